@@ -1,0 +1,38 @@
+// Package seam holds the interfaces behind which the world stands for actors:
+// the run queue, time and randomness. (The network is transport.Network, disks
+// are storeactor.Disk.) Production and the simulator each bring their own; the
+// actors in between are the same.
+package seam
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// Runtime makes actor systems and decides when their actors run.
+type Runtime interface {
+	// NewSystem makes an actor system with this logical address ("node/1") and
+	// the context that its root actors are spawned from. Every descendant runs
+	// where the Runtime says: mailboxes and dispatchers are the Runtime's.
+	NewSystem(address string, logger *slog.Logger) (*actor.ActorSystem, *actor.RootContext)
+}
+
+// Ticker is the only source of time.
+type Ticker interface {
+	// Start calls tick once every interval until stop is called. tick must not block.
+	Start(interval time.Duration, tick func()) (stop func())
+}
+
+// World is the seams that are not disk or network.
+type World struct {
+	Runtime Runtime
+	Ticker  Ticker
+	Rand    io.Reader
+	// Fatal ends the process (the simulated node) with a reason for people. It
+	// returns only in the simulator; the caller does nothing more.
+	Fatal  func(reason error)
+	Logger *slog.Logger
+}

@@ -1,0 +1,98 @@
+package messages
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// RaftID is the identity of a replica in its consensus group: from 1, given by
+// the cluster, never reused. People see NodeNames.
+type RaftID = uint64
+
+// Sizes of identities in bytes.
+const (
+	ClientIDSize    = 16
+	IncarnationSize = 16
+	ClusterIDSize   = 16
+)
+
+// ProtocolVersion is spoken on links; a node refuses others by name.
+const ProtocolVersion = 1
+
+// Level is the newest cluster level this software understands.
+const Level = 1
+
+// Limits of what a client may ask for, in bytes.
+const (
+	KeySizeMax     = 16 << 10
+	ValueSizeMax   = 512 << 10
+	CommandSizeMax = KeySizeMax + ValueSizeMax + 1024
+)
+
+// Names of the actors of a node: the only place they are spelled out.
+const (
+	ActorGateway    = "gateway"
+	ActorRaft       = "raft"
+	ActorLog        = "log"
+	ActorMachine    = "machine"
+	ActorCheckpoint = "machine/checkpoint"
+	ActorMembership = "membership"
+	ActorFounding   = "founding"
+	ActorTicker     = "ticker"
+	ActorTransport  = "transport"
+	ActorNode       = "node"
+
+	ActorSessionPrefix = "gateway/session-"
+	ActorReaderPrefix  = "machine/reader-"
+)
+
+// NodeAddress is the logical address of a replica's actors. Network addresses
+// stand in links and member records only.
+func NodeAddress(id RaftID) string { return "node/" + strconv.FormatUint(id, 10) }
+
+// ParseNodeAddress is the inverse of NodeAddress.
+func ParseNodeAddress(address string) (RaftID, bool) {
+	digits, ok := strings.CutPrefix(address, "node/")
+	if !ok {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(digits, 10, 64)
+	return id, err == nil && id != 0 && NodeAddress(id) == address
+}
+
+// ClientAddress is the logical address of a client's actor system.
+// random has 16 bytes.
+func ClientAddress(random []byte) string { return "client/" + hex.EncodeToString(random) }
+
+// IsClientAddress reports whether address is one that ClientAddress makes.
+func IsClientAddress(address string) bool {
+	digits, ok := strings.CutPrefix(address, "client/")
+	if !ok || len(digits) != 32 || strings.ToLower(digits) != digits {
+		return false
+	}
+	_, err := hex.DecodeString(digits)
+	return err == nil
+}
+
+// RequestID is what people see and quote: the first 8 hex digits of the ClientID
+// and the request's number.
+func RequestID(client []byte, request uint64) string {
+	return fmt.Sprintf("%x-%d", client[:min(4, len(client))], request)
+}
+
+// ClusterID is the identity of the cluster that these founders make together:
+// the first 16 bytes of the SHA-256 of their RaftIDs, names and incarnations and
+// of the token.
+func ClusterID(token string, founders []*Founder) []byte {
+	sorted := slices.SortedFunc(slices.Values(founders), func(a, b *Founder) int { return int(a.RaftId) - int(b.RaftId) })
+	h := sha256.New()
+	fmt.Fprintf(h, "keyval cluster\x00%q\n", token)
+	for _, f := range sorted {
+		fmt.Fprintf(h, "%d %q %x\n", f.RaftId, f.Name, f.Incarnation)
+	}
+	return h.Sum(nil)[:ClusterIDSize]
+}
