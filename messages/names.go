@@ -33,21 +33,22 @@ const (
 	CommandSizeMax = KeySizeMax + ValueSizeMax + 1024
 )
 
-// Names of the actors of a node: the only place they are spelled out.
+// Names of the actors of a node: the only place they are spelled out. An actor's
+// name is its parent's name and its own.
 const (
-	ActorGateway    = "gateway"
-	ActorRaft       = "raft"
-	ActorLog        = "log"
-	ActorMachine    = "machine"
-	ActorCheckpoint = "machine/checkpoint"
-	ActorMembership = "membership"
-	ActorFounding   = "founding"
-	ActorTicker     = "ticker"
-	ActorTransport  = "transport"
 	ActorNode       = "node"
+	ActorTicker     = "node/ticker"
+	ActorTransport  = "node/transport"
+	ActorFounding   = "node/founding"
+	ActorMembership = "node/membership"
+	ActorGateway    = "node/gateway"
+	ActorRaft       = "node/raft"
+	ActorLog        = "node/log"
+	ActorMachine    = "node/machine"
+	ActorCheckpoint = "node/machine/checkpoint"
 
-	ActorSessionPrefix = "gateway/session-"
-	ActorReaderPrefix  = "machine/reader-"
+	ActorSessionPrefix = "node/gateway/session-"
+	ActorReaderPrefix  = "node/machine/reader-"
 )
 
 // NodeAddress is the logical address of a replica's actors. Network addresses
