@@ -1,0 +1,540 @@
+package storeactor
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/confchange"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// State is all replicated state that is not user data, as of one index, and the
+// rules by which an entry changes it. The same checkpoint and the same entries
+// give the same State, rows and outcomes on every replica, whatever part of the
+// rows an engine holds already.
+type State struct {
+	clusterID  []byte
+	index      uint64 // of the last applied entry
+	term       uint64 // of that entry
+	revision   uint64 // of the last command: each takes one, whatever becomes of it
+	logTimeMS  uint64 // never goes back
+	level      uint32
+	conf       *raftpb.ConfState // replaced, never modified
+	members    []*messages.Member
+	nextRaftID uint64
+	compacted  uint64 // revision
+	history    uint64 // Checkpoint.history_hash
+	sessions   *sessions
+
+	hash    xxhash.Digest // of the entry under way, begun with history
+	entry   commands      // read from the entry under way
+	command command       // the one under way
+}
+
+// FromCheckpoint makes the State that a checkpoint holds. Errors: UNSUPPORTED if
+// newer software wrote it, DAMAGED if it contradicts itself.
+func FromCheckpoint(c *messages.Checkpoint) (*State, error) {
+	return restore(c, sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, window: SessionWindow})
+}
+
+func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
+	if c.Format > CheckpointFormat || c.Level > messages.Level {
+		return nil, messages.Errorf(messages.Code_UNSUPPORTED,
+			"the checkpoint has format %d and level %d, newer than this version's %d and %d",
+			c.Format, c.Level, CheckpointFormat, messages.Level).WithHint("start the version that wrote it, or a newer one")
+	}
+	s := &State{
+		clusterID:  c.ClusterId,
+		index:      c.Index,
+		term:       c.Term,
+		revision:   c.Revision,
+		logTimeMS:  c.LogTimeMs,
+		level:      c.Level,
+		conf:       c.ConfState,
+		members:    c.Members,
+		nextRaftID: c.NextRaftId,
+		compacted:  c.CompactedRevision,
+		history:    c.HistoryHash,
+		sessions:   newSessions(bounds),
+	}
+	if s.conf == nil {
+		s.conf = &raftpb.ConfState{}
+	}
+	for _, row := range c.Sessions {
+		if err := s.restoreSession(row); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *State) restoreSession(row *messages.Session) error {
+	if len(row.Client) != messages.ClientIDSize {
+		return messages.Errorf(messages.Code_DAMAGED, "the checkpoint at index %d has a session with a ClientID of %d bytes", s.index, len(row.Client))
+	}
+	if _, twice := s.sessions.rows[clientID(row.Client)]; twice {
+		return messages.Errorf(messages.Code_DAMAGED, "the checkpoint at index %d has session %x twice", s.index, row.Client)
+	}
+	r := &session{
+		client:       clientID(row.Client),
+		ttlMS:        row.TtlMs,
+		activeMS:     row.ActiveMs,
+		ackedBelow:   row.AckedBelow,
+		openBeforeMS: row.OpenBeforeMs,
+		kept:         outcomes{all: make([]outcome, 0, len(row.Outcomes))},
+	}
+	for _, o := range row.Outcomes {
+		r.kept.insert(outcome{seq: o.Seq, code: o.Code, revision: o.Revision, deleted: o.Deleted, more: o.More})
+	}
+	s.sessions.add(r, s.logTimeMS)
+	return nil
+}
+
+// Checkpoint is the whole state. It shares nothing that a later entry changes.
+// Equal states have equal checkpoints.
+func (s *State) Checkpoint() *messages.Checkpoint {
+	return &messages.Checkpoint{
+		Format:            CheckpointFormat,
+		ClusterId:         s.clusterID,
+		Index:             s.index,
+		Term:              s.term,
+		Revision:          s.revision,
+		LogTimeMs:         s.logTimeMS,
+		Level:             s.level,
+		ConfState:         s.conf,
+		Members:           slices.SortedFunc(slices.Values(s.members), byRaftID),
+		Sessions:          s.sessions.checkpoint(),
+		NextRaftId:        s.nextRaftID,
+		CompactedRevision: s.compacted,
+		HistoryHash:       s.history,
+	}
+}
+
+func byRaftID(a, b *messages.Member) int { return cmp.Compare(a.RaftId, b.RaftId) }
+
+// checkpoint copies all sessions in few, large pieces: it is made between two
+// entries, and there may be many sessions.
+func (t *sessions) checkpoint() []*messages.Session {
+	rows := make([]messages.Session, len(t.rows))
+	kept := make([]messages.Outcome, t.kept)
+	keptAt := make([]*messages.Outcome, t.kept)
+	list := make([]*messages.Session, len(t.rows))
+	ids := make([]byte, 0, len(t.rows)*messages.ClientIDSize)
+	for i, s := range t.sorted() {
+		ids = append(ids, s.client[:]...)
+		n := s.kept.len()
+		for j, o := range s.kept.list() {
+			o.fill(&kept[j])
+			keptAt[j] = &kept[j]
+		}
+		row := &rows[i]
+		row.Client = ids[len(ids)-messages.ClientIDSize : len(ids) : len(ids)]
+		row.TtlMs, row.ActiveMs = s.ttlMS, s.activeMS
+		row.AckedBelow, row.OpenBeforeMs = s.ackedBelow, s.openBeforeMS
+		row.Outcomes = keptAt[:n:n]
+		kept, keptAt = kept[n:], keptAt[n:]
+		list[i] = row
+	}
+	return list
+}
+
+func (o outcome) fill(m *messages.Outcome) {
+	m.Seq, m.Code, m.Revision, m.Deleted, m.More = o.seq, o.code, o.revision, o.deleted, o.more
+}
+
+// Apply carries out the entry behind the last one. What it asks of the world is
+// added to b. Errors are the store's, and UNSUPPORTED where the entry needs newer
+// software; the state is not to be used after one.
+func (s *State) Apply(b *Batch, e *raftpb.Entry) error {
+	if e.GetIndex() != s.index+1 {
+		panic(fmt.Sprintf("entry %d was to be applied behind entry %d", e.GetIndex(), s.index))
+	}
+	change, err := confChange(e)
+	if err != nil {
+		return err
+	}
+	data := e.GetData()
+	if change != nil {
+		data = change.GetContext()
+	}
+	s.hash.Reset()
+	s.note(s.history, e.GetIndex(), s.revision)
+	if err := s.applyCommands(b, e.GetIndex(), data); err != nil {
+		return err
+	}
+	if change != nil {
+		s.conf = changed(s.conf, change, e.GetIndex())
+		b.MembersChanged = true
+	}
+	s.index, s.term, s.history = e.GetIndex(), e.GetTerm(), s.hash.Sum64()
+	return nil
+}
+
+func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if !s.entry.read(data) {
+		return messages.Errorf(messages.Code_DAMAGED, "entry %d of the log does not hold commands", index)
+	}
+	if s.entry.level > messages.Level {
+		return messages.Errorf(messages.Code_UNSUPPORTED,
+			"entry %d of the log needs level %d, and this replica understands %d: it is too old and stops",
+			index, s.entry.level, messages.Level).WithHint("start a newer version on this data directory")
+	}
+	s.logTimeMS = max(s.logTimeMS, s.entry.logTimeMS)
+	s.sessions.advance(s.logTimeMS)
+	for i := range s.entry.proposals {
+		if err := s.settle(b, &s.entry.proposals[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle carries out one proposal, at a revision of its own.
+func (s *State) settle(b *Batch, p *proposal) error {
+	s.revision++
+	before := len(b.Rows)
+	o, err := s.decide(b, p.command)
+	if err != nil {
+		return err
+	}
+	b.Settled = append(b.Settled, Settled{Origin: p.origin, client: s.command.session, outcome: o})
+	s.note(uint64(o.code), o.revision, o.deleted)
+	for i := before; i < len(b.Rows); i++ {
+		s.noteRow(&b.Rows[i])
+	}
+	return b.spill()
+}
+
+// decide executes a command, or refuses or repeats it.
+func (s *State) decide(b *Batch, data []byte) (outcome, error) {
+	c := &s.command
+	if !c.read(data) || len(data) > commandSizeMax || !c.valid(s.logTimeMS) {
+		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	}
+	row, answer := s.sessions.admit(c, s.logTimeMS)
+	if row == nil {
+		if answer.revision == 0 {
+			answer.revision = s.revision
+		}
+		return answer, nil
+	}
+	o, err := b.execute(c, s.revision)
+	if err != nil {
+		return outcome{}, err
+	}
+	s.sessions.record(row, o)
+	return o, nil
+}
+
+// valid reports whether a command may be carried out at all, at log time now.
+func (c *command) valid(now uint64) bool {
+	if len(c.session) != messages.ClientIDSize || c.seq == 0 || c.ackedBelow > c.seq || len(c.operations) > OperationsMax {
+		return false
+	}
+	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
+		return false
+	}
+	for i := range c.operations {
+		if !c.operations[i].valid() {
+			return false
+		}
+	}
+	return true
+}
+
+func (o *operation) valid() bool {
+	switch o.kind {
+	case kindPut:
+		return 0 < len(o.key) && len(o.key) <= keySizeMax && len(o.value) <= valueSizeMax
+	case kindDelete:
+		return 0 < len(o.key) && len(o.key) <= keySizeMax
+	case kindDeleteRange:
+		return len(o.key) <= keySizeMax && len(o.to) <= keySizeMax
+	}
+	return false
+}
+
+// note adds to the history hash.
+func (s *State) note(numbers ...uint64) {
+	var b [3 * 8]byte
+	for i, n := range numbers {
+		binary.LittleEndian.PutUint64(b[8*i:], n)
+	}
+	s.hash.Write(b[:8*len(numbers)])
+}
+
+func (s *State) noteRow(r *Row) {
+	kind := uint64(0)
+	if r.Deleted {
+		kind = 1
+	}
+	s.note(kind, uint64(len(r.Key)), uint64(len(r.Value)))
+	s.hash.Write(r.Key)
+	s.hash.Write(r.Value)
+}
+
+// confChange is the configuration change that an entry holds, or nil.
+func confChange(e *raftpb.Entry) (*raftpb.ConfChangeV2, error) {
+	var change interface {
+		proto.Message
+		raftpb.ConfChangeI
+	}
+	switch e.GetType() {
+	case raftpb.EntryNormal:
+		return nil, nil
+	case raftpb.EntryConfChange:
+		change = &raftpb.ConfChange{}
+	case raftpb.EntryConfChangeV2:
+		change = &raftpb.ConfChangeV2{}
+	default:
+		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "entry %d of the log is of the unknown type %d", e.GetIndex(), e.GetType()).
+			WithHint("start a newer version on this data directory")
+	}
+	if err := proto.Unmarshal(e.GetData(), change); err != nil {
+		return nil, messages.Errorf(messages.Code_DAMAGED, "entry %d of the log does not hold a configuration change: %v", e.GetIndex(), err)
+	}
+	return change.AsV2(), nil
+}
+
+// changed is the configuration after change, by raft's own rules. Only what these
+// allow is proposed, so anything else is a broken invariant.
+func changed(conf *raftpb.ConfState, change *raftpb.ConfChangeV2, index uint64) *raftpb.ConfState {
+	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: index}
+	config, progress, err := confchange.Restore(changer, conf)
+	if err != nil {
+		panic(fmt.Sprintf("the configuration before entry %d is invalid: %v", index, err))
+	}
+	changer.Tracker.Config, changer.Tracker.Progress = config, progress
+	if change.LeaveJoint() {
+		config, _, err = changer.LeaveJoint()
+	} else if autoLeave, ok := change.EnterJoint(); ok {
+		config, _, err = changer.EnterJoint(autoLeave, change.Changes...)
+	} else {
+		config, _, err = changer.Simple(change.Changes...)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("the configuration change of entry %d is invalid: %v", index, err))
+	}
+	changer.Tracker.Config = config
+	return changer.Tracker.ConfState()
+}
+
+// View reads user data as of a revision; see Engine.
+type View interface {
+	Get(key []byte, revision uint64) (Row, bool, error)
+	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
+}
+
+// Store is the part of an Engine that applying needs.
+type Store interface {
+	View
+	Write(rows []Row) error
+}
+
+// Settled is what became of one command.
+type Settled struct {
+	Origin  messages.RaftID
+	client  []byte // as the command named it; part of its entry
+	outcome outcome
+}
+
+// Batch is what a run of entries asks of the world. Rows reach the store with
+// Flush, so what is read is read through those that wait.
+type Batch struct {
+	Rows           []Row // that wait; at most one a key a revision, revisions never going down
+	Settled        []Settled
+	MembersChanged bool
+
+	store  Store
+	bytes  int   // of Rows
+	sorted []int // the newest row of each key among Rows[:looked], by key
+	looked int
+}
+
+// NewBatch makes an empty batch in front of a store.
+func NewBatch(store Store) *Batch { return &Batch{store: store} }
+
+// Flush writes the rows that wait.
+func (b *Batch) Flush() error {
+	if len(b.Rows) == 0 {
+		return nil
+	}
+	if err := b.store.Write(b.Rows); err != nil {
+		return err
+	}
+	b.Rows, b.sorted = b.Rows[:0], b.sorted[:0]
+	b.bytes, b.looked = 0, 0
+	return nil
+}
+
+// Clear forgets what was settled, once it has been told.
+func (b *Batch) Clear() {
+	clear(b.Settled)
+	b.Settled, b.MembersChanged = b.Settled[:0], false
+}
+
+// spill keeps a batch of great commands within its bound.
+func (b *Batch) spill() error {
+	if b.bytes < batchBytesMax {
+		return nil
+	}
+	return b.Flush()
+}
+
+// execute carries out a valid command. Its operations see each other's effects
+// in their order, all within its revision.
+func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
+	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
+	budget := rangeBudget{keys: DeleteRangeKeysMax, bytes: DeleteRangeBytesMax}
+	for i := range c.operations {
+		op := &c.operations[i]
+		var err error
+		switch op.kind {
+		case kindPut:
+			b.write(Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
+		case kindDelete:
+			err = b.delete(op.key, &o)
+		case kindDeleteRange:
+			err = b.deleteRange(op, &o, &budget)
+		}
+		if err != nil {
+			return outcome{}, err
+		}
+	}
+	return o, nil
+}
+
+func (b *Batch) delete(key []byte, o *outcome) error {
+	live, err := b.live(key, o.revision)
+	if err != nil || !live {
+		return err
+	}
+	b.write(Row{Key: key, Revision: o.revision, Deleted: true}, true)
+	o.deleted++
+	return nil
+}
+
+// rangeBudget is what a command may still delete by ranges.
+type rangeBudget struct{ keys, bytes int }
+
+// deleteRange deletes what is in the range, as far as its limit (0: none of its
+// own) and the budget allow.
+func (b *Batch) deleteRange(op *operation, o *outcome, budget *rangeBudget) error {
+	limit := budget.keys
+	if op.limit != 0 {
+		limit = min(limit, int(op.limit))
+	}
+	var keys [][]byte
+	size := 0
+	err := b.liveKeys(op.key, op.to, o.revision, func(key []byte) bool {
+		if len(keys) == limit || size > 0 && size+len(key) > budget.bytes {
+			o.more = true
+			return false
+		}
+		keys = append(keys, bytes.Clone(key))
+		size += len(key)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		b.write(Row{Key: key, Revision: o.revision, Deleted: true}, true)
+	}
+	o.deleted += uint64(len(keys))
+	budget.keys -= len(keys)
+	budget.bytes -= size
+	return nil
+}
+
+// write adds a row. again says that its command may have written the key before:
+// then the last row counts.
+func (b *Batch) write(row Row, again bool) {
+	b.bytes += len(row.Key) + len(row.Value) + rowBytes
+	if again {
+		if i, found := b.search(row.Key); found && b.Rows[b.sorted[i]].Revision == row.Revision {
+			b.Rows[b.sorted[i]] = row
+			return
+		}
+	}
+	b.Rows = append(b.Rows, row)
+}
+
+// live reports whether a key is there for the command at revision.
+func (b *Batch) live(key []byte, revision uint64) (bool, error) {
+	if i, found := b.search(key); found {
+		return !b.Rows[b.sorted[i]].Deleted, nil
+	}
+	_, found, err := b.store.Get(key, revision-1)
+	return found, err
+}
+
+// liveKeys yields the keys of [from, to) that are there for the command at
+// revision, in order, until yield returns false.
+func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte) bool) error {
+	if len(to) > 0 && bytes.Compare(from, to) >= 0 {
+		return nil
+	}
+	next, _ := b.search(from)
+	last := len(b.sorted)
+	if len(to) > 0 {
+		last, _ = b.search(to)
+	}
+	// waiting yields the rows that wait, up to and with those of key (all, if it
+	// is nil). It reports whether to go on and whether key was among them.
+	waiting := func(key []byte) (proceed, found bool) {
+		for ; next < last && !found; next++ {
+			row := &b.Rows[b.sorted[next]]
+			if key != nil {
+				order := bytes.Compare(row.Key, key)
+				if order > 0 {
+					break
+				}
+				found = order == 0
+			}
+			if !row.Deleted && !yield(row.Key) {
+				return false, found
+			}
+		}
+		return true, found
+	}
+	stopped := false
+	err := b.store.Scan(from, to, revision-1, false, func(row Row) bool {
+		proceed, found := waiting(row.Key)
+		stopped = !proceed || !found && !yield(row.Key)
+		return !stopped
+	})
+	if err == nil && !stopped {
+		waiting(nil)
+	}
+	return err
+}
+
+// search finds the place of a key among the rows that wait. It looks at them only
+// when it is asked, so a batch of plain puts pays nothing.
+func (b *Batch) search(key []byte) (int, bool) {
+	for ; b.looked < len(b.Rows); b.looked++ {
+		i, found := b.place(b.Rows[b.looked].Key)
+		if found {
+			b.sorted[i] = b.looked
+		} else {
+			b.sorted = slices.Insert(b.sorted, i, b.looked)
+		}
+	}
+	return b.place(key)
+}
+
+func (b *Batch) place(key []byte) (int, bool) {
+	return slices.BinarySearchFunc(b.sorted, key, func(i int, key []byte) int { return bytes.Compare(b.Rows[i].Key, key) })
+}
