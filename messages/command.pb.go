@@ -734,7 +734,11 @@ type Checkpoint struct {
 	CompactedRevision uint64                 `protobuf:"varint,12,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	// history_hash chains every applied command and its outcome: equal at equal
 	// index on every replica.
-	HistoryHash   uint64 `protobuf:"varint,13,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"`
+	HistoryHash uint64 `protobuf:"varint,13,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"`
+	// founders are the first members with their incarnations: what cluster_id is
+	// the hash of. They never change.
+	Founders      []*Founder `protobuf:"bytes,14,rep,name=founders,proto3" json:"founders,omitempty"`
+	Token         string     `protobuf:"bytes,15,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -858,6 +862,20 @@ func (x *Checkpoint) GetHistoryHash() uint64 {
 		return x.HistoryHash
 	}
 	return 0
+}
+
+func (x *Checkpoint) GetFounders() []*Founder {
+	if x != nil {
+		return x.Founders
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // Member is one replica of the configuration.
@@ -1229,7 +1247,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"\xc2\x03\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\x88\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -1248,7 +1266,9 @@ const file_command_proto_rawDesc = "" +
 	"\fnext_raft_id\x18\v \x01(\x04R\n" +
 	"nextRaftId\x12-\n" +
 	"\x12compacted_revision\x18\f \x01(\x04R\x11compactedRevision\x12!\n" +
-	"\fhistory_hash\x18\r \x01(\x04R\vhistoryHash\"\x91\x01\n" +
+	"\fhistory_hash\x18\r \x01(\x04R\vhistoryHash\x12.\n" +
+	"\bfounders\x18\x0e \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
+	"\x05token\x18\x0f \x01(\tR\x05token\"\x91\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1340,13 +1360,14 @@ var file_command_proto_depIdxs = []int32{
 	15, // 7: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
 	11, // 8: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
 	12, // 9: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	9,  // 10: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	14, // 11: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 10: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	9,  // 11: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	14, // 12: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }

@@ -107,6 +107,144 @@ func (*Ticked) Descriptor() ([]byte, []int) {
 	return file_node_proto_rawDescGZIP(), []int{1}
 }
 
+// HearTicks: node -> ticker: from now on these actors are told the time. An actor
+// that is named again starts anew: a Tick it had in hand is forgotten.
+type HearTicks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HearTicks) Reset() {
+	*x = HearTicks{}
+	mi := &file_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HearTicks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HearTicks) ProtoMessage() {}
+
+func (x *HearTicks) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HearTicks.ProtoReflect.Descriptor instead.
+func (*HearTicks) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HearTicks) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// Introduce asks machine and raft to tell the sender again what they tell when it
+// changes: MembersChanged and LogTimeAdvanced, and LeaderChanged. An actor that
+// starts anew knows nothing.
+type Introduce struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Introduce) Reset() {
+	*x = Introduce{}
+	mi := &file_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Introduce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Introduce) ProtoMessage() {}
+
+func (x *Introduce) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Introduce.ProtoReflect.Descriptor instead.
+func (*Introduce) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{3}
+}
+
+// Identified: node -> transport: who this node is from now on.
+type Identified struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // empty: it serves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Identified) Reset() {
+	*x = Identified{}
+	mi := &file_node_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Identified) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Identified) ProtoMessage() {}
+
+func (x *Identified) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Identified.ProtoReflect.Descriptor instead.
+func (*Identified) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Identified) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *Identified) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
 // Flush is what an actor sends itself, so that all that is already in its
 // mailbox is taken together.
 type Flush struct {
@@ -117,7 +255,7 @@ type Flush struct {
 
 func (x *Flush) Reset() {
 	*x = Flush{}
-	mi := &file_node_proto_msgTypes[2]
+	mi := &file_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -129,7 +267,7 @@ func (x *Flush) String() string {
 func (*Flush) ProtoMessage() {}
 
 func (x *Flush) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[2]
+	mi := &file_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -142,7 +280,7 @@ func (x *Flush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flush.ProtoReflect.Descriptor instead.
 func (*Flush) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{2}
+	return file_node_proto_rawDescGZIP(), []int{5}
 }
 
 // LogOpened: log -> raft, once, after the log was read, met its witness and was synced.
@@ -158,7 +296,7 @@ type LogOpened struct {
 
 func (x *LogOpened) Reset() {
 	*x = LogOpened{}
-	mi := &file_node_proto_msgTypes[3]
+	mi := &file_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -170,7 +308,7 @@ func (x *LogOpened) String() string {
 func (*LogOpened) ProtoMessage() {}
 
 func (x *LogOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[3]
+	mi := &file_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -183,7 +321,7 @@ func (x *LogOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogOpened.ProtoReflect.Descriptor instead.
 func (*LogOpened) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{3}
+	return file_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LogOpened) GetHardState() *raftpb.HardState {
@@ -227,7 +365,7 @@ type MachineOpened struct {
 
 func (x *MachineOpened) Reset() {
 	*x = MachineOpened{}
-	mi := &file_node_proto_msgTypes[4]
+	mi := &file_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +377,7 @@ func (x *MachineOpened) String() string {
 func (*MachineOpened) ProtoMessage() {}
 
 func (x *MachineOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[4]
+	mi := &file_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +390,7 @@ func (x *MachineOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineOpened.ProtoReflect.Descriptor instead.
 func (*MachineOpened) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{4}
+	return file_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MachineOpened) GetIndex() uint64 {
@@ -294,7 +432,7 @@ type Append struct {
 
 func (x *Append) Reset() {
 	*x = Append{}
-	mi := &file_node_proto_msgTypes[5]
+	mi := &file_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +444,7 @@ func (x *Append) String() string {
 func (*Append) ProtoMessage() {}
 
 func (x *Append) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[5]
+	mi := &file_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +457,7 @@ func (x *Append) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Append.ProtoReflect.Descriptor instead.
 func (*Append) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{5}
+	return file_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Append) GetMessage() *raftpb.Message {
@@ -338,7 +476,7 @@ type Appended struct {
 
 func (x *Appended) Reset() {
 	*x = Appended{}
-	mi := &file_node_proto_msgTypes[6]
+	mi := &file_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +488,7 @@ func (x *Appended) String() string {
 func (*Appended) ProtoMessage() {}
 
 func (x *Appended) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[6]
+	mi := &file_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +501,7 @@ func (x *Appended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Appended.ProtoReflect.Descriptor instead.
 func (*Appended) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{6}
+	return file_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Appended) GetMessage() *raftpb.Message {
@@ -383,7 +521,7 @@ type Apply struct {
 
 func (x *Apply) Reset() {
 	*x = Apply{}
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +533,7 @@ func (x *Apply) String() string {
 func (*Apply) ProtoMessage() {}
 
 func (x *Apply) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +546,7 @@ func (x *Apply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Apply.ProtoReflect.Descriptor instead.
 func (*Apply) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{7}
+	return file_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Apply) GetMessage() *raftpb.Message {
@@ -431,7 +569,7 @@ type Applied struct {
 
 func (x *Applied) Reset() {
 	*x = Applied{}
-	mi := &file_node_proto_msgTypes[8]
+	mi := &file_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +581,7 @@ func (x *Applied) String() string {
 func (*Applied) ProtoMessage() {}
 
 func (x *Applied) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[8]
+	mi := &file_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +594,7 @@ func (x *Applied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Applied.ProtoReflect.Descriptor instead.
 func (*Applied) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{8}
+	return file_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Applied) GetMessage() *raftpb.Message {
@@ -505,7 +643,7 @@ type SyncCommit struct {
 
 func (x *SyncCommit) Reset() {
 	*x = SyncCommit{}
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +655,7 @@ func (x *SyncCommit) String() string {
 func (*SyncCommit) ProtoMessage() {}
 
 func (x *SyncCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +668,7 @@ func (x *SyncCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncCommit.ProtoReflect.Descriptor instead.
 func (*SyncCommit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{9}
+	return file_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SyncCommit) GetIndex() uint64 {
@@ -549,7 +687,7 @@ type CommitSynced struct {
 
 func (x *CommitSynced) Reset() {
 	*x = CommitSynced{}
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +699,7 @@ func (x *CommitSynced) String() string {
 func (*CommitSynced) ProtoMessage() {}
 
 func (x *CommitSynced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +712,7 @@ func (x *CommitSynced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitSynced.ProtoReflect.Descriptor instead.
 func (*CommitSynced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{10}
+	return file_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommitSynced) GetIndex() uint64 {
@@ -594,7 +732,7 @@ type WriteCheckpoint struct {
 
 func (x *WriteCheckpoint) Reset() {
 	*x = WriteCheckpoint{}
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +744,7 @@ func (x *WriteCheckpoint) String() string {
 func (*WriteCheckpoint) ProtoMessage() {}
 
 func (x *WriteCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +757,7 @@ func (x *WriteCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteCheckpoint.ProtoReflect.Descriptor instead.
 func (*WriteCheckpoint) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{11}
+	return file_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WriteCheckpoint) GetCheckpoint() *Checkpoint {
@@ -638,7 +776,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +788,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +801,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{12}
+	return file_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CheckpointWritten) GetIndex() uint64 {
@@ -683,7 +821,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +833,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +846,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{13}
+	return file_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Outcomes) GetOutcomes() []*SessionOutcome {
@@ -728,7 +866,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +878,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +891,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{14}
+	return file_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SessionOutcome) GetClient() []byte {
@@ -782,7 +920,7 @@ type ReadIndex struct {
 
 func (x *ReadIndex) Reset() {
 	*x = ReadIndex{}
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +932,7 @@ func (x *ReadIndex) String() string {
 func (*ReadIndex) ProtoMessage() {}
 
 func (x *ReadIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +945,7 @@ func (x *ReadIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndex.ProtoReflect.Descriptor instead.
 func (*ReadIndex) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{15}
+	return file_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadIndex) GetSession() string {
@@ -834,7 +972,7 @@ type ReadRefused struct {
 
 func (x *ReadRefused) Reset() {
 	*x = ReadRefused{}
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +984,7 @@ func (x *ReadRefused) String() string {
 func (*ReadRefused) ProtoMessage() {}
 
 func (x *ReadRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +997,7 @@ func (x *ReadRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRefused.ProtoReflect.Descriptor instead.
 func (*ReadRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{16}
+	return file_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadRefused) GetRequest() uint64 {
@@ -890,7 +1028,7 @@ type ReadAt struct {
 
 func (x *ReadAt) Reset() {
 	*x = ReadAt{}
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1040,7 @@ func (x *ReadAt) String() string {
 func (*ReadAt) ProtoMessage() {}
 
 func (x *ReadAt) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1053,7 @@ func (x *ReadAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAt.ProtoReflect.Descriptor instead.
 func (*ReadAt) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{17}
+	return file_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReadAt) GetIndex() uint64 {
@@ -957,7 +1095,7 @@ type LeaderChanged struct {
 
 func (x *LeaderChanged) Reset() {
 	*x = LeaderChanged{}
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1107,7 @@ func (x *LeaderChanged) String() string {
 func (*LeaderChanged) ProtoMessage() {}
 
 func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1120,7 @@ func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderChanged.ProtoReflect.Descriptor instead.
 func (*LeaderChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{18}
+	return file_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LeaderChanged) GetLeader() uint64 {
@@ -993,6 +1131,59 @@ func (x *LeaderChanged) GetLeader() uint64 {
 }
 
 func (x *LeaderChanged) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// SessionLeader: gateway -> session: where proposals go from now on.
+type SessionLeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionLeader) Reset() {
+	*x = SessionLeader{}
+	mi := &file_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionLeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionLeader) ProtoMessage() {}
+
+func (x *SessionLeader) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionLeader.ProtoReflect.Descriptor instead.
+func (*SessionLeader) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SessionLeader) GetLeader() *Leader {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *SessionLeader) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
 	}
@@ -1011,7 +1202,7 @@ type MembersChanged struct {
 
 func (x *MembersChanged) Reset() {
 	*x = MembersChanged{}
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1214,7 @@ func (x *MembersChanged) String() string {
 func (*MembersChanged) ProtoMessage() {}
 
 func (x *MembersChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1227,7 @@ func (x *MembersChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersChanged.ProtoReflect.Descriptor instead.
 func (*MembersChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{19}
+	return file_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MembersChanged) GetMembers() []*Member {
@@ -1070,7 +1261,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1273,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1286,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{20}
+	return file_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -1121,7 +1312,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1324,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1337,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{21}
+	return file_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -1203,7 +1394,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1406,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1419,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{22}
+	return file_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -1269,7 +1460,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1472,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1485,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{23}
+	return file_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -1315,7 +1506,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1518,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1531,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{24}
+	return file_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -1368,7 +1559,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1571,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1584,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{25}
+	return file_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -1419,7 +1610,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1622,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1635,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{26}
+	return file_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -1499,7 +1690,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1702,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1715,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{27}
+	return file_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -1585,7 +1776,16 @@ const file_node_proto_rawDesc = "" +
 	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\" \n" +
 	"\x04Tick\x12\x18\n" +
 	"\aelapsed\x18\x01 \x01(\rR\aelapsed\"\b\n" +
-	"\x06Ticked\"\a\n" +
+	"\x06Ticked\"!\n" +
+	"\tHearTicks\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"\v\n" +
+	"\tIntroduce\"L\n" +
+	"\n" +
+	"Identified\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
+	"\vwaiting_for\x18\x02 \x01(\tR\n" +
+	"waitingFor\"\a\n" +
 	"\x05Flush\"\xa2\x01\n" +
 	"\tLogOpened\x120\n" +
 	"\n" +
@@ -1641,6 +1841,9 @@ const file_node_proto_rawDesc = "" +
 	"\tcompacted\x18\x04 \x01(\x04R\tcompacted\";\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"N\n" +
+	"\rSessionLeader\x12)\n" +
+	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"|\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
@@ -1703,81 +1906,87 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_node_proto_goTypes = []any{
 	(*Tick)(nil),              // 0: keyval.v1.Tick
 	(*Ticked)(nil),            // 1: keyval.v1.Ticked
-	(*Flush)(nil),             // 2: keyval.v1.Flush
-	(*LogOpened)(nil),         // 3: keyval.v1.LogOpened
-	(*MachineOpened)(nil),     // 4: keyval.v1.MachineOpened
-	(*Append)(nil),            // 5: keyval.v1.Append
-	(*Appended)(nil),          // 6: keyval.v1.Appended
-	(*Apply)(nil),             // 7: keyval.v1.Apply
-	(*Applied)(nil),           // 8: keyval.v1.Applied
-	(*SyncCommit)(nil),        // 9: keyval.v1.SyncCommit
-	(*CommitSynced)(nil),      // 10: keyval.v1.CommitSynced
-	(*WriteCheckpoint)(nil),   // 11: keyval.v1.WriteCheckpoint
-	(*CheckpointWritten)(nil), // 12: keyval.v1.CheckpointWritten
-	(*Outcomes)(nil),          // 13: keyval.v1.Outcomes
-	(*SessionOutcome)(nil),    // 14: keyval.v1.SessionOutcome
-	(*ReadIndex)(nil),         // 15: keyval.v1.ReadIndex
-	(*ReadRefused)(nil),       // 16: keyval.v1.ReadRefused
-	(*ReadAt)(nil),            // 17: keyval.v1.ReadAt
-	(*LeaderChanged)(nil),     // 18: keyval.v1.LeaderChanged
-	(*MembersChanged)(nil),    // 19: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 20: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 21: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 22: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 23: keyval.v1.ClientGone
-	(*Founded)(nil),           // 24: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 25: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 26: keyval.v1.Submit
-	(*Done)(nil),              // 27: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 28: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 29: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 30: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 31: raftpb.Message
-	(*Checkpoint)(nil),        // 32: keyval.v1.Checkpoint
-	(*Outcome)(nil),           // 33: keyval.v1.Outcome
-	(*Read)(nil),              // 34: keyval.v1.Read
-	(Code)(0),                 // 35: keyval.v1.Code
-	(*Member)(nil),            // 36: keyval.v1.Member
-	(*Founder)(nil),           // 37: keyval.v1.Founder
-	(*StatusReply)(nil),       // 38: keyval.v1.StatusReply
-	(*Operation)(nil),         // 39: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 40: keyval.v1.StatusRequest
-	(*WriteReply)(nil),        // 41: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 42: keyval.v1.ReadReply
+	(*HearTicks)(nil),         // 2: keyval.v1.HearTicks
+	(*Introduce)(nil),         // 3: keyval.v1.Introduce
+	(*Identified)(nil),        // 4: keyval.v1.Identified
+	(*Flush)(nil),             // 5: keyval.v1.Flush
+	(*LogOpened)(nil),         // 6: keyval.v1.LogOpened
+	(*MachineOpened)(nil),     // 7: keyval.v1.MachineOpened
+	(*Append)(nil),            // 8: keyval.v1.Append
+	(*Appended)(nil),          // 9: keyval.v1.Appended
+	(*Apply)(nil),             // 10: keyval.v1.Apply
+	(*Applied)(nil),           // 11: keyval.v1.Applied
+	(*SyncCommit)(nil),        // 12: keyval.v1.SyncCommit
+	(*CommitSynced)(nil),      // 13: keyval.v1.CommitSynced
+	(*WriteCheckpoint)(nil),   // 14: keyval.v1.WriteCheckpoint
+	(*CheckpointWritten)(nil), // 15: keyval.v1.CheckpointWritten
+	(*Outcomes)(nil),          // 16: keyval.v1.Outcomes
+	(*SessionOutcome)(nil),    // 17: keyval.v1.SessionOutcome
+	(*ReadIndex)(nil),         // 18: keyval.v1.ReadIndex
+	(*ReadRefused)(nil),       // 19: keyval.v1.ReadRefused
+	(*ReadAt)(nil),            // 20: keyval.v1.ReadAt
+	(*LeaderChanged)(nil),     // 21: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),     // 22: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),    // 23: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),   // 24: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),            // 25: keyval.v1.LinkUp
+	(*LinkDown)(nil),          // 26: keyval.v1.LinkDown
+	(*ClientGone)(nil),        // 27: keyval.v1.ClientGone
+	(*Founded)(nil),           // 28: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 29: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 30: keyval.v1.Submit
+	(*Done)(nil),              // 31: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 32: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 33: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 34: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 35: raftpb.Message
+	(*Checkpoint)(nil),        // 36: keyval.v1.Checkpoint
+	(*Outcome)(nil),           // 37: keyval.v1.Outcome
+	(*Read)(nil),              // 38: keyval.v1.Read
+	(Code)(0),                 // 39: keyval.v1.Code
+	(*Leader)(nil),            // 40: keyval.v1.Leader
+	(*Member)(nil),            // 41: keyval.v1.Member
+	(*Founder)(nil),           // 42: keyval.v1.Founder
+	(*StatusReply)(nil),       // 43: keyval.v1.StatusReply
+	(*Operation)(nil),         // 44: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 45: keyval.v1.StatusRequest
+	(*WriteReply)(nil),        // 46: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 47: keyval.v1.ReadReply
 }
 var file_node_proto_depIdxs = []int32{
-	28, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	29, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	30, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	31, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	31, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	31, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	31, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	32, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	14, // 8: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	33, // 9: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	34, // 10: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	35, // 11: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	15, // 12: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	36, // 13: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	35, // 14: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	37, // 15: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	38, // 16: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	39, // 17: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	34, // 18: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	40, // 19: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	41, // 20: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	42, // 21: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	38, // 22: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	32, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	33, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	34, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	35, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	35, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	35, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	35, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	36, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	17, // 8: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	37, // 9: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	38, // 10: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	39, // 11: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	18, // 12: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	40, // 13: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	41, // 14: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	39, // 15: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	42, // 16: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	43, // 17: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	44, // 18: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	38, // 19: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	45, // 20: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	46, // 21: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	47, // 22: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	43, // 23: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -1793,7 +2002,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,57 @@
+package actors
+
+import (
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// founder is the actor around founding. It goes on answering once the node is
+// initialised, for founders that are late.
+type founder struct {
+	wiring  *wiring
+	core    *founding
+	waiting string // as told last
+}
+
+func newFounder(w *wiring, core *founding) actor.Producer {
+	return func() actor.Actor { return &founder{wiring: w, core: core} }
+}
+
+// Receive takes one message.
+func (a *founder) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.Tick:
+		a.run(ctx, a.core.onTick(m.Elapsed))
+		ctx.Respond(&messages.Ticked{})
+	case *messages.FounderState:
+		from, ok := messages.ParseNodeAddress(ctx.Sender().GetAddress())
+		if ok && from == m.RaftId {
+			a.run(ctx, a.core.onState(from, m))
+		}
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.wiring.logger.Warn("founding: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}
+
+func (a *founder) run(ctx actor.Context, effects []any) {
+	for _, effect := range effects {
+		switch e := effect.(type) {
+		case tellFounder:
+			ctx.Request(a.wiring.founderOf(e.To), e.State)
+		case founded:
+			ctx.Send(ctx.Parent(), e.Founded)
+		case cannotFound:
+			a.wiring.fatal(e.Error)
+		}
+	}
+	if waiting := a.core.waitingFor(); waiting != a.waiting {
+		a.waiting = waiting
+		if waiting != "" {
+			a.wiring.logger.Info("waiting for the other founders", "missing", waiting)
+		}
+	}
+}

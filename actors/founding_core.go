@@ -1,0 +1,189 @@
+package actors
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// foundingAskTicks is how often a founder asks those it still waits for.
+const foundingAskTicks = 4
+
+// founding is how the first nodes of a cluster find together. Every founder has
+// made its incarnation durable before it speaks; when one knows the incarnations
+// of all, they are the cluster, and its id follows from them. A node that is
+// initialised already tells the others what was agreed, and so refuses an empty
+// directory under a name that is taken.
+//
+// Invariants: founders is the initial cluster as the identity records it, with
+// the incarnations heard so far; clusterID is set once and never changes.
+type founding struct {
+	self      messages.RaftID
+	token     string
+	founders  []*messages.Founder
+	clusterID []byte
+	ticks     uint32
+}
+
+type (
+	// tellFounder sends this node's state to another.
+	tellFounder struct {
+		To    messages.RaftID
+		State *messages.FounderState
+	}
+	// founded says that all agree.
+	founded struct{ *messages.Founded }
+	// cannotFound ends the process: the founders do not fit together.
+	cannotFound struct{ *messages.Error }
+)
+
+// newFounding starts from an identity. clusterID and members are those of an
+// initialised node, nil else.
+func newFounding(self messages.RaftID, identity *messages.Identity, clusterID []byte) *founding {
+	f := &founding{self: self, token: identity.Token, clusterID: clusterID}
+	for _, founder := range identity.Founders {
+		founder = proto.Clone(founder).(*messages.Founder)
+		if founder.RaftId == self {
+			founder.Incarnation = identity.Incarnation
+		}
+		f.founders = append(f.founders, founder)
+	}
+	return f
+}
+
+// waitingFor names the founders that were not heard yet.
+func (f *founding) waitingFor() string {
+	var names []string
+	for _, founder := range f.founders {
+		if len(founder.Incarnation) == 0 {
+			names = append(names, fmt.Sprintf("%s (%s)", founder.Name, founder.Address))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// onTick asks every founder that is still missing. It also completes a cluster of one.
+func (f *founding) onTick(elapsed uint32) []any {
+	if f.clusterID != nil {
+		return nil
+	}
+	if done := f.complete(); done != nil {
+		return done
+	}
+	f.ticks += elapsed
+	if f.ticks < foundingAskTicks {
+		return nil
+	}
+	f.ticks = 0
+	var out []any
+	for _, founder := range f.founders {
+		if founder.RaftId != f.self && len(founder.Incarnation) == 0 {
+			out = append(out, tellFounder{founder.RaftId, f.state(false)})
+		}
+	}
+	return out
+}
+
+// onState takes what another founder says, which the link has proved to be from.
+func (f *founding) onState(from messages.RaftID, m *messages.FounderState) []any {
+	if f.clusterID != nil {
+		if m.Answer {
+			return nil
+		}
+		return []any{tellFounder{from, f.state(true)}}
+	}
+	if err := f.compare(from, m); err != nil {
+		return []any{cannotFound{err}}
+	}
+	if len(m.ClusterId) > 0 {
+		return f.adopt(from, m)
+	}
+	f.learn(from, m)
+	var out []any
+	if !m.Answer {
+		out = append(out, tellFounder{from, f.state(true)})
+	}
+	return append(out, f.complete()...)
+}
+
+func (f *founding) state(isAnswer bool) *messages.FounderState {
+	s := &messages.FounderState{Answer: isAnswer, RaftId: f.self, Token: f.token, ClusterId: f.clusterID}
+	for _, founder := range f.founders {
+		s.Founders = append(s.Founders, proto.Clone(founder).(*messages.Founder))
+	}
+	return s
+}
+
+// compare refuses a founder that means another cluster.
+func (f *founding) compare(from messages.RaftID, m *messages.FounderState) *messages.Error {
+	if m.Token != f.token {
+		return messages.Errorf(messages.Code_CONFLICT, "%s was started with another --cluster-token", f.name(from)).
+			WithHint("start all founders with the same --cluster-token and --initial-cluster")
+	}
+	ours, theirs := foundersText(f.founders), foundersText(m.Founders)
+	if ours != theirs {
+		return messages.Errorf(messages.Code_CONFLICT, "%s lists other founders: %s; this node lists %s", f.name(from), theirs, ours).
+			WithHint("start all founders with the same --initial-cluster, each on an empty directory")
+	}
+	return nil
+}
+
+func foundersText(founders []*messages.Founder) string {
+	var parts []string
+	for _, founder := range founders {
+		parts = append(parts, founder.Name+"="+founder.Address)
+	}
+	return strings.Join(parts, ",")
+}
+
+func (f *founding) name(id messages.RaftID) string {
+	for _, founder := range f.founders {
+		if founder.RaftId == id {
+			return founder.Name
+		}
+	}
+	return fmt.Sprintf("replica %d", id)
+}
+
+func (f *founding) learn(from messages.RaftID, m *messages.FounderState) {
+	for _, theirs := range m.Founders {
+		for _, ours := range f.founders {
+			if theirs.RaftId == from && ours.RaftId == from && len(theirs.Incarnation) == messages.IncarnationSize {
+				ours.Incarnation = theirs.Incarnation
+			}
+		}
+	}
+}
+
+// adopt takes the cluster that another has initialised already, if this node's
+// very incarnation is part of it.
+func (f *founding) adopt(from messages.RaftID, m *messages.FounderState) []any {
+	for _, theirs := range m.Founders {
+		for _, ours := range f.founders {
+			if theirs.RaftId == f.self && ours.RaftId == f.self && !bytes.Equal(theirs.Incarnation, ours.Incarnation) {
+				return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT,
+					"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, ours.Name, ours.Name).
+					WithHint("start it on its old data directory; if that is lost, replace the node instead of starting it empty")}}
+			}
+		}
+	}
+	if !bytes.Equal(messages.ClusterID(m.Token, m.Founders), m.ClusterId) {
+		return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s is initialised as cluster %x, which its founders do not make", f.name(from), m.ClusterId)}}
+	}
+	f.founders = m.Founders
+	return f.complete()
+}
+
+func (f *founding) complete() []any {
+	for _, founder := range f.founders {
+		if len(founder.Incarnation) == 0 {
+			return nil
+		}
+	}
+	f.clusterID = messages.ClusterID(f.token, f.founders)
+	return []any{founded{&messages.Founded{ClusterId: f.clusterID, Founders: f.state(true).Founders}}}
+}

@@ -1,0 +1,56 @@
+package actors
+
+import (
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+// links is the actor that owns the node's place in the network: it opens it, tells
+// it who belongs there, and closes it.
+type links struct {
+	wiring  *wiring
+	network transport.Network
+	listen  string
+	local   transport.Local
+	hub     transport.Hub
+}
+
+func newLinks(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
+	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, local: local} }
+}
+
+// Receive takes one message.
+func (a *links) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		hub, err := a.network.Serve(ctx.ActorSystem(), a.listen, a.local, ctx.Self())
+		if err != nil {
+			a.wiring.fatal(err)
+			return
+		}
+		a.hub = hub
+	case *messages.Identified:
+		a.local.ClusterID, a.local.WaitingFor = m.ClusterId, m.WaitingFor
+		if a.hub != nil {
+			a.hub.Identify(a.local)
+		}
+	case *messages.MembersChanged:
+		if a.hub != nil {
+			a.hub.SetPeers(m.Members)
+		}
+	case *messages.ClientGone:
+		ctx.Send(a.wiring.local(messages.ActorGateway), m)
+	case *actor.Stopping, *actor.Restarting:
+		if a.hub != nil {
+			a.hub.Close()
+			a.hub = nil
+		}
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.wiring.logger.Warn("transport: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}

@@ -1,0 +1,222 @@
+// Package actors is the node: its actors, their supervision and their wiring.
+// Every PID and every props is made in this package's assembly; what the actors
+// decide stands in their cores, which know neither.
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/actors/seam"
+	"keyval/actors/transport"
+	"keyval/membershipactor"
+	"keyval/messages"
+	"keyval/raftactor"
+	"keyval/storeactor"
+)
+
+// Options tune a node. Zero fields take the default.
+type Options struct {
+	TickInterval time.Duration // default 50 ms
+	Raft         raftactor.Options
+	Readers      int // actors that serve reads beside the machine; default 4
+
+	// A checkpoint is due after this many entries, bytes of rows, or ticks;
+	// defaults: see storeactor.
+	CheckpointEntries uint64
+	CheckpointBytes   uint64
+	CheckpointTicks   uint32
+}
+
+// Config is what a node is made of: its disk, its network and the rest of its
+// world. The same assembly serves in production, in tests and in the simulator.
+type Config struct {
+	Disk      storeactor.Disk
+	Network   transport.Network
+	World     seam.World
+	Version   string
+	ProcessID int64
+	Options   Options
+}
+
+// Node is a running node.
+type Node struct {
+	System *actor.ActorSystem
+	root   *actor.RootContext
+	pid    *actor.PID
+	done   chan struct{}
+}
+
+// Start spawns the tree of a node. If its disk is not initialised yet, it first
+// founds the cluster together with the others.
+func Start(cfg Config, identity *messages.Identity) (*Node, error) {
+	if cfg.Options.TickInterval == 0 {
+		cfg.Options.TickInterval = 50 * time.Millisecond
+	}
+	self := RaftIDOf(identity)
+	if self == 0 {
+		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
+	}
+	var nonce [8]byte
+	if _, err := io.ReadFull(cfg.World.Rand, nonce[:]); err != nil {
+		return nil, fmt.Errorf("read randomness: %w", err)
+	}
+	w := &wiring{
+		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
+		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
+	}
+	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
+	root = root.Copy().WithGuardian(supervision{w})
+	n := &Node{System: system, root: root, done: make(chan struct{})}
+	pid, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
+		return &node{wiring: w, cfg: cfg, identity: identity, readNonce: binary.BigEndian.Uint64(nonce[:]), done: n.done}
+	}, actor.WithSupervisor(supervision{w})), messages.ActorNode)
+	if err != nil {
+		return nil, fmt.Errorf("spawn the node: %w", err)
+	}
+	n.pid = pid
+	return n, nil
+}
+
+// Stop asks the tree to stop. Done is closed when it has.
+func (n *Node) Stop() { n.root.Stop(n.pid) }
+
+// Done is closed when the tree has stopped.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// node is the root of the tree. It spawns and supervises; it holds no state of
+// the cluster.
+type node struct {
+	wiring    *wiring
+	cfg       Config
+	identity  *messages.Identity
+	readNonce uint64
+	done      chan struct{}
+}
+
+// Receive takes one message.
+func (a *node) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		a.onStarted(ctx)
+	case *messages.Founded:
+		a.onFounded(ctx, m)
+	case *actor.Stopped:
+		close(a.done)
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.wiring.logger.Warn("node: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}
+
+func (a *node) onStarted(ctx actor.Context) {
+	checkpoint, err := a.checkpoint()
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	core := newFounding(a.wiring.self, a.identity, checkpoint.GetClusterId())
+	local := transport.Local{
+		Role: messages.Role_NODE, ClusterID: checkpoint.GetClusterId(), RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
+		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
+	}
+	if checkpoint == nil {
+		local.WaitingFor = "the other founders: " + core.waitingFor()
+	} else {
+		core.founders = checkpoint.Founders
+	}
+	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
+	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval, messages.ActorFounding))
+	if checkpoint == nil {
+		a.tellPeers(ctx, core.founders)
+		return
+	}
+	a.serve(ctx)
+}
+
+// checkpoint is the last one, or nil if the disk is not initialised.
+func (a *node) checkpoint() (*messages.Checkpoint, error) {
+	initialised, err := a.cfg.Disk.Initialised()
+	if err != nil || !initialised {
+		return nil, err
+	}
+	return a.cfg.Disk.Checkpoint()
+}
+
+// onFounded initialises the disk as every founder does, and serves.
+func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
+	if err := a.cfg.Disk.Initialise(firstCheckpoint(a.identity.Token, m)); err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(m.Founders))
+	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId})
+	a.serve(ctx)
+}
+
+func (a *node) tellPeers(ctx actor.Context, founders []*messages.Founder) {
+	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.MembersChanged{Members: membersOf(founders)})
+}
+
+// serve spawns what needs an initialised disk: consensus first, since log and
+// machine tell raft once what they hold; whoever comes later asks to be introduced.
+func (a *node) serve(ctx actor.Context) {
+	w, o := a.wiring, a.cfg.Options
+	tickMS := uint64(o.TickInterval / time.Millisecond)
+	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
+		Self: w.self, TickMS: tickMS, ReadNonce: a.readNonce, Options: o.Raft, Logger: w.logger, Fatal: w.fatal,
+		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
+		Peer: w.raftOf, PID: w.of,
+	}))
+	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{Raft: w.raft(), Disk: a.cfg.Disk, Fatal: w.fatal, Logger: w.logger}))
+	a.spawn(ctx, messages.ActorMachine, storeactor.NewMachine(storeactor.MachineConfig{
+		Self: w.self, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
+		Disk: a.cfg.Disk, Fatal: w.fatal, Logger: w.logger, Readers: o.Readers,
+		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
+	}))
+	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
+		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport), Logger: w.logger,
+	}))
+	a.spawn(ctx, messages.ActorGateway, newGateway(w), actor.WithSupervisor(stopFailed))
+	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{messages.ActorRaft, messages.ActorMachine, messages.ActorGateway}})
+}
+
+// stopFailed is the gateway's way with its sessions: a session that fails is
+// gone; its client attaches anew and repeats what was not answered.
+var stopFailed = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+
+// spawn makes a child under the last part of its name.
+func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer, options ...actor.PropsOption) {
+	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, options...), name[len(messages.ActorNode)+1:])
+	if err != nil && !errors.Is(err, actor.ErrNameExists) {
+		panic(fmt.Sprintf("spawn %s: %v", name, err))
+	}
+}
+
+// firstCheckpoint is where every founder's history starts: the same bytes on each.
+func firstCheckpoint(token string, m *messages.Founded) *messages.Checkpoint {
+	c := &messages.Checkpoint{
+		Format: storeactor.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
+		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
+		NextRaftId: uint64(len(m.Founders)) + 1,
+	}
+	for _, f := range m.Founders {
+		c.ConfState.Voters = append(c.ConfState.Voters, f.RaftId)
+	}
+	return c
+}
+
+func membersOf(founders []*messages.Founder) []*messages.Member {
+	var members []*messages.Member
+	for _, f := range founders {
+		members = append(members, &messages.Member{RaftId: f.RaftId, Name: f.Name, Address: f.Address, Incarnation: f.Incarnation})
+	}
+	return members
+}

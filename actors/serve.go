@@ -1,0 +1,73 @@
+package actors
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"keyval/actors/seam/production"
+	"keyval/actors/transport"
+	"keyval/messages"
+	"keyval/storeactor"
+)
+
+// ServeOptions say which node to run. On a first start all of them are needed, but
+// for Advertise (Listen) and Token; later DataDir is enough, and the others may
+// not contradict what was recorded.
+type ServeOptions struct {
+	DataDir        string
+	Name           string
+	Listen         string // host:port
+	Advertise      string // host:port that others dial
+	InitialCluster []*messages.Founder
+	Token          string
+	Version        string
+	Logger         *slog.Logger
+	Announce       func(line string) // lines for people; nil: none
+}
+
+// Serve runs a node with real disks, sockets and clocks until ctx ends, which is
+// no error, or until it cannot go on.
+func Serve(ctx context.Context, o ServeOptions) error {
+	disk, err := storeactor.OpenFiles(o.DataDir, o.Logger)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	failed := make(chan error, 1)
+	world := production.World(o.Logger, func(reason error) {
+		select {
+		case failed <- reason:
+		default:
+		}
+		select {} // the actor that failed does nothing more; the process ends
+	})
+	identity, err := Prepare(disk, world.Rand, &messages.Identity{
+		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Token: o.Token,
+	})
+	if err != nil {
+		return err
+	}
+	node, err := Start(Config{
+		Disk: disk, Network: transport.NewGRPC(transport.Options{Logger: o.Logger}), World: world,
+		Version: o.Version, ProcessID: int64(os.Getpid()),
+	}, identity)
+	if err != nil {
+		return err
+	}
+	if o.Announce != nil {
+		o.Announce(identity.Name + " listens on " + identity.Listen)
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	node.Stop()
+	select {
+	case err := <-failed:
+		return err
+	case <-node.Done():
+		return nil
+	}
+}

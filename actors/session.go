@@ -1,0 +1,77 @@
+package actors
+
+import (
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// session is the actor of one attached client: a thin shell around its core. It
+// ends with its client's connection; what the log knows of the session lives on.
+type session struct {
+	wiring *wiring
+	owner  string // the client's logical address; nobody else is heard
+	core   *sessionCore
+}
+
+func newSession(w *wiring, owner string, client []byte, leader *messages.Leader) actor.Producer {
+	return func() actor.Actor {
+		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, leader)}
+	}
+}
+
+// Receive takes one message.
+func (a *session) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.Write:
+		if a.ofOwner(ctx) {
+			a.core.onWrite(ctx.Sender().Id, m)
+		}
+	case *messages.Read:
+		if a.ofOwner(ctx) {
+			a.core.onRead(ctx.Sender().Id, m)
+		}
+	case *messages.Detach:
+		if a.ofOwner(ctx) {
+			ctx.Stop(ctx.Self())
+		}
+	case *messages.Outcome:
+		a.core.onOutcome(m)
+	case *messages.ProposalRefused:
+		a.core.onProposalRefused(m)
+	case *messages.ReadReply:
+		a.core.answerRead(m)
+	case *messages.ReadRefused:
+		a.core.onReadRefused(m)
+	case *messages.SessionLeader:
+		a.core.onLeader(m.Leader, m.Term)
+	case *messages.Tick:
+		a.core.onTick(int(m.Elapsed))
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.wiring.logger.Warn("session: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+	a.run(ctx)
+}
+
+func (a *session) ofOwner(ctx actor.Context) bool {
+	s := ctx.Sender()
+	return s != nil && s.Address == a.owner
+}
+
+func (a *session) run(ctx actor.Context) {
+	for _, effect := range a.core.take() {
+		switch e := effect.(type) {
+		case proposeTo:
+			ctx.Request(a.wiring.raftOf(e.Leader), e.Propose)
+		case readIndex:
+			ctx.Send(a.wiring.raft(), &messages.ReadIndex{Session: ctx.Self().Id, Read: e.Read})
+		case readStale:
+			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{{Session: ctx.Self().Id, Read: e.Read}}})
+		case answer:
+			ctx.Send(a.wiring.ofClient(a.owner, e.Actor), e.Reply)
+		}
+	}
+}

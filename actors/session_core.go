@@ -1,0 +1,264 @@
+package actors
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Credits of a session: what may be unanswered at once, beyond it BUSY.
+const (
+	sessionRequestsMax = 1024
+	sessionBytesMax    = 8 << 20
+)
+
+// Ages in ticks after which a session asks again for what may have been lost, and
+// after which it gives up on an answer: the client's own deadline has passed then.
+const (
+	proposeAgainTicks = 40
+	readAgainTicks    = 60
+	giveUpTicks       = 1200
+)
+
+// sessionEffect is what a session wants done.
+type sessionEffect interface{ sessionEffect() }
+
+type (
+	// proposeTo sends a command to the leader's raft, here or elsewhere.
+	proposeTo struct {
+		Leader  messages.RaftID
+		Propose *messages.Propose
+	}
+	// readIndex sends a read to this node's raft.
+	readIndex struct{ Read *messages.Read }
+	// readStale sends a read straight to this node's machine.
+	readStale struct{ Read *messages.Read }
+	// answer sends a reply to an actor of the client's system.
+	answer struct {
+		Actor string
+		Reply proto.Message
+	}
+)
+
+func (proposeTo) sessionEffect() {}
+func (readIndex) sessionEffect() {}
+func (readStale) sessionEffect() {}
+func (answer) sessionEffect()    {}
+
+type pendingWrite struct {
+	actor   string // of the client's system
+	command []byte
+	age     int
+}
+
+type pendingRead struct {
+	actor string
+	read  *messages.Read
+	age   int
+}
+
+// sessionCore is one client's requests on their way through this node.
+//
+// Invariants: len(writes)+len(reads) <= sessionRequestsMax and bytes, the sum of
+// the pending commands, <= sessionBytesMax. A write stays pending until its
+// outcome is applied here, however many leaders it meets; its number makes every
+// repetition harmless.
+type sessionCore struct {
+	self   messages.RaftID
+	client []byte
+	leader *messages.Leader // nil: none known
+	term   uint64
+	writes map[uint64]*pendingWrite
+	reads  map[uint64]*pendingRead
+	bytes  int
+
+	effects []sessionEffect
+}
+
+func newSessionCore(self messages.RaftID, client []byte, leader *messages.Leader) *sessionCore {
+	s := &sessionCore{self: self, client: client, writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
+	s.leader = leader
+	if leader != nil {
+		s.term = leader.Term
+	}
+	return s
+}
+
+func (s *sessionCore) emit(e sessionEffect) { s.effects = append(s.effects, e) }
+
+func (s *sessionCore) take() []sessionEffect {
+	out := s.effects
+	s.effects = nil
+	return out
+}
+
+// onWrite checks a command and proposes it. Asking again for a pending number
+// only renews whom to answer.
+func (s *sessionCore) onWrite(actor string, m *messages.Write) {
+	if w, ok := s.writes[m.Request]; ok && bytes.Equal(w.command, m.Command) {
+		w.actor = actor
+		return
+	}
+	if err := s.check(m); err != nil {
+		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: err.Code, Message: err.Message, Leader: s.leader}})
+		return
+	}
+	if s.leader == nil {
+		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}})
+		return
+	}
+	w := &pendingWrite{actor: actor, command: m.Command}
+	s.writes[m.Request] = w
+	s.bytes += len(m.Command)
+	s.propose(m.Request, w)
+}
+
+func (s *sessionCore) check(m *messages.Write) *messages.Error {
+	if len(s.writes)+len(s.reads) >= sessionRequestsMax || s.bytes+len(m.Command) > sessionBytesMax {
+		return messages.Errorf(messages.Code_BUSY, "more than %d requests or %d bytes are unanswered", sessionRequestsMax, sessionBytesMax)
+	}
+	if len(m.Command) > messages.CommandSizeMax {
+		return messages.Errorf(messages.Code_INVALID, "the command has %d bytes, %d are allowed", len(m.Command), messages.CommandSizeMax)
+	}
+	if _, ok := s.writes[m.Request]; ok {
+		return messages.Errorf(messages.Code_CONFLICT, "request %d is under way with another command", m.Request)
+	}
+	c := new(messages.Command)
+	if err := proto.Unmarshal(m.Command, c); err != nil {
+		return messages.Errorf(messages.Code_INVALID, "the command cannot be read: %v", err)
+	}
+	if !bytes.Equal(c.Session, s.client) || c.Seq != m.Request {
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "the command is of another session or number than its request")
+	}
+	return messages.CheckCommand(c)
+}
+
+func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
+	w.age = 0
+	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
+}
+
+// onRead sends a read on. A repeated number is a repetition of the same read.
+func (s *sessionCore) onRead(actor string, m *messages.Read) {
+	if r, ok := s.reads[m.Request]; ok {
+		r.actor = actor
+		return
+	}
+	refuse := func(code messages.Code, text string) {
+		s.emit(answer{actor, &messages.ReadReply{Request: m.Request, Code: code, Message: text, Leader: s.leader}})
+	}
+	switch get := m.GetGet(); {
+	case len(s.writes)+len(s.reads) >= sessionRequestsMax:
+		refuse(messages.Code_BUSY, "too many requests are unanswered")
+		return
+	case m.Kind == nil:
+		refuse(messages.Code_INVALID, "the read says neither get nor scan")
+		return
+	case get != nil && messages.CheckKey(get.Key) != nil:
+		refuse(messages.Code_INVALID, messages.CheckKey(get.Key).Message)
+		return
+	}
+	s.reads[m.Request] = &pendingRead{actor: actor, read: m}
+	s.ask(m)
+}
+
+func (s *sessionCore) ask(m *messages.Read) {
+	if m.Consistency == messages.Consistency_STALE {
+		s.emit(readStale{m})
+		return
+	}
+	s.emit(readIndex{m})
+}
+
+// onOutcome takes what the machine applied. An outcome of an earlier life of the
+// session, or one answered already, meets nobody.
+func (s *sessionCore) onOutcome(o *messages.Outcome) {
+	w, ok := s.writes[o.Seq]
+	if !ok {
+		return
+	}
+	s.forget(o.Seq, w)
+	s.emit(answer{w.actor, &messages.WriteReply{
+		Request: o.Seq, Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, Leader: s.leader,
+	}})
+}
+
+func (s *sessionCore) forget(seq uint64, w *pendingWrite) {
+	delete(s.writes, seq)
+	s.bytes -= len(w.command)
+}
+
+// onProposalRefused passes a refusal on: the client decides where to go next, and
+// its number keeps whatever an earlier attempt did from happening twice.
+func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
+	w, ok := s.writes[m.Seq]
+	if !ok || m.Term < s.term {
+		return // an answer to an attempt under an older leader; another is under way
+	}
+	s.forget(m.Seq, w)
+	s.emit(answer{w.actor, &messages.WriteReply{Request: m.Seq, Code: m.Code, Leader: s.leader}})
+}
+
+func (s *sessionCore) onReadRefused(m *messages.ReadRefused) {
+	s.answerRead(&messages.ReadReply{Request: m.Request, Code: m.Code, Leader: s.leader})
+}
+
+func (s *sessionCore) answerRead(reply *messages.ReadReply) {
+	r, ok := s.reads[reply.Request]
+	if !ok {
+		return
+	}
+	delete(s.reads, reply.Request)
+	s.emit(answer{r.actor, reply})
+}
+
+// onLeader proposes everything pending anew to a new leader, in order: what the
+// old one had in hand may be gone.
+func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
+	if term < s.term {
+		return
+	}
+	moved := leader != nil && (s.leader == nil || term != s.term || leader.RaftId != s.leader.RaftId)
+	s.leader, s.term = leader, term
+	if !moved {
+		return
+	}
+	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
+		s.propose(seq, s.writes[seq])
+	}
+}
+
+// onTick asks again for what may have been lost on a link or with a reader, and
+// gives up on what nobody waits for any more.
+func (s *sessionCore) onTick(elapsed int) {
+	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
+		w := s.writes[seq]
+		w.age += elapsed
+		switch {
+		case w.age >= giveUpTicks:
+			s.forget(seq, w)
+			s.emit(answer{w.actor, &messages.WriteReply{Request: seq, Code: messages.Code_OUTCOME_UNKNOWN, Leader: s.leader}})
+		case crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
+			age := w.age
+			s.propose(seq, w)
+			w.age = age
+		}
+	}
+	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
+		r := s.reads[request]
+		r.age += elapsed
+		switch {
+		case r.age >= giveUpTicks:
+			s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
+		case crossed(r.age, elapsed, readAgainTicks):
+			s.ask(r.read)
+		}
+	}
+}
+
+// crossed reports whether age passed a multiple of period in its last step.
+func crossed(age, step, period int) bool { return age/period != (age-step)/period }

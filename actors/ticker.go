@@ -1,0 +1,87 @@
+package actors
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/actors/seam"
+	"keyval/messages"
+)
+
+// ticker brings time to the actors: every beat of the seam becomes one Tick for
+// each of them, but none is sent while the last is unprocessed. What was left out
+// is counted in the next.
+type ticker struct {
+	wiring   *wiring
+	seam     seam.Ticker
+	interval time.Duration
+	stop     func()
+	hearers  []*hearer
+}
+
+// hearer is one actor that is told the time. elapsed counts the ticks since the
+// last Tick it was sent.
+type hearer struct {
+	name    string
+	elapsed uint32
+	busy    bool
+}
+
+func newTicker(w *wiring, s seam.Ticker, interval time.Duration, names ...string) actor.Producer {
+	return func() actor.Actor {
+		t := &ticker{wiring: w, seam: s, interval: interval}
+		for _, name := range names {
+			t.hearers = append(t.hearers, &hearer{name: name})
+		}
+		return t
+	}
+}
+
+// Receive takes one message.
+func (a *ticker) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		root, self := ctx.ActorSystem().Root, ctx.Self().Id
+		a.stop = a.seam.Start(a.interval, func() { root.Send(a.wiring.local(self), &messages.Tick{Elapsed: 1}) })
+	case *messages.Tick:
+		a.onBeat(ctx)
+	case *messages.Ticked:
+		a.onTicked(ctx)
+	case *messages.HearTicks:
+		a.onHearTicks(m)
+	case *actor.Stopping, *actor.Restarting:
+		a.stop()
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.wiring.logger.Warn("ticker: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}
+
+func (a *ticker) onBeat(ctx actor.Context) {
+	for _, h := range a.hearers {
+		h.elapsed++
+		if h.busy {
+			continue
+		}
+		ctx.Request(a.wiring.local(h.name), &messages.Tick{Elapsed: h.elapsed})
+		h.elapsed, h.busy = 0, true
+	}
+}
+
+func (a *ticker) onHearTicks(m *messages.HearTicks) {
+	for _, name := range m.Names {
+		a.hearers = slices.DeleteFunc(a.hearers, func(h *hearer) bool { return h.name == name })
+		a.hearers = append(a.hearers, &hearer{name: name})
+	}
+}
+
+func (a *ticker) onTicked(ctx actor.Context) {
+	for _, h := range a.hearers {
+		if h.name == ctx.Sender().Id {
+			h.busy = false
+		}
+	}
+}

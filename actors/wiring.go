@@ -1,0 +1,50 @@
+package actors
+
+import (
+	"log/slog"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+	"keyval/raftactor"
+)
+
+// wiring is what the actors of a node need to find each other. PIDs are made here
+// and nowhere else in a node, anew for every use: a PID remembers the process it
+// was resolved to, and actors are restarted.
+type wiring struct {
+	self    messages.RaftID
+	address string // this node's logical address
+	version string
+	pid     int64 // of the process, for people
+	logger  *slog.Logger
+	fatal   func(error)
+}
+
+// local is the PID of an actor of this node.
+func (w *wiring) local(name string) *actor.PID { return actor.NewPID(w.address, name) }
+
+func (w *wiring) raft() *actor.PID       { return w.local(messages.ActorRaft) }
+func (w *wiring) machine() *actor.PID    { return w.local(messages.ActorMachine) }
+func (w *wiring) membership() *actor.PID { return w.local(messages.ActorMembership) }
+
+// raftOf is the raft actor of a member, here or on another node.
+func (w *wiring) raftOf(id messages.RaftID) *actor.PID {
+	return actor.NewPID(messages.NodeAddress(id), messages.ActorRaft)
+}
+
+// founderOf is the founding actor of another founder.
+func (w *wiring) founderOf(id messages.RaftID) *actor.PID {
+	return actor.NewPID(messages.NodeAddress(id), messages.ActorFounding)
+}
+
+// of is the PID of whoever asked; without an address it is one of this node.
+func (w *wiring) of(a raftactor.Asker) *actor.PID {
+	if a.Address == "" {
+		return w.local(a.Actor)
+	}
+	return actor.NewPID(a.Address, a.Actor)
+}
+
+// ofClient is an actor of a client's system.
+func (w *wiring) ofClient(address, name string) *actor.PID { return actor.NewPID(address, name) }

@@ -1,0 +1,53 @@
+// Package membershipactor knows who belongs to the cluster. For now that is the
+// founders: the view of them, kept from what the machine applied and what raft
+// announced.
+package membershipactor
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Config wires a membership actor.
+type Config struct {
+	Self                     messages.RaftID
+	Raft, Machine, Transport *actor.PID
+	Logger                   *slog.Logger
+}
+
+// Membership is the actor that holds the view.
+type Membership struct {
+	cfg  Config
+	view View
+}
+
+// New makes the producer of a node's membership actor.
+func New(cfg Config) actor.Producer {
+	return func() actor.Actor { return &Membership{cfg: cfg} }
+}
+
+// Receive takes one message.
+func (a *Membership) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		ctx.Request(a.cfg.Machine, &messages.Introduce{})
+		ctx.Request(a.cfg.Raft, &messages.Introduce{})
+	case *messages.MembersChanged:
+		a.view = a.view.WithMembers(m)
+		ctx.Send(a.cfg.Transport, m)
+	case *messages.LeaderChanged:
+		a.view = a.view.WithLeader(m)
+	case *messages.StatusDraft:
+		reply := proto.Clone(m.Reply).(*messages.StatusReply)
+		a.view.Fill(reply, a.cfg.Self)
+		ctx.RequestWithCustomSender(a.cfg.Raft, &messages.StatusDraft{Reply: reply}, ctx.Sender())
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+	default:
+		a.cfg.Logger.Warn("membership: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}

@@ -1,0 +1,55 @@
+package membershipactor
+
+import "keyval/messages"
+
+// View is what a node knows of its cluster: the members as last applied here, and
+// the leader as last announced here. A View is never modified, only followed by
+// another.
+type View struct {
+	ClusterID []byte
+	Members   []*messages.Member // by RaftID
+	Leader    messages.RaftID    // 0: none known
+	Term      uint64
+}
+
+// WithMembers is the view after a change of members.
+func (v View) WithMembers(m *messages.MembersChanged) View {
+	v.ClusterID, v.Members = m.ClusterId, m.Members
+	return v
+}
+
+// WithLeader is the view after an election. News of an older term change nothing.
+func (v View) WithLeader(m *messages.LeaderChanged) View {
+	if m.Term < v.Term {
+		return v
+	}
+	v.Leader, v.Term = m.Leader, m.Term
+	return v
+}
+
+// Member finds a member by its RaftID.
+func (v View) Member(id messages.RaftID) (*messages.Member, bool) {
+	for _, m := range v.Members {
+		if m.RaftId == id {
+			return m, true
+		}
+	}
+	return nil, false
+}
+
+// LeaderRecord says where the leader is, for redirects; nil while none is known.
+func (v View) LeaderRecord() *messages.Leader {
+	m, ok := v.Member(v.Leader)
+	if !ok {
+		return nil
+	}
+	return &messages.Leader{RaftId: m.RaftId, Name: m.Name, Address: m.Address, Term: v.Term}
+}
+
+// Fill adds to a status what the view knows.
+func (v View) Fill(s *messages.StatusReply, self messages.RaftID) {
+	s.ClusterId, s.Members, s.Leader = v.ClusterID, v.Members, v.LeaderRecord()
+	if m, ok := v.Member(self); ok {
+		s.Name = m.Name
+	}
+}

@@ -1,0 +1,79 @@
+package messages
+
+import (
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// OperationsMax bounds the operations of one command, in number.
+const OperationsMax = 128
+
+// CheckKey refuses what cannot be a key: empty, or above KeySizeMax bytes.
+func CheckKey(key []byte) *Error {
+	switch {
+	case len(key) == 0:
+		return Errorf(Code_INVALID, "the key is empty").WithHint("a key has 1 to %d bytes", KeySizeMax)
+	case len(key) > KeySizeMax:
+		return Errorf(Code_INVALID, "the key has %d bytes, %d are allowed", len(key), KeySizeMax)
+	}
+	return nil
+}
+
+// CheckValue refuses a value above ValueSizeMax bytes.
+func CheckValue(value []byte) *Error {
+	if len(value) > ValueSizeMax {
+		return Errorf(Code_INVALID, "the value has %d bytes, %d are allowed", len(value), ValueSizeMax).
+			WithHint("split it over several keys")
+	}
+	return nil
+}
+
+// CheckCommand holds a client's command against all that is promised of commands
+// in the log: sizes, known fields only, operations that clients may ask for.
+func CheckCommand(c *Command) *Error {
+	switch {
+	case len(c.Session) != ClientIDSize:
+		return Errorf(Code_INVALID, "a ClientID has %d bytes, this one %d", ClientIDSize, len(c.Session))
+	case c.Seq == 0:
+		return Errorf(Code_INVALID, "commands are numbered from 1")
+	case c.AckedBelow > c.Seq:
+		return Errorf(Code_INVALID, "command %d is acknowledged below %d already", c.Seq, c.AckedBelow)
+	case len(c.Operations) == 0 || len(c.Operations) > OperationsMax:
+		return Errorf(Code_INVALID, "a command has 1 to %d operations, this one %d", OperationsMax, len(c.Operations))
+	case unknown(c.ProtoReflect()) || c.Open != nil && unknown(c.Open.ProtoReflect()):
+		return Errorf(Code_UNSUPPORTED, "the command has fields this node does not know").WithHint("upgrade the nodes first")
+	}
+	for _, op := range c.Operations {
+		if err := checkOperation(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkOperation(op *Operation) *Error {
+	var inner protoreflect.Message
+	var err *Error
+	switch k := op.Kind.(type) {
+	case *Operation_Put:
+		inner = k.Put.ProtoReflect()
+		if err = CheckKey(k.Put.Key); err == nil {
+			err = CheckValue(k.Put.Value)
+		}
+	case *Operation_Delete:
+		inner = k.Delete.ProtoReflect()
+		err = CheckKey(k.Delete.Key)
+	case *Operation_DeleteRange:
+		inner = k.DeleteRange.ProtoReflect()
+		if len(k.DeleteRange.From) > KeySizeMax || len(k.DeleteRange.To) > KeySizeMax {
+			err = Errorf(Code_INVALID, "the bounds of a range have up to %d bytes", KeySizeMax)
+		}
+	default:
+		return Errorf(Code_UNSUPPORTED, "the operation is of a kind this node does not know").WithHint("upgrade the nodes first")
+	}
+	if err == nil && (unknown(op.ProtoReflect()) || unknown(inner)) {
+		err = Errorf(Code_UNSUPPORTED, "the operation has fields this node does not know").WithHint("upgrade the nodes first")
+	}
+	return err
+}
+
+func unknown(m protoreflect.Message) bool { return len(m.GetUnknown()) > 0 }

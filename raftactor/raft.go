@@ -1,0 +1,135 @@
+package raftactor
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Config wires a Raft actor. The functions make PIDs anew for every use: a PID
+// remembers the process it was resolved to.
+type Config struct {
+	Self      messages.RaftID
+	TickMS    uint64
+	ReadNonce uint64
+	Options   Options
+	Logger    *slog.Logger
+	Fatal     func(error)
+
+	Log, Machine, Gateway, Membership *actor.PID
+	Peer                              func(messages.RaftID) *actor.PID // a peer's raft actor
+	PID                               func(Asker) *actor.PID
+}
+
+// Raft is the actor around a Replica: it takes messages as events, and once all
+// that stood in its mailbox is taken, carries the effects.
+type Raft struct {
+	cfg      Config
+	replica  *Replica
+	flushing bool // a Flush to itself is under way
+}
+
+// New makes the producer of a node's Raft actor.
+func New(cfg Config) actor.Producer {
+	return func() actor.Actor {
+		return &Raft{cfg: cfg, replica: NewReplica(ReplicaConfig{
+			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
+			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
+		})}
+	}
+}
+
+// Receive takes one message.
+func (a *Raft) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.Flush:
+		a.flushing = false
+		a.replica.Advance()
+		a.run(ctx)
+		return
+	case *messages.LogOpened:
+		a.replica.OnLogOpened(m)
+	case *messages.MachineOpened:
+		a.replica.OnMachineOpened(m)
+	case *messages.Tick:
+		a.replica.OnTick(m.Elapsed)
+		ctx.Respond(&messages.Ticked{})
+	case *messages.RaftMessage:
+		a.onPeer(m)
+	case *messages.Propose:
+		a.replica.OnPropose(asker(ctx), m)
+	case *messages.ReadIndex:
+		a.replica.OnRead(m)
+	case *messages.Appended:
+		a.replica.OnAppended(m.Message)
+	case *messages.Applied:
+		a.replica.OnApplied(m)
+	case *messages.StatusDraft:
+		a.onStatus(ctx, m)
+		return
+	case *messages.Introduce:
+		ctx.Respond(a.replica.Leader())
+		return
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+		return
+	default:
+		a.cfg.Logger.Warn("raft: unexpected message", "type", fmt.Sprintf("%T", m))
+		return
+	}
+	if !a.flushing {
+		a.flushing = true
+		ctx.Send(ctx.Self(), &messages.Flush{})
+	}
+}
+
+func asker(ctx actor.Context) Asker {
+	if s := ctx.Sender(); s != nil {
+		return Asker{s.Address, s.Id}
+	}
+	return Asker{}
+}
+
+func (a *Raft) onPeer(m *messages.RaftMessage) {
+	if err := a.replica.OnPeer(m.Message); err != nil {
+		a.cfg.Logger.Warn("raft: refused a peer's message", "from", m.Message.GetFrom(), "reason", err)
+	}
+}
+
+// onStatus ends the way of a StatusDraft: the client is its sender.
+func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
+	reply := proto.Clone(m.Reply).(*messages.StatusReply)
+	a.replica.FillStatus(reply)
+	ctx.Respond(reply)
+}
+
+func (a *Raft) run(ctx actor.Context) {
+	for _, effect := range a.replica.Effects() {
+		switch e := effect.(type) {
+		case SendPeer:
+			ctx.Send(a.cfg.Peer(e.Message.GetTo()), &messages.RaftMessage{Message: e.Message})
+		case AppendLog:
+			ctx.Request(a.cfg.Log, &messages.Append{Message: e.Message})
+		case ApplyEntries:
+			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
+		case ReadAt:
+			ctx.Send(a.cfg.Machine, &messages.ReadAt{Index: e.Index, Reads: e.Reads})
+		case RefuseReads:
+			for _, r := range e.Reads {
+				ctx.Send(a.cfg.PID(Asker{Actor: r.Session}), &messages.ReadRefused{Request: r.Read.Request, Code: e.Code})
+			}
+		case RefuseProposal:
+			if e.To.Actor != "" {
+				ctx.Send(a.cfg.PID(e.To), e.Refusal)
+			}
+		case AnnounceLeader:
+			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
+		case Die:
+			a.cfg.Fatal(e.Reason)
+		}
+	}
+}

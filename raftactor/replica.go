@@ -1,0 +1,429 @@
+// Package raftactor is consensus: one actor around raft's RawNode with
+// asynchronous storage writes. Replica is the core, a state machine that takes
+// events and yields effects; Raft is the actor that carries them.
+package raftactor
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Options tune a replica. Zero fields take the default.
+type Options struct {
+	ElectionTicks  int // a follower campaigns after one to two times this many; default 10
+	HeartbeatTicks int // default 2
+
+	AppendsInFlightMax int    // own appends between log and raft before proposals wait; default 2
+	ProposalBytesMax   uint64 // proposals that wait for the gate, in bytes; default 32 MiB
+
+	MaxSizePerMsg    uint64 // bytes of entries in one append message; default 1 MiB
+	MaxInflightMsgs  int    // default 256
+	MaxInflightBytes uint64 // default 64 MiB
+	MaxUncommitted   uint64 // bytes; default 64 MiB
+	MaxCommitted     uint64 // bytes of entries being applied; default 4 MiB
+
+	NoPreVote bool // the simulator's swarm runs without it too
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.ElectionTicks, 10)
+	set(&o.HeartbeatTicks, 2)
+	set(&o.AppendsInFlightMax, 2)
+	set(&o.ProposalBytesMax, 32<<20)
+	set(&o.MaxSizePerMsg, 1<<20)
+	set(&o.MaxInflightMsgs, 256)
+	set(&o.MaxInflightBytes, 64<<20)
+	set(&o.MaxUncommitted, 64<<20)
+	set(&o.MaxCommitted, 4<<20)
+	return o
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// ReplicaConfig is what a replica is made of.
+type ReplicaConfig struct {
+	Self      messages.RaftID
+	TickMS    uint64 // log time that one tick stands for
+	ReadNonce uint64 // random, of this incarnation
+	Logger    raft.Logger
+	Options   Options
+}
+
+// Asker is the actor that waits for an answer: its logical address and its name.
+type Asker struct{ Address, Actor string }
+
+// Effect is what a replica wants done, in the order given.
+type Effect interface{ effect() }
+
+type (
+	// SendPeer sends a message to a peer's replica; it may be lost.
+	SendPeer struct{ Message *raftpb.Message }
+	// AppendLog hands a MsgStorageAppend to the log, which answers with Appended.
+	AppendLog struct{ Message *raftpb.Message }
+	// ApplyEntries hands a MsgStorageApply to the machine, which answers with Applied.
+	ApplyEntries struct{ Message *raftpb.Message }
+	// ReadAt releases reads that are linearizable once Index is applied.
+	ReadAt struct {
+		Index uint64
+		Reads []*messages.ReadIndex
+	}
+	// RefuseReads sends reads back.
+	RefuseReads struct {
+		Reads []*messages.ReadIndex
+		Code  messages.Code
+	}
+	// RefuseProposal sends a proposal back that was surely not proposed.
+	RefuseProposal struct {
+		To      Asker
+		Refusal *messages.ProposalRefused
+	}
+	// AnnounceLeader tells the node who leads now.
+	AnnounceLeader struct{ Leader, Term uint64 }
+	// Die ends the process: an invariant is broken that only a human can mend.
+	Die struct{ Reason error }
+)
+
+func (SendPeer) effect()       {}
+func (AppendLog) effect()      {}
+func (ApplyEntries) effect()   {}
+func (ReadAt) effect()         {}
+func (RefuseReads) effect()    {}
+func (RefuseProposal) effect() {}
+func (AnnounceLeader) effect() {}
+func (Die) effect()            {}
+
+// proposal is one command on its way into an entry.
+type proposal struct {
+	asker   Asker
+	seq     uint64
+	origin  uint64
+	command []byte
+}
+
+// Replica is one member of the consensus group. Not safe for concurrent use.
+//
+// Invariants: what RawNode reads as stored is durable; an Appended is taken in
+// the order of its AppendLog, an Applied in that of its ApplyEntries.
+type Replica struct {
+	cfg  ReplicaConfig
+	tail *tail
+	node *raft.RawNode // nil until both log and machine are open
+
+	log     *messages.LogOpened
+	machine *messages.MachineOpened
+
+	leader, term uint64 // as announced last
+	role         raft.StateType
+	commit       uint64
+
+	queue      []proposal // waits for the gate
+	queueBytes uint64
+	appends    int // appends with entries that the log has not answered
+
+	reads       reads
+	logTimeMS   uint64 // as last applied, plus the ticks of an own leadership
+	appliedTerm uint64
+	applied     uint64
+	revision    uint64
+
+	effects []Effect
+}
+
+// NewReplica makes a replica that waits for LogOpened and MachineOpened.
+func NewReplica(cfg ReplicaConfig) *Replica {
+	cfg.Options = cfg.Options.withDefaults()
+	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}}
+}
+
+// Effects returns what the events since the last call want done, and forgets it.
+func (r *Replica) Effects() []Effect {
+	out := r.effects
+	r.effects = nil
+	return out
+}
+
+func (r *Replica) emit(e Effect) { r.effects = append(r.effects, e) }
+
+// OnLogOpened and OnMachineOpened bring what the disk held. With both, the
+// replica takes part.
+func (r *Replica) OnLogOpened(m *messages.LogOpened) { r.log = m; r.open() }
+
+// OnMachineOpened: see OnLogOpened.
+func (r *Replica) OnMachineOpened(m *messages.MachineOpened) { r.machine = m; r.open() }
+
+func (r *Replica) open() {
+	if r.log == nil || r.machine == nil || r.node != nil {
+		return
+	}
+	if r.machine.Index < r.log.BaseIndex || r.machine.Index > r.log.HardState.GetCommit() {
+		r.emit(Die{fmt.Errorf("the checkpoint is at index %d, the log holds (%d, %d] committed: they do not belong together",
+			r.machine.Index, r.log.BaseIndex, r.log.HardState.GetCommit())})
+		return
+	}
+	r.tail = &tail{
+		hardState: r.log.HardState, confState: r.machine.ConfState,
+		base: r.log.BaseIndex, baseTerm: r.log.BaseTerm, entries: r.log.Entries,
+	}
+	r.applied, r.revision, r.logTimeMS = r.machine.Index, r.machine.Revision, r.machine.LogTimeMs
+	r.appliedTerm, _ = r.tail.Term(r.applied)
+	node, err := raft.NewRawNode(r.raftConfig())
+	if err != nil {
+		panic(fmt.Sprintf("raft refuses its configuration: %v", err))
+	}
+	r.node, r.log = node, nil
+	r.Advance()
+}
+
+func (r *Replica) raftConfig() *raft.Config {
+	o := r.cfg.Options
+	return &raft.Config{
+		ID: r.cfg.Self, Storage: r.tail, Applied: r.machine.Index, Logger: r.cfg.Logger,
+		ElectionTick: o.ElectionTicks, HeartbeatTick: o.HeartbeatTicks,
+		PreVote: !o.NoPreVote, CheckQuorum: true, StepDownOnRemoval: true,
+		AsyncStorageWrites: true, DisableProposalForwarding: true, ReadOnlyOption: raft.ReadOnlySafe,
+		MaxSizePerMsg: o.MaxSizePerMsg, MaxInflightMsgs: o.MaxInflightMsgs, MaxInflightBytes: o.MaxInflightBytes,
+		MaxUncommittedEntriesSize: o.MaxUncommitted, MaxCommittedSizePerReady: o.MaxCommitted,
+	}
+}
+
+// OnTick advances raft's clock by one and log time by all that elapsed.
+func (r *Replica) OnTick(elapsed uint32) {
+	if r.node == nil {
+		return
+	}
+	if r.role == raft.StateLeader {
+		r.logTimeMS += uint64(elapsed) * r.cfg.TickMS
+	}
+	r.node.Tick()
+	again, givenUp := r.reads.tick(r.cfg.Options.HeartbeatTicks*2, r.cfg.Options.ElectionTicks*4)
+	if again != nil {
+		r.node.ReadIndex(again)
+	}
+	if givenUp != nil {
+		r.emit(RefuseReads{givenUp, messages.Code_NO_LEADER})
+	}
+}
+
+// OnPeer takes a message of a peer. The error says why it was refused; it
+// changed nothing then.
+func (r *Replica) OnPeer(m *raftpb.Message) error {
+	if r.node == nil {
+		return nil
+	}
+	if err := r.validate(m); err != nil {
+		return err
+	}
+	if err := r.lostLog(m); err != nil {
+		r.emit(Die{err})
+		return nil
+	}
+	// An error here means a message that is late or from a stranger: raft has no use for it.
+	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
+		return err
+	}
+	return nil
+}
+
+// OnPropose queues a command for the log, or refuses it at once.
+func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
+	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
+	switch {
+	case r.node == nil || r.leader == 0:
+		r.refuse(p, messages.Code_NO_LEADER)
+	case r.leader != r.cfg.Self:
+		r.refuse(p, messages.Code_REDIRECT)
+	case len(m.Command) == 0 || len(m.Command) > messages.CommandSizeMax:
+		r.refuse(p, messages.Code_INVALID)
+	case r.queueBytes+uint64(len(m.Command)) > r.cfg.Options.ProposalBytesMax:
+		r.refuse(p, messages.Code_BUSY)
+	default:
+		r.queue = append(r.queue, p)
+		r.queueBytes += uint64(len(m.Command))
+	}
+}
+
+func (r *Replica) refuse(p proposal, code messages.Code) {
+	r.emit(RefuseProposal{p.asker, &messages.ProposalRefused{Seq: p.seq, Code: code, Leader: r.leader, Term: r.term}})
+}
+
+// OnRead queues a read for the next ReadIndex batch, or refuses it at once.
+func (r *Replica) OnRead(m *messages.ReadIndex) {
+	switch {
+	case r.node == nil || r.leader == 0:
+		r.emit(RefuseReads{[]*messages.ReadIndex{m}, messages.Code_NO_LEADER})
+	case !r.reads.add(m):
+		r.emit(RefuseReads{[]*messages.ReadIndex{m}, messages.Code_BUSY})
+	}
+}
+
+// OnAppended takes the log's answer: its entries are durable, and so its
+// responses may be known.
+func (r *Replica) OnAppended(m *raftpb.Message) {
+	r.tail.extend(m.GetEntries())
+	if len(m.GetEntries()) > 0 {
+		r.appends--
+	}
+	r.deliver(m.GetResponses())
+}
+
+// OnApplied takes the machine's answer.
+func (r *Replica) OnApplied(m *messages.Applied) {
+	entries := m.Message.GetEntries()
+	r.applied, r.revision = m.Index, m.Revision
+	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
+	r.appliedTerm = entries[len(entries)-1].GetTerm()
+	r.deliver(m.Message.GetResponses())
+}
+
+// deliver steps what storage answers to this replica and sends what it answers
+// to others.
+func (r *Replica) deliver(responses []*raftpb.Message) {
+	for _, m := range responses {
+		if m.GetTo() != r.cfg.Self {
+			r.emit(SendPeer{m})
+			continue
+		}
+		if err := r.node.Step(m); err != nil {
+			panic(fmt.Sprintf("raft refuses %v of its own storage: %v", m.GetType(), err))
+		}
+	}
+}
+
+// Advance proposes and reads what may go on, and turns everything that raft has
+// ready into effects. Call it after a batch of events.
+func (r *Replica) Advance() {
+	if r.node == nil {
+		return
+	}
+	r.ready()
+	for r.propose() || r.askReads() {
+		r.ready()
+	}
+}
+
+// propose opens the gate: at most AppendsInFlightMax appends are with the log, and
+// what queued meanwhile shares the next.
+func (r *Replica) propose() bool {
+	if len(r.queue) == 0 || r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax {
+		return false
+	}
+	entries, taken := pack(r.queue, r.logTimeMS)
+	err := r.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: proto.Uint64(r.cfg.Self), Entries: entries})
+	if errors.Is(err, raft.ErrProposalDropped) {
+		return false // too much is uncommitted, or leadership is on its way: they wait
+	}
+	if err != nil {
+		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
+	}
+	for _, p := range r.queue[:taken] {
+		r.queueBytes -= uint64(len(p.command))
+	}
+	clear(r.queue[:taken])
+	r.queue = r.queue[taken:]
+	return true
+}
+
+// askReads asks for the index of the next batch. A leader waits until an entry
+// of its own term is applied: a group of one would answer earlier, from the past.
+func (r *Replica) askReads() bool {
+	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term) {
+		return false
+	}
+	context := r.reads.next()
+	if context == nil {
+		return false
+	}
+	r.node.ReadIndex(context)
+	return true
+}
+
+// ready turns raft's Readys into effects.
+func (r *Replica) ready() {
+	for r.node.HasReady() {
+		rd := r.node.Ready()
+		for _, m := range rd.Messages {
+			r.route(m)
+		}
+		for _, s := range rd.ReadStates {
+			if batch := r.reads.confirmed(s.RequestCtx); batch != nil {
+				r.emit(ReadAt{s.Index, batch})
+			}
+		}
+		r.announce()
+	}
+}
+
+func (r *Replica) route(m *raftpb.Message) {
+	switch m.GetTo() {
+	case raft.LocalAppendThread:
+		if len(m.GetEntries()) > 0 {
+			r.appends++
+		}
+		r.emit(AppendLog{m})
+	case raft.LocalApplyThread:
+		r.emit(ApplyEntries{m})
+	default:
+		r.emit(SendPeer{m})
+	}
+}
+
+// announce tells of a new leader or term, and sends back what was queued under
+// the old one.
+func (r *Replica) announce() {
+	s := r.node.BasicStatus()
+	r.role, r.commit = s.RaftState, s.GetCommit()
+	if s.Lead == r.leader && s.GetTerm() == r.term {
+		return
+	}
+	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
+	r.leader, r.term = s.Lead, s.GetTerm()
+	r.emit(AnnounceLeader{r.leader, r.term})
+	if !lost {
+		return
+	}
+	code := messages.Code_REDIRECT
+	if r.leader == 0 {
+		code = messages.Code_NO_LEADER
+	}
+	for _, p := range r.queue {
+		r.refuse(p, code)
+	}
+	r.queue, r.queueBytes = nil, 0
+}
+
+// Leader is what was announced last.
+func (r *Replica) Leader() *messages.LeaderChanged {
+	return &messages.LeaderChanged{Leader: r.leader, Term: r.term}
+}
+
+// FillStatus adds what a replica knows of itself.
+func (r *Replica) FillStatus(s *messages.StatusReply) {
+	s.RaftId, s.Term, s.Commit, s.Applied, s.Revision = r.cfg.Self, r.term, r.commit, r.applied, r.revision
+	if r.tail != nil {
+		s.LastIndex = r.tail.last()
+	}
+	s.Role = r.roleName()
+}
+
+func (r *Replica) roleName() string {
+	switch {
+	case r.node == nil:
+		return "starting"
+	case r.role == raft.StateLeader:
+		return "leader"
+	case r.role == raft.StateCandidate, r.role == raft.StatePreCandidate:
+		return "candidate"
+	}
+	return "follower"
+}

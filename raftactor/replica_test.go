@@ -1,0 +1,311 @@
+package raftactor
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// group drives replicas by hand: storage answers at once unless held, and every
+// message between them crosses a wire that can be cut.
+type group struct {
+	t        *testing.T
+	replicas map[uint64]*Replica
+	held     map[uint64][]*raftpb.Message // appends that the log has not answered
+	hold     map[uint64]bool
+	cut      map[uint64]bool
+	seen     map[uint64][]Effect
+	commands map[uint64]int // applied commands
+}
+
+func newGroup(t *testing.T, ids ...uint64) *group {
+	g := &group{t: t, replicas: map[uint64]*Replica{}, held: map[uint64][]*raftpb.Message{}, hold: map[uint64]bool{},
+		cut: map[uint64]bool{}, seen: map[uint64][]Effect{}, commands: map[uint64]int{}}
+	for _, id := range ids {
+		r := NewReplica(ReplicaConfig{Self: id, TickMS: 50, ReadNonce: id, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+		conf := &raftpb.ConfState{Voters: ids}
+		r.OnLogOpened(&messages.LogOpened{BaseIndex: 1, BaseTerm: 1, HardState: &raftpb.HardState{Term: proto.Uint64(1), Commit: proto.Uint64(1)}})
+		r.OnMachineOpened(&messages.MachineOpened{Index: 1, ConfState: conf})
+		g.replicas[id] = r
+	}
+	return g
+}
+
+func (g *group) settle() {
+	for again := true; again; {
+		again = false
+		for id := uint64(1); id <= 9; id++ {
+			r := g.replicas[id]
+			if r == nil {
+				continue
+			}
+			r.Advance()
+			for _, e := range r.Effects() {
+				again = true
+				g.seen[id] = append(g.seen[id], e)
+				g.run(id, r, e)
+			}
+		}
+	}
+}
+
+func (g *group) run(id uint64, r *Replica, e Effect) {
+	switch e := e.(type) {
+	case SendPeer:
+		to := g.replicas[e.Message.GetTo()]
+		if to == nil || g.cut[id] || g.cut[e.Message.GetTo()] {
+			return
+		}
+		if err := to.OnPeer(proto.Clone(e.Message).(*raftpb.Message)); err != nil {
+			g.t.Fatalf("%d refuses %v of %d: %v", e.Message.GetTo(), e.Message.GetType(), id, err)
+		}
+	case AppendLog:
+		g.held[id] = append(g.held[id], e.Message)
+		if !g.hold[id] {
+			g.release(id)
+		}
+	case ApplyEntries:
+		entries := e.Message.GetEntries()
+		for _, entry := range entries {
+			c := new(messages.Commands)
+			if err := proto.Unmarshal(entry.GetData(), c); err != nil {
+				g.t.Fatal(err)
+			}
+			g.commands[id] += len(c.Proposals)
+		}
+		r.OnApplied(&messages.Applied{Message: e.Message, Index: entries[len(entries)-1].GetIndex()})
+	}
+}
+
+func (g *group) release(id uint64) {
+	for _, m := range g.held[id] {
+		g.replicas[id].OnAppended(m)
+	}
+	g.held[id] = nil
+}
+
+func (g *group) elect() uint64 {
+	for range 100 {
+		for id := uint64(1); id <= 9; id++ {
+			if r := g.replicas[id]; r != nil && !g.cut[id] {
+				r.OnTick(1)
+				g.settle()
+				if r.leader == id && r.appliedTerm == r.term {
+					return id
+				}
+			}
+		}
+	}
+	g.t.Fatal("nobody was elected within 100 ticks")
+	return 0
+}
+
+func (g *group) propose(id uint64, seq uint64) {
+	g.replicas[id].OnPropose(Asker{"node/9", "s"}, &messages.Propose{Origin: 9, Seq: seq, Command: []byte("command")})
+}
+
+func refusals(effects []Effect) (codes []messages.Code) {
+	for _, e := range effects {
+		if r, ok := e.(RefuseProposal); ok {
+			codes = append(codes, r.Refusal.Code)
+		}
+	}
+	return codes
+}
+
+func TestProposalsCommitOnEveryReplica(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	for seq := range uint64(50) {
+		g.propose(leader, seq+1)
+	}
+	g.settle()
+	for range 3 {
+		g.replicas[leader].OnTick(1)
+		g.settle()
+	}
+	for id := range g.replicas {
+		if g.commands[id] != 50 {
+			t.Errorf("replica %d applied %d commands of 50", id, g.commands[id])
+		}
+	}
+}
+
+func TestGateLetsQueuedProposalsShareAnEntry(t *testing.T) {
+	g := newGroup(t, 1)
+	leader := g.elect()
+	g.hold[leader] = true
+	for seq := range uint64(20) {
+		g.propose(leader, seq+1)
+		g.settle()
+	}
+	if n := len(g.held[leader]); n != 2 {
+		t.Fatalf("%d appends are with the log, 2 may be", n)
+	}
+	g.hold[leader] = false
+	g.release(leader)
+	g.settle()
+	if g.commands[leader] != 20 {
+		t.Fatalf("%d commands applied of 20", g.commands[leader])
+	}
+	if last := g.replicas[leader].tail.last(); last > 2+3 {
+		t.Fatalf("20 commands took entries up to %d: those behind the gate did not share one", last)
+	}
+}
+
+func TestWhoRefusesProposals(t *testing.T) {
+	fresh := NewReplica(ReplicaConfig{Self: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+	fresh.OnPropose(Asker{"node/9", "s"}, &messages.Propose{Command: []byte("c")})
+	if got := refusals(fresh.Effects()); len(got) != 1 || got[0] != messages.Code_NO_LEADER {
+		t.Errorf("before the log is open: %v", got)
+	}
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	follower := leader%3 + 1
+	g.propose(follower, 1)
+	if got := refusals(g.replicas[follower].Effects()); len(got) != 1 || got[0] != messages.Code_REDIRECT {
+		t.Errorf("a follower: %v", got)
+	}
+	r := g.replicas[leader]
+	r.OnPropose(Asker{}, &messages.Propose{Command: make([]byte, messages.CommandSizeMax+1)})
+	if got := refusals(r.Effects()); len(got) != 1 || got[0] != messages.Code_INVALID {
+		t.Errorf("too large: %v", got)
+	}
+	g.hold[leader] = true
+	for range 100 {
+		r.OnPropose(Asker{}, &messages.Propose{Command: make([]byte, 500<<10)})
+		g.settle()
+	}
+	got := refusals(g.seen[leader])
+	if len(got) == 0 || got[len(got)-1] != messages.Code_BUSY {
+		t.Errorf("beyond the bound: %v", got)
+	}
+}
+
+func TestQueuedProposalsComeBackWhenLeadershipIsLost(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	g.hold[leader] = true
+	for seq := range uint64(5) {
+		g.propose(leader, seq+1)
+		g.settle()
+	}
+	g.cut[leader] = true
+	for range 40 {
+		g.replicas[leader].OnTick(1)
+		g.settle()
+	}
+	if got := refusals(g.seen[leader]); len(got) != 3 {
+		t.Fatalf("%d proposals came back; two are with the log, three were queued", len(got))
+	}
+}
+
+func TestReadsShareOneReadIndex(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	follower := leader%3 + 1
+	for _, id := range []uint64{leader, follower} {
+		for n := range uint64(10) {
+			g.replicas[id].OnRead(&messages.ReadIndex{Read: &messages.Read{Request: n}})
+		}
+		g.settle()
+		batches, reads := 0, 0
+		for _, e := range g.seen[id] {
+			if r, ok := e.(ReadAt); ok {
+				batches++
+				reads += len(r.Reads)
+			}
+		}
+		if batches != 1 || reads != 10 {
+			t.Errorf("replica %d: %d batches with %d reads", id, batches, reads)
+		}
+	}
+}
+
+func TestReadsAreGivenUpWithoutAQuorum(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	g.cut[leader] = true
+	g.replicas[leader].OnRead(&messages.ReadIndex{Read: &messages.Read{Request: 1}})
+	for range 100 {
+		g.replicas[leader].OnTick(1)
+		g.settle()
+	}
+	for _, e := range g.seen[leader] {
+		switch e := e.(type) {
+		case ReadAt:
+			if len(e.Reads) > 0 {
+				t.Fatal("a leader without a quorum served a read")
+			}
+		case RefuseReads:
+			if e.Code == messages.Code_NO_LEADER && len(e.Reads) == 1 {
+				return
+			}
+		}
+	}
+	t.Fatal("the read was neither served nor refused")
+}
+
+func TestPeerMessagesAreValidated(t *testing.T) {
+	message := func(change func(*raftpb.Message)) *raftpb.Message {
+		m := &raftpb.Message{Type: raftpb.MsgApp.Enum(), To: proto.Uint64(1), From: proto.Uint64(2), Term: proto.Uint64(3),
+			Index: proto.Uint64(5), LogTerm: proto.Uint64(2)}
+		change(m)
+		return m
+	}
+	entry := func(index, term uint64) *raftpb.Entry {
+		return &raftpb.Entry{Index: proto.Uint64(index), Term: proto.Uint64(term)}
+	}
+	for name, m := range map[string]*raftpb.Message{
+		"to another":       message(func(m *raftpb.Message) { m.To = proto.Uint64(3) }),
+		"from nobody":      message(func(m *raftpb.Message) { m.From = nil }),
+		"from itself":      message(func(m *raftpb.Message) { m.From = proto.Uint64(1) }),
+		"local type":       message(func(m *raftpb.Message) { m.Type = raftpb.MsgHup.Enum() }),
+		"storage type":     message(func(m *raftpb.Message) { m.Type = raftpb.MsgStorageAppendResp.Enum() }),
+		"proposal":         message(func(m *raftpb.Message) { m.Type = raftpb.MsgProp.Enum() }),
+		"responses":        message(func(m *raftpb.Message) { m.Responses = []*raftpb.Message{{}} }),
+		"gap":              message(func(m *raftpb.Message) { m.Entries = []*raftpb.Entry{entry(7, 3)} }),
+		"term goes back":   message(func(m *raftpb.Message) { m.Entries = []*raftpb.Entry{entry(6, 1)} }),
+		"term of future":   message(func(m *raftpb.Message) { m.Entries = []*raftpb.Entry{entry(6, 4)} }),
+		"read without one": message(func(m *raftpb.Message) { m.Type = raftpb.MsgReadIndex.Enum() }),
+		"vote and entries": message(func(m *raftpb.Message) { m.Type = raftpb.MsgVote.Enum(); m.Entries = []*raftpb.Entry{entry(6, 3)} }),
+	} {
+		g := newGroup(t, 1, 2, 3)
+		if err := g.replicas[1].OnPeer(m); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+		g.replicas[1].Advance()
+		if effects := g.replicas[1].Effects(); len(effects) != 0 {
+			t.Errorf("%s: %d effects of a refused message", name, len(effects))
+		}
+	}
+}
+
+func TestALogThatLostAcknowledgedEntriesEndsTheProcess(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	err := g.replicas[1].OnPeer(&raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), To: proto.Uint64(1), From: proto.Uint64(2),
+		Term: proto.Uint64(7), Commit: proto.Uint64(90)})
+	effects := g.replicas[1].Effects()
+	if err != nil || len(effects) != 1 {
+		t.Fatalf("%v, %d effects", err, len(effects))
+	}
+	if d, ok := effects[0].(Die); !ok || !strings.Contains(d.Reason.Error(), "up to 90, this log ends at 1") {
+		t.Fatalf("%#v", effects[0])
+	}
+}
+
+func TestCheckpointAndLogMustBelongTogether(t *testing.T) {
+	r := NewReplica(ReplicaConfig{Self: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+	r.OnMachineOpened(&messages.MachineOpened{Index: 9})
+	r.OnLogOpened(&messages.LogOpened{BaseIndex: 1, BaseTerm: 1, HardState: &raftpb.HardState{Commit: proto.Uint64(8)}})
+	if effects := r.Effects(); len(effects) != 1 {
+		t.Fatalf("%d effects", len(effects))
+	} else if _, ok := effects[0].(Die); !ok {
+		t.Fatalf("%#v", effects[0])
+	}
+}
