@@ -1,0 +1,200 @@
+// Package cli is kvctl: one binary that is client, operator's tool, node, local
+// cluster and simulator. One file holds one command.
+//
+// A command line is sorted by Normalize, run by urfave/cli, and ends in one of
+// the exit codes of exit.go. Data goes to stdout, all else to stderr.
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+	"golang.org/x/term"
+)
+
+const binary = "kvctl"
+
+// Shell is what kvctl has of the world around it.
+type Shell struct {
+	Stdin                 io.Reader
+	Stdout, Stderr        io.Writer
+	InTTY, OutTTY, ErrTTY bool
+	Env                   func(name string) string
+	// Invoked is the command as the user wrote it, Self the path of the binary.
+	Invoked, Self string
+	// Connect finds a cluster. One call lasts at most timeout.
+	Connect func(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error)
+}
+
+// NewShell is the Shell of this process.
+func NewShell() *Shell {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return &Shell{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		InTTY:  term.IsTerminal(int(os.Stdin.Fd())),
+		OutTTY: term.IsTerminal(int(os.Stdout.Fd())),
+		ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),
+		Env:    os.Getenv, Invoked: os.Args[0], Self: self,
+		Connect: connect,
+	}
+}
+
+// Run runs one command line (argv[0] is the program) and returns its exit code.
+func Run(ctx context.Context, sh Shell, argv []string) int {
+	out := &sticky{w: sh.Stdout}
+	sh.Stdout = out
+	app := newApp(&sh)
+	if len(argv) > 1 && argv[1] == completeWord {
+		complete(sh.Stdout, app, argv[2:])
+		return exitOK
+	}
+	line, err := Normalize(app, argv)
+	switch {
+	case err != nil:
+	case line.Help:
+		writeHelp(sh.Stdout, app, line.Path)
+	default:
+		err = app.RunContext(ctx, line.Argv)
+	}
+	if err == nil && out.err != nil {
+		err = out.failure()
+	}
+	return report(&sh, app, wantsJSON(&sh, app, argv), err)
+}
+
+// newApp is the whole tree of commands.
+func newApp(sh *Shell) *urfave.App {
+	app := &urfave.App{
+		Name:  binary,
+		Usage: "a replicated, strongly consistent key-value store",
+		Description: `Without a command kvctl shows the state of the cluster.
+Flags may stand before or after arguments; what follows -- is an argument.`,
+		UsageText: `kvctl dev
+kvctl put hello world
+kvctl get hello`,
+		Flags: globalFlags(),
+		Commands: []*urfave.Command{
+			newPut(sh), newGet(sh), newDelete(sh), newStatus(sh),
+			newServe(sh), newDev(sh),
+			newVersion(sh), newCompletion(sh), newHelp(sh),
+		},
+		Action:                    sh.action(home),
+		HideHelp:                  true, // help is ours: it must also go to stderr
+		HideHelpCommand:           true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*urfave.Context, error) {}, // exit codes are report's part
+		Reader:                    sh.Stdin, Writer: sh.Stdout, ErrWriter: sh.Stderr,
+	}
+	app.OnUsageError = onUsageError(nil)
+	var prepare func([]*urfave.Command, []*urfave.Command)
+	prepare = func(path, commands []*urfave.Command) {
+		for _, c := range commands {
+			own := append(path[:len(path):len(path)], c)
+			c.HideHelp, c.HideHelpCommand = true, true
+			c.OnUsageError = onUsageError(own)
+			prepare(own, c.Subcommands)
+		}
+	}
+	prepare(nil, app.Commands)
+	return app
+}
+
+// refusedFlag is how package flag names a flag whose value it refuses.
+var refusedFlag = regexp.MustCompile(` for (flag )?-`)
+
+// onUsageError names the value that a flag refused.
+func onUsageError(path []*urfave.Command) urfave.OnUsageErrorFunc {
+	return func(_ *urfave.Context, err error, _ bool) error {
+		return usagef(path, "", "%s", refusedFlag.ReplaceAllString(err.Error(), " for --"))
+	}
+}
+
+// Call is one command being run.
+type Call struct {
+	context.Context
+	*Shell
+	Args   []string
+	Format Format
+	app    *urfave.App
+	path   []*urfave.Command
+	flags  *urfave.Context
+}
+
+// action makes a command's function one that urfave/cli runs.
+func (sh *Shell) action(run func(*Call) error) urfave.ActionFunc {
+	return func(u *urfave.Context) error {
+		c := &Call{Context: u.Context, Shell: sh, Args: u.Args().Slice(), app: u.App, path: pathOf(u), flags: u}
+		if len(c.Args) > 0 && c.Args[0] == "--" { // the second of Line.Argv's
+			c.Args = c.Args[1:]
+		}
+		var err error
+		if c.Format, err = formatOf(c); err != nil {
+			return err
+		}
+		return run(c)
+	}
+}
+
+// pathOf is the commands from the top down to the one that runs.
+func pathOf(u *urfave.Context) []*urfave.Command {
+	var path []*urfave.Command
+	for _, up := range u.Lineage() {
+		if up.Command != nil && up.Command.Name != binary && up.Command.Name != "" {
+			path = append([]*urfave.Command{up.Command}, path...)
+		}
+	}
+	return path
+}
+
+// usage is a usage error about the command that runs.
+func (c *Call) usage(hint, format string, args ...any) error {
+	return usagef(c.path, hint, format, args...)
+}
+
+// logger writes to stderr at the level that --log-level names.
+func (c *Call) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
+		return nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
+	}
+	return slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+// self is how this binary is called in commands for people to paste.
+func (sh *Shell) self() string {
+	if found, err := exec.LookPath(binary); err == nil && sameFile(found, sh.Self) {
+		return binary
+	}
+	if strings.ContainsRune(sh.Invoked, os.PathSeparator) {
+		return quoteWord(sh.Invoked)
+	}
+	return quoteWord(sh.Self)
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// quoteWord writes a word as a shell reads it back.
+func quoteWord(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:,=@%", r)
+	}
+	if word != "" && strings.TrimFunc(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}

@@ -1,0 +1,273 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"keyval/messages"
+)
+
+const devNodesMax = 9
+
+func newDev(sh *Shell) *urfave.Command {
+	return &urfave.Command{
+		Name:  "dev",
+		Usage: "run a whole cluster on this machine",
+		Description: `Node i is node<i> at 127.0.0.1, port --base-port + i - 1; its data are in DIR/node<i>,
+its log in DIR/node<i>.log. A node that dies is reported with the command that starts it
+again; the others go on. SIGINT or SIGTERM ends them all.
+With --data everything is kept: dev --data DIR resumes the same nodes and ports.`,
+		UsageText: `kvctl dev
+kvctl dev --nodes 5 --data ./cluster --base-port 8001`,
+		Flags: []urfave.Flag{
+			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
+			dataFlag(),
+			&urfave.IntFlag{Name: "base-port", Usage: "`PORT` of the first node", DefaultText: "7001"},
+		},
+		Action: sh.action(dev),
+	}
+}
+
+func dev(c *Call) error {
+	cluster, err := c.planCluster()
+	if err != nil {
+		return err
+	}
+	if err := cluster.checkPorts(); err != nil {
+		return err
+	}
+	if err := cluster.create(); err != nil {
+		return err
+	}
+	fleet := newFleet(c.Self, cluster)
+	err = c.runCluster(cluster, fleet)
+	fleet.stop()
+	c.leave(cluster)
+	if interrupted(c) {
+		return nil
+	}
+	return err
+}
+
+func (c *Call) runCluster(cluster *devCluster, fleet *fleet) error {
+	for i := range cluster.Members {
+		if err := fleet.start(i); err != nil {
+			return err
+		}
+	}
+	rows, err := c.awaitCluster(cluster, fleet)
+	if err != nil {
+		return err
+	}
+	if err := c.introduce(cluster, fleet, rows); err != nil {
+		return err
+	}
+	c.watch(cluster, fleet)
+	return nil
+}
+
+// awaitCluster returns once every node answers and follows a leader. A node that
+// ends before that is an error: a first start needs them all.
+func (c *Call) awaitCluster(cluster *devCluster, fleet *fleet) ([]nodeJSON, error) {
+	const pollEvery, askMax = 150 * time.Millisecond, 2 * time.Second
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	said := ""
+	for {
+		select {
+		case <-c.Done():
+			return nil, context.Cause(c)
+		case gone := <-fleet.ended:
+			return nil, c.failedStart(cluster, gone)
+		case <-poll.C:
+		}
+		rows := askAll(c, c.Shell, cluster.endpoints(), askMax)
+		waiting := waitingFor(cluster, rows)
+		if waiting == "" {
+			return rows, nil
+		}
+		if waiting != said && !interrupted(c) {
+			c.note("waiting for %s", waiting)
+			said = waiting
+		}
+	}
+}
+
+// waitingFor is what keeps a cluster from serving; empty: nothing.
+func waitingFor(cluster *devCluster, rows []nodeJSON) string {
+	var silent, leaderless []string
+	for i, r := range rows {
+		switch name := cluster.Members[i].Name; {
+		case r.problem != nil:
+			silent = append(silent, name)
+		case r.Role != "leader" && r.Leader == "":
+			leaderless = append(leaderless, name)
+		}
+	}
+	switch {
+	case len(silent) > 0:
+		return strings.Join(silent, ", ") + " to serve"
+	case len(leaderless) > 0:
+		return "a leader that " + strings.Join(leaderless, ", ") + " can follow"
+	}
+	return ""
+}
+
+func (c *Call) failedStart(cluster *devCluster, gone departure) error {
+	m := cluster.Members[gone.member]
+	text := fmt.Sprintf("%s ended while the cluster was starting: %s", m.Name, gone.why)
+	if tail := lastLines(cluster.log(m), 5); tail != "" {
+		text += "\n  " + strings.ReplaceAll(tail, "\n", "\n  ")
+	}
+	e := messages.Errorf(messages.Code_INTERNAL, "%s", text)
+	if !cluster.temporary {
+		e = e.WithHint("read all of %s", cluster.log(m))
+	}
+	return e
+}
+
+// watch reports deaths until dev is asked to end.
+func (c *Call) watch(cluster *devCluster, fleet *fleet) {
+	for {
+		select {
+		case <-c.Done():
+			c.note("ending all nodes")
+			return
+		case gone := <-fleet.ended:
+			m := cluster.Members[gone.member]
+			c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)
+			c.note("  start it again: %s serve --data %s", c.self(), quoteWord(cluster.data(m)))
+			c.note("  its log: %s", cluster.log(m))
+		}
+	}
+}
+
+func (c *Call) warning() string {
+	if c.ErrTTY {
+		return "⚠ "
+	}
+	return ""
+}
+
+// leave removes a temporary directory once all nodes have ended, unless a node
+// that somebody started again by hand still lives in it.
+func (c *Call) leave(cluster *devCluster) {
+	if !cluster.temporary {
+		return
+	}
+	for _, m := range cluster.Members {
+		if owner := portOwner(m.port()); owner != "" {
+			c.note("%s was started by hand and goes on (%s): %s is kept", m.Name, owner, cluster.Directory)
+			return
+		}
+	}
+	if err := os.RemoveAll(cluster.Directory); err != nil {
+		c.note("%s could not be removed: %v", cluster.Directory, err)
+	}
+}
+
+type devJSON struct {
+	Directory string        `json:"directory"`
+	Temporary bool          `json:"temporary"`
+	Endpoints []string      `json:"endpoints"`
+	Nodes     []devNodeJSON `json:"nodes"`
+}
+
+type devNodeJSON struct {
+	Name     string `json:"name"`
+	Endpoint string `json:"endpoint"`
+	PID      int    `json:"pid"`
+	Role     string `json:"role"`
+	Data     string `json:"data"`
+	Log      string `json:"log"`
+}
+
+// introduce says what runs where, and what to try.
+func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) error {
+	intro := devJSON{cluster.Directory, cluster.temporary, cluster.endpoints(), nil}
+	for i, m := range cluster.Members {
+		intro.Nodes = append(intro.Nodes, devNodeJSON{m.Name, m.Address, fleet.pid(i), rows[i].Role, cluster.data(m), cluster.log(m)})
+	}
+	if c.Format.structured() {
+		return printJSON(c, intro)
+	}
+	kept := "kept: kvctl dev --data resumes it"
+	if cluster.temporary {
+		kept = "removed on exit; keep it with --data DIR"
+	}
+	pad := func(label string) string { return fmt.Sprintf("%-10s", label) }
+	fmt.Fprintf(c.Stdout, "The cluster is ready.\n\n")
+	for i, n := range intro.Nodes {
+		fmt.Fprintf(c.Stdout, "  %s%-*s  pid %-8d%s\n", pad(n.Name), widest(intro.Endpoints), n.Endpoint, n.PID, rows[i].Role)
+	}
+	fmt.Fprintf(c.Stdout, "  %s%s (%s)\n", pad("data"), cluster.Directory, kept)
+	fmt.Fprintf(c.Stdout, "  %s%s\n\nTry in another terminal:\n", pad("logs"), filepath.Join(cluster.Directory, "node*.log"))
+	for _, line := range tries(c.self(), cluster.endpoints(), victim(intro.Nodes)) {
+		fmt.Fprintf(c.Stdout, "  %s\n", line)
+	}
+	_, err := fmt.Fprintf(c.Stdout, "\nCtrl-C ends all nodes.\n")
+	return err
+}
+
+// tries are commands to paste. The default endpoints need not be said.
+func tries(self string, endpoints []string, victim int) []string {
+	flags := ""
+	if all := strings.Join(endpoints, ","); all != defaultEndpoints {
+		flags = " --endpoints " + all
+	}
+	return []string{
+		self + " put hello world" + flags,
+		self + " get hello" + flags,
+		self + " status" + flags,
+		fmt.Sprintf("kill -9 %d; %s status%s   # kill a node and watch", victim, self, flags),
+	}
+}
+
+// victim is the pid of the leader: its death shows most.
+func victim(nodes []devNodeJSON) int {
+	i := slices.IndexFunc(nodes, func(n devNodeJSON) bool { return n.Role == "leader" })
+	return nodes[max(i, 0)].PID
+}
+
+func widest(words []string) int {
+	width := 0
+	for _, w := range words {
+		width = max(width, len(w))
+	}
+	return width
+}
+
+// checkPorts names whoever holds a port that a node needs.
+func (d *devCluster) checkPorts() error {
+	for _, m := range d.Members {
+		l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", m.Address)
+		if err == nil {
+			l.Close()
+			continue
+		}
+		owner := portOwner(m.port())
+		if owner == "" {
+			owner = err.Error()
+		} else {
+			owner = "in use by " + owner
+		}
+		return messages.Errorf(messages.Code_CONFLICT, "%s, which %s needs, cannot be used: %s", m.Address, m.Name, owner).
+			WithHint("end that process, or give another --base-port")
+	}
+	return nil
+}
+
+func (m devMember) port() int {
+	_, port, _ := net.SplitHostPort(m.Address)
+	n, _ := strconv.Atoi(port) // 0, which nobody owns, where it is no port
+	return n
+}

@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"keyval/messages"
+)
+
+// devCluster is what kvctl dev runs. It is recorded in DIR/dev.json, so that dev
+// --data DIR resumes the same nodes at the same ports.
+type devCluster struct {
+	Format  int         `json:"format"`
+	Members []devMember `json:"members"`
+
+	Directory string `json:"-"` // absolute; of a temporary one known after create
+	temporary bool
+}
+
+type devMember struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+}
+
+const (
+	devRecord       = "dev.json"
+	devRecordFormat = 1
+)
+
+func (d *devCluster) data(m devMember) string { return filepath.Join(d.Directory, m.Name) }
+func (d *devCluster) log(m devMember) string  { return filepath.Join(d.Directory, m.Name+".log") }
+
+func (d *devCluster) endpoints() []string {
+	var all []string
+	for _, m := range d.Members {
+		all = append(all, m.Address)
+	}
+	return all
+}
+
+// serveArgs starts one node, at the first time and at any later.
+func (d *devCluster) serveArgs(m devMember) []string {
+	var founders []string
+	for _, f := range d.Members {
+		founders = append(founders, f.Name+"="+f.Address)
+	}
+	return []string{"serve", "--name", m.Name, "--listen", m.Address, "--data", d.data(m),
+		"--initial-cluster", strings.Join(founders, ",")}
+}
+
+// planCluster is the cluster that the flags and the directory's record name.
+func (c *Call) planCluster() (*devCluster, error) {
+	nodes, basePort := 3, 7001
+	if c.flags.IsSet("nodes") {
+		nodes = c.flags.Int("nodes")
+	}
+	if c.flags.IsSet("base-port") {
+		basePort = c.flags.Int("base-port")
+	}
+	switch {
+	case nodes < 1 || nodes > devNodesMax:
+		return nil, c.usage("", "--nodes must be from 1 to %d, not %d", devNodesMax, nodes)
+	case basePort < 1 || basePort+nodes-1 > 65535:
+		return nil, c.usage("", "--base-port %d leaves no ports from 1 to 65535 for %d nodes", basePort, nodes)
+	case c.flags.IsSet("data") && c.flags.String("data") == "":
+		return nil, c.usage("", "--data names no directory")
+	}
+	d := &devCluster{Format: devRecordFormat}
+	for i := range nodes {
+		d.Members = append(d.Members, devMember{fmt.Sprintf("node%d", i+1), fmt.Sprintf("127.0.0.1:%d", basePort+i)})
+	}
+	if c.flags.IsSet("data") {
+		return c.resume(d)
+	}
+	d.temporary = true
+	return d, nil
+}
+
+// resume takes what is recorded in --data, which flags may not contradict.
+func (c *Call) resume(planned *devCluster) (*devCluster, error) {
+	directory, err := filepath.Abs(c.flags.String("data"))
+	if err != nil {
+		return nil, err
+	}
+	planned.Directory = directory
+	path := filepath.Join(directory, devRecord)
+	record, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return planned, nil
+	}
+	if err != nil {
+		return nil, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+	}
+	recorded := &devCluster{Directory: directory}
+	if err := json.Unmarshal(record, recorded); err != nil || len(recorded.Members) == 0 {
+		return nil, messages.Errorf(messages.Code_DAMAGED, "%s does not say which nodes there are", path).
+			WithHint("start the nodes one by one: kvctl serve --data %s", filepath.Join(directory, "node1"))
+	}
+	nodes, basePort := len(recorded.Members), recorded.Members[0].port()
+	switch {
+	case recorded.Format != devRecordFormat:
+		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d; this kvctl knows %d", path, recorded.Format, devRecordFormat)
+	case c.flags.IsSet("nodes") && len(planned.Members) != nodes:
+		return nil, c.usage("leave --nodes out", "%s holds a cluster of %d nodes, not %d", directory, nodes, len(planned.Members))
+	case c.flags.IsSet("base-port") && planned.Members[0].port() != basePort:
+		return nil, c.usage("leave --base-port out", "the cluster in %s begins at port %d, not %d", directory, basePort, planned.Members[0].port())
+	}
+	return recorded, nil
+}
+
+// create makes the directory and writes DIR/dev.json, all of it or nothing.
+func (d *devCluster) create() error {
+	var err error
+	if d.temporary {
+		d.Directory, err = os.MkdirTemp("", "kvctl-dev-")
+	} else {
+		err = os.MkdirAll(d.Directory, 0o755)
+	}
+	if err != nil {
+		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+	}
+	record, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(d.Directory, devRecord)
+	if err := os.WriteFile(path+".new", append(record, '\n'), 0o644); err != nil {
+		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+	}
+	return nil
+}
+
+// lastLines is the end of a log.
+func lastLines(path string, lines int) string {
+	const bytesMax = 4096
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if end, err := f.Seek(0, 2); err == nil {
+		f.Seek(max(0, end-bytesMax), 0)
+	}
+	tail := make([]byte, bytesMax)
+	n, _ := f.Read(tail)
+	all := strings.Split(strings.TrimSpace(string(tail[:n])), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"keyval/actors/client"
+	"keyval/messages"
+)
+
+// fakeCluster is a store in memory that tests talk to as if it were nodes.
+type fakeCluster struct {
+	mu       sync.Mutex
+	revision uint64
+	items    map[string]client.GetResult
+	down     []string        // endpoints that do not answer
+	refuse   *messages.Error // what every operation ends with
+	leader   string          // the endpoint that leads; empty: none does
+}
+
+func newFake() *fakeCluster {
+	return &fakeCluster{items: map[string]client.GetResult{}, leader: "127.0.0.1:7001"}
+}
+
+func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Duration) (Store, error) {
+	for _, e := range endpoints {
+		if !slices.Contains(f.down, e) {
+			return &fakeStore{f, e}, nil
+		}
+	}
+	return nil, messages.Errorf(messages.Code_UNREACHABLE, "connection refused").At(endpoints[0], "").WithHint("start it")
+}
+
+type fakeStore struct {
+	*fakeCluster
+	endpoint string
+}
+
+const fakeRequest = "0badcafe-1"
+
+func (s *fakeStore) step() error {
+	if s.refuse != nil {
+		return s.refuse.At(s.endpoint, fakeRequest)
+	}
+	s.revision++
+	return nil
+}
+
+func (s *fakeStore) Put(_ context.Context, key, value []byte) (client.PutResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.step(); err != nil {
+		return client.PutResult{}, err
+	}
+	s.items[string(key)] = client.GetResult{Key: key, Value: value, Revision: s.revision}
+	return client.PutResult{Key: key, Revision: s.revision, RequestID: fakeRequest}, nil
+}
+
+func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return client.GetResult{}, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	item, ok := s.items[string(key)]
+	if !ok {
+		return item, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %q", key).At(s.endpoint, fakeRequest)
+	}
+	item.ReadRevision, item.RequestID = s.revision, fakeRequest
+	if revision > 0 {
+		item.ReadRevision = revision
+	}
+	return item, nil
+}
+
+func (s *fakeStore) Delete(_ context.Context, key []byte) (client.DeleteResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.step(); err != nil {
+		return client.DeleteResult{}, err
+	}
+	_, ok := s.items[string(key)]
+	delete(s.items, string(key))
+	return client.DeleteResult{Key: key, Deleted: ok, Revision: s.revision, RequestID: fakeRequest}, nil
+}
+
+func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	number := uint64(s.endpoint[len(s.endpoint)-1] - '0')
+	r := &messages.StatusReply{
+		Name: "node" + s.endpoint[len(s.endpoint)-1:], RaftId: number, Role: "follower", Term: 1 << 60,
+		Revision: s.revision, Commit: 100 + number, Applied: 99, Pid: 4000 + int64(number), Version: "test",
+	}
+	if s.leader != "" {
+		r.Leader = &messages.Leader{Name: "node" + s.leader[len(s.leader)-1:]}
+	}
+	if s.leader == s.endpoint {
+		r.Role = "leader"
+	}
+	return r, s.endpoint, nil
+}
+
+func (s *fakeStore) Close() {}
+
+// run is one call of kvctl against the fake.
+type run struct {
+	cluster *fakeCluster
+	stdin   io.Reader
+	env     map[string]string
+	inTTY   bool
+	tty     bool // of both outputs
+}
+
+type outcome struct {
+	code        int
+	out, stderr string
+}
+
+func (r run) kvctl(t *testing.T, argv ...string) outcome {
+	t.Helper()
+	var out, stderr bytes.Buffer
+	if r.stdin == nil {
+		r.stdin = strings.NewReader("")
+	}
+	if r.cluster == nil {
+		r.cluster = newFake()
+	}
+	sh := Shell{
+		Stdin: r.stdin, Stdout: &out, Stderr: &stderr, InTTY: r.inTTY, OutTTY: r.tty, ErrTTY: r.tty,
+		Env:     func(name string) string { return r.env[name] },
+		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect,
+	}
+	code := Run(t.Context(), sh, append([]string{"kvctl"}, argv...))
+	return outcome{code, out.String(), stderr.String()}
+}

@@ -1,0 +1,172 @@
+package cli
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"keyval/messages"
+)
+
+// Format is how data is printed.
+type Format string
+
+const (
+	Table     Format = "table"  // for people
+	JSON      Format = "json"   // one value, indented
+	JSONLines Format = "jsonl"  // one value a line
+	Simple    Format = "simple" // bare fields between tabs, for shells
+)
+
+// structured reports whether nothing but JSON may be on stdout.
+func (f Format) structured() bool { return f == JSON || f == JSONLines }
+
+// printJSON writes one value; a slice in JSONLines as a line an element.
+func printJSON[T any](c *Call, value T) error {
+	return encode(c, value)
+}
+
+func printJSONList[T any](c *Call, values []T) error {
+	if c.Format == JSON {
+		if values == nil {
+			values = []T{}
+		}
+		return encode(c, values)
+	}
+	for _, v := range values {
+		if err := encode(c, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func encode(c *Call, value any) error {
+	e := json.NewEncoder(c.Stdout)
+	e.SetEscapeHTML(false)
+	if c.Format == JSON {
+		e.SetIndent("", "  ")
+	}
+	return e.Encode(value)
+}
+
+// printTable writes rows under a header, columns two spaces apart.
+func (c *Call) printTable(header []string, rows [][]string) {
+	w := table.NewWriter()
+	w.SetStyle(table.Style{
+		Name: "plain",
+		Box:  table.BoxStyle{PaddingRight: "  "},
+	})
+	w.AppendHeader(tableRow(header))
+	for _, r := range rows {
+		w.AppendRow(tableRow(r))
+	}
+	for line := range strings.Lines(w.Render() + "\n") {
+		fmt.Fprintln(c.Stdout, strings.TrimRight(line, " \n"))
+	}
+}
+
+func tableRow(cells []string) table.Row {
+	row := make(table.Row, len(cells))
+	for i, cell := range cells {
+		row[i] = cell
+	}
+	return row
+}
+
+// printSimple writes rows without a header, cells between tabs.
+func (c *Call) printSimple(rows [][]string) {
+	for _, r := range rows {
+		fmt.Fprintln(c.Stdout, strings.Join(r, "\t"))
+	}
+}
+
+// note tells people something beside the data. Scripts that read JSON are not told.
+func (c *Call) note(format string, args ...any) {
+	if !c.Format.structured() {
+		fmt.Fprintf(c.Stderr, format+"\n", args...)
+	}
+}
+
+// banner is a note for a terminal only.
+func (c *Call) banner(format string, args ...any) {
+	if c.OutTTY && c.ErrTTY {
+		c.note(format, args...)
+	}
+}
+
+// Colours of ECMA-48.
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+)
+
+// paint colours text on a terminal that takes colour.
+func (c *Call) paint(colour, text string) string {
+	if !c.OutTTY || c.flags.Bool("no-color") || !c.colourful() {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+func (sh *Shell) colourful() bool {
+	return sh.Env("NO_COLOR") == "" && sh.Env("TERM") != "dumb"
+}
+
+// text is bytes as JSON has them: a string where they are UTF-8, base64 else.
+// One of the two is nil.
+func text(b []byte) (plain, encoded *string) {
+	if utf8.Valid(b) {
+		s := string(b)
+		return &s, nil
+	}
+	s := base64.StdEncoding.EncodeToString(b)
+	return nil, &s
+}
+
+// shown is bytes as people see them in messages: quoted, and cut.
+func shown(b []byte) string {
+	const bytesMax = 64
+	if len(b) > bytesMax {
+		return fmt.Sprintf("%q...", b[:bytesMax])
+	}
+	return fmt.Sprintf("%q", b)
+}
+
+// sticky remembers the first write that failed, so that a full disk behind
+// stdout does not pass for success.
+type sticky struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sticky) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	var n int
+	n, s.err = s.w.Write(p)
+	return n, s.err
+}
+
+// failure is nil where the reader went away, as head does.
+func (s *sticky) failure() error {
+	if errors.Is(s.err, syscall.EPIPE) || errors.Is(s.err, io.ErrClosedPipe) {
+		return nil
+	}
+	return messages.Errorf(messages.Code_INTERNAL, "writing the output: %v", s.err)
+}
+
+// sortedBy sorts a copy of values by a key.
+func sortedBy[T any](values []T, key func(T) string) []T {
+	return slices.SortedStableFunc(slices.Values(values), func(a, b T) int { return strings.Compare(key(a), key(b)) })
+}

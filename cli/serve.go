@@ -1,0 +1,204 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"keyval/actors"
+	"keyval/messages"
+)
+
+func newServe(sh *Shell) *urfave.Command {
+	return &urfave.Command{
+		Name:  "serve",
+		Usage: "run one node",
+		Description: `The first start founds a cluster together with the other nodes of --initial-cluster
+and waits until all of them are there. Everything is recorded in the data directory:
+afterwards serve --data DIR is enough, and a flag that contradicts the record is refused.
+SIGINT or SIGTERM ends the node. Logs go to stderr.`,
+		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
+kvctl serve --data ./n1`,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "name", Usage: "`NAME` of this node in its cluster"},
+			&urfave.StringFlag{Name: "listen", Usage: "`HOST:PORT` to listen at"},
+			&urfave.StringFlag{Name: "advertise", Usage: "`HOST:PORT` at which others reach this node", DefaultText: "that of --listen"},
+			dataFlag(),
+			&urfave.StringFlag{Name: "initial-cluster", Usage: "`NAME=HOST:PORT,...` of all founders, this node among them"},
+			&urfave.StringFlag{Name: "cluster-token", Usage: "`TOKEN` that keeps clusters of the same names and addresses apart"},
+			&urfave.StringFlag{Name: "log-level", Usage: "`LEVEL`: debug, info, warn or error", Value: "info"},
+		},
+		Action: sh.action(serve),
+	}
+}
+
+func dataFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "data", Usage: "keep everything in `DIR`", TakesFile: true}
+}
+
+// stopMax bounds how long a node may take to stop. Then the process ends all the
+// same: no data are lost by that.
+const stopMax = 4 * time.Second
+
+func serve(c *Call) error {
+	options, err := c.serveOptions()
+	if err != nil {
+		return err
+	}
+	if !isLoopback(options.Listen) {
+		c.note("warning: %s is open to the network, and links are neither encrypted nor authenticated", options.Listen)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- actors.Serve(c, options) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-c.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopMax):
+		return messages.Errorf(messages.Code_INTERNAL, "the node did not stop within %v and was ended; no data are lost", stopMax)
+	}
+}
+
+func (c *Call) serveOptions() (actors.ServeOptions, error) {
+	o := actors.ServeOptions{
+		DataDir: c.flags.String("data"), Name: c.flags.String("name"),
+		Listen: c.flags.String("listen"), Advertise: c.flags.String("advertise"),
+		Token: c.flags.String("cluster-token"), Version: version(),
+		Announce: func(line string) { fmt.Fprintln(c.Stderr, line) },
+	}
+	if o.DataDir == "" {
+		return o, c.usage("", "serve needs --data DIR")
+	}
+	var err error
+	if o.Logger, err = c.logger(); err != nil {
+		return o, err
+	}
+	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
+		return o, err
+	}
+	if o.DataDir, err = filepath.Abs(o.DataDir); err != nil {
+		return o, err
+	}
+	if err := c.checkAddresses(o); err != nil {
+		return o, err
+	}
+	fresh, err := isFresh(o.DataDir)
+	if err != nil || !fresh {
+		return o, err
+	}
+	return o, c.checkFirstStart(o)
+}
+
+// checkFirstStart holds what a new directory needs to be initialised. Later
+// starts are held against the directory's record, by the node itself.
+func (c *Call) checkFirstStart(o actors.ServeOptions) error {
+	var missing []string
+	for _, f := range []struct{ name, value string }{
+		{"--name", o.Name}, {"--listen", o.Listen}, {"--initial-cluster", c.flags.String("initial-cluster")},
+	} {
+		if f.value == "" {
+			missing = append(missing, f.name)
+		}
+	}
+	if len(missing) > 0 {
+		return c.usage("", "%s is new: the first start needs %s too", o.DataDir, strings.Join(missing, ", "))
+	}
+	reached := nameOr(o.Advertise, o.Listen)
+	own := slices.IndexFunc(o.InitialCluster, func(f *messages.Founder) bool { return f.Name == o.Name })
+	switch {
+	case own < 0:
+		return c.usage(fmt.Sprintf("add %s=%s to it", o.Name, reached), "--initial-cluster does not hold this node, %s", o.Name)
+	case o.InitialCluster[own].Address != reached:
+		return c.usage("", "--initial-cluster says that %s is at %s, but it is at %s", o.Name, o.InitialCluster[own].Address, reached)
+	}
+	return nil
+}
+
+func (c *Call) checkAddresses(o actors.ServeOptions) error {
+	host, port, err := net.SplitHostPort(o.Listen)
+	everywhere := host == "" || net.ParseIP(host).IsUnspecified()
+	switch {
+	case o.Listen == "":
+	case err != nil:
+		return c.usage("write HOST:PORT, such as 127.0.0.1:7001", "--listen: %q is no HOST:PORT", o.Listen)
+	case everywhere && o.Advertise == "":
+		return c.usage("add --advertise HOST:"+port+" with an address that others reach",
+			"--listen %s is no address that others could reach", o.Listen)
+	case !everywhere:
+		if problem := checkAddress(o.Listen); problem != "" {
+			return c.usage("", "--listen: %s", problem)
+		}
+	}
+	if o.Advertise != "" {
+		if problem := checkAddress(o.Advertise); problem != "" {
+			return c.usage("", "--advertise: %s", problem)
+		}
+	}
+	return nil
+}
+
+// founders reads NAME=HOST:PORT,... RaftIDs are the places in the order of
+// names, from 1.
+func (c *Call) founders(list string) ([]*messages.Founder, error) {
+	if list == "" {
+		return nil, nil
+	}
+	var founders []*messages.Founder
+	for _, one := range strings.Split(list, ",") {
+		name, address, ok := strings.Cut(strings.TrimSpace(one), "=")
+		if !ok || name == "" {
+			return nil, c.usage("write n1=10.0.0.1:7001,n2=10.0.0.2:7001,...", "--initial-cluster: %q is no NAME=HOST:PORT", one)
+		}
+		if problem := checkAddress(address); problem != "" {
+			return nil, c.usage("", "--initial-cluster: %s", problem)
+		}
+		for _, f := range founders {
+			if f.Name == name || f.Address == address {
+				return nil, c.usage("", "--initial-cluster: %s=%s and %s=%s cannot both be", f.Name, f.Address, name, address)
+			}
+		}
+		founders = append(founders, &messages.Founder{Name: name, Address: address})
+	}
+	founders = sortedBy(founders, func(f *messages.Founder) string { return f.Name })
+	for i, f := range founders {
+		f.RaftId = uint64(i) + 1
+	}
+	return founders, nil
+}
+
+// isFresh reports whether there is nothing in a directory, or no directory.
+func isFresh(directory string) (bool, error) {
+	entries, err := os.ReadDir(directory)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil:
+		return false, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+	}
+	return len(entries) == 0, nil
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address == "" // recorded: it was said at the first start
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// interrupted reports whether ctx ended because somebody asked kvctl to stop.
+func interrupted(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }

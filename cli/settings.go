@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// A setting comes from its flag, else from its environment variable, else it has
+// its default. urfave's own EnvVars are not used: they take an empty variable
+// for a value, and a bad one for an error even where the flag is given.
+const (
+	envEndpoints = "KVCTL_ENDPOINTS"
+	envTimeout   = "KVCTL_TIMEOUT"
+	envOutput    = "KVCTL_OUTPUT"
+
+	defaultEndpoints = "127.0.0.1:7001,127.0.0.1:7002,127.0.0.1:7003"
+	defaultTimeout   = 10 * time.Second
+)
+
+func globalFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "endpoints", Usage: "`HOST:PORT,...` of nodes to ask; any node serves any command [$" + envEndpoints + "]", DefaultText: defaultEndpoints},
+		&urfave.StringFlag{Name: "server", Usage: "`HOST:PORT` of the one node to ask, instead of --endpoints"},
+		&urfave.DurationFlag{Name: "timeout", Usage: "give up after `DURATION`, such as 500ms or 1m [$" + envTimeout + "]", DefaultText: defaultTimeout.String()},
+		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
+		&urfave.BoolFlag{Name: "json", Usage: "short for -o json; errors are JSON too"},
+		&urfave.BoolFlag{Name: "no-color", Usage: "never print colour"},
+		&urfave.BoolFlag{Name: helpFlag, Aliases: []string{"h"}, Usage: "show help for a command"},
+	}
+}
+
+// endpoints is the nodes to ask, each once, in the order given.
+func (c *Call) endpoints() ([]string, error) {
+	given, server := c.flags.IsSet("endpoints"), c.flags.IsSet("server")
+	switch {
+	case given && server:
+		return nil, c.usage("give all nodes to --endpoints", "--endpoints and --server exclude each other")
+	case server:
+		return c.parseEndpoints("--server", c.flags.String("server"), false)
+	case given:
+		return c.parseEndpoints("--endpoints", c.flags.String("endpoints"), true)
+	case c.Env(envEndpoints) != "":
+		return c.parseEndpoints(envEndpoints, c.Env(envEndpoints), true)
+	}
+	return strings.Split(defaultEndpoints, ","), nil
+}
+
+func (c *Call) parseEndpoints(source, text string, several bool) ([]string, error) {
+	list := []string{text}
+	if several {
+		list = strings.Split(text, ",")
+	}
+	var endpoints []string
+	for _, e := range list {
+		e = strings.TrimSpace(e)
+		if problem := checkAddress(e); problem != "" {
+			return nil, c.usage("write HOST:PORT, such as 127.0.0.1:7001", "%s: %s", source, problem)
+		}
+		if !slices.Contains(endpoints, e) {
+			endpoints = append(endpoints, e)
+		}
+	}
+	return endpoints, nil
+}
+
+// checkAddress says what is wrong with a HOST:PORT, or nothing.
+func checkAddress(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || strings.ContainsAny(host, " /,") {
+		return strconv.Quote(address) + " is no HOST:PORT"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return strconv.Quote(address) + " has no port from 1 to 65535"
+	}
+	return ""
+}
+
+func (c *Call) timeout() (time.Duration, error) {
+	given, source := c.flags.Duration("timeout"), "--timeout"
+	if !c.flags.IsSet("timeout") {
+		text := c.Env(envTimeout)
+		if text == "" {
+			return defaultTimeout, nil
+		}
+		var err error
+		source = envTimeout
+		if given, err = time.ParseDuration(text); err != nil {
+			return 0, c.usage("", "%s: %q is no duration such as 500ms, 10s or 1m", source, text)
+		}
+	}
+	if given <= 0 {
+		return 0, c.usage("", "%s must be more than nothing, not %v", source, given)
+	}
+	return given, nil
+}
+
+func formatOf(c *Call) (Format, error) {
+	output, json := c.flags.IsSet("output"), c.flags.Bool("json")
+	text, source := c.Env(envOutput), envOutput
+	if output {
+		text, source = c.flags.String("output"), "--output"
+	}
+	switch {
+	case json && output && text != string(JSON):
+		return "", c.usage("", "--json and --output %s exclude each other", text)
+	case json:
+		return JSON, nil
+	case text == "" && !output:
+		return Table, nil
+	case !slices.Contains(choices["output"], text):
+		return "", c.usage("", "%s: %q is none of %s", source, text, strings.Join(choices["output"], ", "))
+	}
+	return Format(text), nil
+}
+
+// wantsJSON reports whether errors are to be JSON, for lines that may not even
+// be understood.
+func wantsJSON(sh *Shell, app *urfave.App, argv []string) bool {
+	format := sh.Env(envOutput)
+	for _, g := range read(app, argv[min(1, len(argv)):]).flags {
+		switch {
+		case g.name == "output":
+			format = g.value
+		case g.name == "json" && (g.bare || g.value == "true"):
+			return true
+		}
+	}
+	return format == string(JSON) || format == string(JSONLines)
+}

@@ -1,0 +1,177 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"keyval/messages"
+)
+
+func newStatus(sh *Shell) *urfave.Command {
+	return &urfave.Command{
+		Name:  "status",
+		Usage: "show every node: role, term, revision and lag",
+		Description: `Asks every endpoint by itself, all at once. LAG is how many entries of the log
+a node has yet to apply, counted from the newest commit seen.
+Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
+		UsageText: `kvctl status
+kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
+		Action: sh.action(func(c *Call) error {
+			c.banner("Status of the cluster")
+			rows, err := c.status()
+			if err != nil {
+				return err
+			}
+			return c.printStatus(rows)
+		}),
+	}
+}
+
+// nodeJSON is what one endpoint said of itself.
+type nodeJSON struct {
+	Name       string `json:"name"`
+	Endpoint   string `json:"endpoint"`
+	Role       string `json:"role"` // leader, follower, candidate, learner, unreachable
+	PID        int64  `json:"pid"`
+	RaftID     uint64 `json:"raft_id,string"`
+	Term       uint64 `json:"term,string"`
+	Revision   uint64 `json:"revision,string"`
+	Commit     uint64 `json:"commit,string"`
+	Applied    uint64 `json:"applied,string"`
+	LagEntries uint64 `json:"lag_entries,string"`
+	Leader     string `json:"leader"` // whom it follows; empty: nobody
+	Version    string `json:"version"`
+	Error      string `json:"error"`
+
+	problem *messages.Error
+}
+
+const unreachable = "unreachable"
+
+func (c *Call) status() ([]nodeJSON, error) {
+	endpoints, err := c.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	timeout, err := c.timeout()
+	if err != nil {
+		return nil, err
+	}
+	return askAll(c, c.Shell, endpoints, timeout), nil
+}
+
+// askAll asks every endpoint by itself, all at once, and returns a row each.
+func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Duration) []nodeJSON {
+	rows := make([]nodeJSON, len(endpoints))
+	var asked sync.WaitGroup
+	for i, endpoint := range endpoints {
+		asked.Go(func() { rows[i] = ask(ctx, sh, endpoint, timeout) })
+	}
+	asked.Wait()
+	var newest uint64
+	for _, r := range rows {
+		newest = max(newest, r.Commit)
+	}
+	for i := range rows {
+		if rows[i].problem == nil {
+			rows[i].LagEntries = newest - min(newest, rows[i].Applied)
+		}
+	}
+	return rows
+}
+
+func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	failed := func(err error) nodeJSON {
+		problem, _ := explain(err)
+		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, problem: problem}
+	}
+	store, err := sh.Connect(ctx, []string{endpoint}, timeout)
+	if err != nil {
+		return failed(err)
+	}
+	defer store.Close()
+	s, _, err := store.Status(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	return nodeJSON{
+		Name: s.Name, Endpoint: endpoint, Role: s.Role, PID: s.Pid, RaftID: s.RaftId, Term: s.Term,
+		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
+	}
+}
+
+func (c *Call) printStatus(rows []nodeJSON) error {
+	switch c.Format {
+	case Table:
+		c.statusTable(rows)
+	case Simple:
+		var cells [][]string
+		for _, r := range rows {
+			cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, r.Role})
+		}
+		c.printSimple(cells)
+	default:
+		if err := printJSONList(c, rows); err != nil {
+			return err
+		}
+	}
+	return statusCode(rows)
+}
+
+// statusCode is nil if all endpoints answered.
+func statusCode(rows []nodeJSON) error {
+	answered := 0
+	for _, r := range rows {
+		if r.problem == nil {
+			answered++
+		}
+	}
+	switch answered {
+	case len(rows):
+		return nil
+	case 0:
+		return quiet(exitUnreachable)
+	}
+	return quiet(exitDegraded)
+}
+
+func (c *Call) statusTable(rows []nodeJSON) {
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	var cells [][]string
+	for _, r := range rows {
+		if r.problem != nil {
+			cells = append(cells, []string{"-", r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-"})
+			continue
+		}
+		role := r.Role
+		if role == "leader" {
+			role = c.paint(green, role)
+		}
+		cells = append(cells, []string{r.Name, r.Endpoint, role, strconv.FormatInt(r.PID, 10),
+			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), r.Version})
+	}
+	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "VERSION"}, cells)
+	for _, r := range rows {
+		if r.problem == nil {
+			continue
+		}
+		fmt.Fprintf(c.Stderr, "%s: %s\n", r.Endpoint, r.Error)
+		if r.problem.Hint != "" {
+			fmt.Fprintf(c.Stderr, "  next: %s\n", r.problem.Hint)
+		}
+	}
+}
+
+func nameOr(name, otherwise string) string {
+	if name == "" {
+		return otherwise
+	}
+	return name
+}

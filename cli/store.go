@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"keyval/actors/client"
+	"keyval/messages"
+)
+
+// Store is what commands ask of a cluster. Errors are *messages.Error.
+type Store interface {
+	Put(ctx context.Context, key, value []byte) (client.PutResult, error)
+	// Get reads the newest value, or with revision above 0 the value as of that
+	// revision. A stale read asks one node alone and may miss the latest writes.
+	Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error)
+	Delete(ctx context.Context, key []byte) (client.DeleteResult, error)
+	// Status asks one node and says which.
+	Status(ctx context.Context) (*messages.StatusReply, string, error)
+	Close()
+}
+
+// remote is a Store behind a network.
+type remote struct{ *client.Client }
+
+func (r remote) Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error) {
+	switch {
+	case revision > 0 && stale:
+		return r.Client.Get(ctx, key, client.AtRevision(revision), client.Stale())
+	case revision > 0:
+		return r.Client.Get(ctx, key, client.AtRevision(revision))
+	case stale:
+		return r.Client.Get(ctx, key, client.Stale())
+	}
+	return r.Client.Get(ctx, key)
+}
+
+func (r remote) Close() { r.Client.Close() }
+
+func connect(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error) {
+	c, err := client.Connect(ctx, client.Options{Endpoints: endpoints, Timeout: timeout})
+	if err != nil {
+		return nil, err
+	}
+	return remote{c}, nil
+}
+
+// withStore runs one operation on the cluster within --timeout.
+func (c *Call) withStore(run func(context.Context, Store) error) error {
+	endpoints, err := c.endpoints()
+	if err != nil {
+		return err
+	}
+	timeout, err := c.timeout()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c, timeout)
+	defer cancel()
+	store, err := c.Connect(ctx, endpoints, timeout)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return run(ctx, store)
+}
