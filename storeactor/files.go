@@ -1,0 +1,474 @@
+package storeactor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"keyval/messages"
+)
+
+// A node's directory:
+//
+//	LOCK              held by flock while a process uses it; the process's pid
+//	identity          whose directory this is, readable by people
+//	CURRENT           the name of the generation that counts
+//	generation-1/     log and state that belong together
+//	  wal/            the log
+//	  witness         what was last synced to it
+//	  state/          the engine's rows (Badger)
+//	  checkpoint      all other state, and what the engine had synced by then
+//
+// Small files are replaced whole: temporary file, sync, rename, sync of the
+// directory. CURRENT is written last, so a generation is there whole or not at all.
+const (
+	lockName       = "LOCK"
+	identityName   = "identity"
+	currentName    = "CURRENT"
+	firstName      = "generation-1"
+	walName        = "wal"
+	witnessName    = "witness"
+	stateName      = "state"
+	checkpointName = "checkpoint"
+	temporary      = ".tmp"
+)
+
+const identityFormat = 1
+
+// files is the Disk over a directory.
+type files struct {
+	dir    string
+	lock   *os.File
+	logger *slog.Logger
+
+	// mutex guards what is below: log, machine and checkpoint each come from
+	// their own goroutine.
+	mutex      sync.Mutex
+	log        *walLog       // the last one opened, if any
+	engine     *badgerEngine // the last one opened, if any
+	checkpoint error         // of a write that failed; nothing is written after it
+}
+
+// OpenFiles opens a node's directory, making it if it is not there, and keeps
+// other processes out until Close. CONFLICT: it is in use, or it holds something
+// else; UNSUPPORTED: a newer version wrote it; DAMAGED: its identity is not whole.
+func OpenFiles(dir string, logger *slog.Logger) (Disk, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fileError("open the data directory", err)
+	}
+	if err := makeDirectory(dir); err != nil {
+		return nil, fileError("make the data directory", err)
+	}
+	if err := refuseForeign(dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &files{dir: dir, lock: lock, logger: logger}
+	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// refuseForeign keeps out of directories that hold something else, before
+// anything is written to them.
+func refuseForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fileError("read the data directory", err)
+	}
+	ours := []string{lockName, identityName, identityName + temporary, "lost+found"}
+	var foreign []string
+	used := false
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == identityName:
+			return nil
+		case name == currentName || name == firstName:
+			used = true
+		case !slices.Contains(ours, name):
+			foreign = append(foreign, name)
+		}
+	}
+	switch {
+	case used:
+		return logDamaged("the identity of %s is missing", dir)
+	case len(foreign) > 0:
+		return messages.Errorf(messages.Code_CONFLICT, "%s is not a node's directory: it holds %s", dir, strings.Join(foreign[:min(3, len(foreign))], ", ")).
+			WithHint("name an empty directory, or one that a node has used")
+	}
+	return nil
+}
+
+// lockDirectory takes the lock, which ends with the process whatever happens.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fileError("lock the data directory", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		holder := make([]byte, 32)
+		n, _ := f.ReadAt(holder, 0)
+		f.Close()
+		pid := strings.TrimSpace(string(holder[:n]))
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, pid).
+			WithHint("stop that process first, or name another directory")
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fileError("lock the data directory", err)
+	}
+	return f, nil
+}
+
+func (f *files) Close() error {
+	return f.lock.Close()
+}
+
+func (f *files) path(elements ...string) string {
+	return filepath.Join(append([]string{f.dir}, elements...)...)
+}
+
+// The identity is text: a line with the format, the identity as JSON, a line
+// with the CRC32C of all before.
+const (
+	identityHead = "keyval identity %d\n"
+	identityTail = "crc32c %08x\n"
+)
+
+func (f *files) Identity() (*messages.Identity, error) {
+	text, err := os.ReadFile(f.path(identityName))
+	if os.IsNotExist(err) {
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "%s has no identity yet", f.dir)
+	}
+	if err != nil {
+		return nil, fileError("read the identity", err)
+	}
+	return decodeIdentity(f.path(identityName), text)
+}
+
+func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
+	var format, sum uint32
+	if n, _ := fmt.Sscanf(string(text), identityHead, &format); n != 1 {
+		return nil, logDamaged("%s is not the identity of a node", path)
+	}
+	if format > identityFormat {
+		return nil, formatError(path, format, identityFormat)
+	}
+	body, tail := text, []byte(nil)
+	if at := bytes.LastIndexByte(bytes.TrimRight(text, "\n"), '\n') + 1; at > 0 {
+		body, tail = text[:at], text[at:]
+	}
+	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, castagnoli) {
+		return nil, logDamaged("%s was altered: its checksum does not fit", path)
+	}
+	_, document, _ := bytes.Cut(body, []byte("\n"))
+	id := &messages.Identity{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(document, id); err != nil {
+		return nil, logDamaged("%s cannot be read: %v", path, err)
+	}
+	if id.Format > identityFormat {
+		return nil, formatError(path, id.Format, identityFormat)
+	}
+	return id, nil
+}
+
+func (f *files) WriteIdentity(id *messages.Identity) error {
+	if _, err := f.Identity(); messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		return messages.Errorf(messages.Code_CONFLICT, "%s has an identity already", f.dir).
+			WithHint("name an empty directory for a new node")
+	}
+	document, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(id)
+	if err != nil {
+		return messages.Errorf(messages.Code_INVALID, "the identity cannot be written: %v", err)
+	}
+	text := fmt.Appendf(nil, identityHead+"%s\n", identityFormat, document)
+	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, castagnoli))
+	if err := replaceFile(f.path(identityName), text); err != nil {
+		return fileError("write the identity", err)
+	}
+	return nil
+}
+
+// current is the path of the generation that counts; NOT_FOUND if there is none.
+func (f *files) current() (string, error) {
+	text, err := os.ReadFile(f.path(currentName))
+	if os.IsNotExist(err) {
+		if err := f.refuseUsed(); err != nil {
+			return "", err
+		}
+		return "", messages.Errorf(messages.Code_NOT_FOUND, "%s is not initialised", f.dir)
+	}
+	if err != nil {
+		return "", fileError("read CURRENT", err)
+	}
+	var number uint64
+	name := strings.TrimSuffix(string(text), "\n")
+	if n, _ := fmt.Sscanf(name, "generation-%d", &number); n != 1 || name != fmt.Sprintf("generation-%d", number) {
+		return "", logDamaged("%s names no generation: %q", f.path(currentName), name)
+	}
+	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
+		return "", logDamaged("%s names %s, which is missing", f.path(currentName), name)
+	}
+	return f.path(name), nil
+}
+
+// refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
+// to name it. One that was never opened is what a crash left of Initialise.
+func (f *files) refuseUsed() error {
+	w, err := os.Open(f.path(firstName, witnessName))
+	if err != nil {
+		return nil // it broke off before the log was made
+	}
+	defer w.Close()
+	if last, err := readWitness(w); err == nil && last.Sequence == 1 {
+		return nil
+	}
+	return logDamaged("%s is missing, and %s was in use", f.path(currentName), firstName).
+		WithHint("if nothing else is missing, write the line %q to %s", firstName, f.path(currentName))
+}
+
+func (f *files) Initialised() (bool, error) {
+	_, err := f.current()
+	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (f *files) Initialise(first *messages.Checkpoint) error {
+	id, err := f.Identity()
+	if err != nil {
+		return err
+	}
+	switch _, err := f.current(); messages.CodeOf(err) {
+	case messages.Code_NOT_FOUND:
+	case messages.Code_OK:
+		return messages.Errorf(messages.Code_CONFLICT, "%s is initialised already", f.dir)
+	default:
+		return err
+	}
+	generation := f.path(firstName)
+	if err := os.RemoveAll(generation); err != nil {
+		return fileError("remove a half-made generation", err)
+	}
+	if err := f.makeGeneration(generation, first, id); err != nil {
+		return fileError("make the first generation", err)
+	}
+	if err := replaceFile(f.path(currentName), []byte(firstName+"\n")); err != nil {
+		return fileError("write CURRENT", err)
+	}
+	return nil
+}
+
+// makeGeneration writes a whole generation, durably.
+func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
+	if err := makeDirectory(path); err != nil {
+		return err
+	}
+	if err := createLog(path, first, id, f.logger); err != nil {
+		return err
+	}
+	if err := createEngine(filepath.Join(path, stateName), f.logger); err != nil {
+		return err
+	}
+	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, engineSeal{}); err != nil {
+		return err
+	}
+	return errors.Join(syncPath(path), syncPath(f.dir))
+}
+
+func (f *files) OpenLog() (Log, *LogImage, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.log != nil && !f.log.closed.Load() {
+		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
+	}
+	generation, err := f.current()
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := f.Identity()
+	if err != nil {
+		return nil, nil, err
+	}
+	checkpoint, _, err := readCheckpoint(filepath.Join(generation, checkpointName))
+	if err != nil {
+		return nil, nil, err
+	}
+	log, image, err := openLog(generation, logMetadata(checkpoint.ClusterId, id.Incarnation), f.logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.log = log
+	return log, image, nil
+}
+
+func (f *files) OpenEngine(at *messages.Checkpoint) (Engine, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.engine != nil && !f.engine.closed.Load() {
+		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
+	}
+	generation, err := f.current()
+	if err != nil {
+		return nil, err
+	}
+	durable, seal, err := readCheckpoint(filepath.Join(generation, checkpointName))
+	if err != nil {
+		return nil, err
+	}
+	if at.GetRevision() > durable.Revision {
+		return nil, messages.Errorf(messages.Code_INTERNAL, "the state cannot be opened at revision %d: the last checkpoint is of revision %d", at.GetRevision(), durable.Revision)
+	}
+	engine, err := openEngine(filepath.Join(generation, stateName), seal, f.logger)
+	if err != nil {
+		return nil, err
+	}
+	f.engine = engine
+	return engine, nil
+}
+
+func (f *files) Checkpoint() (*messages.Checkpoint, error) {
+	generation, err := f.current()
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, _, err := readCheckpoint(filepath.Join(generation, checkpointName))
+	return checkpoint, err
+}
+
+func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.checkpoint != nil {
+		return f.checkpoint
+	}
+	generation, err := f.current()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(generation, checkpointName)
+	durable, seal, err := readCheckpoint(path)
+	if err != nil {
+		return err
+	}
+	if f.engine != nil {
+		if seal, err = f.engine.sealFor(c.Revision); err != nil {
+			return err
+		}
+	}
+	if err := f.refuseUnsynced(generation, durable, c); err != nil {
+		return err
+	}
+	if err := writeCheckpoint(path, c, seal); err != nil {
+		f.checkpoint = fileError("write the checkpoint", err)
+	}
+	return f.checkpoint
+}
+
+// refuseUnsynced holds a checkpoint against the log: replay must never start at
+// an index that the log may not reach after a power cut.
+func (f *files) refuseUnsynced(generation string, durable, c *messages.Checkpoint) error {
+	if c.Index < durable.Index || c.Revision < durable.Revision {
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint goes back from index %d to %d", durable.Index, c.Index)
+	}
+	var commit uint64
+	if f.log != nil {
+		commit = f.log.syncedCommit.Load()
+	} else {
+		w, err := openWitness(filepath.Join(generation, witnessName))
+		if err != nil {
+			return err
+		}
+		w.file.Close()
+		commit = w.last.Commit
+	}
+	if c.Index > commit {
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, commit)
+	}
+	return nil
+}
+
+// replaceFile makes data the whole content of a file, durably and all at once.
+func replaceFile(path string, data []byte) error {
+	f, err := os.OpenFile(path+temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+temporary, path); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(path))
+}
+
+// makeDirectory makes a directory with its parents, and its entry durable.
+func makeDirectory(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(path))
+}
+
+// syncPath makes a file or the entries of a directory durable.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// fileError gives an error of the operating system a code and a next step; one
+// that has them already stays as it is.
+func fileError(what string, err error) error {
+	var known *messages.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, fs.ErrPermission):
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "cannot %s: %v", what, err).
+			WithHint("give this user the directory, or run as the user who owns it")
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("make room on the disk and start again")
+	}
+	return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("check the disk and start again")
+}
+
+func formatError(path string, found, known uint32) error {
+	return messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d, and this version knows formats up to %d", path, found, known).
+		WithHint("start this node with the newer version that wrote it")
+}

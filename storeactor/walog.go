@@ -1,0 +1,264 @@
+package storeactor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// walLog is the Log over etcd's WAL package and a witness.
+type walLog struct {
+	wal     *wal.WAL
+	witness *witnessFile
+
+	base      uint64 // index; entries start behind it
+	index     uint64 // of the last entry that was saved, or the base
+	term      uint64 // of the same
+	hardState *raftpb.HardState
+	failed    error // of the first call that failed; the disk's state is unknown since
+
+	syncedCommit atomic.Uint64 // of the last HardState that was surely synced
+	closed       atomic.Bool
+}
+
+// logMetadata is at the head of every segment: whose log it is.
+func logMetadata(clusterID, incarnation []byte) []byte {
+	return fmt.Appendf(nil, "keyval log 1\ncluster %x\nincarnation %x\n", clusterID, incarnation)
+}
+
+// createLog makes the log of a new generation and its witness, durably.
+func createLog(generation string, first *messages.Checkpoint, id *messages.Identity, logger *slog.Logger) error {
+	if first.Index > 0 && first.ConfState == nil {
+		return messages.Errorf(messages.Code_INVALID, "the first checkpoint has no configuration")
+	}
+	w, err := wal.Create(walLogger(logger), filepath.Join(generation, walName), logMetadata(first.ClusterId, id.Incarnation))
+	if err != nil {
+		return err
+	}
+	base := &walpb.Snapshot{Index: new(first.Index), Term: new(first.Term), ConfState: first.ConfState}
+	hardState := &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}
+	err = errors.Join(w.SaveSnapshot(base), w.Save(hardState, nil), w.Sync(), w.Close())
+	if err != nil {
+		return err
+	}
+	if err := syncPath(filepath.Join(generation, walName)); err != nil {
+		return err
+	}
+	return createWitness(filepath.Join(generation, witnessName), Witness{
+		BaseIndex: first.Index, BaseTerm: first.Term,
+		Index: first.Index, Term: first.Term,
+		HardTerm: first.Term, Commit: first.Index,
+	})
+}
+
+// openLog reads the log and holds it against its witness before anything is
+// written, since opening for writing cuts off whatever looks like a torn end.
+func openLog(generation string, metadata []byte, logger *slog.Logger) (*walLog, *LogImage, error) {
+	witness, err := openWitness(filepath.Join(generation, witnessName))
+	if err != nil {
+		return nil, nil, err
+	}
+	dir := filepath.Join(generation, walName)
+	image, err := readLog(dir, witness.last, metadata, logger)
+	if err != nil {
+		witness.file.Close()
+		return nil, nil, err
+	}
+	w, err := openLogToAppend(dir, image, logger)
+	if err != nil {
+		witness.file.Close()
+		return nil, nil, err
+	}
+	l := &walLog{wal: w, witness: witness, base: image.BaseIndex, hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
+	l.index, l.term = image.Last()
+	if err := l.syncOpened(dir); err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return l, image, nil
+}
+
+// readLog reads all that can be read, changing nothing, and judges it.
+func readLog(dir string, witness Witness, metadata []byte, logger *slog.Logger) (image *LogImage, err error) {
+	// The package panics on records that pass their checksum and make no sense.
+	defer func() {
+		if r := recover(); r != nil {
+			image, err = nil, logDamaged("the log %s cannot be read: %v", dir, r)
+		}
+	}()
+	w, err := wal.OpenForRead(walLogger(logger), dir, baseOf(witness))
+	if err != nil {
+		return nil, readError(dir, err)
+	}
+	// In this mode a torn end is no error, and a missing base is one; opened for
+	// writing it is the other way round.
+	found, hardState, entries, err := w.ReadAll()
+	if err != nil {
+		return nil, readError(dir, err)
+	}
+	if string(found) != string(metadata) {
+		return nil, logDamaged("the log %s belongs to another node: it says %q, expected %q", dir, found, metadata)
+	}
+	image = &LogImage{BaseIndex: witness.BaseIndex, BaseTerm: witness.BaseTerm, HardState: hardState, Entries: entries}
+	if err := image.Check(); err != nil {
+		return nil, err
+	}
+	return image, witness.Meet(image)
+}
+
+func baseOf(w Witness) *walpb.Snapshot {
+	return &walpb.Snapshot{Index: new(w.BaseIndex), Term: new(w.BaseTerm)}
+}
+
+func readError(dir string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fileError("read the log", err)
+	}
+	return logDamaged("the log %s cannot be read: %v", dir, err)
+}
+
+// openLogToAppend opens a log that met its witness, repairing a torn end, and
+// sees to it that this took nothing away.
+func openLogToAppend(dir string, image *LogImage, logger *slog.Logger) (*wal.WAL, error) {
+	base := &walpb.Snapshot{Index: new(image.BaseIndex), Term: new(image.BaseTerm)}
+	w, hardState, entries, err := openSegments(dir, base, logger)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		if !wal.Repair(walLogger(logger), dir) {
+			return nil, logDamaged("the torn end of the log %s cannot be repaired: %v", dir, err)
+		}
+		w, hardState, entries, err = openSegments(dir, base, logger)
+	}
+	if err != nil {
+		return nil, readError(dir, err)
+	}
+	again := &LogImage{BaseIndex: image.BaseIndex, BaseTerm: image.BaseTerm, HardState: hardState, Entries: entries}
+	index, term := image.Last()
+	if i, t := again.Last(); i != index || t != term || !proto.Equal(hardState, image.HardState) {
+		return nil, errors.Join(logDamaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i), w.Close())
+	}
+	return w, nil
+}
+
+func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.WAL, *raftpb.HardState, []*raftpb.Entry, error) {
+	w, err := wal.Open(walLogger(logger), dir, base)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	_, hardState, entries, err := w.ReadAll()
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, w.Close())
+	}
+	return w, hardState, entries, nil
+}
+
+// syncOpened makes durable what was read: it may have been in the page cache
+// only, the newest segment's name included. Saving the HardState again tells it
+// to the WAL, which repeats it at the head of the next segment.
+func (l *walLog) syncOpened(dir string) error {
+	if err := l.wal.Save(l.hardState, nil); err != nil {
+		return fileError("write the log", err)
+	}
+	if err := syncPath(dir); err != nil {
+		return fileError("sync the log's directory", err)
+	}
+	return l.Sync()
+}
+
+func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if err := l.refuseGap(entries); err != nil {
+		return err
+	}
+	synced := len(entries) > 0 ||
+		hs != nil && (hs.GetTerm() != l.hardState.GetTerm() || hs.GetVote() != l.hardState.GetVote())
+	if hs != nil {
+		hs = proto.Clone(hs).(*raftpb.HardState) // the WAL keeps it
+	}
+	if err := l.wal.Save(hs, entries); err != nil {
+		return l.fail("write the log", err)
+	}
+	if hs != nil {
+		l.hardState = hs
+	}
+	if n := len(entries); n > 0 {
+		l.index, l.term = entries[n-1].GetIndex(), entries[n-1].GetTerm()
+	}
+	if !synced {
+		return nil
+	}
+	return l.testify()
+}
+
+// refuseGap keeps the log one that can be read back.
+func (l *walLog) refuseGap(entries []*raftpb.Entry) error {
+	next := l.index + 1
+	for i, e := range entries {
+		if i == 0 && e.GetIndex() > l.base && e.GetIndex() <= next {
+			next = e.GetIndex()
+		}
+		if e.GetIndex() != next {
+			return messages.Errorf(messages.Code_INTERNAL, "the log (%d, %d] cannot take entry %d", l.base, l.index, e.GetIndex())
+		}
+		next++
+	}
+	return nil
+}
+
+// testify writes the witness of all that was saved, which has just been synced.
+func (l *walLog) testify() error {
+	w := l.witness.last
+	w.Index, w.Term = l.index, l.term
+	w.HardTerm, w.Vote, w.Commit = l.hardState.GetTerm(), l.hardState.GetVote(), l.hardState.GetCommit()
+	if err := l.witness.write(w); err != nil {
+		return l.fail("write the log's witness", err)
+	}
+	l.syncedCommit.Store(w.Commit)
+	return nil
+}
+
+func (l *walLog) Sync() error {
+	if l.failed != nil {
+		return l.failed
+	}
+	if err := l.wal.Sync(); err != nil {
+		return l.fail("sync the log", err)
+	}
+	if err := l.testify(); err != nil {
+		return err
+	}
+	if err := l.witness.file.Sync(); err != nil {
+		return l.fail("sync the log's witness", err)
+	}
+	return nil
+}
+
+// fail keeps the first error: after it nobody knows what the disk holds.
+func (l *walLog) fail(what string, err error) error {
+	l.failed = fileError(what, err)
+	return l.failed
+}
+
+func (l *walLog) Close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	if l.failed == nil {
+		l.failed = messages.Errorf(messages.Code_INTERNAL, "the log is closed")
+	}
+	if err := errors.Join(l.wal.Close(), l.witness.file.Close()); err != nil {
+		return fileError("close the log", err)
+	}
+	return nil
+}

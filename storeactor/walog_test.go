@@ -1,0 +1,6 @@
+package storeactor
+
+import "go.etcd.io/etcd/server/v3/storage/wal"
+
+// Small segments keep the tests fast, and let them cross from one to the next.
+func init() { wal.SegmentSizeBytes = 16 << 10 }
