@@ -69,7 +69,7 @@ func Run(ctx context.Context, sh Shell, argv []string) int {
 	if err == nil && out.err != nil {
 		err = out.failure()
 	}
-	return report(&sh, app, wantsJSON(&sh, app, argv), err)
+	return report(&sh, app, errorStyleOf(&sh, app, argv), err)
 }
 
 // newApp is the whole tree of commands.

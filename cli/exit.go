@@ -45,7 +45,7 @@ type quiet int
 func (q quiet) Error() string { return fmt.Sprintf("exit code %d", int(q)) }
 
 // report says what went wrong, on stderr, and returns the exit code.
-func report(sh *Shell, app *urfave.App, asJSON bool, err error) int {
+func report(sh *Shell, app *urfave.App, style errorStyle, err error) int {
 	var q quiet
 	if err == nil {
 		return exitOK
@@ -56,14 +56,14 @@ func report(sh *Shell, app *urfave.App, asJSON bool, err error) int {
 	problem, code := explain(err)
 	var usage *UsageError
 	isUsage := errors.As(err, &usage)
-	if isUsage && problem.Hint == "" && asJSON {
+	if isUsage && problem.Hint == "" && style.json {
 		problem = problem.WithHint("%s --help", join(append([]*urfave.Command{{Name: binary}}, usage.Path...)))
 	}
-	if asJSON {
+	if style.json {
 		writeErrorJSON(sh, problem)
 		return code
 	}
-	writeError(sh, problem)
+	writeError(sh, style, problem)
 	if isUsage {
 		fmt.Fprintln(sh.Stderr)
 		writeHelp(sh.Stderr, app, usage.Path)
@@ -90,9 +90,9 @@ func explain(err error) (*messages.Error, int) {
 	return problem, code
 }
 
-func writeError(sh *Shell, e *messages.Error) {
+func writeError(sh *Shell, style errorStyle, e *messages.Error) {
 	prefix := binary + ":"
-	if sh.ErrTTY && sh.colourful() {
+	if style.colour {
 		prefix = "\x1b[" + red + "m" + prefix + "\x1b[0m"
 	}
 	fmt.Fprintf(sh.Stderr, "%s %s\n", prefix, e.Message)

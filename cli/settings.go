@@ -118,17 +118,23 @@ func formatOf(c *Call) (Format, error) {
 	return Format(text), nil
 }
 
-// wantsJSON reports whether errors are to be JSON, for lines that may not even
-// be understood.
-func wantsJSON(sh *Shell, app *urfave.App, argv []string) bool {
-	format := sh.Env(envOutput)
+// errorStyle is how errors are printed. It is known even of lines that are not
+// understood.
+type errorStyle struct{ json, colour bool }
+
+func errorStyleOf(sh *Shell, app *urfave.App, argv []string) errorStyle {
+	format, style := sh.Env(envOutput), errorStyle{colour: sh.ErrTTY && sh.colourful()}
 	for _, g := range read(app, argv[min(1, len(argv)):]).flags {
+		on := g.bare || g.value == "true"
 		switch {
 		case g.name == "output":
 			format = g.value
-		case g.name == "json" && (g.bare || g.value == "true"):
-			return true
+		case g.name == "json" && on:
+			style.json = true
+		case g.name == "no-color" && on:
+			style.colour = false
 		}
 	}
-	return format == string(JSON) || format == string(JSONLines)
+	style.json = style.json || Format(format).structured()
+	return style
 }
