@@ -31,6 +31,9 @@ type Shell struct {
 	Invoked, Self string
 	// Connect finds a cluster. One call lasts at most timeout.
 	Connect func(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error)
+	// Probe is an error where nobody listens at an endpoint: told at once, where
+	// Connect would go on trying.
+	Probe func(ctx context.Context, endpoint string) error
 }
 
 // NewShell is the Shell of this process.
@@ -45,7 +48,7 @@ func NewShell() *Shell {
 		OutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		Env:    os.Getenv, Invoked: os.Args[0], Self: self,
-		Connect: connect,
+		Connect: connect, Probe: probe,
 	}
 }
 

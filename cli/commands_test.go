@@ -296,7 +296,7 @@ func TestFullDisk(t *testing.T) {
 	r.kvctl(t, "put", "k", "v")
 	for _, argv := range [][]string{{"kvctl", "get", "k"}, {"kvctl", "status"}, {"kvctl", "help"}, {"kvctl", "status", "--json"}} {
 		var stderr bytes.Buffer
-		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect}
+		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect, Probe: r.cluster.probe}
 		if code := Run(t.Context(), sh, argv); code != 1 || !strings.Contains(stderr.String(), "no space left") {
 			t.Errorf("%q: exit code %d: %s", argv, code, stderr.String())
 		}

@@ -37,6 +37,11 @@ func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Dura
 	return nil, messages.Errorf(messages.Code_UNREACHABLE, "connection refused").At(endpoints[0], "").WithHint("start it")
 }
 
+func (f *fakeCluster) probe(ctx context.Context, endpoint string) error {
+	_, err := f.connect(ctx, []string{endpoint}, 0)
+	return err
+}
+
 type fakeStore struct {
 	*fakeCluster
 	endpoint string
@@ -135,7 +140,7 @@ func (r run) kvctl(t *testing.T, argv ...string) outcome {
 	sh := Shell{
 		Stdin: r.stdin, Stdout: &out, Stderr: &stderr, InTTY: r.inTTY, OutTTY: r.tty, ErrTTY: r.tty,
 		Env:     func(name string) string { return r.env[name] },
-		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect,
+		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, Probe: r.cluster.probe,
 	}
 	code := Run(t.Context(), sh, append([]string{"kvctl"}, argv...))
 	return outcome{code, out.String(), stderr.String()}

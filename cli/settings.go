@@ -99,6 +99,9 @@ func (c *Call) timeout() (time.Duration, error) {
 	return given, nil
 }
 
+// timeoutGiven reports whether somebody chose the timeout.
+func (c *Call) timeoutGiven() bool { return c.flags.IsSet("timeout") || c.Env(envTimeout) != "" }
+
 func formatOf(c *Call) (Format, error) {
 	output, json := c.flags.IsSet("output"), c.flags.Bool("json")
 	text, source := c.Env(envOutput), envOutput

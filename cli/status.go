@@ -18,6 +18,7 @@ func newStatus(sh *Shell) *urfave.Command {
 		Usage: "show every node: role, term, revision and lag",
 		Description: `Asks every endpoint by itself, all at once. LAG is how many entries of the log
 a node has yet to apply, counted from the newest commit seen.
+A node has 2 seconds to answer, unless --timeout says otherwise.
 Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
 		UsageText: `kvctl status
 kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
@@ -53,6 +54,10 @@ type nodeJSON struct {
 
 const unreachable = "unreachable"
 
+// statusTimeout is --timeout's default here: a node that is well answers in
+// milliseconds, and one that is not must not hold up what the others say.
+const statusTimeout = 2 * time.Second
+
 func (c *Call) status() ([]nodeJSON, error) {
 	endpoints, err := c.endpoints()
 	if err != nil {
@@ -61,6 +66,9 @@ func (c *Call) status() ([]nodeJSON, error) {
 	timeout, err := c.timeout()
 	if err != nil {
 		return nil, err
+	}
+	if !c.timeoutGiven() {
+		timeout = statusTimeout
 	}
 	return askAll(c, c.Shell, endpoints, timeout), nil
 }
@@ -92,14 +100,20 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		problem, _ := explain(err)
 		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, problem: problem}
 	}
+	if err := sh.Probe(ctx, endpoint); err != nil {
+		return failed(err)
+	}
 	store, err := sh.Connect(ctx, []string{endpoint}, timeout)
 	if err != nil {
 		return failed(err)
 	}
 	defer store.Close()
-	s, _, err := store.Status(ctx)
+	s, answered, err := store.Status(ctx)
 	if err != nil {
 		return failed(err)
+	}
+	if answered != endpoint { // a client goes on to other nodes that it hears of
+		return failed(messages.Errorf(messages.Code_UNREACHABLE, "%s answered in its place", answered))
 	}
 	return nodeJSON{
 		Name: s.Name, Endpoint: endpoint, Role: s.Role, PID: s.Pid, RaftID: s.RaftId, Term: s.Term,

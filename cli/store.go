@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"net"
+	"os"
 	"time"
 
 	"keyval/actors/client"
@@ -43,6 +46,26 @@ func connect(ctx context.Context, endpoints []string, timeout time.Duration) (St
 		return nil, err
 	}
 	return remote{c}, nil
+}
+
+// probe knocks at an endpoint.
+func probe(ctx context.Context, endpoint string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", endpoint)
+	if err == nil {
+		return conn.Close()
+	}
+	reason := err
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		reason = e.Err
+	}
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		reason = e.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		reason = errors.New("no answer in time")
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "%v", reason).At(endpoint, "").
+		WithHint("check the address, and that the node runs")
 }
 
 // withStore runs one operation on the cluster within --timeout.
