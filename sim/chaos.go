@@ -1,0 +1,329 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"keyval/messages"
+)
+
+// fault is a kind of thing that goes wrong.
+type fault int
+
+const (
+	faultCrash      fault = iota // a process ends; what it wrote stays
+	faultPowerCut                // a machine goes; what was not synced is lost
+	faultTornSave                // a crash or power cut between a write and its sync
+	faultSaveFails               // a write to the log fails: the process must end itself
+	faultSyncFails               // a sync of the log fails: the process must end itself
+	faultDamage                  // synced data are lost: the node must notice and stay away
+	faultStorm                   // every node is crashed, some more than once
+	faultOneWay                  // nothing gets from one node to another
+	faultPair                    // nothing gets through between two nodes
+	faultIsolate                 // a node reaches nobody
+	faultSplit                   // two halves
+	faultAlone                   // a node and the clients lose each other
+	faultFreeze                  // a process stands still
+	faultSlow                    // a disk is slow
+	faultLossy                   // messages are lost, repeated, overtaken and late
+	faultClockJump               // a node's clock leaps ahead
+	faultClockDrift              // a node's clock runs at another rate
+	faultHangUp                  // connections break
+	faultPanic                   // an actor that may fail does
+	faultClient                  // a client's process ends
+	faults
+)
+
+func (f fault) String() string {
+	return [...]string{"crash", "power-cut", "torn-save", "save-fails", "sync-fails", "damage", "storm", "one-way", "pair", "isolate", "split",
+		"alone", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up", "panic", "client"}[f]
+}
+
+// aim is a moment right after which a crash hurts most.
+type aim int
+
+const (
+	aimVote       aim = iota // a vote was granted
+	aimAck                   // an append was acknowledged
+	aimElected               // a node came to lead
+	aimCheckpoint            // a checkpoint was written
+	aimCommit                // an entry was committed
+	aimAppend                // the log was handed entries
+	aims
+)
+
+func (a aim) String() string {
+	return [...]string{"vote", "ack", "elected", "checkpoint", "commit", "append"}[a]
+}
+
+// plan draws the next fault of each kind.
+func (r *run) plan(f fault) {
+	rate, on := r.swarm.rates[f]
+	if !on {
+		return
+	}
+	r.world.clock.after(time.Duration(r.chaos.ExpFloat64()*float64(rate)), nil, func() {
+		if r.healed {
+			return
+		}
+		r.strike(f)
+		r.plan(f)
+	})
+}
+
+// lasting is how long a passing fault lasts.
+func (r *run) lasting() time.Duration {
+	return 20*time.Millisecond + time.Duration(r.chaos.ExpFloat64()*float64(pick(r.chaos, 200*time.Millisecond, time.Second, 3*time.Second)))
+}
+
+// victim is a node; leaders more often than their share.
+func (r *run) victim() *machine {
+	if r.chaos.IntN(3) == 0 {
+		for _, m := range r.machines {
+			if m.role() == "leader" {
+				return m
+			}
+		}
+	}
+	return r.machines[r.chaos.IntN(len(r.machines))]
+}
+
+func (r *run) strike(f fault) {
+	m := r.victim()
+	r.count(f.String(), m)
+	switch f {
+	case faultCrash, faultPowerCut:
+		r.crash(m, f == faultPowerCut)
+	case faultStorm:
+		for _, m := range r.machines {
+			r.crash(m, r.chaos.IntN(2) == 0)
+		}
+	case faultTornSave:
+		m.order((*Disk).CrashInNextSave)
+	case faultSaveFails:
+		m.order((*Disk).FailNextSave)
+	case faultSyncFails:
+		m.order((*Disk).FailNextSync)
+	case faultDamage:
+		r.damage(m)
+	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
+		r.partition(f, m)
+	case faultFreeze:
+		r.freeze(m)
+	case faultSlow:
+		factor := time.Duration(2 + r.chaos.IntN(20))
+		r.slowness[m.node] = factor
+		r.later(func() { r.slowness[m.node] = 1 })
+	case faultLossy:
+		r.lossy()
+	case faultClockJump:
+		if m.up() {
+			m.host.burst = 1 + r.chaos.IntN(3*r.swarm.options.Raft.ElectionTicks)
+		}
+	case faultClockDrift:
+		m.pace = pace{rate: 0.5 + r.chaos.Float64()}
+		if m.up() {
+			m.host.pace = m.pace
+		}
+	case faultHangUp:
+		r.hangUp(m)
+	case faultPanic:
+		r.inject(m)
+	case faultClient:
+		r.restartClient(r.clients[r.chaos.IntN(len(r.clients))])
+	}
+}
+
+// later undoes a passing fault, at the latest when the world is healed.
+func (r *run) later(undo func()) {
+	r.world.clock.after(r.lasting(), nil, func() {
+		if !r.healed {
+			undo()
+		}
+	})
+}
+
+func (r *run) crash(m *machine, powerCut bool) {
+	if !m.up() {
+		return
+	}
+	what := "the process is killed"
+	if powerCut {
+		what = "the power is cut"
+	}
+	r.world.note(m.host, "%s", what)
+	m.crash(powerCut)
+	m.restartLater()
+}
+
+// order lets the disk fail under the running process.
+func (m *machine) order(fault func(*Disk)) {
+	if m.up() {
+		m.ordered = true
+		m.run.world.note(m.host, "a fault of the disk is ordered")
+		fault(m.disk)
+	}
+}
+
+// damage takes synced data from a minority, for good.
+func (r *run) damage(m *machine) {
+	lost := 0
+	for _, o := range r.machines {
+		if o.damaged {
+			lost++
+		}
+	}
+	if initialised, _ := m.disk.Initialised(); !initialised || m.damaged || 2*(lost+1) >= len(r.machines) {
+		return
+	}
+	r.crash(m, false)
+	m.damaged = true
+	if r.chaos.IntN(2) == 0 {
+		m.disk.LoseState()
+	} else {
+		m.disk.LoseTail(1 + r.chaos.IntN(5))
+	}
+}
+
+func (r *run) freeze(m *machine) {
+	if !m.up() || m.host.frozen {
+		return
+	}
+	h := m.host
+	r.world.note(h, "the process stands still")
+	r.world.net.freeze(h)
+	r.later(h.thaw)
+}
+
+// partition cuts ways, and opens them again after a while.
+func (r *run) partition(f fault, m *machine) {
+	var cuts [][2]string
+	both := func(a, b string) { cuts = append(cuts, [2]string{a, b}, [2]string{b, a}) }
+	other := r.machines[r.chaos.IntN(len(r.machines))]
+	switch f {
+	case faultOneWay:
+		cuts = append(cuts, [2]string{m.name(), other.name()})
+	case faultPair:
+		both(m.name(), other.name())
+	case faultIsolate:
+		for _, name := range r.names() {
+			both(m.name(), name)
+		}
+	case faultSplit:
+		var sides [2][]string
+		for _, name := range r.names() {
+			i := r.chaos.IntN(2)
+			sides[i] = append(sides[i], name)
+		}
+		for _, a := range sides[0] {
+			for _, b := range sides[1] {
+				both(a, b)
+			}
+		}
+	case faultAlone:
+		for _, c := range r.clients {
+			both(m.name(), c.name)
+		}
+	}
+	r.note("%s: cut %v", f, cuts)
+	for _, c := range cuts {
+		if c[0] != c[1] {
+			r.world.net.cut(c[0], c[1], true)
+		}
+	}
+	r.later(func() {
+		r.note("%s is over", f)
+		for _, c := range cuts {
+			r.world.net.cut(c[0], c[1], false)
+		}
+	})
+}
+
+// names are those of all machines, nodes first.
+func (r *run) names() []string {
+	var names []string
+	for _, m := range r.machines {
+		names = append(names, m.name())
+	}
+	for _, c := range r.clients {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// lossy makes the ways between some machines bad for a while.
+func (r *run) lossy() {
+	bad := quality{
+		latency: r.swarm.way.latency * time.Duration(1+r.chaos.IntN(10)), jitter: r.swarm.way.jitter,
+		drop:      pick(r.chaos, 0, 0.02, 0.2, 0.5),
+		duplicate: pick(r.chaos, 0, 0.02, 0.3),
+		overtake:  pick(r.chaos, 0, 0.05, 0.5),
+	}
+	share := 1 + r.chaos.IntN(4)
+	for _, a := range r.names() {
+		for _, b := range r.names() {
+			if a != b && r.chaos.IntN(share) == 0 {
+				w := r.world.net.wayOf(a, b)
+				w.quality = bad
+				r.later(func() { w.quality = r.swarm.way })
+			}
+		}
+	}
+}
+
+func (r *run) hangUp(m *machine) {
+	if !m.up() {
+		return
+	}
+	for _, c := range append([]*conn(nil), r.world.net.conns...) {
+		if c.touches(m.host) && r.chaos.IntN(2) == 0 {
+			r.world.net.sever(c, "the connection broke")
+		}
+	}
+}
+
+// fragile are the actors that may fail and start anew, by the start of a name.
+var fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership, messages.ActorFounding}
+
+// inject lets the next message that an actor of this name is given end in a panic.
+func (r *run) inject(m *machine) {
+	if m.up() {
+		m.host.sabotage = pick(r.chaos, fragile...)
+	}
+}
+
+// aimed draws whether the machine crashes right now or a little later: within
+// some steps, or some milliseconds, of what just happened.
+func (r *run) aimed(a aim, m *machine) {
+	p, on := r.swarm.aims[a]
+	if !on || r.healed || !r.striking || r.chaos.Float64() >= p {
+		return
+	}
+	r.count("crash-after-"+a.String(), m)
+	powerCut, h := r.chaos.IntN(2) == 0, m.host
+	strike := func() {
+		if m.host == h && !r.healed {
+			r.crash(m, powerCut)
+		}
+	}
+	if r.chaos.IntN(2) == 0 {
+		r.fuses = append(r.fuses, fuse{steps: r.chaos.IntN(40), burn: strike})
+		return
+	}
+	r.world.clock.after(time.Duration(r.chaos.Int64N(int64(5*time.Millisecond))), nil, strike)
+}
+
+// fuse is something that happens after so many steps of the world.
+type fuse struct {
+	steps int
+	burn  func()
+}
+
+func (r *run) note(format string, args ...any) {
+	r.world.trace.note(r.world.clock.now, "world", fmt.Sprintf(format, args...))
+}
+
+// count notes that a fault met a node in its role.
+func (r *run) count(fault string, m *machine) { r.coverage[fault+" x "+m.role()]++ }
+
+func (r *run) slow(m *machine) time.Duration { return r.slowness[m.node] }

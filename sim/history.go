@@ -1,0 +1,149 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// history is what clients asked and were told, held against the true history.
+//
+// Every reply names its revision, so each operation is checked once, when it
+// ends, in the time that it takes to look it up: its effect or its result is that
+// of its revision, and revisions go with real time. An operation without an
+// answer may have happened or not.
+type history struct {
+	fail   func(invariant, format string, args ...any)
+	model  *model
+	newest uint64 // the highest revision that any ended operation has seen
+	all    []*operation
+}
+
+// operation is one thing that a client asked.
+type operation struct {
+	client    int
+	submit    *messages.Submit
+	floor     uint64 // newest, when it began
+	beganAt   time.Duration
+	endedAt   time.Duration
+	done      *messages.Done // nil: not ended
+	surelyNot bool           // it was refused: it never happens
+}
+
+func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
+	op := &operation{client: client, submit: s, floor: h.newest, beganAt: now}
+	h.all = append(h.all, op)
+	return op
+}
+
+func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
+	op.done, op.endedAt = d, now
+	switch {
+	case op.submit.Read != nil:
+		if d.Read == nil {
+			h.fail("an answer of the kind that was asked", "%s", op)
+			return
+		}
+		h.endRead(op, d.Read)
+	case op.submit.Operations != nil:
+		if d.Write == nil {
+			h.fail("an answer of the kind that was asked", "%s", op)
+			return
+		}
+		h.endWrite(op, d.Write)
+	}
+}
+
+func (h *history) endWrite(op *operation, w *messages.WriteReply) {
+	switch w.Code {
+	case messages.Code_OK:
+	case messages.Code_OUTCOME_UNKNOWN:
+		return
+	default:
+		op.surelyNot = true
+		return
+	}
+	e := h.model.effects[effectKey(op.done.RequestId)]
+	switch {
+	case e == nil:
+		h.fail("acknowledged writes are in the log", "%s: the committed log does not execute it", op)
+	case e.revision != w.Revision || e.deleted != w.Deleted || e.more != w.More:
+		h.fail("acknowledged writes are in the log", "%s: the log says revision %d, %d deleted, more %v", op, e.revision, e.deleted, e.more)
+	case w.Revision <= op.floor:
+		h.fail("linearizable", "%s: revision %d had been seen before it began", op, op.floor)
+	}
+	for _, o := range op.submit.Operations {
+		put := o.GetPut()
+		if put == nil {
+			continue
+		}
+		if at := h.model.written[string(put.Value)]; at != w.Revision {
+			h.fail("acknowledged writes are in the log", "%s: its value is written at revision %d", op, at)
+		}
+	}
+	h.newest = max(h.newest, w.Revision)
+}
+
+func (h *history) endRead(op *operation, r *messages.ReadReply) {
+	if r.Code != messages.Code_OK && r.Code != messages.Code_NOT_FOUND {
+		return
+	}
+	asked := op.submit.Read
+	switch {
+	case asked.Revision != 0 && r.Revision != asked.Revision:
+		h.fail("reads at the revision asked for", "%s", op)
+	case r.Revision > h.model.revision:
+		h.fail("reads what is committed", "%s: the log has come to revision %d", op, h.model.revision)
+	case asked.Revision == 0 && asked.Consistency == messages.Consistency_LINEARIZABLE && r.Revision < op.floor:
+		h.fail("linearizable", "%s: revision %d had been seen before it began", op, op.floor)
+	}
+	items, more := h.model.read(asked, r.Revision)
+	want := &messages.ReadReply{Items: items, More: more}
+	got := &messages.ReadReply{Items: r.Items, More: r.More}
+	if !proto.Equal(want, got) {
+		h.fail("reads what was written", "%s: as of that revision it is %s", op, messages.Line(want))
+	}
+	if asked.Revision == 0 && asked.Consistency == messages.Consistency_LINEARIZABLE {
+		h.newest = max(h.newest, r.Revision)
+	}
+}
+
+// close checks what can only be said at the end: what was refused never happened.
+func (h *history) close() {
+	for _, op := range h.all {
+		if !op.surelyNot {
+			continue
+		}
+		for _, o := range op.submit.Operations {
+			if put := o.GetPut(); put != nil {
+				if at, written := h.model.written[string(put.Value)]; written {
+					h.fail("refused writes never happen", "%s: its value is written at revision %d", op, at)
+				}
+			}
+		}
+		if e := h.model.effects[effectKey(op.done.RequestId)]; e != nil {
+			h.fail("refused writes never happen", "%s: it is executed at revision %d", op, e.revision)
+		}
+	}
+}
+
+// lastOf is a client's last operation.
+func (h *history) lastOf(client int) *operation {
+	for i := len(h.all) - 1; i >= 0; i-- {
+		if h.all[i].client == client {
+			return h.all[i]
+		}
+	}
+	return nil
+}
+
+func (op *operation) String() string {
+	text := fmt.Sprintf("client %d at %v: %s", op.client+1, op.beganAt, messages.Line(op.submit))
+	if op.done != nil {
+		text += fmt.Sprintf(" at %v: %s", op.endedAt, messages.Line(op.done))
+	}
+	return text
+}

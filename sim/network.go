@@ -1,0 +1,342 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+const (
+	waitingMax = 256 // envelopes that wait for a node's link to come up; more are lost
+	backoffMin = 50 * time.Millisecond
+	backoffMax = time.Second
+)
+
+// network is every connection between the hosts of a world. A connection is a
+// stream: complete and in order, until it breaks and loses what was under way.
+// What nodes say to each other may also be lost, repeated and overtaken, as it
+// is when links are made anew and queues overflow.
+type network struct {
+	world    *world
+	chance   *rand.Rand
+	seats    []*seat // in the order they came
+	conns    []*conn // not broken, in the order they were dialled
+	ways     map[[2]string]*way
+	fair     quality       // of every way, when nothing is wrong
+	patience time.Duration // how long a connection is kept over which nothing comes
+}
+
+// way is one direction between two machines.
+type way struct {
+	quality
+	cut bool // nothing gets through
+}
+
+// quality is what can be drawn for a way. The rates are those of messages
+// between nodes.
+type quality struct {
+	latency   time.Duration
+	jitter    time.Duration
+	drop      float64
+	duplicate float64
+	overtake  float64
+}
+
+func (n *network) way(from, to *host) *way { return n.wayOf(from.name, to.name) }
+
+func (n *network) wayOf(from, to string) *way {
+	w := n.ways[[2]string{from, to}]
+	if w == nil {
+		w = &way{quality: n.fair}
+		n.ways[[2]string{from, to}] = w
+	}
+	return w
+}
+
+func (n *network) latency(w *way) time.Duration {
+	if w.jitter <= 0 {
+		return w.latency
+	}
+	return w.latency + time.Duration(n.chance.Int64N(int64(w.jitter)))
+}
+
+// cut stops one direction between two machines, or opens it again. A
+// connection that stays silent for too long breaks.
+func (n *network) cut(from, to string, cut bool) {
+	w := n.wayOf(from, to)
+	if w.cut == cut {
+		return
+	}
+	w.cut = cut
+	for _, c := range slices.Clone(n.conns) {
+		if way := c.wayTo(from, to); way < 0 {
+			continue
+		} else if cut {
+			n.doubt(c)
+		} else {
+			n.resume(c, way)
+		}
+	}
+}
+
+// mend opens every way and makes it fair again.
+func (n *network) mend(fair quality) {
+	var keys [][2]string
+	for key := range n.ways {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	for _, key := range keys {
+		n.ways[key].quality = fair
+		n.cut(key[0], key[1], false)
+	}
+}
+
+// freeze leaves a host's connections in doubt.
+func (n *network) freeze(h *host) {
+	h.freeze()
+	for _, c := range n.conns {
+		if c.touches(h) {
+			n.doubt(c)
+		}
+	}
+}
+
+// lose breaks all connections of a host that died. Where the machine went with
+// it nobody tells the other ends, which find out for themselves.
+func (n *network) lose(h *host, silently bool) {
+	for _, c := range slices.Clone(n.conns) {
+		if !c.touches(h) {
+			continue
+		}
+		if silently {
+			n.doubt(c)
+		} else {
+			n.sever(c, "connection reset")
+		}
+	}
+	n.seats = slices.DeleteFunc(n.seats, func(s *seat) bool { return s.gone() })
+}
+
+func (n *network) listener(address string) *seat {
+	for _, s := range n.seats {
+		if !s.gone() && s.listen == address {
+			return s
+		}
+	}
+	return nil
+}
+
+// place is transport.Network for one host.
+type place struct {
+	net  *network
+	host *host
+}
+
+func (p place) Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (transport.Hub, error) {
+	if p.net.listener(listen) != nil {
+		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", listen)
+	}
+	return p.net.sit(&seat{host: p.host, system: system, local: local, listen: listen, events: events}), nil
+}
+
+func (p place) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (transport.Dialer, error) {
+	return p.net.sit(&seat{host: p.host, system: system, local: local, events: events}), nil
+}
+
+func (n *network) sit(s *seat) *seat {
+	s.net = n
+	s.remotes, s.links = map[string]*remote{}, map[linkKey]*link{}
+	n.seats = append(n.seats, s)
+	for _, c := range slices.Clone(n.conns) {
+		if c.outlives(s.host) {
+			n.sever(c, "connection reset")
+		}
+	}
+	s.system.ProcessRegistry.RegisterAddressResolver(s.resolve)
+	return s
+}
+
+// seat is a system in the network. It is the transport.Hub of a node and the
+// transport.Dialer of a client.
+type seat struct {
+	net    *network
+	host   *host
+	system *actor.ActorSystem
+	local  transport.Local
+	listen string // empty: it never listens
+	events *actor.PID
+
+	remotes map[string]*remote // by logical address
+	peers   []*messages.Member // as SetPeers was told
+	known   transport.Known    // whom it may refuse
+	links   map[linkKey]*link  // of a node, to its peers
+	closed  bool
+}
+
+func (s *seat) gone() bool { return s.closed || s.host.dead }
+
+// Identify implements transport.Hub.
+func (s *seat) Identify(local transport.Local) {
+	moved := string(local.ClusterID) != string(s.local.ClusterID)
+	s.local = local
+	if moved {
+		s.sever(func(*conn) bool { return true }, "the cluster id changed")
+	}
+}
+
+// SetPeers implements transport.Hub.
+func (s *seat) SetPeers(peers []*messages.Member) {
+	s.peers, s.known = peers, s.known.With(peers)
+	s.sever(func(c *conn) bool {
+		if c.dialler != s || c.link == nil {
+			return false
+		}
+		p := s.peer(c.peer)
+		return p == nil || p.Address != c.endpoint
+	}, "the peer has left or moved")
+}
+
+func (s *seat) peer(id messages.RaftID) *messages.Member {
+	for _, p := range s.peers {
+		if p.RaftId == id && id != s.local.RaftID {
+			return p
+		}
+	}
+	return nil
+}
+
+// Dial implements transport.Dialer.
+func (s *seat) Dial(endpoint string) {
+	if s.connTo(endpoint) == nil && !s.gone() {
+		s.net.dial(&conn{dialler: s, endpoint: endpoint})
+	}
+}
+
+// Hang implements transport.Dialer.
+func (s *seat) Hang(endpoint string) {
+	if c := s.connTo(endpoint); c != nil {
+		s.net.sever(c, "hung up")
+	}
+}
+
+// Close implements both.
+func (s *seat) Close() {
+	s.sever(func(*conn) bool { return true }, "closed")
+	s.closed = true
+}
+
+func (s *seat) connTo(endpoint string) *conn {
+	for _, c := range s.net.conns {
+		if c.dialler == s && c.endpoint == endpoint {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s *seat) sever(which func(*conn) bool, why string) {
+	for _, c := range slices.Clone(s.net.conns) {
+		if (c.dialler == s || c.acceptor == s) && which(c) {
+			s.net.sever(c, why)
+		}
+	}
+}
+
+func (s *seat) resolve(pid *actor.PID) (actor.Process, bool) {
+	r := s.remotes[pid.Address]
+	if r == nil {
+		r = &remote{seat: s, address: pid.Address}
+		s.remotes[pid.Address] = r
+	}
+	return r, true
+}
+
+// remote is another system as the PIDs of this one see it.
+type remote struct {
+	seat    *seat
+	address string
+}
+
+func (r *remote) SendUserMessage(target *actor.PID, message any) {
+	_, body, sender := actor.UnwrapEnvelope(message)
+	if m, ok := body.(proto.Message); ok {
+		r.seat.send(r.address, target, sender, m)
+	}
+}
+
+// System messages come from nobody and go to nobody.
+func (*remote) SendSystemMessage(*actor.PID, any) {}
+func (*remote) Stop(*actor.PID)                   {}
+
+// send carries a message to the system with this logical address; it is lost if
+// there is no way.
+func (s *seat) send(address string, target, sender *actor.PID, body proto.Message) {
+	if s.gone() {
+		return
+	}
+	from := ""
+	if sender != nil {
+		from = sender.Id
+	}
+	envelope, err := messages.Seal(target.Id, from, body)
+	if err != nil {
+		return // not a message for other systems
+	}
+	if id, ok := messages.ParseNodeAddress(address); ok && s.local.Role == messages.Role_NODE {
+		s.net.world.departs(s.host, id, body)
+		s.sendPeer(id, transport.LaneOf(body), envelope)
+		return
+	}
+	for _, c := range s.net.conns {
+		if out := c.outward(s); out >= 0 && c.sides[out].Address == address {
+			s.net.transmit(c, out, envelope)
+			return
+		}
+	}
+}
+
+// link is a node's side of one lane to a peer, made as messages need it.
+type link struct {
+	conn    *conn // nil: there is none
+	waiting []*messages.Envelope
+	backoff time.Duration
+	retryAt time.Duration
+}
+
+type linkKey struct {
+	peer messages.RaftID
+	lane messages.Lane
+}
+
+func (s *seat) sendPeer(id messages.RaftID, lane messages.Lane, envelope *messages.Envelope) {
+	peer := s.peer(id)
+	if peer == nil {
+		return
+	}
+	l := s.links[linkKey{id, lane}]
+	if l == nil {
+		l = &link{backoff: backoffMin}
+		s.links[linkKey{id, lane}] = l
+	}
+	if l.conn == nil {
+		if s.net.world.clock.now < l.retryAt {
+			return
+		}
+		l.conn = &conn{dialler: s, endpoint: peer.Address, peer: id, lane: lane, link: l}
+		s.net.dial(l.conn)
+	}
+	switch {
+	case l.conn == nil: // it failed at once
+	case l.conn.state == standing:
+		s.net.transmit(l.conn, 0, envelope)
+	case len(l.waiting) < waitingMax:
+		l.waiting = append(l.waiting, envelope)
+	}
+}

@@ -1,0 +1,388 @@
+package sim
+
+import (
+	cryptorand "crypto/rand"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor"
+)
+
+// Options of a run. The zero Options make a whole run of seed 0 without faults.
+type Options struct {
+	Seed     uint64
+	Nodes    int           // 0: drawn, 1 to 7
+	Faults   bool          // whether anything goes wrong
+	Duration time.Duration // of load, and chaos, in simulated time; 0: DefaultDuration
+	Trace    io.Writer     // takes the whole trace as text; may be nil
+}
+
+// DefaultDuration is how long a run is under load, in simulated time.
+const DefaultDuration = 20 * time.Second
+
+// one simulation a process: raft's source of jitter is global.
+var door sync.Mutex
+
+// Run plays one seed. The report says what came of it.
+func Run(o Options) *Report {
+	door.Lock()
+	defer door.Unlock()
+	if o.Duration == 0 {
+		o.Duration = DefaultDuration
+	}
+	jitter := cryptorand.Reader
+	cryptorand.Reader = reader{stream(o.Seed, "jitter")}
+	defer func() { cryptorand.Reader = jitter }()
+
+	started := time.Now()
+	r := newRun(o)
+	r.play()
+	return r.report(time.Since(started))
+}
+
+// run is one seed being played.
+type run struct {
+	options  Options
+	swarm    *swarm
+	world    *world
+	chaos    *rand.Rand // of faults
+	load     *rand.Rand // of what clients do
+	machines []*machine
+	clients  []*customer
+	check    *checkers
+	history  *history
+
+	slowness map[int]time.Duration // of a node's disk, as a factor
+	fuses    []fuse
+	striking bool         // faults strike
+	healed   bool         // no fault is left
+	quiet    bool         // clients ask for nothing more
+	leftDown map[int]bool // nodes that are not healed
+	values   uint64       // written so far
+	coverage map[string]uint64
+}
+
+func newRun(o Options) *run {
+	r := &run{
+		options: o, swarm: draw(stream(o.Seed, "swarm"), o), world: newWorld(o.Seed, o.Trace),
+		chaos: stream(o.Seed, "chaos"), load: stream(o.Seed, "load"),
+		slowness: map[int]time.Duration{}, leftDown: map[int]bool{}, coverage: map[string]uint64{},
+	}
+	r.world.watch, r.world.stepped = r, r.burn
+	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
+	r.check = newCheckers(r.swarm.nodes)
+	r.check.fail = r.world.fail
+	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
+		hs, last, _ := r.machines[node].disk.Durable()
+		return hs, last
+	}
+	r.check.committee = func(uint64) { r.committed() }
+	r.history = &history{fail: r.world.fail, model: r.check.model}
+	for i := range r.swarm.nodes {
+		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+		if r.swarm.skewed {
+			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
+		}
+		r.machines = append(r.machines, m)
+		r.slowness[i] = 1
+	}
+	for i := range r.swarm.clients {
+		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
+	}
+	return r
+}
+
+func (r *run) endpoints() []string {
+	var all []string
+	for _, m := range r.machines {
+		all = append(all, m.listen())
+	}
+	return all
+}
+
+// play goes through the phases of a run, until one fails.
+func (r *run) play() {
+	r.note("swarm: %s", r.swarm)
+	for _, m := range r.machines {
+		r.world.clock.after(upTo(r.chaos, 500*time.Millisecond), nil, m.start)
+	}
+	for _, c := range r.clients {
+		c.start()
+		c.work()
+	}
+	if r.chaos.IntN(4) > 0 {
+		r.warmUp()
+	}
+	r.storm()
+	r.heal()
+	r.progress()
+	r.settle()
+	r.finish()
+}
+
+// warmUp lets the cluster be founded in peace.
+func (r *run) warmUp() {
+	limit := r.world.clock.now + 30*time.Second
+	for r.world.failure == nil && r.check.last() == 0 {
+		if r.world.clock.now >= limit {
+			r.world.fail("a cluster is founded", "nothing was committed after %v without faults", limit)
+			return
+		}
+		r.world.run(r.world.clock.now + 100*time.Millisecond)
+	}
+}
+
+// storm is the stretch of chaos.
+func (r *run) storm() {
+	r.note("chaos begins")
+	r.striking = true
+	for f := range faults {
+		r.plan(f)
+	}
+	r.world.run(r.world.clock.now + r.options.Duration)
+}
+
+// heal ends all faults, but may leave a minority of the nodes down.
+func (r *run) heal() {
+	if r.world.failure != nil {
+		return
+	}
+	down := 0
+	for _, m := range r.machines {
+		if m.damaged {
+			down++
+		}
+	}
+	for _, m := range r.machines {
+		if r.options.Faults && !m.damaged && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
+			r.leftDown[m.node] = true
+			down++
+		}
+	}
+	r.healed = true
+	r.fuses = nil
+	r.note("healed, but for %v", r.leftDown)
+	r.world.net.mend(r.swarm.way)
+	for _, m := range r.machines {
+		m.mend()
+	}
+}
+
+func (m *machine) mend() {
+	m.pace = pace{rate: 1}
+	m.disk.faults = diskFaults{stateLost: m.disk.faults.stateLost}
+	m.ordered = false
+	switch {
+	case m.run.leftDown[m.node]:
+		if m.up() {
+			m.crash(false)
+		}
+		return
+	case m.up():
+		m.host.pace, m.host.burst, m.host.sabotage = m.pace, 0, ""
+		m.host.thaw()
+	case !m.damaged:
+		m.start()
+	}
+}
+
+// progress: a healed quorum commits within ten election timeouts.
+func (r *run) progress() {
+	last, limit := r.check.last(), 10*r.swarm.electionTimeout()
+	until := r.world.clock.now + limit
+	for r.world.failure == nil && r.check.last() == last {
+		if r.world.clock.now >= until {
+			r.world.fail("liveness", "nothing was committed in %v after the world was healed", limit)
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
+
+// settle: clients fall silent, every operation ends, and every live node comes
+// to the same state.
+func (r *run) settle() {
+	r.quiet = true
+	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout()
+	for r.world.failure == nil && !r.settled() {
+		if r.world.clock.now >= limit {
+			r.world.fail("convergence", "%s", r.unsettled())
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
+
+func (r *run) settled() bool { return r.unsettled() == "" }
+
+// unsettled says what is still to come, or nothing.
+func (r *run) unsettled() string {
+	for _, c := range r.clients {
+		for _, op := range c.under {
+			return "no answer to " + op.String()
+		}
+	}
+	for _, m := range r.machines {
+		if m.up() && m.host.memory.applied < r.check.last() {
+			return fmt.Sprintf("%s has applied up to index %d of %d", m.name(), m.host.memory.applied, r.check.last())
+		}
+	}
+	return ""
+}
+
+// finish reads everything from everywhere, and compares.
+func (r *run) finish() {
+	if r.world.failure != nil {
+		return
+	}
+	for _, c := range r.clients {
+		c.submit(&messages.Submit{Read: &messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}})
+	}
+	limit := r.world.clock.now + 2*deadlineMS*time.Millisecond
+	for r.world.failure == nil && !r.settled() {
+		if r.world.clock.now >= limit {
+			r.world.fail("final reads", "%s", r.unsettled())
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+	for _, c := range r.clients {
+		if last := r.history.lastOf(c.number); r.world.failure == nil && last.done.Read.GetCode() != messages.Code_OK {
+			r.world.fail("final reads", "%s", last)
+		}
+	}
+	r.compareEngines()
+	r.history.close()
+	if r.world.failure == nil {
+		r.history.judge()
+	}
+}
+
+// compareEngines holds every live node's rows against the true history.
+func (r *run) compareEngines() {
+	for _, m := range r.machines {
+		if !m.up() {
+			continue
+		}
+		rows := liveRows(m.disk, r.check.model.revision)
+		keys := r.check.model.live("", "", r.check.model.revision)
+		if len(rows) != len(keys) {
+			r.world.fail("engines hold the state", "%s has %d keys, there are %d", m.name(), len(rows), len(keys))
+			return
+		}
+		for i, key := range keys {
+			v, _ := r.check.model.get(key, r.check.model.revision)
+			if string(rows[i].Key) != key || string(rows[i].Value) != v.value || rows[i].Revision != v.revision {
+				r.world.fail("engines hold the state", "%s has %q of revision %d where %q of revision %d belongs",
+					m.name(), rows[i].Key, rows[i].Revision, key, v.revision)
+				return
+			}
+		}
+	}
+}
+
+// liveRows are the rows that a disk's page cache holds as of a revision.
+func liveRows(d *Disk, revision uint64) []storeactor.Row {
+	var rows []storeactor.Row
+	for _, k := range d.engine.keys {
+		if row, live := k.newest(revision); live {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// received, departs, died and counted implement watcher.
+func (r *run) received(h *host, actorID string, message any) {
+	if h.node < 0 {
+		return
+	}
+	m := r.machines[h.node]
+	r.check.received(h.node, h.memory, actorID, message)
+	switch message := message.(type) {
+	case *messages.LeaderChanged:
+		if actorID == messages.ActorGateway {
+			m.leader = message.Leader
+			if m.leader == idOf(m.node) {
+				r.aimed(aimElected, m)
+			}
+		}
+	case *messages.CheckpointWritten:
+		r.aimed(aimCheckpoint, m)
+	case *messages.Append:
+		if len(message.Message.GetEntries()) > 0 {
+			r.aimed(aimAppend, m)
+		}
+	}
+}
+
+func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
+	r.check.departs(h.node, body)
+	if rm, ok := body.(*messages.RaftMessage); ok && !rm.Message.GetReject() {
+		switch rm.Message.GetType() {
+		case raftpb.MsgVoteResp:
+			r.aimed(aimVote, r.machines[h.node])
+		case raftpb.MsgAppResp:
+			r.aimed(aimAck, r.machines[h.node])
+		}
+	}
+}
+
+func (r *run) committed() {
+	if r.striking {
+		r.aimed(aimCommit, r.victim())
+	}
+}
+
+// died: a process ended itself. Only a fault of its disk explains that.
+func (r *run) died(h *host, why string) {
+	if h.node < 0 {
+		r.world.fail("no process ends itself", "client %s: %s", h.name, why)
+		return
+	}
+	m := r.machines[h.node]
+	if !m.ordered && !m.damaged {
+		r.world.fail("no process ends itself", "%s: %s", h.name, why)
+		return
+	}
+	r.coverage["ended-itself x "+m.role()]++
+	powerCut := r.chaos.IntN(2) == 0
+	r.world.clock.after(0, nil, func() {
+		m.crash(powerCut)
+		m.ordered = false
+		if m.damaged {
+			return
+		}
+		if r.healed {
+			m.start()
+		} else {
+			m.restartLater()
+		}
+	})
+}
+
+func (r *run) counted(h *host, fault string) {
+	if h.node >= 0 {
+		r.count(fault, r.machines[h.node])
+	}
+}
+
+// burn lets fuses burn down, between two steps.
+func (r *run) burn() {
+	for i := 0; i < len(r.fuses); {
+		if r.fuses[i].steps--; r.fuses[i].steps > 0 {
+			i++
+			continue
+		}
+		burnt := r.fuses[i]
+		r.fuses = append(r.fuses[:i], r.fuses[i+1:]...)
+		burnt.burn()
+	}
+}

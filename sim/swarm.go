@@ -1,0 +1,112 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"keyval/actors"
+	"keyval/raftactor"
+)
+
+// swarm is what one run draws: the cluster, its options, its clients, and which
+// faults it meets how often. Leaving most faults out of most runs finds more
+// than a little of everything in each.
+type swarm struct {
+	nodes   int
+	clients int
+	depth   int // operations a client keeps under way, at most
+	keys    int
+	ranges  bool          // clients also delete ranges
+	think   time.Duration // between a client's operations, on average
+	options actors.Options
+
+	way    quality
+	cost   time.Duration // a step takes up to this
+	fsync  time.Duration // what an append costs, up to
+	apply  time.Duration // what an apply costs, up to
+	skewed bool          // clocks run at rates of their own
+
+	rates map[fault]time.Duration // on average between two of a kind; absent: never
+	aims  map[aim]float64         // how likely a crash follows
+	down  time.Duration           // a crashed node stays away, on average
+}
+
+// draw makes the swarm of a run. With no faults the network is fair, disks are
+// instant and nothing breaks.
+func draw(chance *rand.Rand, o Options) *swarm {
+	s := &swarm{
+		nodes: o.Nodes, clients: 1 + chance.IntN(6), depth: 1 + chance.IntN(3), keys: 1 + chance.IntN(12), ranges: chance.IntN(2) == 0,
+		think: pick(chance, 5*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond),
+		down:  pick(chance, 50*time.Millisecond, 500*time.Millisecond, 3*time.Second),
+		rates: map[fault]time.Duration{}, aims: map[aim]float64{},
+		way: quality{latency: time.Millisecond},
+	}
+	if s.nodes == 0 {
+		s.nodes = pick(chance, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
+	}
+	s.drawOptions(chance)
+	if !o.Faults {
+		return s
+	}
+	s.way.latency = pick(chance, 50*time.Microsecond, time.Millisecond, 5*time.Millisecond, 20*time.Millisecond)
+	s.way.jitter = pick(chance, 0, s.way.latency/2, 4*s.way.latency)
+	s.cost = pick(chance, 0, 0, 5*time.Microsecond, 50*time.Microsecond)
+	s.fsync = pick(chance, 0, 500*time.Microsecond, 5*time.Millisecond, 40*time.Millisecond)
+	s.apply = pick(chance, 0, 0, time.Millisecond, 10*time.Millisecond)
+	s.skewed = chance.IntN(3) == 0
+	for f := range faults {
+		if chance.IntN(3) == 0 {
+			s.rates[f] = pick(chance, 300*time.Millisecond, time.Second, 3*time.Second, 10*time.Second)
+		}
+	}
+	for a := range aims {
+		if chance.IntN(3) == 0 {
+			s.aims[a] = pick(chance, 0.5, 0.1, 0.02, 0.005)
+		}
+	}
+	return s
+}
+
+func (s *swarm) drawOptions(chance *rand.Rand) {
+	s.options = actors.Options{
+		TickInterval: pick(chance, 20*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond),
+		Readers:      1 + chance.IntN(4),
+		Raft: raftactor.Options{
+			ElectionTicks:      pick(chance, 5, 10, 10, 20),
+			HeartbeatTicks:     pick(chance, 1, 2),
+			AppendsInFlightMax: pick(chance, 1, 2, 4),
+			MaxSizePerMsg:      pick[uint64](chance, 0, 256, 4<<10, 64<<10),
+			MaxInflightMsgs:    pick(chance, 0, 2, 16),
+			MaxCommitted:       pick[uint64](chance, 0, 512, 16<<10),
+			NoPreVote:          chance.IntN(4) == 0,
+		},
+		CheckpointEntries: pick[uint64](chance, 0, 10, 50, 500),
+		CheckpointTicks:   pick[uint32](chance, 0, 10, 50),
+	}
+}
+
+// electionTimeout is the longest that a follower of this swarm waits.
+func (s *swarm) electionTimeout() time.Duration {
+	return 2 * time.Duration(s.options.Raft.ElectionTicks) * s.options.TickInterval
+}
+
+func (s *swarm) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d nodes, %d clients x %d, %d keys, latency %v+%v, fsync %v, prevote %v, down %v;",
+		s.nodes, s.clients, s.depth, s.keys, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
+	for f := range faults {
+		if rate, on := s.rates[f]; on {
+			fmt.Fprintf(&b, " %s/%v", f, rate)
+		}
+	}
+	for a := range aims {
+		if p, on := s.aims[a]; on {
+			fmt.Fprintf(&b, " crash-after-%s:%v", a, p)
+		}
+	}
+	return b.String()
+}
+
+func pick[T any](chance *rand.Rand, from ...T) T { return from[chance.IntN(len(from))] }

@@ -1,0 +1,178 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// deadline bounds every operation, in milliseconds of the client's ticks.
+const deadlineMS = 8000
+
+// customer is a machine with one client on it: the client actor of production,
+// and what this one wants of the cluster.
+type customer struct {
+	run    *run
+	number int
+	name   string
+	host   *host // of the client's process now
+	starts int
+	recent recent
+	under  map[uint64]*operation // under way, by tag
+	tags   uint64
+}
+
+const (
+	actorClient = "client"
+	actorAsker  = "asker"
+)
+
+// start runs a client process, which knows all nodes' endpoints.
+func (c *customer) start() {
+	w := c.run.world
+	c.starts++
+	c.under = map[uint64]*operation{}
+	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}, recent: &c.recent}
+	chance := stream(c.run.options.Seed, fmt.Sprintf("%s/%d", c.name, c.starts))
+	random := reader{chance}
+	var id [messages.ClientIDSize]byte
+	random.Read(id[:])
+	seams := c.host.seams(random)
+	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
+	c.spawn(root, actorClient, func() actor.Actor { return asker{c} })
+	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
+}
+
+func (c *customer) spawn(root *actor.RootContext, name string, producer actor.Producer) {
+	if _, err := root.SpawnNamed(actor.PropsFromProducer(producer), name); err != nil {
+		panic(fmt.Sprintf("sim: spawn %s: %v", name, err))
+	}
+}
+
+// asker takes the client's answers.
+type asker struct{ customer *customer }
+
+func (a asker) Receive(ctx actor.Context) {
+	if done, ok := ctx.Message().(*messages.Done); ok {
+		a.customer.done(done)
+	}
+}
+
+// crash ends the client's process: nobody will ever know what became of what it
+// had under way.
+func (c *customer) crash() {
+	c.run.world.note(c.host, "the process is killed")
+	c.run.world.kill(c.host, false)
+	c.under = nil
+}
+
+func (r *run) restartClient(c *customer) {
+	c.crash()
+	c.start()
+}
+
+// submit hands an operation to the client.
+func (c *customer) submit(s *messages.Submit) {
+	c.tags++
+	s.Tag = c.tags
+	if s.DeadlineMs == 0 {
+		s.DeadlineMs = deadlineMS
+	}
+	c.under[s.Tag] = c.run.history.begin(c.number, s, c.run.world.clock.now)
+	root := c.host.system.Root
+	root.RequestWithCustomSender(c.host.system.NewLocalPID(actorClient), s, c.host.system.NewLocalPID(actorAsker))
+}
+
+func (c *customer) done(d *messages.Done) {
+	op := c.under[d.Tag]
+	if op == nil {
+		c.run.world.fail("one answer", "%s got an answer to request %d twice, or never asked", c.name, d.Tag)
+		return
+	}
+	delete(c.under, d.Tag)
+	c.run.history.end(op, d, c.run.world.clock.now)
+}
+
+// work submits operations at random times for as long as the run wants load.
+func (c *customer) work() {
+	r := c.run
+	r.world.clock.after(time.Duration(r.load.ExpFloat64()*float64(r.swarm.think)), nil, func() {
+		if r.quiet {
+			return
+		}
+		if len(c.under) < r.swarm.depth {
+			c.submit(c.draw())
+		}
+		c.work()
+	})
+}
+
+// draw makes an operation. Every value is written once only, so what is read
+// says who wrote it.
+func (c *customer) draw() *messages.Submit {
+	r := c.run
+	switch n := r.load.IntN(100); {
+	case n < 40:
+		return writing(c.put(c.key()))
+	case n < 48:
+		return writing(&messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: c.key()}}})
+	case n < 51 && r.swarm.ranges:
+		from, to := c.span()
+		return writing(&messages.Operation{Kind: &messages.Operation_DeleteRange{DeleteRange: &messages.DeleteRange{
+			From: from, To: to, Limit: uint32(r.load.IntN(4)),
+		}}})
+	case n < 56:
+		var several []*messages.Operation
+		for range 1 + r.load.IntN(4) {
+			several = append(several, c.put(c.key()))
+		}
+		return writing(several...)
+	case n < 66:
+		from, to := c.span()
+		return c.reading(&messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{
+			From: from, To: to, Limit: uint32(r.load.IntN(4)), Reverse: r.load.IntN(2) == 0, KeysOnly: r.load.IntN(4) == 0,
+		}}})
+	default:
+		return c.reading(&messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: c.key()}}})
+	}
+}
+
+func writing(operations ...*messages.Operation) *messages.Submit {
+	return &messages.Submit{Operations: operations}
+}
+
+// reading makes most reads linearizable and of the latest revision.
+func (c *customer) reading(read *messages.Read) *messages.Submit {
+	r := c.run
+	switch n := r.load.IntN(10); {
+	case n == 0:
+		read.Consistency = messages.Consistency_STALE
+	case n == 1 && r.history.newest > 0:
+		read.Revision = 1 + r.load.Uint64N(r.history.newest)
+	}
+	return &messages.Submit{Read: read}
+}
+
+func (c *customer) put(key []byte) *messages.Operation {
+	r := c.run
+	r.values++
+	value := fmt.Appendf(nil, "%s/%d/", c.name, r.values)
+	if r.load.IntN(20) == 0 {
+		value = append(value, make([]byte, r.load.IntN(8<<10))...)
+	}
+	return &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: key, Value: value}}}
+}
+
+func (c *customer) key() []byte { return fmt.Appendf(nil, "k%02d", c.run.load.IntN(c.run.swarm.keys)) }
+
+// span is a range of keys; sometimes all of them, sometimes none.
+func (c *customer) span() (from, to []byte) {
+	from = c.key()
+	if c.run.load.IntN(3) > 0 {
+		to = c.key()
+	}
+	return from, to
+}

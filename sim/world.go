@@ -1,0 +1,195 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// world is everything outside of the actors, for one run.
+type world struct {
+	seed    uint64
+	chance  *rand.Rand // of tickers and of costs
+	queue   *queue
+	clock   *clock
+	net     *network
+	trace   *trace
+	steps   uint64
+	cost    time.Duration // a step takes up to this
+	watch   watcher
+	stepped func() // between two steps; may be nil
+	failure *Violation
+}
+
+// watcher is told what happens in a world.
+type watcher interface {
+	// received: the actor is about to be given the message.
+	received(h *host, actorID string, message any)
+	// departs: a node sends a message to another node.
+	departs(h *host, to messages.RaftID, body proto.Message)
+	// died: a process ended itself, or one of its actors panicked.
+	died(h *host, why string)
+	// counted: a fault met a host.
+	counted(h *host, fault string)
+}
+
+// stream is an independent source of chance for one purpose.
+func stream(seed uint64, purpose string) *rand.Rand {
+	var key [32]byte
+	for i := range 8 {
+		key[i] = byte(seed >> (8 * i))
+	}
+	copy(key[8:], purpose)
+	return rand.New(rand.NewChaCha8(key))
+}
+
+// reader is a source of chance as an io.Reader.
+type reader struct{ chance *rand.Rand }
+
+func (r reader) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(r.chance.Uint32())
+	}
+	return len(p), nil
+}
+
+func newWorld(seed uint64, text io.Writer) *world {
+	w := &world{
+		seed:   seed,
+		chance: stream(seed, "world"),
+		queue:  &queue{chance: stream(seed, "queue")},
+		clock:  &clock{},
+		trace:  newTrace(text),
+	}
+	w.net = &network{
+		world: w, chance: stream(seed, "network"), ways: map[[2]string]*way{},
+		fair: quality{latency: time.Millisecond}, patience: 4 * time.Second,
+	}
+	return w
+}
+
+// run lets the world go on until an instant, or until a run has failed.
+func (w *world) run(until time.Duration) {
+	for w.failure == nil {
+		next, planned := w.clock.next()
+		if next > w.clock.now || !planned {
+			if m := w.queue.pop(); m != nil {
+				w.step(m)
+				continue
+			}
+		}
+		if !planned || next > until {
+			w.clock.now = max(w.clock.now, until)
+			return
+		}
+		w.clock.fire()
+	}
+}
+
+// step runs one message of a mailbox.
+func (w *world) step(m *mailbox) {
+	w.steps++
+	m.step()
+	if w.stepped != nil {
+		w.stepped()
+	}
+	if w.cost > 0 {
+		w.clock.now += time.Duration(w.chance.Int64N(int64(w.cost)))
+	}
+}
+
+// observe sees every message right before its actor does.
+func (w *world) observe(h *host, actorID string, message any, sender *actor.PID, system bool) {
+	from := ""
+	if sender != nil {
+		from = sender.Id
+	}
+	w.trace.message(w.clock.now, h, actorID, from, message)
+	if w.watch != nil {
+		w.watch.received(h, actorID, message)
+	}
+	if h.sabotage != "" && !system && strings.HasPrefix(actorID, h.sabotage) {
+		h.sabotage = ""
+		panic(injectedPanic("on " + w.trace.name(message)))
+	}
+}
+
+func (w *world) departs(h *host, to messages.RaftID, body proto.Message) {
+	if w.watch != nil {
+		w.watch.departs(h, to, body)
+	}
+}
+
+// note records what the world did to a machine.
+func (w *world) note(h *host, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.trace.note(w.clock.now, h.name, text)
+	h.recent.add(moment{at: w.clock.now, message: text})
+}
+
+// met counts a fault that met a host.
+func (w *world) met(h *host, fault string) {
+	if w.watch != nil {
+		w.watch.counted(h, fault)
+	}
+}
+
+// panicked ends the run: no actor panics unless the world makes it.
+func (w *world) panicked(h *host, actorID string, reason any, stack []byte) {
+	if injected, ok := reason.(injectedPanic); ok {
+		w.note(h, "%s panics as planned: %s", actorID, string(injected))
+		return
+	}
+	w.fail("no panic", "%s of %s panicked: %v\n%s", actorID, h.name, reason, stack)
+}
+
+// injectedPanic is a panic that the world caused.
+type injectedPanic string
+
+// fatal is seam.World's Fatal for a host: the process is dead from here on.
+func (h *host) fatal(reason error) {
+	if h.dead {
+		return
+	}
+	h.world.note(h, "the process ends itself: %v", reason)
+	h.world.kill(h, false)
+	if h.world.watch != nil {
+		h.world.watch.died(h, reason.Error())
+	}
+}
+
+// kill ends a host. silently: its machine goes with it, so that nobody resets
+// its connections.
+func (w *world) kill(h *host, silently bool) {
+	if h.dead {
+		return
+	}
+	h.dead = true
+	h.parked = nil
+	w.net.lose(h, silently)
+}
+
+// Violation is the first invariant that a run broke.
+type Violation struct {
+	Invariant string
+	Detail    string
+	At        time.Duration // of simulated time
+}
+
+func (v *Violation) Error() string {
+	return fmt.Sprintf("%s is violated at %v: %s", v.Invariant, v.At, v.Detail)
+}
+
+func (w *world) fail(invariant, format string, args ...any) {
+	if w.failure == nil {
+		w.failure = &Violation{Invariant: invariant, Detail: fmt.Sprintf(format, args...), At: w.clock.now}
+		w.trace.note(w.clock.now, "world", w.failure.Error())
+	}
+}
