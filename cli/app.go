@@ -88,7 +88,7 @@ kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
 			newPut(sh), newGet(sh), newDelete(sh), newStatus(sh),
-			newServe(sh), newDev(sh),
+			newServe(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh),
 		},
 		Action:                    sh.action(home),

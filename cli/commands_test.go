@@ -148,7 +148,8 @@ func TestUsageErrors(t *testing.T) {
 		"get k --revision 0", "get k --revision x", "get k --endpoints x", "get k --endpoints a:1,", "get k --server a:0",
 		"get k --server a:1,b:2", "get k --endpoints a:1 --server b:1", "get k --timeout 0s", "get k --timeout -1s", "get k -o xml",
 		"get --raw k -o json=", "get k -o=", "completion tcsh", "completion", "help bogus", "dev --nodes 0", "dev --nodes 10",
-		"dev --base-port 65535", "serve", "serve --data d --log-level x", "status --no-such",
+		"dev --base-port 65535", "sim", "sim bogus", "sim run --faults maybe", "sim run --nodes 8", "sim run --seeds 0",
+		"sim run --seeds 2 --trace f", "sim run --duration 0s", "sim run --seed -1", "serve", "serve --data d --log-level x", "status --no-such",
 	} {
 		t.Run(line, func(t *testing.T) {
 			got := run{}.kvctl(t, strings.Fields(line)...)
