@@ -1,0 +1,115 @@
+package transport
+
+import (
+	"container/list"
+	"net"
+	"sync"
+	"time"
+)
+
+// gate is a listener that bounds what strangers can hold. A connection is
+// unproven until its hello is admitted: so many of them may be open, so long. One
+// more than that costs the oldest, so that they cannot shut out those who have
+// something to say.
+type gate struct {
+	net.Listener
+	patience    time.Duration // how long a connection may stay unproven
+	unprovenMax int           // in connections
+	totalMax    int           // in connections
+
+	mu       sync.Mutex
+	unproven list.List // of *guest, the oldest first
+	total    int       // open connections
+}
+
+// Accept implements net.Listener.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		conn, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		guest := &guest{Conn: conn, gate: g}
+		oldest, ok := g.enter(guest)
+		if oldest != nil {
+			_ = oldest.Close()
+		}
+		if ok {
+			return guest, nil
+		}
+		_ = conn.Close()
+	}
+}
+
+// enter counts a connection in, and names the one that has to leave for it.
+func (g *gate) enter(c *guest) (leaves *guest, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.unproven.Len() >= g.unprovenMax || g.total >= g.totalMax {
+		front := g.unproven.Front()
+		if front == nil {
+			return nil, false
+		}
+		leaves = front.Value.(*guest)
+	}
+	g.total++
+	c.place = g.unproven.PushBack(c)
+	c.timer = time.AfterFunc(g.patience, c.tire)
+	return leaves, true
+}
+
+// guest is an accepted connection. Its gate's lock guards its fields.
+type guest struct {
+	net.Conn
+	gate   *gate
+	place  *list.Element // among the unproven; nil: proved
+	timer  *time.Timer
+	closed bool
+}
+
+// guestAddr leads from what gRPC knows of a stream to its connection.
+type guestAddr struct {
+	net.Addr
+	guest *guest
+}
+
+// RemoteAddr implements net.Conn.
+func (c *guest) RemoteAddr() net.Addr { return guestAddr{c.Conn.RemoteAddr(), c} }
+
+// prove lets the connection stay. It reports false if it is closed already.
+func (c *guest) prove() bool {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	c.timer.Stop()
+	if c.place != nil {
+		c.gate.unproven.Remove(c.place)
+		c.place = nil
+	}
+	return !c.closed
+}
+
+// tire closes the connection if it is unproven still.
+func (c *guest) tire() {
+	c.gate.mu.Lock()
+	unproven := c.place != nil
+	c.gate.mu.Unlock()
+	if unproven {
+		_ = c.Close()
+	}
+}
+
+// Close implements net.Conn.
+func (c *guest) Close() error {
+	c.gate.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		c.gate.total--
+		c.timer.Stop()
+		if c.place != nil {
+			c.gate.unproven.Remove(c.place)
+			c.place = nil
+		}
+	}
+	c.gate.mu.Unlock()
+	return c.Conn.Close()
+}

@@ -1,0 +1,267 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"keyval/messages"
+)
+
+// Bounds of connections. Every stream has a connection of its own, so that no
+// lane waits for another in the network either.
+const (
+	messageSizeMax = 8 << 20  // of one frame that is received, in bytes
+	parcelSizeMax  = 1 << 20  // of a parcel that is sent, in bytes, unless one message alone is larger
+	windowSize     = 4 << 20  // what one stream may have under way unread, in bytes
+	bufferSize     = 64 << 10 // of a connection, for reading and for writing, in bytes
+
+	unprovenMax    = 128  // connections that have not said who they are
+	connectionsMax = 4096 // connections in all
+
+	keepaliveTime    = 10 * time.Second // silence before the far side is probed
+	keepaliveTimeout = 3 * time.Second  // no answer to that: the connection is dead
+)
+
+// Options tune a GRPC. The zero Options are good for production.
+type Options struct {
+	Logger           *slog.Logger  // nil: the actor system's
+	HandshakeTimeout time.Duration // from accepting a connection to its admitted hello; 0: 5 s
+	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
+}
+
+// GRPC is the Network of production: one bidirectional gRPC stream a link.
+type GRPC struct {
+	options Options
+}
+
+var _ Network = (*GRPC)(nil)
+
+// NewGRPC makes a network.
+func NewGRPC(options Options) *GRPC {
+	if options.HandshakeTimeout == 0 {
+		options.HandshakeTimeout = 5 * time.Second
+	}
+	if options.DialTimeout == 0 {
+		options.DialTimeout = 2 * time.Second
+	}
+	return &GRPC{options: options}
+}
+
+// credentials are those of both ends of every connection: the place for TLS.
+func (g *GRPC) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
+
+func (g *GRPC) logger(system *actor.ActorSystem) *slog.Logger {
+	if g.options.Logger != nil {
+		return g.options.Logger
+	}
+	return system.Logger()
+}
+
+func (g *GRPC) server() *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(g.credentials()),
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(messageSizeMax),
+		grpc.MaxConcurrentStreams(1),
+		grpc.MaxHeaderListSize(8<<10),
+		grpc.ConnectionTimeout(g.options.HandshakeTimeout),
+		grpc.InitialWindowSize(windowSize), grpc.InitialConnWindowSize(windowSize),
+		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize), grpc.SharedWriteBuffer(true),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+}
+
+// listen opens a listening address. The error names it and what is wrong with it.
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(address)
+		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", address).
+			WithHint("another process listens there; see which: ss -ltnp 'sport = :%s'", port)
+	}
+	return nil, messages.Errorf(messages.Code_INVALID, "cannot listen at %s: %v", address, cause(err)).
+		WithHint("give an address of this machine as HOST:PORT")
+}
+
+// dialled is a stream that this side opened and the far side has welcomed.
+type dialled struct {
+	grpc.ClientStream
+	client  *grpc.ClientConn
+	cancel  context.CancelFunc
+	conn    Conn
+	welcome *messages.Welcome
+}
+
+func (d *dialled) close() {
+	d.cancel()
+	_ = d.client.Close()
+}
+
+// failure is why an endpoint was not reached.
+type failure struct {
+	*messages.Error
+	near bool // its machine answered at once that nothing listens there
+}
+
+// dial connects to an endpoint and says hello. ctx ends the stream, not only the
+// dialling. to is the RaftID it means to reach, 0: whoever answers.
+func (g *GRPC) dial(ctx context.Context, endpoint string, local Local, known Known, to messages.RaftID, lane messages.Lane) (*dialled, *failure) {
+	until, done := context.WithTimeout(ctx, g.options.DialTimeout)
+	defer done()
+	raw, err := (&net.Dialer{}).DialContext(until, "tcp", endpoint)
+	if err != nil {
+		return nil, unreachable(ctx, endpoint, err)
+	}
+	client, err := grpc.NewClient("passthrough:///"+endpoint, g.dialOptions(raw)...)
+	if err != nil {
+		_ = raw.Close()
+		return nil, &failure{Error: messages.Errorf(messages.Code_INVALID, "%q is no endpoint: %v", endpoint, err).WithHint("give HOST:PORT")}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(until, cancel)
+	d := &dialled{client: client, cancel: cancel}
+	failed := d.greet(ctx, endpoint, local, known, to, lane)
+	if !stop() && failed == nil {
+		failed = silent(endpoint)
+	}
+	if failed != nil {
+		if until.Err() == context.DeadlineExceeded && failed.Code == messages.Code_UNREACHABLE {
+			failed = silent(endpoint)
+		}
+		d.close()
+		_ = raw.Close()
+		return nil, &failure{Error: failed}
+	}
+	return d, nil
+}
+
+// greet opens the stream and exchanges hello and welcome.
+func (d *dialled) greet(ctx context.Context, endpoint string, local Local, known Known, to messages.RaftID, lane messages.Lane) *messages.Error {
+	var err error
+	d.ClientStream, err = d.client.NewStream(ctx, &messages.Link_ServiceDesc.Streams[0], messages.Link_Connect_FullMethodName)
+	if err != nil {
+		return stranger(endpoint, err)
+	}
+	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: HelloTo(local, to, lane)}}
+	if err = d.SendMsg(&outgoing{control: hello}); err != nil && err != io.EOF {
+		return stranger(endpoint, err)
+	}
+	in := &incoming{}
+	defer in.free()
+	if err = d.RecvMsg(in); err != nil {
+		return stranger(endpoint, err)
+	}
+	if r := in.control.GetRefusal(); r != nil {
+		return refused(endpoint, r)
+	}
+	d.welcome = in.control.GetWelcome()
+	if r := Welcomed(local, known, to, d.welcome); r != nil {
+		return refused(endpoint, r)
+	}
+	d.conn = Reached(local, lane, d.welcome)
+	return nil
+}
+
+// dialOptions hand one connection that stands already to gRPC. It makes no other:
+// when to connect again is the link's decision.
+func (g *GRPC) dialOptions(raw net.Conn) []grpc.DialOption {
+	var once sync.Once
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(g.credentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			conn, err := net.Conn(nil), errors.New("the connection broke")
+			once.Do(func() { conn, err = raw, nil })
+			return conn, err
+		}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(messageSizeMax)),
+		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
+		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize), grpc.WithSharedWriteBuffer(true),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
+		grpc.WithIdleTimeout(0), grpc.WithMaxHeaderListSize(8 << 10),
+	}
+}
+
+func unreachable(ctx context.Context, endpoint string, err error) *failure {
+	return &failure{Error: explain(ctx, endpoint, err), near: errors.Is(err, syscall.ECONNREFUSED)}
+}
+
+func explain(ctx context.Context, endpoint string, err error) *messages.Error {
+	var lookup *net.DNSError
+	var wrong *net.AddrError
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return messages.Errorf(messages.Code_UNREACHABLE, "dialling %s was given up", endpoint)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return messages.Errorf(messages.Code_UNREACHABLE, "nothing listens at %s", endpoint).
+			WithHint("start the node there with kvctl serve, or name other endpoints")
+	case errors.As(err, &wrong):
+		return messages.Errorf(messages.Code_INVALID, "%q is no endpoint: %s", endpoint, wrong.Err).WithHint("give HOST:PORT")
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return messages.Errorf(messages.Code_UNREACHABLE, "the host of %s has no address", endpoint).WithHint("check the spelling of the endpoint")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return silent(endpoint)
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "cannot reach %s: %v", endpoint, cause(err)).WithHint("check the endpoint and the network")
+}
+
+func silent(endpoint string) *messages.Error {
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer", endpoint).
+		WithHint("the machine may be down, the node frozen, or a firewall in between")
+}
+
+// stranger is the error of an endpoint that listens but does not complete a hello.
+func stranger(endpoint string, err error) *messages.Error {
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, status.Convert(err).Message()).
+		WithHint("check that this is the port of a KeyVal node")
+}
+
+// broken is the error of a stream that stood and ended.
+func broken(endpoint string, err error) *messages.Error {
+	reason := "it was closed"
+	if err != nil && err != io.EOF && status.Code(err) != codes.Canceled {
+		reason = status.Convert(err).Message()
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "the connection to %s broke: %s", endpoint, reason).
+		WithHint("the node may have stopped; what was under way may or may not have happened")
+}
+
+func refused(endpoint string, r *messages.Refusal) *messages.Error {
+	return (&messages.Error{Code: r.Code, Message: cut(r.Message), Hint: cut(r.Hint)}).At(endpoint, "")
+}
+
+func refusalFrame(r *messages.Refusal) *outgoing {
+	return &outgoing{control: &messages.Frame{Kind: &messages.Frame_Refusal{Refusal: r}}}
+}
+
+// cause is the innermost reason of a network error, without addresses that the
+// sentence around it names already.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
