@@ -1,0 +1,59 @@
+// Package client talks to a KeyVal cluster.
+//
+// # A program
+//
+// Connect gives a Client. It is safe for any number of goroutines, which share
+// one stream, and it lasts: make one, and close it at the end.
+//
+//	c, err := client.Connect(ctx, client.Options{Endpoints: []string{"127.0.0.1:7001", "127.0.0.1:7002"}})
+//	if err != nil { ... }
+//	defer c.Close()
+//	put, err := c.Put(ctx, []byte("color"), []byte("red"))
+//	got, err := c.Get(ctx, []byte("color"))
+//
+// Any node serves any request. The client dials the endpoints in turn, starting
+// with one by chance, and stays with the first that serves. When it has writes,
+// it moves to the leader, even to one whose address is not among the endpoints;
+// while the leader cannot be reached, the node in use passes writes on to it.
+//
+// # What a write's answer means
+//
+// A write has its effect at most once, however often the client has to send it:
+// it carries the client's number and a sequence number, and the cluster executes
+// a number once. So retries are never the caller's business. When time is up,
+// the error's code (messages.CodeOf) tells apart what must be told apart:
+//
+//   - OUTCOME_UNKNOWN: it was sent and nobody knows what became of it. It may or
+//     may not have happened. Read the key before you try again. It takes effect
+//     before any later write that the same client sends and the cluster executes
+//     with that knowledge, or never.
+//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT: it surely did not happen.
+//
+// Every error is a *messages.Error: what was wrong, at which endpoint, in which
+// request, and a hint at the next step. A key that is not there is an error with
+// the code NOT_FOUND.
+//
+// # Reads
+//
+// Reads are linearizable: they see every write that was answered before they
+// began, whoever made it. Stale asks the node in use alone, which may lag, but
+// answers without a leader too. AtRevision reads history. A Scan reads all its
+// pages at one revision.
+//
+// # Actors
+//
+// Programs that are made of actors skip the façade: spawn New in a system of its
+// own address and Request a messages.Submit of it.
+//
+//	world := production.World(logger, nil)
+//	system, root := world.Runtime.NewSystem(messages.ClientAddress(random), logger)
+//	pid, err := root.SpawnNamed(actor.PropsFromProducer(client.New(client.Config{
+//		Endpoints: endpoints, Network: transport.NewGRPC(transport.Options{}), World: world,
+//	})), "client")
+//	// in an actor of system:
+//	ctx.Request(pid, &messages.Submit{Tag: 1, DeadlineMs: 2000, Operations: operations})
+//	// ... and later it receives one *messages.Done with Tag 1
+//
+// It holds up to 8,192 requests or 64 MiB; beyond that it answers BUSY at once.
+// The simulator runs the very same actor.
+package client

@@ -1,0 +1,134 @@
+package client
+
+import (
+	"context"
+	"iter"
+
+	"keyval/messages"
+)
+
+// ReadOption changes how something is read.
+type ReadOption func(*messages.Read)
+
+// AtRevision reads as of a revision. COMPACTED is the error when that is older
+// than the history that is kept.
+func AtRevision(revision uint64) ReadOption {
+	return func(r *messages.Read) { r.Revision = revision }
+}
+
+// Stale reads what the node in use holds. It may miss the latest writes, needs
+// no leader, and costs no round trip between nodes.
+func Stale() ReadOption {
+	return func(r *messages.Read) { r.Consistency = messages.Consistency_STALE }
+}
+
+// GetResult is what was read.
+type GetResult struct {
+	Key, Value   []byte
+	Revision     uint64 // of the key's last write
+	ReadRevision uint64 // at which it was read
+	RequestID    string
+	Endpoint     string // the node that answered
+}
+
+// Get reads the value of a key. The code of the error is NOT_FOUND if there is none.
+func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (GetResult, error) {
+	r := &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: key}}}
+	for _, o := range options {
+		o(r)
+	}
+	d, err := c.call(ctx, &messages.Submit{Read: r})
+	if err != nil {
+		return GetResult{}, err
+	}
+	if len(d.Read.Items) == 0 {
+		return GetResult{}, messages.Errorf(messages.Code_NOT_FOUND, "%s", wordsOf(messages.Code_NOT_FOUND)).At(d.Endpoint, d.RequestId)
+	}
+	item := d.Read.Items[0]
+	return GetResult{
+		Key: key, Value: item.Value, Revision: item.Revision,
+		ReadRevision: d.Read.Revision, RequestID: d.RequestId, Endpoint: d.Endpoint,
+	}, nil
+}
+
+// Item is one row of a Scan.
+type Item struct {
+	Key, Value   []byte // Value is nil with KeysOnly
+	Revision     uint64 // of the key's last write
+	ReadRevision uint64 // at which all of the Scan is read
+}
+
+// ScanOptions change what a Scan reads. The zero ScanOptions read everything of
+// the newest revision.
+type ScanOptions struct {
+	Limit    int    // rows in all; 0: no limit
+	PageSize int    // rows a request; 0: 512. A node may send fewer
+	Revision uint64 // 0: the newest
+	Reverse  bool   // from the end to the start
+	KeysOnly bool
+	Stale    bool // see Stale
+}
+
+// pageSize is what a Scan asks for at once, in rows.
+const pageSize = 512
+
+// Scan reads the keys of [from, to) in order; an empty to has no end. It asks for
+// a page at a time, while it is ranged over, all at the revision of the first
+// page. An error is the last thing that it yields, with an empty Item.
+func (c *Client) Scan(ctx context.Context, from, to []byte, o ScanOptions) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		left := o.Limit
+		for {
+			page, err := c.page(ctx, from, to, left, o)
+			if err != nil {
+				yield(Item{}, err)
+				return
+			}
+			o.Revision = page.Revision
+			for _, row := range page.Items {
+				if !yield(Item{row.Key, row.Value, row.Revision, page.Revision}, nil) {
+					return
+				}
+			}
+			if left -= len(page.Items); !page.More || o.Limit > 0 && left <= 0 {
+				return
+			}
+			from, to = behind(page.Items, from, to, o.Reverse)
+		}
+	}
+}
+
+// page reads one page of a Scan; left is how many rows are still wanted, when
+// there is a limit.
+func (c *Client) page(ctx context.Context, from, to []byte, left int, o ScanOptions) (*messages.ReadReply, error) {
+	rows := pageSize
+	if o.PageSize > 0 {
+		rows = o.PageSize
+	}
+	if o.Limit > 0 {
+		rows = min(rows, left)
+	}
+	r := &messages.Read{Revision: o.Revision, Kind: &messages.Read_Scan{Scan: &messages.Scan{
+		From: from, To: to, Limit: uint32(rows), Reverse: o.Reverse, KeysOnly: o.KeysOnly,
+	}}}
+	if o.Stale {
+		r.Consistency = messages.Consistency_STALE
+	}
+	d, err := c.call(ctx, &messages.Submit{Read: r})
+	if err != nil {
+		return nil, err
+	}
+	if d.Read.More && len(d.Read.Items) == 0 {
+		return nil, messages.Errorf(messages.Code_INTERNAL, "a page without rows says that there are more").At(d.Endpoint, d.RequestId)
+	}
+	return d.Read, nil
+}
+
+// behind is the range that a page leaves.
+func behind(page []*messages.Item, from, to []byte, reverse bool) ([]byte, []byte) {
+	last := page[len(page)-1].Key
+	if reverse {
+		return from, last
+	}
+	return append(last[:len(last):len(last)], 0), to
+}
