@@ -93,11 +93,11 @@ func createEngine(dir string, logger *slog.Logger) error {
 }
 
 // openEngine opens the rows and holds them against the seal of the checkpoint
-// that replay will start from: first the files that Badger would silently cut
-// short, then the markers that a lost file would have taken along.
+// that replay will start from: first the files, which Badger would silently cut
+// short or delete, then the markers that a lost file would have taken along.
 func openEngine(dir string, seal engineSeal, logger *slog.Logger) (*badgerEngine, error) {
-	if _, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); os.IsNotExist(err) {
-		return nil, engineDamaged("%s is missing in %s", badger.ManifestFilename, dir)
+	if err := seal.checkTables(dir); err != nil {
+		return nil, err
 	}
 	if err := seal.checkMemTables(dir); err != nil {
 		return nil, err
@@ -107,7 +107,8 @@ func openEngine(dir string, seal engineSeal, logger *slog.Logger) (*badgerEngine
 		return nil, err
 	}
 	if err := seal.checkMarkers(db); err != nil {
-		return nil, errors.Join(err, db.Close())
+		db.Close()
+		return nil, err
 	}
 	return &badgerEngine{db: db, dir: dir, markers: seal.Markers, marked: true, seal: seal}, nil
 }
@@ -301,7 +302,7 @@ func (e *badgerEngine) Sync() error {
 	if err != nil {
 		return err
 	}
-	seal, err := sealMemTables(e.dir, markers, e.seal)
+	seal, err := sealEngine(e.db, e.dir, markers, e.seal)
 	return e.endSync(seal, err)
 }
 

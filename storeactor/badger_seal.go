@@ -13,7 +13,11 @@ import (
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 )
 
 // engineSeal is what an engine's Sync made durable. It travels in the checkpoint
@@ -25,6 +29,7 @@ import (
 // every Sync and one every engineMarkEvery bytes.
 type engineSeal struct {
 	Markers   uint64 // markers 1 to this are there
+	Table     uint64 // the newest table's number; tables only ever give way to newer ones
 	MemTables []sealedMemTable
 }
 
@@ -36,14 +41,14 @@ type sealedMemTable struct {
 }
 
 const (
-	sealHead  = "markers %d\n"
+	sealHead  = "markers %d table %d\n"
 	sealLine  = "memtable %s %s %d\n"
 	memSuffix = ".mem"
 	memHead   = 20 // bytes at the head of a memtable file: key id [8], nonce [12]
 )
 
 func (s engineSeal) encode() []byte {
-	b := fmt.Appendf(nil, sealHead, s.Markers)
+	b := fmt.Appendf(nil, sealHead, s.Markers, s.Table)
 	for _, m := range s.MemTables {
 		b = fmt.Appendf(b, sealLine, m.Name, m.Nonce, m.Length)
 	}
@@ -53,7 +58,7 @@ func (s engineSeal) encode() []byte {
 func decodeSeal(b []byte) (engineSeal, error) {
 	var s engineSeal
 	head, rest, _ := strings.Cut(string(b), "\n")
-	if _, err := fmt.Sscanf(head+"\n", sealHead, &s.Markers); err != nil {
+	if _, err := fmt.Sscanf(head+"\n", sealHead, &s.Markers, &s.Table); err != nil {
 		return s, err
 	}
 	for line := range strings.Lines(rest) {
@@ -66,11 +71,14 @@ func decodeSeal(b []byte) (engineSeal, error) {
 	return s, nil
 }
 
-// sealMemTables syncs every memtable file and the directory. before is the last
+// sealEngine syncs every memtable file and the directory. before is the last
 // seal: what it covers is not read again. A file that goes away meanwhile has
 // become a table, which Badger syncs.
-func sealMemTables(dir string, markers uint64, before engineSeal) (engineSeal, error) {
-	seal := engineSeal{Markers: markers}
+func sealEngine(db *badger.DB, dir string, markers uint64, before engineSeal) (engineSeal, error) {
+	seal := engineSeal{Markers: markers, Table: before.Table}
+	for _, t := range db.Tables() {
+		seal.Table = max(seal.Table, t.ID)
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return seal, err
@@ -151,9 +159,89 @@ func (s engineSeal) checkMemTables(dir string) error {
 	return nil
 }
 
+// checkTables: the MANIFEST names tables as new as the sealed ones, and each is
+// there with a whole index. Badger would delete tables that a shortened MANIFEST
+// does not name, and crash on an index that is not whole.
+func (s engineSeal) checkTables(dir string) error {
+	path := filepath.Join(dir, badger.ManifestFilename)
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return engineDamaged("%s is missing", path)
+	}
+	if err != nil {
+		return fileError("open the state", err)
+	}
+	defer f.Close()
+	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
+	if err != nil {
+		return engineDamaged("%s cannot be read: %v", path, err)
+	}
+	var newest uint64
+	for id := range manifest.Tables {
+		newest = max(newest, id)
+		if err := checkTable(table.NewFilename(id, dir)); err != nil {
+			return err
+		}
+	}
+	if newest < s.Table {
+		return engineDamaged("%s ends at table %d, and table %d was synced", path, newest, s.Table)
+	}
+	return nil
+}
+
+// checkTable looks at the end of a table file, big endian:
+//
+//	index | its size uint32 | checksum (pb.Checksum) | its size uint32
+func checkTable(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return engineDamaged("%s is missing", path)
+	}
+	if err != nil {
+		return fileError("open the state", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fileError("read the state", err)
+	}
+	tail := tableTail{file: f, end: info.Size()}
+	checksum, index := &pb.Checksum{}, []byte(nil)
+	if proto.Unmarshal(tail.block(), checksum) == nil {
+		index = tail.block()
+	}
+	if len(index) == 0 || y.VerifyChecksum(index, checksum) != nil {
+		return engineDamaged("%s is not whole", path)
+	}
+	return nil
+}
+
+// tableTail reads a table file's blocks from its end.
+type tableTail struct {
+	file *os.File
+	end  int64
+}
+
+// block reads one block and its size behind it; nothing if it does not fit.
+func (t *tableTail) block() []byte {
+	size := make([]byte, 4)
+	if _, err := t.file.ReadAt(size, t.end-4); err != nil {
+		return nil
+	}
+	n := int64(binary.BigEndian.Uint32(size))
+	if n > t.end-4 {
+		return nil
+	}
+	t.end -= 4 + n
+	b := make([]byte, n)
+	if _, err := t.file.ReadAt(b, t.end); err != nil {
+		return nil
+	}
+	return b
+}
+
 // checkMarkers looks for the last markers, all of them, and for ever sparser ones
-// before: those before the last many have long been in tables, whose absence
-// Badger notices.
+// before: those have long been in tables, which are checked by themselves.
 func (s engineSeal) checkMarkers(db *badger.DB) error {
 	const all = 256
 	txn := db.NewTransactionAt(engineVersion, false)

@@ -83,7 +83,8 @@ func openLog(generation string, metadata []byte, logger *slog.Logger) (*walLog, 
 	l := &walLog{wal: w, witness: witness, base: image.BaseIndex, hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
 	l.index, l.term = image.Last()
 	if err := l.syncOpened(dir); err != nil {
-		return nil, nil, errors.Join(err, l.Close())
+		l.Close()
+		return nil, nil, err
 	}
 	return l, image, nil
 }
@@ -144,7 +145,8 @@ func openLogToAppend(dir string, image *LogImage, logger *slog.Logger) (*wal.WAL
 	again := &LogImage{BaseIndex: image.BaseIndex, BaseTerm: image.BaseTerm, HardState: hardState, Entries: entries}
 	index, term := image.Last()
 	if i, t := again.Last(); i != index || t != term || !proto.Equal(hardState, image.HardState) {
-		return nil, errors.Join(logDamaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i), w.Close())
+		w.Close()
+		return nil, logDamaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i)
 	}
 	return w, nil
 }
@@ -156,7 +158,8 @@ func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.W
 	}
 	_, hardState, entries, err := w.ReadAll()
 	if err != nil {
-		return nil, nil, nil, errors.Join(err, w.Close())
+		w.Close()
+		return nil, nil, nil, err
 	}
 	return w, hardState, entries, nil
 }

@@ -1,0 +1,253 @@
+package storeactor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"keyval/messages"
+)
+
+// fillEngine writes rows of these revisions, 1 KiB each.
+func fillEngine(t *testing.T, e Engine, from, to uint64) {
+	t.Helper()
+	for revision := from; revision <= to; revision++ {
+		r := Row{Key: fmt.Appendf(nil, "key%d", revision), Value: bytes.Repeat([]byte{byte(revision)}, 1024), Revision: revision}
+		if err := e.Write([]Row{r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// makeEngine makes an engine's files with revisions 1 to 100 synced and 101 to
+// 150 not; flushed: the first 50 are in a table.
+func makeEngine(t *testing.T, flushed bool) (dir string, seal engineSeal) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), stateName)
+	if err := createEngine(dir, quiet); err != nil {
+		t.Fatal(err)
+	}
+	e, err := openEngine(dir, seal, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillEngine(t, e, 1, 50)
+	if flushed {
+		if err := errors.Join(e.Sync(), e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if e, err = openEngine(dir, e.seal, quiet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fillEngine(t, e, 51, 100)
+	if err := e.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if seal, err = e.sealFor(100); err != nil {
+		t.Fatal(err)
+	}
+	fillEngine(t, e, 101, 150)
+	left := filepath.Join(t.TempDir(), stateName)
+	if err := CopyDirectory(dir, left); err != nil { // what a killed process leaves
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return left, seal
+}
+
+func only(t *testing.T, dir, pattern string) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%s: %v, %v", pattern, names, err)
+	}
+	return names[0]
+}
+
+// flipAt flips a bit of a file.
+func flipAt(t *testing.T, path string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEngineDamageIsRefused(t *testing.T) {
+	sealed := func(s engineSeal) int64 { return s.MemTables[0].Length }
+	for _, c := range []struct {
+		name     string
+		flushed  bool
+		change   func(t *testing.T, dir string, seal engineSeal)
+		expected messages.Code
+	}{
+		{"whole", false, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
+		{"whole, with a table", true, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
+		{"unsynced rows damaged", false, func(t *testing.T, dir string, seal engineSeal) {
+			flipAt(t, only(t, dir, "*.mem"), sealed(seal)+30)
+		}, messages.Code_OK},
+		{"unsynced rows gone", false, func(t *testing.T, dir string, seal engineSeal) {
+			os.Truncate(only(t, dir, "*.mem"), sealed(seal))
+		}, messages.Code_OK},
+		{"no MANIFEST", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Remove(filepath.Join(dir, badger.ManifestFilename))
+		}, messages.Code_DAMAGED},
+		{"MANIFEST empty", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Truncate(filepath.Join(dir, badger.ManifestFilename), 0)
+		}, messages.Code_DAMAGED},
+		{"MANIFEST without its tables", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Truncate(filepath.Join(dir, badger.ManifestFilename), 8)
+		}, messages.Code_DAMAGED},
+		{"MANIFEST altered", true, func(t *testing.T, dir string, _ engineSeal) {
+			flipAt(t, filepath.Join(dir, badger.ManifestFilename), 20)
+		}, messages.Code_DAMAGED},
+		{"memtable gone", false, func(t *testing.T, dir string, _ engineSeal) {
+			os.Remove(only(t, dir, "*.mem"))
+		}, messages.Code_DAMAGED},
+		{"memtable gone beside a table", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Remove(only(t, dir, "*.mem"))
+		}, messages.Code_DAMAGED},
+		{"memtable empty", false, func(t *testing.T, dir string, _ engineSeal) {
+			os.Truncate(only(t, dir, "*.mem"), 0)
+		}, messages.Code_DAMAGED},
+		{"memtable cut", false, func(t *testing.T, dir string, seal engineSeal) {
+			os.Truncate(only(t, dir, "*.mem"), sealed(seal)-1)
+		}, messages.Code_DAMAGED},
+		{"first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
+			flipAt(t, only(t, dir, "*.mem"), 100)
+		}, messages.Code_DAMAGED},
+		{"last synced row altered", false, func(t *testing.T, dir string, seal engineSeal) {
+			flipAt(t, only(t, dir, "*.mem"), sealed(seal)-500)
+		}, messages.Code_DAMAGED},
+		{"size of the first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
+			flipAt(t, only(t, dir, "*.mem"), memHead+3)
+		}, messages.Code_DAMAGED},
+		{"table gone", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Remove(only(t, dir, "*.sst"))
+		}, messages.Code_DAMAGED},
+		{"table altered", true, func(t *testing.T, dir string, _ engineSeal) {
+			flipAt(t, only(t, dir, "*.sst"), 3000)
+		}, messages.Code_DAMAGED},
+		{"table cut", true, func(t *testing.T, dir string, _ engineSeal) {
+			os.Truncate(only(t, dir, "*.sst"), 5000)
+		}, messages.Code_DAMAGED},
+		{"all files gone but an empty start", true, func(t *testing.T, dir string, _ engineSeal) {
+			if err := errors.Join(os.RemoveAll(dir), createEngine(dir, quiet)); err != nil {
+				t.Fatal(err)
+			}
+		}, messages.Code_DAMAGED},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir, seal := makeEngine(t, c.flushed)
+			c.change(t, dir, seal)
+			tables, _ := filepath.Glob(filepath.Join(dir, "*.sst"))
+			e, err := openEngine(dir, seal, quiet)
+			if messages.CodeOf(err) != c.expected {
+				t.Fatalf("got %v, expected %v", err, c.expected)
+			}
+			if err != nil {
+				if left, _ := filepath.Glob(filepath.Join(dir, "*.sst")); !slices.Equal(left, tables) {
+					t.Fatalf("tables %v were there, and %v are left", tables, left)
+				}
+				return
+			}
+			for revision := uint64(1); revision <= 100; revision++ {
+				if _, found, err := e.Get(fmt.Appendf(nil, "key%d", revision), 100); !found || err != nil {
+					t.Errorf("revision %d: found %t, %v", revision, found, err)
+				}
+			}
+			if err := e.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Names of memtable files come again; a seal of an older one must not be held
+// against its namesake.
+func TestSealOutlivesItsMemTables(t *testing.T) {
+	dir, seal := makeEngine(t, true)
+	for range 3 {
+		e, err := openEngine(dir, seal, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(); err != nil { // memtables become tables
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSyncBesideWrites(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), stateName)
+	if err := createEngine(dir, quiet); err != nil {
+		t.Fatal(err)
+	}
+	e, err := openEngine(dir, engineSeal{}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	written := make(chan uint64)
+	group.Go(func() {
+		defer close(written)
+		// More than one memtable, so that files come and go under the sync.
+		for revision := uint64(1); revision <= 400; revision++ {
+			r := Row{Key: fmt.Appendf(nil, "key%d", revision), Value: make([]byte, 256<<10), Revision: revision}
+			if err := e.Write([]Row{r}); err != nil {
+				t.Error(err)
+				return
+			}
+			written <- revision
+		}
+	})
+	var seal engineSeal
+	var last uint64
+	for revision := range written {
+		if revision%60 != 0 {
+			continue
+		}
+		if err := e.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if seal, err = e.sealFor(revision); err != nil {
+			t.Fatal(err)
+		}
+		last = revision
+	}
+	group.Wait()
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = openEngine(dir, seal, quiet); err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if seal.Markers < 10 {
+		t.Errorf("only %d markers in 100 MiB", seal.Markers)
+	}
+	for revision := uint64(1); revision <= last; revision++ {
+		if _, found, err := e.Get(fmt.Appendf(nil, "key%d", revision), last); !found || err != nil {
+			t.Fatalf("revision %d: found %t, %v", revision, found, err)
+		}
+	}
+}
