@@ -46,7 +46,11 @@ func (t *trace) message(now time.Duration, h *host, actorID, sender string, mess
 		t.block, _ = proto.MarshalOptions{Deterministic: true, AllowPartial: true}.MarshalAppend(t.block, m)
 	}
 	t.end()
-	h.recent.add(moment{now, actorID, message})
+	switch message.(type) {
+	case *messages.Tick, *messages.Ticked, *messages.Flush: // too many to be of use
+	default:
+		h.recent.add(moment{now, actorID, message})
+	}
 	if t.text != nil {
 		fmt.Fprintf(t.text, "%13.6f %s %s <- %s %s\n", now.Seconds(), h.name, actorID, sender, render(message))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/client"
 	"keyval/messages"
 )
 
@@ -42,7 +43,9 @@ func (c *customer) start() {
 	random.Read(id[:])
 	seams := c.host.seams(random)
 	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
-	c.spawn(root, actorClient, func() actor.Actor { return asker{c} })
+	c.spawn(root, actorClient, client.New(client.Config{
+		Endpoints: c.run.endpoints(), Network: place{w.net, c.host}, World: seams, Version: "simulated",
+	}))
 	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
 }
 

@@ -1,0 +1,394 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// bench holds checkers over two nodes whose disks hold what the test says.
+type bench struct {
+	*checkers
+	history *history
+	broken  []string // invariants, in order
+	disks   [2]struct {
+		hs   *raftpb.HardState
+		last uint64
+	}
+	memories [2]*memory
+}
+
+func newBench() *bench {
+	b := &bench{checkers: newCheckers(2), memories: [2]*memory{{}, {}}}
+	b.checkers.fail = func(invariant, _ string, _ ...any) { b.broken = append(b.broken, invariant) }
+	b.checkers.durable = func(node int) (*raftpb.HardState, uint64) { return b.disks[node].hs, b.disks[node].last }
+	b.history = &history{fail: b.checkers.fail, model: b.model}
+	for i := range b.disks {
+		b.disks[i].hs = hardState(9, 0, 0)
+		b.disks[i].last = 100
+		b.give(i, messages.ActorRaft, &messages.MachineOpened{Index: 1})
+		b.give(i, messages.ActorRaft, &messages.LogOpened{HardState: hardState(1, 0, 1), BaseIndex: 1, BaseTerm: 1})
+	}
+	return b
+}
+
+func (b *bench) give(node int, actorID string, m any) {
+	b.received(node, b.memories[node], actorID, m)
+}
+
+func (b *bench) restart(node int) { b.memories[node] = &memory{} }
+
+func hardState(term, vote, commit uint64) *raftpb.HardState {
+	return &raftpb.HardState{Term: &term, Vote: &vote, Commit: &commit}
+}
+
+func entry(index, term uint64, data string) *raftpb.Entry {
+	return &raftpb.Entry{Index: &index, Term: &term, Data: []byte(data), Type: raftpb.EntryNormal.Enum()}
+}
+
+func appending(entries ...*raftpb.Entry) *messages.Append {
+	return &messages.Append{Message: &raftpb.Message{Type: raftpb.MsgStorageAppend.Enum(), Entries: entries}}
+}
+
+func stateOf(term, commit uint64) *messages.Append {
+	return &messages.Append{Message: &raftpb.Message{Type: raftpb.MsgStorageAppend.Enum(), Term: &term, Commit: &commit}}
+}
+
+func applying(entries ...*raftpb.Entry) *messages.Apply {
+	return &messages.Apply{Message: &raftpb.Message{Type: raftpb.MsgStorageApply.Enum(), Entries: entries}}
+}
+
+func peer(kind raftpb.MessageType, to, term, index uint64) *messages.RaftMessage {
+	return &messages.RaftMessage{Message: &raftpb.Message{Type: kind.Enum(), To: &to, Term: &term, Index: &index}}
+}
+
+// commanded is an entry with one command of client 'a'.
+func commanded(index, term, seq uint64, operations ...*messages.Operation) *raftpb.Entry {
+	return logged(index, term, 0, &messages.Command{
+		Session: []byte("aaaaaaaaaaaaaaaa"), Seq: seq, AckedBelow: 1,
+		Open: &messages.OpenSession{TtlMs: 1000, BeforeMs: 1000}, Operations: operations,
+	})
+}
+
+func logged(index, term, timeMS uint64, c *messages.Command) *raftpb.Entry {
+	command, err := proto.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	data, err := proto.Marshal(&messages.Commands{LogTimeMs: timeMS, Proposals: []*messages.Proposal{{Origin: 1, Command: command}}})
+	if err != nil {
+		panic(err)
+	}
+	return entry(index, term, string(data))
+}
+
+func put(key, value string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte(key), Value: []byte(value)}}}
+}
+
+func removal(key string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: []byte(key)}}}
+}
+
+// TestCheckersFire gives each checker a history that breaks what it watches, and
+// one that differs only in that and is right.
+func TestCheckersFire(t *testing.T) {
+	for _, c := range []struct {
+		invariant string
+		good, bad func(b *bench)
+	}{
+		{"one leader a term",
+			func(b *bench) { b.leads(0, 2); b.leads(1, 3); b.leads(0, 2) },
+			func(b *bench) { b.leads(0, 2); b.leads(1, 2) }},
+		{"log matching",
+			func(b *bench) { b.append(0, entry(2, 2, "x")); b.append(1, entry(2, 2, "x")) },
+			func(b *bench) { b.append(0, entry(2, 2, "x")); b.append(1, entry(2, 2, "y")) }},
+		{"logs have no gaps",
+			func(b *bench) { b.append(0, entry(2, 2, ""), entry(3, 2, "")); b.append(0, entry(3, 3, "")) },
+			func(b *bench) { b.append(0, entry(2, 2, "")); b.append(0, entry(4, 2, "")) }},
+		{"term and commit never go back",
+			func(b *bench) {
+				b.give(0, messages.ActorLog, stateOf(3, 1))
+				b.give(0, messages.ActorLog, stateOf(3, 2))
+			},
+			func(b *bench) {
+				b.give(0, messages.ActorLog, stateOf(3, 2))
+				b.give(0, messages.ActorLog, stateOf(3, 1))
+			}},
+		{"leader completeness",
+			func(b *bench) {
+				b.committedBy(0)
+				b.append(1, entry(2, 2, ""))
+				b.leads(1, 3)
+				b.append(1, entry(3, 3, ""))
+			},
+			func(b *bench) { b.committedBy(0); b.leads(1, 3); b.append(1, entry(2, 3, "")) }},
+		{"leader completeness",
+			func(b *bench) {
+				b.committedBy(0)
+				b.append(1, entry(2, 2, ""))
+				b.leads(1, 3)
+				b.append(1, entry(3, 3, ""))
+			},
+			func(b *bench) {
+				b.committedBy(0)
+				b.append(1, entry(2, 1, ""))
+				b.leads(1, 3)
+				b.append(1, entry(3, 3, ""))
+			}},
+		{"replay starts at the checkpoint",
+			func(b *bench) { b.apply(0, entry(2, 2, "")) },
+			func(b *bench) { b.restart(0); b.apply(0, entry(1, 2, "")) }},
+		{"applied once and in order",
+			func(b *bench) { b.apply(0, entry(2, 2, "")); b.apply(0, entry(3, 2, "")) },
+			func(b *bench) { b.apply(0, entry(2, 2, "")); b.apply(0, entry(2, 2, "")) }},
+		{"applied once and in order",
+			func(b *bench) {
+				b.apply(0, entry(2, 2, ""))
+				b.restart(0)
+				b.give(0, messages.ActorRaft, &messages.MachineOpened{Index: 1})
+				b.apply(0, entry(2, 2, ""))
+			},
+			func(b *bench) { b.apply(0, entry(2, 2, "")); b.apply(0, entry(4, 2, "")) }},
+		{"committed once",
+			func(b *bench) { b.apply(0, entry(2, 2, "")); b.apply(1, entry(2, 2, "")) },
+			func(b *bench) { b.apply(0, entry(2, 2, "")); b.apply(1, entry(2, 3, "")) }},
+		{"committed without a gap",
+			func(b *bench) { b.apply(0, entry(2, 2, "")) },
+			func(b *bench) {
+				b.apply(0, entry(2, 2, ""))
+				b.restart(1)
+				b.give(1, messages.ActorRaft, &messages.MachineOpened{Index: 3})
+				b.apply(1, entry(4, 2, ""))
+			}},
+		{"equal state at equal index",
+			func(b *bench) { b.state(0, 2, 7); b.state(1, 2, 7); b.state(1, 3, 8) },
+			func(b *bench) { b.state(0, 2, 7); b.state(1, 2, 8) }},
+		{"votes are durable first",
+			func(b *bench) { b.disks[0].hs = hardState(3, 2, 1); b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0)) },
+			func(b *bench) { b.disks[0].hs = hardState(2, 2, 1); b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0)) }},
+		{"one vote a term",
+			func(b *bench) {
+				b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0))
+				b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0))
+			},
+			func(b *bench) {
+				b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0))
+				b.departs(0, peer(raftpb.MsgVoteResp, 3, 3, 0))
+			}},
+		{"votes survive",
+			func(b *bench) { b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0)); b.reopen(0, hardState(3, 2, 1)) },
+			func(b *bench) { b.departs(0, peer(raftpb.MsgVoteResp, 2, 3, 0)); b.reopen(0, hardState(3, 1, 1)) }},
+		{"terms are durable first",
+			func(b *bench) { b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 5)) },
+			func(b *bench) { b.departs(0, peer(raftpb.MsgAppResp, 2, 10, 5)) }},
+		{"acknowledgements are durable first",
+			func(b *bench) { b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 100)) },
+			func(b *bench) { b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 101)) }},
+		{"acknowledged entries survive",
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 3))
+				b.append(0, entry(2, 3, ""))
+				b.reopen(0, hardState(3, 0, 1), entry(2, 3, ""))
+			},
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 3))
+				b.reopen(0, hardState(3, 0, 1), entry(2, 2, ""))
+			}},
+		{"each command at most once",
+			func(b *bench) {
+				b.apply(0, commanded(2, 2, 1, put("k", "v")))
+				b.apply(0, commanded(3, 2, 1, put("k", "v")))
+			},
+			func(b *bench) {
+				b.apply(0, commanded(2, 2, 1, put("k", "v")))
+				b.apply(0, commanded(3, 2, 2, put("k", "v")))
+			}},
+		{"acknowledged writes are in the log",
+			func(b *bench) {
+				op := b.asks(put("k", "v"))
+				b.apply(0, commanded(2, 2, 1, put("k", "v")))
+				b.wrote(op, 1, 1)
+			},
+			func(b *bench) { op := b.asks(put("k", "v")); b.wrote(op, 1, 1) }},
+		{"acknowledged writes are in the log",
+			func(b *bench) {
+				op := b.asks(put("k", "v"))
+				b.apply(0, commanded(2, 2, 1, put("k", "v")))
+				b.wrote(op, 1, 1)
+			},
+			func(b *bench) {
+				op := b.asks(put("k", "v"))
+				b.apply(0, commanded(2, 2, 1, put("k", "w")))
+				b.wrote(op, 1, 1)
+			}},
+		{"linearizable", // a write that began after another had ended
+			func(b *bench) {
+				b.two()
+				first := b.asks(put("k", "1"))
+				b.wrote(first, 1, 1)
+				second := b.asks(put("k", "2"))
+				b.wrote(second, 2, 2)
+			},
+			func(b *bench) {
+				b.two()
+				second := b.asks(put("k", "2"))
+				b.wrote(second, 2, 2)
+				first := b.asks(put("k", "1"))
+				b.wrote(first, 1, 1)
+			}},
+		{"linearizable", // a read that misses a write that had ended
+			func(b *bench) { b.two(); b.wrote(b.asks(put("k", "2")), 2, 2); b.saw(b.gets("k"), 2, "2", 2) },
+			func(b *bench) { b.two(); b.wrote(b.asks(put("k", "2")), 2, 2); b.saw(b.gets("k"), 1, "1", 1) }},
+		{"reads what was written",
+			func(b *bench) { b.two(); b.saw(b.gets("k"), 1, "1", 1) },
+			func(b *bench) { b.two(); b.saw(b.gets("k"), 1, "2", 1) }},
+		{"reads what is committed",
+			func(b *bench) { b.two(); b.saw(b.gets("k"), 2, "2", 2) },
+			func(b *bench) { b.saw(b.gets("k"), 3, "2", 2) }},
+		{"refused writes never happen",
+			func(b *bench) { b.refused(b.asks(put("k", "v")), 1); b.history.close() },
+			func(b *bench) {
+				op := b.asks(put("k", "v"))
+				b.apply(0, commanded(2, 2, 1, put("k", "v")))
+				b.refused(op, 1)
+				b.history.close()
+			}},
+		{"refused writes never happen",
+			func(b *bench) { b.refused(b.asks(removal("k")), 1); b.history.close() },
+			func(b *bench) {
+				op := b.asks(removal("k"))
+				b.apply(0, commanded(2, 2, 1, removal("k")))
+				b.refused(op, 1)
+				b.history.close()
+			}},
+	} {
+		t.Run(c.invariant, func(t *testing.T) {
+			good, bad := newBench(), newBench()
+			if c.good(good); len(good.broken) > 0 {
+				t.Errorf("the good history breaks %q", good.broken)
+			}
+			if c.bad(bad); len(bad.broken) == 0 || bad.broken[0] != c.invariant {
+				t.Errorf("the bad history breaks %q", bad.broken)
+			}
+		})
+	}
+}
+
+func (b *bench) leads(node int, term uint64) {
+	b.give(node, messages.ActorGateway, &messages.LeaderChanged{Leader: idOf(node), Term: term})
+}
+
+func (b *bench) append(node int, entries ...*raftpb.Entry) {
+	b.give(node, messages.ActorLog, appending(entries...))
+}
+
+func (b *bench) apply(node int, entries ...*raftpb.Entry) {
+	b.give(node, messages.ActorMachine, applying(entries...))
+}
+
+func (b *bench) committedBy(node int) {
+	b.append(node, entry(2, 2, ""))
+	b.apply(node, entry(2, 2, ""))
+}
+
+func (b *bench) state(node int, index, history uint64) {
+	b.give(node, messages.ActorRaft, &messages.Applied{Index: index, HistoryHash: history})
+}
+
+func (b *bench) reopen(node int, hs *raftpb.HardState, entries ...*raftpb.Entry) {
+	b.restart(node)
+	b.give(node, messages.ActorRaft, &messages.LogOpened{HardState: hs, BaseIndex: 1, BaseTerm: 1, Entries: entries})
+}
+
+// two commits two writes of k, at revisions 1 and 2.
+func (b *bench) two() {
+	b.apply(0, commanded(2, 2, 1, put("k", "1")), commanded(3, 2, 2, put("k", "2")))
+}
+
+func (b *bench) asks(operations ...*messages.Operation) *operation {
+	return b.history.begin(0, &messages.Submit{Operations: operations}, 0)
+}
+
+func (b *bench) gets(key string) *operation {
+	return b.history.begin(0, &messages.Submit{Read: &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}}, 0)
+}
+
+func (b *bench) wrote(op *operation, seq, revision uint64) {
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq), Write: &messages.WriteReply{Revision: revision}}, 0)
+}
+
+func (b *bench) refused(op *operation, seq uint64) {
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq), Write: &messages.WriteReply{Code: messages.Code_NO_LEADER}}, 0)
+}
+
+func (b *bench) saw(op *operation, revision uint64, value string, written uint64) {
+	item := &messages.Item{Key: op.submit.Read.GetGet().Key, Value: []byte(value), Revision: written}
+	b.history.end(op, &messages.Done{Read: &messages.ReadReply{Revision: revision, Items: []*messages.Item{item}}}, 0)
+}
+
+// TestJudge gives porcupine what clients saw, without any revision to go by.
+func TestJudge(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		seen []seen
+		good bool
+	}{
+		{"a read of what was written", []seen{{"1", true, 0, 1}, {"1", false, 2, 3}}, true},
+		{"a read of the past", []seen{{"1", true, 0, 1}, {"2", true, 2, 3}, {"1", false, 4, 5}}, false},
+		{"a read of what is being written", []seen{{"1", true, 0, 1}, {"2", true, 2, 9}, {"1", false, 3, 4}, {"2", false, 5, 6}}, true},
+		{"two reads that disagree", []seen{{"1", true, 0, 1}, {"2", true, 2, 9}, {"2", false, 3, 4}, {"1", false, 5, 6}}, false},
+		{"a lost write", []seen{{"1", true, 0, 1}, {"", false, 2, 3}}, false},
+		{"an unknown write that nobody saw", []seen{{"1", true, 0, noAnswer}, {"", false, 2, 3}}, true},
+		{"an unknown write, seen late", []seen{{"1", true, 0, noAnswer}, {"", false, 2, 3}, {"1", false, 4, 5}}, true},
+		{"an unknown write that comes and goes", []seen{{"1", true, 0, noAnswer}, {"1", false, 2, 3}, {"", false, 4, 5}}, false},
+		{"an unknown delete", []seen{{"1", true, 0, 1}, {"", true, 2, noAnswer}, {"1", false, 3, 4}, {"", false, 5, 6}}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			broken := false
+			h := &history{model: newModel(), fail: func(string, string, ...any) { broken = true }}
+			h.model.keys = []string{"k"}
+			for _, s := range c.seen {
+				h.all = append(h.all, s.operation())
+			}
+			if h.judge(); broken == c.good {
+				t.Errorf("linearizable: %v, want %v", !broken, c.good)
+			}
+		})
+	}
+}
+
+// seen is what a client saw of key "k".
+type seen struct {
+	value    string // written, or read; "" makes absent, or reads that it is
+	write    bool
+	from, to time.Duration // to noAnswer: it was never told
+}
+
+const noAnswer = time.Duration(-1)
+
+func (s seen) operation() *operation {
+	op := &operation{beganAt: s.from, endedAt: s.to, submit: &messages.Submit{}, done: &messages.Done{}}
+	switch {
+	case s.write && s.value == "":
+		op.submit.Operations, op.done.Write = []*messages.Operation{removal("k")}, &messages.WriteReply{}
+	case s.write:
+		op.submit.Operations, op.done.Write = []*messages.Operation{put("k", s.value)}, &messages.WriteReply{}
+	default:
+		op.submit.Read = &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}}
+		op.done.Read = &messages.ReadReply{Code: messages.Code_NOT_FOUND}
+		if s.value != "" {
+			op.done.Read = &messages.ReadReply{Items: []*messages.Item{{Key: []byte("k"), Value: []byte(s.value)}}}
+		}
+	}
+	if s.to == noAnswer {
+		op.done = nil
+	}
+	return op
+}
