@@ -31,7 +31,7 @@ kvctl dev --nodes 5 --data ./cluster --base-port 8001`,
 		Flags: []urfave.Flag{
 			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
 			dataFlag(),
-			&urfave.IntFlag{Name: "base-port", Usage: "`PORT` of the first node", DefaultText: "7001"},
+			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 		},
 		Action: sh.action(dev),
 	}

@@ -22,7 +22,7 @@ kvctl get hello --json`,
 		Flags: []urfave.Flag{
 			&urfave.BoolFlag{Name: "raw", Usage: "print the bytes alone, without a newline"},
 			&urfave.Uint64Flag{Name: "revision", Usage: "read as of `REVISION`", DefaultText: "the latest"},
-			&urfave.StringFlag{Name: "consistency", Usage: "`LEVEL`: linearizable, or stale to ask one node alone", Value: "linearizable"},
+			&urfave.StringFlag{Name: "consistency", Usage: "read at `LEVEL`: linearizable, or stale to ask one node alone", Value: "linearizable"},
 		},
 		Action: sh.action(get),
 	}

@@ -9,16 +9,22 @@ func home(c *Call) error {
 		return err
 	}
 	outcome := c.printStatus(rows)
-	self, flags := c.self(), c.endpointFlags()
+	tries := suggestions(rows)
+	width := 0
+	for i := range tries {
+		line := strings.Replace(tries[i].left, " ENDPOINTS", c.endpointFlags(), 1)
+		tries[i].left = c.self() + " " + line
+		width = max(width, len(tries[i].left))
+	}
 	c.note("\nTry:")
-	for _, s := range suggestions(rows) {
-		c.note("  %s", strings.ReplaceAll(strings.ReplaceAll(s, "kvctl", self), " ENDPOINTS", flags))
+	for _, t := range tries {
+		c.note("  %-*s  # %s", width, t.left, t.right)
 	}
 	return outcome
 }
 
-// suggestions are three commands that fit the cluster's state.
-func suggestions(rows []nodeJSON) []string {
+// suggestions are three commands that fit the cluster's state, and what for.
+func suggestions(rows []nodeJSON) []helpRow {
 	answered, led := 0, false
 	for _, r := range rows {
 		if r.problem == nil {
@@ -28,22 +34,22 @@ func suggestions(rows []nodeJSON) []string {
 	}
 	switch {
 	case answered == 0:
-		return []string{
-			"kvctl dev                               # run a cluster of three nodes here",
-			"kvctl status --endpoints HOST:PORT,...  # look at a cluster elsewhere",
-			"kvctl help serve                        # run one node of a cluster",
+		return []helpRow{
+			{"dev", "run a cluster of three nodes here"},
+			{"status --endpoints HOST:PORT,...", "look at a cluster elsewhere"},
+			{"help serve", "run one node of a cluster"},
 		}
 	case !led:
-		return []string{
-			"kvctl status ENDPOINTS          # no node leads yet: look again",
-			"kvctl help serve                # start the nodes that do not answer",
-			"kvctl get KEY --consistency stale ENDPOINTS  # read what one node has",
+		return []helpRow{
+			{"status ENDPOINTS", "no node leads: look again"},
+			{"get KEY --consistency stale ENDPOINTS", "read what one node has"},
+			{"help serve", "start the nodes that do not answer"},
 		}
 	}
-	return []string{
-		"kvctl put hello world ENDPOINTS",
-		"kvctl get hello ENDPOINTS",
-		"kvctl status --json ENDPOINTS",
+	return []helpRow{
+		{"put hello world ENDPOINTS", "store a value"},
+		{"get hello ENDPOINTS", "read it from any node"},
+		{"help", "see all commands"},
 	}
 }
 

@@ -24,10 +24,10 @@ const (
 
 func globalFlags() []urfave.Flag {
 	return []urfave.Flag{
-		&urfave.StringFlag{Name: "endpoints", Usage: "`HOST:PORT,...` of nodes to ask; any node serves any command [$" + envEndpoints + "]", DefaultText: defaultEndpoints},
-		&urfave.StringFlag{Name: "server", Usage: "`HOST:PORT` of the one node to ask, instead of --endpoints"},
+		&urfave.StringFlag{Name: "endpoints", Usage: "ask the nodes at `HOST:PORT,...`; any node serves any command [$" + envEndpoints + "]", DefaultText: defaultEndpoints},
+		&urfave.StringFlag{Name: "server", Usage: "ask the one node at `HOST:PORT`, instead of --endpoints"},
 		&urfave.DurationFlag{Name: "timeout", Usage: "give up after `DURATION`, such as 500ms or 1m [$" + envTimeout + "]", DefaultText: defaultTimeout.String()},
-		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
+		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
 		&urfave.BoolFlag{Name: "json", Usage: "short for -o json; errors are JSON too"},
 		&urfave.BoolFlag{Name: "no-color", Usage: "never print colour"},
 		&urfave.BoolFlag{Name: helpFlag, Aliases: []string{"h"}, Usage: "show help for a command"},

@@ -36,7 +36,7 @@ kvctl sim run --seed 7 --faults off --trace trace.txt`,
 				&urfave.Uint64Flag{Name: "seed", Usage: "play seed `N`", Value: 1},
 				&urfave.Uint64Flag{Name: "seeds", Usage: "play `K` seeds in turn, from --seed on", Value: 1},
 				&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "drawn from the seed"},
-				&urfave.StringFlag{Name: "faults", Usage: "`on|off`: whether anything goes wrong", Value: "on"},
+				&urfave.StringFlag{Name: "faults", Usage: "turn faults `on|off`", Value: "on"},
 				&urfave.DurationFlag{Name: "duration", Usage: "load the cluster for `DURATION` of simulated time", Value: sim.DefaultDuration},
 				&urfave.StringFlag{Name: "trace", Usage: "write the whole trace to `FILE`", TakesFile: true},
 			},
@@ -186,6 +186,9 @@ func (c *Call) printSeed(r seedJSON) error {
 		return nil
 	}
 	for _, machine := range slices.Sorted(maps.Keys(r.Recent)) {
+		if len(r.Recent[machine]) == 0 {
+			continue
+		}
 		fmt.Fprintf(c.Stdout, "\nlast events of %s:\n  %s\n", machine, strings.Join(r.Recent[machine], "\n  "))
 	}
 	_, err := fmt.Fprintf(c.Stdout, "\nviolated: %s\n  %s\n  at %v of simulated time\nplay it again: %s\n",

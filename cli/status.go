@@ -2,7 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -172,14 +172,18 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), r.Version})
 	}
 	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "VERSION"}, cells)
+	var hints []string // each once
 	for _, r := range rows {
 		if r.problem == nil {
 			continue
 		}
-		fmt.Fprintf(c.Stderr, "%s: %s\n", r.Endpoint, r.Error)
-		if r.problem.Hint != "" {
-			fmt.Fprintf(c.Stderr, "  next: %s\n", r.problem.Hint)
+		c.note("%s: %s", r.Endpoint, r.Error)
+		if h := r.problem.Hint; h != "" && !slices.Contains(hints, h) {
+			hints = append(hints, h)
 		}
+	}
+	for _, h := range hints {
+		c.note("  next: %s", h)
 	}
 }
 

@@ -27,21 +27,21 @@ type Store interface {
 type remote struct{ *client.Client }
 
 func (r remote) Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error) {
-	switch {
-	case revision > 0 && stale:
-		return r.Client.Get(ctx, key, client.AtRevision(revision), client.Stale())
-	case revision > 0:
-		return r.Client.Get(ctx, key, client.AtRevision(revision))
-	case stale:
-		return r.Client.Get(ctx, key, client.Stale())
+	var options []client.ReadOption
+	if revision > 0 {
+		options = append(options, client.AtRevision(revision))
 	}
-	return r.Client.Get(ctx, key)
+	if stale {
+		options = append(options, client.Stale())
+	}
+	return r.Client.Get(ctx, key, options...)
 }
 
-func (r remote) Close() { r.Client.Close() }
-
+// connect makes a client that the cluster need not remember for long.
 func connect(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error) {
-	c, err := client.Connect(ctx, client.Options{Endpoints: endpoints, Timeout: timeout})
+	c, err := client.Connect(ctx, client.Options{
+		Endpoints: endpoints, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs kvctl as a user does, with real processes, disks and sockets.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Values[scriptCluster{}] = &scriptCluster{t: t}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":        exits,
+			"cluster":      clusterUp,
+			"kill-node":    killNode,
+			"restart-node": restartNode,
+		},
+	})
+}
+
+// exits CODE COMMAND... runs a command that must end with exactly this code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// scriptCluster is the kvctl dev that one script runs against.
+type scriptCluster struct {
+	t       *testing.T
+	command *exec.Cmd
+	stderr  *lines
+	pids    map[string]int
+}
+
+// clusterUp N starts a cluster of N nodes, whose end is the script's.
+func clusterUp(ts *testscript.TestScript, _ bool, args []string) {
+	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	nodes, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	base := freePorts(c.t, nodes)
+	var endpoints []string
+	for i := range nodes {
+		endpoints = append(endpoints, fmt.Sprintf("127.0.0.1:%d", base+i))
+	}
+	kvctl, err := exec.LookPath("kvctl")
+	ts.Check(err)
+	c.command = exec.Command(kvctl, "dev", "--nodes", args[0], "--base-port", strconv.Itoa(base), "--data", ts.MkAbs("cluster"))
+	out, err := c.command.StdoutPipe()
+	ts.Check(err)
+	stderr, err := c.command.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.command.Start())
+	ts.Defer(func() { c.end(ts) })
+	stdout := follow(c.t, "kvctl dev", out)
+	c.stderr = follow(c.t, "kvctl dev's stderr", stderr)
+	c.pids = map[string]int{}
+	for i, e := range endpoints {
+		c.pids[fmt.Sprintf("node%d", i+1)] = pidIn(c.t, stdout.await(e))
+	}
+	stdout.await("Ctrl-C")
+	ts.Setenv("KVCTL_ENDPOINTS", strings.Join(endpoints, ","))
+}
+
+// end asks the cluster to end, which must take no more than 5 seconds.
+func (c *scriptCluster) end(ts *testscript.TestScript) {
+	started := time.Now()
+	late := time.AfterFunc(30*time.Second, func() { _ = c.command.Process.Kill() })
+	defer late.Stop()
+	ts.Check(c.command.Process.Signal(syscall.SIGINT))
+	if err := c.command.Wait(); err != nil || time.Since(started) > 5*time.Second {
+		c.t.Errorf("kvctl dev ended after %v: %v", time.Since(started), err)
+	}
+}
+
+// killNode N ends a node as a crash would.
+func killNode(ts *testscript.TestScript, _ bool, args []string) {
+	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	ts.Check(syscall.Kill(c.pids["node"+args[0]], syscall.SIGKILL))
+	c.stderr.await("node" + args[0] + " (pid")
+}
+
+// restartNode N starts a node with the very command that kvctl dev said, and
+// waits until all answer.
+func restartNode(ts *testscript.TestScript, _ bool, args []string) {
+	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	_, said, _ := strings.Cut(c.stderr.await("start it again: "), "again: ")
+	if !strings.HasSuffix(said, "serve --data "+filepath.Join(ts.MkAbs("cluster"), "node"+args[0])) {
+		ts.Fatalf("kvctl dev said %q", said)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	node := exec.CommandContext(ctx, "sh", "-c", "exec "+said)
+	ts.Check(node.Start())
+	ts.Defer(func() {
+		_ = node.Process.Signal(syscall.SIGTERM)
+		_ = node.Wait()
+		cancel()
+	})
+	for ctx.Err() == nil {
+		if ts.Exec("kvctl", "status") == nil {
+			return
+		}
+	}
+	ts.Fatalf("node%s did not come back", args[0])
+}
