@@ -81,6 +81,8 @@ func (m *machineActor) Receive(ctx actor.Context) {
 		m.onTick(ctx, msg)
 	case *messages.CheckpointWritten:
 		m.onCheckpointWritten(ctx, msg)
+	case *messages.Introduce:
+		m.onIntroduce(ctx)
 	default:
 		unexpected(ctx)
 	}
@@ -103,6 +105,17 @@ func (m *machineActor) onStarted(ctx actor.Context) {
 	})
 	m.tellMembers(ctx)
 	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+}
+
+// onIntroduce tells an actor that starts anew what it missed.
+func (m *machineActor) onIntroduce(ctx actor.Context) {
+	if m.state == nil {
+		return
+	}
+	ctx.Respond(m.members())
+	if ctx.Sender().Id == m.config.Gateway.Id {
+		ctx.Respond(&messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+	}
 }
 
 func (m *machineActor) open() error {
@@ -232,13 +245,17 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 }
 
 func (m *machineActor) tellMembers(ctx actor.Context) {
-	changed := &messages.MembersChanged{
+	changed := m.members()
+	ctx.Send(m.config.Membership, changed)
+	ctx.Send(m.config.Gateway, changed)
+}
+
+func (m *machineActor) members() *messages.MembersChanged {
+	return &messages.MembersChanged{
 		Members:   slices.Clone(m.state.members),
 		ClusterId: m.state.clusterID,
 		LogTimeMs: m.state.logTimeMS,
 	}
-	ctx.Send(m.config.Membership, changed)
-	ctx.Send(m.config.Gateway, changed)
 }
 
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {

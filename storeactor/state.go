@@ -22,6 +22,8 @@ import (
 // rows an engine holds already.
 type State struct {
 	clusterID  []byte
+	founders   []*messages.Founder // with token, what clusterID follows from
+	token      string
 	index      uint64 // of the last applied entry
 	term       uint64 // of that entry
 	revision   uint64 // of the last command: each takes one, whatever becomes of it
@@ -34,9 +36,11 @@ type State struct {
 	history    uint64 // Checkpoint.history_hash
 	sessions   *sessions
 
-	hash    xxhash.Digest // of the entry under way, begun with history
-	entry   commands      // read from the entry under way
-	command command       // the one under way
+	// Of the entry under way, here so that nothing is allocated for it:
+	hash    xxhash.Digest // begun with history
+	noted   [3 * 8]byte
+	entry   commands
+	command command
 }
 
 // FromCheckpoint makes the State that a checkpoint holds. Errors: UNSUPPORTED if
@@ -53,6 +57,8 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 	}
 	s := &State{
 		clusterID:  c.ClusterId,
+		founders:   c.Founders,
+		token:      c.Token,
 		index:      c.Index,
 		term:       c.Term,
 		revision:   c.Revision,
@@ -115,6 +121,8 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		NextRaftId:        s.nextRaftID,
 		CompactedRevision: s.compacted,
 		HistoryHash:       s.history,
+		Founders:          s.founders,
+		Token:             s.token,
 	}
 }
 
@@ -265,13 +273,12 @@ func (o *operation) valid() bool {
 	return false
 }
 
-// note adds to the history hash.
-func (s *State) note(numbers ...uint64) {
-	var b [3 * 8]byte
-	for i, n := range numbers {
-		binary.LittleEndian.PutUint64(b[8*i:], n)
-	}
-	s.hash.Write(b[:8*len(numbers)])
+// note adds three numbers to the history hash.
+func (s *State) note(a, b, c uint64) {
+	binary.LittleEndian.PutUint64(s.noted[0:], a)
+	binary.LittleEndian.PutUint64(s.noted[8:], b)
+	binary.LittleEndian.PutUint64(s.noted[16:], c)
+	s.hash.Write(s.noted[:])
 }
 
 func (s *State) noteRow(r *Row) {
@@ -396,66 +403,72 @@ func (b *Batch) spill() error {
 // in their order, all within its revision.
 func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
-	budget := rangeBudget{keys: DeleteRangeKeysMax, bytes: DeleteRangeBytesMax}
+	spent := rangeStep{}
 	for i := range c.operations {
 		op := &c.operations[i]
-		var err error
 		switch op.kind {
 		case kindPut:
 			b.write(Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
 		case kindDelete:
-			err = b.delete(op.key, &o)
+			deleted, err := b.delete(op.key, revision)
+			if err != nil {
+				return outcome{}, err
+			}
+			o.deleted += deleted
 		case kindDeleteRange:
-			err = b.deleteRange(op, &o, &budget)
-		}
-		if err != nil {
-			return outcome{}, err
+			step, err := b.deleteRange(op, revision, spent)
+			if err != nil {
+				return outcome{}, err
+			}
+			o.deleted += uint64(step.keys)
+			o.more = o.more || step.more
+			spent.keys += step.keys
+			spent.bytes += step.bytes
 		}
 	}
 	return o, nil
 }
 
-func (b *Batch) delete(key []byte, o *outcome) error {
-	live, err := b.live(key, o.revision)
+func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) {
+	live, err := b.live(key, revision)
 	if err != nil || !live {
-		return err
+		return 0, err
 	}
-	b.write(Row{Key: key, Revision: o.revision, Deleted: true}, true)
-	o.deleted++
-	return nil
+	b.write(Row{Key: key, Revision: revision, Deleted: true}, true)
+	return 1, nil
 }
 
-// rangeBudget is what a command may still delete by ranges.
-type rangeBudget struct{ keys, bytes int }
+// rangeStep is what a command has deleted by ranges.
+type rangeStep struct {
+	keys  int
+	bytes int  // of the keys
+	more  bool // it stopped at a bound
+}
 
 // deleteRange deletes what is in the range, as far as its limit (0: none of its
-// own) and the budget allow.
-func (b *Batch) deleteRange(op *operation, o *outcome, budget *rangeBudget) error {
-	limit := budget.keys
+// own) and what the command has not spent yet allow.
+func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (rangeStep, error) {
+	limit := DeleteRangeKeysMax - spent.keys
 	if op.limit != 0 {
 		limit = min(limit, int(op.limit))
 	}
+	step := rangeStep{}
 	var keys [][]byte
-	size := 0
-	err := b.liveKeys(op.key, op.to, o.revision, func(key []byte) bool {
-		if len(keys) == limit || size > 0 && size+len(key) > budget.bytes {
-			o.more = true
+	err := b.liveKeys(op.key, op.to, revision, func(key []byte) bool {
+		tooLong := step.keys > 0 && spent.bytes+step.bytes+len(key) > DeleteRangeBytesMax
+		if step.keys == limit || tooLong {
+			step.more = true
 			return false
 		}
 		keys = append(keys, bytes.Clone(key))
-		size += len(key)
+		step.keys++
+		step.bytes += len(key)
 		return true
 	})
-	if err != nil {
-		return err
-	}
 	for _, key := range keys {
-		b.write(Row{Key: key, Revision: o.revision, Deleted: true}, true)
+		b.write(Row{Key: key, Revision: revision, Deleted: true}, true)
 	}
-	o.deleted += uint64(len(keys))
-	budget.keys -= len(keys)
-	budget.bytes -= size
-	return nil
+	return step, err
 }
 
 // write adds a row. again says that its command may have written the key before:

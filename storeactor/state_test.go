@@ -1,0 +1,526 @@
+package storeactor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	"keyval/messages"
+)
+
+// replica is a state with its store.
+type replica struct {
+	t      testing.TB
+	state  *State
+	store  *memory
+	batch  *Batch
+	seq    uint64
+	bounds sessionBounds
+}
+
+var wideBounds = sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, window: SessionWindow}
+
+func newReplica(t testing.TB, from *messages.Checkpoint, store *memory, bounds sessionBounds) *replica {
+	t.Helper()
+	state, err := restore(from, bounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &replica{t: t, state: state, store: store, batch: NewBatch(store), bounds: bounds}
+}
+
+// apply applies entries in one batch and returns what was settled.
+func (r *replica) apply(entries ...*raftpb.Entry) []Settled {
+	r.t.Helper()
+	for _, e := range entries {
+		if err := r.state.Apply(r.batch, e); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	settled := slices.Clone(r.batch.Settled)
+	if err := r.batch.Flush(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.batch.Clear()
+	return settled
+}
+
+// do applies commands of one client that is open throughout, in one entry.
+func (r *replica) do(commands ...[]*messages.Operation) []string {
+	r.t.Helper()
+	var list []*messages.Command
+	for _, operations := range commands {
+		r.seq++
+		list = append(list, &messages.Command{
+			Session: client(1), Seq: r.seq, AckedBelow: r.seq, Open: opens(1000, 1000), Operations: operations})
+	}
+	var got []string
+	for _, s := range r.apply(entry(r.state.index+1, 1, list...)) {
+		got = append(got, s.outcome.String())
+	}
+	return got
+}
+
+func (o outcome) String() string {
+	more := ""
+	if o.more {
+		more = " more"
+	}
+	return fmt.Sprintf("%d:%s@%d deleted %d%s", o.seq, o.code, o.revision, o.deleted, more)
+}
+
+func ops(list ...*messages.Operation) []*messages.Operation { return list }
+
+func TestOperations(t *testing.T) {
+	long := strings.Repeat("k", keySizeMax+1)
+	for _, test := range []struct {
+		name     string
+		commands [][]*messages.Operation // in one entry, after a=0 b=0 c=0 at revision 1
+		outcomes []string
+		live     string
+	}{
+		{"a put", [][]*messages.Operation{ops(put("a", "1"))},
+			[]string{"2:OK@2 deleted 0"}, "a=1@2 b=0@1 c=0@1"},
+		{"an empty value is a value", [][]*messages.Operation{ops(put("a", ""))},
+			[]string{"2:OK@2 deleted 0"}, "a=@2 b=0@1 c=0@1"},
+		{"a delete", [][]*messages.Operation{ops(del("a"))},
+			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
+		{"a delete of what is not there", [][]*messages.Operation{ops(del("x"))},
+			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"a delete sees the batch", [][]*messages.Operation{ops(put("x", "1")), ops(del("x")), ops(del("x"))},
+			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"nothing at all", [][]*messages.Operation{nil},
+			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"a range", [][]*messages.Operation{ops(delRange("a", "c", 0))},
+			[]string{"2:OK@2 deleted 2"}, "c=0@1"},
+		{"a range without an end", [][]*messages.Operation{ops(delRange("b", "", 0))},
+			[]string{"2:OK@2 deleted 2"}, "a=0@1"},
+		{"a range stops at its limit", [][]*messages.Operation{ops(delRange("", "", 2)), ops(delRange("", "", 2))},
+			[]string{"2:OK@2 deleted 2 more", "3:OK@3 deleted 1"}, ""},
+		{"a limit that just suffices", [][]*messages.Operation{ops(delRange("", "", 3))},
+			[]string{"2:OK@2 deleted 3"}, ""},
+		{"a range that is none", [][]*messages.Operation{ops(delRange("c", "a", 0))},
+			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"a range sees the batch", [][]*messages.Operation{
+			ops(put("bb", "1")), ops(del("a")), ops(put("b", "2")), ops(put("d", "3")), ops(delRange("a", "c", 2)), ops(delRange("a", "", 9))},
+			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0", "5:OK@5 deleted 0", "6:OK@6 deleted 2", "7:OK@7 deleted 2"}, ""},
+		{"a range stops before what waits behind the store's", [][]*messages.Operation{
+			ops(put("d", "1")), ops(delRange("a", "", 3))},
+			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 3 more"}, "d=1@2"},
+		{"operations see each other", [][]*messages.Operation{
+			ops(put("x", "1"), del("x"), put("x", "2"), del("a"), put("a", "3"), delRange("b", "d", 0), put("c", "4"))},
+			[]string{"2:OK@2 deleted 4"}, "a=3@2 c=4@2 x=2@2"},
+		{"the ranges of a command share its bound", [][]*messages.Operation{ops(delRange("a", "b", 1), delRange("b", "", 1))},
+			[]string{"2:OK@2 deleted 2 more"}, "c=0@1"},
+		{"no key", [][]*messages.Operation{ops(put("", "1"))},
+			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"a key too long", [][]*messages.Operation{ops(put(long, "1")), ops(del(long)), ops(delRange(long, "", 0)), ops(delRange("", long, 0))},
+			[]string{"2:INVALID@2 deleted 0", "3:INVALID@3 deleted 0", "4:INVALID@4 deleted 0", "5:INVALID@5 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"a value too long", [][]*messages.Operation{ops(put("x", strings.Repeat("v", valueSizeMax+1)))},
+			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"an unknown operation spoils its command", [][]*messages.Operation{ops(put("x", "1"), &messages.Operation{})},
+			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(del("a")), OperationsMax+1)},
+			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(del("a")), OperationsMax)},
+			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+			r.do(ops(put("a", "0"), put("b", "0"), put("c", "0")))
+			if diff := cmp.Diff(test.outcomes, r.do(test.commands...)); diff != "" {
+				t.Errorf("outcomes (-want +got):\n%s", diff)
+			}
+			if got := r.store.live(t, r.state.revision); got != test.live {
+				t.Errorf("there is %q, not %q", got, test.live)
+			}
+			if got := r.store.live(t, 1); got != "a=0@1 b=0@1 c=0@1" {
+				t.Errorf("history has changed: %q", got)
+			}
+		})
+	}
+}
+
+// A delete writes a tombstone only where there was something.
+func TestDeletesWriteNoNeedlessRows(t *testing.T) {
+	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	r.do(ops(put("a", "1")), ops(del("b")), ops(delRange("b", "", 0)), ops(del("a")), ops(del("a")))
+	want := "\"a\"@1=\"1\" deleted=false\n\"a\"@4=\"\" deleted=true\n"
+	if got := r.store.dump(); got != want {
+		t.Errorf("the store holds\n%s", got)
+	}
+}
+
+// One command never deletes more than the bounds of a step, and says so.
+func TestDeleteRangeSteps(t *testing.T) {
+	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	for i := range 30 {
+		var commands [][]*messages.Operation
+		for j := range 500 {
+			commands = append(commands, ops(put(fmt.Sprintf("k%05d", i*500+j), "")))
+		}
+		r.do(commands...)
+	}
+	want := []string{"15001:OK@15001 deleted 10000 more", "15002:OK@15002 deleted 5000"}
+	if diff := cmp.Diff(want, r.do(ops(delRange("k", "l", 1<<31)), ops(delRange("k", "l", 0)))); diff != "" {
+		t.Errorf("steps by number (-want +got):\n%s", diff)
+	}
+	for i := range 80 {
+		r.do(ops(put(fmt.Sprintf("%016000d", i), "")))
+	}
+	want = []string{"15083:OK@15083 deleted 65 more", "15084:OK@15084 deleted 15"}
+	if diff := cmp.Diff(want, r.do(ops(delRange("0", "1", 0)), ops(delRange("0", "1", 0)))); diff != "" {
+		t.Errorf("steps by bytes (-want +got):\n%s", diff)
+	}
+}
+
+// A batch that grows too great reaches the store in parts, with the same result.
+func TestBatchSpills(t *testing.T) {
+	value := strings.Repeat("v", valueSizeMax)
+	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	var commands [][]*messages.Operation
+	for i := range 40 {
+		commands = append(commands, ops(put(fmt.Sprintf("k%d", i%20), value)))
+	}
+	commands = append(commands, ops(delRange("", "", 0)))
+	got := r.do(commands...)
+	if last := got[len(got)-1]; last != "41:OK@41 deleted 20" {
+		t.Errorf("the range after the puts: %s", last)
+	}
+	if r.store.writes < 3 {
+		t.Errorf("20 MiB of rows were held back and written at once (%d writes)", r.store.writes)
+	}
+}
+
+func TestEntries(t *testing.T) {
+	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	before := r.state.history
+	r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(5))})
+	if r.state.index != 2 || r.state.term != 5 || r.state.revision != 0 || r.state.history == before {
+		t.Errorf("an empty entry leaves %+v", r.state)
+	}
+	// Every proposal takes a revision, and log time never goes back.
+	broken := &messages.Commands{Level: 1, LogTimeMs: 10, Proposals: []*messages.Proposal{{Origin: 3, Command: []byte{0xff}}, {Origin: 2}}}
+	settled := r.apply(&raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(5)), Data: marshal(broken)}, entry(4, 7))
+	if r.state.logTimeMS != 10 || r.state.revision != 2 {
+		t.Errorf("after broken commands: log time %d, revision %d", r.state.logTimeMS, r.state.revision)
+	}
+	var got []string
+	for _, s := range settled {
+		got = append(got, fmt.Sprintf("%d %s", s.Origin, s.outcome))
+	}
+	if diff := cmp.Diff([]string{"3 0:INVALID@1 deleted 0", "2 0:INVALID@2 deleted 0"}, got); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+}
+
+func TestEntriesThatStopAReplica(t *testing.T) {
+	unknown := raftpb.EntryType(9)
+	for _, test := range []struct {
+		name  string
+		entry *raftpb.Entry
+		code  messages.Code
+	}{
+		{"a newer level", &raftpb.Entry{Data: marshal(&messages.Commands{Level: messages.Level + 1})}, messages.Code_UNSUPPORTED},
+		{"an unknown type", &raftpb.Entry{Type: &unknown}, messages.Code_UNSUPPORTED},
+		{"no commands", &raftpb.Entry{Data: []byte{0xff}}, messages.Code_DAMAGED},
+		{"no configuration change", &raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum(), Data: []byte{0xff}}, messages.Code_DAMAGED},
+	} {
+		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+		test.entry.Index = new(uint64(2))
+		if err := r.state.Apply(r.batch, test.entry); messages.CodeOf(err) != test.code {
+			t.Errorf("%s gives %v", test.name, err)
+		}
+	}
+}
+
+func TestStoreErrorsStopApplying(t *testing.T) {
+	for _, operation := range []*messages.Operation{del("a"), delRange("a", "b", 0)} {
+		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+		r.store.err = errors.New("the disk is gone")
+		command := &messages.Command{Session: client(1), Seq: 1, Open: opens(10, 10), Operations: ops(operation)}
+		if err := r.state.Apply(r.batch, entry(2, 1, command)); !errors.Is(err, r.store.err) {
+			t.Errorf("%s gives %v", messages.Line(operation), err)
+		}
+	}
+}
+
+func TestConfigurationChanges(t *testing.T) {
+	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	change := func(transition raftpb.ConfChangeTransition, changes string) {
+		t.Helper()
+		singles, err := raftpb.ConfChangesFromString(changes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &raftpb.ConfChangeV2{Transition: &transition, Changes: singles, Context: marshal(&messages.Commands{LogTimeMs: r.state.logTimeMS + 1})}
+		if changes == "" {
+			c.Changes = nil
+		}
+		e := &raftpb.Entry{Index: new(r.state.index + 1), Type: raftpb.EntryConfChangeV2.Enum(), Data: marshal(c)}
+		if err := r.state.Apply(r.batch, e); err != nil {
+			t.Fatal(err)
+		}
+		if !r.batch.MembersChanged {
+			t.Error("a configuration change went unnoticed")
+		}
+		r.batch.Clear()
+	}
+	expect := func(want *raftpb.ConfState) {
+		t.Helper()
+		if err := want.Equivalent(r.state.conf); err != nil {
+			t.Error(err)
+		}
+	}
+	change(raftpb.ConfChangeTransitionAuto, "l4")
+	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}})
+	change(raftpb.ConfChangeTransitionJointExplicit, "v4 r3")
+	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 4}, VotersOutgoing: []uint64{1, 2, 3}})
+	change(raftpb.ConfChangeTransitionAuto, "")
+	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 4}})
+	if r.state.logTimeMS != 3 {
+		t.Errorf("the commands beside the changes were not applied: log time %d", r.state.logTimeMS)
+	}
+	defer func() {
+		if reason := fmt.Sprint(recover()); !strings.Contains(reason, "entry 5 is invalid") {
+			t.Errorf("leaving what is not joint: %s", reason)
+		}
+	}()
+	change(raftpb.ConfChangeTransitionAuto, "")
+}
+
+func TestCheckpointsThatAreRefused(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*messages.Checkpoint)
+		code   messages.Code
+	}{
+		{"a newer format", func(c *messages.Checkpoint) { c.Format++ }, messages.Code_UNSUPPORTED},
+		{"a newer level", func(c *messages.Checkpoint) { c.Level = messages.Level + 1 }, messages.Code_UNSUPPORTED},
+		{"a short ClientID", func(c *messages.Checkpoint) { c.Sessions = []*messages.Session{{Client: []byte{1}}} }, messages.Code_DAMAGED},
+		{"a session twice", func(c *messages.Checkpoint) {
+			c.Sessions = []*messages.Session{{Client: client(1)}, {Client: client(1)}}
+		}, messages.Code_DAMAGED},
+	} {
+		c := firstCheckpoint()
+		test.change(c)
+		if _, err := FromCheckpoint(c); messages.CodeOf(err) != test.code {
+			t.Errorf("%s gives %v", test.name, err)
+		}
+	}
+}
+
+// narrowBounds are met within a few commands.
+var narrowBounds = sessionBounds{sessions: 4, bytes: 4*sessionBytes + 6*outcomeBytes, window: 4}
+
+// drawLog draws entries over few clients and keys, so that commands meet.
+func drawLog(t *rapid.T) []*raftpb.Entry {
+	var entries []*raftpb.Entry
+	now := uint64(0)
+	for i := range rapid.IntRange(1, 25).Draw(t, "entries") {
+		index := uint64(i) + 2
+		if rapid.IntRange(0, 9).Draw(t, "empty") == 0 {
+			entries = append(entries, &raftpb.Entry{Index: &index, Term: new(uint64(1))})
+			continue
+		}
+		now += rapid.SampledFrom([]uint64{0, 0, 1, 3, 20}).Draw(t, "time")
+		var list []*messages.Command
+		for range rapid.IntRange(0, 5).Draw(t, "commands") {
+			list = append(list, drawSessionCommand(t, now))
+		}
+		entries = append(entries, entry(index, now, list...))
+	}
+	return entries
+}
+
+func drawSessionCommand(t *rapid.T, now uint64) *messages.Command {
+	seq := rapid.Uint64Range(0, 9).Draw(t, "seq")
+	c := &messages.Command{
+		Session:    client(rapid.ByteRange(1, 7).Draw(t, "client")),
+		Seq:        seq,
+		AckedBelow: rapid.Uint64Range(0, seq).Draw(t, "acked_below"),
+	}
+	if rapid.Bool().Draw(t, "open") {
+		c.Open = opens(rapid.Uint64Range(0, 20).Draw(t, "ttl"), now+rapid.Uint64Range(0, 22).Draw(t, "before")-min(now, 2))
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "operations") {
+		key := func() string { return rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key") }
+		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
+			put(key(), fmt.Sprint(now)), del(key()), delRange(key(), key(), rapid.Uint32Range(0, 3).Draw(t, "limit")),
+		}).Draw(t, "operation"))
+	}
+	return c
+}
+
+func encode(t testing.TB, c *messages.Checkpoint) []byte {
+	t.Helper()
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// applyInParts applies entries in batches of drawn sizes.
+func (r *replica) applyInParts(t *rapid.T, entries []*raftpb.Entry) (settled []string) {
+	for len(entries) > 0 {
+		n := rapid.IntRange(1, len(entries)).Draw(t, "part")
+		for _, s := range r.apply(entries[:n]...) {
+			settled = append(settled, fmt.Sprintf("%x %s", s.client, s.outcome))
+		}
+		entries = entries[n:]
+	}
+	return settled
+}
+
+// Replay from a checkpoint at any index equals straight apply: the same state,
+// outcomes and rows, whatever later rows the store already holds.
+func TestReplayEqualsStraightApply(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		entries := drawLog(rt)
+		at := rapid.IntRange(0, len(entries)).Draw(rt, "checkpoint")
+		straight := newReplica(t, firstCheckpoint(), newMemory(), narrowBounds)
+		straight.applyInParts(rt, entries[:at])
+		checkpoint := straight.state.Checkpoint()
+		frozen := encode(t, checkpoint)
+		want := straight.applyInParts(rt, entries[at:])
+
+		if string(encode(t, checkpoint)) != string(frozen) {
+			rt.Fatal("later entries have changed an earlier checkpoint")
+		}
+		survived := newMemory() // the rows up to the checkpoint, and any later ones
+		for key, rows := range straight.store.rows {
+			for _, row := range rows {
+				if row.Revision <= checkpoint.Revision || rapid.Bool().Draw(rt, "survives") {
+					survived.rows[key] = append(survived.rows[key], row)
+				}
+			}
+			if len(survived.rows[key]) > 0 {
+				survived.keys = append(survived.keys, key)
+			}
+		}
+		slices.Sort(survived.keys)
+		replayed := newReplica(t, checkpoint, survived, narrowBounds)
+		if diff := cmp.Diff(want, replayed.applyInParts(rt, entries[at:])); diff != "" {
+			rt.Fatalf("outcomes (-straight +replayed):\n%s", diff)
+		}
+		if diff := cmp.Diff(straight.state.Checkpoint(), replayed.state.Checkpoint(), protocmp.Transform()); diff != "" {
+			rt.Fatalf("states (-straight +replayed):\n%s", diff)
+		}
+		if string(encode(t, straight.state.Checkpoint())) != string(encode(t, replayed.state.Checkpoint())) {
+			rt.Fatal("equal states have different checkpoints")
+		}
+		if diff := cmp.Diff(straight.store.dump(), survived.dump()); diff != "" {
+			rt.Fatalf("rows (-straight +replayed):\n%s", diff)
+		}
+	})
+}
+
+func TestCheckpointRoundTrip(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newReplica(t, firstCheckpoint(), newMemory(), narrowBounds)
+		r.applyInParts(rt, drawLog(rt))
+		want := r.state.Checkpoint()
+		read := &messages.Checkpoint{}
+		if err := proto.Unmarshal(encode(t, want), read); err != nil {
+			rt.Fatal(err)
+		}
+		again, err := restore(read, narrowBounds)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(want, again.Checkpoint(), protocmp.Transform()); diff != "" {
+			rt.Fatalf("the checkpoint of a checkpoint (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// The history hash tells histories apart that differ in one thing.
+func TestHistoryHash(t *testing.T) {
+	history := func(operation *messages.Operation, seq, index uint64) uint64 {
+		first := firstCheckpoint()
+		first.Index = index
+		r := newReplica(t, first, newMemory(), wideBounds)
+		r.apply(entry(index+1, 1, &messages.Command{Session: client(1), Seq: 1, Open: opens(9, 9), Operations: ops(put("a", "1"))}))
+		r.apply(entry(index+2, 1, &messages.Command{Session: client(1), Seq: seq, Operations: ops(operation)}))
+		return r.state.history
+	}
+	seen := map[uint64]string{}
+	for _, h := range []struct {
+		name string
+		hash uint64
+	}{
+		{"put b=1", history(put("b", "1"), 2, 1)},
+		{"put b=2", history(put("b", "2"), 2, 1)},
+		{"put b1=''", history(put("b1", ""), 2, 1)},
+		{"delete a", history(del("a"), 2, 1)},
+		{"put a=''", history(put("a", ""), 2, 1)},
+		{"delete x", history(del("x"), 2, 1)},
+		{"a repeat", history(put("b", "1"), 1, 1)},
+		{"refused", history(put("b", "1"), 0, 1)},
+		{"another index", history(put("b", "1"), 2, 2)},
+	} {
+		if other, taken := seen[h.hash]; taken {
+			t.Errorf("%s and %s have the same hash", h.name, other)
+		}
+		seen[h.hash] = h.name
+	}
+	if history(put("b", "1"), 2, 1) != history(put("b", "1"), 2, 1) {
+		t.Error("the same history has two hashes")
+	}
+}
+
+// discard is a store that keeps nothing.
+type discard struct{}
+
+func (discard) Write([]Row) error                     { return nil }
+func (discard) Get([]byte, uint64) (Row, bool, error) { return Row{}, false, nil }
+func (discard) Scan(_, _ []byte, _ uint64, _ bool, _ func(Row) bool) error {
+	return nil
+}
+
+// BenchmarkApply applies puts of 256 bytes of 64 sessions, 64 commands an entry.
+func BenchmarkApply(b *testing.B) {
+	const clients, packed = 64, 64
+	state, err := FromCheckpoint(firstCheckpoint())
+	if err != nil {
+		b.Fatal(err)
+	}
+	batch := NewBatch(discard{})
+	value := strings.Repeat("v", 256)
+	var entries []*raftpb.Entry
+	for i := range (b.N + packed - 1) / packed {
+		var list []*messages.Command
+		for n := range clients {
+			c := &messages.Command{Session: client(byte(n)), Seq: uint64(i) + 1, AckedBelow: uint64(i) + 1,
+				Operations: ops(put(fmt.Sprintf("key-%08d", (i*packed+n)%100_000), value))}
+			if i == 0 {
+				c.Open = opens(1000, 1)
+			}
+			list = append(list, c)
+		}
+		entries = append(entries, entry(uint64(i)+2, 1, list...))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, e := range entries {
+		if err := state.Apply(batch, e); err != nil {
+			b.Fatal(err)
+		}
+		if err := batch.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		batch.Clear()
+	}
+	if state.sessions.kept != clients {
+		b.Fatalf("%d outcomes are kept", state.sessions.kept)
+	}
+}
