@@ -1,15 +1,21 @@
 package sim
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
 	"keyval/storeactor"
 	"keyval/storeactor/disktest"
-	"math/rand/v2"
 )
 
 func TestDiskKeepsTheContract(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(5) {
 		disktest.Run(t, func(*testing.T) disktest.Opener {
 			return opener{NewDisk(rand.New(rand.NewPCG(seed, 0)))}
 		})
@@ -19,3 +25,328 @@ func TestDiskKeepsTheContract(t *testing.T) {
 type opener struct{ *Disk }
 
 func (o opener) Open() (storeactor.Disk, error) { return o.Disk, nil }
+
+// process is a process on a simulated disk, and what it was told is durable.
+type process struct {
+	*testing.T
+	disk   *Disk
+	rng    *rand.Rand
+	log    storeactor.Log
+	engine storeactor.Engine
+	image  *storeactor.LogImage
+
+	index, term uint64                // of the last entry in the log
+	commit      uint64                // of the last HardState saved
+	acked       storeactor.Witness    // what must survive
+	batches     map[uint64]batchState // by revision; a batch is two rows
+	revision    uint64
+	seen        map[string]int // outcomes, by name
+}
+
+// batchState is what is known of a batch.
+type batchState int
+
+const (
+	batchUnsynced batchState = iota
+	batchSynced
+	batchLost
+)
+
+func startProcess(t *testing.T, seed uint64, seen map[string]int) *process {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	p := &process{T: t, disk: NewDisk(rng), rng: rng, index: 1, term: 1, commit: 1, batches: map[uint64]batchState{}, seen: seen}
+	p.acked = storeactor.Witness{BaseIndex: 1, BaseTerm: 1, Index: 1, Term: 1, HardTerm: 1, Commit: 1}
+	p.ok(p.disk.WriteIdentity(&messages.Identity{Name: "node1"}))
+	p.ok(p.disk.Initialise(&messages.Checkpoint{Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}))
+	p.open()
+	return p
+}
+
+func (p *process) ok(err error) {
+	p.Helper()
+	if err != nil {
+		p.Fatal(err)
+	}
+}
+
+// open checks that all that was acknowledged is there.
+func (p *process) open() {
+	p.Helper()
+	var err error
+	p.log, p.image, err = p.disk.OpenLog()
+	p.ok(err)
+	p.ok(p.acked.Meet(p.image))
+	last, lastTerm := p.image.Last()
+	// A torn save leaves entries without the HardState behind them.
+	p.index, p.term = last, max(lastTerm, p.image.HardState.GetTerm())
+	p.commit = p.image.HardState.GetCommit()
+	p.ack() // the log is synced when it is open
+	at, err := p.disk.Checkpoint()
+	p.ok(err)
+	p.engine, err = p.disk.OpenEngine(at)
+	p.ok(err)
+	p.checkRows()
+}
+
+func (p *process) ack() {
+	hs, index, term := p.disk.Durable()
+	p.acked.Index, p.acked.Term = index, term
+	p.acked.HardTerm, p.acked.Vote, p.acked.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
+	if index != p.index {
+		p.Fatalf("index %d was acknowledged, and %d is durable", p.index, index)
+	}
+}
+
+// checkRows: both rows of a batch or none; none missing that was synced.
+func (p *process) checkRows() {
+	p.Helper()
+	for revision := uint64(1); revision <= p.revision; revision++ {
+		state := p.batches[revision]
+		_, a, err := p.engine.Get(fmt.Appendf(nil, "a%d", revision), revision)
+		p.ok(err)
+		_, b, err := p.engine.Get(fmt.Appendf(nil, "b%d", revision), revision)
+		p.ok(err)
+		switch {
+		case a != b:
+			p.Fatalf("half of the batch of revision %d is there", revision)
+		case state == batchSynced && !a:
+			p.Fatalf("revision %d was synced and is gone", revision)
+		case state == batchLost && a:
+			p.Fatalf("revision %d was lost and is back", revision)
+		case !a:
+			p.batches[revision] = batchLost
+		}
+	}
+}
+
+// save saves something, and reports whether the process lives on.
+func (p *process) save() bool {
+	var hs *raftpb.HardState
+	var es []*raftpb.Entry
+	if p.rng.IntN(3) == 0 {
+		p.term++
+	}
+	from := p.index + 1
+	if p.index > p.commit && p.rng.IntN(6) == 0 {
+		p.term++ // another leader's entries replace those above commit
+		from = p.commit + 1
+	}
+	if from > p.index && p.rng.IntN(2) == 0 {
+		p.commit = max(p.commit, p.index-min(p.index, uint64(p.rng.IntN(3))))
+		hs = &raftpb.HardState{Term: new(p.term), Vote: new(p.term % 3), Commit: new(p.commit)}
+	} else {
+		hs = &raftpb.HardState{Term: new(p.term), Vote: new(p.term % 3), Commit: new(p.commit)}
+		for i := range uint64(1 + p.rng.IntN(5)) {
+			es = append(es, &raftpb.Entry{Term: new(p.term), Index: new(from + i)})
+		}
+	}
+	hardTerm := p.acked.HardTerm
+	err := p.log.Save(hs, es)
+	switch {
+	case errors.Is(err, ErrCrashed):
+		p.seen["crash in save"]++
+		return false
+	case err != nil:
+		p.seen["failed save"]++
+		if p.log.Save(hs, es) == nil || p.log.Sync() == nil {
+			p.Fatal("a log that failed can be used")
+		}
+		return false
+	}
+	if len(es) > 0 {
+		p.index = es[len(es)-1].GetIndex()
+	}
+	if len(es) > 0 || p.term != hardTerm {
+		p.ack()
+	}
+	return true
+}
+
+func (p *process) write() {
+	p.revision++
+	p.ok(p.engine.Write([]storeactor.Row{
+		{Key: fmt.Appendf(nil, "a%d", p.revision), Revision: p.revision},
+		{Key: fmt.Appendf(nil, "b%d", p.revision), Revision: p.revision},
+	}))
+	p.batches[p.revision] = batchUnsynced
+}
+
+func (p *process) sync() {
+	p.ok(p.engine.Sync())
+	for revision, state := range p.batches {
+		if state == batchUnsynced {
+			p.batches[revision] = batchSynced
+		}
+	}
+}
+
+func (p *process) order() {
+	[]func(){p.disk.CrashInNextSave, p.disk.FailNextSave, p.disk.FailNextSync}[p.rng.IntN(3)]()
+}
+
+// end ends the process in one of the ways there are; what was on its way in a
+// save that failed may be there or not.
+func (p *process) end() {
+	before := p.disk.log.cached.clone()
+	lost := p.countLost()
+	switch p.rng.IntN(4) {
+	case 0:
+		p.disk.Crash()
+	case 1:
+		p.disk.PowerCut()
+	case 2:
+		p.disk.Crash()
+		p.open() // synced by being opened
+		p.disk.PowerCut()
+	case 3:
+		p.disk.Crash()
+		p.disk.PowerCut() // before anything was synced again
+	}
+	if err := p.engine.Write([]storeactor.Row{{Key: []byte("x"), Revision: 1}}); err != ErrCrashed {
+		p.Fatalf("a dead process writes: %v", err)
+	}
+	if err := p.log.Save(nil, nil); err != ErrCrashed {
+		p.Fatalf("a dead process saves: %v", err)
+	}
+	p.open()
+	after, _ := p.disk.log.cached.last()
+	if was, _ := before.last(); after < was {
+		p.seen["entries lost"]++
+	} else if after == was {
+		p.seen["entries kept"]++
+	}
+	if p.countLost() > lost {
+		p.seen["batches lost"]++
+	}
+}
+
+func (p *process) countLost() (n int) {
+	for _, state := range p.batches {
+		if state == batchLost {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *process) run(steps int) {
+	for range steps {
+		switch n := p.rng.IntN(100); {
+		case n < 50:
+			if !p.save() {
+				p.end()
+			}
+		case n < 80:
+			p.write()
+		case n < 88:
+			p.sync()
+		case n < 94:
+			p.order()
+		default:
+			p.end()
+		}
+	}
+}
+
+func TestNothingAcknowledgedIsLost(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(300) {
+		startProcess(t, seed, seen).run(120)
+	}
+	for _, outcome := range []string{"crash in save", "failed save", "entries lost", "entries kept", "batches lost"} {
+		if seen[outcome] < 20 {
+			t.Errorf("%s: seen %d times only", outcome, seen[outcome])
+		}
+	}
+}
+
+func TestSameSeedSameDisk(t *testing.T) {
+	var all []string
+	for range 2 {
+		p := startProcess(t, 7, map[string]int{})
+		p.run(400)
+		hs, index, term := p.disk.Durable()
+		line := fmt.Sprint(hs.GetTerm(), hs.GetVote(), hs.GetCommit(), index, term, p.disk.Bytes(), p.seen, p.rng.Uint64())
+		p.ok(p.engine.Scan(nil, nil, p.revision, false, func(r storeactor.Row) bool {
+			line += string(r.Key)
+			return true
+		}))
+		all = append(all, line)
+	}
+	if all[0] != all[1] {
+		t.Fatalf("two runs of one seed:\n%s\n%s", all[0], all[1])
+	}
+}
+
+func TestMediaThatLoseWhatWasSynced(t *testing.T) {
+	entries := []*raftpb.Entry{{Term: new(uint64(1)), Index: new(uint64(2))}, {Term: new(uint64(1)), Index: new(uint64(3))}}
+	openLog := func(d *Disk) error { _, _, err := d.OpenLog(); return err }
+	openEngine := func(d *Disk) error { _, err := d.OpenEngine(&messages.Checkpoint{}); return err }
+	for _, c := range []struct {
+		name     string
+		lose     func(d *Disk)
+		open     func(d *Disk) error
+		expected messages.Code
+	}{
+		{"nothing of the log", func(d *Disk) { d.PowerCut() }, openLog, messages.Code_OK},
+		{"the log's last entry", func(d *Disk) { d.LoseTail(1) }, openLog, messages.Code_DAMAGED},
+		{"the whole log", func(d *Disk) { d.LoseTail(9) }, openLog, messages.Code_DAMAGED},
+		{"nothing of the state", func(d *Disk) { d.PowerCut() }, openEngine, messages.Code_OK},
+		{"the state", func(d *Disk) { d.LoseState() }, openEngine, messages.Code_DAMAGED},
+		{"the state, but not the log", func(d *Disk) { d.LoseState() }, openLog, messages.Code_OK},
+		{"all", func(d *Disk) { d.LoseMedia() }, openLog, messages.Code_NOT_FOUND},
+	} {
+		p := startProcess(t, 1, map[string]int{})
+		p.ok(p.log.Save(nil, entries))
+		p.ok(p.log.Sync())
+		c.lose(p.disk)
+		if err := c.open(p.disk); messages.CodeOf(err) != c.expected {
+			t.Errorf("%s: got %v, expected %v", c.name, err, c.expected)
+		}
+	}
+}
+
+func TestDurableIsWhatAPowerCutLeaves(t *testing.T) {
+	p := startProcess(t, 1, map[string]int{})
+	p.ok(p.log.Save(&raftpb.HardState{Term: new(uint64(2)), Vote: new(uint64(1)), Commit: new(uint64(1))}, []*raftpb.Entry{{Term: new(uint64(2)), Index: new(uint64(2))}}))
+	p.ok(p.log.Save(&raftpb.HardState{Term: new(uint64(2)), Vote: new(uint64(1)), Commit: new(uint64(2))}, nil))
+	p.disk.CrashInNextSave()
+	if err := p.log.Save(nil, []*raftpb.Entry{{Term: new(uint64(2)), Index: new(uint64(3))}}); err != ErrCrashed {
+		t.Fatalf("got %v, expected a crash", err)
+	}
+	hs, index, term := p.disk.Durable()
+	if got := []uint64{hs.GetTerm(), hs.GetVote(), hs.GetCommit(), index, term}; !slices.Equal(got, []uint64{2, 1, 1, 2, 2}) {
+		t.Fatalf("durable is %v", got)
+	}
+	for index, expected := range map[uint64]uint64{0: 0, 1: 1, 2: 2, 3: 0} {
+		if term, ok := p.disk.Entry(index); term != expected || ok != (expected != 0) {
+			t.Errorf("entry %d is of term %d (%t), expected %d", index, term, ok, expected)
+		}
+	}
+}
+
+func TestRowsOfARevisionAreOne(t *testing.T) {
+	p := startProcess(t, 1, map[string]int{})
+	p.ok(p.engine.Write([]storeactor.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}}))
+	defer func() {
+		if recover() == nil {
+			t.Fatal("a replay that differs was taken")
+		}
+	}()
+	p.engine.Write([]storeactor.Row{{Key: []byte("a"), Value: []byte("2"), Revision: 1}})
+}
+
+func BenchmarkDiskSave(b *testing.B) {
+	d := NewDisk(rand.New(rand.NewPCG(1, 1)))
+	d.WriteIdentity(&messages.Identity{})
+	d.Initialise(&messages.Checkpoint{})
+	l, _, err := d.OpenLog()
+	if err != nil {
+		b.Fatal(err)
+	}
+	index := uint64(0)
+	for b.Loop() {
+		index++
+		l.Save(&raftpb.HardState{Term: new(uint64(1)), Commit: new(index - 1)}, []*raftpb.Entry{{Term: new(uint64(1)), Index: new(index)}})
+	}
+}
