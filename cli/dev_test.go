@@ -253,6 +253,45 @@ func TestDevLivesThroughADeathAndEnds(t *testing.T) {
 	}
 }
 
+// TestDevKeepsWhatSomebodyUses: a node that was started again by hand outlives
+// kvctl dev, and so does the directory it lives in.
+func TestDevKeepsWhatSomebodyUses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux says who listens where")
+	}
+	p := startDev(t, "", "--nodes", "2")
+	pid := pidIn(t, p.out.await(fmt.Sprintf("127.0.0.1:%d", p.base)))
+	p.out.await("Ctrl-C")
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.stderr.await("start it again")
+	byHand := exec.Command(os.Args[0], "serve", "--listen", fmt.Sprintf("127.0.0.1:%d", p.base))
+	byHand.Env = append(os.Environ(), devTest+"=1")
+	said, err := byHand.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := byHand.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = byHand.Process.Signal(syscall.SIGTERM)
+		_ = byHand.Wait()
+	}()
+	follow(t, "node1", said).await("listening")
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	if code := p.end(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if text, want := strings.Join(p.stderr.seen, "\n"), fmt.Sprintf("node1 was started by hand and goes on (pid %d", byHand.Process.Pid); !strings.Contains(text, want) {
+		t.Errorf("%q does not say %q", text, want)
+	}
+	if left, err := os.ReadDir(p.temporary); err != nil || len(left) != 1 {
+		t.Errorf("the directory was not kept: %v, %v", left, err)
+	}
+}
+
 func TestDevsNodesEndWithIt(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends children with their parent")

@@ -9,6 +9,9 @@ func home(c *Call) error {
 		return err
 	}
 	outcome := c.printStatus(rows)
+	if c.Format.structured() {
+		return outcome
+	}
 	tries := suggestions(rows)
 	width := 0
 	for i := range tries {

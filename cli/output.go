@@ -89,16 +89,14 @@ func (c *Call) printSimple(rows [][]string) {
 	}
 }
 
-// note tells people something beside the data. Scripts that read JSON are not told.
+// note tells people something beside the data.
 func (c *Call) note(format string, args ...any) {
-	if !c.Format.structured() {
-		fmt.Fprintf(c.Stderr, format+"\n", args...)
-	}
+	fmt.Fprintf(c.Stderr, format+"\n", args...)
 }
 
 // banner is a note for a terminal only.
 func (c *Call) banner(format string, args ...any) {
-	if c.OutTTY && c.ErrTTY {
+	if c.OutTTY && c.ErrTTY && !c.Format.structured() {
 		c.note(format, args...)
 	}
 }

@@ -20,7 +20,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Values[scriptCluster{}] = &scriptCluster{t: t}
+			env.Values[clusterKey{}] = &scriptCluster{t: t}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -47,6 +47,8 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+type clusterKey struct{}
+
 // scriptCluster is the kvctl dev that one script runs against.
 type scriptCluster struct {
 	t       *testing.T
@@ -57,7 +59,7 @@ type scriptCluster struct {
 
 // clusterUp N starts a cluster of N nodes, whose end is the script's.
 func clusterUp(ts *testscript.TestScript, _ bool, args []string) {
-	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	c := ts.Value(clusterKey{}).(*scriptCluster)
 	nodes, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	base := freePorts(c.t, nodes)
@@ -97,7 +99,7 @@ func (c *scriptCluster) end(ts *testscript.TestScript) {
 
 // killNode N ends a node as a crash would.
 func killNode(ts *testscript.TestScript, _ bool, args []string) {
-	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	c := ts.Value(clusterKey{}).(*scriptCluster)
 	ts.Check(syscall.Kill(c.pids["node"+args[0]], syscall.SIGKILL))
 	c.stderr.await("node" + args[0] + " (pid")
 }
@@ -105,7 +107,7 @@ func killNode(ts *testscript.TestScript, _ bool, args []string) {
 // restartNode N starts a node with the very command that kvctl dev said, and
 // waits until all answer.
 func restartNode(ts *testscript.TestScript, _ bool, args []string) {
-	c := ts.Value(scriptCluster{}).(*scriptCluster)
+	c := ts.Value(clusterKey{}).(*scriptCluster)
 	_, said, _ := strings.Cut(c.stderr.await("start it again: "), "again: ")
 	if !strings.HasSuffix(said, "serve --data "+filepath.Join(ts.MkAbs("cluster"), "node"+args[0])) {
 		ts.Fatalf("kvctl dev said %q", said)
@@ -114,9 +116,11 @@ func restartNode(ts *testscript.TestScript, _ bool, args []string) {
 	node := exec.CommandContext(ctx, "sh", "-c", "exec "+said)
 	ts.Check(node.Start())
 	ts.Defer(func() {
-		_ = node.Process.Signal(syscall.SIGTERM)
-		_ = node.Wait()
-		cancel()
+		defer cancel()
+		ts.Check(node.Process.Signal(syscall.SIGTERM))
+		if err := node.Wait(); err != nil {
+			c.t.Errorf("the node that was started by hand ended: %v", err)
+		}
 	})
 	for ctx.Err() == nil {
 		if ts.Exec("kvctl", "status") == nil {
