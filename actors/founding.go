@@ -25,7 +25,7 @@ func (a *founder) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Tick:
 		a.run(ctx, a.core.onTick(m.Elapsed))
-		ctx.Respond(&messages.Ticked{})
+		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.FounderState:
 		from, ok := messages.ParseNodeAddress(ctx.Sender().GetAddress())
 		if ok && from == m.RaftId {

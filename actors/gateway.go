@@ -143,7 +143,7 @@ func (a *gateway) tellLeader(ctx actor.Context) {
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
-	ctx.Respond(&messages.Ticked{})
+	ctx.Request(ctx.Sender(), &messages.Ticked{})
 	if a.ticks += m.Elapsed; a.ticks < sessionTicks {
 		return
 	}

@@ -175,10 +175,10 @@ func (a *node) serve(ctx actor.Context) {
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Peer: w.raftOf, PID: w.of,
 	}))
-	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{Raft: w.raft(), Disk: a.cfg.Disk, Fatal: w.fatal, Logger: w.logger}))
+	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{Raft: w.raft(), Disk: a.cfg.Disk, Fatal: w.fatal}))
 	a.spawn(ctx, messages.ActorMachine, storeactor.NewMachine(storeactor.MachineConfig{
 		Self: w.self, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
-		Disk: a.cfg.Disk, Fatal: w.fatal, Logger: w.logger, Readers: o.Readers,
+		Disk: a.cfg.Disk, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{

@@ -57,7 +57,7 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.replica.OnMachineOpened(m)
 	case *messages.Tick:
 		a.replica.OnTick(m.Elapsed)
-		ctx.Respond(&messages.Ticked{})
+		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.RaftMessage:
 		a.onPeer(m)
 	case *messages.Propose:

@@ -113,7 +113,7 @@ func (m *machineActor) onIntroduce(ctx actor.Context) {
 		return
 	}
 	ctx.Respond(m.members())
-	if ctx.Sender().Id == m.config.Gateway.Id {
+	if m.config.Gateway.Equal(ctx.Sender()) {
 		ctx.Respond(&messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
 	}
 }
@@ -291,7 +291,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
 	}
-	ctx.Respond(&messages.Ticked{})
+	ctx.Request(ctx.Sender(), &messages.Ticked{})
 }
 
 func (m *machineActor) checkpointIfDue(ctx actor.Context) {

@@ -1,0 +1,60 @@
+# KeyVal. `make` prints what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+GO          ?= go
+BIN         := bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+SEEDS       ?= 300
+TOOLS       := $(CURDIR)/$(BIN)/tools
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PROTOC      := 3.21.12
+PROTOC_GEN_GO      := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_GEN_GO_GRPC := google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## make bin/kvctl
+	@$(GO) build -ldflags "-X keyval/cli.version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
+
+run: build ## build, then run three nodes on this machine until Ctrl-C
+	@$(BIN)/kvctl dev
+
+test: ## all tests
+	@$(GO) test -timeout 9m ./...
+
+race: ## the tests of what runs on many threads, under the race detector
+	@$(GO) test -race -short -timeout 20m ./actors/... ./storeactor/... ./raftactor/... ./membershipactor/... ./messages/...
+
+sim: build ## SEEDS (300) simulated clusters with faults
+	@$(BIN)/kvctl sim run --seed 1 --seeds $(SEEDS)
+
+verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	@$(GO) mod tidy -diff >/dev/null || { echo "go.mod or go.sum is stale: go mod tidy"; exit 1; }
+	@$(GO) vet ./...
+	@$(GO) run $(STATICCHECK) ./...
+	@$(MAKE) --no-print-directory generate OUT=$(BIN)/generated
+	@for f in messages/*.pb.go; do \
+	  cmp -s $$f $(BIN)/generated/$$f || { echo "$$f is stale: make generate"; exit 1; }; done
+	@rm -rf $(BIN)/generated
+
+# OUT is where generated code goes; verify compares a copy.
+OUT ?= .
+generate: ## remake the generated code of messages/
+	@command -v protoc >/dev/null || { echo "protoc is missing: install protobuf-compiler $(PROTOC)"; exit 1; }
+	@protoc --version | grep -qF " $(PROTOC)" || { echo "protoc $(PROTOC) is needed, found: $$(protoc --version)"; exit 1; }
+	@GOBIN=$(TOOLS) $(GO) install $(PROTOC_GEN_GO)
+	@GOBIN=$(TOOLS) $(GO) install $(PROTOC_GEN_GO_GRPC)
+	@mkdir -p $(OUT)
+	@PATH="$(TOOLS):$$PATH" protoc -I messages -I "$$($(GO) list -m -f '{{.Dir}}' go.etcd.io/raft/v3)/raftpb" \
+	  --go_out=$(OUT) --go_opt=module=keyval --go_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
+	  --go-grpc_out=$(OUT) --go-grpc_opt=module=keyval --go-grpc_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
+	  messages/*.proto
+
+clean: ## remove what make made
+	@rm -rf $(BIN)
+
+.PHONY: help build run test race sim verify generate clean

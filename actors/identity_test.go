@@ -1,0 +1,92 @@
+package actors
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"keyval/messages"
+	"keyval/storeactor"
+)
+
+// recordDisk remembers an identity, and nothing else.
+type recordDisk struct {
+	storeactor.Disk
+	identity *messages.Identity
+}
+
+func (d *recordDisk) Identity() (*messages.Identity, error) {
+	if d.identity == nil {
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "empty")
+	}
+	return d.identity, nil
+}
+
+func (d *recordDisk) WriteIdentity(i *messages.Identity) error { d.identity = i; return nil }
+
+func wanted(change func(*messages.Identity)) *messages.Identity {
+	i := &messages.Identity{Name: "n2", Listen: "h:2", Founders: []*messages.Founder{{Name: "n2", Address: "h:2"}, {Name: "n1", Address: "h:1"}}}
+	if change != nil {
+		change(i)
+	}
+	return i
+}
+
+func TestPrepareRecordsAFirstStart(t *testing.T) {
+	disk := &recordDisk{}
+	identity, err := Prepare(disk, bytes.NewReader([]byte("0123456789abcdef")), wanted(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if disk.identity != identity || RaftIDOf(identity) != 2 || identity.Advertise != "h:2" || string(identity.Incarnation) != "0123456789abcdef" {
+		t.Fatalf("recorded %s", messages.Line(disk.identity))
+	}
+	again, err := Prepare(disk, nil, &messages.Identity{})
+	if err != nil || again != identity {
+		t.Fatalf("a later start without flags: %v %v", again, err)
+	}
+	if _, err = Prepare(disk, nil, wanted(nil)); err != nil {
+		t.Fatalf("a later start with the same flags: %v", err)
+	}
+}
+
+func TestPrepareRefuses(t *testing.T) {
+	for name, row := range map[string]struct {
+		want *messages.Identity
+		says string
+	}{
+		"nothing said":      {&messages.Identity{}, "do not say what to start"},
+		"not itself":        {wanted(func(i *messages.Identity) { i.Founders = i.Founders[1:] }), "does not hold n2 itself"},
+		"another address":   {wanted(func(i *messages.Identity) { i.Listen = "h:9" }), "it advertises h:9"},
+		"every interface":   {wanted(func(i *messages.Identity) { i.Listen = "0.0.0.0:2" }), "no address that other nodes can reach"},
+		"no port":           {wanted(func(i *messages.Identity) { i.Listen = "h" }), "is not host:port"},
+		"name with a space": {wanted(func(i *messages.Identity) { i.Name = "n 2" }), "not made of letters"},
+		"a name twice":      {wanted(func(i *messages.Identity) { i.Founders[1].Name = "n2" }), "stands there twice"},
+		"an address twice":  {wanted(func(i *messages.Identity) { i.Founders[1].Address = "h:2" }), "stands there twice"},
+	} {
+		disk := &recordDisk{}
+		_, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), row.want)
+		if err == nil || !strings.Contains(err.Error(), row.says) || messages.CodeOf(err) != messages.Code_INVALID || disk.identity != nil {
+			t.Errorf("%s: %v, want %q", name, err, row.says)
+		}
+	}
+}
+
+func TestPrepareRefusesContradictions(t *testing.T) {
+	for flag, change := range map[string]func(*messages.Identity){
+		"--name":            func(i *messages.Identity) { i.Name = "n1" },
+		"--listen":          func(i *messages.Identity) { i.Listen = "h:3" },
+		"--advertise":       func(i *messages.Identity) { i.Advertise = "h:3" },
+		"--cluster-token":   func(i *messages.Identity) { i.Token = "x" },
+		"--initial-cluster": func(i *messages.Identity) { i.Founders = i.Founders[:1] },
+	} {
+		disk := &recordDisk{}
+		if _, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), wanted(nil)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Prepare(disk, nil, wanted(change))
+		if err == nil || !strings.HasPrefix(err.Error(), flag+" says") {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}

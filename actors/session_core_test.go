@@ -1,0 +1,194 @@
+package actors
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+var testClient = []byte("0123456789abcdef")
+
+func command(t *testing.T, seq uint64, change func(*messages.Command)) *messages.Write {
+	t.Helper()
+	c := &messages.Command{Session: testClient, Seq: seq, Operations: []*messages.Operation{
+		{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte("k"), Value: []byte("v")}}},
+	}}
+	if change != nil {
+		change(c)
+	}
+	data, err := proto.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &messages.Write{Request: seq, Command: data}
+}
+
+func leaderAt(id, term uint64) *messages.Leader { return &messages.Leader{RaftId: id, Term: term} }
+
+func answerCode(effects []sessionEffect) (messages.Code, bool) {
+	for _, e := range effects {
+		if a, ok := e.(answer); ok {
+			switch r := a.Reply.(type) {
+			case *messages.WriteReply:
+				return r.Code, true
+			case *messages.ReadReply:
+				return r.Code, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func TestSessionRefusesBeforeItProposes(t *testing.T) {
+	key := func(key, value []byte) func(*messages.Command) {
+		return func(c *messages.Command) {
+			c.Operations[0].Kind = &messages.Operation_Put{Put: &messages.Put{Key: key, Value: value}}
+		}
+	}
+	for name, row := range map[string]struct {
+		write *messages.Write
+		code  messages.Code
+	}{
+		"no key":          {command(t, 1, key(nil, nil)), messages.Code_INVALID},
+		"large key":       {command(t, 1, key(make([]byte, messages.KeySizeMax+1), nil)), messages.Code_INVALID},
+		"large value":     {command(t, 1, key([]byte("k"), make([]byte, messages.ValueSizeMax+1))), messages.Code_INVALID},
+		"no operation":    {command(t, 1, func(c *messages.Command) { c.Operations = nil }), messages.Code_INVALID},
+		"empty operation": {command(t, 1, func(c *messages.Command) { c.Operations[0].Kind = nil }), messages.Code_UNSUPPORTED},
+		"another client":  {command(t, 1, func(c *messages.Command) { c.Session = make([]byte, 16) }), messages.Code_NOT_ALLOWED},
+		"another number":  {&messages.Write{Request: 2, Command: command(t, 1, nil).Command}, messages.Code_NOT_ALLOWED},
+		"number zero":     {command(t, 0, nil), messages.Code_INVALID},
+		"garbage":         {&messages.Write{Request: 1, Command: []byte{0xff, 1, 2}}, messages.Code_INVALID},
+		"unknown field":   {&messages.Write{Request: 1, Command: append(command(t, 1, nil).Command, 0x98, 0x06, 1)}, messages.Code_UNSUPPORTED},
+		"huge":            {&messages.Write{Request: 1, Command: make([]byte, messages.CommandSizeMax+1)}, messages.Code_INVALID},
+	} {
+		s := newSessionCore(1, testClient, leaderAt(1, 1))
+		s.onWrite("asker", row.write)
+		effects := s.take()
+		if code, ok := answerCode(effects); !ok || code != row.code || len(effects) != 1 {
+			t.Errorf("%s: %v, want %v alone", name, effects, row.code)
+		}
+		if len(s.writes) != 0 || s.bytes != 0 {
+			t.Errorf("%s: something is pending", name)
+		}
+	}
+}
+
+func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	for seq := uint64(3); seq >= 1; seq-- {
+		s.onWrite("asker", command(t, seq, nil))
+	}
+	s.take()
+	s.onLeader(nil, 6)
+	if effects := s.take(); len(effects) != 0 {
+		t.Fatalf("without a leader: %v", effects)
+	}
+	s.onLeader(leaderAt(3, 6), 6)
+	effects := s.take()
+	for i, e := range effects {
+		if p, ok := e.(proposeTo); !ok || p.Leader != 3 || p.Propose.Seq != uint64(i+1) || p.Propose.Origin != 1 {
+			t.Fatalf("effect %d: %#v", i, e)
+		}
+	}
+	if len(effects) != 3 {
+		t.Fatalf("%d of 3 proposed anew", len(effects))
+	}
+	s.onLeader(leaderAt(2, 5), 5)
+	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 5})
+	if effects := s.take(); len(effects) != 0 {
+		t.Fatalf("news of an older term: %v", effects)
+	}
+	s.onOutcome(&messages.Outcome{Seq: 2, Code: messages.Code_OK, Revision: 9})
+	s.onOutcome(&messages.Outcome{Seq: 2, Code: messages.Code_OK, Revision: 9})
+	if effects := s.take(); len(effects) != 1 {
+		t.Fatalf("an outcome is answered once: %v", effects)
+	}
+}
+
+func TestSessionCredits(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(1, 1))
+	for seq := range uint64(sessionRequestsMax) {
+		s.onWrite("asker", command(t, seq+1, nil))
+	}
+	s.take()
+	s.onWrite("asker", command(t, sessionRequestsMax+1, nil))
+	if code, _ := answerCode(s.take()); code != messages.Code_BUSY {
+		t.Fatalf("beyond the credits: %v", code)
+	}
+	s.onRead("asker", &messages.Read{Request: 1, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
+	if code, _ := answerCode(s.take()); code != messages.Code_BUSY {
+		t.Fatalf("a read beyond the credits: %v", code)
+	}
+	s.onOutcome(&messages.Outcome{Seq: 1})
+	s.take()
+	s.onWrite("asker", command(t, sessionRequestsMax+1, nil))
+	if _, answered := answerCode(s.take()); answered {
+		t.Fatal("a credit came back and was not taken")
+	}
+}
+
+func TestSessionAsksAgainForWhatALinkMayHaveLost(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(2, 1))
+	s.onWrite("asker", command(t, 1, nil))
+	s.onRead("asker", &messages.Read{Request: 7, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
+	s.take()
+	proposed, asked, gaveUp := 0, 0, 0
+	for range giveUpTicks/8 + 1 {
+		s.onTick(8)
+		for _, e := range s.take() {
+			switch e.(type) {
+			case proposeTo:
+				proposed++
+			case readIndex:
+				asked++
+			case answer:
+				gaveUp++
+			}
+		}
+	}
+	if proposed != giveUpTicks/proposeAgainTicks-1 || asked != giveUpTicks/readAgainTicks-1 || gaveUp != 2 {
+		t.Fatalf("proposed %d times, asked %d times, gave up %d", proposed, asked, gaveUp)
+	}
+	if len(s.writes)+len(s.reads)+s.bytes != 0 {
+		t.Fatal("something is still pending")
+	}
+}
+
+func TestSessionOfTheLeadersNodeNeverProposesTwice(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(1, 1))
+	s.onWrite("asker", command(t, 1, nil))
+	s.take()
+	s.onWrite("another", command(t, 1, nil))
+	s.onTick(proposeAgainTicks)
+	if effects := s.take(); len(effects) != 0 {
+		t.Fatalf("%v", effects)
+	}
+	s.onOutcome(&messages.Outcome{Seq: 1})
+	if a := s.take()[0].(answer); a.Actor != "another" {
+		t.Fatalf("answered %s, who did not ask last", a.Actor)
+	}
+}
+
+func TestSessionReads(t *testing.T) {
+	s := newSessionCore(1, testClient, nil)
+	get := &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}
+	s.onRead("a", &messages.Read{Request: 1, Kind: get})
+	s.onRead("a", &messages.Read{Request: 2, Consistency: messages.Consistency_STALE, Kind: get})
+	s.onRead("a", &messages.Read{Request: 3})
+	effects := s.take()
+	if _, ok := effects[0].(readIndex); !ok {
+		t.Errorf("linearizable: %#v", effects[0])
+	}
+	if _, ok := effects[1].(readStale); !ok {
+		t.Errorf("stale: %#v", effects[1])
+	}
+	if code, _ := answerCode(effects[2:]); code != messages.Code_INVALID {
+		t.Errorf("neither get nor scan: %v", code)
+	}
+	s.onReadRefused(&messages.ReadRefused{Request: 1, Code: messages.Code_NO_LEADER})
+	if code, _ := answerCode(s.take()); code != messages.Code_NO_LEADER {
+		t.Errorf("refused: %v", code)
+	}
+}
