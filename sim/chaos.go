@@ -56,6 +56,18 @@ func (a aim) String() string {
 	return [...]string{"vote", "ack", "elected", "checkpoint", "commit", "append"}[a]
 }
 
+// often is how likely a crash may follow at most: some moments are rare.
+func (a aim) often() float64 {
+	return [...]float64{aimVote: 0.5, aimAck: 0.02, aimElected: 0.5, aimCheckpoint: 0.3, aimCommit: 0.02, aimAppend: 0.02}[a]
+}
+
+// weather lets storms and calms take turns: a cluster that is only ever hit does
+// nothing that could go wrong.
+func (r *run) weather() {
+	r.striking = !r.striking
+	r.world.clock.after(r.lasting()+time.Second, nil, r.weather)
+}
+
 // plan draws the next fault of each kind.
 func (r *run) plan(f fault) {
 	rate, on := r.swarm.rates[f]
@@ -66,7 +78,9 @@ func (r *run) plan(f fault) {
 		if r.healed {
 			return
 		}
-		r.strike(f)
+		if r.striking {
+			r.strike(f)
+		}
 		r.plan(f)
 	})
 }

@@ -142,7 +142,7 @@ func (r *run) warmUp() {
 // storm is the stretch of chaos.
 func (r *run) storm() {
 	r.note("chaos begins")
-	r.striking = true
+	r.weather()
 	for f := range faults {
 		r.plan(f)
 	}
@@ -336,7 +336,7 @@ func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
 }
 
 func (r *run) committed() {
-	if r.striking {
+	if r.swarm.aims[aimCommit] > 0 && r.striking {
 		r.aimed(aimCommit, r.victim())
 	}
 }

@@ -50,20 +50,22 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	if !o.Faults {
 		return s
 	}
-	s.way.latency = pick(chance, 50*time.Microsecond, time.Millisecond, 5*time.Millisecond, 20*time.Millisecond)
-	s.way.jitter = pick(chance, 0, s.way.latency/2, 4*s.way.latency)
-	s.cost = pick(chance, 0, 0, 5*time.Microsecond, 50*time.Microsecond)
-	s.fsync = pick(chance, 0, 500*time.Microsecond, 5*time.Millisecond, 40*time.Millisecond)
-	s.apply = pick(chance, 0, 0, time.Millisecond, 10*time.Millisecond)
+	// Nobody can be elected where an answer takes longer than an election.
+	patience := s.electionTimeout() / 2
+	s.way.latency = pick(chance, 50*time.Microsecond, patience/200, patience/40, patience/16)
+	s.way.jitter = pick(chance, 0, s.way.latency/2, 2*s.way.latency)
+	s.cost = pick(chance, 0, 0, time.Microsecond, 5*time.Microsecond)
+	s.fsync = pick(chance, 0, patience/200, patience/40, patience/8)
+	s.apply = pick(chance, 0, 0, patience/200, patience/20)
 	s.skewed = chance.IntN(3) == 0
 	for f := range faults {
 		if chance.IntN(3) == 0 {
-			s.rates[f] = pick(chance, 300*time.Millisecond, time.Second, 3*time.Second, 10*time.Second)
+			s.rates[f] = pick(chance, time.Second, 3*time.Second, 10*time.Second, 30*time.Second)
 		}
 	}
 	for a := range aims {
 		if chance.IntN(3) == 0 {
-			s.aims[a] = pick(chance, 0.5, 0.1, 0.02, 0.005)
+			s.aims[a] = a.often() * pick(chance, 1, 0.3, 0.1, 0.02)
 		}
 	}
 	return s
