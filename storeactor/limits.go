@@ -9,8 +9,6 @@ const CheckpointFormat = 1
 // the log means: replicas of different versions apply the same entries and must
 // agree, so changing one needs a new cluster level.
 const (
-	// OperationsMax bounds the operations of one command.
-	OperationsMax = 1024
 	// DeleteRangeKeysMax bounds the keys that one command deletes by ranges, and
 	// DeleteRangeBytesMax the bytes of those keys; a single key always goes.
 	DeleteRangeKeysMax  = 10_000
@@ -19,6 +17,7 @@ const (
 	keySizeMax     = messages.KeySizeMax
 	valueSizeMax   = messages.ValueSizeMax
 	commandSizeMax = messages.CommandSizeMax
+	operationsMax  = messages.OperationsMax
 
 	// SessionsMax bounds the sessions of a cluster, and SessionBytesMax what they
 	// take in all, counted at a fixed price for each session and kept outcome.

@@ -137,6 +137,8 @@ type disk struct {
 	gate       chan struct{} // OpenLog waits for it, if not nil
 	saveErr    error
 	syncErr    error
+
+	checkpointErr error
 }
 
 func newDisk() *disk {
@@ -158,6 +160,8 @@ func firstCheckpoint() *messages.Checkpoint {
 		ConfState:  &raftpb.ConfState{Voters: []uint64{1, 2, 3}},
 		Members:    []*messages.Member{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
 		NextRaftId: 4,
+		Founders:   []*messages.Founder{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
+		Token:      "token",
 	}
 }
 
@@ -178,6 +182,9 @@ func (d *disk) OpenLog() (Log, *LogImage, error) {
 }
 
 func (d *disk) WriteCheckpoint(c *messages.Checkpoint) error {
+	if d.checkpointErr != nil {
+		return d.checkpointErr
+	}
 	d.events <- fmt.Sprintf("checkpoint %d", c.Index)
 	return nil
 }
@@ -268,6 +275,13 @@ func (p *probe) expect(line string) {
 	if got := messages.Line(<-p.got); got != line {
 		p.t.Fatalf("%s got\n\t%s\nand not\n\t%s", p.pid.Id, got, line)
 	}
+}
+
+// expectNoMore holds once all who could have sent something are stopped.
+func (p *probe) expectNoMore(s *stage) {
+	p.t.Helper()
+	s.system.Root.Send(p.pid, &messages.Flush{})
+	p.expect("Flush{}")
 }
 
 // take takes the next message, which must be a T.

@@ -247,7 +247,7 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 
 // valid reports whether a command may be carried out at all, at log time now.
 func (c *command) valid(now uint64) bool {
-	if len(c.session) != messages.ClientIDSize || c.seq == 0 || c.ackedBelow > c.seq || len(c.operations) > OperationsMax {
+	if len(c.session) != messages.ClientIDSize || c.seq == 0 || c.ackedBelow > c.seq || len(c.operations) > operationsMax {
 		return false
 	}
 	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {

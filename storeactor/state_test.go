@@ -128,9 +128,9 @@ func TestOperations(t *testing.T) {
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"an unknown operation spoils its command", [][]*messages.Operation{ops(put("x", "1"), &messages.Operation{})},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(del("a")), OperationsMax+1)},
+		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(del("a")), operationsMax+1)},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(del("a")), OperationsMax)},
+		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(del("a")), operationsMax)},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -441,6 +441,28 @@ func TestCheckpointRoundTrip(t *testing.T) {
 			rt.Fatalf("the checkpoint of a checkpoint (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// Nothing that a checkpoint can hold is lost on the way through a State.
+func TestCheckpointsAreCarriedWhole(t *testing.T) {
+	c := firstCheckpoint()
+	c.Index, c.Term, c.Revision, c.LogTimeMs, c.CompactedRevision, c.HistoryHash = 2, 3, 4, 5, 6, 7
+	c.Sessions = []*messages.Session{{Client: client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
+		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
+	}}}
+	fields := c.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		if !c.ProtoReflect().Has(fields.Get(i)) {
+			t.Errorf("%s is not set, so nothing is known of it", fields.Get(i).Name())
+		}
+	}
+	s, err := FromCheckpoint(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c, s.Checkpoint(), protocmp.Transform()); diff != "" {
+		t.Errorf("the checkpoint of a checkpoint (-want +got):\n%s", diff)
+	}
 }
 
 // The history hash tells histories apart that differ in one thing.

@@ -1,0 +1,107 @@
+package storeactor
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+func TestCheckpointPace(t *testing.T) {
+	pace := func(change func(p *checkpointPace)) *checkpointPace {
+		p := &checkpointPace{entriesMax: 10, bytesMax: 100, ticksMax: 5}
+		change(p)
+		return p
+	}
+	for _, test := range []struct {
+		name string
+		pace *checkpointPace
+		due  bool
+	}{
+		{"nothing was applied", pace(func(p *checkpointPace) { p.ticked(99) }), false},
+		{"all below", pace(func(p *checkpointPace) { p.applied(9, 99); p.ticked(4) }), false},
+		{"entries", pace(func(p *checkpointPace) { p.applied(4, 0); p.applied(6, 0) }), true},
+		{"bytes", pace(func(p *checkpointPace) { p.applied(1, 100) }), true},
+		{"ticks", pace(func(p *checkpointPace) { p.ticked(5); p.applied(1, 1) }), true},
+		{"one is being written", pace(func(p *checkpointPace) { p.begin(7); p.applied(99, 999) }), false},
+		{"an answer of another", pace(func(p *checkpointPace) { p.begin(7); p.applied(99, 999); p.written(6) }), false},
+		{"it was written", pace(func(p *checkpointPace) { p.begin(7); p.applied(99, 999); p.written(7) }), true},
+		{"counted from its beginning", pace(func(p *checkpointPace) { p.applied(99, 999); p.begin(7); p.applied(1, 1); p.written(7) }), false},
+	} {
+		if got := test.pace.due(); got != test.due {
+			t.Errorf("%s: due is %v", test.name, got)
+		}
+	}
+}
+
+// spawnCheckpoint spawns the actor under a parent that passes on to a probe.
+func (s *stage) spawnCheckpoint(d *disk, log *probe) (checkpoint *actor.PID, machine *probe) {
+	machine = s.probe("machine-probe")
+	spawned := make(chan *actor.PID, 1)
+	s.spawn("machine", func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			switch m := ctx.Message().(type) {
+			case *actor.Started:
+				spawned <- ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
+					return &checkpointActor{log: log.pid, disk: d, engine: d.engine, fatal: s.onFatal}
+				}))
+			case *messages.CheckpointWritten:
+				ctx.Send(machine.pid, m)
+			}
+		})
+	})
+	return <-spawned, machine
+}
+
+// The commit is durable before the rows are synced and the checkpoint replaced;
+// late answers to other questions change nothing.
+func TestCheckpointIsWrittenBehindItsCommit(t *testing.T) {
+	s, d := newStage(t), newDisk()
+	log := s.probe("log")
+	checkpoint, machine := s.spawnCheckpoint(d, log)
+	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+	log.expect("SyncCommit{index=1}")
+	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
+	later := firstCheckpoint()
+	later.Index = 9
+	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	d.expect(t, "checkpoint 1")
+	machine.expect("CheckpointWritten{index=1}")
+	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: later})
+	log.expect("SyncCommit{index=9}")
+	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
+	d.expect(t, "checkpoint 9")
+	machine.expect("CheckpointWritten{index=9}")
+}
+
+func TestCheckpointFailures(t *testing.T) {
+	lost := errors.New("the disk is gone")
+	for _, test := range []struct {
+		change func(*disk)
+		reason string
+	}{
+		{func(d *disk) { d.engine.err = lost }, "sync the user data: the disk is gone"},
+		{func(d *disk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
+	} {
+		s, d := newStage(t), newDisk()
+		test.change(d)
+		log := s.probe("log")
+		checkpoint, machine := s.spawnCheckpoint(d, log)
+		s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+		log.expect("SyncCommit{index=1}")
+		s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+		if reason := (<-s.fatal).Error(); reason != test.reason {
+			t.Errorf("the reason is %q", reason)
+		}
+		s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+		s.stop(checkpoint)
+		machine.expectNoMore(s)
+		if len(d.events) > 0 || len(s.fatal) > 0 {
+			t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.fatal))
+		}
+	}
+}

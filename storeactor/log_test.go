@@ -1,0 +1,171 @@
+package storeactor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+)
+
+// appendOf reads "term/vote/commit index.term ...", with "-" for no hard state.
+func appendOf(text string) *messages.Append {
+	m := &raftpb.Message{Type: raftpb.MsgStorageAppend.Enum()}
+	for i, word := range strings.Fields(text) {
+		var a, b, c uint64
+		if i > 0 {
+			if _, err := fmt.Sscanf(word, "%d.%d", &a, &b); err != nil {
+				panic(err)
+			}
+			m.Entries = append(m.Entries, &raftpb.Entry{Index: &a, Term: &b})
+		} else if word != "-" {
+			if _, err := fmt.Sscanf(word, "%d/%d/%d", &a, &b, &c); err != nil {
+				panic(err)
+			}
+			m.Term, m.Vote, m.Commit = &a, &b, &c
+		}
+	}
+	return &messages.Append{Message: m}
+}
+
+func TestMergeAppends(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		appends []string
+		merged  string
+	}{
+		{"nothing", []string{"-", "-"}, "-"},
+		{"one", []string{"1/2/3 5.1 6.1"}, "1/2/3 5.1 6.1"},
+		{"a follows b", []string{"- 5.1 6.1", "- 7.1", "- 8.1 9.1"}, "- 5.1 6.1 7.1 8.1 9.1"},
+		{"the last hard state counts", []string{"1/2/3 5.1", "2/0/3", "- 6.2"}, "2/0/3 5.1 6.2"},
+		{"a hard state with a vote for nobody", []string{"1/2/3", "2/0/0"}, "2/0/0"},
+		{"the end is overwritten", []string{"- 5.1 6.1 7.1", "- 6.2"}, "- 5.1 6.2"},
+		{"all is overwritten", []string{"- 5.1 6.1", "- 5.2"}, "- 5.2"},
+		{"more than all is overwritten", []string{"- 5.1 6.1", "- 3.2 4.2"}, "- 3.2 4.2"},
+		{"twice", []string{"- 5.1 6.1 7.1", "- 6.2 7.2", "- 7.3 8.3"}, "- 5.1 6.2 7.3 8.3"},
+		{"back to the first", []string{"- 5.1 6.1", "- 6.2", "- 6.1 7.1"}, "- 5.1 6.1 7.1"},
+	} {
+		var appends []*messages.Append
+		for _, text := range test.appends {
+			a := appendOf(text)
+			// Room behind the entries must not be written into: it is a message's.
+			a.Message.Entries = append(make([]*raftpb.Entry, 0, 10), a.Message.Entries...)
+			appends = append(appends, a)
+		}
+		if got := describe(mergeAppends(appends)); got != test.merged {
+			t.Errorf("%s: %s, not %s", test.name, got, test.merged)
+		}
+		for i, a := range appends {
+			if got := describe(mergeAppends(appends[i : i+1])); got != test.appends[i] {
+				t.Errorf("%s: append %d has become %s", test.name, i, got)
+			}
+			if spare := a.Message.Entries[len(a.Message.Entries):cap(a.Message.Entries)]; len(spare) > 0 && spare[0] != nil {
+				t.Errorf("%s: the array of append %d was written to", test.name, i)
+			}
+		}
+	}
+	defer func() {
+		if reason := fmt.Sprint(recover()); !strings.Contains(reason, "index 8 leaves a gap behind index 6") {
+			t.Errorf("a gap: %s", reason)
+		}
+	}()
+	mergeAppends([]*messages.Append{appendOf("- 5.1 6.1"), appendOf("- 8.1")})
+}
+
+func (d *disk) expect(t *testing.T, event string) {
+	t.Helper()
+	if got := <-d.events; got != event {
+		t.Fatalf("the disk did %q, not %q", got, event)
+	}
+}
+
+func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
+	s, d := newStage(t), newDisk()
+	d.gate = make(chan struct{})
+	raft := s.probe("raft")
+	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+	asked := []*messages.Append{appendOf("2/1/1 2.2 3.2"), appendOf("- 4.2"), appendOf("3/1/2 3.3"), appendOf("-")}
+	for _, a := range asked {
+		s.system.Root.Send(log, a)
+	}
+	close(d.gate)
+	raft.expect("LogOpened{hard_state=HardState{term=1 vote=0 commit=1} base_index=1 base_term=1}")
+	d.expect(t, "save 3/1/2 2.2 3.3")
+	for i, a := range asked {
+		if got := take[*messages.Appended](raft); got.Message != a.Message {
+			t.Errorf("answer %d is of %s", i, describe(mergeAppends([]*messages.Append{{Message: got.Message}})))
+		}
+	}
+	s.system.Root.Send(log, appendOf("- 4.3"))
+	d.expect(t, "save - 4.3")
+	take[*messages.Appended](raft)
+	s.system.Root.Send(log, appendOf("-")) // nothing to save, but an answer
+	take[*messages.Appended](raft)
+	s.stop(log)
+	d.expect(t, "close")
+}
+
+func TestLogSyncsACommitWhenItIsThere(t *testing.T) {
+	s, d := newStage(t), newDisk()
+	raft, asker := s.probe("raft"), s.probe("asker")
+	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+	take[*messages.LogOpened](raft)
+	for _, index := range []uint64{1, 4, 3} {
+		s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: index}, asker.pid)
+	}
+	d.expect(t, "sync")
+	asker.expect("CommitSynced{index=1}") // it was there when the log was opened
+	s.system.Root.Send(log, appendOf("1/0/2"))
+	d.expect(t, "save 1/0/2")
+	s.system.Root.Send(log, appendOf("1/0/3"))
+	d.expect(t, "save 1/0/3")
+	d.expect(t, "sync")
+	asker.expect("CommitSynced{index=3}")
+	s.system.Root.Send(log, appendOf("1/0/9"))
+	d.expect(t, "save 1/0/9")
+	d.expect(t, "sync")
+	asker.expect("CommitSynced{index=4}")
+	s.stop(log)
+}
+
+// After a failure nothing is answered, and the disk is left alone.
+func TestLogFailures(t *testing.T) {
+	lost := errors.New("the disk is gone")
+	snapshot := appendOf("-")
+	snapshot.Message.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9))}}
+	for _, test := range []struct {
+		name   string
+		change func(*disk)
+		send   any
+		reason string
+		events []string
+	}{
+		{"a write fails", func(d *disk) { d.saveErr = lost }, appendOf("- 2.1"), "write the log: the disk is gone", nil},
+		{"a sync fails", func(d *disk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
+		{"a snapshot", func(*disk) {}, snapshot, "the leader sent a snapshot, and snapshots are not supported by this version", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, d := newStage(t), newDisk()
+			test.change(d)
+			raft := s.probe("raft")
+			log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+			take[*messages.LogOpened](raft)
+			s.system.Root.RequestWithCustomSender(log, test.send, raft.pid)
+			if reason := (<-s.fatal).Error(); reason != test.reason {
+				t.Errorf("the reason is %q", reason)
+			}
+			s.system.Root.Send(log, appendOf("- 2.1"))
+			s.stop(log)
+			raft.expectNoMore(s)
+			for _, event := range test.events {
+				d.expect(t, event)
+			}
+			if len(d.events) > 0 || len(s.fatal) > 0 {
+				t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.fatal))
+			}
+		})
+	}
+}
