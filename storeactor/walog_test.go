@@ -361,3 +361,14 @@ func TestNewSegmentsBeginWithTheHardState(t *testing.T) {
 	}
 	t.Fatal("the second segment has no HardState")
 }
+
+func TestLogThatMakesNoSenseIsRefused(t *testing.T) {
+	generation, l := makeLog(t)
+	mustSave(t, l, testHardState(2, 1, 1), testEntries(1, 2, 2))
+	if err := l.wal.Save(testHardState(3, 1, 9), nil); err != nil { // behind the log's back
+		t.Fatal(err)
+	}
+	if readFiles(t, generation).open(t, t.TempDir()) != nil {
+		t.Error("a log whose commit index is beyond its end was opened")
+	}
+}
