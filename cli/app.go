@@ -33,7 +33,7 @@ type Shell struct {
 	Connect func(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error)
 	// Probe is an error where nobody listens at an endpoint: told at once, where
 	// Connect would go on trying.
-	Probe func(ctx context.Context, endpoint string) error
+	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
 }
 
 // NewShell is the Shell of this process.

@@ -260,8 +260,11 @@ func (d *devCluster) checkPorts() error {
 		} else {
 			owner = "in use by " + owner
 		}
-		return messages.Errorf(messages.Code_CONFLICT, "%s, which %s needs, cannot be used: %s", m.Address, m.Name, owner).
-			WithHint("end that process, or give another --base-port")
+		e := messages.Errorf(messages.Code_CONFLICT, "%s, which %s needs, cannot be used: %s", m.Address, m.Name, owner)
+		if d.resumed {
+			return e.WithHint("end that process first: the cluster in %s keeps its ports", d.Directory)
+		}
+		return e.WithHint("end that process, or give another --base-port")
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ type devCluster struct {
 
 	Directory string `json:"-"` // absolute; of a temporary one known after create
 	temporary bool
+	resumed   bool // it was recorded before
 }
 
 type devMember struct {
@@ -96,7 +97,7 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 	if err != nil {
 		return nil, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
 	}
-	recorded := &devCluster{Directory: directory}
+	recorded := &devCluster{Directory: directory, resumed: true}
 	if err := json.Unmarshal(record, recorded); err != nil || len(recorded.Members) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "%s does not say which nodes there are", path).
 			WithHint("start the nodes one by one: kvctl serve --data %s", filepath.Join(directory, "node1"))

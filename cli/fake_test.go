@@ -37,7 +37,7 @@ func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Dura
 	return nil, messages.Errorf(messages.Code_UNREACHABLE, "connection refused").At(endpoints[0], "").WithHint("start it")
 }
 
-func (f *fakeCluster) probe(ctx context.Context, endpoint string) error {
+func (f *fakeCluster) probe(ctx context.Context, endpoint string, _ time.Duration) error {
 	_, err := f.connect(ctx, []string{endpoint}, 0)
 	return err
 }

@@ -23,11 +23,11 @@ Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
 		UsageText: `kvctl status
 kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
 		Action: sh.action(func(c *Call) error {
-			c.banner("Status of the cluster")
 			rows, err := c.status()
 			if err != nil {
 				return err
 			}
+			c.banner("Status of %d nodes, each asked by itself", len(rows))
 			return c.printStatus(rows)
 		}),
 	}
@@ -94,13 +94,11 @@ func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Dur
 }
 
 func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	failed := func(err error) nodeJSON {
 		problem, _ := explain(err)
 		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, problem: problem}
 	}
-	if err := sh.Probe(ctx, endpoint); err != nil {
+	if err := sh.Probe(ctx, endpoint, timeout); err != nil {
 		return failed(err)
 	}
 	store, err := sh.Connect(ctx, []string{endpoint}, timeout)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"time"
@@ -49,8 +50,8 @@ func connect(ctx context.Context, endpoints []string, timeout time.Duration) (St
 }
 
 // probe knocks at an endpoint.
-func probe(ctx context.Context, endpoint string) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", endpoint)
+func probe(ctx context.Context, endpoint string, timeout time.Duration) error {
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", endpoint)
 	if err == nil {
 		return conn.Close()
 	}
@@ -61,8 +62,8 @@ func probe(ctx context.Context, endpoint string) error {
 	if e, ok := errors.AsType[*os.SyscallError](err); ok {
 		reason = e.Err
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		reason = errors.New("no answer in time")
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		reason = fmt.Errorf("no answer within %v", timeout)
 	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "%v", reason).At(endpoint, "").
 		WithHint("check the address, and that the node runs")
@@ -78,12 +79,10 @@ func (c *Call) withStore(run func(context.Context, Store) error) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c, timeout)
-	defer cancel()
-	store, err := c.Connect(ctx, endpoints, timeout)
+	store, err := c.Connect(c, endpoints, timeout)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	return run(ctx, store)
+	return run(c, store)
 }
