@@ -23,6 +23,8 @@ type memory struct {
 	keys   []string         // sorted
 	writes int              // calls of Write
 	err    error            // of every call, if not nil
+	panics string           // a Get of this key panics
+	closed bool
 }
 
 func newMemory() *memory { return &memory{rows: map[string][]Row{}} }
@@ -54,6 +56,9 @@ func (m *memory) Write(rows []Row) error {
 func (m *memory) Get(key []byte, revision uint64) (Row, bool, error) {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
+	if m.panics != "" && m.panics == string(key) {
+		panic("the engine met " + m.panics)
+	}
 	return m.get(string(key), revision)
 }
 
@@ -101,7 +106,7 @@ func (m *memory) Scan(from, to []byte, revision uint64, reverse bool, yield func
 }
 
 func (m *memory) Sync() error  { return m.err }
-func (m *memory) Close() error { return nil }
+func (m *memory) Close() error { m.closed = true; return nil }
 
 // dump is every version, one a line.
 func (m *memory) dump() string {
