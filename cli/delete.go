@@ -44,7 +44,7 @@ func remove(c *Call) error {
 		default:
 			row := deleteJSON{putJSON{Revision: r.Revision, RequestID: r.RequestID}, r.Deleted}
 			row.Key, row.KeyBase64 = text(key)
-			return printJSON(c, row)
+			return c.printJSON(row)
 		}
 		return nil
 	})

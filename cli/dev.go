@@ -198,7 +198,7 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 		intro.Nodes = append(intro.Nodes, devNodeJSON{m.Name, m.Address, fleet.pid(i), rows[i].Role, cluster.data(m), cluster.log(m)})
 	}
 	if c.Format.structured() {
-		return printJSON(c, intro)
+		return c.printJSON(intro)
 	}
 	kept := "kept: kvctl dev --data resumes it"
 	if cluster.temporary {

@@ -56,7 +56,7 @@ func get(c *Call) error {
 		}
 		switch {
 		case c.Format.structured():
-			return printJSON(c, getRow(r))
+			return c.printJSON(getRow(r))
 		case raw:
 			_, err = c.Stdout.Write(r.Value)
 		default:

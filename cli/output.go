@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf8"
@@ -29,27 +28,24 @@ const (
 // structured reports whether nothing but JSON may be on stdout.
 func (f Format) structured() bool { return f == JSON || f == JSONLines }
 
-// printJSON writes one value; a slice in JSONLines as a line an element.
-func printJSON[T any](c *Call, value T) error {
-	return encode(c, value)
-}
-
+// printJSONList writes an array; in JSONLines a line an element.
 func printJSONList[T any](c *Call, values []T) error {
 	if c.Format == JSON {
 		if values == nil {
 			values = []T{}
 		}
-		return encode(c, values)
+		return c.printJSON(values)
 	}
 	for _, v := range values {
-		if err := encode(c, v); err != nil {
+		if err := c.printJSON(v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func encode(c *Call, value any) error {
+// printJSON writes one value.
+func (c *Call) printJSON(value any) error {
 	e := json.NewEncoder(c.Stdout)
 	e.SetEscapeHTML(false)
 	if c.Format == JSON {
@@ -103,9 +99,8 @@ func (c *Call) banner(format string, args ...any) {
 
 // Colours of ECMA-48.
 const (
-	red    = "31"
-	green  = "32"
-	yellow = "33"
+	red   = "31"
+	green = "32"
 )
 
 // paint colours text on a terminal that takes colour.
@@ -162,9 +157,4 @@ func (s *sticky) failure() error {
 		return nil
 	}
 	return messages.Errorf(messages.Code_INTERNAL, "writing the output: %v", s.err)
-}
-
-// sortedBy sorts a copy of values by a key.
-func sortedBy[T any](values []T, key func(T) string) []T {
-	return slices.SortedStableFunc(slices.Values(values), func(a, b T) int { return strings.Compare(key(a), key(b)) })
 }

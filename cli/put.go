@@ -55,7 +55,7 @@ func put(c *Call) error {
 		default:
 			row := putJSON{Revision: r.Revision, RequestID: r.RequestID}
 			row.Key, row.KeyBase64 = text(key)
-			return printJSON(c, row)
+			return c.printJSON(row)
 		}
 		return nil
 	})

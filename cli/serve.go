@@ -172,7 +172,7 @@ func (c *Call) founders(list string) ([]*messages.Founder, error) {
 		}
 		founders = append(founders, &messages.Founder{Name: name, Address: address})
 	}
-	founders = sortedBy(founders, func(f *messages.Founder) string { return f.Name })
+	slices.SortFunc(founders, func(a, b *messages.Founder) int { return strings.Compare(a.Name, b.Name) })
 	for i, f := range founders {
 		f.RaftId = uint64(i) + 1
 	}

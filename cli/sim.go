@@ -170,7 +170,7 @@ func replay(o sim.Options) string {
 
 func (c *Call) printSeed(r seedJSON) error {
 	if c.Format == JSONLines {
-		return printJSON(c, r)
+		return c.printJSON(r)
 	}
 	outcome := "ok"
 	if r.Invariant != "" {

@@ -29,7 +29,7 @@ func newVersion(sh *Shell) *urfave.Command {
 				_, err := fmt.Fprintln(c.Stdout, v.Version)
 				return err
 			}
-			return printJSON(c, v)
+			return c.printJSON(v)
 		}),
 	}
 }
