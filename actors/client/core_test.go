@@ -1,0 +1,567 @@
+package client
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// script drives a core and writes down what it wants done, a line an effect.
+type script struct {
+	t *testing.T
+	c *core
+}
+
+func newScript(t *testing.T, endpoints ...string) *script {
+	s := &script{t, newCore(settings{endpoints: endpoints, sessionTTLMs: 60_000})}
+	s.c.links.cursor = 0
+	return s
+}
+
+// expect holds the effects of one event against the wanted lines.
+func (s *script) expect(effects []effect, want ...string) {
+	s.t.Helper()
+	var got []string
+	for _, e := range effects {
+		got = append(got, s.line(e))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Fatalf("effects (-want +got):\n%s", diff)
+	}
+	checkInvariants(s.t, s.c)
+}
+
+func (s *script) line(e effect) string {
+	switch e := e.(type) {
+	case dial:
+		return "dial " + e.endpoint
+	case hang:
+		return "hang " + e.endpoint
+	case send:
+		return e.node + " " + strings.TrimPrefix(e.actor, "node/") + " " + s.message(e.message)
+	case answer:
+		return fmt.Sprintf("answer %d %s", e.done.Tag, codeOf(e.done))
+	}
+	s.t.Fatalf("unknown effect %T", e)
+	return ""
+}
+
+func (s *script) message(m proto.Message) string {
+	switch m := m.(type) {
+	case *messages.Attach:
+		if bytes.Equal(m.Client, s.c.session.client) {
+			return "attach"
+		}
+		return "attach another client"
+	case *messages.Write:
+		c := commandOf(s.t, m)
+		line := fmt.Sprintf("write %d acked %d", c.Seq, c.AckedBelow)
+		if c.Open != nil {
+			line += fmt.Sprintf(" open %d before %d", c.Open.TtlMs, c.Open.BeforeMs)
+		}
+		return line
+	}
+	return messages.Line(m)
+}
+
+func commandOf(t interface{ Fatalf(string, ...any) }, m *messages.Write) *messages.Command {
+	c := new(messages.Command)
+	if err := proto.Unmarshal(m.Command, c); err != nil {
+		t.Fatalf("the command cannot be read: %v", err)
+	}
+	return c
+}
+
+func codeOf(d *messages.Done) messages.Code {
+	switch {
+	case d.Write != nil:
+		return d.Write.Code
+	case d.Read != nil:
+		return d.Read.Code
+	}
+	return d.Status.GetCode()
+}
+
+func put(tag uint64) *messages.Submit {
+	return &messages.Submit{Tag: tag, DeadlineMs: 2000, Operations: []*messages.Operation{
+		{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte("k"), Value: []byte(fmt.Sprint(tag))}}},
+	}}
+}
+
+func get(tag uint64) *messages.Submit {
+	return &messages.Submit{Tag: tag, DeadlineMs: 2000, Read: &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}}}
+}
+
+func statusOf(tag uint64) *messages.Submit {
+	return &messages.Submit{Tag: tag, DeadlineMs: 2000, Status: &messages.StatusRequest{}}
+}
+
+func (s *script) submit(m *messages.Submit) []effect { return s.c.submit(asker{"here", "me"}, m) }
+
+func up(endpoint string, id messages.RaftID) *messages.LinkUp {
+	return &messages.LinkUp{Endpoint: endpoint, RaftId: id, Name: fmt.Sprint("n", id), ClusterId: []byte("one")}
+}
+
+func gave(session string, leader *messages.Leader) *messages.Attached {
+	return &messages.Attached{Session: session, LogTimeMs: 1000, RequestsMax: 2, BytesMax: 1 << 20, Leader: leader}
+}
+
+func down(endpoint string) *messages.LinkDown {
+	return &messages.LinkDown{Endpoint: endpoint, Code: messages.Code_UNREACHABLE, Message: "connection refused"}
+}
+
+func leads(id messages.RaftID, address string, term uint64) *messages.Leader {
+	return &messages.Leader{RaftId: id, Name: fmt.Sprint("n", id), Address: address, Term: term}
+}
+
+// serve brings s to a session at the first endpoint, which is node 1.
+func (s *script) serve(endpoint string, leader *messages.Leader) {
+	s.t.Helper()
+	s.expect(s.c.start(), "dial "+endpoint)
+	s.expect(s.c.linkUp(up(endpoint, 1)), "node/1 gateway attach")
+	s.expect(s.c.attached(gave("session", leader)))
+}
+
+func TestFirstWriteOpensTheSessionAndOutcomesAdvanceAckedBelow(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	s.expect(s.submit(put(1)), "node/1 session write 1 acked 1 open 60000 before 61000")
+	s.expect(s.submit(put(2)), "node/1 session write 2 acked 1 open 60000 before 61000")
+	s.expect(s.submit(put(3))) // no credit
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 8}),
+		"answer 2 OK", "node/1 session write 3 acked 1")
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7}), "answer 1 OK")
+	s.expect(s.submit(put(4)), "node/1 session write 4 acked 3")
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7})) // a late repetition
+}
+
+func TestSilentNodeIsAskedTwiceWithin300MsThenLeft(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	s.expect(s.submit(put(1)), "node/1 session write 1 acked 1 open 60000 before 61000")
+	again := s.until(300, func(e effect) bool { w, ok := e.(send); return ok && w.node == "node/1" })
+	if again > 300 {
+		t.Fatalf("sent again after %d ms", again)
+	}
+	if left := s.until(700, func(e effect) bool { return e == dial{"b:1"} }); again+left > 700 {
+		t.Fatalf("left after %d ms", again+left)
+	}
+	s.expect(s.c.linkUp(up("b:1", 2)), "node/2 gateway attach")
+	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000", "hang a:1")
+	s.expect(s.c.linkDown(down("a:1")))
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 9}), "answer 1 OK")
+}
+
+// until ticks until an effect is the wanted one, and returns the milliseconds.
+func (s *script) until(limit uint64, wanted func(effect) bool) uint64 {
+	s.t.Helper()
+	for passed := uint64(50); passed <= limit; passed += 50 {
+		for _, e := range s.c.tick(50) {
+			if wanted(e) {
+				return passed
+			}
+		}
+	}
+	s.t.Fatalf("not within %d ms", limit)
+	return 0
+}
+
+func TestLostLinkSendsTheSameBytesOverTheNext(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	first := s.submit(put(1))[0].(send).message.(*messages.Write)
+	s.expect(s.c.linkDown(down("a:1")), "dial b:1")
+	s.c.linkUp(up("b:1", 2))
+	second := s.c.attached(gave("other", nil))[0].(send).message.(*messages.Write)
+	if !bytes.Equal(first.Command, second.Command) {
+		t.Fatal("a repetition is another command")
+	}
+}
+
+func TestWritesMoveToALeaderThatIsNoEndpoint(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", leads(2, "b:1", 5))
+	s.expect(s.submit(get(1)), `node/1 session Read{request=1 get=Get{key="k"}}`)
+	s.expect(s.submit(put(2)), "dial b:1", "node/1 session write 1 acked 1 open 60000 before 61000")
+	s.expect(s.c.linkUp(up("b:1", 2)), "node/2 gateway attach")
+	s.expect(s.c.attached(gave("other", leads(2, "b:1", 5)))) // what node 1 holds stays there
+	s.expect(s.submit(put(3)), "node/2 other write 2 acked 1 open 60000 before 61000")
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7}), "answer 2 OK")
+	s.expect(s.c.readReply(&messages.ReadReply{Request: 1, Revision: 7}), "answer 1 OK", "hang a:1")
+}
+
+func TestUnreachableLeaderLeavesWritesWithTheNodeInUse(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", leads(2, "b:1", 5))
+	s.expect(s.submit(put(1)), "dial b:1", "node/1 session write 1 acked 1 open 60000 before 61000")
+	s.expect(s.c.linkDown(down("b:1")))
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7}), "answer 1 OK")
+	s.expect(s.submit(put(2)), "node/1 session write 2 acked 2")
+}
+
+func TestOlderLeaderIsNotFollowed(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", leads(1, "a:1", 5))
+	s.expect(s.submit(put(1)), "node/1 session write 1 acked 1 open 60000 before 61000")
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7, Leader: leads(2, "b:1", 4)}), "answer 1 OK")
+	s.expect(s.submit(put(2)), "node/1 session write 2 acked 2")
+}
+
+func TestExpiredSession(t *testing.T) {
+	expired := func(seq uint64) *messages.WriteReply {
+		return &messages.WriteReply{Request: seq, Code: messages.Code_SESSION_EXPIRED}
+	}
+	t.Run("a command that was sent once goes into a new session", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		old := s.c.session.client
+		s.expect(s.c.writeReply(expired(1)), "node/1 gateway attach")
+		if bytes.Equal(old, s.c.session.client) {
+			t.Fatal("the new session has the old ClientID")
+		}
+		s.expect(s.c.attached(gave("fresh", nil)), "node/1 session Detach{}",
+			"node/1 fresh write 2 acked 2 open 60000 before 61000")
+		s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 7}), "answer 1 OK")
+	})
+	t.Run("a command that was sent twice has an unknown outcome", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
+		s.expect(s.c.writeReply(expired(1)), "answer 1 OUTCOME_UNKNOWN", "node/1 gateway attach")
+	})
+	t.Run("the old session's commands are answered before the new one starts", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		s.submit(put(2))
+		s.expect(s.c.writeReply(expired(2)))
+		s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7}), "answer 1 OK", "node/1 gateway attach")
+	})
+	t.Run("sessions that keep expiring are reported", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		for range renewalsMax {
+			s.c.writeReply(expired(s.c.session.next - 1))
+			before := s.c.session.next
+			s.c.attached(gave("fresh", nil))
+			for s.c.session.next == before {
+				s.c.tick(50)
+			}
+		}
+		s.expect(s.c.writeReply(expired(s.c.session.next-1)), "answer 1 SESSION_EXPIRED", "node/1 gateway attach")
+	})
+}
+
+// TestDeadlines: what the asker is told when the time is up.
+func TestDeadlines(t *testing.T) {
+	noLeader := &messages.WriteReply{Request: 1, Code: messages.Code_NO_LEADER}
+	tests := []struct {
+		name string
+		run  func(s *script)
+		ask  *messages.Submit
+		code messages.Code
+		says []string
+	}{
+		{"no endpoint answers", func(s *script) {
+			s.c.start()
+			s.c.linkDown(down("a:1"))
+			s.submit(put(1))
+			s.c.linkDown(down("b:1"))
+		}, nil, messages.Code_UNREACHABLE, []string{"a:1: no answer to the dial", "b:1: connection refused"}},
+		{"a node waits", func(s *script) {
+			s.c.start()
+			s.submit(put(1))
+			m := up("a:1", 1)
+			m.WaitingFor = "waiting to be added"
+			s.c.linkUp(m)
+		}, nil, messages.Code_UNREACHABLE, []string{"a:1: node n1 is up but does not serve yet: waiting to be added"}},
+		{"a write was sent and not answered", func(s *script) {
+			s.serve("a:1", nil)
+			s.submit(put(1))
+		}, nil, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
+		{"a write was sent, lost, and then refused", func(s *script) {
+			s.serve("a:1", nil)
+			s.submit(put(1))
+			s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
+			s.c.writeReply(noLeader)
+		}, nil, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
+		{"a read was sent and not answered", func(s *script) {
+			s.serve("a:1", nil)
+			s.submit(get(1))
+		}, nil, messages.Code_TIMED_OUT, []string{"no answer within 2000 ms"}},
+		{"a write waits for credits", func(s *script) {
+			s.serve("a:1", nil)
+			s.submit(get(7))
+			s.submit(get(8))
+			s.submit(put(1))
+		}, nil, messages.Code_TIMED_OUT, []string{"was not sent"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScript(t, "a:1", "b:1")
+			tt.run(s)
+			d := s.answerTo(1, 2000)
+			if codeOf(d) != tt.code {
+				t.Fatalf("code %s, want %s", codeOf(d), tt.code)
+			}
+			text := d.GetWrite().GetMessage() + d.GetRead().GetMessage()
+			for _, want := range tt.says {
+				if !strings.Contains(text, want) {
+					t.Errorf("%q does not say %q", text, want)
+				}
+			}
+			if d.Endpoint == "" || d.Hint == "" {
+				t.Errorf("endpoint %q, hint %q", d.Endpoint, d.Hint)
+			}
+		})
+	}
+}
+
+// answerTo ticks until a request is answered, at the latest when limit has passed.
+func (s *script) answerTo(tag, limit uint64) *messages.Done {
+	s.t.Helper()
+	var done *messages.Done
+	s.until(limit, func(e effect) bool {
+		a, ok := e.(answer)
+		if ok && a.done.Tag == tag {
+			done = a.done
+		}
+		return done != nil
+	})
+	return done
+}
+
+// refusing answers every write with a code, for as long as the script ticks.
+func (s *script) refusing(tag, limit uint64, code messages.Code) *messages.Done {
+	s.t.Helper()
+	var done *messages.Done
+	var take func([]effect)
+	take = func(effects []effect) {
+		for _, e := range effects {
+			switch e := e.(type) {
+			case answer:
+				done = e.done
+			case send:
+				if w, ok := e.message.(*messages.Write); ok {
+					take(s.c.writeReply(&messages.WriteReply{Request: w.Request, Code: code}))
+				}
+			}
+		}
+	}
+	take(s.submit(put(tag)))
+	for passed := uint64(0); passed < limit && done == nil; passed += 50 {
+		take(s.c.tick(50))
+	}
+	if done == nil {
+		s.t.Fatalf("no answer within %d ms", limit)
+	}
+	return done
+}
+
+func TestRefusedToTheEndSurelyDidNotHappen(t *testing.T) {
+	for sent, want := range map[messages.Code]messages.Code{
+		messages.Code_NO_LEADER: messages.Code_NO_LEADER, messages.Code_REDIRECT: messages.Code_NO_LEADER,
+		messages.Code_BUSY: messages.Code_BUSY, messages.Code_INTERNAL: messages.Code_OUTCOME_UNKNOWN,
+	} {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		if d := s.refusing(1, 2000, sent); codeOf(d) != want {
+			t.Errorf("%s to the end: %s, want %s", sent, codeOf(d), want)
+		}
+	}
+}
+
+func TestUselessNodeIsLeft(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Code: messages.Code_NO_LEADER}))
+	s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Code: messages.Code_NO_LEADER}), "dial b:1")
+}
+
+func TestAbandonedNumberDoesNotHoldBackAckedBelow(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	if d := s.answerTo(1, 2000); codeOf(d) != messages.Code_OUTCOME_UNKNOWN {
+		t.Fatalf("code %s", codeOf(d))
+	}
+	var last string
+	for _, e := range s.submit(put(2)) {
+		last = s.line(e)
+	}
+	if want := "node/1 session write 2 acked 2 open 60000 before 61000"; last != want {
+		t.Fatalf("got %q, want %q", last, want)
+	}
+}
+
+func TestRefusalByEveryEndpointIsReportedAtOnce(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.expect(s.submit(put(1)), "dial a:1")
+	s.expect(s.c.linkDown(&messages.LinkDown{Endpoint: "a:1", Code: messages.Code_UNSUPPORTED, Message: "speaks protocol 2"}),
+		"answer 1 UNSUPPORTED")
+	s.expect(s.submit(put(2)), "answer 2 UNSUPPORTED")
+	s.c.tick(1000)
+	s.expect(s.submit(put(3)), "dial a:1")
+}
+
+func TestNodeOfAnotherClusterIsRefused(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	s.c.linkDown(down("a:1"))
+	stranger := up("b:1", 1)
+	stranger.ClusterId = []byte("two")
+	s.expect(s.c.linkUp(stranger), "hang b:1")
+}
+
+func TestStatusNeedsNoSession(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.expect(s.submit(statusOf(1)), "dial a:1")
+	s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach", "node/1 gateway StatusRequest{request=1}")
+	s.expect(s.c.attached(&messages.Attached{Code: messages.Code_BUSY}))
+	s.expect(s.c.statusReply(&messages.StatusReply{Request: 1, Name: "n1"}), "answer 1 OK", "hang a:1")
+}
+
+func TestNothingIsDialledAgainBeforeItsLinkDown(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.submit(put(1))
+	for range 19 {
+		s.expect(s.c.tick(50))
+	}
+	s.expect(s.c.tick(50), "hang a:1")
+	s.expect(s.c.linkUp(up("a:1", 1))) // it came up meanwhile
+	s.expect(s.c.tick(500))
+	s.expect(s.c.linkDown(down("a:1")), "dial a:1")
+}
+
+func TestSessionActorThatIsGoneIsReplacedAtTheOnlyEndpoint(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	s.submit(get(1))
+	s.until(1500, func(e effect) bool {
+		m, ok := e.(send)
+		return ok && m.actor == messages.ActorGateway
+	})
+}
+
+func TestBounds(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.expect(s.c.start(), "dial a:1")
+	for i := range requestsMax {
+		s.expect(s.submit(get(uint64(i))))
+	}
+	s.expect(s.submit(get(9999)), "answer 9999 BUSY")
+
+	s = newScript(t, "a:1")
+	big := put(1)
+	big.Operations[0].GetPut().Value = make([]byte, messages.ValueSizeMax)
+	held := 0
+	for ; held < requestsMax && len(s.submit(big)) == 0 || held == 0; held++ {
+	}
+	if got := s.c.requests.bytes; got > bytesMax || got < bytesMax-2*messages.ValueSizeMax {
+		t.Fatalf("%d requests hold %d bytes, the bound is %d", held, got, bytesMax)
+	}
+}
+
+func TestInvalidSubmitsAreAnsweredAtOnce(t *testing.T) {
+	noKey := put(1)
+	noKey.Operations[0].GetPut().Key = nil
+	large := put(1)
+	large.Operations = append(large.Operations, put(1).Operations...)
+	large.Operations[0].GetPut().Value = make([]byte, messages.ValueSizeMax)
+	large.Operations[1].GetPut().Value = make([]byte, messages.ValueSizeMax)
+	both := put(1)
+	both.Read = get(1).Read
+	noKind := get(1)
+	noKind.Read = &messages.Read{}
+	for name, m := range map[string]*messages.Submit{
+		"nothing": {Tag: 1}, "two things": both, "no key": noKey, "too large together": large, "a read of nothing": noKind,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScript(t, "a:1")
+			s.expect(s.submit(m), "answer 1 INVALID")
+		})
+	}
+}
+
+func TestCloseAnswersEverybody(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	s.submit(get(2))
+	s.submit(put(3))
+	s.expect(s.c.close(), "answer 1 OUTCOME_UNKNOWN", "answer 2 TIMED_OUT", "answer 3 TIMED_OUT",
+		"node/1 session Detach{}", "hang a:1")
+	s.expect(s.submit(put(4)), "answer 4 TIMED_OUT")
+	s.expect(s.c.tick(50))
+}
+
+// checkInvariants holds the state against what its fields promise.
+func checkInvariants(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, c *core) {
+	t.Helper()
+	q, s := &c.requests, &c.session
+	count, size := 0, 0
+	requests, sizes, statuses := map[*link]int{}, map[*link]int{}, map[*link]int{}
+	lowest := s.next
+	for _, r := range q.all {
+		if r.done {
+			continue
+		}
+		count++
+		size += r.size
+		switch {
+		case r.via != nil && r.kind == status:
+			statuses[r.via]++
+		case r.via != nil:
+			requests[r.via]++
+			sizes[r.via] += r.size
+		}
+		if r.kind == write && r.number != 0 {
+			lowest = min(lowest, r.number)
+		}
+	}
+	if count != q.count || size != q.bytes || count > requestsMax || size > bytesMax {
+		t.Fatalf("%d requests of %d bytes are counted as %d of %d", count, size, q.count, q.bytes)
+	}
+	if lowest != s.acked || s.next-s.acked > sessionWindow {
+		t.Fatalf("acked %d, lowest unanswered %d, next %d", s.acked, lowest, s.next)
+	}
+	links := append([]*link{}, c.links.parting...)
+	if c.links.current != nil {
+		links = append(links, c.links.current)
+	}
+	if c.links.next != nil {
+		links = append(links, c.links.next)
+	}
+	for _, l := range links {
+		if l.at.link != l || l.at.hanging {
+			t.Fatalf("the link at %s is not the endpoint's", l.at.name)
+		}
+		if l.requests != requests[l] || l.bytes != sizes[l] || l.statuses != statuses[l] {
+			t.Fatalf("%s holds %d requests, %d bytes, %d statuses, counted as %d, %d, %d",
+				l.at.name, requests[l], sizes[l], statuses[l], l.requests, l.bytes, l.statuses)
+		}
+		if l.requests > l.requestsMax || l.requests > 1 && l.bytes > l.bytesMax {
+			t.Fatalf("%s: %d requests of %d, %d bytes of %d", l.at.name, l.requests, l.requestsMax, l.bytes, l.bytesMax)
+		}
+		delete(requests, l)
+		delete(statuses, l)
+	}
+	if len(requests)+len(statuses) > 0 {
+		t.Fatalf("requests are with links that are gone")
+	}
+}
