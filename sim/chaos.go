@@ -125,9 +125,8 @@ func (r *run) strike(f fault) {
 	case faultFreeze:
 		r.freeze(m)
 	case faultSlow:
-		factor := time.Duration(2 + r.chaos.IntN(20))
-		r.slowness[m.node] = factor
-		r.later(func() { r.slowness[m.node] = 1 })
+		r.slowness[m.node] = upTo(r.chaos, pick[time.Duration](r.chaos, 1, 10)*r.swarm.electionTimeout()/4)
+		r.later(func() { r.slowness[m.node] = 0 })
 	case faultLossy:
 		r.lossy()
 	case faultClockJump:
@@ -187,7 +186,8 @@ func (r *run) damage(m *machine) {
 			lost++
 		}
 	}
-	if initialised, _ := m.disk.Initialised(); !initialised || m.damaged || 2*(lost+1) >= len(r.machines) {
+	initialised, _ := m.disk.Initialised()
+	if !initialised || r.check.last() == 0 || m.damaged || 2*(lost+1) >= len(r.machines) {
 		return
 	}
 	r.crash(m, false)
@@ -339,5 +339,3 @@ func (r *run) note(format string, args ...any) {
 
 // count notes that a fault met a node in its role.
 func (r *run) count(fault string, m *machine) { r.coverage[fault+" x "+m.role()]++ }
-
-func (r *run) slow(m *machine) time.Duration { return r.slowness[m.node] }

@@ -111,9 +111,6 @@ func (m *machine) restartLater() {
 
 // delayOf says how long a node's actors take with disks as slow as drawn.
 func (r *run) delayOf(m *machine) func(string, any) time.Duration {
-	if r.swarm.fsync == 0 && r.swarm.apply == 0 {
-		return nil
-	}
 	return func(actorID string, message any) time.Duration {
 		if r.healed {
 			return 0
@@ -121,12 +118,12 @@ func (r *run) delayOf(m *machine) func(string, any) time.Duration {
 		switch message.(type) {
 		case *messages.Flush:
 			if actorID == messages.ActorLog {
-				return upTo(r.world.chance, r.swarm.fsync*r.slow(m))
+				return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])
 			}
 		case *messages.CommitSynced, *messages.SyncCommit:
-			return upTo(r.world.chance, r.swarm.fsync*r.slow(m))
+			return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])
 		case *messages.Apply:
-			return upTo(r.world.chance, r.swarm.apply*r.slow(m))
+			return upTo(r.world.chance, r.swarm.apply+r.slowness[m.node])
 		}
 		return 0
 	}

@@ -59,7 +59,7 @@ type run struct {
 	check    *checkers
 	history  *history
 
-	slowness map[int]time.Duration // of a node's disk, as a factor
+	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
 	striking bool         // faults strike
 	healed   bool         // no fault is left
@@ -91,7 +91,6 @@ func newRun(o Options) *run {
 			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}
 		r.machines = append(r.machines, m)
-		r.slowness[i] = 1
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
@@ -160,8 +159,9 @@ func (r *run) heal() {
 			down++
 		}
 	}
+	founded := r.check.last() > 0 // before, every founder is needed
 	for _, m := range r.machines {
-		if r.options.Faults && !m.damaged && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
+		if r.options.Faults && founded && !m.damaged && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
 			r.leftDown[m.node] = true
 			down++
 		}

@@ -20,6 +20,7 @@ type swarm struct {
 	keys    int
 	ranges  bool          // clients also delete ranges
 	think   time.Duration // between a client's operations, on average
+	ttl     time.Duration // of the clients' sessions, in log time; 0: the default
 	options actors.Options
 
 	way    quality
@@ -38,6 +39,7 @@ type swarm struct {
 func draw(chance *rand.Rand, o Options) *swarm {
 	s := &swarm{
 		nodes: o.Nodes, clients: 1 + chance.IntN(6), depth: 1 + chance.IntN(3), keys: 1 + chance.IntN(12), ranges: chance.IntN(2) == 0,
+		ttl:   pick(chance, 0, time.Second, 3*time.Second),
 		think: pick(chance, 5*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond),
 		down:  pick(chance, 50*time.Millisecond, 500*time.Millisecond, 3*time.Second),
 		rates: map[fault]time.Duration{}, aims: map[aim]float64{},
@@ -96,8 +98,8 @@ func (s *swarm) electionTimeout() time.Duration {
 
 func (s *swarm) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes, %d clients x %d, %d keys, latency %v+%v, fsync %v, prevote %v, down %v;",
-		s.nodes, s.clients, s.depth, s.keys, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
+	fmt.Fprintf(&b, "%d nodes, %d clients x %d, %d keys, ttl %v, latency %v+%v, fsync %v, prevote %v, down %v;",
+		s.nodes, s.clients, s.depth, s.keys, s.ttl, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
 	for f := range faults {
 		if rate, on := s.rates[f]; on {
 			fmt.Fprintf(&b, " %s/%v", f, rate)

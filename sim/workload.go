@@ -44,7 +44,7 @@ func (c *customer) start() {
 	seams := c.host.seams(random)
 	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
 	c.spawn(root, actorClient, client.New(client.Config{
-		Endpoints: c.run.endpoints(), Network: place{w.net, c.host}, World: seams, Version: "simulated",
+		Endpoints: c.run.endpoints(), Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.run.swarm.ttl,
 	}))
 	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
 }

@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// hashEnv asks this test binary for the hash of one seed, and nothing else.
+const hashEnv = "KEYVAL_SIM_HASH_OF"
+
+func TestMain(m *testing.M) {
+	if seed, err := strconv.ParseUint(os.Getenv(hashEnv), 10, 64); err == nil {
+		os.Stdout.WriteString(Run(Options{Seed: seed, Faults: true, Duration: 5 * time.Second}).Hash)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// TestSameSeedSameTrace: in one process, in another, on one processor and with a
+// trace being written.
+func TestSameSeedSameTrace(t *testing.T) {
+	hashes := map[string]uint64{}
+	for seed := range uint64(6) {
+		options := Options{Seed: seed, Faults: true, Duration: 5 * time.Second}
+		first := Run(options)
+		if first.Steps < 100 {
+			t.Errorf("seed %d took %d steps only", seed, first.Steps)
+		}
+		var text bytes.Buffer
+		options.Trace = &text
+		if again := Run(options); again.Hash != first.Hash || again.Steps != first.Steps {
+			t.Errorf("seed %d: hash %s in %d steps, then %s in %d", seed, first.Hash, first.Steps, again.Hash, again.Steps)
+		}
+		if lines := uint64(strings.Count(text.String(), "\n")); lines < first.Steps {
+			t.Errorf("seed %d: a trace of %d lines for %d steps", seed, lines, first.Steps)
+		}
+		for _, processors := range []string{"1", "4"} {
+			if other := hashElsewhere(t, seed, processors); other != first.Hash {
+				t.Errorf("seed %d: hash %s here, %s in a process with GOMAXPROCS=%s", seed, first.Hash, other, processors)
+			}
+		}
+		if twin, met := hashes[first.Hash]; met {
+			t.Errorf("seeds %d and %d have the same trace", twin, seed)
+		}
+		hashes[first.Hash] = seed
+	}
+}
+
+func hashElsewhere(t *testing.T, seed uint64, processors string) string {
+	t.Helper()
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), hashEnv+"="+strconv.FormatUint(seed, 10), "GOMAXPROCS="+processors)
+	out, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// TestFairWorld: where nothing goes wrong, every operation succeeds.
+func TestFairWorld(t *testing.T) {
+	for nodes := 1; nodes <= 7; nodes += 2 {
+		r := Run(Options{Seed: uint64(nodes), Nodes: nodes, Duration: 3 * time.Second})
+		if r.Violation != nil || r.Nodes != nodes || r.Asked == 0 || r.Known != r.Asked {
+			t.Errorf("%d nodes:\n%s", nodes, r)
+		}
+	}
+}
+
+// TestSwarm plays seeds with faults: KEYVAL_SEEDS of them (60; 10 with -short),
+// from KEYVAL_SEED on.
+func TestSwarm(t *testing.T) {
+	count, first := uint64(60), uint64(1)
+	if testing.Short() {
+		count = 10
+	}
+	number(t, "KEYVAL_SEEDS", &count)
+	number(t, "KEYVAL_SEED", &first)
+	coverage := map[string]uint64{}
+	var steps, asked, known uint64
+	var simulated time.Duration
+	for seed := first; seed < first+count; seed++ {
+		r := Run(Options{Seed: seed, Faults: true})
+		if r.Violation != nil {
+			t.Errorf("%s", r)
+		}
+		for cell, n := range r.Coverage {
+			coverage[cell] += n
+		}
+		steps, asked, known = steps+r.Steps, asked+uint64(r.Asked), known+uint64(r.Known)
+		simulated += r.SimTime
+	}
+	missed := slices.DeleteFunc(Cells(), func(cell string) bool { return coverage[cell] > 0 })
+	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; cells never hit: %v",
+		count, simulated.Round(time.Second), steps, known, asked, missed)
+	if known*2 < asked {
+		t.Errorf("%d of %d operations were certain: the swarm does nothing but break", known, asked)
+	}
+	if count >= 200 && len(missed) > 0 {
+		t.Errorf("%d seeds never hit %v", count, missed)
+	}
+}
+
+func number(t *testing.T, name string, n *uint64) {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return
+	}
+	v, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s=%q is no number", name, text)
+	}
+	*n = v
+}
