@@ -16,7 +16,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## make bin/kvctl
-	@$(GO) build -ldflags "-X keyval/cli.version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
+	@$(GO) build -ldflags "-X keyval/cli.Version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
 
 run: build ## build, then run three nodes on this machine until Ctrl-C
 	@$(BIN)/kvctl dev

@@ -147,6 +147,9 @@ func admitNode(local Local, known Known, hello *messages.Hello) *refusal {
 	case hello.Lane < messages.Lane_CONTROL || hello.Lane > messages.Lane_BULK:
 		return refuse(messages.Code_INVALID, "there is no lane %d", hello.Lane)
 	}
+	if len(hello.ClusterId) == 0 {
+		return nil // it founds, and may only hear from founding why it cannot
+	}
 	return known.refuses(hello.RaftId, hello.Incarnation)
 }
 
@@ -190,6 +193,8 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 	case otherCluster(local.ClusterID, w.ClusterId),
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
 		r = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
+	case len(w.ClusterId) == 0:
+		// It founds: only founding speaks with it, and tells it why it cannot.
 	default:
 		r = known.refuses(w.RaftId, w.Incarnation)
 	}
