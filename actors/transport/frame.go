@@ -25,11 +25,9 @@ const (
 // of Parcel.envelopes with its tag and length. size is proto.Size of m, called
 // just now.
 func seal(number uint32, target, sender string, m proto.Message, size int) ([]byte, error) {
-	inner := 1 + sizeVarint(uint64(number)) + sizeField(len(target)) + sizeField(size)
-	if sender != "" {
-		inner += sizeField(len(sender))
-	}
-	b := make([]byte, 0, sizeField(inner))
+	inner := 1 + sizeVarint(uint64(number)) + sizeField(len(target)) + sizeField(len(sender)) + sizeField(size)
+	whole := sizeField(inner)
+	b := make([]byte, 0, whole)
 	b = protowire.AppendTag(b, parcelEnvelopes, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(inner))
 	b = protowire.AppendTag(b, envelopeType, protowire.VarintType)
@@ -40,9 +38,10 @@ func seal(number uint32, target, sender string, m proto.Message, size int) ([]by
 		b = protowire.AppendTag(b, envelopeSender, protowire.BytesType)
 		b = protowire.AppendString(b, sender)
 	}
-	b = protowire.AppendTag(b, envelopeBody, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(size))
-	whole := cap(b)
+	if size > 0 {
+		b = protowire.AppendTag(b, envelopeBody, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(size))
+	}
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
 	if err != nil {
 		return nil, fmt.Errorf("marshal %T: %w", m, err)
@@ -55,8 +54,14 @@ func seal(number uint32, target, sender string, m proto.Message, size int) ([]by
 
 func sizeVarint(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
-// sizeField is the size of a field of n bytes with a number below 16.
-func sizeField(n int) int { return 1 + sizeVarint(uint64(n)) + n }
+// sizeField is the size of a field of n bytes with a number below 16. An empty
+// one is left out.
+func sizeField(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return 1 + sizeVarint(uint64(n)) + n
+}
 
 // outgoing is a frame on its way out: a control frame or a parcel of sealed
 // messages.

@@ -251,9 +251,9 @@ func TestNodesExchangeRaftMessagesOnThreeLanes(t *testing.T) {
 			t.Errorf("%v: sender %q", lane, got.sender)
 		}
 		b.hub.mu.Lock()
-		c := b.hub.inbound[inboundKey{"node/1", lane}]
+		list := b.hub.inbound[inboundKey{"node/1", lane}]
 		b.hub.mu.Unlock()
-		if c == nil {
+		if len(list) != 1 {
 			t.Errorf("nothing came on lane %v", lane)
 		}
 		for drained := false; !drained; {
@@ -386,54 +386,88 @@ func TestBrokenLinkIsReported(t *testing.T) {
 	}
 }
 
-func TestNewestConnectionOfAClientWins(t *testing.T) {
+func (s *station) status(request uint64) {
+	s.system.Root.RequestWithCustomSender(s.pid(1, messages.ActorGateway), &messages.StatusRequest{Request: request}, s.system.NewLocalPID("client"))
+}
+
+func TestNewestConnectionOfAClientIsAnswered(t *testing.T) {
 	n := serve(t, nodeLocal(1))
 	n.newGateway()
 	first, second := join(t, clientLocal(1)), join(t, clientLocal(1))
-	first.dialer.Dial(n.address())
-	receive(t, first.events, "LinkUp")
-	second.dialer.Dial(n.address())
-	receive(t, second.events, "LinkUp")
-	down, ok := receive(t, first.events, "LinkDown").(*messages.LinkDown)
-	if !ok || down.Code != messages.Code_CONFLICT || !strings.Contains(down.Message, "connected again") {
-		t.Errorf("%v", down)
+	for _, c := range []*station{first, second} {
+		c.spawn("client", nil)
+		c.dialer.Dial(n.address())
+		receive(t, c.events, "LinkUp")
 	}
-	me := second.spawn("client", nil)
-	second.system.Root.RequestWithCustomSender(second.pid(1, messages.ActorGateway), &messages.StatusRequest{Request: 5}, me)
+	first.status(5)
 	same(t, receive(t, second.inbox, "StatusReply").message, &messages.StatusReply{Request: 5, Name: "node1"})
-	select {
-	case e := <-n.events:
-		t.Errorf("the client is still there: %v", e)
-	default:
-	}
 	second.dialer.Close()
-	same(t, receive(t, n.events, "ClientGone"), &messages.ClientGone{Address: second.local.Address})
+	eventually(t, "one is left", func() bool {
+		n.hub.mu.Lock()
+		defer n.hub.mu.Unlock()
+		return len(n.hub.inbound[inboundKey{first.local.Address, 0}]) == 1
+	})
+	if len(n.events) != 0 {
+		t.Errorf("the client is still there: %v", <-n.events)
+	}
+	first.status(6)
+	same(t, receive(t, first.inbox, "StatusReply").message, &messages.StatusReply{Request: 6, Name: "node1"})
+	first.dialer.Close()
+	same(t, receive(t, n.events, "ClientGone"), &messages.ClientGone{Address: first.local.Address})
+}
+
+func TestConnectionsOfAClientAreBounded(t *testing.T) {
+	n := serve(t, nodeLocal(1))
+	var oldest *attacker
+	for i := range connectionsOfClientMax + 1 {
+		a := attack(t, n.address()).hello(clientLocal(1))
+		if i == 0 {
+			oldest = a
+		}
+	}
+	oldest.dismissed("connected again")
+}
+
+func TestNewestConnectionOfANodeWins(t *testing.T) {
+	n := serve(t, nodeLocal(1))
+	first := attack(t, n.address()).hello(nodeLocal(2))
+	attack(t, n.address()).hello(nodeLocal(3))
+	attack(t, n.address()).hello(nodeLocal(2))
+	first.dismissed("connected again")
 }
 
 func TestOfTwoLinksToANodeOneIsLeft(t *testing.T) {
 	n := serve(t, nodeLocal(1))
+	n.newGateway()
 	c := join(t, clientLocal(1))
+	c.spawn("client", nil)
 	_, port, _ := net.SplitHostPort(n.address())
-	c.dialer.Dial(n.address())
-	receive(t, c.events, "LinkUp")
-	l, _ := c.dialer.routes.Load("node/1")
-	if l.(*clientLink).endpoint != n.address() {
-		t.Fatal("no route")
+	endpoints := []string{n.address(), "localhost:" + port}
+	route := func() string {
+		l, ok := c.dialer.routes.Load("node/1")
+		if !ok {
+			return ""
+		}
+		return l.(*clientLink).endpoint
 	}
-	// The node lets the newer connection of the address win; the route follows.
-	c.dialer.Dial("localhost:" + port)
-	var up, down bool
-	for !up || !down {
-		switch e := receive(t, c.events, "event").(type) {
-		case *messages.LinkUp:
-			up = true
-		case *messages.LinkDown:
-			down = e.Endpoint == n.address()
+	for _, endpoint := range endpoints {
+		c.dialer.Dial(endpoint)
+		receive(t, c.events, "LinkUp")
+		if route() != endpoint {
+			t.Errorf("the route is %q, want %q", route(), endpoint)
 		}
 	}
-	l, ok := c.dialer.routes.Load("node/1")
-	if !ok || l.(*clientLink).endpoint != "localhost:"+port {
-		t.Error("the route does not follow the link that is left")
+	c.dialer.Hang(endpoints[1])
+	receive(t, c.events, "LinkDown")
+	if route() != endpoints[0] {
+		t.Errorf("the route is %q, want the link that is left", route())
+	}
+	c.status(1)
+	receive(t, c.inbox, "StatusReply")
+	c.dialer.Hang(endpoints[0])
+	receive(t, c.events, "LinkDown")
+	if route() != "" {
+		t.Errorf("the route is %q, want none", route())
 	}
 }
 

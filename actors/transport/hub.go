@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,9 @@ const (
 	// replyBytesMax bounds the replies that wait for one client, in bytes. A client
 	// that does not take them loses its connection.
 	replyBytesMax = 8 << 20
+	// connectionsOfClientMax is how many connections one client may have, as when it
+	// knows a node by two names or left one half open. One more costs the oldest.
+	connectionsOfClientMax = 4
 	// partingPatience is how long a connection that is ended may take to hear why.
 	partingPatience = time.Second
 )
@@ -51,7 +55,7 @@ type hub struct {
 	clients sync.Map // logical address -> *inbound, the newest
 
 	mu      sync.Mutex
-	inbound map[inboundKey]*inbound // admitted and not ended; the newest of each key
+	inbound map[inboundKey][]*inbound // admitted, the newest last; none is empty
 	closed  bool
 }
 
@@ -67,7 +71,7 @@ func (g *GRPC) Serve(system *actor.ActorSystem, address string, local Local, eve
 	}
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
-		server: g.server(), inbound: map[inboundKey]*inbound{},
+		server: g.server(), inbound: map[inboundKey][]*inbound{},
 		listener: &gate{Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax},
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
@@ -102,11 +106,12 @@ func (h *hub) Identify(local Local) {
 	for _, p := range *h.peers.Load() {
 		p.restart()
 	}
-	for _, c := range h.inbound {
+	h.endAll(func(c *inbound) *refusal {
 		if c.conn.Founding || otherCluster(c.hello.ClusterId, local.ClusterID) {
-			c.end(refuse(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID).Refusal)
+			return refuse(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID)
 		}
-	}
+		return nil
+	})
 }
 
 // SetPeers implements Hub.
@@ -135,12 +140,22 @@ func (h *hub) SetPeers(members []*messages.Member) {
 			p.cancel()
 		}
 	}
-	for _, c := range h.inbound {
+	h.endAll(func(c *inbound) *refusal {
 		if c.conn.Role != messages.Role_NODE {
-			continue
+			return nil
 		}
-		if r := known.refuses(c.conn.RaftID, c.hello.Incarnation); r != nil {
-			c.end(r.Refusal)
+		return known.refuses(c.conn.RaftID, c.hello.Incarnation)
+	})
+}
+
+// endAll ends the connections that came in and for which why has a reason. h.mu
+// is held.
+func (h *hub) endAll(why func(*inbound) *refusal) {
+	for _, list := range h.inbound {
+		for _, c := range list {
+			if r := why(c); r != nil {
+				c.end(r.Refusal)
+			}
 		}
 	}
 }
@@ -227,8 +242,8 @@ func (h *hub) reject(items ...item) {
 	}
 }
 
-// inboundKey is what only one connection may have at a time: a client's address,
-// a node's lane. The newest wins, since the far side knows best which is alive.
+// inboundKey is a client's address or a node's lane. Of several connections the
+// newest counts, since the far side knows best which is alive.
 type inboundKey struct {
 	address string
 	lane    messages.Lane
@@ -245,6 +260,8 @@ type inbound struct {
 	ended   chan struct{} // closed when it has to end
 	refusal *messages.Refusal
 }
+
+func (c *inbound) key() inboundKey { return inboundKey{c.conn.Address, c.conn.Lane} }
 
 // end has the connection's handler say why and return; then, or when that takes
 // too long, the connection is closed: it carries one stream. It does not wait.
@@ -304,7 +321,8 @@ func (h *hub) read(c *inbound, s stream) {
 	c.end(&messages.Refusal{Code: violation.Code, Message: violation.Message, Hint: violation.Hint})
 }
 
-// enter admits a connection and makes it the newest of its key, or refuses it.
+// enter admits a connection and makes it the newest of its key, or refuses it. A
+// node has one connection a lane.
 func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcome, *messages.Refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -320,15 +338,17 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 		conn: Accepted(local, hello), hello: hello, guest: g,
 		queue: newQueue(replyBytesMax, false), ended: make(chan struct{}),
 	}
-	key := inboundKey{c.conn.Address, c.conn.Lane}
-	if old := h.inbound[key]; old != nil {
-		old.end(refuse(messages.Code_CONFLICT, "%s has connected again", c.conn.Address).Refusal)
-	}
-	h.inbound[key] = c
+	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
+		room = connectionsOfClientMax
 		h.clients.Store(c.conn.Address, c)
 	} else if p := (*h.peers.Load())[c.conn.Address]; p != nil {
 		p.rouse()
+	}
+	list := append(h.inbound[c.key()], c)
+	h.inbound[c.key()] = list
+	for _, old := range list[:max(0, len(list)-room)] {
+		old.end(refuse(messages.Code_CONFLICT, "%s has connected again", c.conn.Address).Refusal)
 	}
 	return c, welcome, nil
 }
@@ -339,12 +359,17 @@ func (h *hub) leave(c *inbound) {
 	c.end(nil)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := inboundKey{c.conn.Address, c.conn.Lane}
-	if h.inbound[key] != c {
-		return
+	list := slices.DeleteFunc(h.inbound[c.key()], func(o *inbound) bool { return o == c })
+	if len(list) > 0 {
+		h.inbound[c.key()] = list
+	} else {
+		delete(h.inbound, c.key())
 	}
-	delete(h.inbound, key)
-	if c.conn.Role == messages.Role_CLIENT {
+	switch {
+	case c.conn.Role != messages.Role_CLIENT:
+	case len(list) > 0:
+		h.clients.Store(c.conn.Address, list[len(list)-1])
+	default:
 		h.clients.Delete(c.conn.Address)
 		if !h.closed && h.events != nil {
 			h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), &messages.ClientGone{Address: c.conn.Address})
