@@ -11,20 +11,21 @@ const readsMax = 64 << 10
 
 // reads turns single reads into ReadIndex batches: one is in flight, the next
 // fills. A batch that is not answered is asked again under a fresh context, since
-// raft loses it silently when leadership moves.
+// raft loses it silently when leadership moves; an answer to any of its contexts
+// will do, or a round trip longer than the pause between them would never end.
 //
-// Invariant: what is in flight was asked for before its context was made, so the
-// index that answers it is at or above every write that was acknowledged before
-// those reads came.
+// Invariant: every context from first to counter was made after all reads of the
+// batch had come, so whichever index answers it is at or above every write that
+// was acknowledged before them.
 type reads struct {
 	nonce   uint64 // of this incarnation: contexts of two nodes or lives never meet
 	counter uint64
 
 	filling  []*messages.ReadIndex
-	inFlight []*messages.ReadIndex
-	context  []byte // nil: nothing in flight
-	asked    int    // ticks since the context was made
-	waited   int    // ticks since the batch was first asked for
+	inFlight []*messages.ReadIndex // nil: nothing in flight
+	first    uint64                // the batch's first context
+	asked    int                   // ticks since the last context was made
+	waited   int                   // ticks since the first
 }
 
 // add queues a read; false when the bound is reached.
@@ -39,11 +40,11 @@ func (q *reads) add(r *messages.ReadIndex) bool {
 // next starts the filling batch and returns its context, or nil if a batch is in
 // flight or none is filling.
 func (q *reads) next() []byte {
-	if q.context != nil || len(q.filling) == 0 {
+	if q.inFlight != nil || len(q.filling) == 0 {
 		return nil
 	}
 	q.inFlight, q.filling = q.filling, nil
-	q.waited = 0
+	q.first, q.waited = q.counter+1, 0
 	return q.renew()
 }
 
@@ -51,41 +52,38 @@ func (q *reads) next() []byte {
 func (q *reads) renew() []byte {
 	q.counter++
 	q.asked = 0
-	q.context = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, q.nonce), q.counter)
-	return q.context
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, q.nonce), q.counter)
 }
 
 // confirmed takes raft's answer; nil if it is not to the batch in flight.
 func (q *reads) confirmed(context []byte) []*messages.ReadIndex {
-	if q.context == nil || string(context) != string(q.context) {
+	if q.inFlight == nil || len(context) != 16 || binary.BigEndian.Uint64(context) != q.nonce {
 		return nil
 	}
+	if n := binary.BigEndian.Uint64(context[8:]); n < q.first || n > q.counter {
+		return nil
+	}
+	return q.finish()
+}
+
+func (q *reads) finish() []*messages.ReadIndex {
 	batch := q.inFlight
-	q.inFlight, q.context = nil, nil
+	q.inFlight = nil
 	return batch
 }
 
 // tick says what became due: a batch to ask for again, or to give up.
 func (q *reads) tick(retryTicks, giveUpTicks int) (again []byte, givenUp []*messages.ReadIndex) {
-	if q.context == nil {
+	if q.inFlight == nil {
 		return nil, nil
 	}
 	q.asked++
 	q.waited++
 	if q.waited >= giveUpTicks {
-		givenUp = q.inFlight
-		q.inFlight, q.context = nil, nil
-		return nil, givenUp
+		return nil, q.finish()
 	}
 	if q.asked >= retryTicks {
 		return q.renew(), nil
 	}
 	return nil, nil
-}
-
-// drop empties both batches.
-func (q *reads) drop() []*messages.ReadIndex {
-	all := append(q.inFlight, q.filling...)
-	q.inFlight, q.filling, q.context = nil, nil, nil
-	return all
 }
