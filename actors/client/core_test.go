@@ -267,7 +267,6 @@ func TestDeadlines(t *testing.T) {
 	tests := []struct {
 		name string
 		run  func(s *script)
-		ask  *messages.Submit
 		code messages.Code
 		says []string
 	}{
@@ -276,34 +275,36 @@ func TestDeadlines(t *testing.T) {
 			s.c.linkDown(down("a:1"))
 			s.submit(put(1))
 			s.c.linkDown(down("b:1"))
-		}, nil, messages.Code_UNREACHABLE, []string{"a:1: no answer to the dial", "b:1: connection refused"}},
+		}, messages.Code_UNREACHABLE, []string{"a:1: no answer to the dial", "b:1: connection refused"}},
 		{"a node waits", func(s *script) {
 			s.c.start()
 			s.submit(put(1))
 			m := up("a:1", 1)
 			m.WaitingFor = "waiting to be added"
 			s.c.linkUp(m)
-		}, nil, messages.Code_UNREACHABLE, []string{"a:1: node n1 is up but does not serve yet: waiting to be added"}},
+		}, messages.Code_UNREACHABLE, []string{"a:1: node n1 is up but does not serve yet: waiting to be added"}},
 		{"a write was sent and not answered", func(s *script) {
 			s.serve("a:1", nil)
 			s.submit(put(1))
-		}, nil, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
+		}, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
 		{"a write was sent, lost, and then refused", func(s *script) {
 			s.serve("a:1", nil)
 			s.submit(put(1))
 			s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
 			s.c.writeReply(noLeader)
-		}, nil, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
+		}, messages.Code_OUTCOME_UNKNOWN, []string{"may or may not have happened"}},
 		{"a read was sent and not answered", func(s *script) {
 			s.serve("a:1", nil)
 			s.submit(get(1))
-		}, nil, messages.Code_TIMED_OUT, []string{"no answer within 2000 ms"}},
+		}, messages.Code_TIMED_OUT, []string{"no answer within 2000 ms"}},
 		{"a write waits for credits", func(s *script) {
 			s.serve("a:1", nil)
 			s.submit(get(7))
 			s.submit(get(8))
-			s.submit(put(1))
-		}, nil, messages.Code_TIMED_OUT, []string{"was not sent"}},
+			brief := put(1)
+			brief.DeadlineMs = 400
+			s.submit(brief)
+		}, messages.Code_TIMED_OUT, []string{"was not sent"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -392,8 +393,10 @@ func TestUselessNodeIsLeft(t *testing.T) {
 func TestAbandonedNumberDoesNotHoldBackAckedBelow(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.serve("a:1", nil)
-	s.submit(put(1))
-	if d := s.answerTo(1, 2000); codeOf(d) != messages.Code_OUTCOME_UNKNOWN {
+	brief := put(1)
+	brief.DeadlineMs = 300
+	s.submit(brief)
+	if d := s.answerTo(1, 300); codeOf(d) != messages.Code_OUTCOME_UNKNOWN {
 		t.Fatalf("code %s", codeOf(d))
 	}
 	var last string
@@ -423,6 +426,16 @@ func TestNodeOfAnotherClusterIsRefused(t *testing.T) {
 	stranger := up("b:1", 1)
 	stranger.ClusterId = []byte("two")
 	s.expect(s.c.linkUp(stranger), "hang b:1")
+}
+
+func TestLateAttachedIsNotTakenForAnotherNodes(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.submit(put(1))
+	s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach")
+	s.expect(s.c.tick(500), "hang a:1", "dial b:1")
+	s.expect(s.c.linkUp(up("b:1", 2))) // a may still answer
+	s.expect(s.c.linkDown(down("a:1")), "node/2 gateway attach")
+	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000")
 }
 
 func TestStatusNeedsNoSession(t *testing.T) {
@@ -472,6 +485,21 @@ func TestBounds(t *testing.T) {
 	if got := s.c.requests.bytes; got > bytesMax || got < bytesMax-2*messages.ValueSizeMax {
 		t.Fatalf("%d requests hold %d bytes, the bound is %d", held, got, bytesMax)
 	}
+}
+
+func TestNumbersStayWithinTheWindowOfTheSession(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.c.start()
+	s.c.linkUp(up("a:1", 1))
+	s.c.attached(&messages.Attached{Session: "session", RequestsMax: 5000})
+	for i := range uint64(sessionWindow) {
+		if effects := s.submit(put(i + 1)); len(effects) != 1 {
+			t.Fatalf("command %d is not sent", i+1)
+		}
+	}
+	s.expect(s.submit(put(5000)))
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 9}), "answer 2 OK")
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 8}), "answer 1 OK", "node/1 session write 1025 acked 3")
 }
 
 func TestInvalidSubmitsAreAnsweredAtOnce(t *testing.T) {

@@ -16,8 +16,12 @@ func (c *core) explainExpired(r *request) *messages.Error {
 		return explainUnknown(r, fmt.Sprintf("no answer within %d ms", r.limit))
 	case r.last != nil:
 		return c.explainLast(r)
-	case c.links.current == nil && r.via == nil:
+	case c.links.current == nil && r.via == nil && (r.kind == write || r.endpoint == ""):
 		return c.explainUnreachable()
+	case c.links.current == nil && r.via == nil:
+		why := c.explainUnreachable()
+		why.Code, why.Message = messages.Code_TIMED_OUT, fmt.Sprintf("no answer within %d ms; %s", r.limit, why.Message)
+		return why
 	case r.kind == write:
 		return messages.Errorf(messages.Code_TIMED_OUT, "the write was not sent within %d ms: others were before it", r.limit).
 			WithHint("nothing was written; send less at once, or allow more time")

@@ -25,7 +25,8 @@ type phase int
 
 const (
 	dialling  phase = iota // dial was called
-	attaching              // the node is reached; Attach is unanswered
+	reached                // the node is up; its turn for Attach has not come
+	attaching              // Attach is unanswered
 	ready                  // there is a session actor to talk to
 	parting                // takes nothing new; hung when what it holds is answered or lost
 )
@@ -55,16 +56,20 @@ type link struct {
 
 func (l *link) held() int { return l.requests + l.statuses }
 
-// links is where the client is, and where it could be. At most one link is being
-// made at a time: Attached does not say which node it comes from.
+// links is where the client is, and where it could be.
 type links struct {
 	endpoints []*endpoint // as configured, in order
 	learned   []*endpoint // the leader's, if it is none of the above, and those still in use
 	cursor    int         // in endpoints: where the next search starts
 
 	current *link // takes the requests
-	next    *link // dialling or attaching; becomes current
+	next    *link // being made; becomes current
 	parting []*link
+
+	// owing is the endpoint that may still answer an Attach; nil: none. Attached
+	// does not say whose answer it is, so there is one Attach at a time, and one
+	// that stays unanswered is over only when its link is down.
+	owing *endpoint
 
 	leader    *messages.Leader // the newest that was named
 	clusterID []byte           // of the first node reached; nodes of others are refused
@@ -114,6 +119,7 @@ func (c *core) learn(leader *messages.Leader) {
 func (c *core) steer() {
 	ls := &c.links
 	if ls.next != nil {
+		c.attach(ls.next)
 		return
 	}
 	switch l := ls.current; {
@@ -197,28 +203,31 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 		if len(m.ClusterId) > 0 {
 			ls.clusterID = m.ClusterId
 		}
-		l.heard = c.now
-		c.attach(l)
+		l.phase, l.since, l.heard = reached, c.now, c.now
 	}
 	return c.settle()
 }
 
-// attach asks the node of l for a session actor.
+// attach asks the node of l for a session actor, as soon as no other node may
+// still answer.
 func (c *core) attach(l *link) {
+	if c.links.owing != nil || l.phase != reached && l.phase != ready {
+		return
+	}
+	c.links.owing = l.at
 	l.phase, l.since, l.asked = attaching, c.now, c.session.epoch
 	c.emit(send{messages.NodeAddress(l.raftID), messages.ActorGateway, &messages.Attach{Client: c.session.client}})
 }
 
 // attached: the node that was asked last gives a session actor, or refuses.
 func (c *core) attached(m *messages.Attached) []effect {
-	ls := &c.links
-	l := ls.next
-	if l == nil || l.phase != attaching {
-		l = ls.current
-	}
 	c.learn(m.Leader)
-	switch {
-	case l == nil || l.phase != attaching:
+	e := c.links.owing
+	c.links.owing = nil
+	if e == nil || e.link == nil || e.link.phase != attaching {
+		return c.settle() // its link was hung meanwhile
+	}
+	switch l := e.link; {
 	case m.Code != messages.Code_OK || m.Session == "":
 		c.refuseLink(l, explainAttached(m))
 	default:
@@ -307,6 +316,9 @@ func (c *core) hang(l *link) {
 // linkDown: a link could not be made, was refused, broke, or was hung.
 func (c *core) linkDown(m *messages.LinkDown) []effect {
 	e := c.links.find(m.Endpoint)
+	if e == c.links.owing {
+		c.links.owing = nil
+	}
 	switch {
 	case e == nil:
 	case e.hanging:
@@ -347,13 +359,12 @@ func (c *core) giveUpLinks() {
 		switch waited := c.now - l.since; {
 		case l.phase == dialling && waited >= dialMs:
 			c.giveUp(l, messages.Errorf(messages.Code_UNREACHABLE, "no answer to the dial within %d ms", waited))
-		case l.phase == attaching && waited >= attachMs:
+		case l.phase != dialling && waited >= attachMs:
 			c.giveUp(l, explainSilent(l, waited))
 		}
 	}
 	if l := c.links.current; l != nil && l.phase == attaching && c.now-l.since >= attachMs {
-		l.phase = ready // what it had before goes on; steer looks for another
-		c.leave(l, explainSilent(l, c.now-l.since))
+		c.giveUp(l, explainSilent(l, c.now-l.since))
 	}
 }
 

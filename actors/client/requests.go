@@ -384,7 +384,7 @@ func (c *core) refuse(r *request, why *messages.Error) {
 	r.refusals++
 	switch {
 	case l == nil || why.Code == messages.Code_BUSY:
-	case fateOf(why.Code) == unsure:
+	case why.Code == messages.Code_DAMAGED || why.Code == messages.Code_INTERNAL:
 		c.leave(l, why)
 	default:
 		c.miss(r, l, why)
@@ -507,7 +507,7 @@ type fate int
 const (
 	settled  fate = iota // the answer that the asker gets
 	notTaken             // surely not done by this sending: try again
-	unsure               // something is wrong with the node: try another
+	unsure               // perhaps done by this sending: try again, the number keeps it from happening twice
 )
 
 // fateOf says what a reply's code means for the sending that it answers.
