@@ -174,7 +174,7 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 		now := uint64(0)
 		executed := map[string]string{}
 		for i := range rapid.IntRange(1, 60).Draw(rt, "entries") {
-			now += rapid.SampledFrom([]uint64{0, 0, 1, 2, 5, 30}).Draw(rt, "time")
+			now += rapid.SampledFrom([]uint64{0, 0, 0, 0, 1, 2, 5, 30}).Draw(rt, "time")
 			var list []*messages.Command
 			for range rapid.IntRange(1, 4).Draw(rt, "commands") {
 				list = append(list, rapid.SampledFrom(commands).Draw(rt, "command"))
@@ -207,10 +207,10 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 func drawClients(t *rapid.T) (commands []*messages.Command) {
 	for id := range byte(rapid.IntRange(1, 8).Draw(t, "clients")) {
 		ttl := rapid.Uint64Range(1, 40).Draw(t, "ttl")
-		open := opens(ttl, rapid.Uint64Range(0, 120).Draw(t, "before"))
+		open := opens(ttl, rapid.Uint64Range(ttl/2, ttl).Draw(t, "before"))
 		for seq := range rapid.Uint64Range(1, 6).Draw(t, "commands") {
 			c := &messages.Command{Session: client(id), Seq: seq + 1, AckedBelow: rapid.Uint64Range(0, seq+1).Draw(t, "acked_below")}
-			if rapid.Bool().Draw(t, "opens") {
+			if rapid.IntRange(0, 3).Draw(t, "opens") > 0 {
 				c.Open = open
 			}
 			c.Operations = ops(put(commandName(c), ""))
