@@ -136,7 +136,7 @@ func (d *dialer) rise(l *clientLink, s *dialled) {
 	d.routes.Store(s.conn.Address, l)
 	w := s.welcome
 	d.tell(&messages.LinkUp{
-		Endpoint: l.endpoint, RaftId: w.RaftId, Name: w.Name, ClusterId: w.ClusterId, Version: w.Version, WaitingFor: w.WaitingFor,
+		Endpoint: l.endpoint, RaftId: w.RaftId, Name: w.Name, ClusterId: w.ClusterId, Version: w.Version, WaitingFor: legible(w.WaitingFor),
 	})
 }
 

@@ -232,7 +232,7 @@ func silent(endpoint string) *messages.Error {
 
 // stranger is the error of an endpoint that listens but does not complete a hello.
 func stranger(endpoint string, err error) *messages.Error {
-	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, status.Convert(err).Message()).
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, legible(status.Convert(err).Message())).
 		WithHint("check that this is the port of a KeyVal node")
 }
 
@@ -247,7 +247,7 @@ func broken(endpoint string, err error) *messages.Error {
 }
 
 func refused(endpoint string, r *messages.Refusal) *messages.Error {
-	return (&messages.Error{Code: r.Code, Message: cut(r.Message), Hint: cut(r.Hint)}).At(endpoint, "")
+	return (&messages.Error{Code: r.Code, Message: legible(r.Message), Hint: legible(r.Hint)}).At(endpoint, "")
 }
 
 func refusalFrame(r *messages.Refusal) *outgoing {

@@ -390,6 +390,15 @@ func (s *station) status(request uint64) {
 	s.system.Root.RequestWithCustomSender(s.pid(1, messages.ActorGateway), &messages.StatusRequest{Request: request}, s.system.NewLocalPID("client"))
 }
 
+func (s *station) hasOneConnectionOf(client *station) {
+	s.t.Helper()
+	eventually(s.t, "one connection is left", func() bool {
+		s.hub.mu.Lock()
+		defer s.hub.mu.Unlock()
+		return len(s.hub.inbound[inboundKey{client.local.Address, messages.Lane_CONTROL}]) == 1
+	})
+}
+
 func TestNewestConnectionOfAClientIsAnswered(t *testing.T) {
 	n := serve(t, nodeLocal(1))
 	n.newGateway()
@@ -402,11 +411,7 @@ func TestNewestConnectionOfAClientIsAnswered(t *testing.T) {
 	first.status(5)
 	same(t, receive(t, second.inbox, "StatusReply").message, &messages.StatusReply{Request: 5, Name: "node1"})
 	second.dialer.Close()
-	eventually(t, "one is left", func() bool {
-		n.hub.mu.Lock()
-		defer n.hub.mu.Unlock()
-		return len(n.hub.inbound[inboundKey{first.local.Address, 0}]) == 1
-	})
+	n.hasOneConnectionOf(first)
 	if len(n.events) != 0 {
 		t.Errorf("the client is still there: %v", <-n.events)
 	}
@@ -462,6 +467,7 @@ func TestOfTwoLinksToANodeOneIsLeft(t *testing.T) {
 	if route() != endpoints[0] {
 		t.Errorf("the route is %q, want the link that is left", route())
 	}
+	n.hasOneConnectionOf(c)
 	c.status(1)
 	receive(t, c.inbox, "StatusReply")
 	c.dialer.Hang(endpoints[0])

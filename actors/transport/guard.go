@@ -24,11 +24,11 @@ const (
 	// EnvelopesMax bounds a parcel, in envelopes.
 	EnvelopesMax = 4096
 
-	nameSizeMax    = 128      // of an actor, a node and a version, in bytes
-	smallBodyMax   = 4 << 10  // of a message without data, in bytes
-	readBodyMax    = 64 << 10 // of a Read, in bytes: two keys and little else
-	foundingMax    = 64 << 10 // of a FounderState, in bytes
-	refusedTextMax = 256      // of a stranger's words that are repeated to people, in bytes
+	nameSizeMax  = 128      // of an actor, a node and a version, in bytes
+	smallBodyMax = 4 << 10  // of a message without data, in bytes
+	readBodyMax  = 64 << 10 // of a Read, in bytes: two keys and little else
+	foundingMax  = 64 << 10 // of a FounderState, in bytes
+	wordsMax     = 512      // of a far side's words that are repeated to people, in bytes
 )
 
 // Known is what a node knows of the members: whom it may refuse. It never makes
@@ -156,7 +156,7 @@ func admitNode(local Local, known Known, hello *messages.Hello) *refusal {
 func admitClient(local Local, hello *messages.Hello) *refusal {
 	switch {
 	case !messages.IsClientAddress(hello.Address):
-		return refuse(messages.Code_INVALID, "%q is not a client's address", cut(hello.Address))
+		return refuse(messages.Code_INVALID, "%q is not a client's address", legible(hello.Address))
 	case hello.RaftId != 0 || len(hello.Incarnation) != 0:
 		return refuse(messages.Code_INVALID, "a client has neither raft id nor incarnation")
 	case hello.Lane != messages.Lane_CONTROL:
@@ -188,7 +188,7 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 		r = refuse(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(w.ClusterId))
 	case len(w.Incarnation) != messages.IncarnationSize:
 		r = refuse(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(w.Incarnation))
-	case !validText(w.Name) || !validText(w.Version) || len(w.WaitingFor) > 8*nameSizeMax:
+	case !validText(w.Name) || !validText(w.Version):
 		r = refuse(messages.Code_INVALID, "the welcome has an unreadable name or version")
 	case otherCluster(local.ClusterID, w.ClusterId),
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
@@ -438,4 +438,13 @@ func validText(s string) bool {
 
 func short(id []byte) []byte { return id[:min(4, len(id))] }
 
-func cut(s string) string { return s[:min(len(s), refusedTextMax)] }
+// legible is what people are shown of a far side's words: a bounded line without
+// controls.
+func legible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s[:min(len(s), wordsMax)], ""))
+}
