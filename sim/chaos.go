@@ -23,6 +23,7 @@ const (
 	faultIsolate                 // a node reaches nobody
 	faultSplit                   // two halves
 	faultAlone                   // a node and the clients lose each other
+	faultOrphan                  // a leader and one slow follower are cut off, and the follower comes back alone
 	faultFreeze                  // a process stands still
 	faultSlow                    // a disk is slow
 	faultLossy                   // messages are lost, repeated, overtaken and late
@@ -36,7 +37,7 @@ const (
 
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "save-fails", "sync-fails", "damage", "storm", "one-way", "pair", "isolate", "split",
-		"alone", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up", "panic", "client"}[f]
+		"alone", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up", "panic", "client"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -122,6 +123,8 @@ func (r *run) strike(f fault) {
 		r.damage(m)
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, m)
+	case faultOrphan:
+		r.orphan()
 	case faultFreeze:
 		r.freeze(m)
 	case faultSlow:
@@ -178,7 +181,8 @@ func (m *machine) order(fault func(*Disk)) {
 	}
 }
 
-// damage takes synced data from a minority, for good.
+// damage takes synced data from a minority. The process that starts on what is
+// left has to notice.
 func (r *run) damage(m *machine) {
 	lost := 0
 	for _, o := range r.machines {
@@ -190,13 +194,31 @@ func (r *run) damage(m *machine) {
 	if !initialised || r.check.last() == 0 || m.damaged || 2*(lost+1) >= len(r.machines) {
 		return
 	}
-	r.crash(m, false)
-	m.damaged = true
+	if m.up() {
+		r.world.note(m.host, "the power is cut, and the disk damaged")
+	}
+	m.crash(true)
 	if r.chaos.IntN(2) == 0 {
 		m.disk.LoseState()
+		m.damaged = true
 	} else {
-		m.disk.LoseTail(1 + r.chaos.IntN(5))
+		m.damaged = m.loseTail(r.chaos.IntN(5))
 	}
+	m.restartLater()
+}
+
+// loseTail takes entries off the end of a log, down to some that its witness
+// knows. A witness that the power cut took back knows less than was synced: to
+// lose just what it does not know is a second fault, which only the leader's
+// next heartbeat can show.
+func (m *machine) loseTail(more int) (noticeable bool) {
+	_, last, _ := m.disk.Durable()
+	known, base := m.disk.log.witness.Index, m.disk.log.durable.baseIndex
+	if known <= base {
+		return false
+	}
+	m.disk.LoseTail(int(min(last-known+1+uint64(more), last-base)))
+	return true
 }
 
 func (r *run) freeze(m *machine) {
@@ -249,6 +271,48 @@ func (r *run) partition(f fault, m *machine) {
 		r.note("%s is over", f)
 		for _, c := range cuts {
 			r.world.net.cut(c[0], c[1], false)
+		}
+	})
+}
+
+// orphan aims at appends that replace each other before they are durable: a
+// leader reaches one follower only, whose disk stalls; the others elect another
+// leader, and the follower meets it with the first one's entries still in hand.
+func (r *run) orphan() {
+	var leader, follower *machine
+	for _, m := range r.machines {
+		switch {
+		case m.role() == "leader":
+			leader = m
+		case m.up() && (follower == nil || r.chaos.IntN(2) == 0):
+			follower = m
+		}
+	}
+	if leader == nil || follower == nil {
+		return
+	}
+	timeout := r.swarm.electionTimeout()
+	r.note("orphan: %s leads, %s is its only follower, and slow", leader.name(), follower.name())
+	r.slowness[follower.node] = 4 * timeout
+	for _, o := range r.machines {
+		if o != leader && o != follower {
+			r.shut(leader.name(), o.name(), 3*timeout)
+			r.shut(follower.name(), o.name(), timeout+upTo(r.chaos, timeout))
+		}
+	}
+	r.later(func() { r.slowness[follower.node] = 0 })
+}
+
+// shut cuts both ways between two machines for a while.
+func (r *run) shut(a, b string, lasting time.Duration) {
+	set := func(cut bool) {
+		r.world.net.cut(a, b, cut)
+		r.world.net.cut(b, a, cut)
+	}
+	set(true)
+	r.world.clock.after(lasting, nil, func() {
+		if !r.healed {
+			set(false)
 		}
 	})
 }

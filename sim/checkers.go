@@ -43,12 +43,11 @@ type replica struct {
 
 // memory is what the checkers know of one incarnation.
 type memory struct {
-	opened  bool
+	opened  bool // its state, so that replay may start
 	term    uint64
 	commit  uint64
 	applied uint64
-	history uint64
-	damaged bool
+	log     bool // its log was opened
 }
 
 func newCheckers(nodes int) *checkers {
@@ -103,7 +102,7 @@ func (c *checkers) logOpened(node int, m *memory, o *messages.LogOpened) {
 	if to, voted := r.votes[r.voted]; voted && (term < r.voted || term == r.voted && vote != to) {
 		c.fail("votes survive", "%s voted for replica %d in term %d, its disk now says %d in term %d", nameOf(node), to, r.voted, vote, term)
 	}
-	m.term, m.commit = term, o.HardState.GetCommit()
+	m.log, m.term, m.commit = true, term, o.HardState.GetCommit()
 	r.logBase, r.log = o.BaseIndex, r.log[:0]
 	for _, e := range o.Entries {
 		r.log = append(r.log, e.GetTerm())

@@ -26,7 +26,7 @@ type machine struct {
 	// ordered: a fault of the disk was ordered, or its data were damaged: then the
 	// process may, or must, end itself.
 	ordered bool
-	damaged bool // its data are gone: it never serves again
+	damaged bool // synced data are gone: it must notice, and never serve again
 }
 
 func (m *machine) name() string   { return nameOf(m.node) }
@@ -103,7 +103,7 @@ func (m *machine) crash(powerCut bool) {
 func (m *machine) restartLater() {
 	delay := time.Duration(m.run.chaos.ExpFloat64() * float64(m.run.swarm.down))
 	m.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !m.damaged && !m.run.leftDown[m.node] {
+		if !m.run.leftDown[m.node] {
 			m.start()
 		}
 	})

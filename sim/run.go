@@ -193,9 +193,10 @@ func (m *machine) mend() {
 	}
 }
 
-// progress: a healed quorum commits within ten election timeouts.
+// progress: a healed quorum commits within ten election timeouts, once its links
+// are there again.
 func (r *run) progress() {
-	last, limit := r.check.last(), 10*r.swarm.electionTimeout()
+	last, limit := r.check.last(), 10*r.swarm.electionTimeout()+dialTimeout+backoffMax
 	until := r.world.clock.now + limit
 	for r.world.failure == nil && r.check.last() == last {
 		if r.world.clock.now >= until {
@@ -314,12 +315,21 @@ func (r *run) received(h *host, actorID string, message any) {
 				r.aimed(aimElected, m)
 			}
 		}
+	case *messages.LogOpened, *messages.MachineOpened:
+		m.serves()
 	case *messages.CheckpointWritten:
 		r.aimed(aimCheckpoint, m)
 	case *messages.Append:
 		if len(message.Message.GetEntries()) > 0 {
 			r.aimed(aimAppend, m)
 		}
+	}
+}
+
+// serves: a node with damaged data opens its log or its state, never both.
+func (m *machine) serves() {
+	if m.damaged && m.host.memory.log && m.host.memory.opened {
+		m.run.world.fail("damaged data are noticed", "%s serves, though data that it had synced are gone", m.name())
 	}
 }
 
