@@ -80,7 +80,7 @@ func (a *ticker) onHearTicks(m *messages.HearTicks) {
 
 func (a *ticker) onTicked(ctx actor.Context) {
 	for _, h := range a.hearers {
-		if h.name == ctx.Sender().Id {
+		if h.name == ctx.Sender().GetId() {
 			h.busy = false
 		}
 	}

@@ -45,7 +45,8 @@ type Disk interface {
 	Checkpoint() (*messages.Checkpoint, error)
 	// WriteCheckpoint replaces it, durably and all at once. The caller has synced
 	// the engine up to the checkpoint's revision, and a HardState whose commit is
-	// at or above its index.
+	// at or above its index; one that goes back, or comes before these, is refused
+	// as INTERNAL.
 	WriteCheckpoint(*messages.Checkpoint) error
 	// Close releases the directory's lock. Log and engine are closed before.
 	Close() error
@@ -61,16 +62,18 @@ type LogImage struct {
 
 // Log is a replica's durable Raft log. One caller at a time.
 type Log interface {
-	// Save appends entries (replacing those at and above the first one's index)
-	// and the hard state, if not nil. On return it is durable if there were
+	// Save appends entries (replacing those at and above the first one's index; a
+	// gap is refused as INTERNAL) and the hard state, if not nil. On return it is durable if there were
 	// entries or if term or vote changed; a commit alone waits for a Sync.
 	Save(hs *raftpb.HardState, entries []*raftpb.Entry) error
 	// Sync makes all that was saved durable, and the witness of it.
 	Sync() error
+	// Close syncs and lets go.
 	Close() error
 }
 
-// Row is one version of a key.
+// Row is one version of a key: of 1 to 64,999 bytes, its value below 1 MiB, its
+// revision above 0.
 type Row struct {
 	Key, Value []byte
 	Revision   uint64
@@ -80,7 +83,9 @@ type Row struct {
 // Engine is multi-version user data: at most one version of a key a revision.
 // One writer; any number of readers beside it, at revisions already written.
 type Engine interface {
-	// Write adds versions; readable on return, durable after a Sync. Revisions
+	// Write adds versions; readable on return, durable after a Sync. It keeps
+	// neither the slice, which the caller uses again, nor needs its bytes copied:
+	// keys and values are parts of entries, which nobody modifies. Revisions
 	// never go down from one call to the next, but for replay after a restart,
 	// which writes what is there once more.
 	Write(rows []Row) error
