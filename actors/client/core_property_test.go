@@ -219,7 +219,7 @@ func (m *cluster) handle(t *rapid.T, s *site) {
 	e := s.inbox[0]
 	s.inbox = s.inbox[1:]
 	trouble := rapid.SampledFrom([]messages.Code{0, 0, 0, 0, messages.Code_NO_LEADER, messages.Code_REDIRECT, messages.Code_BUSY,
-		messages.Code_INTERNAL, messages.Code_OUTCOME_UNKNOWN}).Draw(t, "trouble")
+		messages.Code_INTERNAL, messages.Code_OUTCOME_UNKNOWN, messages.Code_UNSAFE}).Draw(t, "trouble")
 	switch r := e.message.(type) {
 	case *messages.Attach:
 		s.attached++

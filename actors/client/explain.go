@@ -64,7 +64,11 @@ func (c *core) explainUnreachable() *messages.Error {
 			reasons = append(reasons, e.name+": no answer yet")
 			continue
 		}
-		reasons = append(reasons, e.name+": "+e.note.Message)
+		reason := e.note.Message
+		if !strings.Contains(reason, e.name) {
+			reason = e.name + ": " + reason
+		}
+		reasons = append(reasons, reason)
 		if hint == "" {
 			hint = e.note.Hint
 		}
