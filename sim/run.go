@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -260,6 +261,7 @@ func (r *run) finish() {
 		}
 	}
 	r.compareEngines()
+	r.countSessions()
 	r.history.close()
 	if r.world.failure == nil {
 		r.history.judge()
@@ -285,6 +287,27 @@ func (r *run) compareEngines() {
 					m.name(), rows[i].Key, rows[i].Revision, key, v.revision)
 				return
 			}
+		}
+	}
+}
+
+// countSessions: no session actor outlives its client's connection. A client has
+// one on the node it uses, and one where it was before.
+func (r *run) countSessions() {
+	for _, m := range r.machines {
+		if !m.up() {
+			continue
+		}
+		sessions := 0
+		for _, bucket := range m.host.system.ProcessRegistry.LocalPIDs.LocalPIDs {
+			for _, name := range bucket.Keys() {
+				if strings.HasPrefix(name, messages.ActorSessionPrefix) {
+					sessions++
+				}
+			}
+		}
+		if sessions > 2*len(r.clients) {
+			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", m.name(), sessions, len(r.clients))
 		}
 	}
 }
