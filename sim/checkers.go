@@ -25,7 +25,7 @@ type checkers struct {
 	histories map[uint64]uint64   // applied index -> history hash
 	nodes     []*replica
 	model     *model
-	committee func(index uint64) // told of every index that is seen committed first; may be nil
+	onCommit  func() // told of every index that is first seen committed; may be nil
 }
 
 // position is a place in a log.
@@ -203,8 +203,8 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		if err := c.model.apply(e); err != nil {
 			c.fail("each command at most once", "%v", err)
 		}
-		if c.committee != nil {
-			c.committee(at.index)
+		if c.onCommit != nil {
+			c.onCommit()
 		}
 	case at.index > next:
 		c.fail("committed without a gap", "%s applies index %d, nobody has applied %d", nameOf(node), at.index, next)

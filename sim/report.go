@@ -56,7 +56,7 @@ func (o Options) replay() string {
 		command += fmt.Sprintf(" --nodes %d", o.Nodes)
 	}
 	if !o.Faults {
-		command += " --no-faults"
+		command += " --faults off"
 	}
 	if o.Duration != DefaultDuration {
 		command += fmt.Sprintf(" --duration %v", o.Duration)

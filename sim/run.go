@@ -84,7 +84,7 @@ func newRun(o Options) *run {
 		hs, last, _ := r.machines[node].disk.Durable()
 		return hs, last
 	}
-	r.check.committee = func(uint64) { r.committed() }
+	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
 		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}

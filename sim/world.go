@@ -13,6 +13,10 @@ import (
 	"keyval/messages"
 )
 
+// standingStillMax bounds the steps of one instant: actors that keep each other
+// busy without end would stop time.
+const standingStillMax = 5_000_000
+
 // world is everything outside of the actors, for one run.
 type world struct {
 	seed    uint64
@@ -22,6 +26,10 @@ type world struct {
 	net     *network
 	trace   *trace
 	steps   uint64
+	instant struct { // how many steps the current instant has seen
+		at    time.Duration
+		steps int
+	}
 	cost    time.Duration // a step takes up to this
 	watch   watcher
 	stepped func() // between two steps; may be nil
@@ -96,6 +104,11 @@ func (w *world) run(until time.Duration) {
 // step runs one message of a mailbox.
 func (w *world) step(m *mailbox) {
 	w.steps++
+	if w.instant.steps++; w.instant.at != w.clock.now {
+		w.instant.at, w.instant.steps = w.clock.now, 0
+	} else if w.instant.steps > standingStillMax {
+		w.fail("time goes on", "%s of %s and others do not come to rest", m.id, m.host.name)
+	}
 	m.step()
 	if w.stepped != nil {
 		w.stepped()
