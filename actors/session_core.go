@@ -50,9 +50,10 @@ func (readStale) sessionEffect() {}
 func (answer) sessionEffect()    {}
 
 type pendingWrite struct {
-	actor   string // of the client's system
-	command []byte
-	age     int
+	actor    string // of the client's system
+	command  []byte
+	age      int
+	proposed int // times; beyond the first, nobody knows what became of the earlier ones
 }
 
 type pendingRead struct {
@@ -139,6 +140,7 @@ func (s *sessionCore) check(m *messages.Write) *messages.Error {
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 	w.age = 0
+	w.proposed++
 	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
 }
 
@@ -192,15 +194,20 @@ func (s *sessionCore) forget(seq uint64, w *pendingWrite) {
 	s.bytes -= len(w.command)
 }
 
-// onProposalRefused passes a refusal on: the client decides where to go next, and
-// its number keeps whatever an earlier attempt did from happening twice.
+// onProposalRefused passes a refusal on: the client decides where to go next. What
+// was refused the first time surely did not happen; an earlier proposal may have
+// been taken, and its number keeps it from happening twice.
 func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	w, ok := s.writes[m.Seq]
 	if !ok || m.Term < s.term {
 		return // an answer to an attempt under an older leader; another is under way
 	}
 	s.forget(m.Seq, w)
-	s.emit(answer{w.actor, &messages.WriteReply{Request: m.Seq, Code: m.Code, Leader: s.leader}})
+	reply := &messages.WriteReply{Request: m.Seq, Code: m.Code, Leader: s.leader}
+	if w.proposed > 1 {
+		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
+	}
+	s.emit(answer{w.actor, reply})
 }
 
 func (s *sessionCore) onReadRefused(m *messages.ReadRefused) {

@@ -107,6 +107,24 @@ func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
 	}
 }
 
+// A refusal says that nothing happened only if it answers the only proposal.
+func TestSessionSaysUnknownOfWhatAnEarlierLeaderMayHaveTaken(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	s.onWrite("asker", command(t, 1, nil))
+	s.take()
+	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 5})
+	if code, _ := answerCode(s.take()); code != messages.Code_REDIRECT {
+		t.Errorf("of the only proposal: %v", code)
+	}
+	s.onWrite("asker", command(t, 2, nil))
+	s.onLeader(leaderAt(3, 6), 6)
+	s.take()
+	s.onProposalRefused(&messages.ProposalRefused{Seq: 2, Code: messages.Code_REDIRECT, Term: 6})
+	if code, _ := answerCode(s.take()); code != messages.Code_OUTCOME_UNKNOWN {
+		t.Errorf("of the second proposal: %v", code)
+	}
+}
+
 func TestSessionCredits(t *testing.T) {
 	s := newSessionCore(1, testClient, leaderAt(1, 1))
 	for seq := range uint64(sessionRequestsMax) {
