@@ -276,7 +276,7 @@ func interrupted(cause error, what string, code messages.Code) error {
 	return fmt.Errorf("%w (%w)", e, cause)
 }
 
-// judge turns an answer whose code is not OK into an error.
+// judge adds the error to an answer whose code is not OK.
 func judge(d *messages.Done) (*messages.Done, error) {
 	code, message, hint := messages.Code_OK, "", d.Hint
 	switch {
@@ -294,5 +294,5 @@ func judge(d *messages.Done) (*messages.Done, error) {
 	if message == "" {
 		message = wordsOf(code)
 	}
-	return nil, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint}
+	return d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint}
 }

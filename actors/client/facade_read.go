@@ -31,24 +31,23 @@ type GetResult struct {
 	Endpoint     string // the node that answered
 }
 
-// Get reads the value of a key. The code of the error is NOT_FOUND if there is none.
+// Get reads the value of a key. The code of the error is NOT_FOUND if there is
+// none; the result still says at which revision that was so.
 func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (GetResult, error) {
 	r := &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: key}}}
 	for _, o := range options {
 		o(r)
 	}
 	d, err := c.call(ctx, &messages.Submit{Read: r})
+	result := GetResult{Key: key, ReadRevision: d.GetRead().GetRevision(), RequestID: d.GetRequestId(), Endpoint: d.GetEndpoint()}
 	if err != nil {
-		return GetResult{}, err
+		return result, err
 	}
 	if len(d.Read.Items) == 0 {
-		return GetResult{}, messages.Errorf(messages.Code_NOT_FOUND, "%s", wordsOf(messages.Code_NOT_FOUND)).At(d.Endpoint, d.RequestId)
+		return result, messages.Errorf(messages.Code_NOT_FOUND, "%s", wordsOf(messages.Code_NOT_FOUND)).At(d.Endpoint, d.RequestId)
 	}
-	item := d.Read.Items[0]
-	return GetResult{
-		Key: key, Value: item.Value, Revision: item.Revision,
-		ReadRevision: d.Read.Revision, RequestID: d.RequestId, Endpoint: d.Endpoint,
-	}, nil
+	result.Value, result.Revision = d.Read.Items[0].Value, d.Read.Items[0].Revision
+	return result, nil
 }
 
 // Item is one row of a Scan.
