@@ -188,6 +188,23 @@ func TestPanics(t *testing.T) {
 	}
 }
 
+// TestStandingStill: actors that keep each other busy do not stop time unnoticed.
+func TestStandingStill(t *testing.T) {
+	w := newToy(1)
+	w.host("h", "h")
+	w.still = 100
+	pid := w.spawn(t, "h", "a", func(ctx actor.Context) {
+		if _, ok := ctx.Message().(*messages.Tick); ok {
+			ctx.Send(ctx.Self(), &messages.Tick{})
+		}
+	})
+	w.roots["h"].Send(pid, &messages.Tick{})
+	w.run(time.Second)
+	if w.failure == nil || w.failure.Invariant != "time goes on" {
+		t.Errorf("the run ended with %v", w.failure)
+	}
+}
+
 func TestDelayedActor(t *testing.T) {
 	w := newToy(1)
 	h := w.host("h", "h")

@@ -26,6 +26,7 @@ type world struct {
 	net     *network
 	trace   *trace
 	steps   uint64
+	still   int      // how many steps an instant may have; standingStillMax
 	instant struct { // how many steps the current instant has seen
 		at    time.Duration
 		steps int
@@ -71,6 +72,7 @@ func (r reader) Read(p []byte) (int, error) {
 func newWorld(seed uint64, text io.Writer) *world {
 	w := &world{
 		seed:   seed,
+		still:  standingStillMax,
 		chance: stream(seed, "world"),
 		queue:  &queue{chance: stream(seed, "queue")},
 		clock:  &clock{},
@@ -106,7 +108,7 @@ func (w *world) step(m *mailbox) {
 	w.steps++
 	if w.instant.steps++; w.instant.at != w.clock.now {
 		w.instant.at, w.instant.steps = w.clock.now, 0
-	} else if w.instant.steps > standingStillMax {
+	} else if w.instant.steps > w.still {
 		w.fail("time goes on", "%s of %s and others do not come to rest", m.id, m.host.name)
 	}
 	m.step()
