@@ -487,6 +487,18 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+func TestNodeThatRefusesAnotherSessionIsLeft(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	s.submit(get(2))
+	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Code: messages.Code_SESSION_EXPIRED}), "node/1 gateway attach")
+	s.expect(s.c.attached(&messages.Attached{Code: messages.Code_BUSY}), "dial b:1", "hang a:1")
+	s.c.linkUp(up("b:1", 2))
+	s.expect(s.c.attached(gave("other", nil)),
+		`node/2 other Read{request=1 get=Get{key="k"}}`, "node/2 other write 2 acked 2 open 60000 before 61000")
+}
+
 func TestNumbersStayWithinTheWindowOfTheSession(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.c.start()

@@ -170,6 +170,7 @@ type log struct {
 	rows     []*messages.Item // by key
 	done     map[string]*messages.WriteReply
 	leader   *fakeNode
+	asked    *messages.Read // the last read
 }
 
 func (l *log) write(m *messages.Write) *messages.WriteReply {
@@ -225,6 +226,7 @@ func (l *log) between(from, to []byte) []*messages.Item {
 func (l *log) read(m *messages.Read) *messages.ReadReply {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.asked = m
 	r := &messages.ReadReply{Request: m.Request, Revision: l.revision}
 	if m.Revision != 0 {
 		r.Revision = m.Revision
@@ -390,6 +392,61 @@ func TestPutGetDelete(t *testing.T) {
 	if !errors.As(err, &e) || e.RequestID == "" || e.Endpoint == "" {
 		t.Fatalf("the error lacks its place: %+v", e)
 	}
+}
+
+func TestReadOptionsReachTheNode(t *testing.T) {
+	n, nodes := fakes(t, 1)
+	c := connected(t, n, Options{Endpoints: []string{"n1:1"}})
+	mustPut(t, c, "k", "v")
+	if r, err := c.Get(t.Context(), []byte("k"), AtRevision(1), Stale()); err != nil || r.ReadRevision != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if m := nodes[0].log.asked; m.Revision != 1 || m.Consistency != messages.Consistency_STALE {
+		t.Fatalf("the node is asked %s", messages.Line(m))
+	}
+	for _, err := range c.Scan(t.Context(), nil, nil, ScanOptions{Stale: true, KeysOnly: true, Revision: 1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := nodes[0].log.asked; m.Revision != 1 || m.Consistency != messages.Consistency_STALE || !m.GetScan().KeysOnly {
+		t.Fatalf("the node is asked %s", messages.Line(m))
+	}
+}
+
+func TestBrokenScanEndsWithItsError(t *testing.T) {
+	n, _ := fakes(t, 1)
+	c := connected(t, n, Options{Endpoints: []string{"n9:1"}, Timeout: 100 * time.Millisecond})
+	rounds := 0
+	for item, err := range c.Scan(t.Context(), nil, nil, ScanOptions{}) {
+		rounds++
+		failed(t, err, messages.Code_UNREACHABLE, "nothing listens")
+		if item.Key != nil {
+			t.Fatalf("%+v", item)
+		}
+	}
+	if rounds != 1 {
+		t.Fatalf("%d rounds", rounds)
+	}
+}
+
+// noRandomness is a world in which no client can start.
+type noRandomness struct{}
+
+func (noRandomness) Read([]byte) (int, error) { return 0, errors.New("the well is dry") }
+
+func TestFailedClientSaysWhy(t *testing.T) {
+	world := production.World(nil, nil)
+	world.Rand = noRandomness{}
+	n, _ := fakes(t, 1)
+	c, err := connect(Options{Endpoints: []string{"n1:1"}, Network: n}, world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	<-c.desk.ended
+	_, err = c.Put(t.Context(), []byte("k"), nil)
+	failed(t, err, messages.Code_TIMED_OUT, "the well is dry; nothing was sent")
 }
 
 func TestScanReadsPagesAtOneRevision(t *testing.T) {
