@@ -66,7 +66,8 @@ func (f *founding) waitingFor() string {
 	return strings.Join(names, ", ")
 }
 
-// onTick asks every founder that is still missing. It also completes a cluster of one.
+// onTick asks every other founder, known or not: one may have initialised since it
+// was heard. It also completes a cluster of one.
 func (f *founding) onTick(elapsed uint32) []any {
 	if f.clusterID != nil {
 		return nil
@@ -81,7 +82,7 @@ func (f *founding) onTick(elapsed uint32) []any {
 	f.ticks = 0
 	var out []any
 	for _, founder := range f.founders {
-		if founder.RaftId != f.self && len(founder.Incarnation) == 0 {
+		if founder.RaftId != f.self {
 			out = append(out, tellFounder{founder.RaftId, f.state(false)})
 		}
 	}

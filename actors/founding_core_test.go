@@ -84,6 +84,21 @@ func TestALateFounderJoinsWhatTheOthersInitialised(t *testing.T) {
 	}
 }
 
+// A founder that heard one founder but not another goes on asking both: the one
+// it knows may have initialised meanwhile, and the other may never come back.
+func TestALateFounderHearsOfTheClusterFromAnyFounder(t *testing.T) {
+	first := &founding{self: 1, token: "t", founders: newFounding(1, founderIdentity(1, 1), nil).founders}
+	late := newFounding(3, founderIdentity(3, 3), nil)
+	late.onState(1, first.state(false))
+	for i, f := range first.founders {
+		f.Incarnation = founderIdentity(0, byte(i+1)).Incarnation
+	}
+	first.clusterID = messages.ClusterID("t", first.founders)
+	if done, failed := converse(map[uint64]*founding{1: first, 3: late}, 20); done[3] == nil || len(failed) != 0 {
+		t.Fatalf("%v %v", done, failed)
+	}
+}
+
 func TestFoundersThatDoNotFitTogether(t *testing.T) {
 	for name, row := range map[string]struct {
 		third *founding
