@@ -24,9 +24,9 @@
 // the error's code (messages.CodeOf) tells apart what must be told apart:
 //
 //   - OUTCOME_UNKNOWN: it was sent and nobody knows what became of it. It may or
-//     may not have happened. Read the key before you try again. It takes effect
-//     before any later write that the same client sends and the cluster executes
-//     with that knowledge, or never.
+//     may not have happened, or may still happen. Read the key before you try
+//     again. A later write of the same client, sent while nothing earlier is under
+//     way, settles it: once that one is executed, this one cannot happen any more.
 //   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT: it surely did not happen.
 //
 // Every error is a *messages.Error: what was wrong, at which endpoint, in which
