@@ -49,7 +49,8 @@ func (Runtime) NewSystem(address string, logger *slog.Logger) (*actor.ActorSyste
 		actor.WithMetricProviders(nil),
 	)
 	system.ProcessRegistry.Address = address
-	return system, system.Root
+	c := &crew{work: make(chan func())}
+	return system, system.Root.WithSpawnMiddleware(c.spawn)
 }
 
 // lowered hands records on with Info turned into Debug.
