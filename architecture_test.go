@@ -38,8 +38,8 @@ var mayImport = map[string][]string{
 // package the bans hold.
 var worldly = []string{
 	"actors/seam/production/*", "actors/serve.go", "actors/client/facade*.go",
-	"actors/transport/grpc*.go", "actors/transport/link*.go", "actors/transport/queue*.go",
-	"actors/transport/server*.go", "actors/transport/hub*.go", "actors/transport/dial*.go", "actors/transport/peer*.go",
+	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
+	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go",
 	"storeactor/files*.go", "storeactor/walog*.go", "storeactor/witness*.go", "storeactor/badger*.go",
 }
 
