@@ -495,7 +495,7 @@ func TestHistoryHash(t *testing.T) {
 		}
 		seen[h.hash] = h.name
 	}
-	if history(put("b", "1"), 2, 1) != history(put("b", "1"), 2, 1) {
+	if first, again := history(put("b", "1"), 2, 1), history(put("b", "1"), 2, 1); first != again {
 		t.Error("the same history has two hashes")
 	}
 }
