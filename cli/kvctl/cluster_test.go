@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/messages"
 )
 
 // These tests run real processes over real sockets on real disks.
@@ -44,35 +45,55 @@ func TestMain(m *testing.M) {
 type processes struct {
 	t         *testing.T
 	dir       string
-	endpoints []string
+	listens   []string // where the nodes are
+	endpoints []string // where others reach them: the same, or a proxy in front of it
 	initial   string
-	running   []*exec.Cmd
-	logs      []*bytes.Buffer
+	mu        sync.Mutex // guards the elements of running
+	running   []*process // nil: it does not run
+}
+
+// process is one node.
+type process struct {
+	*exec.Cmd
+	log   bytes.Buffer
+	ended chan struct{} // closed after Wait
+	err   error         // of Wait
 }
 
 func startCluster(t *testing.T, n int) *processes {
 	t.Helper()
-	p := &processes{t: t, dir: t.TempDir(), endpoints: freeAddresses(t, n)}
+	p := newCluster(t, freeAddresses(t, n))
+	p.endpoints = p.listens
+	p.found()
+	return p
+}
+
+// newCluster makes a cluster whose endpoints are not known yet.
+func newCluster(t *testing.T, listens []string) *processes {
+	t.Helper()
+	p := &processes{t: t, dir: t.TempDir(), listens: listens, running: make([]*process, len(listens))}
+	t.Cleanup(func() {
+		for i, c := range p.running {
+			p.kill(i)
+			if c != nil && t.Failed() {
+				t.Logf("n%d:\n%s", i+1, &c.log)
+			}
+		}
+	})
+	return p
+}
+
+// found starts all nodes for the first time.
+func (p *processes) found() {
+	p.t.Helper()
 	var initial []string
 	for i, e := range p.endpoints {
 		initial = append(initial, fmt.Sprintf("n%d=%s", i+1, e))
 	}
 	p.initial = strings.Join(initial, ",")
-	p.running, p.logs = make([]*exec.Cmd, n), make([]*bytes.Buffer, n)
-	for i := range n {
+	for i := range p.running {
 		p.start(i, p.first(i)...)
 	}
-	t.Cleanup(func() {
-		for i := range p.running {
-			p.kill(i)
-		}
-		if t.Failed() {
-			for i, log := range p.logs {
-				t.Logf("n%d:\n%s", i+1, log)
-			}
-		}
-	})
-	return p
 }
 
 // freeAddresses are loopback addresses that nobody listens at.
@@ -93,26 +114,52 @@ func (p *processes) data(i int) string { return filepath.Join(p.dir, fmt.Sprintf
 
 // first is what a first start of node i needs.
 func (p *processes) first(i int) []string {
-	return []string{"--name", fmt.Sprintf("n%d", i+1), "--listen", p.endpoints[i], "--initial-cluster", p.initial}
+	return []string{"--name", fmt.Sprintf("n%d", i+1), "--listen", p.listens[i], "--advertise", p.endpoints[i], "--initial-cluster", p.initial}
 }
 
 func (p *processes) start(i int, flags ...string) {
 	p.t.Helper()
-	p.logs[i] = &bytes.Buffer{}
-	c := exec.Command(binary, append([]string{"serve", "--data", p.data(i), "--log-level", "warn"}, flags...)...)
-	c.Stderr = p.logs[i]
+	c := &process{ended: make(chan struct{})}
+	c.Cmd = exec.Command(binary, append([]string{"serve", "--data", p.data(i), "--log-level", "warn"}, flags...)...)
+	c.Stderr = &c.log
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	p.set(i, c)
+	go func() {
+		c.err = c.Wait()
+		close(c.ended)
+	}()
+}
+
+// kill ends node i as kill -9 does. One that has ended by itself is an error.
+func (p *processes) kill(i int) {
+	c := p.running[i]
+	if c == nil {
+		return
+	}
+	select {
+	case <-c.ended:
+		p.t.Errorf("n%d ended by itself: %v\n%s", i+1, c.err, &c.log)
+	default:
+		c.Process.Kill()
+		<-c.ended
+	}
+	p.set(i, nil)
+}
+
+func (p *processes) set(i int, c *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.running[i] = c
 }
 
-func (p *processes) kill(i int) {
-	if c := p.running[i]; c != nil {
-		c.Process.Kill()
-		c.Wait()
-		p.running[i] = nil
+// signal sends node i a signal.
+func (p *processes) signal(i int, s syscall.Signal) {
+	p.t.Helper()
+	if err := p.running[i].Process.Signal(s); err != nil {
+		p.t.Errorf("n%d: %v: %v\n%s", i+1, s, err, &p.running[i].log)
 	}
 }
 
@@ -120,21 +167,19 @@ func (p *processes) kill(i int) {
 func (p *processes) refused(i int, flags ...string) string {
 	p.t.Helper()
 	p.start(i, flags...)
-	ended := make(chan error, 1)
-	go func() { ended <- p.running[i].Wait() }()
+	c := p.running[i]
 	select {
-	case err := <-ended:
-		p.running[i] = nil
-		if err == nil {
+	case <-c.ended:
+		if c.err == nil {
 			p.t.Errorf("n%d ended without an error", i+1)
 		}
 	case <-time.After(15 * time.Second):
 		p.t.Errorf("n%d was not refused", i+1)
-		p.running[i].Process.Kill()
-		<-ended
-		p.running[i] = nil
+		c.Process.Kill()
+		<-c.ended
 	}
-	return p.logs[i].String()
+	p.set(i, nil)
+	return c.log.String()
 }
 
 func (p *processes) connect(endpoints ...string) *client.Client {
@@ -147,21 +192,30 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 	return c
 }
 
+// status is what node i says of itself; nil: it does not answer.
+func (p *processes) status(i int) *messages.StatusReply {
+	p.t.Helper()
+	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Timeout: time.Second})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer c.Close()
+	s, _, err := c.Status(context.Background())
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
 // leader waits until some node says that it leads.
 func (p *processes) leader() int {
 	p.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		for i, e := range p.endpoints {
+		for i := range p.listens {
 			if p.running[i] == nil {
 				continue
 			}
-			c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{e}, Timeout: time.Second})
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			s, _, err := c.Status(context.Background())
-			c.Close()
-			if err == nil && s.Role == "leader" {
+			if s := p.status(i); s != nil && s.Role == "leader" {
 				return i
 			}
 		}
@@ -281,7 +335,7 @@ func TestRefusedStarts(t *testing.T) {
 		}
 	}
 
-	other := &processes{t: t, dir: p.dir, endpoints: p.endpoints, initial: p.initial, running: make([]*exec.Cmd, 3), logs: make([]*bytes.Buffer, 3)}
+	other := &processes{t: t, dir: p.dir, listens: p.listens, endpoints: p.endpoints, initial: p.initial, running: make([]*process, 3)}
 	expect("a second process on one directory", other.refused(0), "is in use by process")
 
 	p.kill(0)
