@@ -158,37 +158,6 @@ func (c *Client) Delete(ctx context.Context, key []byte) (DeleteResult, error) {
 	return DeleteResult{Key: key, Deleted: d.Write.Deleted > 0, Revision: d.Write.Revision, RequestID: d.RequestId}, nil
 }
 
-// DeleteRangeResult is the outcome of a DeleteRange.
-type DeleteRangeResult struct {
-	Deleted   uint64 // keys
-	Revision  uint64 // of the last step
-	RequestID string // of the last step
-}
-
-// deleteStep is how many keys one command of a DeleteRange deletes at most.
-const deleteStep = 10_000
-
-// DeleteRange removes the keys of [from, to), in steps; an empty to has no end.
-// Each step is atomic, the whole is not. With an error it returns what the steps
-// before it did.
-func (c *Client) DeleteRange(ctx context.Context, from, to []byte) (DeleteRangeResult, error) {
-	var sum DeleteRangeResult
-	op := &messages.Operation{Kind: &messages.Operation_DeleteRange{
-		DeleteRange: &messages.DeleteRange{From: from, To: to, Limit: deleteStep},
-	}}
-	for {
-		d, err := c.write(ctx, op)
-		if err != nil {
-			return sum, err
-		}
-		sum.Deleted += d.Write.Deleted
-		sum.Revision, sum.RequestID = d.Write.Revision, d.RequestId
-		if !d.Write.More {
-			return sum, nil
-		}
-	}
-}
-
 // Status asks the node in use how it is, and returns its endpoint. It needs no
 // leader. A client that never wrote asks its own endpoints only.
 func (c *Client) Status(ctx context.Context) (*messages.StatusReply, string, error) {

@@ -55,6 +55,7 @@ type Item struct {
 	Key, Value   []byte // Value is nil with KeysOnly
 	Revision     uint64 // of the key's last write
 	ReadRevision uint64 // at which all of the Scan is read
+	RequestID    string // of its page
 }
 
 // ScanOptions change what a Scan reads. The zero ScanOptions read everything of
@@ -78,14 +79,15 @@ func (c *Client) Scan(ctx context.Context, from, to []byte, o ScanOptions) iter.
 	return func(yield func(Item, error) bool) {
 		left := o.Limit
 		for {
-			page, err := c.page(ctx, from, to, left, o)
+			d, err := c.page(ctx, from, to, left, o)
 			if err != nil {
 				yield(Item{}, err)
 				return
 			}
+			page := d.Read
 			o.Revision = page.Revision
 			for _, row := range page.Items {
-				if !yield(Item{row.Key, row.Value, row.Revision, page.Revision}, nil) {
+				if !yield(Item{row.Key, row.Value, row.Revision, page.Revision, d.RequestId}, nil) {
 					return
 				}
 			}
@@ -99,7 +101,7 @@ func (c *Client) Scan(ctx context.Context, from, to []byte, o ScanOptions) iter.
 
 // page reads one page of a Scan; left is how many rows are still wanted, when
 // there is a limit.
-func (c *Client) page(ctx context.Context, from, to []byte, left int, o ScanOptions) (*messages.ReadReply, error) {
+func (c *Client) page(ctx context.Context, from, to []byte, left int, o ScanOptions) (*messages.Done, error) {
 	rows := pageSize
 	if o.PageSize > 0 {
 		rows = o.PageSize
@@ -120,7 +122,7 @@ func (c *Client) page(ctx context.Context, from, to []byte, left int, o ScanOpti
 	if d.Read.More && len(d.Read.Items) == 0 {
 		return nil, messages.Errorf(messages.Code_INTERNAL, "a page without rows says that there are more").At(d.Endpoint, d.RequestId)
 	}
-	return d.Read, nil
+	return d, nil
 }
 
 // behind is the range that a page leaves.

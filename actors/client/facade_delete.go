@@ -1,0 +1,115 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"keyval/messages"
+)
+
+// DeleteRangeResult is the outcome of a DeleteRange, or of its steps so far.
+type DeleteRangeResult struct {
+	Deleted   uint64 // keys, surely
+	Revision  uint64 // of the last step
+	RequestID string // of the last step
+}
+
+// deleteStep is how many keys one command of a DeleteRange deletes at most. The
+// cluster ends a step earlier when its keys are long.
+const deleteStep = 10_000
+
+const hintDeleteAgain = "delete again: it goes on with what is left"
+
+// DeletePrefix removes the keys that begin with prefix, as DeleteRange does. The
+// empty prefix is that of every key.
+func (c *Client) DeletePrefix(ctx context.Context, prefix []byte) (DeleteRangeResult, error) {
+	return c.DeleteRange(ctx, prefix, PrefixEnd(prefix))
+}
+
+// DeleteRange removes the keys of [from, to), in steps; an empty to has no end.
+// Each step is atomic, the whole is not. With an error it returns what the steps
+// before it did, and the error says how many keys those were.
+func (c *Client) DeleteRange(ctx context.Context, from, to []byte) (DeleteRangeResult, error) {
+	var sum DeleteRangeResult
+	for sofar, err := range c.DeleteSteps(ctx, from, to) {
+		if err != nil {
+			return sofar, err
+		}
+		sum = sofar
+	}
+	return sum, nil
+}
+
+// DeleteSteps is DeleteRange for those who want to see it going on: it yields the
+// sum after each step. It stops when nobody ranges on; the same call again goes on
+// with what is left. An error is the last thing that it yields.
+func (c *Client) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[DeleteRangeResult, error] {
+	return func(yield func(DeleteRangeResult, error) bool) {
+		var sum DeleteRangeResult
+		for more := true; more; from, more = c.rest(ctx, from, to) {
+			d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_DeleteRange{
+				DeleteRange: &messages.DeleteRange{From: from, To: to, Limit: deleteStep},
+			}})
+			if err != nil {
+				yield(sum, stopped(ctx, err, sum.Deleted))
+				return
+			}
+			sum.Deleted += d.Write.Deleted
+			sum.Revision, sum.RequestID = d.Write.Revision, d.RequestId
+			if !yield(sum, nil) || !d.Write.More {
+				return
+			}
+		}
+	}
+}
+
+// rest is the first key that a step has left, and whether there is one. A step
+// that began at from again would have every replica pass all that was deleted
+// before, over and over. Without an answer from is as right, only slower.
+func (c *Client) rest(ctx context.Context, from, to []byte) (first []byte, more bool) {
+	d, err := c.page(ctx, from, to, 1, ScanOptions{Limit: 1, KeysOnly: true})
+	switch {
+	case err != nil:
+		return from, true
+	case len(d.Read.Items) == 0:
+		return nil, false
+	}
+	return d.Read.Items[0].Key, true
+}
+
+// stopped says what had been deleted when a step's error came.
+func stopped(ctx context.Context, err error, deleted uint64) error {
+	var e *messages.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	told := *e
+	switch {
+	case e.Code == messages.Code_OUTCOME_UNKNOWN:
+		told.Message = fmt.Sprintf("%s; %d keys were surely deleted before it, up to %d more may be", e.Message, deleted, deleteStep)
+		told.Hint = hintDeleteAgain
+	case deleted > 0:
+		told.Message = fmt.Sprintf("%s; %d keys were deleted before", e.Message, deleted)
+	}
+	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+		return fmt.Errorf("%w (%w)", &told, cause)
+	}
+	return &told
+}
+
+// PrefixEnd is where the keys that begin with prefix end: the to of their range.
+// It is nil where they have no end.
+func PrefixEnd(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	for len(end) > 0 {
+		last := len(end) - 1
+		if end[last]++; end[last] != 0 {
+			return end
+		}
+		end = end[:last] // 0xff has no successor of the same length
+	}
+	return nil
+}
