@@ -77,8 +77,8 @@ func TestTickerSkew(t *testing.T) {
 			w := newToy(1)
 			h := w.host("h", "h")
 			ticks := 0
-			h.Start(10*time.Millisecond, func() { ticks++ })
 			c.setup(h)
+			h.Start(10*time.Millisecond, func() { ticks++ })
 			w.run(100 * time.Millisecond)
 			if ticks != c.want {
 				t.Errorf("%d ticks in 100 ms, want %d", ticks, c.want)
