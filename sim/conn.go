@@ -299,6 +299,7 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.sever(c, "a message was refused")
 		return
 	}
+	n.world.ear.arrived(e, body)
 	target := to.system.NewLocalPID(e.Target)
 	if e.Sender == "" {
 		to.system.Root.Send(target, body)

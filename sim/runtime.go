@@ -14,7 +14,7 @@ import (
 // queue is the one run queue of a world: the mailboxes that have something to
 // do. Which of them is next is drawn from the seed.
 type queue struct {
-	chance   *rand.Rand
+	chance   *rand.Rand // nil: they come in turn
 	runnable []*mailbox
 }
 
@@ -25,11 +25,16 @@ func (q *queue) pop() *mailbox {
 	for len(q.runnable) > 0 {
 		last := len(q.runnable) - 1
 		i := 0
-		if last > 0 {
+		if last > 0 && q.chance != nil {
 			i = q.chance.IntN(last + 1)
 		}
 		m := q.runnable[i]
-		q.runnable[i], q.runnable[last] = q.runnable[last], nil
+		if q.chance == nil {
+			copy(q.runnable, q.runnable[1:])
+		} else {
+			q.runnable[i] = q.runnable[last]
+		}
+		q.runnable[last] = nil
 		q.runnable = q.runnable[:last]
 		switch {
 		case m.host.dead:
@@ -138,6 +143,7 @@ func (m *mailbox) PostUserMessage(message any) {
 	if m.host.dead {
 		return
 	}
+	m.host.world.ear.sent(message)
 	m.user.push(message)
 	m.schedule()
 }

@@ -32,7 +32,9 @@ const (
 )
 
 // start runs a client process, which knows all nodes' endpoints.
-func (c *customer) start() {
+func (c *customer) start() { c.startWith(c.run.endpoints()) }
+
+func (c *customer) startWith(endpoints []string) {
 	w := c.run.world
 	c.starts++
 	c.under = map[uint64]*operation{}
@@ -44,7 +46,7 @@ func (c *customer) start() {
 	seams := c.host.seams(random)
 	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
 	c.spawn(root, actorClient, client.New(client.Config{
-		Endpoints: c.run.endpoints(), Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.run.swarm.ttl,
+		Endpoints: endpoints, Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.run.swarm.ttl,
 	}))
 	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
 }

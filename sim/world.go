@@ -34,6 +34,7 @@ type world struct {
 	cost    time.Duration // a step takes up to this
 	watch   watcher
 	stepped func() // between two steps; may be nil
+	ear     *ear   // of a script; nil: nobody listens
 	failure *Violation
 }
 
@@ -87,7 +88,7 @@ func newWorld(seed uint64, text io.Writer) *world {
 
 // run lets the world go on until an instant, or until a run has failed.
 func (w *world) run(until time.Duration) {
-	for w.failure == nil {
+	for w.failure == nil && !w.ear.heardEnough() {
 		next, planned := w.clock.next()
 		if next > w.clock.now || !planned {
 			if m := w.queue.pop(); m != nil {
@@ -111,7 +112,9 @@ func (w *world) step(m *mailbox) {
 	} else if w.instant.steps > w.still {
 		w.fail("time goes on", "%s of %s and others do not come to rest", m.id, m.host.name)
 	}
+	w.ear.turn(m)
 	m.step()
+	w.ear.turn(nil)
 	if w.stepped != nil {
 		w.stepped()
 	}
@@ -127,6 +130,7 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 		from = sender.Id
 	}
 	w.trace.message(w.clock.now, h, actorID, from, message)
+	w.ear.received(h, actorID, message)
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)
 	}
@@ -146,6 +150,7 @@ func (w *world) departs(h *host, to messages.RaftID, body proto.Message) {
 func (w *world) note(h *host, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.trace.note(w.clock.now, h.name, text)
+	w.ear.noted(h.name, text)
 	h.recent.add(moment{at: w.clock.now, message: text})
 }
 
