@@ -168,7 +168,7 @@ func (f *founding) adopt(from messages.RaftID, m *messages.FounderState) []any {
 			if theirs.RaftId == f.self && ours.RaftId == f.self && !bytes.Equal(theirs.Incarnation, ours.Incarnation) {
 				return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT,
 					"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, ours.Name, ours.Name).
-					WithHint("start it on its old data directory; if that is lost, replace the node instead of starting it empty")}}
+					WithHint("start it on its old data directory; if that is lost, leave the node off: the others serve on without it")}}
 			}
 		}
 	}

@@ -132,7 +132,7 @@ func openBadger(dir string, logger *slog.Logger) (db *badger.DB, err error) {
 
 func engineDamaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, "the state is damaged: "+format, args...).
-		WithHint("keep the directory for inspection, and put a new node in its place (kvctl cluster replace)")
+		WithHint("keep the directory for inspection; the other nodes serve on without this one")
 }
 
 func (e *badgerEngine) Write(rows []Row) error {

@@ -92,7 +92,7 @@ func (i *LogImage) Check() error {
 // logDamaged is DAMAGED, with the one thing to do about it.
 func logDamaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, format, args...).
-		WithHint("this node must not vote: keep the directory for inspection, and put a new node in its place (kvctl cluster replace)")
+		WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")
 }
 
 // The witness file is two slots, each alone in its block, written in turn: a

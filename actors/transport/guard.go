@@ -65,11 +65,11 @@ func (k Known) refuses(id messages.RaftID, incarnation []byte) *refusal {
 	switch {
 	case k.removed[id]:
 		return refuse(messages.Code_NOT_ALLOWED, "raft id %d was removed from this cluster", id).
-			hint("stop that node; to bring the machine back, clear its data directory and add it as a new node: kvctl cluster add")
+			hint("stop that node: a removed identity never comes back")
 	case len(known) > 0 && !bytes.Equal(known, incarnation):
 		return refuse(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
 			id, short(known), short(incarnation)).
-			hint("bring its old data directory back, or replace it by a new node: kvctl cluster replace")
+			hint("start it on its old data directory; the other nodes serve on without it")
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func admitAnyone(local Local, hello *messages.Hello) *refusal {
 		return refuse(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(hello.ClusterId))
 	case hello.To != 0 && hello.To != local.RaftID:
 		return refuse(messages.Code_CONFLICT, "node %s has raft id %d, not %d", local.Name, local.RaftID, hello.To).
-			hint("an address may be wrong or used twice: compare `kvctl cluster members`")
+			hint("an address may be wrong or used twice: compare `kvctl status --json` of both")
 	case otherCluster(local.ClusterID, hello.ClusterId):
 		return refuseCluster(local.Name, local.ClusterID, hello.ClusterId)
 	}
@@ -137,7 +137,7 @@ func admitNode(local Local, known Known, hello *messages.Hello) *refusal {
 		return refuse(messages.Code_INVALID, "%d is not the raft id of a node", hello.RaftId)
 	case hello.RaftId == local.RaftID:
 		return refuse(messages.Code_CONFLICT, "node %s has raft id %d itself", local.Name, local.RaftID).
-			hint("two nodes run under one name, or a node dials its own address: compare `kvctl cluster members`")
+			hint("two nodes run under one name, or a node dials its own address: compare `kvctl status --json` of both")
 	case hello.To == 0:
 		return refuse(messages.Code_INVALID, "the hello of a node names the node it means to reach")
 	case len(hello.Incarnation) != messages.IncarnationSize:
