@@ -251,7 +251,9 @@ type Command struct {
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
 	// acked_below says that the client holds the outcomes of all lower numbers.
 	AckedBelow uint64 `protobuf:"varint,3,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
-	// open opens the session with this command, if it is not open already.
+	// open opens the session with this command, if it is not open already. All
+	// commands of a session that carry one carry the same: once is enough, and
+	// until the first outcome is known every command may.
 	Open          *OpenSession `protobuf:"bytes,4,opt,name=open,proto3" json:"open,omitempty"`
 	Operations    []*Operation `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
 	unknownFields protoimpl.UnknownFields
