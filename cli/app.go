@@ -34,6 +34,8 @@ type Shell struct {
 	// Probe is an error where nobody listens at an endpoint: told at once, where
 	// Connect would go on trying.
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
+
+	argv []string // the line that runs
 }
 
 // NewShell is the Shell of this process.
@@ -55,7 +57,7 @@ func NewShell() *Shell {
 // Run runs one command line (argv[0] is the program) and returns its exit code.
 func Run(ctx context.Context, sh Shell, argv []string) int {
 	out := &sticky{w: sh.Stdout}
-	sh.Stdout = out
+	sh.Stdout, sh.argv = out, argv
 	app := newApp(&sh)
 	if len(argv) > 1 && argv[1] == completeWord {
 		complete(sh.Stdout, app, argv[2:])
@@ -87,7 +89,7 @@ kvctl put hello world
 kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
-			newPut(sh), newGet(sh), newDelete(sh), newStatus(sh),
+			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
 			newServe(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh),
 		},

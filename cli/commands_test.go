@@ -149,6 +149,8 @@ func TestUsageErrors(t *testing.T) {
 		"get k --server a:1,b:2", "get k --endpoints a:1 --server b:1", "get k --timeout 0s", "get k --timeout -1s", "get k -o xml",
 		"get --raw k -o json=", "get k -o=", "completion tcsh", "completion", "help bogus", "dev --nodes 0", "dev --nodes 10",
 		"dev --base-port 65535", "sim", "sim bogus", "sim run --faults maybe", "sim run --nodes 8", "sim run --seeds 0",
+		"scan a b", "scan --limit 0", "scan --limit x", "scan --revision 0", "scan --from b --to a", "scan --to=", "scan --consistency x",
+		"delete", "delete k --prefix p", "delete --prefix=", "delete --all", "delete k --dry-run", "delete --prefix p --yes --progress x",
 		"sim run --seeds 2 --trace f", "sim run --duration 0s", "sim run --seed -1", "serve", "serve --data d --log-level x", "status --no-such",
 	} {
 		t.Run(line, func(t *testing.T) {
@@ -375,6 +377,9 @@ func TestComplete(t *testing.T) {
 		{"put k ", ""},
 		{"put pu", ""},
 		{"-o ", "table json jsonl simple"},
+		{"scan --re", "--reverse --revision"},
+		{"scan ", ""},
+		{"delete --prefix p --progress ", "auto plain json none"},
 		{"get k --output=js", "--output=json --output=jsonl"},
 		{"get k -o js", "json jsonl"},
 		{"get --consistency s", "stale"},

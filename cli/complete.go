@@ -22,6 +22,7 @@ var choices = map[string][]string{
 	"output":      {"table", "json", "jsonl", "simple"},
 	"consistency": {"linearizable", "stale"},
 	"faults":      {"on", "off"},
+	"progress":    {"auto", "plain", "json", "none"},
 	"log-level":   {"debug", "info", "warn", "error"},
 	"SHELL":       {"bash", "zsh", "fish"},
 }

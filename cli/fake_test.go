@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +24,9 @@ type fakeCluster struct {
 	down     []string        // endpoints that do not answer
 	refuse   *messages.Error // what every operation ends with
 	leader   string          // the endpoint that leads; empty: none does
+	// breakAfter is how many rows a scan yields, or keys a deletion deletes, before
+	// it breaks; 0: it does not.
+	breakAfter int
 }
 
 func newFake() *fakeCluster {
@@ -77,7 +82,7 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 	if !ok {
 		return item, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %q", key).At(s.endpoint, fakeRequest)
 	}
-	item.ReadRevision, item.RequestID = s.revision, fakeRequest
+	item.ReadRevision, item.RequestID, item.Endpoint = s.revision, fakeRequest, s.endpoint
 	if revision > 0 {
 		item.ReadRevision = revision
 	}
@@ -93,6 +98,86 @@ func (s *fakeStore) Delete(_ context.Context, key []byte) (client.DeleteResult, 
 	_, ok := s.items[string(key)]
 	delete(s.items, string(key))
 	return client.DeleteResult{Key: key, Deleted: ok, Revision: s.revision, RequestID: fakeRequest}, nil
+}
+
+// rows is what a scan yields, at one revision.
+func (s *fakeStore) rows(from, to []byte, o client.ScanOptions) ([]client.Item, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return nil, 0, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	at := cmp.Or(o.Revision, s.revision)
+	var keys []string
+	for key, item := range s.items {
+		if key >= string(from) && (len(to) == 0 || key < string(to)) && item.Revision <= at {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	if o.Reverse {
+		slices.Reverse(keys)
+	}
+	if o.Limit > 0 {
+		keys = keys[:min(o.Limit, len(keys))]
+	}
+	var rows []client.Item
+	for _, key := range keys {
+		row := client.Item{Key: []byte(key), Value: s.items[key].Value, Revision: s.items[key].Revision, ReadRevision: at, RequestID: fakeRequest}
+		if o.KeysOnly {
+			row.Value = nil
+		}
+		rows = append(rows, row)
+	}
+	return rows, at, nil
+}
+
+func (s *fakeStore) Scan(_ context.Context, from, to []byte, o client.ScanOptions) iter.Seq2[client.Item, error] {
+	rows, _, err := s.rows(from, to, o)
+	return func(yield func(client.Item, error) bool) {
+		for i, row := range rows {
+			if s.breakAfter > 0 && i == s.breakAfter {
+				err = messages.Errorf(messages.Code_UNREACHABLE, "the connection broke").At(s.endpoint, fakeRequest)
+				break
+			}
+			if !yield(row, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(client.Item{}, err)
+		}
+	}
+}
+
+func (s *fakeStore) Count(_ context.Context, from, to []byte, o client.ScanOptions) (client.CountResult, error) {
+	rows, at, err := s.rows(from, to, o)
+	return client.CountResult{Count: uint64(len(rows)), ReadRevision: at, RequestID: fakeRequest}, err
+}
+
+// DeleteSteps deletes two keys a step.
+func (s *fakeStore) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[client.DeleteRangeResult, error] {
+	return func(yield func(client.DeleteRangeResult, error) bool) {
+		var sum client.DeleteRangeResult
+		for {
+			rows, _, err := s.rows(from, to, client.ScanOptions{Limit: 2})
+			if err == nil && s.breakAfter > 0 && int(sum.Deleted) >= s.breakAfter {
+				err = messages.Errorf(messages.Code_OUTCOME_UNKNOWN, "who knows; %d keys were surely deleted", sum.Deleted).At(s.endpoint, fakeRequest)
+			}
+			if err != nil {
+				yield(sum, err)
+				return
+			}
+			for _, row := range rows {
+				r, _ := s.Delete(ctx, row.Key)
+				sum.Revision, sum.RequestID = r.Revision, r.RequestID
+			}
+			sum.Deleted += uint64(len(rows))
+			if !yield(sum, nil) || len(rows) < 2 {
+				return
+			}
+		}
+	}
 }
 
 func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {

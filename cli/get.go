@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -15,20 +16,53 @@ func newGet(sh *Shell) *urfave.Command {
 		Usage:     "print the value of a key",
 		ArgsUsage: "KEY",
 		Description: `The read is linearizable: it sees every write that was acknowledged before it.
-A missing key exits 3. What is not UTF-8 is printed in JSON as base64.`,
+With --consistency stale one node answers alone: it may miss the latest writes,
+and needs no leader. A missing key exits 3.
+What is not UTF-8 is printed in JSON as base64.`,
 		UsageText: `kvctl get hello
 kvctl get photo --raw > photo.jpg
+kvctl get hello --revision 7
 kvctl get hello --json`,
-		Flags: []urfave.Flag{
+		Flags: append([]urfave.Flag{
 			&urfave.BoolFlag{Name: "raw", Usage: "print the bytes alone, without a newline"},
-			&urfave.Uint64Flag{Name: "revision", Usage: "read as of `REVISION`", DefaultText: "the latest"},
-			&urfave.StringFlag{Name: "consistency", Usage: "read at `LEVEL`: linearizable, or stale to ask one node alone", Value: "linearizable"},
-		},
+		}, readFlags()...),
 		Action: sh.action(get),
 	}
 }
 
-// getJSON is one key in get's and, later, scan's output.
+func readFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.Uint64Flag{Name: "revision", Usage: "read as of `REVISION`", DefaultText: "the latest"},
+		consistencyFlag(),
+	}
+}
+
+func consistencyFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "consistency", Usage: "read at `LEVEL`: linearizable, or stale to ask one node alone", Value: "linearizable"}
+}
+
+// reading is how to read: as of a revision (0: the latest), and whether one node
+// may answer alone.
+func (c *Call) reading() (revision uint64, stale bool, err error) {
+	if revision = c.flags.Uint64("revision"); c.flags.IsSet("revision") && revision == 0 {
+		return 0, false, c.usage("", "--revision counts from 1")
+	}
+	stale, err = c.stale()
+	return revision, stale, err
+}
+
+func (c *Call) stale() (bool, error) {
+	switch level := c.flags.String("consistency"); level {
+	case "linearizable":
+		return false, nil
+	case "stale":
+		return true, nil
+	default:
+		return false, c.usage("", "--consistency %q is none of %s", level, strings.Join(choices["consistency"], ", "))
+	}
+}
+
+// getJSON is one key in get's and scan's output.
 type getJSON struct {
 	Key          *string `json:"key,omitempty"`
 	KeyBase64    *string `json:"key_base64,omitempty"`
@@ -40,17 +74,19 @@ type getJSON struct {
 }
 
 func get(c *Call) error {
-	raw, consistency := c.flags.Bool("raw"), c.flags.String("consistency")
-	switch {
-	case raw && c.Format.structured():
+	raw := c.flags.Bool("raw")
+	if raw && c.Format.structured() {
 		return c.usage("", "--raw and JSON exclude each other")
-	case consistency != "linearizable" && consistency != "stale":
-		return c.usage("", "--consistency %q is none of linearizable, stale", consistency)
-	case c.flags.IsSet("revision") && c.flags.Uint64("revision") == 0:
-		return c.usage("", "--revision counts from 1")
+	}
+	revision, stale, err := c.reading()
+	if err != nil {
+		return err
 	}
 	return c.withStore(func(ctx context.Context, store Store) error {
-		r, err := store.Get(ctx, []byte(c.Args[0]), c.flags.Uint64("revision"), consistency == "stale")
+		r, err := store.Get(ctx, []byte(c.Args[0]), revision, stale)
+		if stale && r.ReadRevision > 0 {
+			c.banner("Read from %s alone, at revision %d: later writes may be missing", r.Endpoint, r.ReadRevision)
+		}
 		if err != nil {
 			return err
 		}

@@ -135,6 +135,14 @@ func shown(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
+// plural is a number of things.
+func plural(n uint64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // sticky remembers the first write that failed, so that a full disk behind
 // stdout does not pass for success.
 type sticky struct {

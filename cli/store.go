@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"time"
@@ -19,6 +20,14 @@ type Store interface {
 	// revision. A stale read asks one node alone and may miss the latest writes.
 	Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error)
 	Delete(ctx context.Context, key []byte) (client.DeleteResult, error)
+	// Scan yields the keys of [from, to) in order, page by page, all at one
+	// revision. An error is the last thing that it yields.
+	Scan(ctx context.Context, from, to []byte, o client.ScanOptions) iter.Seq2[client.Item, error]
+	// Count counts what Scan would yield.
+	Count(ctx context.Context, from, to []byte, o client.ScanOptions) (client.CountResult, error)
+	// DeleteSteps deletes the keys of [from, to) and yields the sum after each
+	// step. An error is the last thing that it yields.
+	DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[client.DeleteRangeResult, error]
 	// Status asks one node and says which.
 	Status(ctx context.Context) (*messages.StatusReply, string, error)
 	Close()
