@@ -35,6 +35,7 @@ type conn struct {
 	link     *link // nil: a client's
 	state    connState
 	sides    [2]transport.Conn       // what dialler and acceptor know of the other
+	ways     [2]*way                 // once there is an acceptor
 	arrival  [2]time.Duration        // of the last envelope; none overtakes it
 	stalled  [2][]*messages.Envelope // held up by a cut, in order
 	doubts   int                     // expiries under way; only the last counts
@@ -119,6 +120,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 		return
 	}
 	c.acceptor, c.state = to, accepted
+	c.ways = [2]*way{n.way(c.dialler.host, to.host), w}
 	c.sides[1] = transport.Accepted(to.local, hello)
 	if w.cut {
 		return
@@ -212,14 +214,14 @@ func (n *network) silent(c *conn) bool {
 		return false
 	}
 	a, b := c.dialler.host, c.acceptor.host
-	return a.dead || b.dead || a.frozen || b.frozen || n.way(a, b).cut || n.way(b, a).cut
+	return a.dead || b.dead || a.frozen || b.frozen || c.ways[0].cut || c.ways[1].cut
 }
 
 // transmit puts an envelope on its way. Between nodes it may be lost, doubled
 // or overtaken.
 func (n *network) transmit(c *conn, way int, e *messages.Envelope) {
-	from, to := c.ends(way)
-	w := n.way(from.host, to.host)
+	from, _ := c.ends(way)
+	w := c.ways[way]
 	if c.link == nil {
 		n.stream(c, way, w, e)
 		return
@@ -262,7 +264,7 @@ func (n *network) deliver(c *conn, way int, e *messages.Envelope, delay time.Dur
 	n.world.clock.after(delay, to.host, func() {
 		switch {
 		case c.state == broken || to.gone():
-		case !n.way(from.host, to.host).cut:
+		case !c.ways[way].cut:
 			n.receive(c, way, e)
 		case c.link != nil:
 			n.world.met(from.host, "cut")

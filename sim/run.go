@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -22,11 +23,15 @@ type Options struct {
 	Nodes    int           // 0: drawn, 1 to 7
 	Faults   bool          // whether anything goes wrong
 	Duration time.Duration // of load, and chaos, in simulated time; 0: DefaultDuration
+	Rate     float64       // operations a second, of all clients together; 0: drawn
 	Trace    io.Writer     // takes the whole trace as text; may be nil
 }
 
 // DefaultDuration is how long a run is under load, in simulated time.
 const DefaultDuration = 20 * time.Second
+
+// gcPercent trades memory for speed: a world is small, and makes much garbage.
+const gcPercent = 1000
 
 // one simulation a process: raft's source of jitter is global.
 var door sync.Mutex
@@ -41,6 +46,7 @@ func Run(o Options) *Report {
 	jitter := cryptorand.Reader
 	cryptorand.Reader = reader{stream(o.Seed, "jitter")}
 	defer func() { cryptorand.Reader = jitter }()
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
 
 	started := time.Now()
 	r := newRun(o)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,6 +106,32 @@ func TestSwarm(t *testing.T) {
 	if count >= 200 && len(missed) > 0 {
 		t.Errorf("%d seeds never hit %v", count, missed)
 	}
+}
+
+// BenchmarkLightLoad is simulated time by wall time, with three nodes, 10 operations
+// a second, and faults.
+func BenchmarkLightLoad(b *testing.B) {
+	var simulated, wall time.Duration
+	var steps uint64
+	busy := cpuTime()
+	for seed := uint64(1); b.Loop(); seed++ {
+		r := Run(Options{Seed: seed, Nodes: 3, Faults: true, Rate: 10, Duration: 5 * time.Minute})
+		if r.Violation != nil {
+			b.Fatal(r)
+		}
+		simulated, wall, steps = simulated+r.SimTime, wall+r.WallTime, steps+r.Steps
+	}
+	b.ReportMetric(simulated.Seconds()/wall.Seconds(), "simulated-h/h")
+	b.ReportMetric(float64(steps)/simulated.Seconds(), "steps/simulated-s")
+	b.ReportMetric(float64(steps)/wall.Seconds(), "steps/s")
+	b.ReportMetric(simulated.Seconds()/(cpuTime()-busy).Seconds(), "simulated-h/cpu-h")
+}
+
+// cpuTime is what this process has used, of all processors.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func number(t *testing.T, name string, n *uint64) {

@@ -48,6 +48,9 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	if s.nodes == 0 {
 		s.nodes = pick(chance, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
 	}
+	if o.Rate > 0 {
+		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
+	}
 	s.drawOptions(chance)
 	if !o.Faults {
 		return s

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -41,19 +42,40 @@ func newTrace(text io.Writer) *trace {
 func (t *trace) message(now time.Duration, h *host, actorID, sender string, message any) {
 	t.begin(now, h.name, actorID)
 	t.string(sender)
-	t.string(t.name(message))
-	if m, ok := message.(proto.Message); ok {
-		t.block, _ = proto.MarshalOptions{Deterministic: true, AllowPartial: true}.MarshalAppend(t.block, m)
-	}
-	t.end()
-	switch message.(type) {
-	case *messages.Tick, *messages.Ticked, *messages.Flush: // too many to be of use
-	default:
+	if t.body(message) {
 		h.recent.add(moment{now, actorID, message})
 	}
+	t.end()
 	if t.text != nil {
 		fmt.Fprintf(t.text, "%13.6f %s %s <- %s %s\n", now.Seconds(), h.name, actorID, sender, render(message))
 	}
+}
+
+// body records a message, and reports whether people may want to read of it: what
+// every tick brings is as short as can be, and too much to be of use.
+func (t *trace) body(message any) (telling bool) {
+	switch m := message.(type) {
+	case *messages.Tick:
+		t.block = binary.AppendUvarint(append(t.block, 'T'), uint64(m.Elapsed))
+		return false
+	case *messages.Ticked:
+		t.block = append(t.block, 't')
+		return false
+	case *messages.Flush:
+		t.block = append(t.block, 'f')
+		return false
+	case *messages.Appended: // carries its Append, which is recorded
+		t.block = append(t.block, 'a')
+	case *messages.Applied: // carries its Apply, and what this made of all before it
+		t.block = binary.AppendUvarint(append(t.block, 'A'), m.Index)
+		t.block = binary.BigEndian.AppendUint64(t.block, m.HistoryHash)
+	case proto.Message:
+		t.string(t.name(message))
+		t.block, _ = proto.MarshalOptions{Deterministic: true, AllowPartial: true}.MarshalAppend(t.block, m)
+	default:
+		t.string(t.name(message))
+	}
+	return true
 }
 
 // note records what the world itself did. name is a machine's, or "world".
@@ -79,9 +101,15 @@ func (t *trace) string(s string) {
 
 func (t *trace) end() {
 	if len(t.block) >= traceBlockSize {
-		t.hash.Write(t.block)
-		t.block = t.block[:0]
+		t.digest()
 	}
+}
+
+// digest adds the block to the hash. The blocks are cut by what they hold, so the
+// fast hash of each will do.
+func (t *trace) digest() {
+	t.hash.Write(binary.BigEndian.AppendUint64(nil, xxhash.Sum64(t.block)))
+	t.block = t.block[:0]
 }
 
 func (t *trace) name(message any) string {
@@ -96,8 +124,7 @@ func (t *trace) name(message any) string {
 
 // sum ends the trace.
 func (t *trace) sum() string {
-	t.hash.Write(t.block)
-	t.block = t.block[:0]
+	t.digest()
 	if t.text != nil {
 		t.text.Flush()
 	}
