@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -15,8 +17,9 @@ type nemesis struct {
 	*processes
 	net    *network
 	random *rand.Rand
-	kinds  []string // of faults that are allowed, by their first word
+	kinds  []string // of faults to draw from
 	done   map[string]int
+	lap    func() time.Duration // the longest write gap since it was asked last
 }
 
 // fault is harm, and its end.
@@ -25,7 +28,7 @@ type fault struct {
 	begin, end func()
 }
 
-// faults are the kinds that there are, each with its targets drawn anew.
+// draw makes a fault of a kind that hits a node, and perhaps another.
 func (n *nemesis) draw(kind string, target int) fault {
 	other := (target + 1 + n.random.IntN(len(n.listens)-1)) % len(n.listens)
 	switch kind {
@@ -64,7 +67,7 @@ func (n *nemesis) draw(kind string, target int) fault {
 	panic("no kind of fault: " + kind)
 }
 
-// faultKinds are those that there are. What is done to all nodes stands alone.
+// faultKinds are what is drawn from; what stands there twice comes more often.
 var faultKinds = []string{"kill", "kill", "massacre", "freeze", "freeze", "isolate", "oneway", "deaf", "mute", "split", "slow", "clients", "both", "both"}
 
 // both does two things at once, to two nodes.
@@ -97,30 +100,35 @@ func (n *nemesis) weather(name string, c condition, ways ...way) fault {
 // by a calm of up to as long.
 func (n *nemesis) rage(until time.Time, hold time.Duration) {
 	for time.Now().Before(until) {
-		target := n.random.IntN(len(n.listens))
-		if leader := n.leader(); n.random.IntN(2) == 0 {
+		target, leader := n.random.IntN(len(n.listens)), n.leader()
+		if n.random.IntN(2) == 0 {
 			target = leader
 		}
+		n.lap()
 		f := n.draw(n.kinds[n.random.IntN(len(n.kinds))], target)
 		n.done[f.name]++
 		began := time.Now()
 		f.begin()
 		time.Sleep(hold/5 + time.Duration(n.random.Int64N(int64(hold-hold/5))))
 		f.end()
-		n.t.Logf("n%d: %s for %v", target+1, f.name, time.Since(began).Round(time.Millisecond))
+		lasted := time.Since(began)
 		time.Sleep(hold/5 + time.Duration(n.random.Int64N(int64(hold-hold/5))))
+		n.t.Logf("n%d (leader n%d): %s for %v: no write for %v", target+1, leader+1, f.name, lasted.Round(time.Millisecond), n.lap().Round(time.Millisecond))
 	}
 }
 
 // killEvery kills a random node in a fixed rhythm and starts it again a second later.
 func (n *nemesis) killEvery(period time.Duration, until time.Time) {
 	for time.Now().Add(period).Before(until) {
-		time.Sleep(period - time.Second)
-		target := n.random.IntN(len(n.listens))
+		target, leader := n.random.IntN(len(n.listens)), n.leader()
+		n.lap()
+		began := time.Now()
 		n.kill(target)
 		n.done["kill -9"]++
 		time.Sleep(time.Second)
 		n.start(target)
+		time.Sleep(period - time.Since(began))
+		n.t.Logf("n%d (leader n%d): kill -9 for 1s: no write for %v", target+1, leader+1, n.lap().Round(time.Millisecond))
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -42,8 +44,9 @@ type workload struct {
 	newest       atomic.Uint64              // revision that anybody saw
 	cold         [writersCount]atomic.Int64 // keys that a writer has begun
 	acknowledged atomic.Int64
-	lastAck      atomic.Int64 // since began, ns
-	longestGap   atomic.Int64 // between acknowledged writes, ns
+	lastAck      atomic.Int64  // since began, ns
+	lapGap       atomic.Int64  // the longest between acknowledged writes since the last lap, ns
+	longestGap   time.Duration // the longest of the laps
 }
 
 // worker is one goroutine of a workload.
@@ -245,10 +248,18 @@ func (w *worker) measure(r *sim.Recorded, do func(context.Context) error) {
 	}
 }
 
+// acknowledge notes the time since the acknowledgement before.
 func (w *workload) acknowledge(at time.Duration) {
 	w.acknowledged.Add(1)
-	last := time.Duration(w.lastAck.Swap(int64(at)))
-	for longest := w.longestGap.Load(); int64(at-last) > longest && !w.longestGap.CompareAndSwap(longest, int64(at-last)); {
-		longest = w.longestGap.Load()
+	gap := int64(at) - w.lastAck.Swap(int64(at))
+	for longest := w.lapGap.Load(); gap > longest && !w.lapGap.CompareAndSwap(longest, gap); {
+		longest = w.lapGap.Load()
 	}
+}
+
+// lap is the longest time without an acknowledged write since the last lap.
+func (w *workload) lap() time.Duration {
+	gap := time.Duration(w.lapGap.Swap(0))
+	w.longestGap = max(w.longestGap, gap)
+	return gap
 }
