@@ -1,0 +1,174 @@
+// Command bench measures KeyVal beside etcd: three nodes of each on this machine,
+// the same closed-loop load through each one's own Go client, in alternating
+// rounds, so that what else the machine does hits both.
+//
+//	go run . --clients 1,64,256,1000 --duration 10s --rounds 3 --ops put,get
+//
+// It builds both servers from source, in the module beside it and in its own, and
+// ends every process that it started, also when it is interrupted. See
+// docs/PERFORMANCE.md for what the figures mean.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are what one run is made of.
+type settings struct {
+	Clients         []int         `json:"clients"`
+	Ops             []string      `json:"ops"`
+	Rounds          int           `json:"rounds"`
+	Duration        time.Duration `json:"duration_ns"`
+	Warmup          time.Duration `json:"warmup_ns"`
+	ValueSize       int           `json:"value_size_bytes"`
+	Keys            int           `json:"keys"`
+	EtcdConnections int           `json:"etcd_connections"` // 0: what serves etcd best
+	EtcdSpread      bool          `json:"etcd_spread"`
+
+	dir     string // where the data directories are made
+	kvctl   string // a binary to use instead of building one
+	against string // another checkout of KeyVal to measure in etcd's place
+	json    bool
+	profile string
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == loaderArg {
+		if err := loaderMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	s, err := parse(os.Args[1:])
+	if err == nil {
+		err = run(ctx, s)
+	}
+	if err != nil && err != flag.ErrHelp {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	var clients, ops string
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&clients, "clients", "1,64,256,1000", "closed-loop clients, one measurement each")
+	f.StringVar(&ops, "ops", "put", "put, get (linearizable), mixed (half each), or several of them")
+	f.IntVar(&s.Rounds, "rounds", 3, "measurements of each kind and system, alternating")
+	f.DurationVar(&s.Duration, "duration", 10*time.Second, "how long each measurement lasts")
+	f.DurationVar(&s.Warmup, "warmup", 2*time.Second, "load before each measurement")
+	f.IntVar(&s.ValueSize, "value-size", 256, "bytes of a value")
+	f.IntVar(&s.Keys, "keys", 100_000, "keys that are written and read by chance")
+	f.IntVar(&s.EtcdConnections, "etcd-connections", 0, "connections of the etcd client; 0: what serves it best")
+	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "spread the etcd clients' puts over all nodes; otherwise the leader takes them (gets are always spread)")
+	f.StringVar(&s.dir, "dir", "", "make the data directories in `DIR`, on the disk to be measured; default: the system's temporary directory")
+	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
+	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
+	f.BoolVar(&s.json, "json", false, "print everything as JSON")
+	f.StringVar(&s.profile, "client-profile", "", "write CPU and allocation profiles of KeyVal's client to `DIR`")
+	if err := f.Parse(args); err != nil {
+		return s, err
+	}
+	if f.NArg() > 0 {
+		return s, fmt.Errorf("%q is no flag", f.Arg(0))
+	}
+	for _, c := range strings.Split(clients, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(c))
+		if err != nil || n < 1 || n > 8192 {
+			return s, fmt.Errorf("--clients: %q is no number from 1 to 8192", c)
+		}
+		s.Clients = append(s.Clients, n)
+	}
+	s.Ops = strings.Split(ops, ",")
+	for _, o := range s.Ops {
+		if !slices.Contains([]string{opPut, opGet, opMixed}, o) {
+			return s, fmt.Errorf("--ops: %q is none of put, get and mixed", o)
+		}
+	}
+	if s.Rounds < 1 || s.Duration < time.Second || s.Warmup < 0 || s.ValueSize < 1 || s.ValueSize > 512<<10 || s.Keys < 1 {
+		return s, fmt.Errorf("there must be at least 1 round of 1s, 1 key, and 1 to 524288 bytes of value")
+	}
+	return s, nil
+}
+
+// run measures everything and prints it.
+func run(ctx context.Context, s settings) error {
+	work, err := os.MkdirTemp(s.dir, "keyval-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	fmt.Fprintln(os.Stderr, "building")
+	systems, err := build(ctx, s, work)
+	if err != nil {
+		return err
+	}
+	r := report{Settings: s, Systems: []string{systems[0].name, systems[1].name}}
+	if r.Machine, err = lookAtMachine(work); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, r.Machine)
+	for _, op := range s.Ops {
+		for _, clients := range s.Clients {
+			for round := range s.Rounds {
+				for _, sys := range systems {
+					m, err := measure(ctx, s, work, sys, op, clients)
+					if err != nil {
+						return fmt.Errorf("%s, %s, %d clients: %w", sys.name, op, clients, err)
+					}
+					m.Round = round + 1
+					fmt.Fprintln(os.Stderr, m)
+					r.Measurements = append(r.Measurements, m)
+				}
+			}
+		}
+	}
+	r.compare()
+	if s.json {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(r)
+	}
+	return r.print(os.Stdout)
+}
+
+// measure starts a fresh cluster, loads it and ends it.
+func measure(ctx context.Context, s settings, work string, sys system, op string, clients int) (m measurement, err error) {
+	data, err := os.MkdirTemp(work, "data-")
+	if err != nil {
+		return m, err
+	}
+	defer os.RemoveAll(data)
+	load := loadAverage()
+	nodes, err := sys.start(data)
+	defer nodes.end()
+	if err != nil {
+		return m, err
+	}
+	j := job{
+		Store: sys.store, Endpoints: nodes.endpoints, Op: op, Clients: clients, Keys: s.Keys, ValueSize: s.ValueSize,
+		Warmup: s.Warmup, Duration: s.Duration, Connections: s.EtcdConnections, Spread: s.EtcdSpread || op == opGet, Profile: s.profile,
+	}
+	for _, p := range nodes.processes {
+		j.Pids = append(j.Pids, p.command.Process.Pid)
+	}
+	result, err := runLoader(ctx, sys.loader, j)
+	if err != nil {
+		return m, fmt.Errorf("%w%s", err, nodes.lastWords())
+	}
+	return measurement{System: sys.name, Op: op, Clients: clients, LoadAverage: load, result: result}, nil
+}
