@@ -132,6 +132,7 @@ type Replica struct {
 	appends    int // appends with entries that the log has not answered
 
 	reads       reads
+	beats       beats
 	logTimeMS   uint64 // as last applied, plus the ticks of an own leadership
 	appliedTerm uint64
 	applied     uint64
@@ -374,6 +375,9 @@ func (r *Replica) route(m *raftpb.Message) {
 	case raft.LocalApplyThread:
 		r.emit(ApplyEntries{m})
 	default:
+		if m.GetType() == raftpb.MsgHeartbeat {
+			r.beats.sent(m)
+		}
 		r.emit(SendPeer{m})
 	}
 }

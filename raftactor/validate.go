@@ -1,9 +1,19 @@
 package raftactor
 
 import (
+	"encoding/binary"
 	"fmt"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Bounds of what a peer may say. Terms and indexes rise by one, so one far beyond
+// them is no news but an attempt to have no number left: after the last term
+// nobody could ever campaign again.
+const (
+	termsAheadMax = 1 << 32
+	indexMax      = 1 << 62
 )
 
 // validate refuses what RawNode would trust and then panic on. It is the last
@@ -12,11 +22,15 @@ func (r *Replica) validate(m *raftpb.Message) error {
 	if m.GetTo() != r.cfg.Self {
 		return fmt.Errorf("%v is for replica %d, this is %d", m.GetType(), m.GetTo(), r.cfg.Self)
 	}
-	if m.GetFrom() == 0 || m.GetFrom() == r.cfg.Self {
+	switch m.GetFrom() {
+	case raft.None, r.cfg.Self, raft.LocalAppendThread, raft.LocalApplyThread:
 		return fmt.Errorf("%v from replica %d", m.GetType(), m.GetFrom())
 	}
 	if len(m.GetResponses()) > 0 {
 		return fmt.Errorf("%v with responses", m.GetType())
+	}
+	if err := r.validateNumbers(m); err != nil {
+		return err
 	}
 	switch m.GetType() {
 	case raftpb.MsgApp:
@@ -25,13 +39,30 @@ func (r *Replica) validate(m *raftpb.Message) error {
 		if len(m.GetEntries()) != 1 {
 			return fmt.Errorf("%v with %d entries", m.GetType(), len(m.GetEntries()))
 		}
-	case raftpb.MsgHeartbeat, raftpb.MsgAppResp, raftpb.MsgHeartbeatResp, raftpb.MsgVote, raftpb.MsgVoteResp,
+	case raftpb.MsgHeartbeatResp:
+		return r.beats.validate(m)
+	case raftpb.MsgHeartbeat, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp,
 		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
 		if len(m.GetEntries()) != 0 {
 			return fmt.Errorf("%v with entries", m.GetType())
 		}
 	default:
 		return fmt.Errorf("%v does not come from peers", m.GetType())
+	}
+	return nil
+}
+
+// validateNumbers: RawNode takes a message without a term for one of its own, and
+// does not look at the term then. Only a ReadIndex travels without one.
+func (r *Replica) validateNumbers(m *raftpb.Message) error {
+	term := m.GetTerm()
+	switch {
+	case (term == 0) != (m.GetType() == raftpb.MsgReadIndex):
+		return fmt.Errorf("%v of term %d", m.GetType(), term)
+	case term > r.term && term-r.term > termsAheadMax:
+		return fmt.Errorf("%v of term %d, this replica is in term %d", m.GetType(), term, r.term)
+	case max(m.GetIndex(), m.GetCommit(), m.GetRejectHint()) > indexMax:
+		return fmt.Errorf("%v with index %d, commit %d and hint %d", m.GetType(), m.GetIndex(), m.GetCommit(), m.GetRejectHint())
 	}
 	return nil
 }
@@ -47,6 +78,36 @@ func validateEntries(m *raftpb.Message) error {
 			return fmt.Errorf("append of term %d with entry %d of term %d behind term %d", m.GetTerm(), index, e.GetTerm(), term)
 		}
 		term = e.GetTerm()
+	}
+	return nil
+}
+
+// beats is how far the heartbeats of this replica's leadership asked for reads to
+// be confirmed. RawNode writes that position into a heartbeat's context, and takes
+// the one that comes back as it is.
+type beats struct {
+	term     uint64
+	position uint64
+}
+
+func (b *beats) sent(m *raftpb.Message) {
+	if m.GetTerm() > b.term {
+		*b = beats{term: m.GetTerm()}
+	}
+	if len(m.GetContext()) == 8 {
+		b.position = max(b.position, binary.LittleEndian.Uint64(m.GetContext()))
+	}
+}
+
+func (b *beats) validate(m *raftpb.Message) error {
+	switch context := m.GetContext(); {
+	case len(m.GetEntries()) != 0:
+		return fmt.Errorf("%v with entries", m.GetType())
+	case len(context) == 0 || m.GetTerm() < b.term:
+	case len(context) != 8:
+		return fmt.Errorf("%v with a context of %d bytes", m.GetType(), len(context))
+	case binary.LittleEndian.Uint64(context) > b.position:
+		return fmt.Errorf("%v that confirms more reads than were asked for", m.GetType())
 	}
 	return nil
 }
