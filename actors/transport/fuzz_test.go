@@ -1,0 +1,219 @@
+package transport
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// fuzzConns are the connections that there can be.
+var fuzzConns = []Conn{
+	{Role: messages.Role_NODE, Address: "node/2", RaftID: 2, To: messages.Role_NODE, Local: 1},
+	{Role: messages.Role_NODE, Address: "node/2", RaftID: 2, To: messages.Role_NODE, Local: 1, Founding: true},
+	{Role: messages.Role_CLIENT, Address: clientLocal(1).Address, To: messages.Role_NODE, Local: 1},
+	{Role: messages.Role_NODE, Address: "node/2", RaftID: 2, To: messages.Role_CLIENT},
+	{},
+}
+
+// lawful says again, in other words than the guard's, what may arrive where.
+func lawful(c Conn, target string, m proto.Message) bool {
+	session := len(target) > len(messages.ActorSessionPrefix) && target[:len(messages.ActorSessionPrefix)] == messages.ActorSessionPrefix
+	fromNode := c.Role == messages.Role_NODE && c.To == messages.Role_NODE
+	fromClient := c.Role == messages.Role_CLIENT && c.To == messages.Role_NODE
+	toClient := c.Role == messages.Role_NODE && c.To == messages.Role_CLIENT
+	switch m := m.(type) {
+	case *messages.RaftMessage:
+		r := m.GetMessage()
+		return fromNode && !c.Founding && target == messages.ActorRaft && r.GetFrom() == c.RaftID && r.GetTo() == c.Local && len(r.GetResponses()) == 0
+	case *messages.Propose:
+		return fromNode && !c.Founding && target == messages.ActorRaft && m.Origin == c.RaftID
+	case *messages.ProposalRefused:
+		return fromNode && !c.Founding && session
+	case *messages.FounderState:
+		return fromNode && target == messages.ActorFounding && m.RaftId == c.RaftID
+	case *messages.Attach, *messages.StatusRequest:
+		return fromClient && target == messages.ActorGateway
+	case *messages.Write, *messages.Read, *messages.Detach:
+		return fromClient && session
+	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply:
+		return toClient && target != "eventstream" && target != "deadletter"
+	}
+	return false
+}
+
+// FuzzGuard: what the guard lets through is lawful, within its bounds, and what
+// Check refuses Open refuses too; both with an error that has a code.
+func FuzzGuard(f *testing.F) {
+	targets := []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorSessionPrefix, aSession,
+		"node", "eventstream", "", "\x00", "node/gateway/session-1/x"}
+	for i := range fuzzConns {
+		for _, m := range everyMessage {
+			for _, target := range targets {
+				e, err := messages.Seal(target, "me", m)
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(uint8(i), e.Type, e.Target, e.Sender, e.Body)
+			}
+		}
+	}
+	f.Add(uint8(0), uint32(4711), aSession, "", []byte{0xff})
+	f.Fuzz(func(t *testing.T, which uint8, number uint32, target, sender string, body []byte) {
+		c := fuzzConns[int(which)%len(fuzzConns)]
+		e := &messages.Envelope{Type: number, Target: target, Sender: sender, Body: body}
+		checked := c.Check(e)
+		m, opened := c.Open(e)
+		for _, err := range []error{checked, opened} {
+			if code := messages.CodeOf(err); code != messages.Code_OK && code != messages.Code_INVALID && code != messages.Code_NOT_ALLOWED {
+				t.Fatalf("%v: %v", code, err)
+			}
+		}
+		if checked != nil && opened == nil {
+			t.Fatalf("Check refuses what Open takes: %v", checked)
+		}
+		if opened == nil && (!lawful(c, target, m) || len(body) > BodySizeMax || len(target) > nameSizeMax || len(sender) > nameSizeMax) {
+			t.Fatalf("over %+v came %s for %q", c, messages.Line(m), target)
+		}
+	})
+}
+
+// FuzzHello: a hello is welcomed or refused, never both, and the connection it
+// makes is that of the role it has proved.
+func FuzzHello(f *testing.F) {
+	fresh := nodeLocal(1)
+	fresh.ClusterID = nil
+	locals := []Local{nodeLocal(1), fresh}
+	knows := Known{}.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 3}})
+	knows = knows.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}})
+	for _, h := range []*messages.Hello{{}, HelloTo(nodeLocal(2), 1, 2), HelloTo(nodeLocal(3), 1, 0), HelloTo(clientLocal(1), 0, 0), HelloTo(nodeLocal(1), 1, 0), HelloTo(fresh, 1, 7)} {
+		b, err := proto.Marshal(h)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, false)
+		f.Add(b, true)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, founding bool) {
+		h := &messages.Hello{}
+		if proto.Unmarshal(b, h) != nil {
+			return
+		}
+		local := locals[0]
+		if founding {
+			local = locals[1]
+		}
+		w, r := Admit(local, knows, h)
+		if (w == nil) == (r == nil) || r != nil && (r.Code == messages.Code_OK || r.Message == "") {
+			t.Fatalf("welcome %v, refusal %v", w, r)
+		}
+		if r != nil {
+			return
+		}
+		c := Accepted(local, h)
+		id, isNode := messages.ParseNodeAddress(c.Address)
+		good := c.Role == messages.Role_CLIENT && messages.IsClientAddress(c.Address) && c.RaftID == 0 && c.Lane == 0 ||
+			c.Role == messages.Role_NODE && isNode && id == c.RaftID && id != local.RaftID && id != 3 && c.Lane >= 0 && int(c.Lane) < len(laneLimits)
+		if !good || c.To != local.Role || c.Local != local.RaftID {
+			t.Fatalf("%v makes %+v", h, c)
+		}
+		if !c.Founding && c.Role == messages.Role_NODE && !bytes.Equal(h.ClusterId, local.ClusterID) {
+			t.Fatalf("%v of another cluster makes %+v", h, c)
+		}
+	})
+}
+
+// FuzzWelcome is the same from the other side: a node that lies to whoever dials.
+func FuzzWelcome(f *testing.F) {
+	w, _ := Admit(nodeLocal(1), Known{}, HelloTo(clientLocal(2), 0, messages.Lane_CONTROL))
+	b, err := proto.Marshal(w)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, false)
+	f.Add(b, true)
+	f.Add([]byte{}, false)
+	f.Fuzz(func(t *testing.T, b []byte, node bool) {
+		w := &messages.Welcome{}
+		if proto.Unmarshal(b, w) != nil {
+			return
+		}
+		local := clientLocal(1)
+		if node {
+			local = nodeLocal(2)
+		}
+		if r := Welcomed(local, Known{}, 0, w); r != nil {
+			return
+		}
+		if c := Reached(local, messages.Lane_CONTROL, w); c.RaftID == 0 || c.RaftID == local.RaftID || c.Address != messages.NodeAddress(c.RaftID) {
+			t.Fatalf("%v makes %+v", w, c)
+		}
+	})
+}
+
+// tape is a stream that says what is on it.
+type tape struct{ frames [][]byte }
+
+func (s *tape) SendMsg(any) error { return nil }
+
+func (s *tape) RecvMsg(m any) error {
+	if len(s.frames) == 0 {
+		return io.EOF
+	}
+	frame := slices.Clone(s.frames[0])
+	s.frames = s.frames[1:]
+	return codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(frame)}, m)
+}
+
+// FuzzInlet: whatever frames come in on a connection, what reaches an actor is
+// lawful and in the name of the connection, and nothing panics.
+func FuzzInlet(f *testing.F) {
+	var all []item
+	for _, m := range everyMessage {
+		for _, target := range []string{messages.ActorRaft, messages.ActorGateway, aSession} {
+			sealed := item{sealed: mustSeal(f, target, "me", m)}
+			f.Add(uint8(0), mustMarshal(f, &outgoing{sealed: []item{sealed}}), []byte{})
+			all = append(all, sealed)
+		}
+	}
+	for i := range fuzzConns {
+		f.Add(uint8(i), mustMarshal(f, &outgoing{sealed: all}), mustMarshal(f, &outgoing{control: helloFrame(nodeLocal(2), nil)}))
+	}
+	system := actor.NewActorSystem()
+	var unlawful atomic.Pointer[string]
+	var conn Conn
+	for _, name := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorNode, aSession} {
+		system.ProcessRegistry.Add(recorder(func(pid *actor.PID, message any) {
+			_, body, sender := actor.UnwrapEnvelope(message)
+			m, ok := body.(proto.Message)
+			if !ok || !lawful(conn, name, m) || sender != nil && sender.Address != conn.Address {
+				what := name + " heard what it must not"
+				unlawful.Store(&what)
+			}
+		}), name)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, one, two []byte) {
+		conn = fuzzConns[int(which)%len(fuzzConns)]
+		err := (&inlet{system: system, conn: conn, absent: new(atomic.Int64)}).read(&tape{[][]byte{one, two, one}})
+		if err == nil || messages.CodeOf(err) == messages.Code_INTERNAL && bytes.Contains([]byte(err.Error()), []byte("receiving from")) {
+			t.Fatalf("%v", err)
+		}
+		if what := unlawful.Load(); what != nil {
+			t.Fatal(*what)
+		}
+	})
+}
+
+// recorder is a process that hears in the sender's turn.
+type recorder func(*actor.PID, any)
+
+func (r recorder) SendUserMessage(pid *actor.PID, m any)   { r(pid, m) }
+func (r recorder) SendSystemMessage(pid *actor.PID, m any) { r(pid, m) }
+func (r recorder) Stop(*actor.PID)                         {}
