@@ -19,14 +19,15 @@ import (
 // import. A package that is not listed fails the test.
 var mayImport = map[string][]string{
 	"messages":               {},
-	"raftactor":              {"messages"},
+	"mutant":                 {},
+	"raftactor":              {"messages", "mutant"},
 	"membershipactor":        {"messages"},
-	"storeactor":             {"messages"},
+	"storeactor":             {"messages", "mutant"},
 	"storeactor/disktest":    {"messages", "storeactor"},
 	"actors/seam":            {},
 	"actors/seam/production": {"actors/seam"},
 	"actors/transport":       {"messages"},
-	"actors/client":          {"messages", "actors/seam", "actors/seam/production", "actors/transport"},
+	"actors/client":          {"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"},
 	"actors":                 {"messages", "raftactor", "membershipactor", "storeactor", "actors/seam", "actors/seam/production", "actors/transport"},
 	"sim":                    {"messages", "raftactor", "storeactor", "actors", "actors/seam", "actors/transport", "actors/client"},
 	"cli":                    {"messages", "actors", "actors/client", "sim"},

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Options tune a replica. Zero fields take the default.
@@ -338,12 +339,16 @@ func (r *Replica) propose() bool {
 // askReads asks for the index of the next batch. A leader waits until an entry
 // of its own term is applied: a group of one would answer earlier, from the past.
 func (r *Replica) askReads() bool {
-	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term) {
+	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term && !mutant.ReadBeforeOwn) {
 		return false
 	}
 	context := r.reads.next()
 	if context == nil {
 		return false
+	}
+	if mutant.ReadUnconfirmed && r.leader == r.cfg.Self { // others may lead long since
+		r.emit(ReadAt{r.commit, r.reads.finish()})
+		return true
 	}
 	r.node.ReadIndex(context)
 	return true
@@ -371,6 +376,9 @@ func (r *Replica) route(m *raftpb.Message) {
 		if len(m.GetEntries()) > 0 {
 			r.appends++
 		}
+		if mutant.AckBeforeFsync { // a crash may take what is promised here
+			r.sendEarly(m.GetResponses())
+		}
 		r.emit(AppendLog{m})
 	case raft.LocalApplyThread:
 		r.emit(ApplyEntries{m})
@@ -379,6 +387,9 @@ func (r *Replica) route(m *raftpb.Message) {
 			r.beats.sent(m)
 		}
 		r.emit(SendPeer{m})
+		if mutant.AckBeforeQuorum { // it may never arrive
+			r.countSent(m)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // LogConfig is what the log actor needs.
@@ -161,6 +162,9 @@ func mergeAppends(appends []*messages.Append) (*raftpb.HardState, []*raftpb.Entr
 		m := a.Message
 		if m.Term != nil || m.Vote != nil || m.Commit != nil {
 			hs = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
+			if mutant.VoteNotPersisted { // after a restart it votes again
+				hs.Vote = new(raft.None)
+			}
 		}
 		entries = mergeEntries(entries, m.GetEntries())
 	}
@@ -177,6 +181,9 @@ func mergeEntries(before, after []*raftpb.Entry) []*raftpb.Entry {
 		panic(fmt.Sprintf("an append at index %d leaves a gap behind index %d", next, first+uint64(len(before))-1))
 	}
 	kept := int(max(next, first) - first)
+	if mutant.MergeKeepsAll { // what the later append replaces stays
+		kept = len(before)
+	}
 	return append(before[:kept:kept], after...)
 }
 

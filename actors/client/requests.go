@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 type kind int
@@ -297,6 +298,10 @@ func (c *core) sendAgain(may func(*request) bool, l *link) {
 			return false
 		}
 		if !r.done && r.via == nil {
+			if mutant.RetryRenumbered && r.kind == write { // the log takes it for another command
+				c.dropNumber(r)
+				c.numberCommand(r)
+			}
 			c.send(r, l)
 		}
 		r.again = false

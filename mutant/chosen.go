@@ -1,0 +1,33 @@
+//go:build mutant
+
+package mutant
+
+import (
+	"fmt"
+	"os"
+	"slices"
+)
+
+// Names are what KEYVAL_MUTANT may say.
+var Names = []string{
+	"ack-before-fsync", "vote-not-persisted", "ack-before-quorum", "retry-renumbered", "read-unconfirmed",
+	"merge-keeps-all", "read-before-own",
+}
+
+var chosen = os.Getenv("KEYVAL_MUTANT")
+
+var (
+	AckBeforeFsync   = chosen == Names[0]
+	VoteNotPersisted = chosen == Names[1]
+	AckBeforeQuorum  = chosen == Names[2]
+	RetryRenumbered  = chosen == Names[3]
+	ReadUnconfirmed  = chosen == Names[4]
+	MergeKeepsAll    = chosen == Names[5]
+	ReadBeforeOwn    = chosen == Names[6]
+)
+
+func init() {
+	if chosen != "" && !slices.Contains(Names, chosen) {
+		panic(fmt.Sprintf("KEYVAL_MUTANT=%s is none of %v", chosen, Names))
+	}
+}

@@ -1,0 +1,18 @@
+//go:build !mutant
+
+// Package mutant holds faults that were put into the software on purpose, to prove
+// that the simulator's checkers bite. Each is one constant, and one line behind it
+// at the place of the fault. Here all are false, so the compiler leaves nothing of
+// them in a program; built with the tag mutant, the environment variable
+// KEYVAL_MUTANT names the one that is true.
+package mutant
+
+const (
+	AckBeforeFsync   = false // a replica's acknowledgements and votes leave before they are durable
+	VoteNotPersisted = false // the log forgets for whom the replica voted
+	AckBeforeQuorum  = false // a leader counts what it sent to a peer as what the peer has
+	RetryRenumbered  = false // a client repeats a command under a new number
+	ReadUnconfirmed  = false // a leader serves reads without asking whether it still leads
+	MergeKeepsAll    = false // the log merges appends without dropping what a later one replaces
+	ReadBeforeOwn    = false // a leader serves reads before an entry of its own term is applied
+)
