@@ -141,6 +141,7 @@ func tally(record []sim.Recorded, past []sim.Version) string {
 		written[v.Value] = !v.Deleted
 	}
 	writes, reads, unknown, happened, refused := 0, 0, 0, 0, 0
+	var slowest time.Duration
 	for _, r := range record {
 		isWrite := r.Kind == sim.RecordedPut || r.Kind == sim.RecordedDelete
 		switch {
@@ -151,12 +152,13 @@ func tally(record []sim.Recorded, past []sim.Version) string {
 			}
 		case isWrite && r.Code == messages.Code_OK:
 			writes++
+			slowest = max(slowest, r.Ended-r.Began)
 		case isWrite:
 			refused++
 		case r.Code == messages.Code_OK || r.Code == messages.Code_NOT_FOUND:
 			reads++
 		}
 	}
-	return fmt.Sprintf("%d: %d writes acknowledged, %d of unknown outcome (of the puts among them %d happened), %d that surely did not happen; %d reads answered",
-		len(record), writes, unknown, happened, refused, reads)
+	return fmt.Sprintf("%d: %d writes acknowledged, the slowest after %v, %d of unknown outcome (of the puts among them %d happened), %d that surely did not happen; %d reads answered",
+		len(record), writes, slowest.Round(time.Millisecond), unknown, happened, refused, reads)
 }

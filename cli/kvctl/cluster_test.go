@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,11 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		binary = filepath.Join(dir, "kvctl")
 		var out []byte
-		if out, err = exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		build := exec.Command("go", "build", "-o", binary, ".")
+		if os.Getenv("KEYVAL_MUTANT") != "" { // with go test -tags mutant, for the client library's
+			build.Args = slices.Insert(build.Args, 2, "-tags", "mutant")
+		}
+		if out, err = build.CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w: %s", err, out)
 		}
 	}

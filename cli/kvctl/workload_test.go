@@ -22,6 +22,7 @@ const (
 	writersCount = 64
 	readersCount = 16
 	clientsCount = 8 // connections: a handful of workers share one
+	pinnedCount  = 9 // of the readers: each asks one node alone, whether it leads or is cut off
 
 	// hotGroups share out the workers, so that a hot key has at most ten clients at
 	// once: porcupine can judge it. A group goes to a fresh key every hotSpan, so
@@ -63,17 +64,18 @@ func startWorkload(t *testing.T, seed uint64, endpoints []string) *workload {
 	t.Helper()
 	w := &workload{t: t, began: time.Now(), stop: make(chan struct{}), records: make([][]sim.Recorded, writersCount+readersCount)}
 	for range clientsCount {
-		c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		w.clients = append(w.clients, c)
+		w.connect(client.Options{Endpoints: endpoints})
+	}
+	for _, e := range endpoints {
+		w.connect(client.Options{Endpoints: []string{e}, Timeout: time.Second})
 	}
 	for id := range w.records {
 		one := &worker{
 			workload: w, id: id, group: id % hotGroups, client: w.clients[(id/hotGroups+id)%clientsCount],
 			random: rand.New(rand.NewPCG(seed, uint64(id))),
+		}
+		if id >= len(w.records)-pinnedCount {
+			one.client = w.clients[clientsCount+id%len(endpoints)]
 		}
 		step := one.writes
 		if id >= writersCount {
@@ -87,6 +89,16 @@ func startWorkload(t *testing.T, seed uint64, endpoints []string) *workload {
 		})
 	}
 	return w
+}
+
+func (w *workload) connect(o client.Options) {
+	w.t.Helper()
+	c, err := client.Connect(context.Background(), o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(c.Close)
+	w.clients = append(w.clients, c)
 }
 
 func (w *workload) stopped() bool {
