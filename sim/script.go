@@ -176,11 +176,10 @@ func (s *Script) hear(m said) {
 		s.until.came = true
 		s.run.world.ear.enough = true
 	}
-	matters := !noise[name]
-	if matters {
+	if !noise[name] {
 		s.heardAt = s.run.world.clock.now
 	}
-	if (matters || s.filter.asked[name]) && s.filter.passes(m) {
+	if s.filter.passes(name, m) {
 		s.say(fmt.Sprintf("%-13s -> %-13s %s", actorName(m.from), actorName(m.to), s.names.phrase(body)))
 	}
 }
@@ -188,7 +187,7 @@ func (s *Script) hear(m said) {
 // note takes what the world did to a machine.
 func (s *Script) note(name, text string) {
 	if s.filter.on {
-		s.say(fmt.Sprintf("%s: %s", name, text))
+		s.say(fmt.Sprintf("%s: %s", name, s.names.inText(text)))
 	}
 }
 
@@ -233,15 +232,22 @@ var noise = map[string]bool{
 	"Submit": true, "Done": true, // the verb, and its answer
 }
 
-// filter is what a script wants to hear.
+// filter is what a script wants to hear: of all actors or some, all messages but
+// noise, or some.
 type filter struct {
-	on     bool
-	actors []string        // kinds of actors, either end; empty: all
-	asked  map[string]bool // noise that is wanted, by name
+	on       bool
+	actors   []string // kinds of actors, at either end; empty: all
+	messages []string // empty: all but noise
 }
 
-func (f filter) passes(m said) bool {
-	return f.on && (len(f.actors) == 0 || slices.Contains(f.actors, kindOf(m.from)) || slices.Contains(f.actors, kindOf(m.to)))
+func (f filter) passes(name string, m said) bool {
+	switch {
+	case !f.on,
+		len(f.messages) == 0 && noise[name],
+		len(f.messages) > 0 && !slices.Contains(f.messages, name):
+		return false
+	}
+	return len(f.actors) == 0 || slices.Contains(f.actors, kindOf(m.from)) || slices.Contains(f.actors, kindOf(m.to))
 }
 
 // client is the client that knows only the node named, or all nodes for none.

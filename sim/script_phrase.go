@@ -34,9 +34,9 @@ func (n *names) learn(from string, m proto.Message) {
 	case *messages.Attach:
 		n.give(machineOf(from), m.Client)
 	case *messages.Founded:
-		n.give("cluster", m.ClusterId)
+		n.give("id", m.ClusterId)
 	case *messages.MembersChanged:
-		n.give("cluster", m.ClusterId)
+		n.give("id", m.ClusterId)
 	}
 }
 
@@ -45,6 +45,14 @@ func (n *names) id(id []byte) string {
 		return name
 	}
 	return fmt.Sprintf("%.4x", id)
+}
+
+// inText puts names in the place of identities that stand in a text as hex.
+func (n *names) inText(text string) string {
+	for id, name := range n.of {
+		text = strings.ReplaceAll(text, fmt.Sprintf("%x", id), name)
+	}
+	return text
 }
 
 // nameOfMessage is a message's own name; of one of raft's, what raft calls it.
@@ -73,6 +81,9 @@ func actorName(speaker string) string {
 	}
 	return machine
 }
+
+// kinds are the actors that a filter can name.
+var kinds = []string{"client", "gateway", "session", "raft", "log", "machine", "checkpoint", "reader", "membership", "founding", "transport", "ticker", "node", "network"}
 
 // kindOf is what a filter calls an actor: "session", and "client" for a client.
 func kindOf(speaker string) string {

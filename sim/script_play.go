@@ -10,53 +10,53 @@ import (
 	"keyval/messages"
 )
 
-// PlayScript plays a scenario and writes its conversation: the prose and the verbs
-// as they stand, and behind each verb what was said. Where the text holds a golden
-// conversation already, it is left out.
-//
-// The format is that of cockroachdb/datadriven: lines that begin with # are prose,
-// others are verbs; what stands between a mark and the next blank line is output.
-func PlayScript(text io.Reader, out io.Writer) error { return playScript(text, out, "") }
+// ScriptLine is a line of a scenario that was played.
+type ScriptLine struct {
+	Number int // in the text, from 1
+	Text   string
+	Verb   bool   // it was played; others are prose, or blank
+	Said   string // what was said meanwhile, in whole lines
+}
 
 // goldenMark stands between a verb and its golden conversation.
 const goldenMark = "----"
 
-// playScript writes the mark, if any, on a line of its own behind each verb.
-func playScript(text io.Reader, out io.Writer, mark string) error {
+// PlayScript plays a scenario and hands over each of its lines, as soon as it is
+// played: also the line that an error is about. Where the text holds a golden
+// conversation already, that is left out.
+//
+// The format is that of cockroachdb/datadriven: lines that begin with # are prose,
+// others are verbs; what stands between a mark and the next blank line is output.
+func PlayScript(text io.Reader, each func(ScriptLine) error) error {
 	s := NewScript()
 	defer s.Close()
 	lines := bufio.NewScanner(text)
 	inGolden := false
 	for number := 1; lines.Scan(); number++ {
-		line := strings.TrimSpace(lines.Text())
+		line := ScriptLine{Number: number, Text: strings.TrimSpace(lines.Text())}
 		switch {
-		case line == goldenMark:
+		case line.Text == goldenMark:
 			inGolden = true
 			continue
-		case line == "":
+		case line.Text == "":
 			inGolden = false
 		case inGolden:
 			continue
 		}
-		if _, err := fmt.Fprintln(out, line); err != nil {
+		var refusal error
+		if line.Text != "" && !strings.HasPrefix(line.Text, "#") {
+			line.Verb = true
+			line.Said, refusal = s.Do(line.Text)
+		}
+		if err := each(line); err != nil {
 			return err
 		}
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		said, err := s.Do(line)
-		if mark != "" {
-			said = mark + "\n" + said
-		}
-		if _, failed := io.WriteString(out, said); failed != nil {
-			return failed
-		}
-		if err != nil {
-			return atLine(number, err)
+		if refusal != nil {
+			return atLine(number, refusal)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return messages.Errorf(messages.Code_INVALID, "read the script: %v", err)
+		return messages.Errorf(messages.Code_INVALID, "the script cannot be read: %v", err)
 	}
 	return s.Finish()
 }

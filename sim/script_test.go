@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden := play(t, string(text), goldenMark)
+			golden := play(t, string(text))
 			if *rewrite {
 				if err := os.WriteFile(file, []byte(golden), 0o644); err != nil {
 					t.Fatal(err)
@@ -40,18 +40,25 @@ func TestScripts(t *testing.T) {
 				t.Errorf("the conversation is another than the golden one (-golden +now):\n%s", diff)
 			}
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-			if diff := cmp.Diff(golden, play(t, golden, goldenMark)); diff != "" {
+			if diff := cmp.Diff(golden, play(t, golden)); diff != "" {
 				t.Errorf("the conversation is another with one processor:\n%s", diff)
 			}
 		})
 	}
 }
 
-// play is the whole conversation of a script.
-func play(t *testing.T, text, mark string) string {
+// play is a script with its conversation.
+func play(t *testing.T, text string) string {
 	t.Helper()
 	var out strings.Builder
-	if err := playScript(strings.NewReader(text), &out, mark); err != nil {
+	err := PlayScript(strings.NewReader(text), func(line ScriptLine) error {
+		out.WriteString(line.Text + "\n")
+		if line.Verb {
+			out.WriteString(goldenMark + "\n" + line.Said)
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -71,6 +78,7 @@ func TestScriptRefusals(t *testing.T) {
 		{"cluster nodes=many", messages.Code_INVALID, `line 1: nodes="many" is no number`},
 		{"cluster ttl=soon", messages.Code_INVALID, `line 1: ttl="soon" is no duration`},
 		{"trace perhaps", messages.Code_INVALID, `line 1: trace is on or off, not "perhaps"`},
+		{"trace on rafft", messages.Code_INVALID, `line 1: "rafft" is neither an actor nor a message`},
 		{founded + "cluster", messages.Code_CONFLICT, "line 3: there is a cluster already"},
 		{founded + "put k", messages.Code_INVALID, "line 3: the verb is used as: put KEY VALUE [at=NODE] [nowait]"},
 		{founded + "put k v at=n4", messages.Code_INVALID, `line 3: there is no node "n4"`},
@@ -84,8 +92,7 @@ func TestScriptRefusals(t *testing.T) {
 		{founded + "partition n1 | x", messages.Code_INVALID, `line 3: there is no machine "x"`},
 		{founded + "until MsgSnap", messages.Code_TIMED_OUT, "line 3: no MsgSnap within 1m0s"},
 	} {
-		var out strings.Builder
-		err := PlayScript(strings.NewReader(c.script), &out)
+		err := PlayScript(strings.NewReader(c.script), func(ScriptLine) error { return nil })
 		if messages.CodeOf(err) != c.code || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %v: %s", c.script, err, c.code, c.want)
 		}
@@ -94,7 +101,7 @@ func TestScriptRefusals(t *testing.T) {
 
 // TestScriptHelp: help lists every verb, and needs no cluster.
 func TestScriptHelp(t *testing.T) {
-	said := play(t, "# only help\nhelp\n", "")
+	said := play(t, "# only help\nhelp\n")
 	for _, v := range verbs {
 		if !strings.Contains(said, "\n"+v.name) {
 			t.Errorf("help does not know %q", v.name)

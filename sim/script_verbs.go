@@ -38,7 +38,7 @@ func init() {
 	verbs = []verb{
 		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES]", about: "found a cluster and wait until it rests; ttl is that of clients' sessions",
 			options: []string{"nodes", "ttl", "checkpoint"}, early: true, do: (*Script).cluster},
-		{name: "trace", usage: "on|off [ACTORS] [NOISE...]", about: "say what actors say: all of them, or those named (raft,log,...); NOISE is a message left out else (MsgHeartbeat, Tick)",
+		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said; with names only to and from those actors, only those messages (MsgHeartbeat, too, which is left out else)",
 			args: [2]int{1, -1}, early: true, do: (*Script).trace},
 		{name: "put", usage: "KEY VALUE [at=NODE] [nowait]", about: "write, through a client that knows all nodes, or only one (client c2 knows n2)",
 			args: [2]int{2, 2}, options: []string{"at"}, flags: []string{"nowait"}, do: (*Script).put},
@@ -146,13 +146,17 @@ func (s *Script) trace(w words) *messages.Error {
 	if w.args[0] != "on" && w.args[0] != "off" {
 		return messages.Errorf(messages.Code_INVALID, "trace is on or off, not %q", w.args[0])
 	}
-	f := filter{on: w.args[0] == "on", asked: map[string]bool{}}
-	for _, word := range w.args[1:] {
-		if noise[word] {
-			f.asked[word] = true
-			continue
+	f := filter{on: w.args[0] == "on"}
+	for _, word := range strings.FieldsFunc(strings.Join(w.args[1:], ","), func(r rune) bool { return r == ',' }) {
+		switch {
+		case slices.Contains(kinds, word):
+			f.actors = append(f.actors, word)
+		case word[0] >= 'A' && word[0] <= 'Z':
+			f.messages = append(f.messages, word)
+		default:
+			return messages.Errorf(messages.Code_INVALID, "%q is neither an actor nor a message", word).
+				WithHint("actors are %s; messages begin with a capital", strings.Join(kinds, ", "))
 		}
-		f.actors = append(f.actors, strings.Split(word, ",")...)
 	}
 	s.filter = f
 	return nil
