@@ -379,6 +379,7 @@ func TestComplete(t *testing.T) {
 		{"-o ", "table json jsonl simple"},
 		{"scan --re", "--reverse --revision"},
 		{"scan ", ""},
+		{"bench --consistency ", "linearizable stale"},
 		{"delete --prefix p --progress ", "auto plain json none"},
 		{"get k --output=js", "--output=json --output=jsonl"},
 		{"get k -o js", "json jsonl"},

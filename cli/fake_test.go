@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,9 @@ type fakeCluster struct {
 	leader   string          // the endpoint that leads; empty: none does
 	// breakAfter is how many rows a scan yields, or keys a deletion deletes, before
 	// it breaks; 0: it does not.
-	breakAfter int
+	breakAfter  int
+	onPut       func() *messages.Error // is asked before each Put, by many at once
+	connections atomic.Int64
 }
 
 func newFake() *fakeCluster {
@@ -36,6 +39,7 @@ func newFake() *fakeCluster {
 func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Duration) (Store, error) {
 	for _, e := range endpoints {
 		if !slices.Contains(f.down, e) {
+			f.connections.Add(1)
 			return &fakeStore{f, e}, nil
 		}
 	}
@@ -63,6 +67,11 @@ func (s *fakeStore) step() error {
 }
 
 func (s *fakeStore) Put(_ context.Context, key, value []byte) (client.PutResult, error) {
+	if s.onPut != nil {
+		if err := s.onPut(); err != nil {
+			return client.PutResult{}, err.At(s.endpoint, fakeRequest)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.step(); err != nil {

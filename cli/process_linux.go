@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // bindToParent makes a child end when the thread that starts it ends, and keeps
@@ -68,4 +69,53 @@ func socketOwner(inode string) string {
 		return "pid " + pid + ": " + strconv.Quote(command[:min(len(command), 120)])
 	}
 	return ""
+}
+
+// listens reports whether a process of this machine listens at a TCP port: a
+// cluster's node may have its number on another machine.
+func listens(pid, port int) bool {
+	links, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/fd/*")
+	if err != nil {
+		return false
+	}
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		inode := listeningInode(table, port)
+		for _, link := range links {
+			if target, err := os.Readlink(link); err == nil && inode != "" && target == "socket:["+inode+"]" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ownCPU is the CPU time that this process has taken.
+func ownCPU() (time.Duration, bool) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, false
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), true
+}
+
+// processCPU is the CPU time that a process has taken, to a hundredth of a second.
+func processCPU(pid int) (time.Duration, bool) {
+	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	return statCPU(string(line))
+}
+
+// statCPU adds user and system time, fields 14 and 15 of a stat line. The name in
+// field 2 may hold anything.
+func statCPU(line string) (time.Duration, bool) {
+	const tick = time.Second / 100 // USER_HZ is 100 on every port of Linux that Go has
+	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	if len(fields) < 13 {
+		return 0, false
+	}
+	user, errUser := strconv.ParseInt(fields[11], 10, 64)
+	system, errSystem := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick, errUser == nil && errSystem == nil
 }

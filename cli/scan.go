@@ -109,7 +109,10 @@ func (c *Call) printScan(items iter.Seq2[client.Item, error], keysOnly bool) err
 	for item, err := range items {
 		if err != nil {
 			rows.interrupt()
-			return broken(err, printed)
+			if printed == 0 {
+				return err
+			}
+			return broken(err, fmt.Sprintf("the scan broke after %s: ", plural(printed, "key")))
 		}
 		if rows.write(item) != nil {
 			return nil // nobody reads on, or the disk is full: Run tells the two apart
@@ -126,13 +129,13 @@ func (c *Call) printScan(items iter.Seq2[client.Item, error], keysOnly bool) err
 	return nil
 }
 
-// broken says after how many rows a scan ended.
-func broken(err error, printed uint64) error {
+// broken is an error with what it broke before its message.
+func broken(err error, what string) error {
 	var problem *messages.Error
-	if printed == 0 || !errors.As(err, &problem) {
+	if !errors.As(err, &problem) {
 		return err
 	}
 	told := *problem
-	told.Message = fmt.Sprintf("the scan broke after %s: %s", plural(printed, "key"), problem.Message)
+	told.Message = what + problem.Message
 	return &told
 }

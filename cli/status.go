@@ -49,6 +49,7 @@ type nodeJSON struct {
 	Version    string `json:"version"`
 	Error      string `json:"error"`
 
+	members []*messages.Member
 	problem *messages.Error
 }
 
@@ -116,6 +117,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 	return nodeJSON{
 		Name: s.Name, Endpoint: endpoint, Role: s.Role, PID: s.Pid, RaftID: s.RaftId, Term: s.Term,
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
+		members: s.Members,
 	}
 }
 
