@@ -28,10 +28,14 @@ func (a *session) Receive(ctx actor.Context) {
 	case *messages.Write:
 		if a.ofOwner(ctx) {
 			a.core.onWrite(ctx.Sender().Id, m)
+		} else {
+			ctx.Respond(&messages.WriteReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
 		}
 	case *messages.Read:
 		if a.ofOwner(ctx) {
 			a.core.onRead(ctx.Sender().Id, m)
+		} else {
+			ctx.Respond(&messages.ReadReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
 		}
 	case *messages.Detach:
 		if a.ofOwner(ctx) {
@@ -49,12 +53,16 @@ func (a *session) Receive(ctx actor.Context) {
 		a.core.onLeader(m.Leader, m.Term)
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
+	case *actor.Stopping:
+		a.core.end()
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		a.wiring.logger.Warn("session: unexpected message", "type", fmt.Sprintf("%T", m))
 	}
 	a.run(ctx)
 }
+
+const anothers = "the session belongs to another client"
 
 func (a *session) ofOwner(ctx actor.Context) bool {
 	s := ctx.Sender()

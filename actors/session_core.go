@@ -51,6 +51,7 @@ func (answer) sessionEffect()    {}
 
 type pendingWrite struct {
 	actor    string // of the client's system
+	asked    int    // times; each is answered
 	command  []byte
 	age      int
 	proposed int // times; beyond the first, nobody knows what became of the earlier ones
@@ -58,6 +59,7 @@ type pendingWrite struct {
 
 type pendingRead struct {
 	actor string
+	asked int
 	read  *messages.Read
 	age   int
 }
@@ -101,7 +103,7 @@ func (s *sessionCore) take() []sessionEffect {
 // only renews whom to answer.
 func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 	if w, ok := s.writes[m.Request]; ok && bytes.Equal(w.command, m.Command) {
-		w.actor = actor
+		w.actor, w.asked = actor, w.asked+1
 		return
 	}
 	if err := s.check(m); err != nil {
@@ -112,7 +114,7 @@ func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}})
 		return
 	}
-	w := &pendingWrite{actor: actor, command: m.Command}
+	w := &pendingWrite{actor: actor, asked: 1, command: m.Command}
 	s.writes[m.Request] = w
 	s.bytes += len(m.Command)
 	s.propose(m.Request, w)
@@ -147,7 +149,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 // onRead sends a read on. A repeated number is a repetition of the same read.
 func (s *sessionCore) onRead(actor string, m *messages.Read) {
 	if r, ok := s.reads[m.Request]; ok {
-		r.actor = actor
+		r.actor, r.asked = actor, r.asked+1
 		return
 	}
 	refuse := func(code messages.Code, text string) {
@@ -164,7 +166,7 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 		refuse(messages.Code_INVALID, messages.CheckKey(get.Key).Message)
 		return
 	}
-	s.reads[m.Request] = &pendingRead{actor: actor, read: m}
+	s.reads[m.Request] = &pendingRead{actor: actor, asked: 1, read: m}
 	s.ask(m)
 }
 
@@ -183,15 +185,20 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	if !ok {
 		return
 	}
-	s.forget(o.Seq, w)
-	s.emit(answer{w.actor, &messages.WriteReply{
-		Request: o.Seq, Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, Leader: s.leader,
-	}})
+	s.answerWrite(o.Seq, w, &messages.WriteReply{
+		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More,
+	})
 }
 
-func (s *sessionCore) forget(seq uint64, w *pendingWrite) {
+// answerWrite ends a pending write. Every time it was asked is answered: the link
+// counts requests against replies.
+func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.WriteReply) {
 	delete(s.writes, seq)
 	s.bytes -= len(w.command)
+	reply.Request, reply.Leader = seq, s.leader
+	for range w.asked {
+		s.emit(answer{w.actor, reply})
+	}
 }
 
 // onProposalRefused passes a refusal on: the client decides where to go next. What
@@ -202,12 +209,11 @@ func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	if !ok || m.Term < s.term {
 		return // an answer to an attempt under an older leader; another is under way
 	}
-	s.forget(m.Seq, w)
-	reply := &messages.WriteReply{Request: m.Seq, Code: m.Code, Leader: s.leader}
+	reply := &messages.WriteReply{Code: m.Code}
 	if w.proposed > 1 {
 		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
 	}
-	s.emit(answer{w.actor, reply})
+	s.answerWrite(m.Seq, w, reply)
 }
 
 func (s *sessionCore) onReadRefused(m *messages.ReadRefused) {
@@ -220,7 +226,9 @@ func (s *sessionCore) answerRead(reply *messages.ReadReply) {
 		return
 	}
 	delete(s.reads, reply.Request)
-	s.emit(answer{r.actor, reply})
+	for range r.asked {
+		s.emit(answer{r.actor, reply})
+	}
 }
 
 // onLeader proposes everything pending anew to a new leader, in order: what the
@@ -247,8 +255,7 @@ func (s *sessionCore) onTick(elapsed int) {
 		w.age += elapsed
 		switch {
 		case w.age >= giveUpTicks:
-			s.forget(seq, w)
-			s.emit(answer{w.actor, &messages.WriteReply{Request: seq, Code: messages.Code_OUTCOME_UNKNOWN, Leader: s.leader}})
+			s.answerWrite(seq, w, &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN})
 		case crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
 			age := w.age
 			s.propose(seq, w)
@@ -264,6 +271,16 @@ func (s *sessionCore) onTick(elapsed int) {
 		case crossed(r.age, elapsed, readAgainTicks):
 			s.ask(r.read)
 		}
+	}
+}
+
+// end answers whatever is pending when the session actor ends before it knows.
+func (s *sessionCore) end() {
+	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
+		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved"})
+	}
+	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
+		s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
 	}
 }
 

@@ -37,6 +37,7 @@ type hub struct {
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
 
 	clients sync.Map // logical address -> *inbound, the newest
+	pool    pool     // what clients have unanswered
 
 	mu      sync.Mutex
 	inbound map[inboundKey][]*inbound // admitted, the newest last; none is empty
@@ -207,6 +208,7 @@ func (h *hub) sendPeer(p *peer, pid *actor.PID, body any, sender *actor.PID) {
 
 func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID) {
 	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
+	c.window.answered()
 	if ok && !c.queue.push(it) {
 		c.end(refuse(messages.Code_BUSY, "%d bytes of replies were not taken", replyBytesMax).
 			hint("read replies as fast as requests are sent").Refusal)

@@ -36,10 +36,11 @@ type inboundKey struct {
 
 // inbound is an admitted connection that came in.
 type inbound struct {
-	conn  Conn
-	hello *messages.Hello
-	queue *queue // to a client; of a node's connection it stays empty
-	guest *guest
+	conn   Conn
+	hello  *messages.Hello
+	queue  *queue  // to a client; of a node's connection it stays empty
+	window *window // of a client; nil of a node, whose traffic Raft bounds
+	guest  *guest
 
 	once    sync.Once
 	ended   chan struct{} // closed when it has to end
@@ -54,6 +55,9 @@ func (c *inbound) end(why *messages.Refusal) {
 	c.once.Do(func() {
 		c.refusal = why
 		c.queue.close()
+		if c.window != nil {
+			c.window.close()
+		}
 		close(c.ended)
 		time.AfterFunc(partingPatience, func() { _ = c.guest.Close() })
 	})
@@ -93,7 +97,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, ended: c.ended}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -126,6 +130,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
 		room = connectionsOfClientMax
+		c.window = newWindow(&h.pool)
 		h.clients.Store(c.conn.Address, c)
 	} else if p := (*h.peers.Load())[c.conn.Address]; p != nil {
 		p.rouse()

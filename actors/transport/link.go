@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -59,6 +60,9 @@ type inlet struct {
 	system *actor.ActorSystem
 	conn   Conn
 	absent *atomic.Int64 // counts messages to actors that are not there
+
+	window *window         // bounds what a client has unanswered; nil: nothing does
+	ended  <-chan struct{} // with window: closed when the connection has to end
 }
 
 // read delivers until the stream ends. The error is a *messages.Error if the far
@@ -79,6 +83,7 @@ func (i *inlet) read(s stream) (err error) {
 		if in.control != nil {
 			return i.control(in.control)
 		}
+		i.guest.consumed()
 		for _, e := range in.envelopes {
 			if err := i.deliver(e); err != nil {
 				return err
@@ -105,12 +110,35 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 		i.absent.Add(1)
 		return nil
 	}
+	if err := i.count(e, m); err != nil {
+		return err
+	}
 	pid := i.system.NewLocalPID(e.Target)
 	if e.Sender == "" {
 		target.SendUserMessage(pid, m)
-		return nil
+	} else {
+		target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: actor.NewPID(i.conn.Address, e.Sender)})
 	}
-	target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: actor.NewPID(i.conn.Address, e.Sender)})
+	if i.credits != nil && !i.credits.delivered(e.Target, target, pid, len(e.Body)) {
+		return errEnded
+	}
+	return nil
+}
+
+// errEnded stops reading from a connection that ended while an actor was behind.
+var errEnded = errors.New("the connection ended")
+
+// count waits for room in the window of a client, which counts requests against
+// replies: each names who is to be answered.
+func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
+	_, unanswered := m.(*messages.Detach)
+	switch {
+	case i.window == nil || unanswered:
+	case e.Sender == "":
+		return messages.Errorf(messages.Code_INVALID, "a request names the actor that is to be answered")
+	case !i.window.enter(len(e.Body), i.ended):
+		return messages.Errorf(messages.Code_BUSY, "%d requests or %d bytes are unanswered", windowRequestsMax, windowBytesMax)
+	}
 	return nil
 }
 
