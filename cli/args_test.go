@@ -78,7 +78,7 @@ func TestLines(t *testing.T) {
 		{"--timeout 1s", `kvctl timeout=1s ["--"]`},
 		{"sim run --seed 3 --faults off", `run seed=3 faults=off ["--"]`},
 		{"--seed 3 sim --faults=off run", `run seed=3 faults=off ["--"]`},
-		{"sim", `error: sim needs a command: run`},
+		{"sim", `error: sim needs a command: run, script`},
 		{"sim rn", `error: unknown command "sim rn"; did you mean run?`},
 		{"help", `help ["--"]`},
 		{"help put", `help ["--" "put"]`},

@@ -41,7 +41,7 @@ kvctl sim run --seed 7 --faults off --trace trace.txt`,
 				&urfave.StringFlag{Name: "trace", Usage: "write the whole trace to `FILE`", TakesFile: true},
 			},
 			Action: sh.action(simRun),
-		}},
+		}, newSimScript(sh)},
 	}
 }
 

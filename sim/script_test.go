@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else if diff := cmp.Diff(string(text), golden); diff != "" {
-				t.Errorf("the conversation is another than the golden one (-golden +now):\n%s", diff)
+				t.Errorf("the conversation is another than the golden one (-golden +now); if that is meant: go test ./sim -run TestScripts -rewrite\n%s", diff)
 			}
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 			if diff := cmp.Diff(golden, play(t, golden)); diff != "" {

@@ -38,7 +38,7 @@ func init() {
 	verbs = []verb{
 		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES]", about: "found a cluster and wait until it rests; ttl is that of clients' sessions",
 			options: []string{"nodes", "ttl", "checkpoint"}, early: true, do: (*Script).cluster},
-		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said; with names only to and from those actors, only those messages (MsgHeartbeat, too, which is left out else)",
+		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said, all or by these actors and in these messages; heartbeats and ticks only if named",
 			args: [2]int{1, -1}, early: true, do: (*Script).trace},
 		{name: "put", usage: "KEY VALUE [at=NODE] [nowait]", about: "write, through a client that knows all nodes, or only one (client c2 knows n2)",
 			args: [2]int{2, 2}, options: []string{"at"}, flags: []string{"nowait"}, do: (*Script).put},
