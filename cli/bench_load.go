@@ -89,15 +89,24 @@ func (l *load) fill(ctx context.Context, told *progress) error {
 func (l *load) run(ctx context.Context, nodes localNodes, told *progress) cpuSpent {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
+	var before cpuSpent
+	measure := func() {
+		before = readCPU(nodes)
+		l.meter.open(time.Now())
+	}
+	if l.plan.warmup == 0 {
+		measure()
+	}
 	l.begun = time.Now()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		l.each(func(store Store, random *rand.Rand) { l.client(running, store, random) })
 	}()
-	l.wait(ctx, l.plan.warmup)
-	before := readCPU(nodes)
-	l.meter.open(time.Now())
+	if l.plan.warmup > 0 {
+		l.wait(ctx, l.plan.warmup)
+		measure()
+	}
 	l.watch(ctx, told)
 	l.meter.shut(time.Now())
 	spent := readCPU(nodes).since(before)
@@ -107,9 +116,6 @@ func (l *load) run(ctx context.Context, nodes localNodes, told *progress) cpuSpe
 }
 
 func (l *load) wait(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
