@@ -15,18 +15,28 @@ type links struct {
 	wiring  *wiring
 	network transport.Network
 	listen  string
-	local   transport.Local
-	hub     transport.Hub
+	*place
+}
+
+// place outlives an actor that fails: the one that starts anew goes on with the
+// connections that stand and the peers that nobody would name again.
+type place struct {
+	local transport.Local
+	hub   transport.Hub // nil: not opened yet
 }
 
 func newLinks(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
-	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, local: local} }
+	p := &place{local: local}
+	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
 }
 
 // Receive takes one message.
 func (a *links) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
+		if a.hub != nil {
+			return
+		}
 		hub, err := a.network.Serve(ctx.ActorSystem(), a.listen, a.local, ctx.Self())
 		if err != nil {
 			a.wiring.fatal(err)
@@ -44,7 +54,7 @@ func (a *links) Receive(ctx actor.Context) {
 		}
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
-	case *actor.Stopping, *actor.Restarting:
+	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()
 			a.hub = nil

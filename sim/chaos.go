@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"keyval/messages"
@@ -16,6 +18,8 @@ const (
 	faultTornSave                // a crash or power cut between a write and its sync
 	faultSaveFails               // a write to the log fails: the process must end itself
 	faultSyncFails               // a sync of the log fails: the process must end itself
+	faultReadFails               // the state cannot be read: the read, or the process, fails
+	faultFull                    // a disk is full: the process must end itself, until there is room
 	faultDamage                  // synced data are lost: the node must notice and stay away
 	faultStorm                   // every node is crashed, some more than once
 	faultOneWay                  // nothing gets from one node to another
@@ -23,6 +27,7 @@ const (
 	faultIsolate                 // a node reaches nobody
 	faultSplit                   // two halves
 	faultAlone                   // a node and the clients lose each other
+	faultDeposed                 // a leader loses the other nodes, but not its clients
 	faultOrphan                  // a leader and one slow follower are cut off, and the follower comes back alone
 	faultFreeze                  // a process stands still
 	faultSlow                    // a disk is slow
@@ -30,14 +35,16 @@ const (
 	faultClockJump               // a node's clock leaps ahead
 	faultClockDrift              // a node's clock runs at another rate
 	faultHangUp                  // connections break
-	faultPanic                   // an actor that may fail does
+	faultPanic                   // an actor that may fail does, and starts anew
+	faultCorePanic               // an actor that may not fail does: the process must end itself
 	faultClient                  // a client's process ends
 	faults
 )
 
 func (f fault) String() string {
-	return [...]string{"crash", "power-cut", "torn-save", "save-fails", "sync-fails", "damage", "storm", "one-way", "pair", "isolate", "split",
-		"alone", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up", "panic", "client"}[f]
+	return [...]string{"crash", "power-cut", "torn-save", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
+		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
+		"panic", "core-panic", "client"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -105,6 +112,9 @@ func (r *run) victim() *machine {
 
 func (r *run) strike(f fault) {
 	m := r.victim()
+	if f == faultDeposed && m.role() != "leader" {
+		return
+	}
 	r.count(f.String(), m)
 	switch f {
 	case faultCrash, faultPowerCut:
@@ -113,15 +123,11 @@ func (r *run) strike(f fault) {
 		for _, m := range r.machines {
 			r.crash(m, r.chaos.IntN(2) == 0)
 		}
-	case faultTornSave:
-		m.order((*Disk).CrashInNextSave)
-	case faultSaveFails:
-		m.order((*Disk).FailNextSave)
-	case faultSyncFails:
-		m.order((*Disk).FailNextSync)
+	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
+		r.order(f, m)
 	case faultDamage:
 		r.damage(m)
-	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
+	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone, faultDeposed:
 		r.partition(f, m)
 	case faultOrphan:
 		r.orphan()
@@ -144,7 +150,9 @@ func (r *run) strike(f fault) {
 	case faultHangUp:
 		r.hangUp(m)
 	case faultPanic:
-		r.inject(m)
+		r.inject(m, pick(r.chaos, fragile...))
+	case faultCorePanic:
+		r.inject(m, pick(r.chaos, core...))
 	case faultClient:
 		r.restartClient(r.clients[r.chaos.IntN(len(r.clients))])
 	}
@@ -173,11 +181,23 @@ func (r *run) crash(m *machine, powerCut bool) {
 }
 
 // order lets the disk fail under the running process.
-func (m *machine) order(fault func(*Disk)) {
-	if m.up() {
-		m.ordered = true
-		m.run.world.note(m.host, "a fault of the disk is ordered")
-		fault(m.disk)
+func (r *run) order(f fault, m *machine) {
+	if !m.up() {
+		return
+	}
+	r.world.note(m.host, "a fault of the disk is ordered: %v", f)
+	switch f {
+	case faultTornSave:
+		m.disk.CrashInNextSave()
+	case faultSaveFails:
+		m.disk.FailNextSave()
+	case faultSyncFails:
+		m.disk.FailNextSync()
+	case faultReadFails:
+		m.disk.FailNextReads(1 + r.chaos.IntN(3))
+	case faultFull:
+		m.disk.Fill(true)
+		r.later(func() { m.disk.Fill(false) })
 	}
 }
 
@@ -259,6 +279,10 @@ func (r *run) partition(f fault, m *machine) {
 	case faultAlone:
 		for _, c := range r.clients {
 			both(m.name(), c.name)
+		}
+	case faultDeposed:
+		for _, o := range r.machines {
+			both(m.name(), o.name())
 		}
 	}
 	r.note("%s: cut %v", f, cuts)
@@ -360,14 +384,48 @@ func (r *run) hangUp(m *machine) {
 	}
 }
 
-// fragile are the actors that may fail and start anew, by the start of a name.
-var fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership, messages.ActorFounding}
+// fragile are the actors that may fail and start anew, core those whose failure is
+// the whole process's.
+var (
+	fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership,
+		messages.ActorFounding, messages.ActorTransport}
+	core = []string{messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorCheckpoint, messages.ActorTicker}
+)
 
 // inject lets the next message that an actor of this name is given end in a panic.
-func (r *run) inject(m *machine) {
+func (r *run) inject(m *machine, name string) {
 	if m.up() {
-		m.host.sabotage = pick(r.chaos, fragile...)
+		m.host.sabotage = name
 	}
+}
+
+// sabotaged reports whether this actor's message is to end in a panic. A name that
+// ends in a dash stands for all that begin with it.
+func (h *host) sabotaged(actorID string) bool {
+	name := h.sabotage
+	return name != "" && (actorID == name || strings.HasSuffix(name, "-") && strings.HasPrefix(actorID, name))
+}
+
+// injected: an actor panicked because it was made to. One of the core takes the
+// process with it, and soon.
+func (r *run) injected(h *host, name string) {
+	r.coverage[panicCell(name)]++
+	if !slices.Contains(core, name) {
+		return
+	}
+	h.doomed = true
+	r.world.clock.after(coreGraceMax, h, func() {
+		if !h.frozen {
+			r.world.fail("a panic of the core ends the process", "%s lives on though %s panicked", h.name, name)
+		}
+	})
+}
+
+// coreGraceMax is how long a process may outlive a panic of its core.
+const coreGraceMax = 100 * time.Millisecond
+
+func panicCell(name string) string {
+	return "panic-in-" + strings.TrimSuffix(name[strings.LastIndexByte(name, '/')+1:], "-")
 }
 
 // aimed draws whether the machine crashes right now or a little later: within

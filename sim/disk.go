@@ -31,12 +31,16 @@ type Disk struct {
 	log        diskLog
 	engine     diskEngine
 	faults     diskFaults
+	onFault    func() // told when a fault meets the process; may be nil
+	cause      string // what the process was told by the last of them
 }
 
 // diskFaults are the faults that were ordered and have not happened yet.
 type diskFaults struct {
 	failSave, failSync, crashInSave bool
-	stateLost                       bool
+	failReads                       int  // of the state, how many
+	full                            bool // outlasts the process
+	stateLost                       bool // so does this
 }
 
 // NewDisk makes an empty directory. rng decides what a crash takes.
@@ -63,7 +67,7 @@ func (d *Disk) PowerCut() {
 // LoseMedia ends the process and leaves an empty directory.
 func (d *Disk) LoseMedia() {
 	d.endProcess()
-	*d = Disk{rng: d.rng, process: d.process}
+	*d = Disk{rng: d.rng, process: d.process, onFault: d.onFault}
 }
 
 // LoseTail ends the process and takes the last n entries off the media, though
@@ -86,7 +90,38 @@ func (d *Disk) LoseState() {
 func (d *Disk) endProcess() {
 	d.process++
 	d.log.open, d.engine.open = false, false
-	d.faults.failSave, d.faults.failSync, d.faults.crashInSave = false, false, false
+	d.faults = diskFaults{full: d.faults.full, stateLost: d.faults.stateLost}
+}
+
+// strikes makes an error of a fault that meets the process now.
+func (d *Disk) strikes(err *messages.Error) error {
+	d.cause = err.Message
+	if d.onFault != nil {
+		d.onFault()
+	}
+	return err
+}
+
+// noRoom is what a full disk answers to whatever needs room on it.
+func (d *Disk) noRoom(what string) error {
+	if !d.faults.full {
+		return nil
+	}
+	return d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot write %s: no space left on device", what))
+}
+
+// Fill leaves no room on the disk, or makes room again.
+func (d *Disk) Fill(full bool) { d.faults.full = full }
+
+// FailNextReads lets the next reads of the state fail, so many of them.
+func (d *Disk) FailNextReads(n int) { d.faults.failReads = n }
+
+func (d *Disk) readFails() error {
+	if d.faults.failReads == 0 {
+		return nil
+	}
+	d.faults.failReads--
+	return d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot read the state: a simulated fault"))
 }
 
 // FailNextSave lets the next Save fail before it has written all; FailNextSync
@@ -132,6 +167,9 @@ func (d *Disk) WriteIdentity(id *messages.Identity) error {
 	if d.identity != nil {
 		return messages.Errorf(messages.Code_CONFLICT, "the directory has an identity already")
 	}
+	if err := d.noRoom("the identity"); err != nil {
+		return err
+	}
 	d.identity = proto.Clone(id).(*messages.Identity)
 	return nil
 }
@@ -146,6 +184,9 @@ func (d *Disk) Initialise(first *messages.Checkpoint) error {
 		return messages.Errorf(messages.Code_CONFLICT, "the directory is initialised already")
 	case first.Index > 0 && first.ConfState == nil:
 		return messages.Errorf(messages.Code_INVALID, "the first checkpoint has no configuration")
+	}
+	if err := d.noRoom("the first checkpoint"); err != nil {
+		return err
 	}
 	d.checkpoint = proto.Clone(first).(*messages.Checkpoint)
 	d.log = newDiskLog(first.Index, first.Term)
@@ -178,6 +219,9 @@ func (d *Disk) WriteCheckpoint(c *messages.Checkpoint) error {
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of revision %d comes before a sync of the state from revision %d on", c.Revision, first)
 	case c.Index > d.log.durable.hardState.GetCommit():
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, d.log.durable.hardState.GetCommit())
+	}
+	if err := d.noRoom("the checkpoint"); err != nil {
+		return err
 	}
 	d.checkpoint = proto.Clone(c).(*messages.Checkpoint)
 	return nil
@@ -375,19 +419,27 @@ func (h *logHandle) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	switch {
 	case d.faults.failSave:
 		d.faults.failSave = false
-		n := len(l.unsynced) - 1
-		l.keep(n, d.rng.IntN(len(save.entries)+1))
-		return h.fail(messages.Errorf(messages.Code_INTERNAL, "cannot write the log: a simulated fault"))
+		l.tear(d.rng)
+		return h.fail(d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot write the log: a simulated fault")))
 	case !mustSync:
 		l.buffered++
 		return nil
+	case d.faults.full:
+		l.tear(d.rng)
+		return h.fail(d.noRoom("the log"))
 	}
 	l.buffered = 0
 	if d.faults.crashInSave {
 		d.faults.crashInSave = false
-		return h.fail(ErrCrashed)
+		return h.fail(d.strikes(ErrCrashed))
 	}
 	return h.sync()
+}
+
+// tear leaves a part of the last save's entries.
+func (l *diskLog) tear(rng *rand.Rand) {
+	n := len(l.unsynced) - 1
+	l.keep(n, rng.IntN(len(l.unsynced[n].entries)+1))
 }
 
 func (l *diskLog) refuseGap(entries []*raftpb.Entry) error {
@@ -411,7 +463,7 @@ func (h *logHandle) sync() error {
 	l.buffered = 0
 	if h.disk.faults.failSync {
 		h.disk.faults.failSync = false
-		return h.fail(messages.Errorf(messages.Code_INTERNAL, "cannot sync the log: a simulated fault"))
+		return h.fail(h.disk.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot sync the log: a simulated fault")))
 	}
 	l.sync()
 	l.testify()
@@ -620,6 +672,9 @@ func (h *engineHandle) Write(rows []storeactor.Row) error {
 			return messages.Errorf(messages.Code_INVALID, "a row without a revision, or above the bounds")
 		}
 	}
+	if err := h.disk.noRoom("the state"); err != nil {
+		return err
+	}
 	e := &h.disk.engine
 	b := diskBatch{first: rows[0].Revision, rows: make([]diskRow, 0, len(rows))}
 	for _, r := range rows {
@@ -630,8 +685,16 @@ func (h *engineHandle) Write(rows []storeactor.Row) error {
 	return nil
 }
 
-func (h *engineHandle) Get(key []byte, revision uint64) (storeactor.Row, bool, error) {
+// mayRead is why nothing can be read now.
+func (h *engineHandle) mayRead() error {
 	if err := h.dead(); err != nil {
+		return err
+	}
+	return h.disk.readFails()
+}
+
+func (h *engineHandle) Get(key []byte, revision uint64) (storeactor.Row, bool, error) {
+	if err := h.mayRead(); err != nil {
 		return storeactor.Row{}, false, err
 	}
 	at, found := h.disk.engine.find(string(key))
@@ -644,7 +707,7 @@ func (h *engineHandle) Get(key []byte, revision uint64) (storeactor.Row, bool, e
 }
 
 func (h *engineHandle) Scan(from, to []byte, revision uint64, reverse bool, yield func(storeactor.Row) bool) error {
-	if err := h.dead(); err != nil {
+	if err := h.mayRead(); err != nil {
 		return err
 	}
 	keys := h.disk.engine.keys

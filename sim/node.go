@@ -22,11 +22,9 @@ type machine struct {
 	recent recent
 	pace   pace
 
-	leader messages.RaftID // as the node was told last; 0: nobody
-	// ordered: a fault of the disk was ordered, or its data were damaged: then the
-	// process may, or must, end itself.
-	ordered bool
-	damaged bool // synced data are gone: it must notice, and never serve again
+	leader   messages.RaftID // as the node was told last; 0: nobody
+	struckAt uint64          // the step in which a fault of the disk met the process, which may end itself then
+	damaged  bool            // synced data are gone: it must notice, and never serve again
 }
 
 func (m *machine) name() string   { return nameOf(m.node) }

@@ -90,13 +90,19 @@ func (r *Report) String() string {
 // roles of a node that is up.
 var roles = []string{"leader", "follower", "candidate"}
 
-// Cells lists every combination of a fault and a role that runs can meet.
+// Cells lists every combination of a fault and a role that runs can meet, and every
+// actor that can be made to panic.
 func Cells() []string {
 	var cells []string
 	for f := range faults {
 		for _, role := range roles {
-			cells = append(cells, f.String()+" x "+role)
+			if f != faultDeposed || role == "leader" {
+				cells = append(cells, f.String()+" x "+role)
+			}
 		}
+	}
+	for _, name := range slices.Concat(fragile, core) {
+		cells = append(cells, panicCell(name))
 	}
 	for a := range aims {
 		for _, role := range roles {

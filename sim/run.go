@@ -94,6 +94,7 @@ func newRun(o Options) *run {
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
 		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+		m.disk.onFault = func() { m.struckAt = r.world.steps }
 		if r.swarm.skewed {
 			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}
@@ -185,7 +186,6 @@ func (r *run) heal() {
 func (m *machine) mend() {
 	m.pace = pace{rate: 1}
 	m.disk.faults = diskFaults{stateLost: m.disk.faults.stateLost}
-	m.ordered = false
 	switch {
 	case m.run.leftDown[m.node]:
 		if m.up() {
@@ -245,11 +245,25 @@ func (r *run) unsettled() string {
 	return ""
 }
 
+// probe adds a client to every live node, which knows no other: whatever was done
+// to it, it serves.
+func (r *run) probe() {
+	for _, m := range r.machines {
+		if m.up() {
+			c := &customer{run: r, number: len(r.clients), name: "probe-" + m.name(), probes: m}
+			r.clients = append(r.clients, c)
+			c.startWith([]string{m.listen()})
+			c.submit(writing(c.put(c.key())))
+		}
+	}
+}
+
 // finish reads everything from everywhere, and compares.
 func (r *run) finish() {
 	if r.world.failure != nil {
 		return
 	}
+	r.probe()
 	for _, c := range r.clients {
 		c.submit(&messages.Submit{Read: &messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}})
 	}
@@ -264,6 +278,11 @@ func (r *run) finish() {
 	for _, c := range r.clients {
 		if last := r.history.lastOf(c.number); r.world.failure == nil && last.done.Read.GetCode() != messages.Code_OK {
 			r.world.fail("final reads", "%s", last)
+		}
+	}
+	for _, op := range r.history.all {
+		if m := r.clients[op.client].probes; m != nil && op.submit.Operations != nil && op.done.Write.GetCode() != messages.Code_OK {
+			r.world.fail("every live node serves", "%s: %s", m.name(), op)
 		}
 	}
 	r.compareEngines()
@@ -380,22 +399,27 @@ func (r *run) committed() {
 	}
 }
 
-// died: a process ended itself. Only a fault of its disk explains that.
+// died: a process ended itself. Only a fault of its disk that it just met, or a
+// panic of its core, explains that, and its last words have to name it.
 func (r *run) died(h *host, why string) {
 	if h.node < 0 {
 		r.world.fail("no process ends itself", "client %s: %s", h.name, why)
 		return
 	}
 	m := r.machines[h.node]
-	if !m.ordered && !m.damaged {
+	struck := m.struckAt == r.world.steps
+	switch {
+	case !struck && !m.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)
+		return
+	case struck && !strings.Contains(why, m.disk.cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
+		r.world.fail("last words say why", "%s: %s", h.name, why)
 		return
 	}
 	r.coverage["ended-itself x "+m.role()]++
 	powerCut := r.chaos.IntN(2) == 0
 	r.world.clock.after(0, nil, func() {
 		m.crash(powerCut)
-		m.ordered = false
 		if m.damaged {
 			return
 		}

@@ -66,8 +66,9 @@ type host struct {
 	// time. An actor waits that long before the message reaches it.
 	delay func(actorID string, message any) time.Duration
 
-	// sabotage lets the next message to an actor whose name starts so panic.
+	// sabotage lets the next message to an actor of this name panic.
 	sabotage string
+	doomed   bool // an actor of its core was made to panic
 
 	recent *recent // what happened on this machine, over all incarnations
 	memory *memory // what the checkers know of this incarnation

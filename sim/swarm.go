@@ -46,7 +46,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		way: quality{latency: time.Millisecond},
 	}
 	if s.nodes == 0 {
-		s.nodes = pick(chance, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
+		s.nodes = pick(chance, 1, 1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)
 	}
 	if o.Rate > 0 {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
@@ -73,7 +73,26 @@ func draw(chance *rand.Rand, o Options) *swarm {
 			s.aims[a] = a.often() * pick(chance, 1, 0.3, 0.1, 0.02)
 		}
 	}
+	s.sharpen(chance)
 	return s
+}
+
+// sharpen lets come often what hurts a cluster of this size most.
+func (s *swarm) sharpen(chance *rand.Rand) {
+	soon := func(f fault) { s.rates[f] = pick(chance, time.Second, 3*time.Second) }
+	switch {
+	case s.nodes == 1:
+		// What a crash forgets is read before the log has caught up, if reads wait for
+		// that: nobody else can tell the node.
+		soon(faultCrash)
+		s.aims[aimCommit] = aimCommit.often()
+		s.down = 50 * time.Millisecond
+		s.fsync = max(s.fsync, s.electionTimeout()/40)
+	case s.nodes >= 4 && chance.IntN(2) == 0:
+		soon(faultOrphan)
+	case chance.IntN(2) == 0:
+		soon(faultDeposed)
+	}
 }
 
 func (s *swarm) drawOptions(chance *rand.Rand) {

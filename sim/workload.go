@@ -19,7 +19,8 @@ type customer struct {
 	run    *run
 	number int
 	name   string
-	host   *host // of the client's process now
+	host   *host    // of the client's process now
+	probes *machine // the one node that it was made to try; nil: it is of the load
 	starts int
 	recent recent
 	under  map[uint64]*operation // under way, by tag
@@ -46,7 +47,7 @@ func (c *customer) startWith(endpoints []string) {
 	seams := c.host.seams(random)
 	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
 	c.spawn(root, actorClient, client.New(client.Config{
-		Endpoints: endpoints, Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.run.swarm.ttl,
+		Endpoints: endpoints, Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.ttl(),
 	}))
 	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
 }
@@ -55,6 +56,14 @@ func (c *customer) spawn(root *actor.RootContext, name string, producer actor.Pr
 	if _, err := root.SpawnNamed(actor.PropsFromProducer(producer), name); err != nil {
 		panic(fmt.Sprintf("sim: spawn %s: %v", name, err))
 	}
+}
+
+// ttl is that of the swarm; a probe's session does not expire while it tries.
+func (c *customer) ttl() time.Duration {
+	if c.probes != nil {
+		return 0
+	}
+	return c.run.swarm.ttl
 }
 
 // asker takes the client's answers.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -46,6 +45,8 @@ type watcher interface {
 	departs(h *host, to messages.RaftID, body proto.Message)
 	// died: a process ended itself, or one of its actors panicked.
 	died(h *host, why string)
+	// injected: an actor of this name is made to panic.
+	injected(h *host, name string)
 	// counted: a fault met a host.
 	counted(h *host, fault string)
 }
@@ -134,9 +135,13 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)
 	}
-	if h.sabotage != "" && !system && strings.HasPrefix(actorID, h.sabotage) {
+	if !system && h.sabotaged(actorID) {
+		name := h.sabotage
 		h.sabotage = ""
-		panic(injectedPanic("on " + w.trace.name(message)))
+		if w.watch != nil {
+			w.watch.injected(h, name)
+		}
+		panic(injectedPanic(injectedCause + w.trace.name(message)))
 	}
 }
 
@@ -172,6 +177,8 @@ func (w *world) panicked(h *host, actorID string, reason any, stack []byte) {
 
 // injectedPanic is a panic that the world caused.
 type injectedPanic string
+
+const injectedCause = "injected on a "
 
 // fatal is seam.World's Fatal for a host: the process is dead from here on.
 func (h *host) fatal(reason error) {
