@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 var worldly = []string{
 	"actors/seam/production/*", "actors/serve.go", "actors/client/facade*.go",
 	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
-	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go",
+	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go", "actors/transport/window.go", "actors/transport/budget.go",
 	"storeactor/files*.go", "storeactor/walog*.go", "storeactor/witness*.go", "storeactor/badger*.go",
 }
 

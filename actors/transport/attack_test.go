@@ -305,7 +305,7 @@ func TestConnectionsInAllAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{Listener: l, patience: time.Hour, unprovenMax: 8, totalMax: 2}
+	g := &gate{Listener: l, patience: time.Hour, unprovenMax: 8, totalMax: 2, arrived: newBudget(1 << 20)}
 	defer g.Close()
 	accepted := make(chan net.Conn, 4)
 	ended := make(chan struct{})
@@ -316,7 +316,7 @@ func TestConnectionsInAllAreBounded(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if !c.(*guest).prove() {
+			if !c.(*guest).prove(false) {
 				t.Error("a fresh connection is closed")
 			}
 			accepted <- c

@@ -2,8 +2,10 @@ package transport
 
 import (
 	"container/list"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type gate struct {
 	patience    time.Duration // how long a connection may stay unproven
 	unprovenMax int           // in connections
 	totalMax    int           // in connections
+	arrived     *budget       // of bytes that came in and are no whole frames yet
 
 	mu       sync.Mutex
 	unproven list.List // of *guest, the oldest first
@@ -30,6 +33,7 @@ func (g *gate) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		guest := &guest{Conn: conn, gate: g}
+		guest.unread = g.arrived.share(func() { _ = guest.Close() })
 		oldest, ok := g.enter(guest)
 		if oldest != nil {
 			_ = oldest.Close()
@@ -37,6 +41,7 @@ func (g *gate) Accept() (net.Conn, error) {
 		if ok {
 			return guest, nil
 		}
+		guest.unread.close()
 		_ = conn.Close()
 	}
 }
@@ -65,6 +70,46 @@ type guest struct {
 	place  *list.Element // among the unproven; nil: proved
 	timer  *time.Timer
 	closed bool
+	trusts atomic.Bool // that what arrives becomes frames: a member's
+	unread *share      // of gate.arrived: what came since the last whole frame
+}
+
+// Bounds of what may arrive before the hello is admitted, and since the last whole
+// frame, in bytes.
+const (
+	helloBytesMax = 64 << 10
+	unreadMax     = messageSizeMax + windowSize
+)
+
+var errUnread = errors.New("too much arrived that is no whole frame")
+
+// Read implements net.Conn. Whoever sends what never becomes a frame holds memory
+// that no reader gives back: it is bounded for each connection and in all.
+func (c *guest) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n <= 0 || c.trusts.Load() {
+		return n, err
+	}
+	c.unread.take(n)
+	if held := c.unread.held.Load(); held > unreadMax || held > helloBytesMax && !c.proved() {
+		_ = c.Close()
+		return 0, errUnread
+	}
+	return n, err
+}
+
+// consumed says that a frame is whole. What arrived behind it is counted as if it
+// had not: the next frame's end comes soon, or more arrives.
+func (c *guest) consumed() {
+	if c != nil {
+		c.unread.settle()
+	}
+}
+
+func (c *guest) proved() bool {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	return c.place == nil
 }
 
 // guestAddr leads from what gRPC knows of a stream to its connection.
@@ -76,8 +121,11 @@ type guestAddr struct {
 // RemoteAddr implements net.Conn.
 func (c *guest) RemoteAddr() net.Addr { return guestAddr{c.Conn.RemoteAddr(), c} }
 
-// prove lets the connection stay. It reports false if it is closed already.
-func (c *guest) prove() bool {
+// prove lets the connection stay, a member's for whatever it sends. It reports
+// false if it is closed already.
+func (c *guest) prove(member bool) bool {
+	c.trusts.Store(member)
+	c.consumed()
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	c.timer.Stop()
@@ -111,5 +159,6 @@ func (c *guest) Close() error {
 		}
 	}
 	c.gate.mu.Unlock()
+	c.unread.close()
 	return c.Conn.Close()
 }

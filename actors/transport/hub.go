@@ -25,6 +25,7 @@ type hub struct {
 	logger   *slog.Logger
 	outlet   outlet
 	listener net.Listener
+	replies  *budget // of what waits for clients, in bytes
 	server   *grpc.Server
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -57,7 +58,11 @@ func (g *GRPC) Serve(system *actor.ActorSystem, address string, local Local, eve
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
 		server: g.server(), inbound: map[inboundKey][]*inbound{},
-		listener: &gate{Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax},
+		listener: &gate{
+			Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax,
+			arrived: newBudget(arrivedMax),
+		},
+		replies: newBudget(repliesMax),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
@@ -210,9 +215,14 @@ func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID
 	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
 	c.window.answered()
 	if ok && !c.queue.push(it) {
-		c.end(refuse(messages.Code_BUSY, "%d bytes of replies were not taken", replyBytesMax).
-			hint("read replies as fast as requests are sent").Refusal)
+		c.end(notTaken(c.queue))
 	}
+}
+
+func notTaken(q *queue) *messages.Refusal {
+	bytes, _ := q.sizes()
+	return refuse(messages.Code_BUSY, "%d bytes of replies were not taken", bytes).
+		hint("read replies as fast as requests are sent").Refusal
 }
 
 // reject tells those who wait for the proposals among the items that they were

@@ -20,6 +20,11 @@ const (
 	// replyBytesMax bounds the replies that wait for one client, in bytes. A client
 	// that does not take them loses its connection.
 	replyBytesMax = 8 << 20
+	// repliesMax bounds the replies that wait for all clients, in bytes, and
+	// arrivedMax what has arrived from all but members and is not yet whole frames.
+	// Beyond it the connection that holds the most is ended.
+	repliesMax = 256 << 20
+	arrivedMax = 256 << 20
 	// connectionsOfClientMax is how many connections one client may have, as when it
 	// knows a node by two names or left one half open. One more costs the oldest.
 	connectionsOfClientMax = 4
@@ -97,7 +102,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, ended: c.ended}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, ended: c.ended, guest: c.guest}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -120,13 +125,14 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	switch {
 	case refusal != nil:
 		return nil, nil, refusal
-	case h.closed || g == nil || !g.prove():
+	case h.closed || g == nil || !g.prove(h.known.Load().member(hello)):
 		return nil, nil, refuse(messages.Code_UNREACHABLE, "node %s is stopping", local.Name).Refusal
 	}
 	c := &inbound{
 		conn: Accepted(local, hello), hello: hello, guest: g,
 		queue: newQueue(replyBytesMax, false), ended: make(chan struct{}),
 	}
+	c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
 		room = connectionsOfClientMax
@@ -147,6 +153,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 // before anything that a newer connection of the same client delivers.
 func (h *hub) leave(c *inbound) {
 	c.end(nil)
+	c.queue.share.close()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	list := slices.DeleteFunc(h.inbound[c.key()], func(o *inbound) bool { return o == c })

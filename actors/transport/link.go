@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -40,6 +39,7 @@ func writeQueue(s stream, q *queue, stop <-chan struct{}, founding bool, reject 
 			}
 		}
 		clear(batch)
+		q.sent()
 	}
 }
 
@@ -63,6 +63,7 @@ type inlet struct {
 
 	window *window         // bounds what a client has unanswered; nil: nothing does
 	ended  <-chan struct{} // with window: closed when the connection has to end
+	guest  *guest          // what it came in on; nil: this side dialled
 }
 
 // read delivers until the stream ends. The error is a *messages.Error if the far
@@ -119,14 +120,8 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 	} else {
 		target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: actor.NewPID(i.conn.Address, e.Sender)})
 	}
-	if i.credits != nil && !i.credits.delivered(e.Target, target, pid, len(e.Body)) {
-		return errEnded
-	}
 	return nil
 }
-
-// errEnded stops reading from a connection that ended while an actor was behind.
-var errEnded = errors.New("the connection ended")
 
 // count waits for room in the window of a client, which counts requests against
 // replies: each names who is to be answered.

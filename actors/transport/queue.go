@@ -26,25 +26,42 @@ type queue struct {
 
 	mu     sync.Mutex
 	items  []item
-	bytes  int  // of items; at most limit
-	limit  int  // in bytes
-	evict  bool // a full queue loses its oldest items, otherwise the new one
-	closed bool // takes nothing more
-	lost   int  // items that the bound cost, ever
+	bytes  int    // of items; at most limit
+	limit  int    // in bytes
+	evict  bool   // a full queue loses its oldest items, otherwise the new one
+	share  *share // of the budget of all queues of a kind; nil: there is none
+	held   int    // in bytes, of the share: bytes, and what was taken and is not sent yet
+	closed bool   // takes nothing more
+	lost   int    // items that the bound cost, ever
 }
 
 func newQueue(limit int, evict bool) *queue {
 	return &queue{ready: make(chan struct{}, 1), limit: limit, evict: evict}
 }
 
+// sent tells the share what of a queue is on its way.
+func (q *queue) sent() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.share.take(q.bytes - q.held)
+	q.held = q.bytes
+}
+
 // push reports whether it was taken.
 func (q *queue) push(it item) bool {
+	if !q.add(it, it.size()) {
+		return false
+	}
+	q.share.take(it.size()) // without the lock: it may end this queue or another
+	return true
+}
+
+func (q *queue) add(it item, size int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return false
 	}
-	size := it.size()
 	if q.bytes+size > q.limit && (!q.evict || size > q.limit) {
 		q.lost++
 		return false
@@ -52,6 +69,7 @@ func (q *queue) push(it item) bool {
 	q.shrink(q.limit - size)
 	q.items = append(q.items, it)
 	q.bytes += size
+	q.held += size
 	q.signal()
 	return true
 }
@@ -123,6 +141,8 @@ func (q *queue) drain() []item {
 	defer q.mu.Unlock()
 	items := q.items
 	q.items, q.bytes = nil, 0
+	q.share.take(-q.held)
+	q.held = 0
 	return items
 }
 
