@@ -114,8 +114,8 @@ func loaderMain() error {
 type workload struct {
 	job
 	store  store
-	keys   []string
-	values []string
+	keys   []text
+	values []text
 
 	measuring atomic.Bool
 	stopped   atomic.Bool
@@ -133,12 +133,12 @@ type worker struct {
 func load(ctx context.Context, j job) (result, error) {
 	w := &workload{job: j, workers: make([]worker, j.Clients)}
 	for i := range j.Keys {
-		w.keys = append(w.keys, fmt.Sprintf("bench/%012d", i))
+		w.keys = append(w.keys, textOf(fmt.Sprintf("bench/%012d", i)))
 	}
 	for range 256 {
 		value := make([]byte, j.ValueSize)
 		_, _ = crypto.Read(value) // never fails
-		w.values = append(w.values, string(value))
+		w.values = append(w.values, textOf(string(value)))
 	}
 	if err := w.prepare(ctx); err != nil {
 		return result{}, err

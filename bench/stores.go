@@ -12,10 +12,19 @@ import (
 	"keyval/actors/client"
 )
 
+// text is a key or value as either client library wants it, so that neither pays
+// for the other's taste.
+type text struct {
+	s string
+	b []byte
+}
+
+func textOf(s string) text { return text{s, []byte(s)} }
+
 // store is a cluster as one of many workers sees it.
 type store interface {
-	put(ctx context.Context, worker int, key, value string) error
-	get(ctx context.Context, worker int, key string) error
+	put(ctx context.Context, worker int, key, value text) error
+	get(ctx context.Context, worker int, key text) error
 	// leader is the place of the leader among the endpoints.
 	leader(ctx context.Context) (int, error)
 	close()
@@ -59,13 +68,13 @@ func openKeyVal(ctx context.Context, j job) (store, error) {
 
 func (s *keyvalStore) of(worker int) *client.Client { return s.clients[worker%len(s.clients)] }
 
-func (s *keyvalStore) put(ctx context.Context, worker int, key, value string) error {
-	_, err := s.of(worker).Put(ctx, []byte(key), []byte(value))
+func (s *keyvalStore) put(ctx context.Context, worker int, key, value text) error {
+	_, err := s.of(worker).Put(ctx, key.b, value.b)
 	return err
 }
 
-func (s *keyvalStore) get(ctx context.Context, worker int, key string) error {
-	_, err := s.of(worker).Get(ctx, []byte(key))
+func (s *keyvalStore) get(ctx context.Context, worker int, key text) error {
+	_, err := s.of(worker).Get(ctx, key.b)
 	return err
 }
 
@@ -132,15 +141,15 @@ func openEtcd(ctx context.Context, j job) (store, error) {
 
 func (s *etcdStore) of(worker int) *clientv3.Client { return s.clients[worker%len(s.clients)] }
 
-func (s *etcdStore) put(ctx context.Context, worker int, key, value string) error {
-	_, err := s.of(worker).Put(ctx, key, value)
+func (s *etcdStore) put(ctx context.Context, worker int, key, value text) error {
+	_, err := s.of(worker).Put(ctx, key.s, value.s)
 	return err
 }
 
-func (s *etcdStore) get(ctx context.Context, worker int, key string) error {
-	reply, err := s.of(worker).Get(ctx, key)
+func (s *etcdStore) get(ctx context.Context, worker int, key text) error {
+	reply, err := s.of(worker).Get(ctx, key.s)
 	if err == nil && len(reply.Kvs) != 1 {
-		return fmt.Errorf("%s is not there", key)
+		return fmt.Errorf("%s is not there", key.s)
 	}
 	return err
 }

@@ -82,7 +82,8 @@ func IsClientAddress(address string) bool {
 // RequestID is what people see and quote: the first 8 hex digits of the ClientID
 // and the request's number.
 func RequestID(client []byte, request uint64) string {
-	return fmt.Sprintf("%x-%d", client[:min(4, len(client))], request)
+	id := hex.AppendEncode(make([]byte, 0, 32), client[:min(4, len(client))])
+	return string(strconv.AppendUint(append(id, '-'), request, 10))
 }
 
 // ClusterID is the identity of the cluster that these founders make together:

@@ -75,6 +75,9 @@ type client struct {
 	// elapsed counts the ticks that were not processed yet. A Tick is on its way
 	// exactly while it is above 0, so there is never more than one.
 	elapsed *atomic.Uint32
+	// to is the actor of a node that was sent something last. Whatever the node, a
+	// PID of another system resolves to the network's own process, which lasts.
+	to *actor.PID
 }
 
 // New makes the producer of a client actor. It panics when the configuration
@@ -192,11 +195,15 @@ func (a *client) run(ctx actor.Context, effects []effect) {
 		case hang:
 			a.dialer.Hang(e.endpoint)
 		case send:
-			ctx.Request(actor.NewPID(e.node, e.actor), e.message)
+			if a.to == nil || a.to.Id != e.actor || a.to.Address != e.node {
+				a.to = actor.NewPID(e.node, e.actor)
+			}
+			ctx.Request(a.to, e.message)
 		case answer:
 			if e.to.id != "" {
 				ctx.Send(actor.NewPID(e.to.address, e.to.id), e.done)
 			}
 		}
 	}
+	a.core.reuse(effects)
 }

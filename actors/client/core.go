@@ -212,6 +212,12 @@ func (c *core) take() []effect {
 	return out
 }
 
+// reuse takes back a list of effects that were carried out, for those to come.
+func (c *core) reuse(effects []effect) {
+	clear(effects)
+	c.effects = effects[:0]
+}
+
 // jitter is at least half of ms, and at most ms.
 func (c *core) jitter(ms uint64) uint64 { return ms - c.random.Uint64N(ms/2+1) }
 

@@ -37,7 +37,9 @@ type link struct {
 	phase  phase
 	since  uint64 // when the phase began
 	raftID messages.RaftID
-	name   string
+	// address is the node's logical one.
+	address string
+	name    string
 
 	asked     uint64 // the session epoch of the last Attach
 	epoch     uint64 // the session epoch of the session actor; 0: none
@@ -192,7 +194,7 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 	}
 	l := e.link
 	e.raftID = m.RaftId
-	l.raftID, l.name = m.RaftId, m.Name
+	l.raftID, l.address, l.name = m.RaftId, messages.NodeAddress(m.RaftId), m.Name
 	switch {
 	case len(ls.clusterID) > 0 && len(m.ClusterId) > 0 && !bytes.Equal(ls.clusterID, m.ClusterId):
 		c.giveUp(l, messages.Errorf(messages.Code_NOT_ALLOWED, "node %s belongs to another cluster", m.Name).
@@ -216,7 +218,7 @@ func (c *core) attach(l *link) {
 	}
 	c.links.owing = l.at
 	l.phase, l.since, l.asked = attaching, c.now, c.session.epoch
-	c.emit(send{messages.NodeAddress(l.raftID), messages.ActorGateway, &messages.Attach{Client: c.session.client}})
+	c.emit(send{l.address, messages.ActorGateway, &messages.Attach{Client: c.session.client}})
 }
 
 // attached: the node that was asked last gives a session actor, or refuses.
@@ -240,7 +242,7 @@ func (c *core) attached(m *messages.Attached) []effect {
 func (c *core) adopt(l *link, m *messages.Attached) {
 	ls := &c.links
 	if l.session != "" && l.session != m.Session {
-		c.emit(send{messages.NodeAddress(l.raftID), l.session, &messages.Detach{}})
+		c.emit(send{l.address, l.session, &messages.Detach{}})
 		c.releaseAll(l, 0)
 	}
 	l.phase, l.since, l.unwanted = ready, c.now, false
@@ -383,7 +385,7 @@ func (c *core) hangDrained() {
 func (c *core) hangUp() {
 	ls := &c.links
 	if ls.current != nil && ls.current.session != "" {
-		c.emit(send{messages.NodeAddress(ls.current.raftID), ls.current.session, &messages.Detach{}})
+		c.emit(send{ls.current.address, ls.current.session, &messages.Detach{}})
 	}
 	for _, list := range [][]*endpoint{ls.endpoints, ls.learned} {
 		for _, e := range list {

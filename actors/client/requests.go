@@ -32,8 +32,9 @@ type request struct {
 	limit    uint64 // the Submit's deadline_ms
 	deadline uint64 // the same in tick time
 
-	operations []*messages.Operation // of a write
-	read       *messages.Read
+	// command is a write's, without what it gets when it is numbered.
+	command *messages.Command
+	read    *messages.Read
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -118,7 +119,7 @@ func (q *requests) compact() {
 
 // newRequest checks a Submit. The request can be refused with the error.
 func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
-	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, operations: m.Operations, read: m.Read, size: requestOverhead}
+	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, size: requestOverhead}
 	if r.limit == 0 {
 		r.limit = deadlineDefaultMs
 	}
@@ -140,7 +141,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	}
 	switch r.kind {
 	case write:
-		return r, r.checkWrite()
+		return r, r.checkWrite(m.Operations)
 	case read:
 		return r, r.checkRead()
 	default:
@@ -148,11 +149,14 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	}
 }
 
-func (r *request) checkWrite() *messages.Error {
-	probe := &messages.Command{Session: make([]byte, messages.ClientIDSize), Seq: 1, Operations: r.operations}
-	size := proto.Size(probe)
+// anySession stands for the session that a command gets with its number.
+var anySession = make([]byte, messages.ClientIDSize)
+
+func (r *request) checkWrite(operations []*messages.Operation) *messages.Error {
+	r.command = &messages.Command{Session: anySession, Seq: 1, Operations: operations}
+	size := proto.Size(r.command)
 	r.size += size
-	if err := messages.CheckCommand(probe); err != nil {
+	if err := messages.CheckCommand(r.command); err != nil {
 		return err
 	}
 	if size+requestOverhead > messages.CommandSizeMax {
@@ -257,11 +261,11 @@ func (c *core) numberCommand(r *request) {
 	if s.open == nil {
 		s.open = &messages.OpenSession{TtlMs: c.sessionTTLMs, BeforeMs: c.links.current.logTimeMs + c.sessionTTLMs}
 	}
-	command := &messages.Command{Session: s.client, Seq: s.next, AckedBelow: s.acked, Operations: r.operations}
+	r.command.Session, r.command.Seq, r.command.AckedBelow, r.command.Open = s.client, s.next, s.acked, nil
 	if !s.opened {
-		command.Open = s.open
+		r.command.Open = s.open
 	}
-	body, err := proto.Marshal(command)
+	body, err := proto.Marshal(r.command)
 	if err != nil {
 		panic("a checked command cannot be marshalled: " + err.Error())
 	}
@@ -327,7 +331,7 @@ func (c *core) send(r *request, l *link) {
 	}
 	r.via, r.endpoint, r.sentAt = l, l.at.name, c.now
 	r.patience = grown(patienceMs, r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4)
-	c.emit(send{messages.NodeAddress(l.raftID), to, r.message})
+	c.emit(send{l.address, to, r.message})
 }
 
 // release takes a request off its link, to be sent again at the given time.
@@ -421,19 +425,19 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	if r == nil {
 		return c.settle() // answered or abandoned before
 	}
-	why := explainReply(m.Code, m.Message, m.Leader)
+	why := func() *messages.Error { return explainReply(m.Code, m.Message, m.Leader) }
 	switch fate := fateOf(m.Code); {
 	case m.Code == messages.Code_SESSION_EXPIRED:
 		r.live = max(0, r.live-1)
-		c.expireSession(r, why)
+		c.expireSession(r, why())
 	case fate == notTaken:
 		r.live = max(0, r.live-1)
-		c.refuse(r, why)
+		c.refuse(r, why())
 	case fate == unsure:
-		c.refuse(r, why)
+		c.refuse(r, why())
 	case m.Revision == 0 && m.Code != messages.Code_OK && m.Code != messages.Code_INVALID && r.live > 1:
 		// A node's refusal, not the log's outcome: it says nothing about the other sendings.
-		c.fail(r, explainUnknown(r, "another sending of this command was refused: "+why.Message))
+		c.fail(r, explainUnknown(r, "another sending of this command was refused: "+why().Message))
 	default:
 		c.useful(r.via)
 		c.session.opened = c.session.opened || m.Code == messages.Code_OK || m.Revision > 0
@@ -483,10 +487,9 @@ func (c *core) readReply(m *messages.ReadReply) []effect {
 	if r == nil {
 		return c.settle()
 	}
-	why := explainReply(m.Code, m.Message, m.Leader)
 	switch {
 	case fateOf(m.Code) != settled || m.Code == messages.Code_SESSION_EXPIRED:
-		c.refuse(r, why)
+		c.refuse(r, explainReply(m.Code, m.Message, m.Leader))
 	default:
 		c.useful(r.via)
 		c.finish(r, &messages.Done{Read: m})
