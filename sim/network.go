@@ -289,7 +289,7 @@ func (s *seat) send(address string, target, sender *actor.PID, body proto.Messag
 	if err != nil {
 		return // not a message for other systems
 	}
-	s.net.world.ear.sent(envelope)
+	s.net.world.ear.sealed(envelope)
 	if id, ok := messages.ParseNodeAddress(address); ok && s.local.Role == messages.Role_NODE {
 		s.net.world.departs(s.host, id, body)
 		s.sendPeer(id, transport.LaneOf(body), envelope)

@@ -144,7 +144,7 @@ func (m *mailbox) PostUserMessage(message any) {
 	if m.host.dead {
 		return
 	}
-	m.host.world.ear.sent(message)
+	m.host.world.ear.posted(m, message)
 	m.user.push(message)
 	m.schedule()
 }

@@ -6,18 +6,27 @@ import (
 
 // ear hears what the actors of a world say to each other, and who speaks. What an
 // actor sends without asking for an answer does not name it, so the ear remembers
-// whose turn it was when the message was sent.
+// whose turn it was when the message was posted.
 //
 // A nil ear hears nothing and costs nothing.
 //
-// Invariant: senders only grows, for as long as a script lasts. So a message that
-// goes to several actors keeps its sender, and no key is used again.
+// Invariant: what it remembers only grows, for as long as a script lasts; so no
+// address of a message is ever used again.
 type ear struct {
-	speaker *mailbox       // whose turn it is; nil: the world's
-	senders map[any]string // "n1 node/raft", by message or envelope under way
+	speaker *mailbox        // whose turn it is; nil: the world's
+	posts   map[post]string // who posted it: "n1 node/raft"
+	carried map[any]string  // who sent what crosses the network, by envelope and by message
 	hear    func(said)
 	note    func(name, text string) // what the world did to a machine
 	enough  bool                    // the world stops before its next step
+}
+
+// post is a message on its way to one actor. An actor may pass on what another
+// still has before it.
+type post struct {
+	message any
+	host    *host
+	actorID string
 }
 
 // said is one message, right before the actor is given it.
@@ -28,7 +37,7 @@ type said struct {
 }
 
 func newEar(hear func(said), note func(name, text string)) *ear {
-	return &ear{senders: map[any]string{}, hear: hear, note: note}
+	return &ear{posts: map[post]string{}, carried: map[any]string{}, hear: hear, note: note}
 }
 
 func (e *ear) heardEnough() bool { return e != nil && e.enough }
@@ -39,29 +48,36 @@ func (e *ear) turn(m *mailbox) {
 	}
 }
 
-// sent is told of a message as it is posted, or of the envelope that carries it.
-func (e *ear) sent(message any) {
-	if e == nil || e.speaker == nil {
-		return
-	}
-	e.senders[actor.UnwrapEnvelopeMessage(message)] = e.speaker.host.name + " " + e.speaker.id
-}
-
-// arrived is told that an envelope was opened.
-func (e *ear) arrived(envelope, body any) {
+// posted is told of a message as it comes into a mailbox.
+func (e *ear) posted(m *mailbox, message any) {
 	if e == nil {
 		return
 	}
-	if from, known := e.senders[envelope]; known {
-		e.senders[body] = from
+	message = actor.UnwrapEnvelopeMessage(message)
+	from := e.carried[message]
+	if e.speaker != nil {
+		from = e.speaker.host.name + " " + e.speaker.id
+	}
+	e.posts[post{message, m.host, m.id}] = from
+}
+
+// sealed and arrived are told of an envelope when it is sent, and when it is opened.
+func (e *ear) sealed(envelope any) {
+	if e != nil && e.speaker != nil {
+		e.carried[envelope] = e.speaker.host.name + " " + e.speaker.id
+	}
+}
+
+func (e *ear) arrived(envelope, body any) {
+	if e != nil {
+		e.carried[body] = e.carried[envelope]
 	}
 }
 
 func (e *ear) received(h *host, actorID string, message any) {
-	if e == nil {
-		return
+	if e != nil {
+		e.hear(said{from: e.posts[post{message, h, actorID}], to: h.name + " " + actorID, message: message})
 	}
-	e.hear(said{from: e.senders[message], to: h.name + " " + actorID, message: message})
 }
 
 func (e *ear) noted(name, text string) {
