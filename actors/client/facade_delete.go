@@ -13,13 +13,13 @@ import (
 // DeleteRangeResult is the outcome of a DeleteRange, or of its steps so far.
 type DeleteRangeResult struct {
 	Deleted   uint64 // keys, surely
-	Revision  uint64 // of the last step
+	Revision  uint64 // of the last step, or at which no key was left
 	RequestID string // of the last step
 }
 
-// deleteStep is how many keys one command of a DeleteRange deletes at most. The
+// deleteStepKeys is how many keys one command of a DeleteRange deletes at most. The
 // cluster ends a step earlier when its keys are long.
-const deleteStep = 10_000
+const deleteStepKeys = 10_000
 
 const hintDeleteAgain = "delete again: it goes on with what is left"
 
@@ -49,35 +49,47 @@ func (c *Client) DeleteRange(ctx context.Context, from, to []byte) (DeleteRangeR
 func (c *Client) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[DeleteRangeResult, error] {
 	return func(yield func(DeleteRangeResult, error) bool) {
 		var sum DeleteRangeResult
-		for more := true; more; from, more = c.rest(ctx, from, to) {
-			d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_DeleteRange{
-				DeleteRange: &messages.DeleteRange{From: from, To: to, Limit: deleteStep},
-			}})
+		at := from
+		for more := true; more; {
+			done, err := c.deleteStep(ctx, &at, to)
 			if err != nil {
 				yield(sum, stopped(ctx, err, sum.Deleted))
 				return
 			}
-			sum.Deleted += d.Write.Deleted
-			sum.Revision, sum.RequestID = d.Write.Revision, d.RequestId
-			if !yield(sum, nil) || !d.Write.More {
+			sum.Deleted += done.Deleted
+			sum.Revision, sum.RequestID, more = done.Revision, done.RequestID, done.more
+			if !yield(sum, nil) {
 				return
 			}
 		}
 	}
 }
 
-// rest is the first key that a step has left, and whether there is one. A step
-// that began at from again would have every replica pass all that was deleted
-// before, over and over. Without an answer from is as right, only slower.
-func (c *Client) rest(ctx context.Context, from, to []byte) (first []byte, more bool) {
-	d, err := c.page(ctx, from, to, 1, ScanOptions{Limit: 1, KeysOnly: true})
+type deletedStep struct {
+	DeleteRangeResult
+	more bool
+}
+
+// deleteStep deletes from the first key of the range on, and moves from to it. The
+// first key is looked for by a read: a command that began at from again would have
+// every replica pass all that was deleted before, over and over, and apply nothing
+// else meanwhile.
+func (c *Client) deleteStep(ctx context.Context, from *[]byte, to []byte) (deletedStep, error) {
+	first, err := c.page(ctx, *from, to, 1, ScanOptions{Limit: 1, KeysOnly: true})
 	switch {
 	case err != nil:
-		return from, true
-	case len(d.Read.Items) == 0:
-		return nil, false
+		return deletedStep{}, err
+	case len(first.Read.Items) == 0:
+		return deletedStep{DeleteRangeResult{Revision: first.Read.Revision, RequestID: first.RequestId}, false}, nil
 	}
-	return d.Read.Items[0].Key, true
+	*from = first.Read.Items[0].Key
+	d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_DeleteRange{
+		DeleteRange: &messages.DeleteRange{From: *from, To: to, Limit: deleteStepKeys},
+	}})
+	if err != nil {
+		return deletedStep{}, err
+	}
+	return deletedStep{DeleteRangeResult{d.Write.Deleted, d.Write.Revision, d.RequestId}, d.Write.More}, nil
 }
 
 // stopped says what had been deleted when a step's error came.
@@ -89,7 +101,7 @@ func stopped(ctx context.Context, err error, deleted uint64) error {
 	told := *e
 	switch {
 	case e.Code == messages.Code_OUTCOME_UNKNOWN:
-		told.Message = fmt.Sprintf("%s; %d keys were surely deleted before it, up to %d more may be", e.Message, deleted, deleteStep)
+		told.Message = fmt.Sprintf("%s; %d keys were surely deleted before it, up to %d more may be", e.Message, deleted, deleteStepKeys)
 		told.Hint = hintDeleteAgain
 	case deleted > 0:
 		told.Message = fmt.Sprintf("%s; %d keys were deleted before", e.Message, deleted)

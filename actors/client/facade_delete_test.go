@@ -88,7 +88,7 @@ func TestDeleteStepsEndWithTheirRange(t *testing.T) {
 	for range c.DeleteSteps(t.Context(), nil, nil) {
 		break
 	}
-	if asked := nodes[0].log.asked; asked != nil {
+	if asked := nodes[0].log.asked; len(asked.GetScan().From) > 0 {
 		t.Fatalf("nobody wanted to go on, and yet the node is asked %s", messages.Line(asked))
 	}
 	if r, err := c.Count(t.Context(), nil, nil, ScanOptions{}); err != nil || r.Count != 7 {
