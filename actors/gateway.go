@@ -12,36 +12,23 @@ import (
 	"keyval/messages"
 )
 
-// sessionsMax bounds the attached clients of a node, in number.
-const sessionsMax = 16 << 10
-
 // sessionTicks is how often sessions are told the time.
 const sessionTicks = 8
 
 // gateway is the clients' door: it gives each a session actor and brings it what
 // became of its commands.
-//
-// Invariant: sessions holds the newest session actor of each ClientID, and owner
-// the address that attached it.
 type gateway struct {
 	wiring    *wiring
 	view      membershipactor.View
 	logTimeMS uint64
-	sessions  map[string]attachedClient // by ClientID
-	clientOf  map[string]string         // ClientID by session actor
+	sessions  *attachments
+	status    statusDesk
 	next      uint64
 	ticks     uint32
 }
 
-type attachedClient struct {
-	actor string // the session's
-	owner string // the client's address
-}
-
 func newGateway(w *wiring) actor.Producer {
-	return func() actor.Actor {
-		return &gateway{wiring: w, sessions: map[string]attachedClient{}, clientOf: map[string]string{}}
-	}
+	return func() actor.Actor { return &gateway{wiring: w, sessions: newAttachments()} }
 }
 
 // Receive takes one message.
@@ -54,7 +41,7 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.onAttach(ctx, m)
 	case *messages.Outcomes:
 		for _, o := range m.Outcomes {
-			if s, ok := a.sessions[string(o.Client)]; ok {
+			if s, ok := a.sessions.of[string(o.Client)]; ok {
 				ctx.Send(a.wiring.local(s.actor), o.Outcome)
 			}
 		}
@@ -69,13 +56,13 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.ClientGone:
 		a.onClientGone(ctx, m)
 	case *messages.StatusRequest:
-		ctx.RequestWithCustomSender(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{
-			Request: m.Request, Pid: a.wiring.pid, Version: a.wiring.version,
-		}}, ctx.Sender())
+		a.onStatusRequest(ctx, m)
+	case *messages.StatusReply:
+		a.onStatusReply(ctx, m)
 	case *messages.Tick:
 		a.onTick(ctx, m)
 	case *actor.Terminated:
-		a.onSessionEnded(m.Who.Id)
+		a.sessions.remove(m.Who.Id)
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		a.wiring.logger.Warn("gateway: unexpected message", "type", fmt.Sprintf("%T", m))
@@ -86,20 +73,14 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	if ctx.Sender() == nil {
 		return
 	}
-	if len(m.Client) != messages.ClientIDSize {
-		ctx.Respond(&messages.Attached{Code: messages.Code_INVALID,
-			Message: fmt.Sprintf("a ClientID has %d bytes, this one %d", messages.ClientIDSize, len(m.Client))})
-		return
-	}
-	if len(a.sessions) >= sessionsMax {
-		ctx.Respond(&messages.Attached{Code: messages.Code_BUSY,
-			Message: fmt.Sprintf("this node serves %d clients already", sessionsMax)})
-		return
-	}
 	client, owner := string(m.Client), ctx.Sender().Address
-	if old, ok := a.sessions[client]; ok {
+	if err := a.sessions.check(m.Client, owner); err != nil {
+		ctx.Respond(&messages.Attached{Code: err.Code, Message: err.Message})
+		return
+	}
+	if old, ok := a.sessions.of[client]; ok {
 		ctx.Stop(a.wiring.local(old.actor))
-		a.onSessionEnded(old.actor)
+		a.sessions.remove(old.actor)
 	}
 	a.next++
 	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord())),
@@ -107,47 +88,76 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", a.next, err))
 	}
-	a.sessions[client] = attachedClient{actor: pid.Id, owner: owner}
-	a.clientOf[pid.Id] = client
+	a.sessions.add(client, owner, pid.Id)
 	ctx.Respond(&messages.Attached{
 		Session: pid.Id, LogTimeMs: a.logTimeMS, Leader: a.view.LeaderRecord(),
 		RequestsMax: sessionRequestsMax, BytesMax: sessionBytesMax,
 	})
 }
 
-// onSessionEnded forgets a session actor, unless its client has a newer one.
-func (a *gateway) onSessionEnded(session string) {
-	client, ok := a.clientOf[session]
-	if !ok {
+func (a *gateway) onClientGone(ctx actor.Context, m *messages.ClientGone) {
+	for _, session := range slices.Clone(a.sessions.byOwner[m.Address]) {
+		ctx.Stop(a.wiring.local(session))
+		a.sessions.remove(session)
+	}
+}
+
+func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) {
+	if ctx.Sender() == nil {
 		return
 	}
-	delete(a.clientOf, session)
-	if a.sessions[client].actor == session {
-		delete(a.sessions, client)
+	send, busy := a.status.ask(statusAsker{ctx.Sender().Address, ctx.Sender().Id, m.Request})
+	if busy {
+		ctx.Respond(&messages.StatusReply{Request: m.Request, Code: messages.Code_BUSY})
+	}
+	if send {
+		a.askStatus(ctx)
 	}
 }
 
-func (a *gateway) onClientGone(ctx actor.Context, m *messages.ClientGone) {
-	for _, session := range slices.Sorted(maps.Keys(a.clientOf)) {
-		if a.sessions[a.clientOf[session]].owner == m.Address {
-			ctx.Stop(a.wiring.local(session))
-			a.onSessionEnded(session)
-		}
+// askStatus sends a draft on its way; it comes back as a StatusReply.
+func (a *gateway) askStatus(ctx actor.Context) {
+	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{Pid: a.wiring.pid, Version: a.wiring.version}})
+}
+
+func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
+	whom, send := a.status.answered()
+	for _, who := range whom {
+		ctx.Send(a.wiring.ofClient(who.address, who.actor), statusFor(m, who.request))
+	}
+	if send {
+		a.askStatus(ctx)
 	}
 }
+
+// statusFor is a status as the answer to one request. It shares what is never
+// modified.
+func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
+	return &messages.StatusReply{
+		Request: request, Code: m.Code, Revision: m.Revision, Name: m.Name, RaftId: m.RaftId, Role: m.Role, Term: m.Term,
+		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
+		Leader: m.Leader, Members: m.Members,
+	}
+}
+
+// eachSession is every session actor, in an order that does not change.
+func (a *gateway) eachSession() []string { return slices.Sorted(maps.Keys(a.sessions.clientOf)) }
 
 func (a *gateway) tellLeader(ctx actor.Context) {
-	for _, session := range slices.Sorted(maps.Keys(a.clientOf)) {
+	for _, session := range a.eachSession() {
 		ctx.Send(a.wiring.local(session), &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term})
 	}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
+	if a.status.tick(int(m.Elapsed)) {
+		a.askStatus(ctx)
+	}
 	if a.ticks += m.Elapsed; a.ticks < sessionTicks {
 		return
 	}
-	for _, session := range slices.Sorted(maps.Keys(a.clientOf)) {
+	for _, session := range a.eachSession() {
 		ctx.Send(a.wiring.local(session), &messages.Tick{Elapsed: a.ticks})
 	}
 	a.ticks = 0

@@ -99,7 +99,7 @@ func (a *Raft) onPeer(m *messages.RaftMessage) {
 	}
 }
 
-// onStatus ends the way of a StatusDraft: the client is its sender.
+// onStatus ends the way of a StatusDraft: the gateway is its sender.
 func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 	reply := proto.Clone(m.Reply).(*messages.StatusReply)
 	a.replica.FillStatus(reply)
