@@ -57,8 +57,12 @@ func kvctlMain() {
 func listenOnly(address string) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
-	l, err := net.Listen("tcp", address)
-	if err != nil || address == os.Getenv(devTestFailing) {
+	var l net.Listener
+	err := errors.New("the test wants it so")
+	if address != os.Getenv(devTestFailing) { // such a one must never be found listening
+		l, err = net.Listen("tcp", address)
+	}
+	if err != nil {
 		fmt.Println("cannot go on:", err)
 		os.Exit(1)
 	}
