@@ -26,7 +26,7 @@ func TestExamples(t *testing.T) {
 	}
 	endpoints := startCluster(t, filepath.Join(bin, "kvctl"), 3)
 
-	said := runExample(t, filepath.Join(bin, "facade"), "--endpoints", endpoints)
+	said := runExample(t, filepath.Join(bin, "facade"), "--endpoints", endpoints, "--timeout", "25s")
 	for _, want := range []string{
 		`(?m)^put fruit/apple at revision \d+$`, `(?m)^banana: 11 now, 12 at revision \d+$`, `(?m)^apple: deleted$`,
 		`(?m)^fruit/banana = 11\nfruit/cherry = 400\n\z`,
@@ -36,7 +36,7 @@ func TestExamples(t *testing.T) {
 		}
 	}
 
-	said = runExample(t, filepath.Join(bin, "actors"), "--endpoints", endpoints, "--count", "50")
+	said = runExample(t, filepath.Join(bin, "actors"), "--endpoints", endpoints, "--count", "50", "--timeout", "25s")
 	lines := regexp.MustCompile(`(?m)^measurement/\d{6} = \d+\.\d degrees, revision \d+, read from 127\.0\.0\.1:\d+$`).FindAllString(said, -1)
 	if len(lines) != 50 || strings.Count(said, "\n") != 50 {
 		t.Errorf("actors says:\n%s", said)
@@ -62,7 +62,7 @@ func runExample(t *testing.T, program string, args ...string) string {
 }
 
 func start(program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	return string(out), err
