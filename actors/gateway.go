@@ -23,12 +23,13 @@ type gateway struct {
 	logTimeMS uint64
 	sessions  *attachments
 	status    statusDesk
-	next      uint64
+	next      *uint64 // numbers session actors; outlives a gateway that fails, so that no name comes twice
 	ticks     uint32
 }
 
 func newGateway(w *wiring) actor.Producer {
-	return func() actor.Actor { return &gateway{wiring: w, sessions: newAttachments()} }
+	next := new(uint64)
+	return func() actor.Actor { return &gateway{wiring: w, sessions: newAttachments(), next: next} }
 }
 
 // Receive takes one message.
@@ -82,11 +83,11 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		ctx.Stop(a.wiring.local(old.actor))
 		a.sessions.remove(old.actor)
 	}
-	a.next++
+	*a.next++
 	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord())),
-		"session-"+strconv.FormatUint(a.next, 10))
+		"session-"+strconv.FormatUint(*a.next, 10))
 	if err != nil {
-		panic(fmt.Sprintf("gateway: session %d: %v", a.next, err))
+		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
 	}
 	a.sessions.add(client, owner, pid.Id)
 	ctx.Respond(&messages.Attached{

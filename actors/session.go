@@ -14,6 +14,11 @@ type session struct {
 	wiring *wiring
 	owner  string // the client's logical address; nobody else is heard
 	core   *sessionCore
+
+	// The PIDs that were used last. What they resolve to lasts as long as this
+	// system: the link of another system, or this node's raft, which never restarts.
+	leader, client *actor.PID
+	leaderID       messages.RaftID
 }
 
 func newSession(w *wiring, owner string, client []byte, leader *messages.Leader) actor.Producer {
@@ -70,16 +75,24 @@ func (a *session) ofOwner(ctx actor.Context) bool {
 }
 
 func (a *session) run(ctx actor.Context) {
-	for _, effect := range a.core.take() {
+	effects := a.core.take()
+	for _, effect := range effects {
 		switch e := effect.(type) {
 		case proposeTo:
-			ctx.Request(a.wiring.raftOf(e.Leader), e.Propose)
+			if a.leaderID != e.Leader {
+				a.leaderID, a.leader = e.Leader, a.wiring.raftOf(e.Leader)
+			}
+			ctx.Request(a.leader, e.Propose)
 		case readIndex:
 			ctx.Send(a.wiring.raft(), &messages.ReadIndex{Session: ctx.Self().Id, Read: e.Read})
 		case readStale:
 			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{{Session: ctx.Self().Id, Read: e.Read}}})
 		case answer:
-			ctx.Send(a.wiring.ofClient(a.owner, e.Actor), e.Reply)
+			if a.client == nil || a.client.Id != e.Actor {
+				a.client = a.wiring.ofClient(a.owner, e.Actor)
+			}
+			ctx.Send(a.client, e.Reply)
 		}
 	}
+	a.core.reuse(effects)
 }

@@ -99,6 +99,12 @@ func (s *sessionCore) take() []sessionEffect {
 	return out
 }
 
+// reuse takes back a list of effects that were carried out, for those to come.
+func (s *sessionCore) reuse(effects []sessionEffect) {
+	clear(effects)
+	s.effects = effects[:0]
+}
+
 // onWrite checks a command and proposes it. Asking again for a pending number
 // only renews whom to answer.
 func (s *sessionCore) onWrite(actor string, m *messages.Write) {
@@ -186,7 +192,7 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 		return
 	}
 	s.answerWrite(o.Seq, w, &messages.WriteReply{
-		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More,
+		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, Leader: s.leader,
 	})
 }
 
@@ -195,7 +201,7 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.WriteReply) {
 	delete(s.writes, seq)
 	s.bytes -= len(w.command)
-	reply.Request, reply.Leader = seq, s.leader
+	reply.Request = seq
 	for range w.asked {
 		s.emit(answer{w.actor, reply})
 	}
@@ -203,15 +209,19 @@ func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.W
 
 // onProposalRefused passes a refusal on: the client decides where to go next. What
 // was refused the first time surely did not happen; an earlier proposal may have
-// been taken, and its number keeps it from happening twice.
+// been taken, and its number keeps it from happening twice. A refusal without a
+// term is the link's, which knows no leaders: it says nothing of other attempts.
 func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	w, ok := s.writes[m.Seq]
-	if !ok || m.Term < s.term {
-		return // an answer to an attempt under an older leader; another is under way
+	if !ok || m.Term == 0 && w.proposed > 1 || m.Term != 0 && m.Term < s.term {
+		return // another attempt is under way
 	}
 	reply := &messages.WriteReply{Code: m.Code}
 	if w.proposed > 1 {
 		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
+	}
+	if m.Code != messages.Code_REDIRECT || m.Leader == s.leader.GetRaftId() {
+		reply.Leader = s.leader // else whom this node takes for the leader is not: no advice is better
 	}
 	s.answerWrite(m.Seq, w, reply)
 }
@@ -255,7 +265,7 @@ func (s *sessionCore) onTick(elapsed int) {
 		w.age += elapsed
 		switch {
 		case w.age >= giveUpTicks:
-			s.answerWrite(seq, w, &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN})
+			s.answerWrite(seq, w, &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Leader: s.leader})
 		case crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
 			age := w.age
 			s.propose(seq, w)
@@ -277,7 +287,7 @@ func (s *sessionCore) onTick(elapsed int) {
 // end answers whatever is pending when the session actor ends before it knows.
 func (s *sessionCore) end() {
 	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
-		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved"})
+		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved", Leader: s.leader})
 	}
 	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
 		s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})

@@ -125,6 +125,35 @@ func TestSessionSaysUnknownOfWhatAnEarlierLeaderMayHaveTaken(t *testing.T) {
 	}
 }
 
+func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
+	for name, row := range map[string]struct {
+		refusal *messages.ProposalRefused
+		leader  uint64
+	}{
+		"it names another":       {&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Leader: 3, Term: 6}, 0},
+		"it names nobody":        {&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 6}, 0},
+		"it is busy":             {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY, Leader: 2, Term: 5}, 2},
+		"the link to it is full": {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY}, 2},
+	} {
+		s := newSessionCore(1, testClient, leaderAt(2, 5))
+		s.onWrite("asker", command(t, 1, nil))
+		s.take()
+		s.onProposalRefused(row.refusal)
+		effects := s.take()
+		if len(effects) != 1 || effects[0].(answer).Reply.(*messages.WriteReply).Leader.GetRaftId() != row.leader {
+			t.Errorf("%s: %v", name, effects)
+		}
+	}
+	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	s.onWrite("asker", command(t, 1, nil))
+	s.onLeader(leaderAt(3, 6), 6)
+	s.take()
+	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY})
+	if effects := s.take(); len(effects) != 0 {
+		t.Errorf("a full link to the old leader ended what the new one has: %v", effects)
+	}
+}
+
 func TestSessionCredits(t *testing.T) {
 	s := newSessionCore(1, testClient, leaderAt(1, 1))
 	for seq := range uint64(sessionRequestsMax) {
