@@ -51,8 +51,8 @@ func TestChaos(t *testing.T) {
 		n.rage(until, min(5*time.Second, max(time.Second, last/8)))
 	}
 	w.reach(500)
+	w.lap() // before the writers end, one after the other
 	record, worked := w.end(), w.now()
-	w.lap()
 
 	newest := p.converge()
 	began := time.Now()
