@@ -115,13 +115,12 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	head := protowire.AppendTag(make([]byte, 0, 11), frameParcel, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(size))
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(len(head) + size)
+	buf := parcels.Get(len(head) + size)
 	n := copy(*buf, head)
 	for i := range out.sealed {
 		n += copy((*buf)[n:], out.sealed[i].sealed)
 	}
-	return mem.BufferSlice{mem.NewBuffer(buf, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(buf, parcels)}, nil
 }
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -130,7 +129,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return fmt.Errorf("transport: %T is no frame", v)
 	}
 	in.free()
-	in.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	in.buffer = data.MaterializeToBuffer(parcels)
 	return in.decode(in.buffer.ReadOnlyData())
 }
 

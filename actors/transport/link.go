@@ -60,6 +60,7 @@ type inlet struct {
 	system *actor.ActorSystem
 	conn   Conn
 	absent *atomic.Int64 // counts messages to actors that are not there
+	from   *actor.PID    // who sent the last message
 
 	window *window         // bounds what a client has unanswered; nil: nothing does
 	ended  <-chan struct{} // with window: closed when the connection has to end
@@ -118,9 +119,18 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 	if e.Sender == "" {
 		target.SendUserMessage(pid, m)
 	} else {
-		target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: actor.NewPID(i.conn.Address, e.Sender)})
+		target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: i.sender(e.Sender)})
 	}
 	return nil
+}
+
+// sender is the PID of an actor of the far side, mostly the last one's again. It
+// may be shared: a PID of another system resolves to the hub or dialer, which lasts.
+func (i *inlet) sender(name string) *actor.PID {
+	if i.from == nil || i.from.Id != name {
+		i.from = actor.NewPID(i.conn.Address, name)
+	}
+	return i.from
 }
 
 // count waits for room in the window of a client, which counts requests against
