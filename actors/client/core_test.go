@@ -390,6 +390,31 @@ func TestUselessNodeIsLeft(t *testing.T) {
 	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Code: messages.Code_NO_LEADER}), "dial b:1")
 }
 
+// A node that is cut off from its cluster still answers stale reads: that does not
+// keep a client whose writes it cannot serve.
+func TestStaleAnswersDoNotMakeANodeUseful(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.serve("a:1", nil)
+	s.submit(put(1))
+	for passed := 50; ; passed += 50 {
+		if passed > 900 {
+			t.Fatal("the node is not left within 900 ms")
+		}
+		stale := get(uint64(passed))
+		stale.Read.Consistency = messages.Consistency_STALE
+		for _, e := range s.submit(stale) {
+			if r, ok := e.(send); ok {
+				s.c.readReply(&messages.ReadReply{Request: r.message.(*messages.Read).Request, Revision: 1})
+			}
+		}
+		for _, e := range s.c.tick(50) {
+			if e == (dial{"b:1"}) {
+				return
+			}
+		}
+	}
+}
+
 func TestAbandonedNumberDoesNotHoldBackAckedBelow(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.serve("a:1", nil)

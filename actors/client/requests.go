@@ -491,7 +491,9 @@ func (c *core) readReply(m *messages.ReadReply) []effect {
 	case fateOf(m.Code) != settled || m.Code == messages.Code_SESSION_EXPIRED:
 		c.refuse(r, explainReply(m.Code, m.Message, m.Leader))
 	default:
-		c.useful(r.via)
+		if r.read.GetConsistency() == messages.Consistency_LINEARIZABLE {
+			c.useful(r.via) // a stale answer does not say that the node has its cluster
+		}
 		c.finish(r, &messages.Done{Read: m})
 	}
 	return c.settle()
