@@ -6,6 +6,7 @@ GO          ?= go
 BIN         := bin
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SEEDS       ?= 300
+CHAOS       ?= 3m
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -29,6 +30,15 @@ race: ## the tests of what runs on many threads, under the race detector
 
 sim: build ## SEEDS (300) simulated clusters with faults
 	@$(BIN)/kvctl sim run --seed 1 --seeds $(SEEDS)
+
+chaos: ## CHAOS (3m) of killed, frozen and parted processes under a recorded workload
+	@KEYVAL_CHAOS=$(CHAOS) $(GO) test ./cli/kvctl -run 'TestChaos$$' -v -count=1 -timeout 60m
+
+mutants: ## faults built in on purpose: the simulator must find every one
+	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
+
+bench: build ## KeyVal beside etcd under the same load on this machine
+	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl
 
 verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
@@ -57,4 +67,4 @@ generate: ## remake the generated code of messages/
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim verify generate clean
+.PHONY: help build run test race sim chaos mutants bench verify generate clean
