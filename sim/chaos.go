@@ -27,7 +27,7 @@ const (
 	faultIsolate                 // a node reaches nobody
 	faultSplit                   // two halves
 	faultAlone                   // a node and the clients lose each other
-	faultDeposed                 // a leader loses the other nodes, but not its clients
+	faultDeposed                 // a slow leader loses the other nodes and some clients, who go on with another
 	faultOrphan                  // a leader and one slow follower are cut off, and the follower comes back alone
 	faultFreeze                  // a process stands still
 	faultSlow                    // a disk is slow
@@ -148,7 +148,7 @@ func (r *run) strike(f fault) {
 			m.host.pace = m.pace
 		}
 	case faultHangUp:
-		r.hangUp(m)
+		r.hangUp(m, nil)
 	case faultPanic:
 		r.inject(m, pick(r.chaos, fragile...))
 	case faultCorePanic:
@@ -284,6 +284,13 @@ func (r *run) partition(f fault, m *machine) {
 		for _, o := range r.machines {
 			both(m.name(), o.name())
 		}
+		for _, c := range r.clients {
+			if r.chaos.IntN(2) == 0 {
+				both(m.name(), c.name)
+				defer r.hangUp(m, c.host)
+			}
+		}
+		r.slowClock(m)
 	}
 	r.note("%s: cut %v", f, cuts)
 	for _, c := range cuts {
@@ -297,6 +304,14 @@ func (r *run) partition(f fault, m *machine) {
 			r.world.net.cut(c[0], c[1], false)
 		}
 	})
+}
+
+// slowClock lets a leader's time pass so slowly that others are elected long
+// before it gives up.
+func (r *run) slowClock(m *machine) {
+	h := m.host
+	h.pace.rate = 1 + 3*r.chaos.Float64()
+	r.later(func() { h.pace = m.pace })
 }
 
 // orphan aims at appends that replace each other before they are durable: a
@@ -373,12 +388,14 @@ func (r *run) lossy() {
 	}
 }
 
-func (r *run) hangUp(m *machine) {
+// hangUp breaks the connections between a machine and another host, or any of the
+// machine's if there is none.
+func (r *run) hangUp(m *machine, other *host) {
 	if !m.up() {
 		return
 	}
-	for _, c := range append([]*conn(nil), r.world.net.conns...) {
-		if c.touches(m.host) && r.chaos.IntN(2) == 0 {
+	for _, c := range slices.Clone(r.world.net.conns) {
+		if c.touches(m.host) && (other != nil && c.touches(other) || other == nil && r.chaos.IntN(2) == 0) {
 			r.world.net.sever(c, "the connection broke")
 		}
 	}

@@ -17,6 +17,11 @@ type checkers struct {
 	// durable is what a node's disk would still hold after a power cut: its
 	// HardState, and the index and term of its log's last entry.
 	durable func(node int) (hs *raftpb.HardState, last uint64)
+	// stored reports whether a node's disk would still hold an entry then.
+	stored func(node int, at position) bool
+	// blind leaves out what looks at a node while it does wrong, so that only what
+	// comes of it counts. The mutants are hunted in this way too.
+	blind bool
 
 	leaders   map[uint64]int      // term -> node
 	contents  map[position]uint64 // of every entry that any log was given -> its hash
@@ -200,6 +205,7 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 	case at.index == next:
 		c.committed = append(c.committed, at)
 		c.matches(node, e)
+		c.held(at)
 		if err := c.model.apply(e); err != nil {
 			c.fail("each command at most once", "%v", err)
 		}
@@ -213,6 +219,19 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 			c.fail("committed once", "%s applies an entry of term %d at index %d, another was committed there in term %d", nameOf(node), at.term, at.index, was.term)
 		}
 		c.matches(node, e)
+	}
+}
+
+// held: what is applied anywhere is durable on a quorum.
+func (c *checkers) held(at position) {
+	holders := 0
+	for node := range c.nodes {
+		if c.stored(node, at) {
+			holders++
+		}
+	}
+	if !c.blind && 2*holders <= len(c.nodes) {
+		c.fail("committed is durable on a quorum", "index %d of term %d is applied, and on %d of %d disks", at.index, at.term, holders, len(c.nodes))
 	}
 }
 
@@ -248,7 +267,7 @@ func (c *checkers) votes(node int, m *raftpb.Message) {
 		c.fail("one vote a term", "%s votes for replica %d in term %d, and did for %d", nameOf(node), m.GetTo(), m.GetTerm(), to)
 	}
 	hs, _ := c.durable(node)
-	if hs.GetTerm() < m.GetTerm() || hs.GetTerm() == m.GetTerm() && hs.GetVote() != m.GetTo() {
+	if !c.blind && (hs.GetTerm() < m.GetTerm() || hs.GetTerm() == m.GetTerm() && hs.GetVote() != m.GetTo()) {
 		c.fail("votes are durable first", "%s votes for replica %d in term %d, its disk holds vote %d in term %d",
 			nameOf(node), m.GetTo(), m.GetTerm(), hs.GetVote(), hs.GetTerm())
 	}
@@ -258,10 +277,10 @@ func (c *checkers) votes(node int, m *raftpb.Message) {
 func (c *checkers) acks(node int, m *raftpb.Message) {
 	r := c.nodes[node]
 	hs, last := c.durable(node)
-	if hs.GetTerm() < m.GetTerm() {
+	if !c.blind && hs.GetTerm() < m.GetTerm() {
 		c.fail("terms are durable first", "%s acknowledges in term %d, its disk holds term %d", nameOf(node), m.GetTerm(), hs.GetTerm())
 	}
-	if hs.GetTerm() == m.GetTerm() && last < m.GetIndex() {
+	if !c.blind && hs.GetTerm() == m.GetTerm() && last < m.GetIndex() {
 		c.fail("acknowledgements are durable first", "%s acknowledges index %d in term %d, its disk holds entries up to %d",
 			nameOf(node), m.GetIndex(), m.GetTerm(), last)
 	}

@@ -19,13 +19,15 @@ type bench struct {
 		hs   *raftpb.HardState
 		last uint64
 	}
+	holders  int // nodes that hold what is committed
 	memories [2]*memory
 }
 
 func newBench() *bench {
-	b := &bench{checkers: newCheckers(2), memories: [2]*memory{{}, {}}}
+	b := &bench{checkers: newCheckers(2), memories: [2]*memory{{}, {}}, holders: 2}
 	b.checkers.fail = func(invariant, _ string, _ ...any) { b.broken = append(b.broken, invariant) }
 	b.checkers.durable = func(node int) (*raftpb.HardState, uint64) { return b.disks[node].hs, b.disks[node].last }
+	b.checkers.stored = func(node int, _ position) bool { return node < b.holders }
 	b.history = &history{fail: b.checkers.fail, model: b.model}
 	for i := range b.disks {
 		b.disks[i].hs = hardState(9, 0, 0)
@@ -119,6 +121,9 @@ func TestCheckersFire(t *testing.T) {
 				b.give(0, messages.ActorLog, stateOf(3, 2))
 				b.give(0, messages.ActorLog, stateOf(3, 1))
 			}},
+		{"committed is durable on a quorum",
+			func(b *bench) { b.committedBy(0) },
+			func(b *bench) { b.holders = 1; b.committedBy(0) }},
 		{"leader completeness",
 			func(b *bench) {
 				b.committedBy(0)

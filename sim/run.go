@@ -25,6 +25,8 @@ type Options struct {
 	Duration time.Duration // of load, and chaos, in simulated time; 0: DefaultDuration
 	Rate     float64       // operations a second, of all clients together; 0: drawn
 	Trace    io.Writer     // takes the whole trace as text; may be nil
+
+	blind bool // see checkers.blind
 }
 
 // DefaultDuration is how long a run is under load, in simulated time.
@@ -87,8 +89,14 @@ func newRun(o Options) *run {
 	r.check = newCheckers(r.swarm.nodes)
 	r.check.fail = r.world.fail
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
-		hs, last, _ := r.machines[node].disk.Durable()
-		return hs, last
+		log := &r.machines[node].disk.log.durable
+		last, _ := log.last()
+		return log.hardState, last
+	}
+	r.check.blind = o.blind
+	r.check.stored = func(node int, p position) bool {
+		term, ok := r.machines[node].disk.Entry(p.index)
+		return r.machines[node].damaged || ok && term == p.term
 	}
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
@@ -177,7 +185,7 @@ func (r *run) heal() {
 	r.healed = true
 	r.fuses = nil
 	r.note("healed, but for %v", r.leftDown)
-	r.world.net.mend(r.swarm.way)
+	r.world.net.mend(r.swarm.calm())
 	for _, m := range r.machines {
 		m.mend()
 	}

@@ -19,6 +19,7 @@ type swarm struct {
 	depth   int // operations a client keeps under way, at most
 	keys    int
 	ranges  bool          // clients also delete ranges
+	readers int           // so many clients only read
 	think   time.Duration // between a client's operations, on average
 	ttl     time.Duration // of the clients' sessions, in log time; 0: the default
 	options actors.Options
@@ -51,6 +52,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	if o.Rate > 0 {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
 	}
+	s.readers = chance.IntN(s.clients)
 	s.drawOptions(chance)
 	if !o.Faults {
 		return s
@@ -81,17 +83,17 @@ func draw(chance *rand.Rand, o Options) *swarm {
 func (s *swarm) sharpen(chance *rand.Rand) {
 	soon := func(f fault) { s.rates[f] = pick(chance, time.Second, 3*time.Second) }
 	switch {
+	case s.nodes > 1 && chance.IntN(2) == 0:
+		soon(faultDeposed)
 	case s.nodes == 1:
 		// What a crash forgets is read before the log has caught up, if reads wait for
 		// that: nobody else can tell the node.
 		soon(faultCrash)
 		s.aims[aimCommit] = aimCommit.often()
 		s.down = 50 * time.Millisecond
-		s.fsync = max(s.fsync, s.electionTimeout()/40)
-	case s.nodes >= 4 && chance.IntN(2) == 0:
-		soon(faultOrphan)
-	case chance.IntN(2) == 0:
-		soon(faultDeposed)
+		s.fsync = s.electionTimeout() / 8
+	case s.nodes > 3:
+		s.rates[faultOrphan] = time.Second
 	}
 }
 
@@ -116,6 +118,13 @@ func (s *swarm) drawOptions(chance *rand.Rand) {
 // electionTimeout is the longest that a follower of this swarm waits.
 func (s *swarm) electionTimeout() time.Duration {
 	return 2 * time.Duration(s.options.Raft.ElectionTicks) * s.options.TickInterval
+}
+
+// calm is the network once it is healed. Where a message takes a good part of an
+// election, a bare quorum may split its votes for longer than the checks wait.
+func (s *swarm) calm() quality {
+	limit := s.electionTimeout() / 80
+	return quality{latency: min(s.way.latency, limit), jitter: min(s.way.jitter, limit)}
 }
 
 func (s *swarm) String() string {

@@ -128,7 +128,11 @@ func (c *customer) work() {
 // says who wrote it.
 func (c *customer) draw() *messages.Submit {
 	r := c.run
-	switch n := r.load.IntN(100); {
+	n := r.load.IntN(100)
+	if c.number < r.swarm.readers {
+		n = 56 + n*44/100
+	}
+	switch {
 	case n < 40:
 		return writing(c.put(c.key()))
 	case n < 48:
