@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -256,6 +257,9 @@ func (e *badgerEngine) Get(key []byte, revision uint64) (Row, bool, error) {
 	return Row{Key: bytes.Clone(key), Value: value, Revision: item.Version()}, true, nil
 }
 
+// scanYieldRows is after how many rows a scan lets others run.
+const scanYieldRows = 64
+
 func (e *badgerEngine) Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error {
 	start, end := engineKey(from), []byte{engineEnd}
 	if len(to) > 0 {
@@ -269,7 +273,12 @@ func (e *badgerEngine) Scan(from, to []byte, revision uint64, reverse bool, yiel
 	if reverse {
 		seek = end
 	}
+	seen := 0
+	runtime.Gosched() // scans that follow each other without a pause must not keep the cores from commands
 	for it.Seek(seek); it.Valid(); it.Next() {
+		if seen++; seen%scanYieldRows == 0 {
+			runtime.Gosched()
+		}
 		item := it.Item()
 		key := item.Key()
 		if reverse && bytes.Compare(key, end) >= 0 {
