@@ -17,7 +17,7 @@ type system struct {
 	start  func(data string) (*nodes, error)
 }
 
-// build makes the binaries of both systems in work.
+// build makes the binaries of the systems in work: two, or the one that is wanted.
 func build(ctx context.Context, s settings, work string) ([]system, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -27,6 +27,15 @@ func build(ctx context.Context, s settings, work string) ([]system, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: run this in KeyVal's directory bench", err)
 	}
+	etcd := system{name: "etcd", store: storeEtcd, loader: self, start: etcdNodes(filepath.Join(work, "etcd"))}
+	if s.only != storeKeyVal && s.against == "" {
+		if _, err := output(ctx, here, "go", "build", "-o", filepath.Join(work, "etcd"), "./etcd"); err != nil {
+			return nil, err
+		}
+	}
+	if s.only == storeEtcd {
+		return []system{etcd}, nil
+	}
 	kvctl := s.kvctl
 	if kvctl == "" {
 		if kvctl, err = buildKvctl(ctx, filepath.Dir(here), filepath.Join(work, "kvctl")); err != nil {
@@ -34,15 +43,14 @@ func build(ctx context.Context, s settings, work string) ([]system, error) {
 		}
 	}
 	first := system{name: "KeyVal", store: storeKeyVal, loader: self, start: keyvalNodes(kvctl)}
-	if s.against != "" {
+	switch {
+	case s.only == storeKeyVal:
+		return []system{first}, nil
+	case s.against != "":
 		second, err := buildOther(ctx, s.against, here, work)
 		return []system{first, second}, err
 	}
-	etcd := filepath.Join(work, "etcd")
-	if _, err := output(ctx, here, "go", "build", "-o", etcd, "./etcd"); err != nil {
-		return nil, err
-	}
-	return []system{first, {name: "etcd", store: storeEtcd, loader: self, start: etcdNodes(etcd)}}, nil
+	return []system{first, etcd}, nil
 }
 
 func buildKvctl(ctx context.Context, root, to string) (string, error) {

@@ -37,18 +37,17 @@ const readyMax = 30 * time.Second
 
 // job is one measurement.
 type job struct {
-	Store       string
-	Endpoints   []string
-	Pids        []int // of the nodes, in the order of the endpoints
-	Op          string
-	Clients     int
-	Keys        int
-	ValueSize   int
-	Warmup      time.Duration
-	Duration    time.Duration
-	Connections int
-	Spread      bool
-	Profile     string
+	Store     string
+	Endpoints []string
+	Pids      []int // of the nodes, in the order of the endpoints
+	Op        string
+	Clients   int
+	Keys      int
+	ValueSize int
+	Warmup    time.Duration
+	Duration  time.Duration
+	Way       way // of etcd
+	Profile   string
 }
 
 // result is what came of a job.

@@ -32,12 +32,13 @@ type settings struct {
 	Warmup          time.Duration `json:"warmup_ns"`
 	ValueSize       int           `json:"value_size_bytes"`
 	Keys            int           `json:"keys"`
-	EtcdConnections int           `json:"etcd_connections"` // 0: what serves etcd best
+	EtcdConnections int           `json:"etcd_connections"` // 0: by trial
 	EtcdSpread      bool          `json:"etcd_spread"`
 
 	dir     string // where the data directories are made
 	kvctl   string // a binary to use instead of building one
 	against string // another checkout of KeyVal to measure in etcd's place
+	only    string // the one system to measure
 	json    bool
 	profile string
 }
@@ -73,11 +74,12 @@ func parse(args []string) (settings, error) {
 	f.DurationVar(&s.Warmup, "warmup", 2*time.Second, "load before each measurement")
 	f.IntVar(&s.ValueSize, "value-size", 256, "bytes of a value")
 	f.IntVar(&s.Keys, "keys", 100_000, "keys that are written and read by chance")
-	f.IntVar(&s.EtcdConnections, "etcd-connections", 0, "connections of the etcd client; 0: what serves it best")
-	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "spread the etcd clients' puts over all nodes; otherwise the leader takes them (gets are always spread)")
+	f.IntVar(&s.EtcdConnections, "etcd-connections", 0, "connections of the etcd client; 0: try several ways and take what serves it best")
+	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "with --etcd-connections: to all nodes in turn, not to the leader alone")
 	f.StringVar(&s.dir, "dir", "", "make the data directories in `DIR`, on the disk to be measured; default: the system's temporary directory")
 	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
 	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
+	f.StringVar(&s.only, "only", "", "measure keyval or etcd alone")
 	f.BoolVar(&s.json, "json", false, "print everything as JSON")
 	f.StringVar(&s.profile, "client-profile", "", "write CPU and allocation profiles of KeyVal's client to `DIR`")
 	if err := f.Parse(args); err != nil {
@@ -92,6 +94,9 @@ func parse(args []string) (settings, error) {
 			return s, fmt.Errorf("--clients: %q is no number from 1 to 8192", c)
 		}
 		s.Clients = append(s.Clients, n)
+	}
+	if !slices.Contains([]string{"", storeKeyVal, storeEtcd}, s.only) {
+		return s, fmt.Errorf("--only: %q is neither keyval nor etcd", s.only)
 	}
 	s.Ops = strings.Split(ops, ",")
 	for _, o := range s.Ops {
@@ -117,23 +122,18 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	r := report{Settings: s, Systems: []string{systems[0].name, systems[1].name}}
+	r := report{Settings: s}
+	for _, sys := range systems {
+		r.Systems = append(r.Systems, sys.name)
+	}
 	if r.Machine, err = lookAtMachine(work); err != nil {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, r.Machine)
 	for _, op := range s.Ops {
 		for _, clients := range s.Clients {
-			for round := range s.Rounds {
-				for _, sys := range systems {
-					m, err := measure(ctx, s, work, sys, op, clients)
-					if err != nil {
-						return fmt.Errorf("%s, %s, %d clients: %w", sys.name, op, clients, err)
-					}
-					m.Round = round + 1
-					fmt.Fprintln(os.Stderr, m)
-					r.Measurements = append(r.Measurements, m)
-				}
+			if err := r.measureLoad(ctx, s, work, systems, op, clients); err != nil {
+				return fmt.Errorf("%s, %d clients: %w", op, clients, err)
 			}
 		}
 	}
@@ -146,8 +146,34 @@ func run(ctx context.Context, s settings) error {
 	return r.print(os.Stdout)
 }
 
+// measureLoad measures all systems under one load, in alternating rounds.
+func (r *report) measureLoad(ctx context.Context, s settings, work string, systems []system, op string, clients int) error {
+	var chosen choice
+	for _, sys := range systems {
+		if sys.store == storeEtcd {
+			var err error
+			if chosen, err = chooseWay(ctx, s, work, sys, op, clients); err != nil {
+				return fmt.Errorf("%s: %w", sys.name, err)
+			}
+			r.EtcdWays = append(r.EtcdWays, chosen)
+		}
+	}
+	for round := range s.Rounds {
+		for _, sys := range systems {
+			m, err := measure(ctx, s, work, sys, op, clients, chosen.Way)
+			if err != nil {
+				return fmt.Errorf("%s: %w", sys.name, err)
+			}
+			m.Round = round + 1
+			fmt.Fprintln(os.Stderr, m)
+			r.Measurements = append(r.Measurements, m)
+		}
+	}
+	return nil
+}
+
 // measure starts a fresh cluster, loads it and ends it.
-func measure(ctx context.Context, s settings, work string, sys system, op string, clients int) (m measurement, err error) {
+func measure(ctx context.Context, s settings, work string, sys system, op string, clients int, etcd way) (m measurement, err error) {
 	data, err := os.MkdirTemp(work, "data-")
 	if err != nil {
 		return m, err
@@ -161,7 +187,7 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 	}
 	j := job{
 		Store: sys.store, Endpoints: nodes.endpoints, Op: op, Clients: clients, Keys: s.Keys, ValueSize: s.ValueSize,
-		Warmup: s.Warmup, Duration: s.Duration, Connections: s.EtcdConnections, Spread: s.EtcdSpread || op == opGet, Profile: s.profile,
+		Warmup: s.Warmup, Duration: s.Duration, Way: etcd, Profile: s.profile,
 	}
 	for _, p := range nodes.processes {
 		j.Pids = append(j.Pids, p.command.Process.Pid)

@@ -35,16 +35,17 @@ func (m measurement) String() string {
 type comparison struct {
 	Op         string    `json:"op"`
 	Clients    int       `json:"clients"`
-	Throughput []float64 `json:"throughput_ratio"` // above 1: the first does more
-	P50        []float64 `json:"p50_ratio"`        // below 1: the first is faster
-	P99        []float64 `json:"p99_ratio"`
-	CPU        []float64 `json:"cpu_ratio"` // below 1: the first needs less
+	Throughput []float64 `json:"throughput_ratio,omitempty"` // above 1: the first does more
+	P50        []float64 `json:"p50_ratio,omitempty"`        // below 1: the first is faster
+	P99        []float64 `json:"p99_ratio,omitempty"`
+	CPU        []float64 `json:"cpu_ratio,omitempty"` // below 1: the first needs less
 }
 
 type report struct {
 	Machine      machine       `json:"machine"`
 	Settings     settings      `json:"settings"`
 	Systems      []string      `json:"systems"`
+	EtcdWays     []choice      `json:"etcd_ways,omitempty"`
 	Measurements []measurement `json:"measurements"`
 	Comparisons  []comparison  `json:"comparisons"`
 }
@@ -64,6 +65,10 @@ func (r *report) compare() {
 	for _, op := range r.Settings.Ops {
 		for _, clients := range r.Settings.Clients {
 			c := comparison{Op: op, Clients: clients}
+			if len(r.Systems) == 1 {
+				r.Comparisons = append(r.Comparisons, c)
+				continue
+			}
 			b := r.of(r.Systems[1], op, clients)
 			for i, a := range r.of(r.Systems[0], op, clients) {
 				c.Throughput = append(c.Throughput, ratio(a.PerSecond, b[i].PerSecond))
@@ -117,6 +122,12 @@ func (r *report) print(to io.Writer) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	for _, c := range r.EtcdWays {
+		fmt.Fprintf(to, "etcd's clients, %s, %d: %v\n", c.Op, c.Clients, c.Way)
+	}
+	if len(r.Systems) == 1 {
+		return nil
 	}
 	fmt.Fprintf(to, "\n%s / %s, each round\n", r.Systems[0], r.Systems[1])
 	t = tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)

@@ -101,12 +101,6 @@ type etcdStore struct {
 	clients   []*clientv3.Client
 }
 
-// etcdConnectionsFor is how many connections served etcd best, by trial: see
-// docs/PERFORMANCE.md.
-func etcdConnectionsFor(clients int) int {
-	return max(1, min(clients/16, 16))
-}
-
 // openEtcd makes the connections: to the leader, or to each node in turn.
 func openEtcd(ctx context.Context, j job) (store, error) {
 	first, err := clientv3.New(clientv3.Config{Endpoints: j.Endpoints, Context: ctx})
@@ -120,13 +114,9 @@ func openEtcd(ctx context.Context, j job) (store, error) {
 		return nil, err
 	}
 	s.clients = nil
-	connections := j.Connections
-	if connections == 0 {
-		connections = etcdConnectionsFor(j.Clients)
-	}
-	for i := range connections {
+	for i := range j.Way.Connections {
 		endpoint := j.Endpoints[at]
-		if j.Spread {
+		if j.Way.Spread {
 			endpoint = j.Endpoints[(at+i)%len(j.Endpoints)]
 		}
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Context: ctx})
