@@ -55,12 +55,18 @@ func foundersOnly(batch []item, reject func(item)) []item {
 	return kept
 }
 
+// detachesMax bounds the Detach messages of one connection beyond its Attach
+// messages, in number.
+const detachesMax = 256
+
 // inlet delivers what comes in on one connection to the actors of a system.
 type inlet struct {
 	system *actor.ActorSystem
 	conn   Conn
 	absent *atomic.Int64 // counts messages to actors that are not there
 	from   *actor.PID    // who sent the last message
+
+	detaches int // more than there were attaches, at most detachesMax
 
 	window *window         // bounds what a client has unanswered; nil: nothing does
 	ended  <-chan struct{} // with window: closed when the connection has to end
@@ -136,9 +142,19 @@ func (i *inlet) sender(name string) *actor.PID {
 // count waits for room in the window of a client, which counts requests against
 // replies: each names who is to be answered.
 func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
-	_, unanswered := m.(*messages.Detach)
+	if i.window == nil {
+		return nil
+	}
+	switch m.(type) {
+	case *messages.Attach:
+		i.detaches--
+	case *messages.Detach: // has no answer: there is one for an attach, and a few for those over other connections
+		if i.detaches++; i.detaches > detachesMax {
+			return messages.Errorf(messages.Code_NOT_ALLOWED, "%d sessions more are detached than were attached", i.detaches)
+		}
+		return nil
+	}
 	switch {
-	case i.window == nil || unanswered:
 	case e.Sender == "":
 		return messages.Errorf(messages.Code_INVALID, "a request names the actor that is to be answered")
 	case !i.window.enter(len(e.Body), i.ended):

@@ -61,7 +61,7 @@ func (asIs) Unmarshal(b []byte, v any) error {
 func (s *siege) dial(address string) (*intruder, error) {
 	s.connections.Add(1)
 	client, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithSharedWriteBuffer(true),
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(asIs{}), grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, err
@@ -656,6 +656,11 @@ func (s *siege) asClient(r *rand.Rand) (list []crafted) {
 	}
 	add("what another's session is asked", false, envelope(to(session, &messages.Detach{})),
 		envelope(to(session, &messages.Read{Request: 1, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("v/1")}}})))
+	detach := []*messages.Envelope{}
+	for range 1000 {
+		detach = append(detach, to(session, &messages.Detach{}))
+	}
+	add("a flood of detaches", true, parcel(detach...))
 	add("an unknown field", false, append(envelope(to(messages.ActorGateway, attach)), 0x78, 1))
 	return list
 }
