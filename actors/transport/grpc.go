@@ -29,7 +29,7 @@ const (
 	windowSize     = 4 << 20  // what one stream may have under way unread, in bytes
 	bufferSize     = 64 << 10 // of a connection, for reading and for writing, in bytes
 
-	unprovenMax    = 128  // connections that have not said who they are
+	unprovenMax    = 512  // connections that have not said who they are: few would be soon crowded out, more cost memory
 	connectionsMax = 4096 // connections in all
 
 	keepaliveTime    = 10 * time.Second // silence before the far side is probed
