@@ -7,6 +7,7 @@ BIN         := bin
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SEEDS       ?= 300
 CHAOS       ?= 3m
+FRAMES      ?= 20000
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -33,6 +34,9 @@ sim: build ## SEEDS (300) simulated clusters with faults
 
 chaos: ## CHAOS (3m) of killed, frozen and parted processes under a recorded workload
 	@KEYVAL_CHAOS=$(CHAOS) $(GO) test ./cli/kvctl -run 'TestChaos$$' -v -count=1 -timeout 60m
+
+hostile: ## FRAMES (20000) of hostile input against a node under load
+	@KEYVAL_HOSTILE=$(FRAMES) $(GO) test ./cli/kvctl -run TestHostileStrangers -v -count=1 -timeout 60m
 
 mutants: ## faults built in on purpose: the simulator must find every one
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -67,4 +71,4 @@ generate: ## remake the generated code of messages/
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos mutants bench verify generate clean
+.PHONY: help build run test race sim chaos hostile mutants bench verify generate clean
