@@ -12,6 +12,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -130,6 +131,22 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, r.Machine)
+	failed := r.measureAll(ctx, s, work, systems)
+	if len(r.Measurements) == 0 {
+		return failed
+	}
+	r.compare()
+	if s.json {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		return errors.Join(out.Encode(r), failed)
+	}
+	return errors.Join(r.print(os.Stdout), failed)
+}
+
+// measureAll goes on until the end or the first failure. What was measured until
+// then in all rounds is good.
+func (r *report) measureAll(ctx context.Context, s settings, work string, systems []system) error {
 	for _, op := range s.Ops {
 		for _, clients := range s.Clients {
 			if err := r.measureLoad(ctx, s, work, systems, op, clients); err != nil {
@@ -137,25 +154,19 @@ func run(ctx context.Context, s settings) error {
 			}
 		}
 	}
-	r.compare()
-	if s.json {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		return out.Encode(r)
-	}
-	return r.print(os.Stdout)
+	return nil
 }
 
 // measureLoad measures all systems under one load, in alternating rounds.
 func (r *report) measureLoad(ctx context.Context, s settings, work string, systems []system, op string, clients int) error {
 	var chosen choice
+	var all []measurement
 	for _, sys := range systems {
 		if sys.store == storeEtcd {
 			var err error
 			if chosen, err = chooseWay(ctx, s, work, sys, op, clients); err != nil {
 				return fmt.Errorf("%s: %w", sys.name, err)
 			}
-			r.EtcdWays = append(r.EtcdWays, chosen)
 		}
 	}
 	for round := range s.Rounds {
@@ -166,8 +177,12 @@ func (r *report) measureLoad(ctx context.Context, s settings, work string, syste
 			}
 			m.Round = round + 1
 			fmt.Fprintln(os.Stderr, m)
-			r.Measurements = append(r.Measurements, m)
+			all = append(all, m)
 		}
+	}
+	r.Measurements = append(r.Measurements, all...)
+	if chosen.Way.Connections > 0 {
+		r.EtcdWays = append(r.EtcdWays, chosen)
 	}
 	return nil
 }

@@ -65,6 +65,9 @@ func (r *report) compare() {
 	for _, op := range r.Settings.Ops {
 		for _, clients := range r.Settings.Clients {
 			c := comparison{Op: op, Clients: clients}
+			if len(r.of(r.Systems[0], op, clients)) == 0 {
+				continue // it was interrupted before
+			}
 			if len(r.Systems) == 1 {
 				r.Comparisons = append(r.Comparisons, c)
 				continue

@@ -42,8 +42,12 @@ func ways(clients int) []way {
 	return all
 }
 
-// trialTime is how long each way is tried, after half of it for warming up.
-const trialTime = 2 * time.Second
+// trialTime is how long each way is tried, after half of it for warming up, and
+// trialKeys how many keys there are then at most: they are all written before.
+const (
+	trialTime = 2 * time.Second
+	trialKeys = 10_000
+)
 
 // chooseWay tries etcd's ways under a load, each on a fresh cluster, unless the
 // settings name one.
@@ -59,7 +63,7 @@ func chooseWay(ctx context.Context, s settings, work string, sys system, op stri
 	}
 	c.Tried = map[string]int{}
 	best := 0.0
-	s.Duration, s.Warmup = trialTime, trialTime/2
+	s.Duration, s.Warmup, s.Keys = trialTime, trialTime/2, min(s.Keys, trialKeys)
 	for _, w := range all {
 		m, err := measure(ctx, s, work, sys, op, clients, w)
 		if err != nil {
