@@ -34,23 +34,15 @@ func newLinks(w *wiring, network transport.Network, listen string, local transpo
 func (a *links) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
-		if a.hub != nil {
-			return
-		}
-		hub, err := a.network.Serve(ctx.ActorSystem(), a.listen, a.local, ctx.Self())
-		if err != nil {
-			a.wiring.fatal(err)
-			return
-		}
-		a.hub = hub
+		a.onStarted(ctx)
 	case *messages.Identified:
-		a.local.ClusterID, a.local.WaitingFor = m.ClusterId, m.WaitingFor
-		if a.hub != nil {
-			a.hub.Identify(a.local)
-		}
+		a.identify(m.ClusterId, m.WaitingFor)
 	case *messages.MembersChanged:
 		if a.hub != nil {
 			a.hub.SetPeers(m.Members)
+		}
+		if len(m.ClusterId) > 0 && len(a.local.ClusterID) == 0 {
+			a.identify(m.ClusterId, "")
 		}
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
@@ -62,5 +54,25 @@ func (a *links) Receive(ctx actor.Context) {
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		a.wiring.logger.Warn("transport: unexpected message", "type", fmt.Sprintf("%T", m))
+	}
+}
+
+func (a *links) onStarted(ctx actor.Context) {
+	if a.hub != nil { // what the one that failed had in hand is lost
+		ctx.Request(a.wiring.machine(), &messages.Introduce{})
+		return
+	}
+	hub, err := a.network.Serve(ctx.ActorSystem(), a.listen, a.local, ctx.Self())
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.hub = hub
+}
+
+func (a *links) identify(cluster []byte, waitingFor string) {
+	a.local.ClusterID, a.local.WaitingFor = cluster, waitingFor
+	if a.hub != nil {
+		a.hub.Identify(a.local)
 	}
 }

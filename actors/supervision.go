@@ -30,7 +30,13 @@ func (s supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.S
 	}
 	s.wiring.logger.Error("an actor failed and starts anew", "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
 	supervisor.RestartChildren(child)
-	system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})
+	if hearsTicks(child.Id) {
+		system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})
+	}
+}
+
+func hearsTicks(name string) bool {
+	return name == messages.ActorGateway || name == messages.ActorFounding
 }
 
 func endsProcess(name string) bool {

@@ -112,7 +112,8 @@ func (r *run) victim() *machine {
 
 func (r *run) strike(f fault) {
 	m := r.victim()
-	if f == faultDeposed && m.role() != "leader" {
+	if f == faultDeposed {
+		r.depose(m)
 		return
 	}
 	r.count(f.String(), m)
@@ -127,7 +128,7 @@ func (r *run) strike(f fault) {
 		r.order(f, m)
 	case faultDamage:
 		r.damage(m)
-	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone, faultDeposed:
+	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, m)
 	case faultOrphan:
 		r.orphan()
@@ -159,8 +160,10 @@ func (r *run) strike(f fault) {
 }
 
 // later undoes a passing fault, at the latest when the world is healed.
-func (r *run) later(undo func()) {
-	r.world.clock.after(r.lasting(), nil, func() {
+func (r *run) later(undo func()) { r.after(r.lasting(), undo) }
+
+func (r *run) after(lasting time.Duration, undo func()) {
+	r.world.clock.after(lasting, nil, func() {
 		if !r.healed {
 			undo()
 		}
@@ -251,7 +254,7 @@ func (r *run) freeze(m *machine) {
 	r.later(h.thaw)
 }
 
-// partition cuts ways, and opens them again after a while.
+// partition draws the ways that one of these faults cuts.
 func (r *run) partition(f fault, m *machine) {
 	var cuts [][2]string
 	both := func(a, b string) { cuts = append(cuts, [2]string{a, b}, [2]string{b, a}) }
@@ -280,25 +283,19 @@ func (r *run) partition(f fault, m *machine) {
 		for _, c := range r.clients {
 			both(m.name(), c.name)
 		}
-	case faultDeposed:
-		for _, o := range r.machines {
-			both(m.name(), o.name())
-		}
-		for _, c := range r.clients {
-			if r.chaos.IntN(2) == 0 {
-				both(m.name(), c.name)
-				defer r.hangUp(m, c.host)
-			}
-		}
-		r.slowClock(m)
 	}
+	r.sever(f, cuts, r.lasting())
+}
+
+// sever cuts ways, and opens them again after a while.
+func (r *run) sever(f fault, cuts [][2]string, lasting time.Duration) {
 	r.note("%s: cut %v", f, cuts)
 	for _, c := range cuts {
 		if c[0] != c[1] {
 			r.world.net.cut(c[0], c[1], true)
 		}
 	}
-	r.later(func() {
+	r.after(lasting, func() {
 		r.note("%s is over", f)
 		for _, c := range cuts {
 			r.world.net.cut(c[0], c[1], false)
@@ -306,16 +303,34 @@ func (r *run) partition(f fault, m *machine) {
 	})
 }
 
-// slowClock lets a leader's time pass so slowly that others are elected long
-// before it gives up.
-func (r *run) slowClock(m *machine) {
-	h := m.host
+// depose aims at a leader that does not know that it is one no more: its time
+// passes slowly, it has lost the other nodes and every second client, who go on with
+// another leader, and the rest of the clients still come to it.
+func (r *run) depose(m *machine) {
+	if m.role() != "leader" {
+		return
+	}
+	r.count(faultDeposed.String(), m)
+	var cuts [][2]string
+	both := func(name string) { cuts = append(cuts, [2]string{m.name(), name}, [2]string{name, m.name()}) }
+	for _, o := range r.machines {
+		both(o.name())
+	}
+	first := r.chaos.IntN(2)
+	for i, c := range r.clients {
+		if i%2 == first {
+			both(c.name)
+			r.hangUp(m, c.host)
+		}
+	}
+	h, lasting := m.host, r.swarm.electionTimeout()+upTo(r.chaos, 3*r.swarm.electionTimeout())
 	h.pace.rate = 1 + 3*r.chaos.Float64()
-	r.later(func() { h.pace = m.pace })
+	r.after(lasting, func() { h.pace = m.pace })
+	r.sever(faultDeposed, cuts, lasting)
 }
 
 // orphan aims at appends that replace each other before they are durable: a
-// leader reaches one follower only, whose disk stalls; the others elect another
+// leader reaches one follower only, whose log stalls; the others elect another
 // leader, and the follower meets it with the first one's entries still in hand.
 func (r *run) orphan() {
 	var leader, follower *machine
@@ -332,14 +347,14 @@ func (r *run) orphan() {
 	}
 	timeout := r.swarm.electionTimeout()
 	r.note("orphan: %s leads, %s is its only follower, and slow", leader.name(), follower.name())
-	r.slowness[follower.node] = 4 * timeout
+	apart := timeout + upTo(r.chaos, timeout)
+	follower.stalledUntil = r.world.clock.now + apart + timeout/2
 	for _, o := range r.machines {
 		if o != leader && o != follower {
 			r.shut(leader.name(), o.name(), 3*timeout)
-			r.shut(follower.name(), o.name(), timeout+upTo(r.chaos, timeout))
+			r.shut(follower.name(), o.name(), apart)
 		}
 	}
-	r.later(func() { r.slowness[follower.node] = 0 })
 }
 
 // shut cuts both ways between two machines for a while.

@@ -22,9 +22,11 @@ type machine struct {
 	recent recent
 	pace   pace
 
-	leader   messages.RaftID // as the node was told last; 0: nobody
-	struckAt uint64          // the step in which a fault of the disk met the process, which may end itself then
-	damaged  bool            // synced data are gone: it must notice, and never serve again
+	leader       messages.RaftID // as the node was told last; 0: nobody
+	stalledUntil time.Duration   // no sync of its log ends before
+
+	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
+	damaged  bool   // synced data are gone: it must notice, and never serve again
 }
 
 func (m *machine) name() string   { return nameOf(m.node) }
@@ -116,7 +118,7 @@ func (r *run) delayOf(m *machine) func(string, any) time.Duration {
 		switch message.(type) {
 		case *messages.Flush:
 			if actorID == messages.ActorLog {
-				return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])
+				return max(m.stalledUntil-r.world.clock.now, upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node]))
 			}
 		case *messages.CommitSynced, *messages.SyncCommit:
 			return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])

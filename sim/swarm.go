@@ -19,7 +19,7 @@ type swarm struct {
 	depth   int // operations a client keeps under way, at most
 	keys    int
 	ranges  bool          // clients also delete ranges
-	readers int           // so many clients only read
+	reading int           // so many more operations of a hundred are reads
 	think   time.Duration // between a client's operations, on average
 	ttl     time.Duration // of the clients' sessions, in log time; 0: the default
 	options actors.Options
@@ -52,7 +52,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	if o.Rate > 0 {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
 	}
-	s.readers = chance.IntN(s.clients)
+	s.reading = pick(chance, 0, 0, 80)
 	s.drawOptions(chance)
 	if !o.Faults {
 		return s
@@ -83,8 +83,19 @@ func draw(chance *rand.Rand, o Options) *swarm {
 func (s *swarm) sharpen(chance *rand.Rand) {
 	soon := func(f fault) { s.rates[f] = pick(chance, time.Second, 3*time.Second) }
 	switch {
+	case s.nodes > 3 && chance.IntN(3) == 0:
+		// An orphan takes some elections in peace, and entries to quarrel about.
+		for f := range faults {
+			if chance.IntN(4) > 0 {
+				delete(s.rates, f)
+			}
+		}
+		s.rates[faultOrphan] = time.Second
+		s.options.Raft.ElectionTicks = 5
+		s.think = 5 * time.Millisecond
 	case s.nodes > 1 && chance.IntN(2) == 0:
 		soon(faultDeposed)
+		s.clients = max(s.clients, 2)
 	case s.nodes == 1:
 		// What a crash forgets is read before the log has caught up, if reads wait for
 		// that: nobody else can tell the node.
@@ -92,8 +103,6 @@ func (s *swarm) sharpen(chance *rand.Rand) {
 		s.aims[aimCommit] = aimCommit.often()
 		s.down = 50 * time.Millisecond
 		s.fsync = s.electionTimeout() / 8
-	case s.nodes > 3:
-		s.rates[faultOrphan] = time.Second
 	}
 }
 

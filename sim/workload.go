@@ -129,7 +129,7 @@ func (c *customer) work() {
 func (c *customer) draw() *messages.Submit {
 	r := c.run
 	n := r.load.IntN(100)
-	if c.number < r.swarm.readers {
+	if r.load.IntN(100) < r.swarm.reading {
 		n = 56 + n*44/100
 	}
 	switch {
