@@ -32,6 +32,14 @@ type Options struct {
 	CheckpointEntries uint64
 	CheckpointBytes   uint64
 	CheckpointTicks   uint32
+
+	// History is given up beyond so many revisions or so much log time; 0: no bound.
+	HistoryRevisions uint64
+	HistoryTime      time.Duration
+
+	SnapshotRate       uint64 // bytes a second to one follower; default 64 MiB
+	SnapshotChunkBytes int    // default 1 MiB
+	AuditTicks         uint32 // between two questions to the members; default 4
 }
 
 // Config is what a node is made of: its disk, its network and the rest of its

@@ -1,6 +1,8 @@
 package messages
 
 import (
+	"regexp"
+
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -23,6 +25,17 @@ func CheckValue(value []byte) *Error {
 	if len(value) > ValueSizeMax {
 		return Errorf(Code_INVALID, "the value has %d bytes, %d are allowed", len(value), ValueSizeMax).
 			WithHint("split it over several keys")
+	}
+	return nil
+}
+
+var snapshotID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+
+// CheckSnapshotID refuses what cannot be the id of a snapshot, which also names a file.
+func CheckSnapshotID(id string) *Error {
+	if !snapshotID.MatchString(id) {
+		return Errorf(Code_INVALID, "%.80q is not the id of a snapshot", id).
+			WithHint("an id has up to 64 small letters, digits and hyphens, like snapshot-2026-01-31-235959")
 	}
 	return nil
 }
@@ -66,6 +79,11 @@ func checkOperation(op *Operation) *Error {
 		inner = k.DeleteRange.ProtoReflect()
 		if len(k.DeleteRange.From) > KeySizeMax || len(k.DeleteRange.To) > KeySizeMax {
 			err = Errorf(Code_INVALID, "the bounds of a range have up to %d bytes", KeySizeMax)
+		}
+	case *Operation_Compact:
+		inner = k.Compact.ProtoReflect()
+		if k.Compact.Revision == 0 {
+			err = Errorf(Code_INVALID, "a compaction names a revision")
 		}
 	default:
 		return Errorf(Code_UNSUPPORTED, "the operation is of a kind this node does not know").WithHint("upgrade the nodes first")

@@ -468,6 +468,7 @@ type Read struct {
 	//
 	//	*Read_Get
 	//	*Read_Scan
+	//	*Read_Digest
 	Kind          isRead_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -549,6 +550,15 @@ func (x *Read) GetScan() *Scan {
 	return nil
 }
 
+func (x *Read) GetDigest() *Digest {
+	if x != nil {
+		if x, ok := x.Kind.(*Read_Digest); ok {
+			return x.Digest
+		}
+	}
+	return nil
+}
+
 type isRead_Kind interface {
 	isRead_Kind()
 }
@@ -561,9 +571,15 @@ type Read_Scan struct {
 	Scan *Scan `protobuf:"bytes,5,opt,name=scan,proto3,oneof"`
 }
 
+type Read_Digest struct {
+	Digest *Digest `protobuf:"bytes,6,opt,name=digest,proto3,oneof"`
+}
+
 func (*Read_Get) isRead_Kind() {}
 
 func (*Read_Scan) isRead_Kind() {}
+
+func (*Read_Digest) isRead_Kind() {}
 
 type Get struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -686,6 +702,67 @@ func (x *Scan) GetKeysOnly() bool {
 	return false
 }
 
+// Digest asks what a node holds in [from, to), for comparing nodes. Up to limit rows.
+type Digest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Digest) Reset() {
+	*x = Digest{}
+	mi := &file_client_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Digest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Digest) ProtoMessage() {}
+
+func (x *Digest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Digest.ProtoReflect.Descriptor instead.
+func (*Digest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Digest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Digest) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Digest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type Item struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -697,7 +774,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +786,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +799,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{9}
+	return file_client_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Item) GetKey() []byte {
@@ -755,13 +832,14 @@ type ReadReply struct {
 	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
+	Digest        *RangeDigest           `protobuf:"bytes,8,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadReply) Reset() {
 	*x = ReadReply{}
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +851,7 @@ func (x *ReadReply) String() string {
 func (*ReadReply) ProtoMessage() {}
 
 func (x *ReadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +864,7 @@ func (x *ReadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReply.ProtoReflect.Descriptor instead.
 func (*ReadReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{10}
+	return file_client_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReadReply) GetRequest() uint64 {
@@ -838,6 +916,90 @@ func (x *ReadReply) GetLeader() *Leader {
 	return nil
 }
 
+func (x *ReadReply) GetDigest() *RangeDigest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// RangeDigest is what a replica holds live in a range of keys at one revision.
+type RangeDigest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // 8 bytes: xxhash64 over the rows in order, each as sizes of key and value, revision (8 bytes each, little endian), key, value
+	Rows          uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"` // of keys and values
+	Last          []byte                 `protobuf:"bytes,4,opt,name=last,proto3" json:"last,omitempty"`    // the last key that is in it; empty: none is
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`   // the limit was reached before the end of the range
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RangeDigest) Reset() {
+	*x = RangeDigest{}
+	mi := &file_client_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangeDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangeDigest) ProtoMessage() {}
+
+func (x *RangeDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangeDigest.ProtoReflect.Descriptor instead.
+func (*RangeDigest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RangeDigest) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *RangeDigest) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *RangeDigest) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RangeDigest) GetLast() []byte {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *RangeDigest) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // StatusRequest is answered with StatusReply by any node, leader or not.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -848,7 +1010,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1022,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1035,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{11}
+	return file_client_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusRequest) GetRequest() uint64 {
@@ -884,29 +1046,34 @@ func (x *StatusRequest) GetRequest() uint64 {
 }
 
 type StatusReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	RaftId        uint64                 `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
-	Role          string                 `protobuf:"bytes,6,opt,name=role,proto3" json:"role,omitempty"` // leader, follower, candidate, learner
-	Term          uint64                 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
-	Commit        uint64                 `protobuf:"varint,8,opt,name=commit,proto3" json:"commit,omitempty"`
-	Applied       uint64                 `protobuf:"varint,9,opt,name=applied,proto3" json:"applied,omitempty"`
-	LastIndex     uint64                 `protobuf:"varint,10,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
-	Pid           int64                  `protobuf:"varint,11,opt,name=pid,proto3" json:"pid,omitempty"`
-	Version       string                 `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
-	ClusterId     []byte                 `protobuf:"bytes,13,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Leader        *Leader                `protobuf:"bytes,14,opt,name=leader,proto3" json:"leader,omitempty"`
-	Members       []*Member              `protobuf:"bytes,15,rep,name=members,proto3" json:"members,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Request           uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code              Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Revision          uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Name              string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	RaftId            uint64                 `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Role              string                 `protobuf:"bytes,6,opt,name=role,proto3" json:"role,omitempty"` // leader, follower, candidate, learner
+	Term              uint64                 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
+	Commit            uint64                 `protobuf:"varint,8,opt,name=commit,proto3" json:"commit,omitempty"`
+	Applied           uint64                 `protobuf:"varint,9,opt,name=applied,proto3" json:"applied,omitempty"`
+	LastIndex         uint64                 `protobuf:"varint,10,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	Pid               int64                  `protobuf:"varint,11,opt,name=pid,proto3" json:"pid,omitempty"`
+	Version           string                 `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	ClusterId         []byte                 `protobuf:"bytes,13,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Leader            *Leader                `protobuf:"bytes,14,opt,name=leader,proto3" json:"leader,omitempty"`
+	Members           []*Member              `protobuf:"bytes,15,rep,name=members,proto3" json:"members,omitempty"`
+	LogFirstIndex     uint64                 `protobuf:"varint,16,opt,name=log_first_index,json=logFirstIndex,proto3" json:"log_first_index,omitempty"`           // of the oldest entry that is kept
+	LogBytes          uint64                 `protobuf:"varint,17,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`                            // of the entries that are kept
+	CheckpointIndex   uint64                 `protobuf:"varint,18,opt,name=checkpoint_index,json=checkpointIndex,proto3" json:"checkpoint_index,omitempty"`       // of the last durable checkpoint
+	CompactedRevision uint64                 `protobuf:"varint,19,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
+	Transfers         []*Transfer            `protobuf:"bytes,20,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1085,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1098,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{12}
+	return file_client_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusReply) GetRequest() uint64 {
@@ -1039,6 +1206,616 @@ func (x *StatusReply) GetMembers() []*Member {
 	return nil
 }
 
+func (x *StatusReply) GetLogFirstIndex() uint64 {
+	if x != nil {
+		return x.LogFirstIndex
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLogBytes() uint64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *StatusReply) GetCheckpointIndex() uint64 {
+	if x != nil {
+		return x.CheckpointIndex
+	}
+	return 0
+}
+
+func (x *StatusReply) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *StatusReply) GetTransfers() []*Transfer {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+// Transfer is a snapshot on its way to or from a node.
+type Transfer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // RaftID of the other side
+	Incoming      bool                   `protobuf:"varint,2,opt,name=incoming,proto3" json:"incoming,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // of the snapshot
+	BytesDone     uint64                 `protobuf:"varint,4,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal    uint64                 `protobuf:"varint,5,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // about
+	Rate          uint64                 `protobuf:"varint,6,opt,name=rate,proto3" json:"rate,omitempty"`                               // bytes a second, lately
+	EtaMs         uint64                 `protobuf:"varint,7,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"`                // 0: not known
+	WaitingFor    string                 `protobuf:"bytes,8,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`  // empty: it goes on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transfer) Reset() {
+	*x = Transfer{}
+	mi := &file_client_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transfer) ProtoMessage() {}
+
+func (x *Transfer) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
+func (*Transfer) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Transfer) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *Transfer) GetIncoming() bool {
+	if x != nil {
+		return x.Incoming
+	}
+	return false
+}
+
+func (x *Transfer) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Transfer) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *Transfer) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *Transfer) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Transfer) GetEtaMs() uint64 {
+	if x != nil {
+		return x.EtaMs
+	}
+	return 0
+}
+
+func (x *Transfer) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+// SnapshotRequest is answered with SnapshotReply, once, by the node that is asked:
+// each keeps snapshots of its own.
+type SnapshotRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Request uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*SnapshotRequest_Create
+	//	*SnapshotRequest_List
+	//	*SnapshotRequest_Delete
+	Kind          isSnapshotRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SnapshotRequest) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *SnapshotRequest) GetKind() isSnapshotRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetCreate() *SnapshotCreate {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRequest_Create); ok {
+			return x.Create
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetList() *SnapshotList {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRequest_List); ok {
+			return x.List
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetDelete() *SnapshotDelete {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRequest_Delete); ok {
+			return x.Delete
+		}
+	}
+	return nil
+}
+
+type isSnapshotRequest_Kind interface {
+	isSnapshotRequest_Kind()
+}
+
+type SnapshotRequest_Create struct {
+	Create *SnapshotCreate `protobuf:"bytes,2,opt,name=create,proto3,oneof"`
+}
+
+type SnapshotRequest_List struct {
+	List *SnapshotList `protobuf:"bytes,3,opt,name=list,proto3,oneof"`
+}
+
+type SnapshotRequest_Delete struct {
+	Delete *SnapshotDelete `protobuf:"bytes,4,opt,name=delete,proto3,oneof"`
+}
+
+func (*SnapshotRequest_Create) isSnapshotRequest_Kind() {}
+
+func (*SnapshotRequest_List) isSnapshotRequest_Kind() {}
+
+func (*SnapshotRequest_Delete) isSnapshotRequest_Kind() {}
+
+// SnapshotCreate begins to write one; the answer does not wait for its end, which
+// SnapshotList shows. CONFLICT if there is one of this id, or one is being written.
+type SnapshotCreate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                         // snapshot-YYYY-MM-DD-HHMMSS
+	CreatedAtMs   int64                  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"` // wall time, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotCreate) Reset() {
+	*x = SnapshotCreate{}
+	mi := &file_client_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotCreate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotCreate) ProtoMessage() {}
+
+func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
+func (*SnapshotCreate) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SnapshotCreate) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotCreate) GetCreatedAtMs() int64 {
+	if x != nil {
+		return x.CreatedAtMs
+	}
+	return 0
+}
+
+type SnapshotList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // only this one; empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotList) Reset() {
+	*x = SnapshotList{}
+	mi := &file_client_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotList) ProtoMessage() {}
+
+func (x *SnapshotList) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
+func (*SnapshotList) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SnapshotList) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type SnapshotDelete struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotDelete) Reset() {
+	*x = SnapshotDelete{}
+	mi := &file_client_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotDelete) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotDelete) ProtoMessage() {}
+
+func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
+func (*SnapshotDelete) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SnapshotDelete) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type SnapshotReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Snapshots     []*SnapshotInfo        `protobuf:"bytes,4,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // newest first
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`           // name of the node that answers
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotReply) Reset() {
+	*x = SnapshotReply{}
+	mi := &file_client_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotReply) ProtoMessage() {}
+
+func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
+func (*SnapshotReply) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SnapshotReply) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *SnapshotReply) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *SnapshotReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *SnapshotReply) GetSnapshots() []*SnapshotInfo {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *SnapshotReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type SnapshotInfo struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Index             uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Term              uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Revision          uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	CompactedRevision uint64                 `protobuf:"varint,5,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	Bytes             uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the file, so far
+	CreatedAtMs       int64                  `protobuf:"varint,7,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
+	Members           []*Member              `protobuf:"bytes,8,rep,name=members,proto3" json:"members,omitempty"`
+	Version           string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Rows              uint64                 `protobuf:"varint,10,opt,name=rows,proto3" json:"rows,omitempty"`
+	Hash              []byte                 `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`                                // of the trailer
+	Writing           bool                   `protobuf:"varint,12,opt,name=writing,proto3" json:"writing,omitempty"`                         // it is not whole yet
+	BytesTotal        uint64                 `protobuf:"varint,13,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"` // about what it will have, while it is being written
+	Error             string                 `protobuf:"bytes,14,opt,name=error,proto3" json:"error,omitempty"`                              // why it is not, or will not be, whole
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *SnapshotInfo) Reset() {
+	*x = SnapshotInfo{}
+	mi := &file_client_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotInfo) ProtoMessage() {}
+
+func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
+func (*SnapshotInfo) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SnapshotInfo) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotInfo) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetCreatedAtMs() int64 {
+	if x != nil {
+		return x.CreatedAtMs
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *SnapshotInfo) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SnapshotInfo) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *SnapshotInfo) GetWriting() bool {
+	if x != nil {
+		return x.Writing
+	}
+	return false
+}
+
+func (x *SnapshotInfo) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *SnapshotInfo) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
@@ -1071,13 +1848,14 @@ const file_client_proto_rawDesc = "" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\"\xc9\x01\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\"\xf6\x01\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\"\n" +
 	"\x03get\x18\x04 \x01(\v2\x0e.keyval.v1.GetH\x00R\x03get\x12%\n" +
-	"\x04scan\x18\x05 \x01(\v2\x0f.keyval.v1.ScanH\x00R\x04scanB\x06\n" +
+	"\x04scan\x18\x05 \x01(\v2\x0f.keyval.v1.ScanH\x00R\x04scan\x12+\n" +
+	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digestB\x06\n" +
 	"\x04kind\"\x17\n" +
 	"\x03Get\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"w\n" +
@@ -1086,11 +1864,15 @@ const file_client_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x18\n" +
 	"\areverse\x18\x04 \x01(\bR\areverse\x12\x1b\n" +
-	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"J\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"B\n" +
+	"\x06Digest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"J\n" +
 	"\x04Item\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\xe6\x01\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x96\x02\n" +
 	"\tReadReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1098,9 +1880,16 @@ const file_client_proto_rawDesc = "" +
 	"\x05items\x18\x04 \x03(\v2\x0f.keyval.v1.ItemR\x05items\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\")\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12.\n" +
+	"\x06digest\x18\b \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"s\n" +
+	"\vRangeDigest\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\fR\x04last\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\")\n" +
 	"\rStatusRequest\x12\x18\n" +
-	"\arequest\x18\x01 \x01(\x04R\arequest\"\xb1\x03\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\"\x83\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1119,7 +1908,60 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\r \x01(\fR\tclusterId\x12)\n" +
 	"\x06leader\x18\x0e \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12+\n" +
-	"\amembers\x18\x0f \x03(\v2\x11.keyval.v1.MemberR\amembers**\n" +
+	"\amembers\x18\x0f \x03(\v2\x11.keyval.v1.MemberR\amembers\x12&\n" +
+	"\x0flog_first_index\x18\x10 \x01(\x04R\rlogFirstIndex\x12\x1b\n" +
+	"\tlog_bytes\x18\x11 \x01(\x04R\blogBytes\x12)\n" +
+	"\x10checkpoint_index\x18\x12 \x01(\x04R\x0fcheckpointIndex\x12-\n" +
+	"\x12compacted_revision\x18\x13 \x01(\x04R\x11compactedRevision\x121\n" +
+	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers\"\xdc\x01\n" +
+	"\bTransfer\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
+	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x04 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\x05 \x01(\x04R\n" +
+	"bytesTotal\x12\x12\n" +
+	"\x04rate\x18\x06 \x01(\x04R\x04rate\x12\x15\n" +
+	"\x06eta_ms\x18\a \x01(\x04R\x05etaMs\x12\x1f\n" +
+	"\vwaiting_for\x18\b \x01(\tR\n" +
+	"waitingFor\"\xcc\x01\n" +
+	"\x0fSnapshotRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x123\n" +
+	"\x06create\x18\x02 \x01(\v2\x19.keyval.v1.SnapshotCreateH\x00R\x06create\x12-\n" +
+	"\x04list\x18\x03 \x01(\v2\x17.keyval.v1.SnapshotListH\x00R\x04list\x123\n" +
+	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06deleteB\x06\n" +
+	"\x04kind\"D\n" +
+	"\x0eSnapshotCreate\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\rcreated_at_ms\x18\x02 \x01(\x03R\vcreatedAtMs\"\x1e\n" +
+	"\fSnapshotList\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\" \n" +
+	"\x0eSnapshotDelete\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xb3\x01\n" +
+	"\rSnapshotReply\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x125\n" +
+	"\tsnapshots\x18\x04 \x03(\v2\x17.keyval.v1.SnapshotInfoR\tsnapshots\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\"\x8d\x03\n" +
+	"\fSnapshotInfo\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12-\n" +
+	"\x12compacted_revision\x18\x05 \x01(\x04R\x11compactedRevision\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\"\n" +
+	"\rcreated_at_ms\x18\a \x01(\x03R\vcreatedAtMs\x12+\n" +
+	"\amembers\x18\b \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x18\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12\x12\n" +
+	"\x04rows\x18\n" +
+	" \x01(\x04R\x04rows\x12\x12\n" +
+	"\x04hash\x18\v \x01(\fR\x04hash\x12\x18\n" +
+	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
+	"\vbytes_total\x18\r \x01(\x04R\n" +
+	"bytesTotal\x12\x14\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
 	"\x05STALE\x10\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
@@ -1137,44 +1979,62 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_client_proto_goTypes = []any{
-	(Consistency)(0),      // 0: keyval.v1.Consistency
-	(*Attach)(nil),        // 1: keyval.v1.Attach
-	(*Attached)(nil),      // 2: keyval.v1.Attached
-	(*Detach)(nil),        // 3: keyval.v1.Detach
-	(*Leader)(nil),        // 4: keyval.v1.Leader
-	(*Write)(nil),         // 5: keyval.v1.Write
-	(*WriteReply)(nil),    // 6: keyval.v1.WriteReply
-	(*Read)(nil),          // 7: keyval.v1.Read
-	(*Get)(nil),           // 8: keyval.v1.Get
-	(*Scan)(nil),          // 9: keyval.v1.Scan
-	(*Item)(nil),          // 10: keyval.v1.Item
-	(*ReadReply)(nil),     // 11: keyval.v1.ReadReply
-	(*StatusRequest)(nil), // 12: keyval.v1.StatusRequest
-	(*StatusReply)(nil),   // 13: keyval.v1.StatusReply
-	(Code)(0),             // 14: keyval.v1.Code
-	(*Member)(nil),        // 15: keyval.v1.Member
+	(Consistency)(0),        // 0: keyval.v1.Consistency
+	(*Attach)(nil),          // 1: keyval.v1.Attach
+	(*Attached)(nil),        // 2: keyval.v1.Attached
+	(*Detach)(nil),          // 3: keyval.v1.Detach
+	(*Leader)(nil),          // 4: keyval.v1.Leader
+	(*Write)(nil),           // 5: keyval.v1.Write
+	(*WriteReply)(nil),      // 6: keyval.v1.WriteReply
+	(*Read)(nil),            // 7: keyval.v1.Read
+	(*Get)(nil),             // 8: keyval.v1.Get
+	(*Scan)(nil),            // 9: keyval.v1.Scan
+	(*Digest)(nil),          // 10: keyval.v1.Digest
+	(*Item)(nil),            // 11: keyval.v1.Item
+	(*ReadReply)(nil),       // 12: keyval.v1.ReadReply
+	(*RangeDigest)(nil),     // 13: keyval.v1.RangeDigest
+	(*StatusRequest)(nil),   // 14: keyval.v1.StatusRequest
+	(*StatusReply)(nil),     // 15: keyval.v1.StatusReply
+	(*Transfer)(nil),        // 16: keyval.v1.Transfer
+	(*SnapshotRequest)(nil), // 17: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),  // 18: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),    // 19: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),  // 20: keyval.v1.SnapshotDelete
+	(*SnapshotReply)(nil),   // 21: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),    // 22: keyval.v1.SnapshotInfo
+	(Code)(0),               // 23: keyval.v1.Code
+	(*Member)(nil),          // 24: keyval.v1.Member
 }
 var file_client_proto_depIdxs = []int32{
-	14, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	23, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	4,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	14, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	23, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	4,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 4: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	8,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	9,  // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	14, // 7: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	10, // 8: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	4,  // 9: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	14, // 10: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	4,  // 11: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	15, // 12: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	23, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	11, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	4,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	13, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	23, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	4,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	24, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	16, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	18, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	19, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	20, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	23, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	22, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	24, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -1186,6 +2046,12 @@ func file_client_proto_init() {
 	file_client_proto_msgTypes[6].OneofWrappers = []any{
 		(*Read_Get)(nil),
 		(*Read_Scan)(nil),
+		(*Read_Digest)(nil),
+	}
+	file_client_proto_msgTypes[16].OneofWrappers = []any{
+		(*SnapshotRequest_Create)(nil),
+		(*SnapshotRequest_List)(nil),
+		(*SnapshotRequest_Delete)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1193,7 +2059,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

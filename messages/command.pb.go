@@ -245,7 +245,8 @@ func (x *Proposal) GetCommand() []byte {
 // Command is what a client wants done: all of its operations or none.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// session is the client's ClientID: 16 random bytes.
+	// session is the client's ClientID: 16 random bytes. Empty in a command of the
+	// nodes themselves: its operations do no harm twice, and nobody waits for it.
 	Session []byte `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	// seq numbers the commands of a session from 1. Each has its effect at most once.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -389,6 +390,7 @@ type Operation struct {
 	//	*Operation_Put
 	//	*Operation_Delete
 	//	*Operation_DeleteRange
+	//	*Operation_Compact
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -458,6 +460,15 @@ func (x *Operation) GetDeleteRange() *DeleteRange {
 	return nil
 }
 
+func (x *Operation) GetCompact() *Compact {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_Compact); ok {
+			return x.Compact
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -474,11 +485,17 @@ type Operation_DeleteRange struct {
 	DeleteRange *DeleteRange `protobuf:"bytes,3,opt,name=delete_range,json=deleteRange,proto3,oneof"`
 }
 
+type Operation_Compact struct {
+	Compact *Compact `protobuf:"bytes,32,opt,name=compact,proto3,oneof"` // since level 2
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
 
 func (*Operation_DeleteRange) isOperation_Kind() {}
+
+func (*Operation_Compact) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -638,6 +655,53 @@ func (x *DeleteRange) GetLimit() uint32 {
 	return 0
 }
 
+// Compact gives up history: from now on reads below revision are refused, and
+// versions that only they could see may go. It never goes back: a revision at or
+// below what is given up already changes nothing. One in the future is INVALID.
+type Compact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Compact) Reset() {
+	*x = Compact{}
+	mi := &file_command_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Compact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Compact) ProtoMessage() {}
+
+func (x *Compact) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Compact.ProtoReflect.Descriptor instead.
+func (*Compact) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Compact) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Outcome is what became of one command; the session's row keeps it.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -655,7 +719,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +731,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +744,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{8}
+	return file_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -747,7 +811,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +823,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +836,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{9}
+	return file_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -894,7 +958,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +970,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +983,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -972,7 +1036,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1048,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1061,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Session) GetClient() []byte {
@@ -1058,7 +1122,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1134,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1147,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -1149,7 +1213,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1225,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1238,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -1229,12 +1293,13 @@ const file_command_proto_rawDesc = "" +
 	"operationsJ\x04\b\x06\x10\x10\"A\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xa7\x01\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xdd\x01\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
-	"\fdelete_range\x18\x03 \x01(\v2\x16.keyval.v1.DeleteRangeH\x00R\vdeleteRangeB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10@\"3\n" +
+	"\fdelete_range\x18\x03 \x01(\v2\x16.keyval.v1.DeleteRangeH\x00R\vdeleteRange\x12.\n" +
+	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompactB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b!\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -1243,7 +1308,9 @@ const file_command_proto_rawDesc = "" +
 	"\vDeleteRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x8a\x01\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
+	"\aCompact\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x8a\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1332,7 +1399,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_command_proto_goTypes = []any{
 	(Code)(0),                // 0: keyval.v1.Code
 	(*Commands)(nil),         // 1: keyval.v1.Commands
@@ -1343,13 +1410,14 @@ var file_command_proto_goTypes = []any{
 	(*Put)(nil),              // 6: keyval.v1.Put
 	(*Delete)(nil),           // 7: keyval.v1.Delete
 	(*DeleteRange)(nil),      // 8: keyval.v1.DeleteRange
-	(*Outcome)(nil),          // 9: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 10: keyval.v1.Checkpoint
-	(*Member)(nil),           // 11: keyval.v1.Member
-	(*Session)(nil),          // 12: keyval.v1.Session
-	(*Identity)(nil),         // 13: keyval.v1.Identity
-	(*Founder)(nil),          // 14: keyval.v1.Founder
-	(*raftpb.ConfState)(nil), // 15: raftpb.ConfState
+	(*Compact)(nil),          // 9: keyval.v1.Compact
+	(*Outcome)(nil),          // 10: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 11: keyval.v1.Checkpoint
+	(*Member)(nil),           // 12: keyval.v1.Member
+	(*Session)(nil),          // 13: keyval.v1.Session
+	(*Identity)(nil),         // 14: keyval.v1.Identity
+	(*Founder)(nil),          // 15: keyval.v1.Founder
+	(*raftpb.ConfState)(nil), // 16: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	2,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -1358,18 +1426,19 @@ var file_command_proto_depIdxs = []int32{
 	6,  // 3: keyval.v1.Operation.put:type_name -> keyval.v1.Put
 	7,  // 4: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
 	8,  // 5: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
-	0,  // 6: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	15, // 7: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	11, // 8: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	12, // 9: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	14, // 10: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	9,  // 11: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	14, // 12: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 6: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
+	0,  // 7: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	16, // 8: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	12, // 9: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	13, // 10: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	15, // 11: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	10, // 12: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	15, // 13: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1381,6 +1450,7 @@ func file_command_proto_init() {
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeleteRange)(nil),
+		(*Operation_Compact)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1388,7 +1458,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

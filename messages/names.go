@@ -23,8 +23,8 @@ const (
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1
 
-// Level is the newest cluster level this software understands.
-const Level = 1
+// Level is the newest cluster level this software understands. 2: Compact.
+const Level = 2
 
 // Limits of what a client may ask for, in bytes.
 const (
@@ -46,6 +46,11 @@ const (
 	ActorLog        = "node/log"
 	ActorMachine    = "node/machine"
 	ActorCheckpoint = "node/machine/checkpoint"
+	ActorReclaim    = "node/machine/reclaim"
+	ActorSnapshots  = "node/snapshots"
+	ActorIntake     = "node/snapshots/intake"
+	ActorArchive    = "node/snapshots/archive"
+	ActorAudit      = "node/audit"
 
 	ActorSessionPrefix = "node/gateway/session-"
 	ActorReaderPrefix  = "node/machine/reader-"

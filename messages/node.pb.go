@@ -352,15 +352,18 @@ func (x *LogOpened) GetEntries() []*raftpb.Entry {
 	return nil
 }
 
-// MachineOpened: machine -> raft, once: where replay starts.
+// MachineOpened: machine -> raft: where replay starts. Once, and again whenever a
+// snapshot was installed.
 type MachineOpened struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	LogTimeMs     uint64                 `protobuf:"varint,3,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
-	ConfState     *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Index             uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Revision          uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	LogTimeMs         uint64                 `protobuf:"varint,3,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
+	ConfState         *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
+	Term              uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"` // of the entry at index
+	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *MachineOpened) Reset() {
@@ -419,6 +422,20 @@ func (x *MachineOpened) GetConfState() *raftpb.ConfState {
 		return x.ConfState
 	}
 	return nil
+}
+
+func (x *MachineOpened) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *MachineOpened) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
+	}
+	return 0
 }
 
 // Append: raft -> log. message is a MsgStorageAppend. Answered with Appended
@@ -557,14 +574,15 @@ func (x *Apply) GetMessage() *raftpb.Message {
 }
 
 type Applied struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"` // the Apply's
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	LogTimeMs     uint64                 `protobuf:"varint,4,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
-	HistoryHash   uint64                 `protobuf:"varint,5,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"` // Checkpoint.history_hash as of index
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Message           *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"` // the Apply's
+	Index             uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Revision          uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	LogTimeMs         uint64                 `protobuf:"varint,4,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
+	HistoryHash       uint64                 `protobuf:"varint,5,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"` // Checkpoint.history_hash as of index
+	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Applied) Reset() {
@@ -628,6 +646,13 @@ func (x *Applied) GetLogTimeMs() uint64 {
 func (x *Applied) GetHistoryHash() uint64 {
 	if x != nil {
 		return x.HistoryHash
+	}
+	return 0
+}
+
+func (x *Applied) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
 	}
 	return 0
 }
@@ -811,6 +836,1178 @@ func (x *CheckpointWritten) GetIndex() uint64 {
 	return 0
 }
 
+// Checkpointed: machine -> raft: this checkpoint is durable, so the log may go up
+// to its index, and a follower whose log ends before may have it as a snapshot.
+type Checkpointed struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Index             uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term              uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	ConfState         *raftpb.ConfState      `protobuf:"bytes,3,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
+	CompactedRevision uint64                 `protobuf:"varint,4,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	Thorough          bool                   `protobuf:"varint,5,opt,name=thorough,proto3" json:"thorough,omitempty"` // somebody asked for space: keep of the log only what is needed
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Checkpointed) Reset() {
+	*x = Checkpointed{}
+	mi := &file_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpointed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpointed) ProtoMessage() {}
+
+func (x *Checkpointed) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpointed.ProtoReflect.Descriptor instead.
+func (*Checkpointed) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Checkpointed) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Checkpointed) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Checkpointed) GetConfState() *raftpb.ConfState {
+	if x != nil {
+		return x.ConfState
+	}
+	return nil
+}
+
+func (x *Checkpointed) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *Checkpointed) GetThorough() bool {
+	if x != nil {
+		return x.Thorough
+	}
+	return false
+}
+
+// CutLog: raft -> log: entries up to index are not needed any more.
+type CutLog struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	ConfState     *raftpb.ConfState      `protobuf:"bytes,3,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutLog) Reset() {
+	*x = CutLog{}
+	mi := &file_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutLog) ProtoMessage() {}
+
+func (x *CutLog) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutLog.ProtoReflect.Descriptor instead.
+func (*CutLog) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CutLog) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CutLog) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *CutLog) GetConfState() *raftpb.ConfState {
+	if x != nil {
+		return x.ConfState
+	}
+	return nil
+}
+
+// ShipSnapshot: raft -> snapshots: bring this MsgSnap to its receiver. Answered with
+// SnapshotShipped, once, whatever happens.
+type ShipSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShipSnapshot) Reset() {
+	*x = ShipSnapshot{}
+	mi := &file_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShipSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShipSnapshot) ProtoMessage() {}
+
+func (x *ShipSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShipSnapshot.ProtoReflect.Descriptor instead.
+func (*ShipSnapshot) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ShipSnapshot) GetMessage() *raftpb.Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+type SnapshotShipped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // RaftID
+	Failed        bool                   `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotShipped) Reset() {
+	*x = SnapshotShipped{}
+	mi := &file_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotShipped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotShipped) ProtoMessage() {}
+
+func (x *SnapshotShipped) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotShipped.ProtoReflect.Descriptor instead.
+func (*SnapshotShipped) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SnapshotShipped) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *SnapshotShipped) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+// StagedSnapshot: snapshots -> raft: what this MsgSnap speaks of is here, whole and
+// verified; step it. Answered with Installed by the log, or with StagingUnused.
+type StagedSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagedSnapshot) Reset() {
+	*x = StagedSnapshot{}
+	mi := &file_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagedSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagedSnapshot) ProtoMessage() {}
+
+func (x *StagedSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagedSnapshot.ProtoReflect.Descriptor instead.
+func (*StagedSnapshot) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *StagedSnapshot) GetMessage() *raftpb.Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+// StagingUnused: raft -> snapshots: raft has no use for the staged snapshot.
+type StagingUnused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StagingUnused) Reset() {
+	*x = StagingUnused{}
+	mi := &file_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StagingUnused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StagingUnused) ProtoMessage() {}
+
+func (x *StagingUnused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StagingUnused.ProtoReflect.Descriptor instead.
+func (*StagingUnused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *StagingUnused) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// Installed: log -> machine: the staged snapshot is the state that counts, open it.
+// Answered with Switched, after MachineOpened went to raft. Also log -> snapshots.
+type Installed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Installed) Reset() {
+	*x = Installed{}
+	mi := &file_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Installed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Installed) ProtoMessage() {}
+
+func (x *Installed) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Installed.ProtoReflect.Descriptor instead.
+func (*Installed) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Installed) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type Switched struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Switched) Reset() {
+	*x = Switched{}
+	mi := &file_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Switched) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Switched) ProtoMessage() {}
+
+func (x *Switched) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Switched.ProtoReflect.Descriptor instead.
+func (*Switched) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Switched) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// PinState: snapshots -> machine: keep what a snapshot needs until UnpinState.
+// Answered with StatePinned.
+type PinState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // names the pin; a later one of the same name takes its place
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`  // of the last durable checkpoint; 0: the state of now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinState) Reset() {
+	*x = PinState{}
+	mi := &file_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinState) ProtoMessage() {}
+
+func (x *PinState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinState.ProtoReflect.Descriptor instead.
+func (*PinState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PinState) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *PinState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+type StatePinned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; COMPACTED: that checkpoint is no longer the last
+	Checkpoint    *Checkpoint            `protobuf:"bytes,3,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`          // never modified
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`                   // about what the rows take
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatePinned) Reset() {
+	*x = StatePinned{}
+	mi := &file_node_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatePinned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatePinned) ProtoMessage() {}
+
+func (x *StatePinned) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatePinned.ProtoReflect.Descriptor instead.
+func (*StatePinned) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *StatePinned) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *StatePinned) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *StatePinned) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *StatePinned) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type UnpinState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpinState) Reset() {
+	*x = UnpinState{}
+	mi := &file_node_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpinState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpinState) ProtoMessage() {}
+
+func (x *UnpinState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpinState.ProtoReflect.Descriptor instead.
+func (*UnpinState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *UnpinState) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+// ReadRows: snapshots -> machine -> reader: the next rows of a pinned state, as they
+// stand in a snapshot. Answered with RowsRead.
+type ReadRows struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Holder            string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`      // returned
+	Sequence          uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"` // returned
+	Revision          uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	CompactedRevision uint64                 `protobuf:"varint,4,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	After             *RowCursor             `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`                        // unset: from the first row
+	BytesMax          uint32                 `protobuf:"varint,6,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"` // about, of the rows
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ReadRows) Reset() {
+	*x = ReadRows{}
+	mi := &file_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRows) ProtoMessage() {}
+
+func (x *ReadRows) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
+func (*ReadRows) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReadRows) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *ReadRows) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ReadRows) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReadRows) GetCompactedRevision() uint64 {
+	if x != nil {
+		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *ReadRows) GetAfter() *RowCursor {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ReadRows) GetBytesMax() uint32 {
+	if x != nil {
+		return x.BytesMax
+	}
+	return 0
+}
+
+// RowCursor is a place behind one version of a key.
+type RowCursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowCursor) Reset() {
+	*x = RowCursor{}
+	mi := &file_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowCursor) ProtoMessage() {}
+
+func (x *RowCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowCursor.ProtoReflect.Descriptor instead.
+func (*RowCursor) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RowCursor) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RowCursor) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RowsRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Code          Code                   `protobuf:"varint,3,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Rows          []byte                 `protobuf:"bytes,5,opt,name=rows,proto3" json:"rows,omitempty"` // a marshalled SnapshotRows
+	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	First         []byte                 `protobuf:"bytes,7,opt,name=first,proto3" json:"first,omitempty"` // key of the first row
+	Last          *RowCursor             `protobuf:"bytes,8,opt,name=last,proto3" json:"last,omitempty"`   // of the last row
+	More          bool                   `protobuf:"varint,9,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowsRead) Reset() {
+	*x = RowsRead{}
+	mi := &file_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowsRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowsRead) ProtoMessage() {}
+
+func (x *RowsRead) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowsRead.ProtoReflect.Descriptor instead.
+func (*RowsRead) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RowsRead) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *RowsRead) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *RowsRead) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *RowsRead) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *RowsRead) GetRows() []byte {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *RowsRead) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RowsRead) GetFirst() []byte {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *RowsRead) GetLast() *RowCursor {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+func (x *RowsRead) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// StageChunk: snapshots -> intake, answered with ChunkStaged, in order: begin (for
+// the first chunk), take rows, and with the trailer verify and seal.
+type StageChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	Chunk         *SnapshotChunk         `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageChunk) Reset() {
+	*x = StageChunk{}
+	mi := &file_node_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageChunk) ProtoMessage() {}
+
+func (x *StageChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageChunk.ProtoReflect.Descriptor instead.
+func (*StageChunk) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *StageChunk) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *StageChunk) GetChunk() *SnapshotChunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type ChunkStaged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Code          Code                   `protobuf:"varint,3,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Sealed        bool                   `protobuf:"varint,5,opt,name=sealed,proto3" json:"sealed,omitempty"` // it was the last one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkStaged) Reset() {
+	*x = ChunkStaged{}
+	mi := &file_node_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkStaged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkStaged) ProtoMessage() {}
+
+func (x *ChunkStaged) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkStaged.ProtoReflect.Descriptor instead.
+func (*ChunkStaged) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ChunkStaged) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *ChunkStaged) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ChunkStaged) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *ChunkStaged) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ChunkStaged) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
+}
+
+// DropStaging: snapshots -> intake.
+type DropStaging struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropStaging) Reset() {
+	*x = DropStaging{}
+	mi := &file_node_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropStaging) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropStaging) ProtoMessage() {}
+
+func (x *DropStaging) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropStaging.ProtoReflect.Descriptor instead.
+func (*DropStaging) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{32}
+}
+
+// WriteChunk: snapshots -> archive, answered with ChunkWritten, in order.
+type WriteChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the file
+	Chunk         *SnapshotChunk         `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteChunk) Reset() {
+	*x = WriteChunk{}
+	mi := &file_node_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteChunk) ProtoMessage() {}
+
+func (x *WriteChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteChunk.ProtoReflect.Descriptor instead.
+func (*WriteChunk) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *WriteChunk) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WriteChunk) GetChunk() *SnapshotChunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+type ChunkWritten struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Code          Code                   `protobuf:"varint,3,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the file so far
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChunkWritten) Reset() {
+	*x = ChunkWritten{}
+	mi := &file_node_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChunkWritten) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChunkWritten) ProtoMessage() {}
+
+func (x *ChunkWritten) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChunkWritten.ProtoReflect.Descriptor instead.
+func (*ChunkWritten) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ChunkWritten) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ChunkWritten) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ChunkWritten) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *ChunkWritten) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ChunkWritten) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// DropFile: snapshots -> archive: the one that is being written comes to nothing.
+type DropFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropFile) Reset() {
+	*x = DropFile{}
+	mi := &file_node_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropFile) ProtoMessage() {}
+
+func (x *DropFile) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropFile.ProtoReflect.Descriptor instead.
+func (*DropFile) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *DropFile) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 // Outcomes: machine -> gateway: what became of this node's commands.
 type Outcomes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -821,7 +2018,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +2030,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +2043,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{16}
+	return file_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Outcomes) GetOutcomes() []*SessionOutcome {
@@ -866,7 +2063,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +2075,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +2088,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{17}
+	return file_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionOutcome) GetClient() []byte {
@@ -920,7 +2117,7 @@ type ReadIndex struct {
 
 func (x *ReadIndex) Reset() {
 	*x = ReadIndex{}
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +2129,7 @@ func (x *ReadIndex) String() string {
 func (*ReadIndex) ProtoMessage() {}
 
 func (x *ReadIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +2142,7 @@ func (x *ReadIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndex.ProtoReflect.Descriptor instead.
 func (*ReadIndex) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{18}
+	return file_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadIndex) GetSession() string {
@@ -972,7 +2169,7 @@ type ReadRefused struct {
 
 func (x *ReadRefused) Reset() {
 	*x = ReadRefused{}
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +2181,7 @@ func (x *ReadRefused) String() string {
 func (*ReadRefused) ProtoMessage() {}
 
 func (x *ReadRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +2194,7 @@ func (x *ReadRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRefused.ProtoReflect.Descriptor instead.
 func (*ReadRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{19}
+	return file_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadRefused) GetRequest() uint64 {
@@ -1028,7 +2225,7 @@ type ReadAt struct {
 
 func (x *ReadAt) Reset() {
 	*x = ReadAt{}
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +2237,7 @@ func (x *ReadAt) String() string {
 func (*ReadAt) ProtoMessage() {}
 
 func (x *ReadAt) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +2250,7 @@ func (x *ReadAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAt.ProtoReflect.Descriptor instead.
 func (*ReadAt) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{20}
+	return file_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadAt) GetIndex() uint64 {
@@ -1095,7 +2292,7 @@ type LeaderChanged struct {
 
 func (x *LeaderChanged) Reset() {
 	*x = LeaderChanged{}
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +2304,7 @@ func (x *LeaderChanged) String() string {
 func (*LeaderChanged) ProtoMessage() {}
 
 func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +2317,7 @@ func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderChanged.ProtoReflect.Descriptor instead.
 func (*LeaderChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{21}
+	return file_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LeaderChanged) GetLeader() uint64 {
@@ -1148,7 +2345,7 @@ type SessionLeader struct {
 
 func (x *SessionLeader) Reset() {
 	*x = SessionLeader{}
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +2357,7 @@ func (x *SessionLeader) String() string {
 func (*SessionLeader) ProtoMessage() {}
 
 func (x *SessionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +2370,7 @@ func (x *SessionLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLeader.ProtoReflect.Descriptor instead.
 func (*SessionLeader) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{22}
+	return file_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionLeader) GetLeader() *Leader {
@@ -1202,7 +2399,7 @@ type MembersChanged struct {
 
 func (x *MembersChanged) Reset() {
 	*x = MembersChanged{}
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +2411,7 @@ func (x *MembersChanged) String() string {
 func (*MembersChanged) ProtoMessage() {}
 
 func (x *MembersChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +2424,7 @@ func (x *MembersChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersChanged.ProtoReflect.Descriptor instead.
 func (*MembersChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{23}
+	return file_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MembersChanged) GetMembers() []*Member {
@@ -1261,7 +2458,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +2470,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +2483,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{24}
+	return file_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -1312,7 +2509,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +2521,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +2534,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{25}
+	return file_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -1394,7 +2591,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +2603,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +2616,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{26}
+	return file_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -1460,7 +2657,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +2669,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +2682,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{27}
+	return file_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -1506,7 +2703,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +2715,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +2728,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{28}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -1548,8 +2745,8 @@ func (x *Founded) GetFounders() []*Founder {
 	return nil
 }
 
-// StatusDraft travels gateway -> membership -> raft, each adding what it knows;
-// raft answers the client.
+// StatusDraft travels gateway -> membership -> snapshots -> raft, each adding what it
+// knows; raft answers the gateway.
 type StatusDraft struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reply         *StatusReply           `protobuf:"bytes,1,opt,name=reply,proto3" json:"reply,omitempty"`
@@ -1559,7 +2756,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +2768,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +2781,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{29}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -1595,7 +2792,7 @@ func (x *StatusDraft) GetReply() *StatusReply {
 }
 
 // Submit: an actor of a client's system -> the client actor. One of operations,
-// read, status. Answered with Done, once: at the latest when deadline_ms (of the
+// read, status, snapshot. Answered with Done, once: at the latest when deadline_ms (of the
 // client's ticks) has passed.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1604,13 +2801,14 @@ type Submit struct {
 	Operations    []*Operation           `protobuf:"bytes,3,rep,name=operations,proto3" json:"operations,omitempty"`
 	Read          *Read                  `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	Status        *StatusRequest         `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	Snapshot      *SnapshotRequest       `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +2820,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +2833,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{30}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -1673,6 +2871,13 @@ func (x *Submit) GetStatus() *StatusRequest {
 	return nil
 }
 
+func (x *Submit) GetSnapshot() *SnapshotRequest {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
 // Done carries one reply of the submitted kind, whose code says how it went, with
 // what people need beside it.
 type Done struct {
@@ -1684,13 +2889,14 @@ type Done struct {
 	Endpoint      string                 `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // host:port that answered, or was tried last
 	RequestId     string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Hint          string                 `protobuf:"bytes,7,opt,name=hint,proto3" json:"hint,omitempty"`
+	Snapshot      *SnapshotReply         `protobuf:"bytes,8,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +2908,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +2921,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{31}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -1767,13 +2973,20 @@ func (x *Done) GetHint() string {
 	return ""
 }
 
+func (x *Done) GetSnapshot() *SnapshotReply {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"node.proto\x12\tkeyval.v1\x1a\n" +
-	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\" \n" +
+	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\x1a\x0esnapshot.proto\" \n" +
 	"\x04Tick\x12\x18\n" +
 	"\aelapsed\x18\x01 \x01(\rR\aelapsed\"\b\n" +
 	"\x06Ticked\"!\n" +
@@ -1793,25 +3006,28 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"base_index\x18\x02 \x01(\x04R\tbaseIndex\x12\x1b\n" +
 	"\tbase_term\x18\x03 \x01(\x04R\bbaseTerm\x12'\n" +
-	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries\"\x93\x01\n" +
+	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries\"\xd6\x01\n" +
 	"\rMachineOpened\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs\x120\n" +
 	"\n" +
-	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\"3\n" +
+	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12-\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\"3\n" +
 	"\x06Append\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"5\n" +
 	"\bAppended\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"2\n" +
 	"\x05Apply\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"\xa9\x01\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"\xd8\x01\n" +
 	"\aApplied\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
-	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\"\"\n" +
+	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\"\"\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"$\n" +
@@ -1822,7 +3038,88 @@ const file_node_proto_rawDesc = "" +
 	"checkpoint\x18\x01 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
 	"checkpoint\")\n" +
 	"\x11CheckpointWritten\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"A\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\xb5\x01\n" +
+	"\fCheckpointed\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
+	"\n" +
+	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12-\n" +
+	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12\x1a\n" +
+	"\bthorough\x18\x05 \x01(\bR\bthorough\"d\n" +
+	"\x06CutLog\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
+	"\n" +
+	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\"9\n" +
+	"\fShipSnapshot\x12)\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"=\n" +
+	"\x0fSnapshotShipped\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\bR\x06failed\";\n" +
+	"\x0eStagedSnapshot\x12)\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"%\n" +
+	"\rStagingUnused\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"!\n" +
+	"\tInstalled\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\" \n" +
+	"\bSwitched\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"8\n" +
+	"\bPinState\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\x97\x01\n" +
+	"\vStatePinned\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x125\n" +
+	"\n" +
+	"checkpoint\x18\x03 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
+	"checkpoint\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"$\n" +
+	"\n" +
+	"UnpinState\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\"\xd2\x01\n" +
+	"\bReadRows\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12-\n" +
+	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12*\n" +
+	"\x05after\x18\x05 \x01(\v2\x14.keyval.v1.RowCursorR\x05after\x12\x1b\n" +
+	"\tbytes_max\x18\x06 \x01(\rR\bbytesMax\"9\n" +
+	"\tRowCursor\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xfb\x01\n" +
+	"\bRowsRead\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
+	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\fR\x04rows\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05first\x18\a \x01(\fR\x05first\x12(\n" +
+	"\x04last\x18\b \x01(\v2\x14.keyval.v1.RowCursorR\x04last\x12\x12\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"X\n" +
+	"\n" +
+	"StageChunk\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12.\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"\x9c\x01\n" +
+	"\vChunkStaged\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
+	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\bR\x06sealed\"\r\n" +
+	"\vDropStaging\"L\n" +
+	"\n" +
+	"WriteChunk\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"\x8f\x01\n" +
+	"\fChunkWritten\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
+	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"\x1a\n" +
+	"\bDropFile\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"A\n" +
 	"\bOutcomes\x125\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x19.keyval.v1.SessionOutcomeR\boutcomes\"V\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
@@ -1874,7 +3171,7 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
 	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders\";\n" +
 	"\vStatusDraft\x12,\n" +
-	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply\"\xc8\x01\n" +
+	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply\"\x80\x02\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -1883,7 +3180,8 @@ const file_node_proto_rawDesc = "" +
 	"operations\x18\x03 \x03(\v2\x14.keyval.v1.OperationR\n" +
 	"operations\x12#\n" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
-	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\"\xee\x01\n" +
+	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
+	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\"\xa4\x02\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -1892,7 +3190,8 @@ const file_node_proto_rawDesc = "" +
 	"\bendpoint\x18\x05 \x01(\tR\bendpoint\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
-	"\x04hint\x18\a \x01(\tR\x04hintB\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
+	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshotB\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_node_proto_rawDescOnce sync.Once
@@ -1906,7 +3205,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_node_proto_goTypes = []any{
 	(*Tick)(nil),              // 0: keyval.v1.Tick
 	(*Ticked)(nil),            // 1: keyval.v1.Ticked
@@ -1924,69 +3223,107 @@ var file_node_proto_goTypes = []any{
 	(*CommitSynced)(nil),      // 13: keyval.v1.CommitSynced
 	(*WriteCheckpoint)(nil),   // 14: keyval.v1.WriteCheckpoint
 	(*CheckpointWritten)(nil), // 15: keyval.v1.CheckpointWritten
-	(*Outcomes)(nil),          // 16: keyval.v1.Outcomes
-	(*SessionOutcome)(nil),    // 17: keyval.v1.SessionOutcome
-	(*ReadIndex)(nil),         // 18: keyval.v1.ReadIndex
-	(*ReadRefused)(nil),       // 19: keyval.v1.ReadRefused
-	(*ReadAt)(nil),            // 20: keyval.v1.ReadAt
-	(*LeaderChanged)(nil),     // 21: keyval.v1.LeaderChanged
-	(*SessionLeader)(nil),     // 22: keyval.v1.SessionLeader
-	(*MembersChanged)(nil),    // 23: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 24: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 25: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 26: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 27: keyval.v1.ClientGone
-	(*Founded)(nil),           // 28: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 29: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 30: keyval.v1.Submit
-	(*Done)(nil),              // 31: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 32: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 33: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 34: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 35: raftpb.Message
-	(*Checkpoint)(nil),        // 36: keyval.v1.Checkpoint
-	(*Outcome)(nil),           // 37: keyval.v1.Outcome
-	(*Read)(nil),              // 38: keyval.v1.Read
-	(Code)(0),                 // 39: keyval.v1.Code
-	(*Leader)(nil),            // 40: keyval.v1.Leader
-	(*Member)(nil),            // 41: keyval.v1.Member
-	(*Founder)(nil),           // 42: keyval.v1.Founder
-	(*StatusReply)(nil),       // 43: keyval.v1.StatusReply
-	(*Operation)(nil),         // 44: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 45: keyval.v1.StatusRequest
-	(*WriteReply)(nil),        // 46: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 47: keyval.v1.ReadReply
+	(*Checkpointed)(nil),      // 16: keyval.v1.Checkpointed
+	(*CutLog)(nil),            // 17: keyval.v1.CutLog
+	(*ShipSnapshot)(nil),      // 18: keyval.v1.ShipSnapshot
+	(*SnapshotShipped)(nil),   // 19: keyval.v1.SnapshotShipped
+	(*StagedSnapshot)(nil),    // 20: keyval.v1.StagedSnapshot
+	(*StagingUnused)(nil),     // 21: keyval.v1.StagingUnused
+	(*Installed)(nil),         // 22: keyval.v1.Installed
+	(*Switched)(nil),          // 23: keyval.v1.Switched
+	(*PinState)(nil),          // 24: keyval.v1.PinState
+	(*StatePinned)(nil),       // 25: keyval.v1.StatePinned
+	(*UnpinState)(nil),        // 26: keyval.v1.UnpinState
+	(*ReadRows)(nil),          // 27: keyval.v1.ReadRows
+	(*RowCursor)(nil),         // 28: keyval.v1.RowCursor
+	(*RowsRead)(nil),          // 29: keyval.v1.RowsRead
+	(*StageChunk)(nil),        // 30: keyval.v1.StageChunk
+	(*ChunkStaged)(nil),       // 31: keyval.v1.ChunkStaged
+	(*DropStaging)(nil),       // 32: keyval.v1.DropStaging
+	(*WriteChunk)(nil),        // 33: keyval.v1.WriteChunk
+	(*ChunkWritten)(nil),      // 34: keyval.v1.ChunkWritten
+	(*DropFile)(nil),          // 35: keyval.v1.DropFile
+	(*Outcomes)(nil),          // 36: keyval.v1.Outcomes
+	(*SessionOutcome)(nil),    // 37: keyval.v1.SessionOutcome
+	(*ReadIndex)(nil),         // 38: keyval.v1.ReadIndex
+	(*ReadRefused)(nil),       // 39: keyval.v1.ReadRefused
+	(*ReadAt)(nil),            // 40: keyval.v1.ReadAt
+	(*LeaderChanged)(nil),     // 41: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),     // 42: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),    // 43: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),   // 44: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),            // 45: keyval.v1.LinkUp
+	(*LinkDown)(nil),          // 46: keyval.v1.LinkDown
+	(*ClientGone)(nil),        // 47: keyval.v1.ClientGone
+	(*Founded)(nil),           // 48: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 49: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 50: keyval.v1.Submit
+	(*Done)(nil),              // 51: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 52: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 53: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 54: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 55: raftpb.Message
+	(*Checkpoint)(nil),        // 56: keyval.v1.Checkpoint
+	(Code)(0),                 // 57: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 58: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 59: keyval.v1.Outcome
+	(*Read)(nil),              // 60: keyval.v1.Read
+	(*Leader)(nil),            // 61: keyval.v1.Leader
+	(*Member)(nil),            // 62: keyval.v1.Member
+	(*Founder)(nil),           // 63: keyval.v1.Founder
+	(*StatusReply)(nil),       // 64: keyval.v1.StatusReply
+	(*Operation)(nil),         // 65: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 66: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 67: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 68: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 69: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 70: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	32, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	33, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	34, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	35, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	35, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	35, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	35, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	36, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	17, // 8: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	37, // 9: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	38, // 10: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	39, // 11: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	18, // 12: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	40, // 13: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	41, // 14: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	39, // 15: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	42, // 16: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	43, // 17: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	44, // 18: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	38, // 19: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	45, // 20: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	46, // 21: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	47, // 22: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	43, // 23: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	52, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	53, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	54, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	55, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	55, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	55, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	55, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	56, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	54, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	54, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	55, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	55, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	57, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	56, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	28, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	57, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	28, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	58, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	57, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	58, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	57, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	37, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	59, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	60, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	57, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	38, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	61, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	62, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	57, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	63, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	64, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	65, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	60, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	66, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	67, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	68, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	69, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	64, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	70, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -1996,13 +3333,14 @@ func file_node_proto_init() {
 	}
 	file_command_proto_init()
 	file_client_proto_init()
+	file_snapshot_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -872,13 +872,476 @@ func (x *FounderState) GetClusterId() []byte {
 	return nil
 }
 
+// SnapshotOffer: a leader's snapshots -> a follower's: here is what your log lacks.
+// It is repeated until it is answered with SnapshotPull or SnapshotEnd.
+type SnapshotOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"` // chosen by the sender, never used again by it
+	Message       *raftpb.Message        `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`    // the MsgSnap; its snapshot has no data
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`       // about what will come
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotOffer) Reset() {
+	*x = SnapshotOffer{}
+	mi := &file_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotOffer) ProtoMessage() {}
+
+func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
+func (*SnapshotOffer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SnapshotOffer) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *SnapshotOffer) GetMessage() *raftpb.Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *SnapshotOffer) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// SnapshotPull: receiver -> sender: all chunks below next are taken, and those up
+// to next+window-1 may come.
+type SnapshotPull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	Next          uint64                 `protobuf:"varint,2,opt,name=next,proto3" json:"next,omitempty"`
+	Window        uint32                 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"`
+	Again         bool                   `protobuf:"varint,4,opt,name=again,proto3" json:"again,omitempty"` // nothing came for a while: begin at next once more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPull) Reset() {
+	*x = SnapshotPull{}
+	mi := &file_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPull) ProtoMessage() {}
+
+func (x *SnapshotPull) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPull.ProtoReflect.Descriptor instead.
+func (*SnapshotPull) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SnapshotPull) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *SnapshotPull) GetNext() uint64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *SnapshotPull) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+func (x *SnapshotPull) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+// SnapshotPiece: sender -> receiver. A chunk that is not the next is dropped.
+type SnapshotPiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	Chunk         *SnapshotChunk         `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPiece) Reset() {
+	*x = SnapshotPiece{}
+	mi := &file_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPiece) ProtoMessage() {}
+
+func (x *SnapshotPiece) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPiece.ProtoReflect.Descriptor instead.
+func (*SnapshotPiece) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SnapshotPiece) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *SnapshotPiece) GetChunk() *SnapshotChunk {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+// SnapshotEnd ends a shipment, from either side; OK: the receiver has installed it
+// or no longer needs it.
+type SnapshotEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotEnd) Reset() {
+	*x = SnapshotEnd{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotEnd) ProtoMessage() {}
+
+func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
+func (*SnapshotEnd) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SnapshotEnd) GetShipment() uint64 {
+	if x != nil {
+		return x.Shipment
+	}
+	return 0
+}
+
+func (x *SnapshotEnd) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *SnapshotEnd) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// AuditAsk: the leader's audit -> every member's: what do you hold in [from, to) at
+// this revision? Answered with AuditAnswer, once; an empty to has no end.
+type AuditAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	From          []byte                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To            []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // rows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditAsk) Reset() {
+	*x = AuditAsk{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditAsk) ProtoMessage() {}
+
+func (x *AuditAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditAsk.ProtoReflect.Descriptor instead.
+func (*AuditAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AuditAsk) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *AuditAsk) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AuditAsk) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *AuditAsk) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *AuditAsk) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type AuditAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED
+	Digest        *RangeDigest           `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditAnswer) Reset() {
+	*x = AuditAnswer{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditAnswer) ProtoMessage() {}
+
+func (x *AuditAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditAnswer.ProtoReflect.Descriptor instead.
+func (*AuditAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AuditAnswer) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *AuditAnswer) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *AuditAnswer) GetDigest() *RangeDigest {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// AuditVerdict: the leader's audit -> a member's: most members hold this in
+// [from, to) at this revision, and you do not. Look again, and if it is so, serve no more.
+type AuditVerdict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	Members       []string               `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"` // who agree
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditVerdict) Reset() {
+	*x = AuditVerdict{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditVerdict) ProtoMessage() {}
+
+func (x *AuditVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditVerdict.ProtoReflect.Descriptor instead.
+func (*AuditVerdict) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AuditVerdict) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AuditVerdict) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *AuditVerdict) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *AuditVerdict) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *AuditVerdict) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
 	"peer.proto\x12\tkeyval.v1\x1a\n" +
-	"raft.proto\x1a\rcommand.proto\"\xc6\x01\n" +
+	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\x1a\x0esnapshot.proto\"\xc6\x01\n" +
 	"\x05Frame\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.keyval.v1.HelloH\x00R\x05hello\x12.\n" +
 	"\awelcome\x18\x02 \x01(\v2\x12.keyval.v1.WelcomeH\x00R\awelcome\x12.\n" +
@@ -934,7 +1397,39 @@ const file_peer_proto_rawDesc = "" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12.\n" +
 	"\bfounders\x18\x04 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\fR\tclusterId*.\n" +
+	"cluster_id\x18\x05 \x01(\fR\tclusterId\"l\n" +
+	"\rSnapshotOffer\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12)\n" +
+	"\amessage\x18\x02 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"l\n" +
+	"\fSnapshotPull\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x16\n" +
+	"\x06window\x18\x03 \x01(\rR\x06window\x12\x14\n" +
+	"\x05again\x18\x04 \x01(\bR\x05again\"[\n" +
+	"\rSnapshotPiece\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12.\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"h\n" +
+	"\vSnapshotEnd\x12\x1a\n" +
+	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"v\n" +
+	"\bAuditAsk\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\fR\x02to\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"x\n" +
+	"\vAuditAnswer\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
+	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"|\n" +
+	"\fAuditVerdict\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x18\n" +
+	"\amembers\x18\x05 \x03(\tR\amembers*.\n" +
 	"\x04Role\x12\x10\n" +
 	"\fROLE_UNKNOWN\x10\x00\x12\b\n" +
 	"\x04NODE\x10\x01\x12\n" +
@@ -961,7 +1456,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_peer_proto_goTypes = []any{
 	(Role)(0),               // 0: keyval.v1.Role
 	(Lane)(0),               // 1: keyval.v1.Lane
@@ -975,9 +1470,18 @@ var file_peer_proto_goTypes = []any{
 	(*Propose)(nil),         // 9: keyval.v1.Propose
 	(*ProposalRefused)(nil), // 10: keyval.v1.ProposalRefused
 	(*FounderState)(nil),    // 11: keyval.v1.FounderState
-	(Code)(0),               // 12: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 13: raftpb.Message
-	(*Founder)(nil),         // 14: keyval.v1.Founder
+	(*SnapshotOffer)(nil),   // 12: keyval.v1.SnapshotOffer
+	(*SnapshotPull)(nil),    // 13: keyval.v1.SnapshotPull
+	(*SnapshotPiece)(nil),   // 14: keyval.v1.SnapshotPiece
+	(*SnapshotEnd)(nil),     // 15: keyval.v1.SnapshotEnd
+	(*AuditAsk)(nil),        // 16: keyval.v1.AuditAsk
+	(*AuditAnswer)(nil),     // 17: keyval.v1.AuditAnswer
+	(*AuditVerdict)(nil),    // 18: keyval.v1.AuditVerdict
+	(Code)(0),               // 19: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 20: raftpb.Message
+	(*Founder)(nil),         // 21: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 22: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 23: keyval.v1.RangeDigest
 }
 var file_peer_proto_depIdxs = []int32{
 	3,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -986,18 +1490,23 @@ var file_peer_proto_depIdxs = []int32{
 	6,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
 	0,  // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
 	1,  // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	12, // 6: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	19, // 6: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	7,  // 7: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	13, // 8: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	12, // 9: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	14, // 10: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	2,  // 11: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	2,  // 12: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	20, // 8: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	19, // 9: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	21, // 10: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	20, // 11: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	22, // 12: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	19, // 13: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	19, // 14: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	23, // 15: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	2,  // 16: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	2,  // 17: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1006,6 +1515,8 @@ func file_peer_proto_init() {
 		return
 	}
 	file_command_proto_init()
+	file_client_proto_init()
+	file_snapshot_proto_init()
 	file_peer_proto_msgTypes[0].OneofWrappers = []any{
 		(*Frame_Hello)(nil),
 		(*Frame_Welcome)(nil),
@@ -1018,7 +1529,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

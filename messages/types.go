@@ -22,10 +22,19 @@ var types = []struct {
 	{7, func() proto.Message { return new(ReadReply) }},
 	{8, func() proto.Message { return new(StatusRequest) }},
 	{9, func() proto.Message { return new(StatusReply) }},
+	{10, func() proto.Message { return new(SnapshotRequest) }},
+	{11, func() proto.Message { return new(SnapshotReply) }},
 	{32, func() proto.Message { return new(RaftMessage) }},
 	{33, func() proto.Message { return new(Propose) }},
 	{34, func() proto.Message { return new(ProposalRefused) }},
 	{35, func() proto.Message { return new(FounderState) }},
+	{36, func() proto.Message { return new(SnapshotOffer) }},
+	{37, func() proto.Message { return new(SnapshotPull) }},
+	{38, func() proto.Message { return new(SnapshotPiece) }},
+	{39, func() proto.Message { return new(SnapshotEnd) }},
+	{40, func() proto.Message { return new(AuditAsk) }},
+	{41, func() proto.Message { return new(AuditAnswer) }},
+	{42, func() proto.Message { return new(AuditVerdict) }},
 }
 
 var (

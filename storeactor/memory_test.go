@@ -18,6 +18,7 @@ import (
 
 // memory is an Engine in memory: all versions of all keys.
 type memory struct {
+	Engine // what is not overridden is not used
 	mutex  sync.Mutex
 	rows   map[string][]Row // by key, then revision
 	keys   []string         // sorted
@@ -135,6 +136,7 @@ func (m *memory) live(t testing.TB, revision uint64) string {
 
 // disk is a Disk in memory. It tells events what happens to it.
 type disk struct {
+	Disk       // what is not overridden is not used
 	image      *LogImage
 	checkpoint *messages.Checkpoint
 	engine     *memory
@@ -195,6 +197,8 @@ func (d *disk) WriteCheckpoint(c *messages.Checkpoint) error {
 }
 
 type memoryLog disk
+
+func (l *memoryLog) Cut(index, term uint64, conf *raftpb.ConfState) error { return nil }
 
 func (l *memoryLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if l.saveErr != nil {

@@ -9,6 +9,8 @@
 package storeactor
 
 import (
+	"io"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
@@ -46,8 +48,26 @@ type Disk interface {
 	// WriteCheckpoint replaces it, durably and all at once. The caller has synced
 	// the engine up to the checkpoint's revision, and a HardState whose commit is
 	// at or above its index; one that goes back, or comes before these, is refused
-	// as INTERNAL.
+	// as INTERNAL. CONFLICT: a snapshot was installed and the engine that is open
+	// is of the state before; nothing was written.
 	WriteCheckpoint(*messages.Checkpoint) error
+
+	// Stage begins a state that comes from elsewhere, beside the one that counts.
+	// What an earlier one left, sealed or not, is gone.
+	Stage() (Staging, error)
+	// Install makes the sealed staging the generation that counts, together with a
+	// new log whose base is the staged checkpoint's index and term and whose
+	// HardState is hs, with a commit at or above that index: all of it or nothing,
+	// durable on return. The log is closed before; an engine that is open still
+	// reads what it was opened on until it is closed. NOT_FOUND if nothing of this
+	// index and term is sealed.
+	Install(index, term uint64, hs *raftpb.HardState) error
+	// Condemn makes durable that this directory is never to be served again, and
+	// why: from then on Initialised is refused as DAMAGED with that reason.
+	Condemn(reason string) error
+	// Archive is the place of snapshot files.
+	Archive() Archive
+
 	// Close releases the directory's lock. Log and engine are closed before.
 	Close() error
 }
@@ -68,8 +88,52 @@ type Log interface {
 	Save(hs *raftpb.HardState, entries []*raftpb.Entry) error
 	// Sync makes all that was saved durable, and the witness of it.
 	Sync() error
+	// Cut moves the base up to an entry that the log holds, or was opened at:
+	// entries up to it may go, and their space comes back. conf is a configuration
+	// as of that index. Durable on return, without harm to any later one: a crash
+	// leaves the old base or the new. At or below the base it changes nothing.
+	Cut(index, term uint64, conf *raftpb.ConfState) error
 	// Close syncs and lets go.
 	Close() error
+}
+
+// Staging is a state on its way in, of one writer.
+type Staging interface {
+	// Write adds rows, in order of keys and, within a key, of falling revisions.
+	Write(rows []Row) error
+	// Seal makes the rows and the checkpoint they belong to durable. Nothing is
+	// written afterwards.
+	Seal(*messages.Checkpoint) error
+	// Drop lets go and gives the space back, unless it was installed.
+	Drop() error
+}
+
+// Archive keeps snapshot files, each under an id that CheckSnapshotID allows.
+type Archive interface {
+	// List names the files that are whole and how large they are.
+	List() ([]ArchiveFile, error)
+	// Create begins a file; CONFLICT if there is one of this id. It is not listed
+	// before Commit.
+	Create(id string) (ArchiveWriter, error)
+	// Open reads a file; NOT_FOUND if there is none.
+	Open(id string) (io.ReadCloser, error)
+	// Delete removes a file; NOT_FOUND if there is none.
+	Delete(id string) error
+}
+
+// ArchiveFile is a file of an Archive.
+type ArchiveFile struct {
+	ID    string
+	Bytes int64
+}
+
+// ArchiveWriter is a file that is being written.
+type ArchiveWriter interface {
+	io.Writer
+	// Commit makes it durable, and then visible.
+	Commit() error
+	// Abort gives it up. After Commit it does nothing.
+	Abort() error
 }
 
 // Row is one version of a key: of 1 to 64,999 bytes, its value below 1 MiB, its
@@ -96,8 +160,29 @@ type Engine interface {
 	// key of [from, to) in order, until it returns false. An empty to has no end;
 	// reverse starts at the end. A Row's slices are the callee's until it returns.
 	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
+	// Export calls yield with the rows of a snapshot: of every key the versions
+	// above floor up to revision, and the newest at or below floor unless that is a
+	// deletion; in order of keys and, within a key, of falling revisions. It begins
+	// behind the version that after names, which need not be there any more. A Row's
+	// slices are the callee's until yield returns.
+	Export(after Cursor, floor, revision uint64, yield func(Row) bool) error
 	// Sync makes all rows written before the call durable. It may be called
 	// beside a Write.
 	Sync() error
+	// Discard says that nobody will read below floor any more, now or after a
+	// restart: versions that only such reads could see may go at any time. A floor
+	// below an earlier one changes nothing. It is not kept over a restart.
+	Discard(floor uint64)
+	// Reclaim gives back the space of what was discarded. It takes long, beside
+	// everything else.
+	Reclaim() error
+	// Size is about how many bytes of disk the rows take.
+	Size() int64
 	Close() error
+}
+
+// Cursor is a place behind one version of a key; the zero Cursor is the start.
+type Cursor struct {
+	Key      []byte
+	Revision uint64
 }
