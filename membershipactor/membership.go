@@ -15,9 +15,9 @@ import (
 
 // Config wires a membership actor.
 type Config struct {
-	Self                     messages.RaftID
-	Raft, Machine, Transport *actor.PID
-	Logger                   *slog.Logger
+	Self                                       messages.RaftID
+	Raft, Machine, Transport, Snapshots, Audit *actor.PID
+	Logger                                     *slog.Logger
 }
 
 // Membership is the actor that holds the view.
@@ -42,6 +42,9 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.Send(a.cfg.Transport, m)
 	case *messages.LeaderChanged:
 		a.view = a.view.WithLeader(m)
+	case *messages.Introduce:
+		ctx.Respond(a.view.MembersChanged())
+		ctx.Respond(a.view.LeaderChanged())
 	case *messages.StatusDraft:
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.view.Fill(reply, a.cfg.Self)

@@ -27,6 +27,17 @@ func (v View) WithLeader(m *messages.LeaderChanged) View {
 	return v
 }
 
+// MembersChanged and LeaderChanged are the view as news, for an actor that starts
+// anew.
+func (v View) MembersChanged() *messages.MembersChanged {
+	return &messages.MembersChanged{Members: v.Members, ClusterId: v.ClusterID}
+}
+
+// LeaderChanged: see MembersChanged.
+func (v View) LeaderChanged() *messages.LeaderChanged {
+	return &messages.LeaderChanged{Leader: v.Leader, Term: v.Term}
+}
+
 // Member finds a member by its RaftID.
 func (v View) Member(id messages.RaftID) (*messages.Member, bool) {
 	for _, m := range v.Members {
