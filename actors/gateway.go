@@ -137,7 +137,8 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 	return &messages.StatusReply{
 		Request: request, Code: m.Code, Revision: m.Revision, Name: m.Name, RaftId: m.RaftId, Role: m.Role, Term: m.Term,
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
-		Leader: m.Leader, Members: m.Members,
+		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
+		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
 	}
 }
 
