@@ -1,0 +1,3 @@
+package disktest
+
+var archiveClauses []clause
