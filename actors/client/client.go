@@ -119,6 +119,8 @@ func (a *client) Receive(ctx actor.Context) {
 		a.run(ctx, a.core.readReply(m))
 	case *messages.StatusReply:
 		a.run(ctx, a.core.statusReply(m))
+	case *messages.SnapshotReply:
+		a.run(ctx, a.core.snapshotReply(m))
 	case *actor.DeadLetterResponse:
 		// A link went while something was sent over it; its LinkDown follows.
 	case actor.SystemMessage, actor.AutoReceiveMessage:

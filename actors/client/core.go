@@ -189,7 +189,7 @@ func (c *core) settle() []effect {
 	if c.allRefuse() {
 		c.failUnsent()
 	}
-	c.sendStatuses()
+	c.sendOfNode()
 	c.sendRequests()
 	c.hangDrained()
 	return c.take()

@@ -126,11 +126,13 @@ func (m *cluster) settle(e answer) {
 func (m *cluster) submit(t *rapid.T) {
 	tag := uint64(len(m.submitted) + 1)
 	var s *messages.Submit
-	switch rapid.SampledFrom([]kind{write, write, read, status}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]kind{write, write, read, status, snapshot}).Draw(t, "kind") {
 	case write:
 		s = put(tag) // its value is its tag
 	case read:
 		s = get(tag)
+	case snapshot:
+		s = snapshotsOf(tag)
 	default:
 		s = statusOf(tag)
 	}
@@ -202,6 +204,8 @@ func (m *cluster) clientTakesFrom(s *site) {
 		m.run(m.c.readReply(r))
 	case *messages.StatusReply:
 		m.run(m.c.statusReply(r))
+	case *messages.SnapshotReply:
+		m.run(m.c.snapshotReply(r))
 	}
 }
 
@@ -236,6 +240,8 @@ func (m *cluster) handle(t *rapid.T, s *site) {
 		s.outbox = append(s.outbox, &messages.ReadReply{Request: r.Request, Code: trouble, Leader: m.leader(t)})
 	case *messages.StatusRequest:
 		s.outbox = append(s.outbox, &messages.StatusReply{Request: r.Request})
+	case *messages.SnapshotRequest:
+		s.outbox = append(s.outbox, &messages.SnapshotReply{Request: r.Request, Code: trouble})
 	}
 }
 
@@ -341,7 +347,7 @@ func (m *cluster) judge(t *rapid.T) {
 			t.Fatalf("write %d is answered with %s, and took effect", tag, code)
 		}
 	}
-	if m.c.requests.count != 0 || len(m.c.requests.all)+len(m.c.requests.again)+len(m.c.requests.writes)+len(m.c.requests.reads)+len(m.c.requests.statuses) != 0 {
+	if m.c.requests.count != 0 || len(m.c.requests.all)+len(m.c.requests.again)+len(m.c.requests.writes)+len(m.c.requests.reads)+len(m.c.requests.ofNode) != 0 {
 		t.Fatalf("something is left of answered requests")
 	}
 }
@@ -372,7 +378,7 @@ func TestHealedClusterServes(t *testing.T) {
 			m.run(m.c.tick(50))
 			m.healthy()
 		}
-		for _, s := range []*messages.Submit{put(100_001), get(100_002), statusOf(100_003)} {
+		for _, s := range []*messages.Submit{put(100_001), get(100_002), statusOf(100_003), snapshotsOf(100_004)} {
 			m.submitted[s.Tag] = s
 			m.run(m.c.submit(asker{"here", "me"}, s))
 		}
@@ -381,7 +387,7 @@ func TestHealedClusterServes(t *testing.T) {
 			m.logTime += 50
 			m.run(m.c.tick(50))
 		}
-		for tag := uint64(100_001); tag <= 100_003; tag++ {
+		for tag := uint64(100_001); tag <= 100_004; tag++ {
 			if d := m.done[tag]; d == nil || codeOf(d) != messages.Code_OK {
 				t.Fatalf("request %d ends with %v", tag, d)
 			}
@@ -432,6 +438,8 @@ func (m *cluster) obey(s *site) {
 		reply = &messages.ReadReply{Request: r.Request, Leader: leader}
 	case *messages.StatusRequest:
 		reply = &messages.StatusReply{Request: r.Request}
+	case *messages.SnapshotRequest:
+		reply = &messages.SnapshotReply{Request: r.Request}
 	default:
 		return
 	}

@@ -84,6 +84,8 @@ func codeOf(d *messages.Done) messages.Code {
 		return d.Write.Code
 	case d.Read != nil:
 		return d.Read.Code
+	case d.Snapshot != nil:
+		return d.Snapshot.Code
 	}
 	return d.Status.GetCode()
 }
@@ -100,6 +102,12 @@ func get(tag uint64) *messages.Submit {
 
 func statusOf(tag uint64) *messages.Submit {
 	return &messages.Submit{Tag: tag, DeadlineMs: 2000, Status: &messages.StatusRequest{}}
+}
+
+func snapshotsOf(tag uint64) *messages.Submit {
+	return &messages.Submit{Tag: tag, DeadlineMs: 2000, Snapshot: &messages.SnapshotRequest{
+		Kind: &messages.SnapshotRequest_List{List: &messages.SnapshotList{}},
+	}}
 }
 
 func (s *script) submit(m *messages.Submit) []effect { return s.c.submit(asker{"here", "me"}, m) }
@@ -471,6 +479,40 @@ func TestStatusNeedsNoSession(t *testing.T) {
 	s.expect(s.c.statusReply(&messages.StatusReply{Request: 1, Name: "n1"}), "answer 1 OK", "hang a:1")
 }
 
+func TestSnapshotRequestNeedsNoSession(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.expect(s.submit(snapshotsOf(1)), "dial a:1")
+	s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach", "node/1 snapshots SnapshotRequest{request=1 list=SnapshotList{}}")
+	s.expect(s.submit(statusOf(2)), "node/1 gateway StatusRequest{request=2}")
+	s.expect(s.c.statusReply(&messages.StatusReply{Request: 1}))     // nobody asked for that
+	s.expect(s.c.snapshotReply(&messages.SnapshotReply{Request: 2})) // nor for that
+	s.expect(s.c.snapshotReply(&messages.SnapshotReply{Request: 1, Code: messages.Code_INTERNAL, Message: "the disk is full"}), "answer 1 INTERNAL")
+	s.expect(s.c.statusReply(&messages.StatusReply{Request: 2, Name: "n1"}), "answer 2 OK")
+}
+
+// A node may read much before it answers: it is not asked again at once.
+func TestSlowRequestsAreNotRepeatedAtOnce(t *testing.T) {
+	digest := get(1)
+	digest.Read.Kind = &messages.Read_Digest{Digest: &messages.Digest{Limit: 9}}
+	for _, m := range []*messages.Submit{snapshotsOf(1), digest} {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(m)
+		if again := s.until(2000, func(e effect) bool { _, ok := e.(send); return ok }); again < patienceMaxMs {
+			t.Errorf("sent again after %d ms", again)
+		}
+	}
+}
+
+func TestBusySnapshotsAreAskedAgain(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	s.submit(snapshotsOf(1))
+	s.expect(s.c.snapshotReply(&messages.SnapshotReply{Request: 1, Code: messages.Code_BUSY}))
+	s.until(300, func(e effect) bool { m, ok := e.(send); return ok && m.actor == messages.ActorSnapshots })
+	s.expect(s.c.snapshotReply(&messages.SnapshotReply{Request: 1}), "answer 1 OK")
+}
+
 func TestNothingIsDialledAgainBeforeItsLinkDown(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.submit(put(1))
@@ -550,8 +592,16 @@ func TestInvalidSubmitsAreAnsweredAtOnce(t *testing.T) {
 	both.Read = get(1).Read
 	noKind := get(1)
 	noKind.Read = &messages.Read{}
+	noSnapshot, noID := snapshotsOf(1), snapshotsOf(1)
+	noSnapshot.Snapshot.Kind = nil
+	noID.Snapshot.Kind = &messages.SnapshotRequest_Delete{Delete: &messages.SnapshotDelete{Id: "../wal"}}
+	wide := get(1)
+	wide.Read.Kind = &messages.Read_Digest{Digest: &messages.Digest{From: make([]byte, messages.KeySizeMax+2)}}
+	future := put(1)
+	future.Operations[0].Kind = &messages.Operation_Compact{Compact: &messages.Compact{}}
 	for name, m := range map[string]*messages.Submit{
 		"nothing": {Tag: 1}, "two things": both, "no key": noKey, "too large together": large, "a read of nothing": noKind,
+		"nothing of snapshots": noSnapshot, "no id": noID, "a wide bound": wide, "compacting at nothing": future,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScript(t, "a:1")
@@ -580,7 +630,7 @@ func checkInvariants(t interface {
 	t.Helper()
 	q, s := &c.requests, &c.session
 	count, size := 0, 0
-	requests, sizes, statuses := map[*link]int{}, map[*link]int{}, map[*link]int{}
+	requests, sizes, ofNode := map[*link]int{}, map[*link]int{}, map[*link]int{}
 	lowest := s.next
 	for _, r := range q.all {
 		if r.done {
@@ -589,8 +639,8 @@ func checkInvariants(t interface {
 		count++
 		size += r.size
 		switch {
-		case r.via != nil && r.kind == status:
-			statuses[r.via]++
+		case r.via != nil && r.kind.ofNode():
+			ofNode[r.via]++
 		case r.via != nil:
 			requests[r.via]++
 			sizes[r.via] += r.size
@@ -616,17 +666,17 @@ func checkInvariants(t interface {
 		if l.at.link != l || l.at.hanging {
 			t.Fatalf("the link at %s is not the endpoint's", l.at.name)
 		}
-		if l.requests != requests[l] || l.bytes != sizes[l] || l.statuses != statuses[l] {
-			t.Fatalf("%s holds %d requests, %d bytes, %d statuses, counted as %d, %d, %d",
-				l.at.name, requests[l], sizes[l], statuses[l], l.requests, l.bytes, l.statuses)
+		if l.requests != requests[l] || l.bytes != sizes[l] || l.ofNode != ofNode[l] {
+			t.Fatalf("%s holds %d requests, %d bytes, %d of its node, counted as %d, %d, %d",
+				l.at.name, requests[l], sizes[l], ofNode[l], l.requests, l.bytes, l.ofNode)
 		}
 		if l.requests > l.requestsMax || l.requests > 1 && l.bytes > l.bytesMax {
 			t.Fatalf("%s: %d requests of %d, %d bytes of %d", l.at.name, l.requests, l.requestsMax, l.bytes, l.bytesMax)
 		}
 		delete(requests, l)
-		delete(statuses, l)
+		delete(ofNode, l)
 	}
-	if len(requests)+len(statuses) > 0 {
+	if len(requests)+len(ofNode) > 0 {
 		t.Fatalf("requests are with links that are gone")
 	}
 }

@@ -38,7 +38,13 @@
 // Reads are linearizable: they see every write that was answered before they
 // began, whoever made it. Stale asks the node in use alone, which may lag, but
 // answers without a leader too. AtRevision reads history. A Scan reads all its
-// pages at one revision.
+// pages at one revision. COMPACTED is the error where a revision is older than the
+// history that is kept; Compact gives history up.
+//
+// # One node
+//
+// Status, Snapshots and the other snapshot calls, Digest and Stale reads are answered
+// by the node in use. To ask a certain node, connect to its endpoint alone.
 //
 // # Actors
 //

@@ -256,12 +256,17 @@ func judge(d *messages.Done) (*messages.Done, error) {
 	case d.Status != nil:
 		code = d.Status.Code
 		message, hint, _ = strings.Cut(d.Hint, "\n")
+	case d.Snapshot != nil:
+		code, message = d.Snapshot.Code, d.Snapshot.Message
 	}
 	if code == messages.Code_OK {
 		return d, nil
 	}
 	if message == "" {
 		message = wordsOf(code)
+	}
+	if hint == "" && code == messages.Code_COMPACTED {
+		hint = "read at a later revision, or at the newest"
 	}
 	return d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint}
 }

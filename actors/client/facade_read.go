@@ -133,3 +133,26 @@ func behind(page []*messages.Item, from, to []byte, reverse bool) ([]byte, []byt
 	}
 	return append(last[:len(last):len(last)], 0), to
 }
+
+// DigestResult is what the node in use holds in a range of keys.
+type DigestResult struct {
+	*messages.RangeDigest
+	Revision  uint64 // at which it was read
+	Endpoint  string
+	RequestID string
+}
+
+// Digest asks the node in use, and no other, what it holds of [from, to) as of a
+// revision, up to limit keys; an empty to has no end. Nodes with the same state give
+// the same digest. INVALID: the node has not come to the revision yet.
+func (c *Client) Digest(ctx context.Context, from, to []byte, limit int, revision uint64) (DigestResult, error) {
+	d, err := c.call(ctx, &messages.Submit{Read: &messages.Read{
+		Consistency: messages.Consistency_STALE, Revision: revision,
+		Kind: &messages.Read_Digest{Digest: &messages.Digest{From: from, To: to, Limit: uint32(limit)}},
+	}})
+	r := DigestResult{RangeDigest: d.GetRead().GetDigest(), Revision: d.GetRead().GetRevision(), Endpoint: d.GetEndpoint(), RequestID: d.GetRequestId()}
+	if err == nil && r.RangeDigest == nil {
+		err = messages.Errorf(messages.Code_UNSUPPORTED, "the node gives no digests").WithHint("upgrade it first").At(d.Endpoint, d.RequestId)
+	}
+	return r, err
+}

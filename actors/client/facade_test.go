@@ -171,6 +171,8 @@ type log struct {
 	done     map[string]*messages.WriteReply
 	leader   *fakeNode
 	asked    *messages.Read // the last read
+	// compacted is what a Compact left: reads below are refused.
+	compacted uint64
 }
 
 func (l *log) write(m *messages.Write) *messages.WriteReply {
@@ -201,6 +203,8 @@ func (l *log) write(m *messages.Write) *messages.WriteReply {
 				}
 				r.Deleted += l.remove(row.Key)
 			}
+		case *messages.Operation_Compact:
+			l.compacted = max(l.compacted, k.Compact.Revision)
 		}
 	}
 	l.done[name] = r
@@ -231,6 +235,10 @@ func (l *log) read(m *messages.Read) *messages.ReadReply {
 	if m.Revision != 0 {
 		r.Revision = m.Revision
 	}
+	if r.Revision < l.compacted {
+		r.Code, r.Message = messages.Code_COMPACTED, fmt.Sprintf("revision %d is no longer kept, the oldest is %d", r.Revision, l.compacted)
+		return r
+	}
 	switch k := m.Kind.(type) {
 	case *messages.Read_Get:
 		r.Items = l.between(k.Get.Key, append(bytes.Clone(k.Get.Key), 0))
@@ -242,6 +250,9 @@ func (l *log) read(m *messages.Read) *messages.ReadReply {
 		if limit := int(k.Scan.Limit); limit > 0 && len(r.Items) > limit {
 			r.Items, r.More = r.Items[:limit], true
 		}
+	case *messages.Read_Digest:
+		rows := l.between(k.Digest.From, k.Digest.To)
+		r.Digest = &messages.RangeDigest{Rows: min(uint64(len(rows)), uint64(k.Digest.Limit)), More: len(rows) > int(k.Digest.Limit)}
 	}
 	return r
 }
@@ -255,6 +266,7 @@ type fakeNode struct {
 	system     *actor.ActorSystem
 	log        *log
 	next       int
+	snapshots  fakeSnapshots
 }
 
 func (n *fakeNode) name() string { return fmt.Sprint("n", n.id) }
@@ -327,6 +339,10 @@ func (n *fakeNode) start(t *testing.T, net *memory) {
 		})
 	}
 	if _, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return n }), messages.ActorGateway); err != nil {
+		t.Fatal(err)
+	}
+	n.snapshots.node = n.name()
+	if _, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return &n.snapshots }), messages.ActorSnapshots); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(system.Shutdown)

@@ -50,13 +50,13 @@ type link struct {
 	// exceeds bytesMax only with a single request.
 	requestsMax, bytesMax int
 	requests, bytes       int
-	statuses              int // held too, without credits
+	ofNode                int // statuses and snapshot requests: held too, without credits
 
 	heard    uint64 // when it last gave an answer of consequence, or the link came up
 	unwanted bool   // silent or useless: to be left as soon as another node is ready
 }
 
-func (l *link) held() int { return l.requests + l.statuses }
+func (l *link) held() int { return l.requests + l.ofNode }
 
 // links is where the client is, and where it could be.
 type links struct {

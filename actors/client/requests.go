@@ -16,7 +16,12 @@ const (
 	write kind = iota
 	read
 	status
+	snapshot
 )
+
+// ofNode reports whether a request is for the node that is reached, which needs no
+// session for it.
+func (k kind) ofNode() bool { return k == status || k == snapshot }
 
 // requestOverhead counts beside the bytes that the asker handed over.
 const requestOverhead = 128
@@ -33,8 +38,9 @@ type request struct {
 	deadline uint64 // the same in tick time
 
 	// command is a write's, without what it gets when it is numbered.
-	command *messages.Command
-	read    *messages.Read
+	command  *messages.Command
+	read     *messages.Read
+	snapshot *messages.SnapshotRequest
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -71,17 +77,17 @@ type requests struct {
 	waiting [2][]*request // writes and reads that were never sent, in order
 	again   []*request    // those to be sent once more
 
-	writes   map[uint64]*request // numbered, by seq
-	reads    map[uint64]*request
-	statuses map[uint64]*request
-	fresh    []*request // statuses that were never sent
+	writes map[uint64]*request // numbered, by seq
+	reads  map[uint64]*request
+	ofNode map[uint64]*request // statuses and snapshot requests, by one row of numbers
+	fresh  []*request          // those of them that were never sent
 
-	readNumber, statusNumber uint64
+	readNumber, ofNodeNumber uint64
 	writesCount              int // unanswered, sent or not
 }
 
 func newRequests() requests {
-	return requests{writes: map[uint64]*request{}, reads: map[uint64]*request{}, statuses: map[uint64]*request{}}
+	return requests{writes: map[uint64]*request{}, reads: map[uint64]*request{}, ofNode: map[uint64]*request{}}
 }
 
 func (q *requests) anyWrite() bool { return q.writesCount > 0 }
@@ -99,7 +105,7 @@ func (q *requests) add(r *request, now uint64) {
 	if r.kind == write {
 		q.writesCount++
 	}
-	if r.kind == status {
+	if r.kind.ofNode() {
 		q.fresh = append(q.fresh, r)
 	} else {
 		q.waiting[r.kind] = append(q.waiting[r.kind], r)
@@ -119,7 +125,7 @@ func (q *requests) compact() {
 
 // newRequest checks a Submit. The request can be refused with the error.
 func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
-	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, size: requestOverhead}
+	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, size: requestOverhead}
 	if r.limit == 0 {
 		r.limit = deadlineDefaultMs
 	}
@@ -129,21 +135,25 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = read
 	case m.Status != nil:
 		r.kind = status
+	case m.Snapshot != nil:
+		r.kind = snapshot
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil} {
+	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil} {
 		if is {
 			asked++
 		}
 	}
 	if asked != 1 {
-		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read and status, this one for %d", asked)
+		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status and snapshot, this one for %d", asked)
 	}
 	switch r.kind {
 	case write:
 		return r, r.checkWrite(m.Operations)
 	case read:
 		return r, r.checkRead()
+	case snapshot:
+		return r, r.checkSnapshot()
 	default:
 		return r, nil
 	}
@@ -172,13 +182,36 @@ func (r *request) checkRead() *messages.Error {
 	case *messages.Read_Get:
 		return messages.CheckKey(k.Get.Key)
 	case *messages.Read_Scan:
-		// One byte more than a key: the place right behind the longest.
-		if max(len(k.Scan.From), len(k.Scan.To)) > messages.KeySizeMax+1 {
-			return messages.Errorf(messages.Code_INVALID, "the bounds of a scan have up to %d bytes", messages.KeySizeMax+1)
+		return checkBounds(k.Scan.From, k.Scan.To)
+	case *messages.Read_Digest:
+		return checkBounds(k.Digest.From, k.Digest.To)
+	default:
+		return messages.Errorf(messages.Code_INVALID, "a read is a get, a scan or a digest")
+	}
+}
+
+// checkBounds allows one byte more than a key: the place right behind the longest.
+func checkBounds(from, to []byte) *messages.Error {
+	if max(len(from), len(to)) > messages.KeySizeMax+1 {
+		return messages.Errorf(messages.Code_INVALID, "the bounds of a range have up to %d bytes", messages.KeySizeMax+1)
+	}
+	return nil
+}
+
+func (r *request) checkSnapshot() *messages.Error {
+	r.size += proto.Size(r.snapshot)
+	switch k := r.snapshot.Kind.(type) {
+	case *messages.SnapshotRequest_Create:
+		return messages.CheckSnapshotID(k.Create.Id)
+	case *messages.SnapshotRequest_Delete:
+		return messages.CheckSnapshotID(k.Delete.Id)
+	case *messages.SnapshotRequest_List:
+		if k.List.Id != "" {
+			return messages.CheckSnapshotID(k.List.Id)
 		}
 		return nil
 	default:
-		return messages.Errorf(messages.Code_INVALID, "a read is a get or a scan")
+		return messages.Errorf(messages.Code_INVALID, "a snapshot request creates, lists or deletes")
 	}
 }
 
@@ -189,7 +222,7 @@ func (c *core) sendRequests() {
 	if l == nil || l.session == "" {
 		return
 	}
-	c.sendAgain(func(r *request) bool { return r.kind != status && c.mayCarry(l, r) }, l)
+	c.sendAgain(func(r *request) bool { return !r.kind.ofNode() && c.mayCarry(l, r) }, l)
 	for {
 		r := c.nextWaiting(l)
 		if r == nil || !l.hasCredit(r) {
@@ -248,11 +281,14 @@ func (c *core) number(r *request) {
 		r.number = q.readNumber
 		q.reads[r.number] = r
 		r.message = &messages.Read{Request: r.number, Consistency: r.read.Consistency, Revision: r.read.Revision, Kind: r.read.Kind}
-	case status:
-		q.statusNumber++
-		r.number = q.statusNumber
-		q.statuses[r.number] = r
+	default:
+		q.ofNodeNumber++
+		r.number = q.ofNodeNumber
+		q.ofNode[r.number] = r
 		r.message = &messages.StatusRequest{Request: r.number}
+		if r.kind == snapshot {
+			r.message = &messages.SnapshotRequest{Request: r.number, Kind: r.snapshot.Kind}
+		}
 	}
 }
 
@@ -275,8 +311,8 @@ func (c *core) numberCommand(r *request) {
 	s.next++
 }
 
-// sendStatuses sends to any node that is up: a status needs no session.
-func (c *core) sendStatuses() {
+// sendOfNode sends to any node that is up what needs no session.
+func (c *core) sendOfNode() {
 	q, l := &c.requests, c.links.current
 	if l == nil {
 		l = c.links.next
@@ -291,7 +327,7 @@ func (c *core) sendStatuses() {
 		}
 	}
 	q.fresh = q.fresh[:0]
-	c.sendAgain(func(r *request) bool { return r.kind == status }, l)
+	c.sendAgain(func(r *request) bool { return r.kind.ofNode() }, l)
 }
 
 // sendAgain sends over l what is due for one more sending and may go there.
@@ -316,10 +352,14 @@ func (c *core) sendAgain(may func(*request) bool, l *link) {
 // send hands a numbered request to a link.
 func (c *core) send(r *request, l *link) {
 	to := l.session
-	if r.kind == status {
+	switch r.kind {
+	case status:
 		to = messages.ActorGateway
-		l.statuses++
-	} else {
+		l.ofNode++
+	case snapshot:
+		to = messages.ActorSnapshots
+		l.ofNode++
+	default:
 		l.requests++
 		l.bytes += r.size
 	}
@@ -330,8 +370,16 @@ func (c *core) send(r *request, l *link) {
 		r.missedAt, r.misses = l, 0
 	}
 	r.via, r.endpoint, r.sentAt = l, l.at.name, c.now
-	r.patience = grown(patienceMs, r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4)
+	r.patience = grown(r.firstPatience(), r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4)
 	c.emit(send{l.address, to, r.message})
+}
+
+// firstPatience is longer for what a node has to read much for.
+func (r *request) firstPatience() uint64 {
+	if r.kind == snapshot || r.read.GetDigest() != nil {
+		return patienceMaxMs
+	}
+	return patienceMs
 }
 
 // release takes a request off its link, to be sent again at the given time.
@@ -350,8 +398,8 @@ func (c *core) unlink(r *request) {
 		return
 	}
 	r.via = nil
-	if r.kind == status {
-		l.statuses--
+	if r.kind.ofNode() {
+		l.ofNode--
 		return
 	}
 	l.requests--
@@ -370,7 +418,7 @@ func (c *core) releaseAll(l *link, misses int) {
 // releaseSessions takes off l what its session actor should have answered.
 func (c *core) releaseSessions(l *link) {
 	for _, r := range c.requests.all {
-		if r.via == l && r.kind != status {
+		if r.via == l && !r.kind.ofNode() {
 			c.release(r, c.now)
 		}
 	}
@@ -501,13 +549,27 @@ func (c *core) readReply(m *messages.ReadReply) []effect {
 
 func (c *core) statusReply(m *messages.StatusReply) []effect {
 	c.learn(m.Leader)
-	r := c.requests.statuses[m.Request]
+	r := c.requests.ofNode[m.Request]
 	switch {
-	case r == nil:
+	case r == nil || r.kind != status:
 	case m.Code == messages.Code_BUSY:
 		c.refuse(r, explainReply(m.Code, "", m.Leader))
 	default:
 		c.finish(r, &messages.Done{Status: m})
+	}
+	return c.settle()
+}
+
+// snapshotReply: what a node says of its own snapshots. Whatever it says, another
+// node could not say it better.
+func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
+	r := c.requests.ofNode[m.Request]
+	switch {
+	case r == nil || r.kind != snapshot:
+	case m.Code == messages.Code_BUSY:
+		c.refuse(r, explainReply(m.Code, m.Message, nil))
+	default:
+		c.finish(r, &messages.Done{Snapshot: m})
 	}
 	return c.settle()
 }
@@ -557,6 +619,8 @@ func (r *request) failed(why *messages.Error) *messages.Done {
 		// A StatusReply has no message: it is the hint's first line.
 		d.Status = &messages.StatusReply{Request: r.number, Code: why.Code}
 		d.Hint = why.Message + "\n" + why.Hint
+	case snapshot:
+		d.Snapshot = &messages.SnapshotReply{Request: r.number, Code: why.Code, Message: why.Message}
 	}
 	return d
 }
@@ -593,8 +657,8 @@ func (c *core) dropNumber(r *request) {
 	case r.number == 0:
 	case r.kind == read:
 		delete(q.reads, r.number)
-	case r.kind == status:
-		delete(q.statuses, r.number)
+	case r.kind.ofNode():
+		delete(q.ofNode, r.number)
 	default:
 		delete(q.writes, r.number)
 		for s.acked < s.next && q.writes[s.acked] == nil {

@@ -1,0 +1,81 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"keyval/messages"
+)
+
+// SnapshotsResult is what one node says of the snapshots that it keeps: each keeps
+// snapshots of its own.
+type SnapshotsResult struct {
+	Snapshots []*messages.SnapshotInfo // newest first; the one being written among them
+	Node      string                   // name of the node that answered
+	Endpoint  string
+	RequestID string
+}
+
+// Snapshots lists the snapshots of the node in use. A client with one endpoint asks
+// that node and no other; so for the calls below.
+func (c *Client) Snapshots(ctx context.Context) (SnapshotsResult, error) {
+	return c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_List{List: &messages.SnapshotList{}}})
+}
+
+// SnapshotShow finds one snapshot of the node in use. The code of the error is
+// NOT_FOUND if it has none of this id.
+func (c *Client) SnapshotShow(ctx context.Context, id string) (SnapshotsResult, error) {
+	r, err := c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_List{List: &messages.SnapshotList{Id: id}}})
+	if err == nil && len(r.Snapshots) == 0 {
+		err = messages.Errorf(messages.Code_NOT_FOUND, "%s has no snapshot %s", r.Node, id).At(r.Endpoint, r.RequestID)
+	}
+	return r, err
+}
+
+// SnapshotCreate has the node in use begin to write a snapshot of the state of now.
+// It does not wait for its end, which SnapshotShow tells. createdAtMs is wall time,
+// for people. The code of the error is CONFLICT if the node has one of this id, or
+// writes another.
+func (c *Client) SnapshotCreate(ctx context.Context, id string, createdAtMs int64) (SnapshotsResult, error) {
+	r, err := c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Create{
+		Create: &messages.SnapshotCreate{Id: id, CreatedAtMs: createdAtMs},
+	}})
+	if messages.CodeOf(err) != messages.Code_CONFLICT {
+		return r, err
+	}
+	// The request may have been sent more than once, and be in its own way: then
+	// there is a snapshot of this very id and time.
+	found, missing := c.SnapshotShow(ctx, id)
+	if missing == nil && found.Snapshots[0].CreatedAtMs == createdAtMs {
+		return found, nil
+	}
+	return r, err
+}
+
+// SnapshotDelete removes a snapshot of the node in use, or gives up the one that is
+// being written. The code of the error is NOT_FOUND if there is none of this id.
+func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult, error) {
+	found, err := c.SnapshotShow(ctx, id)
+	if err != nil {
+		return found, err
+	}
+	r, err := c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Delete{Delete: &messages.SnapshotDelete{Id: id}}})
+	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
+		err = nil // it was there a moment ago: an earlier sending of this request removed it
+	}
+	r.Snapshots = found.Snapshots
+	return r, err
+}
+
+func (c *Client) snapshots(ctx context.Context, m *messages.SnapshotRequest) (SnapshotsResult, error) {
+	d, err := c.call(ctx, &messages.Submit{Snapshot: m})
+	r := SnapshotsResult{
+		Snapshots: d.GetSnapshot().GetSnapshots(), Node: d.GetSnapshot().GetNode(), Endpoint: d.GetEndpoint(), RequestID: d.GetRequestId(),
+	}
+	if e, ok := errors.AsType[*messages.Error](err); ok && e.Code == messages.Code_TIMED_OUT && m.GetCreate() != nil {
+		told := *e
+		told.Hint = "it may be under way all the same: list the snapshots of that node"
+		return r, &told
+	}
+	return r, err
+}
