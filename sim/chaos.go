@@ -191,7 +191,7 @@ func (r *run) order(f fault, m *machine) {
 	r.world.note(m.host, "a fault of the disk is ordered: %v", f)
 	switch f {
 	case faultTornSave:
-		m.disk.CrashInNextSave()
+		m.disk.CrashNext(CrashInSave)
 	case faultSaveFails:
 		m.disk.FailNextSave()
 	case faultSyncFails:
@@ -236,7 +236,7 @@ func (r *run) damage(m *machine) {
 // next heartbeat can show.
 func (m *machine) loseTail(more int) (noticeable bool) {
 	_, last, _ := m.disk.Durable()
-	known, base := m.disk.log.witness.Index, m.disk.log.durable.baseIndex
+	known, base := m.disk.now.log.witness.Index, m.disk.Base()
 	if known <= base {
 		return false
 	}

@@ -1,30 +1,237 @@
 package sim
 
 import (
-	"io"
+	"bytes"
+	"math/rand/v2"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor"
 )
 
-var errPlaceholder = messages.Errorf(messages.Code_UNSUPPORTED, "not there yet")
-
-func (d *Disk) Stage() (storeactor.Staging, error)                     { return nil, errPlaceholder }
-func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error { return errPlaceholder }
-func (d *Disk) Condemn(reason string) error                            { return errPlaceholder }
-func (d *Disk) Archive() storeactor.Archive                            { return d }
-func (d *Disk) List() ([]storeactor.ArchiveFile, error)                { return nil, errPlaceholder }
-func (d *Disk) Create(id string) (storeactor.ArchiveWriter, error)     { return nil, errPlaceholder }
-func (d *Disk) Open(id string) (io.ReadCloser, error)                  { return nil, errPlaceholder }
-func (d *Disk) Delete(id string) error                                 { return errPlaceholder }
-
-func (h *logHandle) Cut(index, term uint64, conf *raftpb.ConfState) error { return errPlaceholder }
-
-func (h *engineHandle) Export(after storeactor.Cursor, floor, revision uint64, yield func(storeactor.Row) bool) error {
-	return errPlaceholder
+// generation is a log and a state that belong together.
+type generation struct {
+	checkpoint *messages.Checkpoint // nil: there is no generation yet
+	replaced   *messages.Checkpoint // may be there again after a power cut; nil: none may
+	log        diskLog
+	engine     *diskEngine
 }
-func (h *engineHandle) Discard(floor uint64) {}
-func (h *engineHandle) Reclaim() error       { return errPlaceholder }
-func (h *engineHandle) Size() int64          { return 0 }
+
+func (g *generation) close() { g.log.open, g.engine.open = false, false }
+
+func (g *generation) powerCut(rng *rand.Rand) {
+	if g.replaced != nil && rng.IntN(2) == 0 {
+		g.checkpoint = g.replaced
+	}
+	g.replaced = nil
+	g.log.powerCut(rng)
+	g.engine.powerCut(rng)
+}
+
+// Initialised is refused where somebody condemned the directory.
+func (d *Disk) Initialised() (bool, error) {
+	if d.condemned != "" {
+		return false, messages.Errorf(messages.Code_DAMAGED, "the directory was condemned: %s", d.condemned).
+			WithHint("put a new node in its place (kvctl cluster replace)")
+	}
+	return d.now.checkpoint != nil, nil
+}
+
+func (d *Disk) Initialise(first *messages.Checkpoint) error {
+	switch {
+	case d.identity == nil:
+		return messages.Errorf(messages.Code_NOT_FOUND, "the directory has no identity yet")
+	case d.now.checkpoint != nil:
+		return messages.Errorf(messages.Code_CONFLICT, "the directory is initialised already")
+	case first.Index > 0 && first.ConfState == nil:
+		return messages.Errorf(messages.Code_INVALID, "the first checkpoint has no configuration")
+	}
+	if err := d.noRoom("the first checkpoint"); err != nil {
+		return err
+	}
+	d.now = &generation{
+		checkpoint: proto.Clone(first).(*messages.Checkpoint), engine: &diskEngine{},
+		log: newDiskLog(first.Index, first.Term, &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}),
+	}
+	return nil
+}
+
+func (d *Disk) notInitialised() error {
+	if d.now.checkpoint == nil {
+		return messages.Errorf(messages.Code_NOT_FOUND, "the directory is not initialised")
+	}
+	return nil
+}
+
+// Checkpoint syncs what it reads, as the opening of a log does.
+func (d *Disk) Checkpoint() (*messages.Checkpoint, error) {
+	if err := d.notInitialised(); err != nil {
+		return nil, err
+	}
+	d.now.replaced, d.before = nil, nil
+	return proto.Clone(d.now.checkpoint).(*messages.Checkpoint), nil
+}
+
+func (d *Disk) WriteCheckpoint(c *messages.Checkpoint) error {
+	if err := d.notInitialised(); err != nil {
+		return err
+	}
+	g := d.now
+	switch first := g.engine.firstUnsynced(); {
+	case d.left != nil && d.left.open:
+		return messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed: the state that is open is the one before")
+	case c.Index < g.checkpoint.Index || c.Revision < g.checkpoint.Revision:
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint goes back from index %d to %d", g.checkpoint.Index, c.Index)
+	case first != 0 && first <= c.Revision:
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of revision %d comes before a sync of the state from revision %d on", c.Revision, first)
+	case c.Index > g.log.durable.hardState.GetCommit():
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, g.log.durable.hardState.GetCommit())
+	}
+	if err := d.noRoom("the checkpoint"); err != nil {
+		return err
+	}
+	if err := d.crashes(CrashBeforeCheckpoint); err != nil {
+		return err
+	}
+	was := g.checkpoint
+	g.checkpoint = proto.Clone(c).(*messages.Checkpoint)
+	if err := d.crashes(CrashInCheckpoint); err != nil {
+		g.replaced = was
+		return err
+	}
+	return d.crashes(CrashAfterCheckpoint)
+}
+
+// staging is a state that comes from elsewhere, as one process writes it.
+type staging struct {
+	disk    *Disk
+	process uint64
+	engine  *diskEngine
+	last    storeactor.Row // that was written
+	sealed  *messages.Checkpoint
+	failed  error
+}
+
+func (d *Disk) Stage() (storeactor.Staging, error) {
+	if err := d.notInitialised(); err != nil {
+		return nil, err
+	}
+	if d.staging != nil {
+		d.staging.failed = messages.Errorf(messages.Code_INTERNAL, "another state is being staged")
+		d.staging = nil
+	}
+	if err := d.stagingFails(); err != nil {
+		return nil, err
+	}
+	d.staging = &staging{disk: d, process: d.process, engine: &diskEngine{}}
+	return d.staging, nil
+}
+
+func (d *Disk) stagingFails() error {
+	if err := d.noRoom("the staged state"); err != nil {
+		return err
+	}
+	return d.fails(&d.faults.failStaging, "stage a state")
+}
+
+// mayWrite is why nothing can be written now.
+func (s *staging) mayWrite() error {
+	switch {
+	case s.process != s.disk.process:
+		return ErrCrashed
+	case s.failed != nil:
+		return s.failed
+	case s.sealed != nil:
+		return messages.Errorf(messages.Code_INTERNAL, "the staged state is sealed")
+	}
+	s.failed = s.disk.stagingFails()
+	return s.failed
+}
+
+func (s *staging) Write(rows []storeactor.Row) error {
+	if err := s.mayWrite(); err != nil {
+		return err
+	}
+	if err := checkRows(rows); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		order := bytes.Compare(r.Key, s.last.Key)
+		if s.last.Revision != 0 && (order < 0 || order == 0 && r.Revision >= s.last.Revision) {
+			return messages.Errorf(messages.Code_INVALID, "a row of key %q and revision %d comes behind one of key %q and revision %d",
+				r.Key, r.Revision, s.last.Key, s.last.Revision)
+		}
+		k := s.engine.put(r)
+		i, _ := k.find(r.Revision)
+		k.versions[i].durable = true // once it is sealed; before, it is gone with the process
+		s.last = storeactor.Row{Key: slices.Clone(r.Key), Revision: r.Revision}
+	}
+	return nil
+}
+
+func (s *staging) Seal(c *messages.Checkpoint) error {
+	if err := s.mayWrite(); err != nil {
+		return err
+	}
+	if err := s.disk.crashes(CrashBeforeSeal); err != nil {
+		return err
+	}
+	s.sealed = proto.Clone(c).(*messages.Checkpoint)
+	return s.disk.crashes(CrashAfterSeal)
+}
+
+func (s *staging) Drop() error {
+	if s.process != s.disk.process {
+		return ErrCrashed
+	}
+	if s.failed == nil {
+		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state was dropped")
+	}
+	if s.disk.staging == s {
+		s.disk.staging = nil
+	}
+	return nil
+}
+
+// Install has the steps that the files have: a log beside the staged state, the
+// switch of what counts, and the sync of that.
+func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
+	if err := d.notInitialised(); err != nil {
+		return err
+	}
+	s := d.staging
+	switch {
+	case s == nil || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
+		return messages.Errorf(messages.Code_NOT_FOUND, "no state of index %d and term %d is staged", index, term)
+	case d.now.log.open:
+		return messages.Errorf(messages.Code_CONFLICT, "the log is open")
+	case hs.GetCommit() < index:
+		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d cannot be installed with a commit of %d", index, hs.GetCommit())
+	}
+	if err := d.noRoom("the log of the new state"); err != nil {
+		return err
+	}
+	if err := d.fails(&d.faults.failInstall, "install the staged state"); err != nil {
+		return err
+	}
+	if err := d.crashes(CrashBeforeInstall); err != nil {
+		return err
+	}
+	if err := d.crashes(CrashBeforeCurrent); err != nil {
+		return err
+	}
+	if d.now.engine.open {
+		d.left = d.now.engine
+	}
+	was := d.now
+	d.now = &generation{checkpoint: s.sealed, log: newDiskLog(index, term, hs), engine: s.engine}
+	d.staging, d.faults.stateLost = nil, false
+	if err := d.crashes(CrashBeforeSync); err != nil {
+		d.before = was
+		return err
+	}
+	return d.crashes(CrashAfterInstall)
+}

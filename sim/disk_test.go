@@ -181,13 +181,13 @@ func (p *process) sync() {
 }
 
 func (p *process) order() {
-	[]func(){p.disk.CrashInNextSave, p.disk.FailNextSave, p.disk.FailNextSync}[p.rng.IntN(3)]()
+	[]func(){func() { p.disk.CrashNext(CrashInSave) }, p.disk.FailNextSave, p.disk.FailNextSync}[p.rng.IntN(3)]()
 }
 
 // end ends the process in one of the ways there are; what was on its way in a
 // save that failed may be there or not.
 func (p *process) end() {
-	before := p.disk.log.cached.clone()
+	before := p.disk.now.log.cached.clone()
 	lost := p.countLost()
 	switch p.rng.IntN(4) {
 	case 0:
@@ -209,7 +209,7 @@ func (p *process) end() {
 		p.Fatalf("a dead process saves: %v", err)
 	}
 	p.open()
-	after, _ := p.disk.log.cached.last()
+	after, _ := p.disk.now.log.cached.last()
 	if was, _ := before.last(); after < was {
 		p.seen["entries lost"]++
 	} else if after == was {
@@ -310,7 +310,7 @@ func TestDurableIsWhatAPowerCutLeaves(t *testing.T) {
 	p := startProcess(t, 1, map[string]int{})
 	p.ok(p.log.Save(&raftpb.HardState{Term: new(uint64(2)), Vote: new(uint64(1)), Commit: new(uint64(1))}, []*raftpb.Entry{{Term: new(uint64(2)), Index: new(uint64(2))}}))
 	p.ok(p.log.Save(&raftpb.HardState{Term: new(uint64(2)), Vote: new(uint64(1)), Commit: new(uint64(2))}, nil))
-	p.disk.CrashInNextSave()
+	p.disk.CrashNext(CrashInSave)
 	if err := p.log.Save(nil, []*raftpb.Entry{{Term: new(uint64(2)), Index: new(uint64(3))}}); err != ErrCrashed {
 		t.Fatalf("got %v, expected a crash", err)
 	}

@@ -135,3 +135,18 @@ func upTo(chance *rand.Rand, limit time.Duration) time.Duration {
 	}
 	return time.Duration(chance.Int64N(int64(limit)))
 }
+
+// struck: a fault of the disk meets the process, which may end itself for it in this
+// step. One that crashed is over when the step is.
+func (m *machine) struck(crashed bool) {
+	m.struckAt = m.run.world.steps
+	if !crashed {
+		return
+	}
+	h, powerCut := m.host, m.run.chaos.IntN(2) == 0
+	m.run.fuses = append(m.run.fuses, fuse{steps: 1, burn: func() {
+		if m.host == h && !h.dead {
+			m.run.crash(m, powerCut)
+		}
+	}})
+}

@@ -89,7 +89,7 @@ func newRun(o Options) *run {
 	r.check = newCheckers(r.swarm.nodes)
 	r.check.fail = r.world.fail
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
-		log := &r.machines[node].disk.log.durable
+		log := &r.machines[node].disk.now.log.durable
 		last, _ := log.last()
 		return log.hardState, last
 	}
@@ -102,7 +102,7 @@ func newRun(o Options) *run {
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
 		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		m.disk.onFault = func() { m.struckAt = r.world.steps }
+		m.disk.onFault = m.struck
 		if r.swarm.skewed {
 			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}
@@ -348,7 +348,7 @@ func (r *run) countSessions() {
 // liveRows are the rows that a disk's page cache holds as of a revision.
 func liveRows(d *Disk, revision uint64) []storeactor.Row {
 	var rows []storeactor.Row
-	for _, k := range d.engine.keys {
+	for _, k := range d.now.engine.keys {
 		if row, live := k.newest(revision); live {
 			rows = append(rows, row)
 		}

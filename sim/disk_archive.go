@@ -1,0 +1,117 @@
+package sim
+
+import (
+	"bytes"
+	"io"
+	"slices"
+	"strings"
+
+	"keyval/messages"
+	"keyval/storeactor"
+)
+
+// Archive is the disk's place for snapshot files. One that is not committed is
+// gone with its process.
+func (d *Disk) Archive() storeactor.Archive { return archive{d} }
+
+type archive struct{ disk *Disk }
+
+func (a archive) List() ([]storeactor.ArchiveFile, error) {
+	var files []storeactor.ArchiveFile
+	for id, content := range a.disk.archive {
+		files = append(files, storeactor.ArchiveFile{ID: id, Bytes: int64(len(content))})
+	}
+	slices.SortFunc(files, func(a, b storeactor.ArchiveFile) int { return strings.Compare(a.ID, b.ID) })
+	return files, nil
+}
+
+func (a archive) Create(id string) (storeactor.ArchiveWriter, error) {
+	if err := messages.CheckSnapshotID(id); err != nil {
+		return nil, err
+	}
+	if _, there := a.disk.archive[id]; there {
+		return nil, messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s already", id)
+	}
+	w := &archiveWriter{disk: a.disk, process: a.disk.process, id: id}
+	if err := w.fails(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// find is a file's content.
+func (a archive) find(id string) ([]byte, error) {
+	if err := messages.CheckSnapshotID(id); err != nil {
+		return nil, err
+	}
+	content, there := a.disk.archive[id]
+	if !there {
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s", id)
+	}
+	return content, nil
+}
+
+func (a archive) Open(id string) (io.ReadCloser, error) {
+	content, err := a.find(id)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(content)), nil
+}
+
+func (a archive) Delete(id string) error {
+	if _, err := a.find(id); err != nil {
+		return err
+	}
+	delete(a.disk.archive, id)
+	return nil
+}
+
+// archiveWriter is a file that one process writes.
+type archiveWriter struct {
+	disk    *Disk
+	process uint64
+	id      string
+	content bytes.Buffer
+	over    bool
+}
+
+func (w *archiveWriter) fails() error {
+	switch {
+	case w.process != w.disk.process:
+		return ErrCrashed
+	case w.over:
+		return messages.Errorf(messages.Code_INTERNAL, "snapshot %s is not being written any more", w.id)
+	}
+	if err := w.disk.noRoom("snapshot " + w.id); err != nil {
+		return err
+	}
+	return w.disk.fails(&w.disk.faults.failArchive, "write snapshot "+w.id)
+}
+
+func (w *archiveWriter) Write(p []byte) (int, error) {
+	if err := w.fails(); err != nil {
+		return 0, err
+	}
+	return w.content.Write(p)
+}
+
+func (w *archiveWriter) Commit() error {
+	if err := w.fails(); err != nil {
+		return err
+	}
+	w.over = true
+	if w.disk.archive == nil {
+		w.disk.archive = map[string][]byte{}
+	}
+	if _, there := w.disk.archive[w.id]; there {
+		return messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s already", w.id)
+	}
+	w.disk.archive[w.id] = bytes.Clone(w.content.Bytes())
+	return nil
+}
+
+func (w *archiveWriter) Abort() error {
+	w.over = true
+	return nil
+}

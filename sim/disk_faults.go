@@ -1,0 +1,111 @@
+package sim
+
+import "keyval/messages"
+
+// CrashPoint is a place within an operation of a disk at which the process can
+// be made to crash.
+type CrashPoint int
+
+// The places. What stays of the operation is what stands before the place: in the
+// page cache, so that a crash leaves it; a power cut takes what was not synced yet.
+const (
+	NoCrash               CrashPoint = iota
+	CrashInSave                      // between the write of a Save and its sync
+	CrashBeforeCut                   // all is synced; the log has its old base
+	CrashAfterCut                    // it has the new one
+	CrashBeforeSeal                  // nothing of the staging counts
+	CrashAfterSeal                   // it is sealed, and nobody was told
+	CrashBeforeInstall               // a sealed staging, and no log for it
+	CrashBeforeCurrent               // the new generation is whole, and the old one counts
+	CrashBeforeSync                  // the new one counts; a power cut may bring the old one back
+	CrashAfterInstall                // it counts, and nobody was told
+	CrashBeforeCheckpoint            // the old checkpoint counts
+	CrashInCheckpoint                // the new one does; a power cut may bring the old one back
+	CrashAfterCheckpoint             // it counts, and nobody was told
+	crashPoints
+)
+
+func (p CrashPoint) String() string {
+	return [...]string{"nowhere", "in-save", "before-cut", "after-cut", "before-seal", "after-seal", "before-install", "before-current",
+		"before-sync", "after-install", "before-checkpoint", "in-checkpoint", "after-checkpoint"}[p]
+}
+
+// diskFaults are the faults that were ordered and have not happened yet.
+type diskFaults struct {
+	failSave, failSync, failCut, failStaging, failInstall, failArchive bool
+	crash                                                              CrashPoint
+	failReads                                                          int  // of the state, how many
+	full                                                               bool // outlasts the process
+	stateLost                                                          bool // so does this
+}
+
+// CrashNext lets the process crash when it next comes to a place. Its handles are
+// dead from there on. The world then calls Crash or PowerCut.
+func (d *Disk) CrashNext(at CrashPoint) { d.faults.crash = at }
+
+// crashes ends the process here if that was ordered.
+func (d *Disk) crashes(at CrashPoint) error {
+	if d.faults.crash != at {
+		return nil
+	}
+	d.faults.crash = NoCrash
+	d.process++
+	d.cause = ErrCrashed.Message
+	if d.onFault != nil {
+		d.onFault(true)
+	}
+	return ErrCrashed
+}
+
+// strikes makes an error of a fault that meets the process now.
+func (d *Disk) strikes(err *messages.Error) error {
+	d.cause = err.Message
+	if d.onFault != nil {
+		d.onFault(false)
+	}
+	return err
+}
+
+// fails makes an error of an ordered fault that meets the process now.
+func (d *Disk) fails(ordered *bool, what string) error {
+	if !*ordered {
+		return nil
+	}
+	*ordered = false
+	return d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot %s: a simulated fault", what))
+}
+
+// noRoom is what a full disk answers to whatever needs room on it.
+func (d *Disk) noRoom(what string) error {
+	if !d.faults.full {
+		return nil
+	}
+	return d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot write %s: no space left on device", what))
+}
+
+// Fill leaves no room on the disk, or makes room again.
+func (d *Disk) Fill(full bool) { d.faults.full = full }
+
+// FailNextReads lets the next reads of the state fail, so many of them.
+func (d *Disk) FailNextReads(n int) { d.faults.failReads = n }
+
+func (d *Disk) readFails() error {
+	if d.faults.failReads == 0 {
+		return nil
+	}
+	d.faults.failReads--
+	return d.strikes(messages.Errorf(messages.Code_INTERNAL, "cannot read the state: a simulated fault"))
+}
+
+// FailNextSave lets the next Save fail before it has written all; FailNextSync
+// lets the next sync fail, also one within a Save or a Cut; FailNextCut the next
+// Cut. The log is of no use then.
+func (d *Disk) FailNextSave() { d.faults.failSave = true }
+func (d *Disk) FailNextSync() { d.faults.failSync = true }
+func (d *Disk) FailNextCut()  { d.faults.failCut = true }
+
+// FailNextStaging lets the next Stage, Write or Seal fail, and FailNextInstall the
+// next Install; FailNextArchive the next Create, Write or Commit of a file.
+func (d *Disk) FailNextStaging() { d.faults.failStaging = true }
+func (d *Disk) FailNextInstall() { d.faults.failInstall = true }
+func (d *Disk) FailNextArchive() { d.faults.failArchive = true }
