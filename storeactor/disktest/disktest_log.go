@@ -1,3 +1,180 @@
 package disktest
 
-var logClauses []clause
+import (
+	"math/rand/v2"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+)
+
+var logClauses = []clause{
+	{"a cut moves the base", testCut},
+	{"a cut keeps what was saved before it", testCutKeeps},
+	{"a cut that makes no sense is refused", testCutRefused},
+	{"a log that is cut reads like a model", testCutModel},
+}
+
+var conf = &raftpb.ConfState{Voters: []uint64{1, 2, 3}}
+
+// ending is how a process ends.
+type ending int
+
+const (
+	inOrder ending = iota
+	crash
+	powerCut // a crash where the harness cannot take the page cache away
+)
+
+func (e ending) String() string {
+	return []string{"in good order", "by a crash", "by a power cut"}[e]
+}
+
+// endings are all ways in which a process may end.
+var endings = []ending{inOrder, crash, powerCut}
+
+// end ends the process and starts another, with nothing open.
+func (n *node) end(e ending) {
+	n.Helper()
+	cutter, can := n.opener.(PowerCutter)
+	switch {
+	case e == inOrder:
+		n.close()
+	case e == powerCut && can:
+		cutter.PowerCut()
+	default:
+		n.opener.Crash()
+	}
+	n.open()
+}
+
+// ended is end, and opens all of it again.
+func (n *node) ended(e ending) {
+	n.Helper()
+	n.end(e)
+	n.openAll()
+}
+
+// holds compares what the log held when it was opened.
+func (n *node) holds(baseIndex, baseTerm uint64, hs *raftpb.HardState, es []*raftpb.Entry) {
+	n.Helper()
+	n.same([]uint64{n.image.BaseIndex, n.image.BaseTerm}, []uint64{baseIndex, baseTerm})
+	n.same(n.image.HardState, hs)
+	if len(es) == 0 {
+		n.same(len(n.image.Entries), 0)
+		return
+	}
+	n.same(n.image.Entries, es)
+}
+
+func testCut(t *testing.T, o Opener) {
+	n := start(t, o)
+	n.ok(n.log.Save(hardState(2, 1, 9), entries(2, 2, 9)))
+	for _, s := range []struct {
+		cut  uint64
+		base uint64 // afterwards
+		end  ending
+	}{
+		{5, 5, inOrder}, {6, 6, crash}, {7, 7, powerCut},
+		{7, 7, crash}, {3, 7, powerCut}, {1, 7, inOrder}, // at or below the base: nothing changes
+		{9, 9, crash}, // all of it
+	} {
+		n.ok(n.log.Cut(s.cut, 2, conf))
+		n.ended(s.end)
+		n.holds(s.base, 2, hardState(2, 1, 9), entries(2, s.base+1, 9))
+	}
+	n.ok(n.log.Save(hardState(3, 2, 10), entries(3, 10, 12))) // behind an empty log
+	n.ok(n.log.Cut(10, 3, conf))
+	n.ok(n.log.Save(nil, entries(3, 11, 11))) // replaces what is left
+	n.ended(powerCut)
+	n.holds(10, 3, hardState(3, 2, 10), entries(3, 11, 11))
+	n.ok(n.log.Close())
+	if n.log.Cut(11, 3, conf) == nil {
+		t.Fatal("a closed log can be cut")
+	}
+}
+
+// testCutKeeps: a cut syncs what was saved before, and harms nothing behind it.
+func testCutKeeps(t *testing.T, o Opener) {
+	n := start(t, o)
+	base := uint64(1)
+	for _, e := range endings {
+		n.ok(n.log.Save(hardState(2, 1, base), entries(2, base+1, base+20)))
+		n.ok(n.log.Save(hardState(2, 1, base+15), nil)) // a commit alone: the cut takes it along
+		n.ok(n.log.Cut(base+12, 2, conf))
+		n.ended(e)
+		n.holds(base+12, 2, hardState(2, 1, base+15), entries(2, base+13, base+20))
+		base += 12
+	}
+	n.ok(n.log.Cut(base+2, 2, conf))
+	n.ok(n.log.Save(hardState(4, 3, base+3), entries(4, base+5, base+5))) // another leader's
+	n.ok(n.log.Save(hardState(4, 3, base+5), nil))
+	n.ok(n.log.Sync())
+	n.ended(powerCut)
+	n.holds(base+2, 2, hardState(4, 3, base+5), append(entries(2, base+3, base+4), entries(4, base+5, base+5)...))
+	n.close()
+}
+
+func testCutRefused(t *testing.T, o Opener) {
+	n := start(t, o)
+	n.ok(n.log.Save(hardState(3, 1, 7), append(entries(2, 2, 5), entries(3, 6, 9)...)))
+	for _, c := range []struct{ index, term uint64 }{
+		{10, 3}, // beyond the end
+		{8, 3},  // not committed
+		{6, 2},  // of another term
+		{5, 3},
+		{7, 4},
+	} {
+		n.fails(messages.Code_INTERNAL, n.log.Cut(c.index, c.term, conf))
+	}
+	n.ok(n.log.Cut(6, 3, conf))
+	n.fails(messages.Code_INTERNAL, n.log.Save(nil, entries(3, 6, 7))) // the base itself
+	n.fails(messages.Code_INTERNAL, n.log.Save(nil, entries(3, 5, 9)))
+	n.ok(n.log.Save(nil, entries(3, 10, 10)))
+	n.ended(crash)
+	n.holds(6, 3, hardState(3, 1, 7), entries(3, 7, 10))
+	n.close()
+}
+
+// testCutModel drives the log and a list of entries side by side.
+func testCutModel(t *testing.T, o Opener) {
+	n := start(t, o)
+	rng := rand.New(rand.NewPCG(3, 4))
+	base, term, commit := uint64(1), uint64(1), uint64(1)
+	baseTerm := uint64(1)
+	var model []*raftpb.Entry
+	hs := hardState(1, 0, 1)
+	for range 150 {
+		last := base + uint64(len(model))
+		switch rng.IntN(6) {
+		case 0: // a new leader, which may replace what is not committed
+			term++
+			from := commit + 1 + rng.Uint64N(last-commit+1)
+			es := entries(term, from, from+rng.Uint64N(4))
+			hs = hardState(term, 1+rng.Uint64N(3), commit)
+			n.ok(n.log.Save(hs, es))
+			model = append(model[:from-base-1:from-base-1], es...)
+		case 1, 2, 3: // more entries, and a commit
+			commit += rng.Uint64N(last - commit + 1)
+			es := entries(term, last+1, last+1+rng.Uint64N(12))
+			hs = hardState(term, hs.GetVote(), commit)
+			n.ok(n.log.Save(hs, es))
+			model = append(model, es...)
+		case 4:
+			to := base + rng.Uint64N(commit-base+1)
+			if to > base {
+				baseTerm = model[to-base-1].GetTerm()
+				model, base = model[to-base:], to
+			}
+			n.ok(n.log.Cut(to, baseTerm, conf))
+		case 5:
+			n.ended(endings[rng.IntN(len(endings))])
+			n.holds(base, baseTerm, hs, model)
+		}
+	}
+	if base < 50 {
+		t.Fatalf("the log was only cut up to %d", base)
+	}
+	n.close()
+}
