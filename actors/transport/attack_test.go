@@ -422,22 +422,25 @@ func TestFrozenPeerCostsItsBounds(t *testing.T) {
 	entries.Message.Entries = []*raftpb.Entry{{Data: make([]byte, 256<<10)}}
 	beat := raftMessage(raftpb.MsgHeartbeat, 1, 2, 1)
 	beat.Message.Context = make([]byte, 32<<10)
-	to := n.pid(2, messages.ActorRaft)
+	piece := &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{Body: make([]byte, 1<<20)}}
+	to, snapshots := n.pid(2, messages.ActorRaft), n.pid(2, messages.ActorSnapshots)
 	p := (*n.hub.peers.Load())["node/2"]
+	biggest := map[messages.Lane]int{messages.Lane_CONTROL: 512 << 10, messages.Lane_APPEND: 512 << 10, messages.Lane_BULK: 2 << 20}
 	full := func(kind messages.Lane) bool {
 		q := p.lanes[kind].queue
 		bytes, lost := q.sizes()
 		if bytes > laneLimits[kind] {
 			t.Fatalf("%d bytes wait on lane %v", bytes, kind)
 		}
-		return f.lane[kind].Load() && lost > 0 && bytes > laneLimits[kind]-512<<10
+		return f.lane[kind].Load() && lost > 0 && bytes > laneLimits[kind]-biggest[kind]
 	}
-	eventually(t, "two lanes are full", func() bool {
+	eventually(t, "the lanes are full", func() bool {
 		for range 16 {
 			n.system.Root.Send(to, entries)
 			n.system.Root.Send(to, beat)
+			n.system.Root.Send(snapshots, piece)
 		}
-		return full(messages.Lane_APPEND) && full(messages.Lane_CONTROL)
+		return full(messages.Lane_APPEND) && full(messages.Lane_CONTROL) && full(messages.Lane_BULK)
 	})
 	n.system.Root.RequestWithCustomSender(to, &messages.Propose{Origin: 1, Seq: 3, Command: make([]byte, 512<<10)}, session)
 	same(t, receive(t, n.inbox, "refusal").message, &messages.ProposalRefused{Seq: 3, Code: messages.Code_BUSY})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
@@ -32,18 +33,32 @@ func lawful(c Conn, target string, m proto.Message) bool {
 	switch m := m.(type) {
 	case *messages.RaftMessage:
 		r := m.GetMessage()
-		return fromNode && !c.Founding && target == messages.ActorRaft && r.GetFrom() == c.RaftID && r.GetTo() == c.Local && len(r.GetResponses()) == 0
+		return fromNode && !c.Founding && target == messages.ActorRaft && r.GetFrom() == c.RaftID && r.GetTo() == c.Local && len(r.GetResponses()) == 0 &&
+			r.GetType() != raftpb.MsgSnap
 	case *messages.Propose:
 		return fromNode && !c.Founding && target == messages.ActorRaft && m.Origin == c.RaftID
 	case *messages.ProposalRefused:
 		return fromNode && !c.Founding && session
 	case *messages.FounderState:
 		return fromNode && target == messages.ActorFounding && m.RaftId == c.RaftID
+	case *messages.SnapshotOffer:
+		r := m.GetMessage()
+		return fromNode && !c.Founding && target == messages.ActorSnapshots && r.GetType() == raftpb.MsgSnap && r.GetFrom() == c.RaftID && r.GetTo() == c.Local &&
+			r.GetSnapshot().GetMetadata().GetIndex() > 0 && r.GetSnapshot().GetMetadata().GetTerm() > 0 &&
+			len(r.GetSnapshot().GetData())+len(r.GetResponses())+len(r.GetEntries()) == 0
+	case *messages.SnapshotPiece:
+		return fromNode && !c.Founding && target == messages.ActorSnapshots && m.Chunk != nil
+	case *messages.SnapshotPull, *messages.SnapshotEnd:
+		return fromNode && !c.Founding && target == messages.ActorSnapshots
+	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
+		return fromNode && !c.Founding && target == messages.ActorAudit
+	case *messages.SnapshotRequest:
+		return fromClient && target == messages.ActorSnapshots
 	case *messages.Attach, *messages.StatusRequest:
 		return fromClient && target == messages.ActorGateway
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
-	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply:
+	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false
@@ -52,7 +67,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 // FuzzGuard: what the guard lets through is lawful, within its bounds, and what
 // Check refuses Open refuses too; both with an error that has a code.
 func FuzzGuard(f *testing.F) {
-	targets := []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorSessionPrefix, aSession,
+	targets := []string{messages.ActorSnapshots, messages.ActorIntake, messages.ActorAudit, messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorSessionPrefix, aSession,
 		"node", "eventstream", "", "\x00", "node/gateway/session-1/x"}
 	for i := range fuzzConns {
 		for _, m := range everyMessage {
@@ -177,7 +192,7 @@ func (s *tape) RecvMsg(m any) error {
 func FuzzInlet(f *testing.F) {
 	var all []item
 	for _, m := range everyMessage {
-		for _, target := range []string{messages.ActorRaft, messages.ActorGateway, aSession} {
+		for _, target := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorSnapshots, messages.ActorAudit, aSession} {
 			sealed := item{sealed: mustSeal(f, target, "me", m)}
 			f.Add(uint8(0), mustMarshal(f, &outgoing{sealed: []item{sealed}}), []byte{})
 			all = append(all, sealed)
@@ -189,7 +204,7 @@ func FuzzInlet(f *testing.F) {
 	system := actor.NewActorSystem()
 	var unlawful atomic.Pointer[string]
 	var conn Conn
-	for _, name := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorNode, aSession} {
+	for _, name := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorSnapshots, messages.ActorAudit, messages.ActorNode, aSession} {
 		system.ProcessRegistry.Add(recorder(func(pid *actor.PID, message any) {
 			_, body, sender := actor.UnwrapEnvelope(message)
 			m, ok := body.(proto.Message)

@@ -235,16 +235,22 @@ func TestNodesExchangeRaftMessagesOnThreeLanes(t *testing.T) {
 	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
 	a.spawn(messages.ActorRaft, nil)
 	b.spawn(messages.ActorRaft, nil)
+	b.spawn(messages.ActorSnapshots, nil)
 	introduce(a, b)
+	offered := offer(func(m *raftpb.Message) { m.From, m.To = new(uint64(1)), new(uint64(2)) })
 	append := raftMessage(raftpb.MsgApp, 1, 2, 7)
 	append.Message.Entries = []*raftpb.Entry{{Term: proto.Uint64(7), Index: proto.Uint64(3), Data: []byte("data")}}
 	for lane, m := range map[messages.Lane]proto.Message{
 		messages.Lane_CONTROL: raftMessage(raftpb.MsgHeartbeat, 1, 2, 7),
 		messages.Lane_APPEND:  append,
-		messages.Lane_BULK:    raftMessage(raftpb.MsgSnap, 1, 2, 7),
+		messages.Lane_BULK:    offered,
 	} {
+		to := a.pid(2, messages.ActorRaft)
+		if lane == messages.Lane_BULK {
+			to = a.pid(2, messages.ActorSnapshots)
+		}
 		send := func() {
-			a.system.Root.RequestWithCustomSender(a.pid(2, messages.ActorRaft), m, actor.NewPID("node/1", messages.ActorRaft))
+			a.system.Root.RequestWithCustomSender(to, m, actor.NewPID("node/1", messages.ActorRaft))
 		}
 		got := b.hears(send)
 		for !proto.Equal(got.message, m) { // others were sent more than once

@@ -27,6 +27,7 @@ const (
 	nameSizeMax  = 128      // of an actor, a node and a version, in bytes
 	smallBodyMax = 4 << 10  // of a message without data, in bytes
 	readBodyMax  = 64 << 10 // of a Read, in bytes: two keys and little else
+	pieceBodyMax = 3 << 20  // of a SnapshotPiece, in bytes: a chunk with the two keys of its range
 	foundingMax  = 64 << 10 // of a FounderState, in bytes
 	wordsMax     = 512      // of a far side's words that are repeated to people, in bytes
 )
@@ -256,16 +257,26 @@ var rules = []rule{
 	{messages.Role_NODE, messages.Role_NODE, &messages.ProposalRefused{}, isSession, smallBodyMax},
 	{messages.Role_NODE, messages.Role_NODE, &messages.FounderState{}, is(messages.ActorFounding), foundingMax},
 
+	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotOffer{}, is(messages.ActorSnapshots), readBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPull{}, is(messages.ActorSnapshots), smallBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPiece{}, is(messages.ActorSnapshots), pieceBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotEnd{}, is(messages.ActorSnapshots), smallBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAsk{}, is(messages.ActorAudit), readBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAnswer{}, is(messages.ActorAudit), readBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.AuditVerdict{}, is(messages.ActorAudit), readBodyMax},
+
 	{messages.Role_CLIENT, messages.Role_NODE, &messages.Attach{}, is(messages.ActorGateway), smallBodyMax},
 	{messages.Role_CLIENT, messages.Role_NODE, &messages.StatusRequest{}, is(messages.ActorGateway), smallBodyMax},
 	{messages.Role_CLIENT, messages.Role_NODE, &messages.Write{}, isSession, CommandBodySizeMax},
 	{messages.Role_CLIENT, messages.Role_NODE, &messages.Read{}, isSession, readBodyMax},
 	{messages.Role_CLIENT, messages.Role_NODE, &messages.Detach{}, isSession, smallBodyMax},
+	{messages.Role_CLIENT, messages.Role_NODE, &messages.SnapshotRequest{}, is(messages.ActorSnapshots), smallBodyMax},
 
 	{messages.Role_NODE, messages.Role_CLIENT, &messages.Attached{}, isActor, readBodyMax},
 	{messages.Role_NODE, messages.Role_CLIENT, &messages.WriteReply{}, isActor, readBodyMax},
 	{messages.Role_NODE, messages.Role_CLIENT, &messages.ReadReply{}, isActor, BodySizeMax},
 	{messages.Role_NODE, messages.Role_CLIENT, &messages.StatusReply{}, isActor, BodySizeMax},
+	{messages.Role_NODE, messages.Role_CLIENT, &messages.SnapshotReply{}, isActor, BodySizeMax},
 }
 
 type passage struct {
@@ -346,8 +357,9 @@ func isFounding(m proto.Message) bool {
 	return ok
 }
 
-// crosses lists the Raft messages that one replica sends another. The others
-// are of a replica and its own storage, or ask it to act.
+// crosses lists the Raft messages that one replica sends another as they are. The
+// others are of a replica and its own storage, or ask it to act; a MsgSnap comes
+// with what it speaks of, in a SnapshotOffer.
 var crosses = map[raftpb.MessageType]bool{
 	raftpb.MsgApp: true, raftpb.MsgAppResp: true,
 	raftpb.MsgVote: true, raftpb.MsgVoteResp: true,
@@ -355,7 +367,6 @@ var crosses = map[raftpb.MessageType]bool{
 	raftpb.MsgHeartbeat: true, raftpb.MsgHeartbeatResp: true,
 	raftpb.MsgReadIndex: true, raftpb.MsgReadIndexResp: true,
 	raftpb.MsgTransferLeader: true, raftpb.MsgTimeoutNow: true,
-	raftpb.MsgSnap: true,
 }
 
 // contradiction says where a message claims other than that replica from sends
@@ -382,22 +393,48 @@ func contradiction(from, to messages.RaftID, m proto.Message) string {
 		if m.RaftId != from {
 			return "a founder's state in another's name"
 		}
+	case *messages.SnapshotOffer:
+		return offerContradiction(from, to, m.Message)
+	case *messages.SnapshotPiece:
+		if m.Chunk == nil {
+			return "a piece of a snapshot without a chunk"
+		}
 	}
 	return ""
 }
 
-// LaneOf is the lane on which a node sends a message to another.
+// offerContradiction is contradiction for the MsgSnap of an offer, which goes on to
+// the receiver's raft: it has nothing but the snapshot's place in the log.
+func offerContradiction(from, to messages.RaftID, r *raftpb.Message) string {
+	at := r.GetSnapshot().GetMetadata()
+	switch {
+	case r == nil || r.GetType() != raftpb.MsgSnap:
+		return "an offer of a snapshot without a MsgSnap"
+	case r.GetFrom() != from || r.GetTo() != to:
+		return "an offer of a snapshot in another's name or for another"
+	case at.GetIndex() == 0 || at.GetTerm() == 0 || at.GetConfState() == nil:
+		return "an offer of a snapshot without its place in the log"
+	case len(r.GetSnapshot().GetData()) != 0 || len(r.GetEntries()) != 0 || len(r.GetContext()) != 0:
+		return "an offer of a snapshot with data"
+	case len(r.GetResponses()) != 0:
+		return "an offer of a snapshot with answers for its receiver's storage"
+	}
+	return ""
+}
+
+// LaneOf is the lane on which a node sends a message to another. All that speaks of
+// one snapshot takes one lane, so that it comes in order.
 func LaneOf(m proto.Message) messages.Lane {
 	switch m := m.(type) {
 	case *messages.Propose:
 		return messages.Lane_APPEND
 	case *messages.RaftMessage:
-		switch t := m.GetMessage().GetType(); {
-		case t == raftpb.MsgSnap:
-			return messages.Lane_BULK
-		case t == raftpb.MsgApp && len(m.Message.Entries) > 0:
+		if m.GetMessage().GetType() == raftpb.MsgApp && len(m.Message.Entries) > 0 {
 			return messages.Lane_APPEND
 		}
+	case *messages.SnapshotOffer, *messages.SnapshotPull, *messages.SnapshotPiece, *messages.SnapshotEnd,
+		*messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
+		return messages.Lane_BULK
 	}
 	return messages.Lane_CONTROL
 }

@@ -184,6 +184,21 @@ var everyMessage = []proto.Message{
 	&messages.Attach{}, &messages.Attached{}, &messages.Detach{}, &messages.Write{}, &messages.WriteReply{},
 	&messages.Read{}, &messages.ReadReply{}, &messages.StatusRequest{}, &messages.StatusReply{},
 	raftMessage(raftpb.MsgHeartbeat, 2, 1, 1), &messages.Propose{Origin: 2}, &messages.ProposalRefused{}, &messages.FounderState{RaftId: 2},
+	&messages.SnapshotRequest{}, &messages.SnapshotReply{},
+	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
+	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{},
+}
+
+// offer is a rightful one of node 2 to node 1, but for change.
+func offer(change func(*raftpb.Message)) *messages.SnapshotOffer {
+	m := raftMessage(raftpb.MsgSnap, 2, 1, 3).Message
+	m.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+		Index: new(uint64(9)), Term: new(uint64(3)), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}},
+	}}
+	if change != nil {
+		change(m)
+	}
+	return &messages.SnapshotOffer{Shipment: 1, Message: m, Bytes: 1}
 }
 
 // TestCheckAllowsNothingElse holds every type against every actor, role and
@@ -199,19 +214,25 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 	targets := []string{
 		messages.ActorNode, messages.ActorTicker, messages.ActorTransport, messages.ActorFounding, messages.ActorMembership,
 		messages.ActorGateway, messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorCheckpoint,
+		messages.ActorSnapshots, messages.ActorIntake, messages.ActorArchive, messages.ActorAudit, messages.ActorReclaim,
 		messages.ActorReaderPrefix + "1", messages.ActorSessionPrefix, aSession, aSession + "/x", "eventstream", "deadletter", "future$1",
 	}
 	const raft, gateway, founding = messages.ActorRaft, messages.ActorGateway, messages.ActorFounding
+	const snapshots, audit = messages.ActorSnapshots, messages.ActorAudit
 	allowed := map[[3]string]bool{
 		{"node", "RaftMessage", raft}: true, {"node", "Propose", raft}: true,
 		{"node", "ProposalRefused", aSession}: true, {"node", "FounderState", founding}: true,
 		{"founder", "FounderState", founding}: true,
 		{"client", "Attach", gateway}:         true, {"client", "StatusRequest", gateway}: true,
 		{"client", "Write", aSession}: true, {"client", "Read", aSession}: true, {"client", "Detach", aSession}: true,
+		{"client", "SnapshotRequest", snapshots}: true,
+		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
+		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
+		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true,
 	}
 	for _, target := range targets {
 		if target != "eventstream" && target != "deadletter" {
-			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply"} {
+			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply"} {
 				allowed[[3]string{"to us", reply, target}] = true
 			}
 		}
@@ -247,7 +268,8 @@ func TestCheckBounds(t *testing.T) {
 	node := Conn{Role: messages.Role_NODE, RaftID: 2, To: messages.Role_NODE, Local: 1}
 	client := Conn{Role: messages.Role_CLIENT, To: messages.Role_NODE, Local: 1}
 	number := func(m proto.Message) uint32 { n, _ := messages.TypeNumber(m); return n }
-	raft, write := number(&messages.RaftMessage{}), number(&messages.Write{})
+	raft, write, piece := number(&messages.RaftMessage{}), number(&messages.Write{}), number(&messages.SnapshotPiece{})
+	const snapshots = messages.ActorSnapshots
 	long := strings.Repeat("x", nameSizeMax)
 	for _, test := range []struct {
 		name string
@@ -257,6 +279,8 @@ func TestCheckBounds(t *testing.T) {
 	}{
 		{"largest Raft message", node, &messages.Envelope{Type: raft, Target: messages.ActorRaft, Body: make([]byte, BodySizeMax)}, true},
 		{"larger", node, &messages.Envelope{Type: raft, Target: messages.ActorRaft, Body: make([]byte, BodySizeMax+1)}, false},
+		{"largest piece", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, pieceBodyMax)}, true},
+		{"larger", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, pieceBodyMax+1)}, false},
 		{"largest command", client, &messages.Envelope{Type: write, Target: aSession, Body: make([]byte, CommandBodySizeMax)}, true},
 		{"larger", client, &messages.Envelope{Type: write, Target: aSession, Body: make([]byte, CommandBodySizeMax+1)}, false},
 		{"long sender", client, &messages.Envelope{Type: write, Target: aSession, Sender: long}, true},
@@ -277,6 +301,7 @@ func TestCheckBounds(t *testing.T) {
 
 func TestOpenHoldsMessagesAgainstTheConnection(t *testing.T) {
 	c := Conn{Role: messages.Role_NODE, Address: "node/2", RaftID: 2, To: messages.Role_NODE, Local: 1}
+	const snapshots = messages.ActorSnapshots
 	answers := raftMessage(raftpb.MsgApp, 2, 1, 1)
 	answers.Message.Responses = []*raftpb.Message{{}}
 	for _, test := range []struct {
@@ -295,6 +320,22 @@ func TestOpenHoldsMessagesAgainstTheConnection(t *testing.T) {
 		{"proposal of another", messages.ActorRaft, &messages.Propose{Origin: 1}, false},
 		{"founder", messages.ActorFounding, &messages.FounderState{RaftId: 2}, true},
 		{"founder in another's name", messages.ActorFounding, &messages.FounderState{RaftId: 3}, false},
+		{"bare MsgSnap", messages.ActorRaft, &messages.RaftMessage{Message: offer(nil).Message}, false},
+		{"offer", snapshots, offer(nil), true},
+		{"empty offer", snapshots, &messages.SnapshotOffer{}, false},
+		{"offer of another", snapshots, offer(func(m *raftpb.Message) { m.From = new(uint64(3)) }), false},
+		{"offer for another", snapshots, offer(func(m *raftpb.Message) { m.To = new(uint64(3)) }), false},
+		{"offer of something else", snapshots, offer(func(m *raftpb.Message) { m.Type = raftpb.MsgApp.Enum() }), false},
+		{"offer without a snapshot", snapshots, offer(func(m *raftpb.Message) { m.Snapshot = nil }), false},
+		{"offer without an index", snapshots, offer(func(m *raftpb.Message) { m.Snapshot.Metadata.Index = nil }), false},
+		{"offer without a term", snapshots, offer(func(m *raftpb.Message) { m.Snapshot.Metadata.Term = nil }), false},
+		{"offer without members", snapshots, offer(func(m *raftpb.Message) { m.Snapshot.Metadata.ConfState = nil }), false},
+		{"offer with data", snapshots, offer(func(m *raftpb.Message) { m.Snapshot.Data = []byte{1} }), false},
+		{"offer with entries", snapshots, offer(func(m *raftpb.Message) { m.Entries = []*raftpb.Entry{{}} }), false},
+		{"offer with a context", snapshots, offer(func(m *raftpb.Message) { m.Context = []byte{1} }), false},
+		{"offer with answers", snapshots, offer(func(m *raftpb.Message) { m.Responses = []*raftpb.Message{{}} }), false},
+		{"piece", snapshots, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, true},
+		{"empty piece", snapshots, &messages.SnapshotPiece{}, false},
 	} {
 		e, err := messages.Seal(test.target, "", test.m)
 		if err != nil {
@@ -306,7 +347,7 @@ func TestOpenHoldsMessagesAgainstTheConnection(t *testing.T) {
 	}
 	for kind, name := range raftpb.MessageType_name {
 		local := map[string]bool{
-			"MsgHup": true, "MsgBeat": true, "MsgProp": true, "MsgUnreachable": true, "MsgSnapStatus": true, "MsgCheckQuorum": true,
+			"MsgSnap": true, "MsgHup": true, "MsgBeat": true, "MsgProp": true, "MsgUnreachable": true, "MsgSnapStatus": true, "MsgCheckQuorum": true,
 			"MsgStorageAppend": true, "MsgStorageAppendResp": true, "MsgStorageApply": true, "MsgStorageApplyResp": true, "MsgForgetLeader": true,
 		}[name]
 		if what := contradiction(2, 1, raftMessage(raftpb.MessageType(kind), 2, 1, 1)); (what != "") != local {
@@ -330,7 +371,9 @@ func TestLaneOf(t *testing.T) {
 		lane messages.Lane
 	}{
 		{full, messages.Lane_APPEND}, {&messages.Propose{}, messages.Lane_APPEND},
-		{raftMessage(raftpb.MsgSnap, 1, 2, 1), messages.Lane_BULK},
+		{offer(nil), messages.Lane_BULK}, {&messages.SnapshotPull{}, messages.Lane_BULK}, {&messages.SnapshotPiece{}, messages.Lane_BULK},
+		{&messages.SnapshotEnd{}, messages.Lane_BULK}, {&messages.AuditAsk{}, messages.Lane_BULK},
+		{&messages.AuditAnswer{}, messages.Lane_BULK}, {&messages.AuditVerdict{}, messages.Lane_BULK},
 		{raftMessage(raftpb.MsgApp, 1, 2, 1), messages.Lane_CONTROL}, {raftMessage(raftpb.MsgVote, 1, 2, 1), messages.Lane_CONTROL},
 		{&messages.FounderState{}, messages.Lane_CONTROL}, {&messages.RaftMessage{}, messages.Lane_CONTROL},
 	} {
@@ -344,7 +387,7 @@ func TestLaneOf(t *testing.T) {
 // brings it down.
 func FuzzOpen(f *testing.F) {
 	for _, m := range everyMessage {
-		for _, target := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, aSession} {
+		for _, target := range []string{messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorSnapshots, messages.ActorAudit, aSession} {
 			e, _ := messages.Seal(target, "s", m)
 			f.Add(e.Type, e.Target, e.Sender, e.Body, uint8(0))
 		}
@@ -370,7 +413,7 @@ func FuzzOpen(f *testing.F) {
 		if target == "" || len(target) > 128 || len(sender) > 128 || len(body) > BodySizeMax {
 			t.Fatal("a bound does not hold")
 		}
-		if c.Role == messages.Role_CLIENT && target != messages.ActorGateway && !strings.HasPrefix(target, messages.ActorSessionPrefix) {
+		if c.Role == messages.Role_CLIENT && target != messages.ActorGateway && target != messages.ActorSnapshots && !strings.HasPrefix(target, messages.ActorSessionPrefix) {
 			t.Fatalf("a client reached %s", target)
 		}
 	})

@@ -198,15 +198,10 @@ func (h *hub) sendPeer(p *peer, pid *actor.PID, body any, sender *actor.PID) {
 	if !ok {
 		return
 	}
-	kind := messages.Lane_CONTROL
-	switch m := body.(type) {
-	case *messages.Propose:
-		kind = LaneOf(m)
+	if m, ok := body.(*messages.Propose); ok {
 		it.asker, it.seq = sender, m.Seq
-	case *messages.RaftMessage:
-		kind = LaneOf(m)
 	}
-	if !p.lanes[kind].queue.push(it) {
+	if !p.lanes[it.lane].queue.push(it) {
 		h.reject(it)
 	}
 }

@@ -202,7 +202,7 @@ func (o *outlet) seal(to Conn, target string, message any, sender *actor.PID) (i
 		o.log.warn("a message was dropped", "reason", err)
 		return item{}, false
 	}
-	return item{sealed: sealed, founding: isFounding(m)}, true
+	return item{sealed: sealed, founding: isFounding(m), lane: LaneOf(m)}, true
 }
 
 // checkOut is Check and the rest of Open for a message on its way to the far

@@ -4,14 +4,17 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
 )
 
 // item is one sealed message on its way out.
 type item struct {
 	sealed   []byte
-	founding bool       // may pass before there is a cluster
-	asker    *actor.PID // of a proposal: who hears that it was not proposed; nil otherwise
-	seq      uint64     // of a proposal
+	founding bool          // may pass before there is a cluster
+	lane     messages.Lane // on which a node sends it to another
+	asker    *actor.PID    // of a proposal: who hears that it was not proposed; nil otherwise
+	seq      uint64        // of a proposal
 }
 
 // itemOverhead is what an item costs beside its message, in bytes.
