@@ -28,6 +28,7 @@ type Disk struct {
 	staging   *staging    // what is being staged, or was sealed; nil: nothing
 	condemned string      // why the directory is never to be served again; empty: it may be
 	archive   map[string][]byte
+	writing   []string // ids of files that are not committed yet
 	faults    diskFaults
 	onFault   func(crashed bool) // told when a fault meets the process; may be nil
 	cause     string             // what the process was told by the last of them
@@ -87,8 +88,8 @@ func (d *Disk) LoseState() {
 // the version; false: there is none.
 func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.engine.rot(d.rng) }
 
-// endProcess leaves what a process cannot keep it from: of a staging that was not
-// sealed nothing stays, and one that was sealed may be garbage or gone.
+// endProcess takes what lives no longer than its process: a state that was staged
+// and not installed, files that were not committed, and faults.
 func (d *Disk) endProcess() {
 	d.process++
 	d.now.close()
@@ -96,9 +97,7 @@ func (d *Disk) endProcess() {
 		d.before.close()
 	}
 	d.left = nil
-	if d.staging != nil && (d.staging.sealed == nil || d.rng.IntN(2) == 0) {
-		d.staging = nil
-	}
+	d.staging, d.writing = nil, nil
 	d.faults = diskFaults{full: d.faults.full, stateLost: d.faults.stateLost}
 }
 

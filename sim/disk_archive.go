@@ -21,7 +21,7 @@ func (a archive) List() ([]storeactor.ArchiveFile, error) {
 	for id, content := range a.disk.archive {
 		files = append(files, storeactor.ArchiveFile{ID: id, Bytes: int64(len(content))})
 	}
-	slices.SortFunc(files, func(a, b storeactor.ArchiveFile) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(files, func(a, b storeactor.ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
 	return files, nil
 }
 
@@ -29,13 +29,14 @@ func (a archive) Create(id string) (storeactor.ArchiveWriter, error) {
 	if err := messages.CheckSnapshotID(id); err != nil {
 		return nil, err
 	}
-	if _, there := a.disk.archive[id]; there {
+	if _, there := a.disk.archive[id]; there || slices.Contains(a.disk.writing, id) {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s already", id)
 	}
 	w := &archiveWriter{disk: a.disk, process: a.disk.process, id: id}
 	if err := w.fails(); err != nil {
 		return nil, err
 	}
+	a.disk.writing = append(a.disk.writing, id)
 	return w, nil
 }
 
@@ -100,18 +101,23 @@ func (w *archiveWriter) Commit() error {
 	if err := w.fails(); err != nil {
 		return err
 	}
-	w.over = true
 	if w.disk.archive == nil {
 		w.disk.archive = map[string][]byte{}
 	}
-	if _, there := w.disk.archive[w.id]; there {
-		return messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s already", w.id)
-	}
+	w.end()
 	w.disk.archive[w.id] = bytes.Clone(w.content.Bytes())
 	return nil
 }
 
 func (w *archiveWriter) Abort() error {
-	w.over = true
+	if w.process == w.disk.process && !w.over {
+		w.end()
+	}
 	return nil
+}
+
+// end makes the id free, or the file's.
+func (w *archiveWriter) end() {
+	w.over = true
+	w.disk.writing = slices.DeleteFunc(w.disk.writing, func(id string) bool { return id == w.id })
 }

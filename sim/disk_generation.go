@@ -41,6 +41,9 @@ func (d *Disk) Initialised() (bool, error) {
 }
 
 func (d *Disk) Initialise(first *messages.Checkpoint) error {
+	if _, err := d.Initialised(); err != nil {
+		return err
+	}
 	switch {
 	case d.identity == nil:
 		return messages.Errorf(messages.Code_NOT_FOUND, "the directory has no identity yet")
@@ -204,12 +207,13 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	}
 	s := d.staging
 	switch {
-	case s == nil || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
+	case s == nil || s.process != d.process || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
 		return messages.Errorf(messages.Code_NOT_FOUND, "no state of index %d and term %d is staged", index, term)
 	case d.now.log.open:
 		return messages.Errorf(messages.Code_CONFLICT, "the log is open")
-	case hs.GetCommit() < index:
-		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d cannot be installed with a commit of %d", index, hs.GetCommit())
+	case hs.GetCommit() < index || hs.GetTerm() < term:
+		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with a commit of %d in term %d",
+			index, term, hs.GetCommit(), hs.GetTerm())
 	}
 	if err := d.noRoom("the log of the new state"); err != nil {
 		return err
@@ -226,6 +230,7 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	if d.now.engine.open {
 		d.left = d.now.engine
 	}
+	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
 	d.now = &generation{checkpoint: s.sealed, log: newDiskLog(index, term, hs), engine: s.engine}
 	d.staging, d.faults.stateLost = nil, false

@@ -86,9 +86,9 @@ func testCut(t *testing.T, o Opener) {
 	}
 	n.ok(n.log.Save(hardState(3, 2, 10), entries(3, 10, 12))) // behind an empty log
 	n.ok(n.log.Cut(10, 3, conf))
-	n.ok(n.log.Save(nil, entries(3, 11, 11))) // replaces what is left
+	n.ok(n.log.Save(hardState(4, 2, 10), entries(4, 11, 11))) // another leader's, in place of what is left
 	n.ended(powerCut)
-	n.holds(10, 3, hardState(3, 2, 10), entries(3, 11, 11))
+	n.holds(10, 3, hardState(4, 2, 10), entries(4, 11, 11))
 	n.ok(n.log.Close())
 	if n.log.Cut(11, 3, conf) == nil {
 		t.Fatal("a closed log can be cut")
