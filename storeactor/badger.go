@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -83,14 +82,7 @@ func createEngine(dir string, logger *slog.Logger) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, syncPath(filepath.Join(dir, e.Name())))
-	}
-	return errors.Join(err, syncPath(dir))
+	return syncDirectory(dir)
 }
 
 // openEngine opens the rows and holds them against the seal of the checkpoint

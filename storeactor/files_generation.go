@@ -21,9 +21,6 @@ func (f *files) Delete(id string) error                                 { return
 
 func (l *walLog) Cut(index, term uint64, conf *raftpb.ConfState) error { return errPlaceholder }
 
-func (e *badgerEngine) Export(after Cursor, floor, revision uint64, yield func(Row) bool) error {
-	return errPlaceholder
-}
 func (e *badgerEngine) Discard(floor uint64) {}
 func (e *badgerEngine) Reclaim() error       { return errPlaceholder }
 func (e *badgerEngine) Size() int64          { return 0 }

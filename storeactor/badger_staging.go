@@ -1,0 +1,208 @@
+package storeactor
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/ristretto/v2/z"
+	"golang.org/x/sys/unix"
+
+	"keyval/messages"
+)
+
+const (
+	stagedMemTable  = 8 << 20   // bytes; rows do not pass through it
+	stagedTable     = 256 << 10 // bytes at the first level; at the last one, where rows go, 32 times that
+	stagedBuffer    = 1 << 20   // bytes of rows handed on at once
+	stagedRoom      = 256 << 20 // bytes that must be free: those of tables under way, twice over
+	stagedTombstone = 1         // Badger's mark of a deletion, as in its backups
+)
+
+// stagedEngine is an engine in the making, whose rows come in order: they go
+// straight into tables of the last level (Badger's StreamWriter).
+//
+// The StreamWriter ends the process where it meets rows out of order or cannot
+// make a table, and a full disk is a fault at an address, so both are kept from it.
+type stagedEngine struct {
+	dir    string
+	db     *badger.DB
+	writer *badger.StreamWriter
+	buffer *z.Buffer
+	last   Cursor // the last row that was written
+	closed bool   // sealed or dropped
+	failed error  // the first one; only Drop is left then
+}
+
+// createStagedEngine begins an engine in a directory of its own, in place of what
+// is there.
+func createStagedEngine(dir string, logger *slog.Logger) (*stagedEngine, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fileError("remove an unfinished state", err)
+	}
+	if err := makeDirectory(dir); err != nil {
+		return nil, fileError("stage a state", err)
+	}
+	options := engineOptions(dir, logger).WithMemTableSize(stagedMemTable).WithBaseTableSize(stagedTable)
+	db, err := badger.OpenManaged(options)
+	if err != nil {
+		return nil, fileError("stage a state", err)
+	}
+	s := &stagedEngine{dir: dir, db: db, writer: db.NewStreamWriter(), buffer: newStagedBuffer()}
+	if err := s.writer.Prepare(); err != nil {
+		return nil, errors.Join(fileError("stage a state", err), s.Drop())
+	}
+	return s, nil
+}
+
+func newStagedBuffer() *z.Buffer {
+	return z.NewBuffer(2*stagedBuffer, "staging")
+}
+
+// Write adds rows, in order of keys and, within a key, of falling revisions.
+func (s *stagedEngine) Write(rows []Row) error {
+	if s.failed == nil && s.closed {
+		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
+	}
+	if s.failed == nil {
+		s.failed = checkRows(rows)
+	}
+	for _, r := range rows {
+		if s.failed != nil {
+			break
+		}
+		s.failed = s.add(r)
+	}
+	return s.failed
+}
+
+func (s *stagedEngine) add(r Row) error {
+	if !s.last.before(r) {
+		return messages.Errorf(messages.Code_INVALID, "row %q at revision %d comes behind %q at %d", r.Key, r.Revision, s.last.Key, s.last.Revision)
+	}
+	s.last = Cursor{Key: append(s.last.Key[:0], r.Key...), Revision: r.Revision}
+	kv := &pb.KV{Key: engineKey(r.Key), Value: r.Value, Version: r.Revision}
+	if r.Deleted {
+		kv.Value, kv.Meta = nil, []byte{stagedTombstone}
+	}
+	badger.KVToBuffer(kv, s.buffer)
+	if s.buffer.LenNoPadding() < stagedBuffer {
+		return nil
+	}
+	return s.pass()
+}
+
+// before reports whether a row may come behind the cursor.
+func (c Cursor) before(r Row) bool {
+	order := bytes.Compare(c.Key, r.Key)
+	return order < 0 || order == 0 && (c.Revision == 0 || r.Revision < c.Revision)
+}
+
+// pass hands on what is in the buffer, which the writer has copied when it returns.
+func (s *stagedEngine) pass() error {
+	if err := checkRoom(s.dir, stagedRoom); err != nil {
+		return err
+	}
+	if err := s.writer.Write(s.buffer); err != nil {
+		return fileError("stage a state", err)
+	}
+	s.buffer.Reset()
+	return nil
+}
+
+func checkRoom(dir string, need uint64) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fileError("ask how much room the disk has", err)
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < need {
+		return fileError("stage a state", unix.ENOSPC)
+	}
+	return nil
+}
+
+// Seal makes all of it durable and closes it. The engine opens against the seal.
+//
+// A marker is written last, whose table is the last one that the MANIFEST names:
+// so a MANIFEST that was cut short does not reach the seal, whatever it lost.
+func (s *stagedEngine) Seal() (engineSeal, error) {
+	if s.failed == nil && s.closed {
+		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
+	}
+	if s.failed == nil {
+		s.failed = s.pass()
+	}
+	if s.failed != nil {
+		return engineSeal{}, s.failed
+	}
+	if err := s.writer.Flush(); err != nil {
+		s.failed = fileError("stage a state", err)
+		return engineSeal{}, s.failed
+	}
+	s.closed = true
+	s.release()
+	engine := &badgerEngine{db: s.db, dir: s.dir}
+	if s.failed = errors.Join(engine.Sync(), engine.Close()); s.failed != nil {
+		return engineSeal{}, s.failed
+	}
+	seal := engineSeal{Markers: engine.seal.Markers}
+	seal.Table, s.failed = newestTable(s.dir)
+	if s.failed == nil {
+		s.failed = syncDirectory(s.dir)
+	}
+	return seal, s.failed
+}
+
+// newestTable is the highest number of a table that the MANIFEST names.
+func newestTable(dir string) (newest uint64, err error) {
+	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if err != nil {
+		return 0, fileError("read the state", err)
+	}
+	defer f.Close()
+	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
+	if err != nil {
+		return 0, fileError("read the state", err)
+	}
+	for id := range manifest.Tables {
+		newest = max(newest, id)
+	}
+	return newest, nil
+}
+
+// syncDirectory makes a directory and all files in it durable.
+func syncDirectory(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, syncPath(filepath.Join(dir, e.Name())))
+	}
+	if err := errors.Join(err, syncPath(dir)); err != nil {
+		return fileError("sync the state", err)
+	}
+	return nil
+}
+
+// Drop lets go of the files and removes them where they were made.
+func (s *stagedEngine) Drop() error {
+	if !s.closed {
+		s.closed = true
+		s.writer.Cancel()
+		s.release()
+		// What it says of rows that nobody wants does not matter.
+		_ = s.db.Close()
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fileError("remove a staged state", err)
+	}
+	return nil
+}
+
+func (s *stagedEngine) release() {
+	// It is memory of our own, which cannot fail to go.
+	_ = s.buffer.Release()
+	s.buffer = nil
+}
