@@ -20,9 +20,10 @@ type Config struct {
 	Logger    *slog.Logger
 	Fatal     func(error)
 
-	Log, Machine, Gateway, Membership *actor.PID
-	Peer                              func(messages.RaftID) *actor.PID // a peer's raft actor
-	PID                               func(Asker) *actor.PID
+	Log, Machine, Snapshots, Gateway, Membership *actor.PID
+
+	Peer func(messages.RaftID) *actor.PID // a peer's raft actor
+	PID  func(Asker) *actor.PID
 }
 
 // Raft is the actor around a Replica: it takes messages as events, and once all
@@ -68,6 +69,12 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.replica.OnAppended(m.Message)
 	case *messages.Applied:
 		a.replica.OnApplied(m)
+	case *messages.Checkpointed:
+		a.replica.OnCheckpointed(m)
+	case *messages.SnapshotShipped:
+		a.replica.OnShipped(m)
+	case *messages.StagedSnapshot:
+		a.onStaged(m)
 	case *messages.StatusDraft:
 		a.onStatus(ctx, m)
 		return
@@ -99,6 +106,12 @@ func (a *Raft) onPeer(m *messages.RaftMessage) {
 	}
 }
 
+func (a *Raft) onStaged(m *messages.StagedSnapshot) {
+	if err := a.replica.OnStaged(m.Message); err != nil {
+		a.cfg.Logger.Warn("raft: refused a staged snapshot", "from", m.Message.GetFrom(), "reason", err)
+	}
+}
+
 // onStatus ends the way of a StatusDraft: the gateway is its sender.
 func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 	reply := proto.Clone(m.Reply).(*messages.StatusReply)
@@ -115,6 +128,12 @@ func (a *Raft) run(ctx actor.Context) {
 			ctx.Request(a.cfg.Log, &messages.Append{Message: e.Message})
 		case ApplyEntries:
 			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
+		case CutLog:
+			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term, ConfState: e.ConfState})
+		case ShipSnapshot:
+			ctx.Request(a.cfg.Snapshots, &messages.ShipSnapshot{Message: e.Message})
+		case StagingUnused:
+			ctx.Send(a.cfg.Snapshots, &messages.StagingUnused{Index: e.Index})
 		case ReadAt:
 			ctx.Send(a.cfg.Machine, &messages.ReadAt{Index: e.Index, Reads: e.Reads})
 		case RefuseReads:

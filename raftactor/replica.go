@@ -29,6 +29,13 @@ type Options struct {
 	MaxUncommitted   uint64 // bytes; default 64 MiB
 	MaxCommitted     uint64 // bytes of entries being applied; default 4 MiB
 
+	// What the log keeps that a checkpoint has made dispensable; see cutView.plan.
+	LogEntriesMax  uint64 // for a follower that lacks them; default 256 Ki
+	LogBytesMax    uint64 // the same in bytes of memory; default 64 MiB
+	LogEntriesKeep uint64 // in any case, behind the checkpoint; default 10,000
+	LogBytesKeep   uint64 // the same in bytes of memory; default 16 MiB
+	PinnedBytesMax uint64 // behind a snapshot on its way, in bytes of memory; default 256 MiB
+
 	NoPreVote bool // the simulator's swarm runs without it too
 }
 
@@ -42,6 +49,11 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxInflightBytes, 64<<20)
 	set(&o.MaxUncommitted, 64<<20)
 	set(&o.MaxCommitted, 4<<20)
+	set(&o.LogEntriesMax, 256<<10)
+	set(&o.LogBytesMax, 64<<20)
+	set(&o.LogEntriesKeep, 10_000)
+	set(&o.LogBytesKeep, 16<<20)
+	set(&o.PinnedBytesMax, 256<<20)
 	return o
 }
 
@@ -74,6 +86,16 @@ type (
 	AppendLog struct{ Message *raftpb.Message }
 	// ApplyEntries hands a MsgStorageApply to the machine, which answers with Applied.
 	ApplyEntries struct{ Message *raftpb.Message }
+	// CutLog tells the log that the entries up to Index may go. ConfState is that of
+	// the last checkpoint.
+	CutLog struct {
+		Index, Term uint64
+		ConfState   *raftpb.ConfState
+	}
+	// ShipSnapshot has a MsgSnap brought to its receiver. It is answered with OnShipped.
+	ShipSnapshot struct{ Message *raftpb.Message }
+	// StagingUnused says that raft has no use for the staged snapshot of this index.
+	StagingUnused struct{ Index uint64 }
 	// ReadAt releases reads that are linearizable once Index is applied.
 	ReadAt struct {
 		Index uint64
@@ -98,6 +120,9 @@ type (
 func (SendPeer) effect()       {}
 func (AppendLog) effect()      {}
 func (ApplyEntries) effect()   {}
+func (CutLog) effect()         {}
+func (ShipSnapshot) effect()   {}
+func (StagingUnused) effect()  {}
 func (ReadAt) effect()         {}
 func (RefuseReads) effect()    {}
 func (RefuseProposal) effect() {}
@@ -138,6 +163,14 @@ type Replica struct {
 	appliedTerm uint64
 	applied     uint64
 	revision    uint64
+	compacted   uint64 // reads below this revision are refused
+
+	shipments  map[uint64]*shipment     // by peer, at most one each
+	staged     *raftpb.Message          // a snapshot that is here and waits to be stepped
+	installing *raftpb.SnapshotMetadata // with the log; until it is answered the log is not cut
+	thorough   uint64                   // up to here space was asked for; 0: nothing is left of it
+	ticks      uint64
+	contact    map[uint64]uint64 // of a leader: the tick at which each follower was heard of last
 
 	effects []Effect
 }
@@ -145,7 +178,7 @@ type Replica struct {
 // NewReplica makes a replica that waits for LogOpened and MachineOpened.
 func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
-	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}}
+	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}}
 }
 
 // Effects returns what the events since the last call want done, and forgets it.
@@ -161,24 +194,34 @@ func (r *Replica) emit(e Effect) { r.effects = append(r.effects, e) }
 // replica takes part.
 func (r *Replica) OnLogOpened(m *messages.LogOpened) { r.log = m; r.open() }
 
-// OnMachineOpened: see OnLogOpened.
-func (r *Replica) OnMachineOpened(m *messages.MachineOpened) { r.machine = m; r.open() }
+// OnMachineOpened: see OnLogOpened. It comes again when a snapshot was installed.
+func (r *Replica) OnMachineOpened(m *messages.MachineOpened) {
+	if r.node != nil {
+		r.reopened(m)
+		return
+	}
+	r.machine = m
+	r.open()
+}
 
 func (r *Replica) open() {
 	if r.log == nil || r.machine == nil || r.node != nil {
 		return
 	}
-	if r.machine.Index < r.log.BaseIndex || r.machine.Index > r.log.HardState.GetCommit() {
+	m := r.machine
+	if m.Index < r.log.BaseIndex || m.Index > r.log.HardState.GetCommit() {
 		r.emit(Die{fmt.Errorf("the checkpoint is at index %d, the log holds (%d, %d] committed: they do not belong together",
-			r.machine.Index, r.log.BaseIndex, r.log.HardState.GetCommit())})
+			m.Index, r.log.BaseIndex, r.log.HardState.GetCommit())})
 		return
 	}
-	r.tail = &tail{
-		hardState: r.log.HardState, confState: r.machine.ConfState,
-		base: r.log.BaseIndex, baseTerm: r.log.BaseTerm, entries: r.log.Entries,
+	r.tail = newTail(r.log, m.ConfState)
+	term, err := r.tail.Term(m.Index)
+	if err != nil || m.Term != 0 && term != m.Term {
+		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log has term %d there: they do not belong together", m.Index, m.Term, term)})
+		return
 	}
-	r.applied, r.revision, r.logTimeMS = r.machine.Index, r.machine.Revision, r.machine.LogTimeMs
-	r.appliedTerm, _ = r.tail.Term(r.applied)
+	r.tail.checkpointed(m.Index, term, m.ConfState)
+	r.applied, r.appliedTerm, r.revision, r.logTimeMS, r.compacted = m.Index, term, m.Revision, m.LogTimeMs, m.CompactedRevision
 	node, err := raft.NewRawNode(r.raftConfig())
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses its configuration: %v", err))
@@ -207,7 +250,11 @@ func (r *Replica) OnTick(elapsed uint32) {
 	if r.role == raft.StateLeader {
 		r.logTimeMS += uint64(elapsed) * r.cfg.TickMS
 	}
+	r.sample()
 	r.node.Tick()
+	if r.ticks%cutTicks == 0 {
+		r.cutLog()
+	}
 	again, givenUp := r.reads.tick(r.cfg.Options.HeartbeatTicks*2, r.cfg.Options.ElectionTicks*4)
 	if again != nil {
 		r.node.ReadIndex(again)
@@ -229,6 +276,9 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.lostLog(m); err != nil {
 		r.emit(Die{err})
 		return nil
+	}
+	if m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull() {
+		return nil // as if it were lost: the leader sends it again when there is room
 	}
 	// An error here means a message that is late or from a stranger: raft has no use for it.
 	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
@@ -269,9 +319,12 @@ func (r *Replica) OnRead(m *messages.ReadIndex) {
 	}
 }
 
-// OnAppended takes the log's answer: its entries are durable, and so its
-// responses may be known.
+// OnAppended takes the log's answer: its snapshot is installed, its entries are
+// durable, and so its responses may be known.
 func (r *Replica) OnAppended(m *raftpb.Message) {
+	if s := m.GetSnapshot(); s != nil {
+		r.installed(s.GetMetadata())
+	}
 	r.tail.extend(m.GetEntries())
 	if len(m.GetEntries()) > 0 {
 		r.appends--
@@ -279,10 +332,15 @@ func (r *Replica) OnAppended(m *raftpb.Message) {
 	r.deliver(m.GetResponses())
 }
 
-// OnApplied takes the machine's answer.
+// OnApplied takes the machine's answer. All that it was told to apply before a
+// snapshot is answered before the snapshot is opened, so applied never goes back.
 func (r *Replica) OnApplied(m *messages.Applied) {
 	entries := m.Message.GetEntries()
+	if m.Index <= r.applied {
+		panic(fmt.Sprintf("the machine applied up to index %d when %d was applied already", m.Index, r.applied))
+	}
 	r.applied, r.revision = m.Index, m.Revision
+	r.compacted = max(r.compacted, m.CompactedRevision)
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
 	r.appliedTerm = entries[len(entries)-1].GetTerm()
 	r.deliver(m.Message.GetResponses())
@@ -309,15 +367,17 @@ func (r *Replica) Advance() {
 		return
 	}
 	r.ready()
+	r.takeStaged()
 	for r.propose() || r.askReads() {
 		r.ready()
 	}
 }
 
 // propose opens the gate: at most AppendsInFlightMax appends are with the log, and
-// what queued meanwhile shares the next.
+// what queued meanwhile shares the next. It stays shut while checkpoints do not
+// keep up.
 func (r *Replica) propose() bool {
-	if len(r.queue) == 0 || r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax {
+	if len(r.queue) == 0 || r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax || r.uncutFull() {
 		return false
 	}
 	entries, taken := pack(r.queue, r.logTimeMS)
@@ -334,6 +394,14 @@ func (r *Replica) propose() bool {
 	clear(r.queue[:taken])
 	r.queue = r.queue[taken:]
 	return true
+}
+
+// uncutFull reports whether the committed entries that no cut may take, those above
+// the last checkpoint, have all the memory they may. It ends by itself: they will
+// be applied, and then there will be a checkpoint.
+func (r *Replica) uncutFull() bool {
+	uncut := r.tail.bytesAbove(r.tail.checkpoint()) - r.tail.bytesAbove(max(r.commit, r.tail.checkpoint()))
+	return uncut > uncutFactor*r.cfg.Options.LogBytesMax
 }
 
 // askReads asks for the index of the next batch. A leader waits until an entry
@@ -376,6 +444,9 @@ func (r *Replica) route(m *raftpb.Message) {
 		if len(m.GetEntries()) > 0 {
 			r.appends++
 		}
+		if s := m.GetSnapshot(); s != nil {
+			r.installing = s.GetMetadata()
+		}
 		if mutant.AckBeforeFsync { // a crash may take what is promised here
 			r.sendEarly(m.GetResponses())
 		}
@@ -383,6 +454,10 @@ func (r *Replica) route(m *raftpb.Message) {
 	case raft.LocalApplyThread:
 		r.emit(ApplyEntries{m})
 	default:
+		if m.GetType() == raftpb.MsgSnap {
+			r.ship(m)
+			return
+		}
 		if m.GetType() == raftpb.MsgHeartbeat {
 			r.beats.sent(m)
 		}
@@ -402,6 +477,7 @@ func (r *Replica) announce() {
 		return
 	}
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
+	r.leadershipMoved()
 	r.leader, r.term = s.Lead, s.GetTerm()
 	r.emit(AnnounceLeader{r.leader, r.term})
 	if !lost {
@@ -426,8 +502,10 @@ func (r *Replica) Leader() *messages.LeaderChanged {
 func (r *Replica) FillStatus(s *messages.StatusReply) {
 	s.RaftId, s.Term, s.Commit, s.Applied, s.Revision = r.cfg.Self, r.term, r.commit, r.applied, r.revision
 	if r.tail != nil {
-		s.LastIndex = r.tail.last()
+		s.LogFirstIndex, s.LastIndex = r.tail.base+1, r.tail.last()
+		s.LogBytes, s.CheckpointIndex = r.tail.bytesAbove(r.tail.base), r.tail.checkpoint()
 	}
+	s.CompactedRevision = r.compacted
 	s.Role = r.roleName()
 }
 
@@ -439,6 +517,13 @@ func (r *Replica) roleName() string {
 		return "leader"
 	case r.role == raft.StateCandidate, r.role == raft.StatePreCandidate:
 		return "candidate"
+	case r.learns():
+		return "learner"
 	}
 	return "follower"
+}
+
+func (r *Replica) learns() bool {
+	_, learns := r.node.Status().Config.Learners[r.cfg.Self]
+	return learns
 }

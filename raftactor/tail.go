@@ -7,7 +7,12 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
 )
+
+// entryOverhead is what an entry takes in memory beside its data, in bytes.
+const entryOverhead = 128
 
 // tail is the part of the durable log that RawNode reads, held in memory:
 // RawNode calls its Storage on the raft actor's own turn, so nothing here may
@@ -15,16 +20,33 @@ import (
 //
 // Invariants: entries[i] has index base+1+i. The tail holds what is durable and
 // nothing else: it is extended when the log has answered, before RawNode hears of
-// it. It is never cut above what is applied.
+// it. It is never cut above what is applied, nor above the last checkpoint.
 type tail struct {
 	hardState *raftpb.HardState
 	confState *raftpb.ConfState
 	base      uint64
 	baseTerm  uint64
 	entries   []*raftpb.Entry
+
+	// ends[i] is how many bytes all entries up to entries[i] took, since the tail
+	// was made, and start the same up to base: what lies between two indexes is a
+	// difference.
+	ends  []uint64
+	start uint64
+
+	// snapshot is the metadata of the last durable checkpoint, and never modified;
+	// nil before there is one.
+	snapshot *raftpb.Snapshot
 }
 
 var _ raft.Storage = (*tail)(nil)
+
+// newTail takes over a log as it was opened, and the checkpoint that replay starts from.
+func newTail(log *messages.LogOpened, conf *raftpb.ConfState) *tail {
+	t := &tail{hardState: log.HardState, confState: conf, base: log.BaseIndex, baseTerm: log.BaseTerm}
+	t.extend(log.Entries)
+	return t
+}
 
 // extend adds durable entries, replacing those at and above the first one's index.
 func (t *tail) extend(entries []*raftpb.Entry) {
@@ -37,12 +59,64 @@ func (t *tail) extend(entries []*raftpb.Entry) {
 	}
 	if keep := first - t.base - 1; keep < uint64(len(t.entries)) {
 		// RawNode may still hold the old suffix: it is left as it is.
-		t.entries = slices.Clone(t.entries[:keep])
+		t.entries, t.ends = slices.Clone(t.entries[:keep]), t.ends[:keep]
 	}
 	t.entries = append(t.entries, entries...)
+	end := t.end(first - 1)
+	for _, e := range entries {
+		end += uint64(len(e.GetData())) + entryOverhead
+		t.ends = append(t.ends, end)
+	}
 }
 
+// cut forgets the entries up to index. What stays is copied: nothing of the old
+// arrays is held, so that the memory comes back.
+func (t *tail) cut(index uint64) {
+	if index <= t.base || index > t.last() {
+		panic(fmt.Sprintf("log tail (%d, %d] cannot be cut at %d", t.base, t.last(), index))
+	}
+	n := index - t.base
+	t.baseTerm, t.start = t.entries[n-1].GetTerm(), t.ends[n-1]
+	t.base, t.entries, t.ends = index, slices.Clone(t.entries[n:]), slices.Clone(t.ends[n:])
+}
+
+// restore starts anew behind an installed snapshot: the log holds nothing else now.
+func (t *tail) restore(index, term uint64) {
+	if index <= t.base {
+		panic(fmt.Sprintf("log tail (%d, %d] cannot start anew at %d", t.base, t.last(), index))
+	}
+	t.base, t.baseTerm = index, term
+	t.entries, t.ends, t.start = nil, nil, 0
+}
+
+// checkpointed makes a durable checkpoint the snapshot that followers are given.
+// One that is older than the last is no news.
+func (t *tail) checkpointed(index, term uint64, conf *raftpb.ConfState) {
+	if index > t.checkpoint() {
+		t.snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}
+	}
+}
+
+// checkpoint is the index of the last durable checkpoint, 0 before there is one.
+func (t *tail) checkpoint() uint64 { return t.snapshot.GetMetadata().GetIndex() }
+
 func (t *tail) last() uint64 { return t.base + uint64(len(t.entries)) }
+
+// end is where the entry at index ends, in bytes; base <= index <= last.
+func (t *tail) end(index uint64) uint64 {
+	if index == t.base {
+		return t.start
+	}
+	return t.ends[index-t.base-1]
+}
+
+// bytesAbove is what the entries above index take, in bytes of memory.
+func (t *tail) bytesAbove(index uint64) uint64 {
+	if index >= t.last() {
+		return 0
+	}
+	return t.end(t.last()) - t.end(max(index, t.base))
+}
 
 // InitialState is the HardState the log held and the ConfState of the checkpoint
 // from which replay starts.
@@ -83,8 +157,11 @@ func (t *tail) Term(index uint64) (uint64, error) {
 func (t *tail) LastIndex() (uint64, error)  { return t.last(), nil }
 func (t *tail) FirstIndex() (uint64, error) { return t.base + 1, nil }
 
-// Snapshot is asked for when a follower needs what lies below the base. The tail
-// is not cut yet, so nobody does.
+// Snapshot is asked for when a follower needs what lies below the base: the last
+// durable checkpoint, of which raft sees the metadata only.
 func (t *tail) Snapshot() (*raftpb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
+	if t.snapshot == nil || t.checkpoint() < t.base {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	return t.snapshot, nil
 }

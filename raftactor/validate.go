@@ -17,17 +17,11 @@ const (
 )
 
 // validate refuses what RawNode would trust and then panic on. It is the last
-// check of a peer's message: the link has proved who sent it.
+// check of a peer's message: the link has proved who sent it. A snapshot is not
+// among them: it comes staged, from this node.
 func (r *Replica) validate(m *raftpb.Message) error {
-	if m.GetTo() != r.cfg.Self {
-		return fmt.Errorf("%v is for replica %d, this is %d", m.GetType(), m.GetTo(), r.cfg.Self)
-	}
-	switch m.GetFrom() {
-	case raft.None, r.cfg.Self, raft.LocalAppendThread, raft.LocalApplyThread:
-		return fmt.Errorf("%v from replica %d", m.GetType(), m.GetFrom())
-	}
-	if len(m.GetResponses()) > 0 {
-		return fmt.Errorf("%v with responses", m.GetType())
+	if err := r.validateParties(m); err != nil {
+		return err
 	}
 	if err := r.validateNumbers(m); err != nil {
 		return err
@@ -48,6 +42,21 @@ func (r *Replica) validate(m *raftpb.Message) error {
 		}
 	default:
 		return fmt.Errorf("%v does not come from peers", m.GetType())
+	}
+	return nil
+}
+
+// validateParties: who speaks to whom. Storage's messages never come from outside.
+func (r *Replica) validateParties(m *raftpb.Message) error {
+	if m.GetTo() != r.cfg.Self {
+		return fmt.Errorf("%v is for replica %d, this is %d", m.GetType(), m.GetTo(), r.cfg.Self)
+	}
+	switch m.GetFrom() {
+	case raft.None, r.cfg.Self, raft.LocalAppendThread, raft.LocalApplyThread:
+		return fmt.Errorf("%v from replica %d", m.GetType(), m.GetFrom())
+	}
+	if len(m.GetResponses()) > 0 {
+		return fmt.Errorf("%v with responses", m.GetType())
 	}
 	return nil
 }
@@ -113,7 +122,8 @@ func (b *beats) validate(m *raftpb.Message) error {
 }
 
 // lostLog reports a leader that counts on entries this log does not have: a
-// heartbeat's commit never passes what this replica acknowledged.
+// heartbeat's commit never passes what this replica acknowledged. A snapshot is
+// acknowledged when it is installed, and the tail starts behind it by then.
 func (r *Replica) lostLog(m *raftpb.Message) error {
 	if m.GetType() != raftpb.MsgHeartbeat || m.GetTerm() < r.term {
 		return nil

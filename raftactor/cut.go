@@ -1,0 +1,113 @@
+package raftactor
+
+import "sort"
+
+// Parts of the bounds of a log; see Options for the bounds themselves.
+const (
+	// A cut frees at least this part of what is kept: each costs the disk two
+	// fsyncs, whatever it frees.
+	cutFreesPart = 4
+	// Of a thorough cut, a replica that does not lead keeps this part of what it
+	// keeps otherwise: it does not know what others lack, and may lead next.
+	cutSparePart = 16
+	// Appends and proposals wait while the entries above the last checkpoint, which
+	// nobody may cut, take this many times LogBytesMax.
+	uncutFactor = 4
+)
+
+// weigher knows what entries take.
+type weigher interface {
+	bytesAbove(index uint64) uint64 // of the entries above index, base <= index <= last
+}
+
+// cutView is all that decides how far a log may be cut.
+type cutView struct {
+	base, last uint64
+	applied    uint64
+	checkpoint uint64 // index of the last durable one
+	weigher    weigher
+
+	leads     bool
+	followers []follower // of a leader
+	pins      []uint64   // indexes that are on their way as snapshots
+
+	// thorough: somebody asked for space. Nothing is kept for those who may come.
+	thorough bool
+}
+
+// follower is one of a leader's, as far as the log is concerned.
+type follower struct {
+	need    uint64 // what it lacks lies above
+	active  bool   // it was heard of lately
+	carried bool   // its last snapshot was brought lately: it is waited for as for a pin
+}
+
+// plan decides up to which index the log goes now, its base if it stays as it is.
+// held says that followers or pins keep entries that would go otherwise.
+//
+// Never cut: what is above the checkpoint, since replay starts there, or not
+// applied. Kept besides: some entries behind the checkpoint, so that a follower
+// that was away for a moment needs no snapshot; what active followers lack; what
+// lies behind a snapshot that is on its way; each within its own bound.
+func (v cutView) plan(o Options) (to uint64, held bool) {
+	ceiling := min(v.checkpoint, v.applied, v.last)
+	if ceiling <= v.base {
+		return v.base, false
+	}
+	wanted := v.behind(ceiling, v.spare(o.LogEntriesKeep), v.spare(o.LogBytesKeep))
+	to = wanted
+	for _, f := range v.followers {
+		if f.active && v.waitsFor(f, o) {
+			to = min(to, f.need)
+		}
+	}
+	for _, pin := range v.pins {
+		if pin >= v.base && v.weigher.bytesAbove(pin) <= o.PinnedBytesMax {
+			to = min(to, pin)
+		}
+	}
+	if !v.thorough && !v.worth(to, o) {
+		return v.base, to < wanted
+	}
+	return to, to < wanted
+}
+
+// spare is how much of a bound is kept behind the checkpoint.
+func (v cutView) spare(bound uint64) uint64 {
+	switch {
+	case !v.thorough:
+		return bound
+	case v.leads:
+		return 0
+	}
+	return bound / cutSparePart
+}
+
+// behind is the lowest index from which to ceiling there are at most so many
+// entries and bytes.
+func (v cutView) behind(ceiling, entries, bytes uint64) uint64 {
+	above := v.weigher.bytesAbove(ceiling)
+	return v.base + uint64(sort.Search(int(ceiling-v.base), func(n int) bool {
+		index := v.base + uint64(n)
+		return ceiling-index <= entries && v.weigher.bytesAbove(index)-above <= bytes
+	}))
+}
+
+// waitsFor reports whether what a follower lacks is here and within bounds: one
+// that lacks more is better off with a snapshot.
+func (v cutView) waitsFor(f follower, o Options) bool {
+	if f.need < v.base || f.need > v.last {
+		return false
+	}
+	bytes := v.weigher.bytesAbove(f.need)
+	if f.carried {
+		return bytes <= o.PinnedBytesMax
+	}
+	return bytes <= o.LogBytesMax && v.last-f.need <= o.LogEntriesMax
+}
+
+// worth reports whether a cut frees enough to be made.
+func (v cutView) worth(to uint64, o Options) bool {
+	freed := v.weigher.bytesAbove(v.base) - v.weigher.bytesAbove(to)
+	return to > v.base && (to-v.base >= max(1, o.LogEntriesKeep/cutFreesPart) || freed >= max(1, o.LogBytesKeep/cutFreesPart))
+}

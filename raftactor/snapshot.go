@@ -1,0 +1,285 @@
+package raftactor
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/confchange"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"keyval/messages"
+)
+
+// What a replica does so that its state outlives its log: it cuts the log, has
+// snapshots shipped, and takes them in.
+
+// cutTicks is how often the log is looked at without a checkpoint, in ticks.
+const cutTicks = 20
+
+// shipment is a snapshot on its way to a peer.
+type shipment struct {
+	index uint64
+	open  int // of the ShipSnapshots to this peer, those that are not answered
+	// carried: it has arrived. The entries behind it are kept until the peer has
+	// them, or it would need another one, and another one.
+	carried bool
+}
+
+// OnCheckpointed takes a checkpoint that became durable: the log may go up to it.
+func (r *Replica) OnCheckpointed(m *messages.Checkpointed) {
+	if r.node == nil {
+		return
+	}
+	r.compacted = max(r.compacted, m.CompactedRevision)
+	if m.Index < r.tail.checkpoint() || r.installing != nil {
+		return // of the state before a snapshot
+	}
+	if term, err := r.tail.Term(m.Index); err != nil || term != m.Term {
+		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d: they do not belong together",
+			m.Index, m.Term, r.tail.base, r.tail.last(), term)})
+		return
+	}
+	r.tail.checkpointed(m.Index, m.Term, m.ConfState)
+	if m.Thorough {
+		r.thorough = m.Index
+	}
+	r.cutLog()
+}
+
+// cutLog cuts the log if that is due. Below what is being installed there is
+// nothing to cut.
+func (r *Replica) cutLog() {
+	if r.installing != nil {
+		return
+	}
+	view := r.cutView()
+	to, _ := view.plan(r.cfg.Options)
+	if r.thorough > r.tail.base {
+		view.thorough, view.checkpoint = true, min(view.checkpoint, r.thorough)
+		all, held := view.plan(r.cfg.Options)
+		to = max(to, all)
+		if !held {
+			r.thorough = 0
+		}
+	}
+	if to == r.tail.base {
+		return
+	}
+	r.tail.cut(to)
+	r.emit(CutLog{Index: to, Term: r.tail.baseTerm, ConfState: r.tail.snapshot.GetMetadata().GetConfState()})
+}
+
+func (r *Replica) cutView() cutView {
+	view := cutView{
+		base: r.tail.base, last: r.tail.last(), applied: r.applied, checkpoint: r.tail.checkpoint(), weigher: r.tail,
+		leads: r.role == raft.StateLeader,
+	}
+	for _, s := range r.shipments {
+		if s.open > 0 {
+			view.pins = append(view.pins, s.index)
+		}
+	}
+	if view.leads {
+		view.followers = r.followers()
+	}
+	return view
+}
+
+// followers is what this leader knows of the others. Those whose snapshot is on
+// its way are not among them: it is pinned.
+func (r *Replica) followers() (found []follower) {
+	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+		if id == r.cfg.Self || p.State == tracker.StateSnapshot {
+			return
+		}
+		heard, known := r.contact[id]
+		f := follower{need: p.Match, active: p.RecentActive || !known || r.ticks-heard <= uint64(2*r.cfg.Options.ElectionTicks)}
+		if p.State == tracker.StateProbe { // Match is of the past, or not known; this is where it is looked for
+			f.need = p.Next - 1
+		}
+		if s := r.shipments[id]; s != nil && s.carried {
+			if f.carried = f.active && f.need < r.tail.checkpoint(); !f.carried && s.open == 0 {
+				delete(r.shipments, id)
+			}
+		}
+		found = append(found, f)
+	})
+	return found
+}
+
+// sample remembers which followers were heard of. Raft forgets it once every
+// election timeout, on a tick: so ask before.
+func (r *Replica) sample() {
+	r.ticks++
+	if r.role != raft.StateLeader {
+		return
+	}
+	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+		if _, known := r.contact[id]; p.RecentActive || !known {
+			r.contact[id] = r.ticks
+		}
+	})
+}
+
+// leadershipMoved forgets what was known of followers. What is on its way stays.
+func (r *Replica) leadershipMoved() {
+	clear(r.contact)
+	for peer, s := range r.shipments {
+		if s.carried = false; s.open == 0 {
+			delete(r.shipments, peer)
+		}
+	}
+}
+
+// ship hands a MsgSnap to those who bring it, and keeps what lies behind it.
+func (r *Replica) ship(m *raftpb.Message) {
+	s := r.shipments[m.GetTo()]
+	if s == nil {
+		s = &shipment{}
+		r.shipments[m.GetTo()] = s
+	}
+	s.index, s.carried = m.GetSnapshot().GetMetadata().GetIndex(), false
+	s.open++
+	r.emit(ShipSnapshot{m})
+}
+
+// OnShipped takes what became of a snapshot: raft waits for it before it speaks
+// to that peer again. Peer 0 says that nothing is known of any.
+func (r *Replica) OnShipped(m *messages.SnapshotShipped) {
+	for peer, s := range r.shipments {
+		switch {
+		case s.open == 0:
+		case m.Peer == 0:
+			s.open = 0
+			r.shipped(peer, s, true)
+		case m.Peer == peer:
+			// What a later leadership of this replica sent once more is answered last.
+			if s.open--; s.open == 0 {
+				r.shipped(peer, s, m.Failed)
+			}
+		}
+	}
+}
+
+func (r *Replica) shipped(peer uint64, s *shipment, failed bool) {
+	status := raft.SnapshotFinish
+	if failed {
+		status = raft.SnapshotFailure
+		delete(r.shipments, peer)
+	}
+	s.carried = !failed
+	r.node.ReportSnapshot(peer, status)
+}
+
+// OnStaged takes a snapshot that is here, whole and verified. The error says why
+// raft has no use for it.
+func (r *Replica) OnStaged(m *raftpb.Message) error {
+	index := m.GetSnapshot().GetMetadata().GetIndex()
+	if r.node == nil {
+		r.emit(StagingUnused{index})
+		return nil
+	}
+	if r.installing != nil && r.installing.GetIndex() == index {
+		return nil // it is being installed: that is the answer
+	}
+	if err := r.validateStaged(m); err != nil {
+		r.emit(StagingUnused{index})
+		return err
+	}
+	r.staged = m
+	return nil
+}
+
+// takeStaged steps the staged snapshot, in the name of whoever leads now: it holds
+// committed entries only, so it is good in any term. It waits while nobody leads.
+func (r *Replica) takeStaged() {
+	if r.staged == nil {
+		return
+	}
+	m, index := r.staged, r.staged.GetSnapshot().GetMetadata().GetIndex()
+	switch {
+	case r.installing != nil || r.leader == r.cfg.Self || index <= r.commit:
+		r.staged = nil
+		r.emit(StagingUnused{index})
+		return
+	case m.GetTerm() > r.term, m.GetTerm() == r.term && r.leader == 0:
+	case r.leader == 0:
+		return
+	default:
+		m = &raftpb.Message{Type: raftpb.MsgSnap.Enum(), To: m.To, From: new(r.leader), Term: new(r.term), Snapshot: m.GetSnapshot()}
+	}
+	r.staged = nil
+	if err := r.node.Step(m); err != nil {
+		panic(fmt.Sprintf("raft refuses a staged snapshot: %v", err))
+	}
+	r.ready()
+	if r.installing.GetIndex() != index {
+		r.emit(StagingUnused{index}) // raft had all of it in its log
+	}
+}
+
+// installed takes the log's answer to an append with a snapshot: the log holds
+// nothing else now, and the machine has opened the state already.
+func (r *Replica) installed(s *raftpb.SnapshotMetadata) {
+	if r.applied < s.GetIndex() {
+		panic(fmt.Sprintf("the log starts anew at index %d, the machine is at %d", s.GetIndex(), r.applied))
+	}
+	r.tail.restore(s.GetIndex(), s.GetTerm())
+	if r.installing.GetIndex() == s.GetIndex() {
+		r.installing = nil
+	}
+	r.thorough = 0
+}
+
+// reopened takes the state that the machine has after an installed snapshot. The
+// log's answer follows.
+func (r *Replica) reopened(m *messages.MachineOpened) {
+	if m.Index <= r.applied {
+		panic(fmt.Sprintf("the machine opened a snapshot at index %d, %d is applied", m.Index, r.applied))
+	}
+	r.applied, r.appliedTerm, r.revision = m.Index, m.Term, m.Revision
+	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
+	r.compacted = max(r.compacted, m.CompactedRevision)
+	r.tail.checkpointed(m.Index, m.Term, m.ConfState)
+}
+
+// validateStaged refuses what RawNode would trust and then panic on. The rest of
+// such a message is as of any peer's.
+func (r *Replica) validateStaged(m *raftpb.Message) error {
+	s := m.GetSnapshot().GetMetadata()
+	switch {
+	case m.GetType() != raftpb.MsgSnap:
+		return fmt.Errorf("%v is no snapshot", m.GetType())
+	case len(m.GetEntries()) > 0 || len(m.GetSnapshot().GetData()) > 0:
+		return fmt.Errorf("snapshot with entries or data")
+	case s.GetIndex() == 0 || s.GetIndex() > indexMax:
+		return fmt.Errorf("snapshot of index %d", s.GetIndex())
+	case s.GetTerm() == 0 || s.GetTerm() > m.GetTerm():
+		return fmt.Errorf("snapshot of term %d in a message of term %d", s.GetTerm(), m.GetTerm())
+	}
+	if err := r.validateParties(m); err != nil {
+		return err
+	}
+	if err := r.validateNumbers(m); err != nil {
+		return err
+	}
+	return validateConf(s.GetConfState())
+}
+
+// validateConf holds a configuration against what raft makes of it.
+func validateConf(conf *raftpb.ConfState) error {
+	if len(conf.GetVoters()) == 0 {
+		return fmt.Errorf("snapshot without voters")
+	}
+	t := tracker.MakeProgressTracker(1, 0)
+	config, progress, err := confchange.Restore(confchange.Changer{Tracker: t, LastIndex: 1}, conf)
+	if err != nil {
+		return fmt.Errorf("snapshot with a configuration that cannot be: %w", err)
+	}
+	t.Config, t.Progress = config, progress
+	if err := conf.Equivalent(t.ConfState()); err != nil {
+		return fmt.Errorf("snapshot with a configuration that cannot be: %w", err)
+	}
+	return nil
+}
