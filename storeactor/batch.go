@@ -32,12 +32,22 @@ type Batch struct {
 	Rows           []Row // that wait; at most one a key a revision, revisions never going down
 	Settled        []Settled
 	MembersChanged bool
+	Compaction     Compaction // the strongest that was asked for
 
 	store  Store
 	bytes  int   // of Rows
 	sorted []int // the newest row of each key among Rows[:looked], by key
 	looked int
 }
+
+// Compaction says who gave up history.
+type Compaction int
+
+const (
+	NoCompaction     Compaction = iota
+	NodeCompaction              // a node, as its configuration says
+	ClientCompaction            // a client, who wants the space back
+)
 
 // NewBatch makes an empty batch in front of a store.
 func NewBatch(store Store) *Batch { return &Batch{store: store} }
@@ -58,7 +68,7 @@ func (b *Batch) Flush() error {
 // Clear forgets what was settled, once it has been told.
 func (b *Batch) Clear() {
 	clear(b.Settled)
-	b.Settled, b.MembersChanged = b.Settled[:0], false
+	b.Settled, b.MembersChanged, b.Compaction = b.Settled[:0], false, NoCompaction
 }
 
 // spill keeps a batch of great commands within its bound.
@@ -70,7 +80,7 @@ func (b *Batch) spill() error {
 }
 
 // execute carries out a valid command. Its operations see each other's effects
-// in their order, all within its revision.
+// in their order, all within its revision. Compactions ask nothing of the rows.
 func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
 	spent := rangeStep{}

@@ -51,11 +51,15 @@ func (c *checkpointActor) onCommitSynced(ctx actor.Context, m *messages.CommitSy
 		c.fail(fmt.Errorf("sync the user data: %w", err))
 		return
 	}
-	if err := c.disk.WriteCheckpoint(c.writing); err != nil {
+	checkpoint := c.writing
+	c.writing = nil
+	switch err := c.disk.WriteCheckpoint(checkpoint); {
+	case messages.CodeOf(err) == messages.Code_CONFLICT:
+		return // a snapshot was installed meanwhile: the machine is about to switch to it
+	case err != nil:
 		c.fail(fmt.Errorf("write the checkpoint: %w", err))
 		return
 	}
-	c.writing = nil
 	ctx.Send(ctx.Parent(), &messages.CheckpointWritten{Index: m.Index})
 }
 
@@ -65,13 +69,15 @@ func (c *checkpointActor) fail(reason error) {
 }
 
 // checkpointPace decides when a checkpoint is due: once something was applied and
-// one of the bounds is reached, and never while another is being written.
+// one of the bounds is reached, or at once if it is forced, and never while another
+// is being written.
 type checkpointPace struct {
 	entriesMax uint64
 	bytesMax   uint64 // of entries
 	ticksMax   uint64
 
 	entries, bytes, ticks uint64 // since the last one was begun
+	forced                bool   // since the last one was begun
 	writing               uint64 // the index of the one being written; 0: none
 }
 
@@ -82,13 +88,16 @@ func (p *checkpointPace) applied(entries, bytes uint64) {
 
 func (p *checkpointPace) ticked(n uint64) { p.ticks += n }
 
+// force makes one due as soon as none is being written.
+func (p *checkpointPace) force() { p.forced = true }
+
 func (p *checkpointPace) due() bool {
 	return p.writing == 0 && p.entries > 0 &&
-		(p.entries >= p.entriesMax || p.bytes >= p.bytesMax || p.ticks >= p.ticksMax)
+		(p.forced || p.entries >= p.entriesMax || p.bytes >= p.bytesMax || p.ticks >= p.ticksMax)
 }
 
 func (p *checkpointPace) begin(index uint64) {
-	p.entries, p.bytes, p.ticks, p.writing = 0, 0, 0, index
+	p.entries, p.bytes, p.ticks, p.forced, p.writing = 0, 0, 0, false, index
 }
 
 // written reports whether index is the one being written.

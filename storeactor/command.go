@@ -33,11 +33,12 @@ type command struct {
 
 // operation is a messages.Operation.
 type operation struct {
-	kind  operationKind
-	key   []byte // put, delete; from of a delete range
-	to    []byte
-	value []byte
-	limit uint32
+	kind     operationKind
+	key      []byte // put, delete; from of a delete range
+	to       []byte
+	value    []byte
+	limit    uint32
+	revision uint64 // of a compaction
 }
 
 type operationKind int
@@ -47,6 +48,7 @@ const (
 	kindPut
 	kindDelete
 	kindDeleteRange
+	kindCompact
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -134,6 +136,8 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDelete
 		case bytesField(3):
 			kind = kindDeleteRange
+		case bytesField(32):
+			kind = kindCompact
 		default:
 			continue
 		}
@@ -151,7 +155,9 @@ func (o *operation) readKind(data []byte) bool {
 	f := fields{rest: data}
 	for f.next() {
 		switch tag := f.tag(); {
-		case tag == bytesField(1):
+		case tag == varintField(1) && o.kind == kindCompact:
+			o.revision = f.varint
+		case tag == bytesField(1) && o.kind != kindCompact:
 			o.key = f.bytes
 		case tag == bytesField(2) && o.kind == kindPut:
 			o.value = f.bytes

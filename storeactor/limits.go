@@ -27,6 +27,8 @@ const (
 	outcomeBytes    = 64
 	// SessionWindow is how many numbers from acked_below on a session may use.
 	SessionWindow = 1024
+	// compactLevel is the level of the first entries that may hold a Compact.
+	compactLevel = 2
 	// SessionTTLMaxMS bounds OpenSession.ttl_ms: one day.
 	SessionTTLMaxMS = 24 * 60 * 60 * 1000
 )
@@ -50,4 +52,21 @@ const (
 	ScanRowsMax  = 1000
 	ScanBytesMax = 1 << 20
 	itemBytes    = 16 // what an item takes beside its key and value
+
+	// DigestRowsMax bounds the rows of one digest, and DigestBytesMax the bytes of
+	// their keys and values; a single row always fits.
+	DigestRowsMax  = 10_000
+	DigestBytesMax = 16 << 20
+
+	// rowsBytesMax bounds the rows that a reader hands over at once, as they stand in
+	// a snapshot; a single row always fits.
+	rowsBytesMax = 4 << 20
+
+	// pinsMax bounds the states that are kept for others, in number; one that nobody
+	// has used for pinTicksMax goes.
+	pinsMax     = 64
+	pinTicksMax = 1200
+
+	// retentionTicks is how long nothing is proposed after a compaction was.
+	retentionTicks = 20
 )

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.etcd.io/raft/v3"
@@ -13,9 +14,9 @@ import (
 
 // LogConfig is what the log actor needs.
 type LogConfig struct {
-	Raft  *actor.PID
-	Disk  Disk
-	Fatal func(reason error)
+	Raft, Machine, Snapshots *actor.PID
+	Disk                     Disk
+	Fatal                    func(reason error)
 }
 
 // NewLog makes the actor that owns the log. It tells raft LogOpened when it
@@ -24,16 +25,26 @@ func NewLog(config LogConfig) actor.Producer {
 	return func() actor.Actor { return &logActor{config: config} }
 }
 
-// logActor merges all appends in its mailbox into one Save and so one fsync.
+// logActor merges all appends in its mailbox into one Save and so one fsync. An
+// append that carries a snapshot stands for itself: what came before it is saved,
+// the staged state becomes the one that counts, and nothing behind it is answered
+// or saved until the machine has switched to it.
 type logActor struct {
 	config LogConfig
 	log    Log
-	commit uint64 // of the last saved HardState; durable after a Sync
-	failed bool   // the disk is not to be used again
+	hs     *raftpb.HardState // saved last; its commit is durable after a Sync
+	last   uint64            // index of the last saved entry, or the base
+	failed bool              // the disk is not to be used again
 
-	// pending are the appends of the next Save. Raft bounds them: two appends with
-	// entries are under way at most.
-	pending []*messages.Append
+	// pending are the appends that are not saved yet. Raft bounds them: two appends
+	// of own entries are under way at most, and a leader sends a follower no more
+	// than its window.
+	pending  []*messages.Append
+	flushing bool // a Flush to itself is under way
+	// installed is the append whose snapshot was installed while the machine
+	// switches to it, or nil.
+	installed *messages.Append
+	cut       *messages.CutLog // the last one, if it waits for the next save
 	// waiting are those who need a commit that was not saved yet; the checkpoint
 	// actor asks for one at a time.
 	waiting []commitWait
@@ -55,6 +66,10 @@ func (l *logActor) Receive(ctx actor.Context) {
 		l.onAppend(ctx, m)
 	case *messages.Flush:
 		l.onFlush(ctx)
+	case *messages.Switched:
+		l.onSwitched(ctx, m)
+	case *messages.CutLog:
+		l.onCutLog(m)
 	case *messages.SyncCommit:
 		l.onSyncCommit(ctx, m)
 	case *actor.Stopping:
@@ -65,12 +80,11 @@ func (l *logActor) Receive(ctx actor.Context) {
 }
 
 func (l *logActor) onStarted(ctx actor.Context) {
-	log, image, err := l.config.Disk.OpenLog()
+	image, err := l.open()
 	if err != nil {
 		l.fail(fmt.Errorf("open the log: %w", err))
 		return
 	}
-	l.log, l.commit = log, image.HardState.GetCommit()
 	ctx.Send(l.config.Raft, &messages.LogOpened{
 		HardState: image.HardState,
 		BaseIndex: image.BaseIndex,
@@ -79,63 +93,175 @@ func (l *logActor) onStarted(ctx actor.Context) {
 	})
 }
 
-func (l *logActor) onAppend(ctx actor.Context, m *messages.Append) {
-	if !raft.IsEmptySnap(m.Message.GetSnapshot()) {
-		l.fail(messages.Errorf(messages.Code_UNSUPPORTED, "the leader sent a snapshot, and snapshots are not supported by this version").
-			WithHint("start a version that supports them"))
-		return
+func (l *logActor) open() (*LogImage, error) {
+	log, image, err := l.config.Disk.OpenLog()
+	if err != nil {
+		return nil, err
 	}
+	l.log, l.hs = log, image.HardState
+	l.last = image.BaseIndex + uint64(len(image.Entries))
+	return image, nil
+}
+
+func (l *logActor) onAppend(ctx actor.Context, m *messages.Append) {
 	l.pending = append(l.pending, m)
-	if len(l.pending) == 1 {
+	l.flushSoon(ctx)
+}
+
+func (l *logActor) flushSoon(ctx actor.Context) {
+	if !l.flushing && l.installed == nil && len(l.pending) > 0 {
+		l.flushing = true
 		ctx.Send(ctx.Self(), &messages.Flush{})
 	}
 }
 
+// onFlush saves what stands before the first snapshot, and then installs that.
 func (l *logActor) onFlush(ctx actor.Context) {
-	hs, entries := mergeAppends(l.pending)
-	if hs != nil || len(entries) > 0 {
-		if err := l.log.Save(hs, entries); err != nil {
-			l.fail(fmt.Errorf("write the log: %w", err))
-			return
+	l.flushing = false
+	n := slices.IndexFunc(l.pending, carriesSnapshot)
+	if n < 0 {
+		n = len(l.pending)
+	}
+	err := l.save(mergeAppends(l.pending[:n]))
+	if err == nil {
+		for _, m := range l.pending[:n] {
+			ctx.Send(l.config.Raft, &messages.Appended{Message: m.Message})
+		}
+		if l.pending = slices.Delete(l.pending, 0, n); len(l.pending) > 0 {
+			err = l.install(ctx)
 		}
 	}
-	for i, m := range l.pending {
-		ctx.Send(l.config.Raft, &messages.Appended{Message: m.Message})
-		l.pending[i] = nil
+	if err == nil {
+		err = l.cutIfAsked()
 	}
-	l.pending = l.pending[:0]
+	if err == nil {
+		err = l.answerWaiting(ctx)
+	}
+	if err != nil {
+		l.fail(err)
+	}
+}
+
+func carriesSnapshot(a *messages.Append) bool { return !raft.IsEmptySnap(a.Message.GetSnapshot()) }
+
+func (l *logActor) save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+	if hs == nil && len(entries) == 0 {
+		return nil
+	}
+	if err := l.log.Save(hs, entries); err != nil {
+		return fmt.Errorf("write the log: %w", err)
+	}
 	if hs != nil {
-		l.commit = hs.GetCommit()
-		l.answerWaiting(ctx)
+		l.hs = hs
 	}
+	if n := len(entries); n > 0 {
+		l.last = entries[n-1].GetIndex()
+	}
+	return nil
+}
+
+// install makes the snapshot of the first pending append the state that counts,
+// and saves what else the append brings behind it.
+func (l *logActor) install(ctx actor.Context) error {
+	m := l.pending[0]
+	l.pending = slices.Delete(l.pending, 0, 1)
+	index, term := m.Message.GetSnapshot().GetMetadata().GetIndex(), m.Message.GetSnapshot().GetMetadata().GetTerm()
+	hs, entries := mergeAppends([]*messages.Append{m})
+	if hs == nil {
+		hs = l.hs
+	}
+	if err := l.log.Close(); err != nil {
+		return fmt.Errorf("close the log before a snapshot is installed: %w", err)
+	}
+	l.log = nil
+	// The new log ends at its base, and a commit beyond its end is damage: one that
+	// reaches the entries behind the snapshot is saved with them.
+	at := &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)}
+	if err := l.config.Disk.Install(index, term, at); err != nil {
+		return fmt.Errorf("install the snapshot at index %d: %w", index, err)
+	}
+	if _, err := l.open(); err != nil {
+		return fmt.Errorf("open the log behind the snapshot at index %d: %w", index, err)
+	}
+	if hs.GetCommit() <= index {
+		hs = nil
+	}
+	if err := l.save(hs, entries); err != nil {
+		return err
+	}
+	l.installed = m
+	ctx.Send(l.config.Machine, &messages.Installed{Index: index})
+	ctx.Send(l.config.Snapshots, &messages.Installed{Index: index})
+	return nil
+}
+
+// onSwitched goes on with what waited for the machine.
+func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
+	if l.installed == nil || l.installed.Message.GetSnapshot().GetMetadata().GetIndex() != m.Index {
+		unexpected(ctx)
+		return
+	}
+	ctx.Send(l.config.Raft, &messages.Appended{Message: l.installed.Message})
+	l.installed = nil
+	l.flushSoon(ctx)
+}
+
+// onCutLog cuts between two saves: what raft has appended before stands in the
+// log by then.
+func (l *logActor) onCutLog(m *messages.CutLog) {
+	l.cut = m
+	if l.flushing {
+		return
+	}
+	if err := l.cutIfAsked(); err != nil {
+		l.fail(err)
+	}
+}
+
+func (l *logActor) cutIfAsked() error {
+	m := l.cut
+	if m == nil {
+		return nil
+	}
+	l.cut = nil
+	if m.Index > l.last {
+		return messages.Errorf(messages.Code_INTERNAL, "the log was to be cut at entry %d and ends at entry %d", m.Index, l.last).
+			WithHint("this is a defect of the software; start the node again")
+	}
+	if err := l.log.Cut(m.Index, m.Term, m.ConfState); err != nil {
+		return fmt.Errorf("cut the log at entry %d: %w", m.Index, err)
+	}
+	return nil
 }
 
 func (l *logActor) onSyncCommit(ctx actor.Context, m *messages.SyncCommit) {
 	l.waiting = append(l.waiting, commitWait{index: m.Index, asker: ctx.Sender()})
-	l.answerWaiting(ctx)
+	if err := l.answerWaiting(ctx); err != nil {
+		l.fail(err)
+	}
 }
 
 // answerWaiting syncs once for all whose commit was saved, and tells them.
-func (l *logActor) answerWaiting(ctx actor.Context) {
+func (l *logActor) answerWaiting(ctx actor.Context) error {
 	var ready, rest []commitWait
 	for _, w := range l.waiting {
-		if w.index <= l.commit {
+		if w.index <= l.hs.GetCommit() {
 			ready = append(ready, w)
 		} else {
 			rest = append(rest, w)
 		}
 	}
 	if len(ready) == 0 {
-		return
+		return nil
 	}
 	if err := l.log.Sync(); err != nil {
-		l.fail(fmt.Errorf("sync the log: %w", err))
-		return
+		return fmt.Errorf("sync the log: %w", err)
 	}
 	l.waiting = rest
 	for _, w := range ready {
 		ctx.Send(w.asker, &messages.CommitSynced{Index: w.index})
 	}
+	return nil
 }
 
 func (l *logActor) onStopping(ctx actor.Context) {

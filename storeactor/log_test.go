@@ -134,8 +134,6 @@ func TestLogSyncsACommitWhenItIsThere(t *testing.T) {
 // After a failure nothing is answered, and the disk is left alone.
 func TestLogFailures(t *testing.T) {
 	lost := errors.New("the disk is gone")
-	snapshot := appendOf("-")
-	snapshot.Message.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9))}}
 	for _, test := range []struct {
 		name   string
 		change func(*disk)
@@ -145,7 +143,6 @@ func TestLogFailures(t *testing.T) {
 	}{
 		{"a write fails", func(d *disk) { d.saveErr = lost }, appendOf("- 2.1"), "write the log: the disk is gone", nil},
 		{"a sync fails", func(d *disk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
-		{"a snapshot", func(*disk) {}, snapshot, "the leader sent a snapshot, and snapshots are not supported by this version", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, d := newStage(t), newDisk()

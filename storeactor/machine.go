@@ -3,10 +3,7 @@ package storeactor
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.etcd.io/raft/v3/raftpb"
@@ -24,16 +21,21 @@ type MachineConfig struct {
 	Readers int // reader actors; 4
 
 	// A checkpoint is written once something was applied and one of these is
-	// reached: entries (50,000), bytes of entries (64 MiB), ticks (50).
+	// reached: entries (50,000), bytes of entries (32 MiB), ticks (50).
 	CheckpointEntries uint64
 	CheckpointBytes   uint64
 	CheckpointTicks   uint32
+
+	// History is given up beyond so many revisions, or older than so much log time;
+	// 0: no bound.
+	HistoryRevisions uint64
+	HistoryMS        uint64
 }
 
 func (c MachineConfig) withDefaults() MachineConfig {
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
-	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 64<<20)
+	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
 	c.CheckpointTicks = cmp.Or(c.CheckpointTicks, 50)
 	return c
 }
@@ -42,69 +44,82 @@ func (c MachineConfig) withDefaults() MachineConfig {
 // starts from the last checkpoint, says MachineOpened, and applies entries in
 // order. It is to be spawned as messages.ActorMachine.
 func NewMachine(config MachineConfig) actor.Producer {
-	return func() actor.Actor {
-		c := config.withDefaults()
-		return &machineActor{config: c, pace: checkpointPace{
-			entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks),
-		}}
-	}
+	return func() actor.Actor { return &machineActor{config: config.withDefaults()} }
 }
 
 // machineActor is the only writer of the engine. What it tells others was written
 // before: a published revision is whole.
 type machineActor struct {
 	config MachineConfig
-	state  *State
-	engine Engine
-	batch  *Batch // empty between two messages
+	phase  phase
+
+	state   *State
+	engine  Engine
+	batch   *Batch               // empty between two messages
+	durable *messages.Checkpoint // the last one that is
+	writing *messages.Checkpoint // with the checkpoint actor, or nil
+	// thorough: a client gave up history, and the next checkpoint says so; then it is
+	// said of the one that is being written.
+	thorough, writingThorough bool
 
 	readers    []*actor.PID
-	turn       int // of the next reader
+	turn       int // of the last reader that was given something
 	checkpoint *actor.PID
-	pace       checkpointPace
-	waiting    waitingReads
+	reclaim    *actor.PID // nil: none is under way
 
-	failed bool // nothing more is done
+	pace       checkpointPace
+	retention  retention
+	pins       pins
+	discarding discarding
+
+	waiting   waitingReads
+	pinsAsked []pinAsked // while switching; at most pinsMax
+	installed uint64     // index of the snapshot to switch to
 }
+
+// phase is what the machine does at all.
+type phase int
+
+const (
+	opening   phase = iota // it has not read its checkpoint yet
+	serving                // state, engine and children belong together
+	switching              // a snapshot was installed: the children of the state before stop
+	over                   // it failed or stops: nothing more is done
+)
 
 func (m *machineActor) Receive(ctx actor.Context) {
 	switch msg := ctx.Message().(type) {
 	case *actor.Started:
 		m.onStarted(ctx)
+	case *actor.Stopping:
+		m.phase = over
 	case *actor.Stopped:
-		m.onStopped(ctx)
+		m.closeEngine(ctx)
+	case *actor.Terminated:
+		m.onTerminated(ctx, msg)
 	case *messages.Apply:
 		m.onApply(ctx, msg)
-	case *messages.ReadAt:
-		m.onReadAt(ctx, msg)
-	case *messages.Tick:
-		m.onTick(ctx, msg)
+	case *messages.Installed:
+		m.onInstalled(ctx, msg)
 	case *messages.CheckpointWritten:
 		m.onCheckpointWritten(ctx, msg)
+	case *messages.ReadAt:
+		m.onReadAt(ctx, msg)
+	case *messages.ReadReply:
+		m.onReadReply(ctx, msg)
+	case *messages.ReadRows:
+		m.onReadRows(ctx, msg)
+	case *messages.PinState:
+		m.onPinState(ctx, msg)
+	case *messages.UnpinState:
+		m.onUnpinState(ctx, msg)
+	case *messages.Tick:
+		m.onTick(ctx, msg)
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
 		unexpected(ctx)
 	}
-}
-
-func (m *machineActor) onStarted(ctx actor.Context) {
-	if err := m.open(); err != nil {
-		m.fail(err)
-		return
-	}
-	if err := m.spawnChildren(ctx); err != nil {
-		m.fail(err)
-		return
-	}
-	ctx.Send(m.config.Raft, &messages.MachineOpened{
-		Index:     m.state.index,
-		Revision:  m.state.revision,
-		LogTimeMs: m.state.logTimeMS,
-		ConfState: m.state.conf,
-	})
-	m.tellMembers(ctx)
-	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
 }
 
 // onIntroduce tells an actor that starts anew what it missed.
@@ -118,56 +133,14 @@ func (m *machineActor) onIntroduce(ctx actor.Context) {
 	}
 }
 
-func (m *machineActor) open() error {
-	checkpoint, err := m.config.Disk.Checkpoint()
-	if err != nil {
-		return fmt.Errorf("read the checkpoint: %w", err)
-	}
-	if m.state, err = FromCheckpoint(checkpoint); err != nil {
-		return err
-	}
-	if m.engine, err = m.config.Disk.OpenEngine(checkpoint); err != nil {
-		return fmt.Errorf("open the user data: %w", err)
-	}
-	m.batch = NewBatch(m.engine)
-	return nil
-}
-
-func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
-	m.checkpoint, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, fatal: m.config.Fatal}
-	}), childName(messages.ActorCheckpoint))
-	if err != nil {
-		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
-	}
-	m.readers = make([]*actor.PID, m.config.Readers)
-	for i := range m.readers {
-		name := messages.ActorReaderPrefix + strconv.Itoa(i)
-		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-			return &readerActor{view: m.engine, fatal: m.config.Fatal}
-		}), childName(name))
-		if err != nil {
-			return fmt.Errorf("spawn %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// childName is the last part of the name of one of the machine's children.
-func childName(name string) string { return strings.TrimPrefix(name, messages.ActorMachine+"/") }
-
-// onStopped closes the engine once no child uses it any more.
-func (m *machineActor) onStopped(ctx actor.Context) {
-	if m.engine == nil {
-		return
-	}
-	if err := m.engine.Close(); err != nil {
-		ctx.Logger().Error("the user data did not close cleanly", "error", err)
-	}
-}
-
 func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
-	if m.failed {
+	switch m.phase {
+	case serving:
+	case over:
+		return
+	default: // raft hands out nothing behind a snapshot before the log has answered
+		m.fail(messages.Errorf(messages.Code_INTERNAL, "entries came while the snapshot at index %d is being opened", m.installed).
+			WithHint(defectHint))
 		return
 	}
 	logTime := m.state.logTimeMS
@@ -178,17 +151,22 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 	}
 	m.tellOutcomes(ctx)
 	ctx.Send(m.config.Raft, &messages.Applied{
-		Message:     msg.Message,
-		Index:       m.state.index,
-		Revision:    m.state.revision,
-		LogTimeMs:   m.state.logTimeMS,
-		HistoryHash: m.state.history,
+		Message:           msg.Message,
+		Index:             m.state.index,
+		Revision:          m.state.revision,
+		LogTimeMs:         m.state.logTimeMS,
+		HistoryHash:       m.state.history,
+		CompactedRevision: m.state.compacted,
 	})
 	if m.batch.MembersChanged {
 		m.tellMembers(ctx)
 	}
 	if m.state.logTimeMS != logTime {
 		ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+	}
+	if m.batch.Compaction != NoCompaction {
+		m.pace.force()
+		m.thorough = m.thorough || m.batch.Compaction == ClientCompaction
 	}
 	m.batch.Clear()
 	for _, reads := range m.waiting.release(m.state.index) {
@@ -203,7 +181,7 @@ func (m *machineActor) apply(entries []*raftpb.Entry) (size uint64, err error) {
 	for _, e := range entries {
 		if e.GetIndex() != m.state.index+1 {
 			return 0, messages.Errorf(messages.Code_INTERNAL, "entry %d was to be applied behind entry %d", e.GetIndex(), m.state.index).
-				WithHint("this is a defect of the software; start the node again, it replays from its checkpoint")
+				WithHint(defectHint)
 		}
 		if err := m.state.Apply(m.batch, e); err != nil {
 			return 0, fmt.Errorf("apply entry %d: %w", e.GetIndex(), err)
@@ -220,7 +198,7 @@ func (m *machineActor) apply(entries []*raftpb.Entry) (size uint64, err error) {
 func (m *machineActor) tellOutcomes(ctx actor.Context) {
 	own := 0
 	for i := range m.batch.Settled {
-		if m.batch.Settled[i].Origin == m.config.Self {
+		if m.awaits(&m.batch.Settled[i]) {
 			own++
 		}
 	}
@@ -233,7 +211,7 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 	next := 0
 	for i := range m.batch.Settled {
 		s := &m.batch.Settled[i]
-		if s.Origin != m.config.Self {
+		if !m.awaits(s) {
 			continue
 		}
 		s.outcome.fill(&outcomes[next])
@@ -242,6 +220,11 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 		next++
 	}
 	ctx.Send(m.config.Gateway, &messages.Outcomes{Outcomes: list})
+}
+
+// awaits reports whether a session of this node may wait for the outcome.
+func (m *machineActor) awaits(s *Settled) bool {
+	return s.Origin == m.config.Self && len(s.client) == messages.ClientIDSize
 }
 
 func (m *machineActor) tellMembers(ctx actor.Context) {
@@ -260,8 +243,8 @@ func (m *machineActor) members() *messages.MembersChanged {
 
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	switch {
-	case m.failed:
-	case msg.Index <= m.state.index:
+	case m.phase == over:
+	case m.phase == serving && msg.Index <= m.state.index:
 		m.giveToReaders(ctx, msg)
 	case !m.waiting.add(msg):
 		for _, read := range msg.Reads {
@@ -276,22 +259,38 @@ func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 // giveToReaders shares reads out among the readers in turn, at this revision.
 func (m *machineActor) giveToReaders(ctx actor.Context, msg *messages.ReadAt) {
 	for reads := range slices.Chunk(msg.Reads, readsPerTurn) {
-		ctx.Send(m.readers[m.turn], &messages.ReadAt{
+		ctx.Send(m.nextReader(), &messages.ReadAt{
 			Index:     msg.Index,
 			Reads:     reads,
 			Revision:  m.state.revision,
 			Compacted: m.state.compacted,
 		})
-		m.turn = (m.turn + 1) % len(m.readers)
 	}
 }
 
+func (m *machineActor) nextReader() *actor.PID {
+	m.turn = (m.turn + 1) % len(m.readers)
+	return m.readers[m.turn]
+}
+
 func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
-	if !m.failed {
+	if m.phase == serving {
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
+		m.pins.ticked(uint64(msg.Elapsed))
+		m.discardTicked(ctx, uint64(msg.Elapsed))
+		m.retain(ctx, uint64(msg.Elapsed))
 	}
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
+}
+
+// retain proposes to this node's raft what history may go. Only the leader's takes
+// it, and nobody hears of it elsewhere.
+func (m *machineActor) retain(ctx actor.Context, ticks uint64) {
+	revision := m.retention.ticked(ticks, m.state.revision, m.state.logTimeMS, m.state.compacted)
+	if revision > 0 {
+		ctx.Send(m.config.Raft, &messages.Propose{Origin: m.config.Self, Command: compaction(revision)})
+	}
 }
 
 func (m *machineActor) checkpointIfDue(ctx actor.Context) {
@@ -299,34 +298,34 @@ func (m *machineActor) checkpointIfDue(ctx actor.Context) {
 		return
 	}
 	m.pace.begin(m.state.index)
-	ctx.Send(m.checkpoint, &messages.WriteCheckpoint{Checkpoint: m.state.Checkpoint()})
+	m.writing, m.writingThorough = m.state.Checkpoint(), m.thorough
+	m.thorough = false
+	ctx.Send(m.checkpoint, &messages.WriteCheckpoint{Checkpoint: m.writing})
 }
 
+// onCheckpointWritten: the log may be cut up to here, and what the checkpoint gives
+// up may be discarded.
 func (m *machineActor) onCheckpointWritten(ctx actor.Context, msg *messages.CheckpointWritten) {
-	if m.failed || !m.pace.written(msg.Index) {
+	if m.phase != serving || !m.pace.written(msg.Index) {
 		return
 	}
+	m.durable, m.writing = m.writing, nil
+	ctx.Send(m.config.Raft, &messages.Checkpointed{
+		Index:             m.durable.Index,
+		Term:              m.durable.Term,
+		ConfState:         m.durable.ConfState,
+		CompactedRevision: m.durable.CompactedRevision,
+		Thorough:          m.writingThorough,
+	})
+	m.discarding.reclaim = m.discarding.reclaim || m.writingThorough
+	m.discard(ctx)
 	m.checkpointIfDue(ctx)
 }
 
+// defectHint is the next step where the software met what cannot be.
+const defectHint = "this is a defect of the software; start the node again, it replays from its checkpoint"
+
 func (m *machineActor) fail(reason error) {
-	m.failed = true
+	m.phase = over
 	m.config.Fatal(reason)
 }
-
-// HandleFailure makes the machine the supervisor of its children: a reader keeps
-// nothing and restarts; a checkpoint that panicked met a broken invariant, which
-// is the whole node's.
-func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
-	statistics *actor.RestartStatistics, reason, message any) {
-	strategy := escalate
-	if slices.ContainsFunc(m.readers, child.Equal) {
-		strategy = restart
-	}
-	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)
-}
-
-var (
-	restart  = actor.NewOneForOneStrategy(math.MaxInt, 0, func(any) actor.Directive { return actor.RestartDirective })
-	escalate = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.EscalateDirective })
-)

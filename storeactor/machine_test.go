@@ -76,7 +76,7 @@ func asks(index uint64, read ...*messages.Read) *messages.ReadAt {
 
 func TestMachineSaysWhereItStarts(t *testing.T) {
 	c := newCompany(t, nil)
-	c.raft.expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]}}")
+	c.raft.expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1}")
 	members := `MembersChanged{members=[Member{raft_id=1 name="node1"} Member{raft_id=2 name="node2"} Member{raft_id=3 name="node3"}]` +
 		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a"}`
 	c.membership.expect(members)
@@ -195,7 +195,7 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 		{"a failed write", func(c *company) { c.disk.engine.err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{entry(2, 1, write(1))},
 			"write the user data: the disk is gone"},
 		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: marshal(&messages.Commands{Level: 9})}},
-			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 1: it is too old and stops"},
+			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 2: it is too old and stops"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCompany(t, nil).opened()
@@ -221,18 +221,19 @@ func TestMachineWritesCheckpoints(t *testing.T) {
 	c.log.expect("SyncCommit{index=3}")
 	c.apply(entry(4, 3, write(3)), entry(5, 3, write(4))) // due again, but one is under way
 	c.apply(entry(6, 3))
-	for range 3 {
+	for range 4 {
 		take[*messages.Applied](c.raft)
 	}
 	checkpoint := actor.NewPID(c.system.Address(), messages.ActorCheckpoint)
 	c.send(&messages.CheckpointWritten{Index: 2}) // of nobody's
 	c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 3})
 	c.disk.expect(t, "checkpoint 3")
+	c.raft.expect("Checkpointed{index=3 term=1 conf_state=ConfState{voters=[1 2 3]}}")
 	c.log.expect("SyncCommit{index=6}")
 	c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 6})
 	c.disk.expect(t, "checkpoint 6")
+	c.raft.expect("Checkpointed{index=6 term=1 conf_state=ConfState{voters=[1 2 3]}}")
 
-	take[*messages.Applied](c.raft)
 	c.apply(entry(7, 3))
 	take[*messages.Applied](c.raft)
 	ticker := c.probe(messages.ActorTicker)

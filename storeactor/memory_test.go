@@ -26,6 +26,10 @@ type memory struct {
 	err    error            // of every call, if not nil
 	panics string           // a Get of this key panics
 	closed bool
+
+	floor     uint64
+	discarded chan uint64  // is told the floors, if not nil
+	reclaims  func() error // called by Reclaim, if not nil
 }
 
 func newMemory() *memory { return &memory{rows: map[string][]Row{}} }
@@ -105,6 +109,59 @@ func (m *memory) Scan(from, to []byte, revision uint64, reverse bool, yield func
 	}
 	return nil
 }
+
+// Export is the rows of a snapshot. It keeps the lock: what a test writes beside it waits.
+func (m *memory) Export(after Cursor, floor, revision uint64, yield func(Row) bool) error {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.err != nil {
+		return m.err
+	}
+	for _, key := range m.keys {
+		if key < string(after.Key) {
+			continue
+		}
+		versions := m.rows[key]
+		for i := len(versions) - 1; i >= 0; i-- {
+			row := versions[i]
+			behind := key > string(after.Key) || row.Revision < after.Revision
+			oldest := row.Revision <= floor // of those that count
+			if behind && row.Revision <= revision && !(oldest && row.Deleted) && !yield(row) {
+				return nil
+			}
+			if oldest {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// Discard drops at once what the floor allows, as any engine may.
+func (m *memory) Discard(floor uint64) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.floor = max(m.floor, floor)
+	for key, versions := range m.rows {
+		if n := slices.IndexFunc(versions, func(r Row) bool { return r.Revision > m.floor }); n > 1 {
+			m.rows[key] = versions[n-1:]
+		} else if n < 0 {
+			m.rows[key] = versions[len(versions)-1:]
+		}
+	}
+	if m.discarded != nil && floor > 0 {
+		m.discarded <- floor
+	}
+}
+
+func (m *memory) Reclaim() error {
+	if m.reclaims != nil {
+		return m.reclaims()
+	}
+	return nil
+}
+
+func (m *memory) Size() int64 { return 1000 }
 
 func (m *memory) Sync() error  { return m.err }
 func (m *memory) Close() error { m.closed = true; return nil }

@@ -14,14 +14,22 @@ import (
 // it: a long scan never holds up an apply. It keeps no state, so it may restart
 // at any time; the session whose read was lost asks again. A child of the machine.
 type readerActor struct {
-	view  View
+	view  readerView
 	fatal func(error)
+}
+
+// readerView is the part of an Engine that a reader needs.
+type readerView interface {
+	View
+	Export(after Cursor, floor, revision uint64, yield func(Row) bool) error
 }
 
 func (r *readerActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.ReadAt:
 		r.onReadAt(ctx, m)
+	case *messages.ReadRows:
+		r.onReadRows(ctx, m)
 	default:
 		unexpected(ctx)
 	}
@@ -38,6 +46,15 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 	}
 }
 
+func (r *readerActor) onReadRows(ctx actor.Context, m *messages.ReadRows) {
+	rows, err := readRows(r.view, m)
+	if messages.CodeOf(err) == messages.Code_DAMAGED {
+		r.fatal(err)
+		return
+	}
+	ctx.Respond(rows)
+}
+
 // sessionPID is a session actor of this node.
 func sessionPID(ctx actor.Context, session string) *actor.PID {
 	return actor.NewPID(ctx.Self().Address, session)
@@ -48,7 +65,7 @@ func sessionPID(ctx actor.Context, session string) *actor.PID {
 func read(view View, r *messages.Read, newest, compacted uint64) (*messages.ReadReply, error) {
 	reply := &messages.ReadReply{Request: r.GetRequest(), Revision: cmp.Or(r.GetRevision(), newest)}
 	if err := fill(reply, view, r, newest, compacted); err != nil {
-		reply.Items, reply.More = nil, false
+		reply.Items, reply.More, reply.Digest = nil, false, nil
 		refuseRead(reply, messages.CodeOf(err), "%v", err)
 		return reply, err
 	}
@@ -65,7 +82,7 @@ func fill(reply *messages.ReadReply, view View, r *messages.Read, newest, compac
 		refuseRead(reply, messages.Code_INVALID, "revision %d is in the future, the newest is %d", reply.Revision, newest)
 		return nil
 	case reply.Revision < compacted:
-		refuseRead(reply, messages.Code_COMPACTED, "revision %d is no longer kept, the oldest is %d", reply.Revision, compacted)
+		refuseRead(reply, messages.Code_COMPACTED, "revision %d is no longer kept: history is readable from revision %d on", reply.Revision, compacted)
 		return nil
 	}
 	switch kind := r.GetKind().(type) {
@@ -73,6 +90,8 @@ func fill(reply *messages.ReadReply, view View, r *messages.Read, newest, compac
 		return get(reply, view, kind.Get.GetKey())
 	case *messages.Read_Scan:
 		return scan(reply, view, kind.Scan)
+	case *messages.Read_Digest:
+		return digest(reply, view, kind.Digest)
 	}
 	refuseRead(reply, messages.Code_INVALID, "the read asks for nothing that this node knows")
 	return nil

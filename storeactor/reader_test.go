@@ -44,7 +44,7 @@ func TestRead(t *testing.T) {
 		{"what is there no more", getAt(0, "b"), `code=NOT_FOUND revision=5`},
 		{"what is not there yet", getAt(2, "c"), `code=NOT_FOUND revision=2`},
 		{"a future revision", getAt(6, "a"), `code=INVALID revision=6 message="revision 6 is in the future, the newest is 5"`},
-		{"a compacted revision", getAt(1, "a"), `code=COMPACTED revision=1 message="revision 1 is no longer kept, the oldest is 2"`},
+		{"a compacted revision", getAt(1, "a"), `code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"`},
 		{"no key", getAt(0, ""), `code=INVALID revision=5 message="a key has 1 to 16384 bytes, this one 0"`},
 		{"nothing", &messages.Read{Request: 7}, `code=INVALID revision=5 message="the read asks for nothing that this node knows"`},
 		{"all", scanAt(0, &messages.Scan{}), `revision=5 items=[Item{key="a" value="4" revision=4} Item{key="c" value="3" revision=3}]`},

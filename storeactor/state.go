@@ -210,7 +210,7 @@ func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
 // settle carries out one proposal, at a revision of its own.
 func (s *State) settle(b *Batch, p *proposal) error {
 	s.revision++
-	before := len(b.Rows)
+	before, compacted := len(b.Rows), s.compacted
 	o, err := s.decide(b, p.command)
 	if err != nil {
 		return err
@@ -220,14 +220,20 @@ func (s *State) settle(b *Batch, p *proposal) error {
 	for i := before; i < len(b.Rows); i++ {
 		s.noteRow(&b.Rows[i])
 	}
+	if s.compacted != compacted {
+		s.note(notedCompaction, s.compacted, 0)
+	}
 	return b.spill()
 }
 
 // decide executes a command, or refuses or repeats it.
 func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	c := &s.command
-	if !c.read(data) || len(data) > commandSizeMax || !c.valid(s.logTimeMS) {
+	if !c.read(data) || len(data) > commandSizeMax || !c.valid(s.entry.level, s.logTimeMS) {
 		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	}
+	if c.ofNode() {
+		return s.execute(b, c, NodeCompaction)
 	}
 	row, answer := s.sessions.admit(c, s.logTimeMS)
 	if row == nil {
@@ -236,7 +242,7 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 		}
 		return answer, nil
 	}
-	o, err := b.execute(c, s.revision)
+	o, err := s.execute(b, c, ClientCompaction)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -244,23 +250,57 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	return o, nil
 }
 
-// valid reports whether a command may be carried out at all, at log time now.
-func (c *command) valid(now uint64) bool {
-	if len(c.session) != messages.ClientIDSize || c.seq == 0 || c.ackedBelow > c.seq || len(c.operations) > operationsMax {
+// execute carries out a valid command. That a compaction is of the future is known
+// only here, at the command's revision: it is an outcome like any other, so that
+// the same command does not take effect later.
+func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
+	compacted := uint64(0)
+	for i := range c.operations {
+		compacted = max(compacted, c.operations[i].revision)
+	}
+	if compacted > s.revision {
+		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	}
+	o, err := b.execute(c, s.revision)
+	if err == nil && compacted > 0 {
+		s.compacted = max(s.compacted, compacted)
+		b.Compaction = max(b.Compaction, by)
+	}
+	return o, err
+}
+
+// valid reports whether a command may be carried out at all, in an entry of this
+// level and at log time now.
+func (c *command) valid(level uint32, now uint64) bool {
+	if len(c.operations) > operationsMax || !c.ofClient() && !c.ofNode() {
 		return false
 	}
 	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
 		return false
 	}
 	for i := range c.operations {
-		if !c.operations[i].valid() {
+		if !c.operations[i].valid(level) {
 			return false
 		}
 	}
 	return true
 }
 
-func (o *operation) valid() bool {
+// ofClient reports whether a client's session is named, with a number.
+func (c *command) ofClient() bool {
+	return len(c.session) == messages.ClientIDSize && c.seq > 0 && c.ackedBelow <= c.seq
+}
+
+// ofNode reports whether this is a command of the nodes themselves: nobody's, and
+// nothing but compactions, which do no harm twice.
+func (c *command) ofNode() bool {
+	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens {
+		return false
+	}
+	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+}
+
+func (o *operation) valid(level uint32) bool {
 	switch o.kind {
 	case kindPut:
 		return 0 < len(o.key) && len(o.key) <= keySizeMax && len(o.value) <= valueSizeMax
@@ -268,9 +308,14 @@ func (o *operation) valid() bool {
 		return 0 < len(o.key) && len(o.key) <= keySizeMax
 	case kindDeleteRange:
 		return len(o.key) <= keySizeMax && len(o.to) <= keySizeMax
+	case kindCompact: // older software, which does not know it, says the same of older entries
+		return level >= compactLevel
 	}
 	return false
 }
+
+// notedCompaction begins a note of what is given up now; a row's begins with less.
+const notedCompaction = 2
 
 // note adds three numbers to the history hash.
 func (s *State) note(a, b, c uint64) {

@@ -1,0 +1,187 @@
+package storeactor
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+func (m *machineActor) onStarted(ctx actor.Context) {
+	if err := m.open(ctx); err != nil {
+		m.fail(err)
+		return
+	}
+	m.tellOpened(ctx)
+}
+
+// open reads the last checkpoint and starts anew with it: of what was before it
+// keeps nothing but those who wait.
+func (m *machineActor) open(ctx actor.Context) error {
+	checkpoint, err := m.config.Disk.Checkpoint()
+	if err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
+	}
+	if m.state, err = FromCheckpoint(checkpoint); err != nil {
+		return err
+	}
+	engine, err := m.config.Disk.OpenEngine(checkpoint)
+	if err != nil {
+		return fmt.Errorf("open the user data: %w", err)
+	}
+	c := m.config
+	m.engine = engine
+	m.durable, m.writing = checkpoint, nil
+	m.thorough, m.writingThorough = false, false
+	m.batch = NewBatch(m.engine)
+	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
+	m.retention = retention{revisions: c.HistoryRevisions, timeMS: c.HistoryMS}
+	m.pins = pins{}
+	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
+	if m.discarding.floor > 0 {
+		m.engine.Discard(m.discarding.floor) // nobody reads yet
+	}
+	if err := m.spawnChildren(ctx); err != nil {
+		return err
+	}
+	m.phase = serving
+	return nil
+}
+
+func (m *machineActor) tellOpened(ctx actor.Context) {
+	ctx.Send(m.config.Raft, &messages.MachineOpened{
+		Index:             m.state.index,
+		Term:              m.state.term,
+		Revision:          m.state.revision,
+		LogTimeMs:         m.state.logTimeMS,
+		ConfState:         m.state.conf,
+		CompactedRevision: m.state.compacted,
+	})
+	m.tellMembers(ctx)
+	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+}
+
+func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
+	m.checkpoint, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
+		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, fatal: m.config.Fatal}
+	}), childName(messages.ActorCheckpoint))
+	if err != nil {
+		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
+	}
+	m.readers = make([]*actor.PID, m.config.Readers)
+	for i := range m.readers {
+		name := messages.ActorReaderPrefix + strconv.Itoa(i)
+		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
+			return &readerActor{view: m.engine, fatal: m.config.Fatal}
+		}), childName(name))
+		if err != nil {
+			return fmt.Errorf("spawn %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// childName is the last part of the name of one of the machine's children.
+func childName(name string) string { return strings.TrimPrefix(name, messages.ActorMachine+"/") }
+
+// onInstalled: the state that counts is another one now. The children end, and the
+// readers answer what they were given before: it was read where it was let in.
+func (m *machineActor) onInstalled(ctx actor.Context, msg *messages.Installed) {
+	switch m.phase {
+	case serving:
+	case over:
+		return
+	default: // the log holds everything until it hears Switched
+		m.fail(messages.Errorf(messages.Code_INTERNAL, "a snapshot at index %d was installed while that at index %d is being opened",
+			msg.Index, m.installed).WithHint(defectHint))
+		return
+	}
+	m.phase, m.installed = switching, msg.Index
+	for _, reader := range m.readers {
+		ctx.Poison(reader)
+	}
+	ctx.Stop(m.checkpoint)
+	if m.reclaim != nil {
+		ctx.Stop(m.reclaim)
+	}
+}
+
+// onTerminated: a reclaim is done, or the children of the state before are gone.
+func (m *machineActor) onTerminated(ctx actor.Context, msg *actor.Terminated) {
+	if m.reclaim != nil && m.reclaim.Equal(msg.Who) {
+		m.reclaim = nil
+	}
+	switch {
+	case m.phase == serving:
+		m.reclaimIfWanted(ctx)
+	case m.phase == switching && len(ctx.Children()) == 0:
+		m.switchOver(ctx)
+	}
+}
+
+// switchOver opens the state that was installed, tells everyone, and goes on with
+// what waited. Raft hears of it before the log, which answers raft then.
+func (m *machineActor) switchOver(ctx actor.Context) {
+	m.closeEngine(ctx)
+	if err := m.open(ctx); err != nil {
+		m.fail(fmt.Errorf("switch to the snapshot at index %d: %w", m.installed, err))
+		return
+	}
+	if m.state.index != m.installed {
+		m.fail(messages.Errorf(messages.Code_INTERNAL, "the snapshot at index %d was installed, and the checkpoint is of index %d",
+			m.installed, m.state.index).WithHint(defectHint))
+		return
+	}
+	m.tellOpened(ctx)
+	ctx.Send(m.config.Log, &messages.Switched{Index: m.installed})
+	for _, reads := range m.waiting.release(m.state.index) {
+		m.giveToReaders(ctx, reads)
+	}
+	for _, asked := range m.pinsAsked {
+		if asked.asker != nil {
+			ctx.Send(asked.asker, m.pin(asked.message))
+		}
+	}
+	m.pinsAsked = nil
+}
+
+// closeEngine closes the engine once no child uses it any more.
+func (m *machineActor) closeEngine(ctx actor.Context) {
+	if m.engine == nil {
+		return
+	}
+	if err := m.engine.Close(); err != nil {
+		ctx.Logger().Error("the user data did not close cleanly", "error", err)
+	}
+	m.engine = nil
+}
+
+// HandleFailure makes the machine the supervisor of its children: a reader keeps
+// nothing and restarts, unless it was to stop anyway; a reclaim ends, the next one
+// takes up what it left; a checkpoint that panicked met a broken invariant, which is
+// the whole node's.
+func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
+	statistics *actor.RestartStatistics, reason, message any) {
+	strategy := escalate
+	switch {
+	case slices.ContainsFunc(m.readers, child.Equal) && m.phase == serving:
+		strategy = restart
+	case slices.ContainsFunc(m.readers, child.Equal):
+		strategy = stop
+	case m.reclaim != nil && m.reclaim.Equal(child):
+		system.Logger().Error("a reclaim failed", "reason", reason)
+		strategy = stop
+	}
+	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)
+}
+
+var (
+	restart  = actor.NewOneForOneStrategy(math.MaxInt, 0, func(any) actor.Directive { return actor.RestartDirective })
+	stop     = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+	escalate = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.EscalateDirective })
+)

@@ -1,0 +1,130 @@
+package storeactor
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// discarding is the machine's way from history that is given up to space that is
+// free. A checkpoint that knows of it is durable first, since replay reads above
+// the checkpoint's revision only. Then the readers finish what they were given
+// before: a read was let in when its revision was still kept. Then the engine may
+// drop what is below the floor, and at last, if somebody asked for space, it does.
+type discarding struct {
+	floor   uint64 // the engine was told
+	reclaim bool   // wanted once all is discarded that may be
+
+	next    uint64 // the floor that the readers' answers allow
+	first   uint64 // number of the question to the first reader
+	waiting []bool // by reader: its answer is missing
+	left    int    // answers that are missing
+	ticks   uint64 // since they were asked
+}
+
+// questionTicks is when a reader is asked again: one that failed has lost its question.
+const questionTicks = 20
+
+// discard tells the engine what may go, once no reader can miss it.
+func (m *machineActor) discard(ctx actor.Context) {
+	d := &m.discarding
+	if m.phase != serving || d.left > 0 {
+		return
+	}
+	floor := m.pins.floor(m.durable.CompactedRevision)
+	if floor <= d.floor {
+		m.reclaimIfWanted(ctx)
+		return
+	}
+	d.next, d.ticks = floor, 0
+	d.first += uint64(len(d.waiting))
+	d.waiting = slices.Repeat([]bool{true}, len(m.readers))
+	d.left = len(d.waiting)
+	m.askReaders(ctx)
+}
+
+// askReaders gives each reader a read of nothing, behind all that it has to do.
+func (m *machineActor) askReaders(ctx actor.Context) {
+	for i, reader := range m.readers {
+		if m.discarding.waiting[i] {
+			ctx.Send(reader, &messages.ReadAt{Reads: []*messages.ReadIndex{
+				{Session: ctx.Self().Id, Read: &messages.Read{Request: m.discarding.first + uint64(i)}},
+			}})
+		}
+	}
+}
+
+// onReadReply counts the readers that are done. What they are given from now on is
+// refused below the floor: the state knows of the compaction.
+func (m *machineActor) onReadReply(ctx actor.Context, msg *messages.ReadReply) {
+	d := &m.discarding
+	i := msg.Request - d.first
+	if m.phase != serving || d.left == 0 || i >= uint64(len(d.waiting)) || !d.waiting[i] {
+		return // of a question before
+	}
+	d.waiting[i] = false
+	if d.left--; d.left > 0 {
+		return
+	}
+	d.floor = d.next
+	m.engine.Discard(d.floor)
+	m.discard(ctx) // there may be more by now
+}
+
+func (m *machineActor) discardTicked(ctx actor.Context, n uint64) {
+	d := &m.discarding
+	if d.left == 0 {
+		m.discard(ctx)
+		return
+	}
+	if d.ticks += n; d.ticks >= questionTicks {
+		d.ticks = 0
+		m.askReaders(ctx)
+	}
+}
+
+// reclaimIfWanted starts a reclaim unless one is under way. A pin delays it.
+func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
+	d := &m.discarding
+	if !d.reclaim || d.floor < m.durable.CompactedRevision || m.reclaim != nil {
+		return
+	}
+	d.reclaim = false
+	var err error
+	m.reclaim, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
+		return &reclaimActor{engine: m.engine, fatal: m.config.Fatal}
+	}), childName(messages.ActorReclaim))
+	if err != nil {
+		m.fail(fmt.Errorf("spawn %s: %w", messages.ActorReclaim, err))
+	}
+}
+
+// reclaimActor gives back the space of what was discarded, once, and is gone: so
+// there are never two at it. A child of the machine.
+type reclaimActor struct {
+	engine Engine
+	fatal  func(error)
+}
+
+func (r *reclaimActor) Receive(ctx actor.Context) {
+	switch ctx.Message().(type) {
+	case *actor.Started:
+		r.onStarted(ctx)
+	default:
+		unexpected(ctx)
+	}
+}
+
+func (r *reclaimActor) onStarted(ctx actor.Context) {
+	err := r.engine.Reclaim()
+	switch {
+	case messages.CodeOf(err) == messages.Code_DAMAGED:
+		r.fatal(err)
+	case err != nil:
+		ctx.Logger().Error("the space of history that was given up is not free yet", "error", err)
+	}
+	ctx.Stop(ctx.Self())
+}

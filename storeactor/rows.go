@@ -1,0 +1,76 @@
+package storeactor
+
+import (
+	"bytes"
+	"cmp"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"keyval/messages"
+)
+
+// readRows reads the next rows of a state as they stand in a snapshot. An error is
+// the view's, and the answer says it too.
+func readRows(view readerView, m *messages.ReadRows) (*messages.RowsRead, error) {
+	answer := &messages.RowsRead{Holder: m.Holder, Sequence: m.Sequence}
+	after := Cursor{Key: m.GetAfter().GetKey(), Revision: m.GetAfter().GetRevision()}
+	limit := min(cmp.Or(int(m.BytesMax), rowsBytesMax), rowsBytesMax)
+	last := Cursor{}
+	err := view.Export(after, m.CompactedRevision, m.Revision, func(row Row) bool {
+		size := snapshotRowSize(row)
+		if answer.Count > 0 && len(answer.Rows)+protowire.SizeTag(1)+protowire.SizeBytes(size) > limit {
+			answer.More = true
+			return false
+		}
+		answer.Rows = appendSnapshotRow(answer.Rows, row, size)
+		if answer.Count == 0 {
+			answer.First = bytes.Clone(row.Key)
+		}
+		answer.Count++
+		last.Key, last.Revision = append(last.Key[:0], row.Key...), row.Revision
+		return true
+	})
+	if err != nil {
+		return &messages.RowsRead{Holder: m.Holder, Sequence: m.Sequence, Code: messages.CodeOf(err), Message: err.Error()}, err
+	}
+	if answer.Count > 0 {
+		answer.Last = &messages.RowCursor{Key: last.Key, Revision: last.Revision}
+	}
+	return answer, nil
+}
+
+// appendSnapshotRow appends a SnapshotRow as a field of SnapshotRows, byte for byte
+// as the library would: one message a row would be the greatest cost of a snapshot.
+func appendSnapshotRow(b []byte, row Row, size int) []byte {
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	if len(row.Key) > 0 {
+		b = protowire.AppendBytes(protowire.AppendTag(b, 1, protowire.BytesType), row.Key)
+	}
+	if len(row.Value) > 0 {
+		b = protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), row.Value)
+	}
+	if row.Revision > 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, 3, protowire.VarintType), row.Revision)
+	}
+	if row.Deleted {
+		b = protowire.AppendVarint(protowire.AppendTag(b, 4, protowire.VarintType), 1)
+	}
+	return b
+}
+
+func snapshotRowSize(row Row) (size int) {
+	if n := len(row.Key); n > 0 {
+		size += protowire.SizeTag(1) + protowire.SizeBytes(n)
+	}
+	if n := len(row.Value); n > 0 {
+		size += protowire.SizeTag(2) + protowire.SizeBytes(n)
+	}
+	if row.Revision > 0 {
+		size += protowire.SizeTag(3) + protowire.SizeVarint(row.Revision)
+	}
+	if row.Deleted {
+		size += protowire.SizeTag(4) + 1
+	}
+	return size
+}
