@@ -22,6 +22,8 @@ type checkers struct {
 	// blind leaves out what looks at a node while it does wrong, so that only what
 	// comes of it counts. The mutants are hunted in this way too.
 	blind bool
+	// media is what a node's disk would still hold beside its log.
+	media func(node int) media
 
 	leaders   map[uint64]int      // term -> node
 	contents  map[position]uint64 // of every entry that any log was given -> its hash
@@ -30,7 +32,9 @@ type checkers struct {
 	histories map[uint64]uint64   // applied index -> history hash
 	nodes     []*replica
 	model     *model
-	onCommit  func() // told of every index that is first seen committed; may be nil
+	reference *reference // nil: nobody has opened a state yet
+	written   uint64     // checkpoints, of all nodes
+	onCommit  func()     // told of every index that is first seen committed; may be nil
 }
 
 // position is a place in a log.
@@ -38,21 +42,25 @@ type position struct{ index, term uint64 }
 
 // replica is what the checkers know of one node over all its incarnations.
 type replica struct {
-	votes   map[uint64]messages.RaftID // granted to others, by term
-	voted   uint64                     // the highest term of those
-	acked   position                   // of the last acknowledgement: the log must reach it
-	logBase uint64
-	log     []uint64 // terms of the entries behind logBase
-	led     uint64   // the highest term whose leader's log was checked
+	votes    map[uint64]messages.RaftID // granted to others, by term
+	voted    uint64                     // the highest term of those
+	acked    position                   // of the last acknowledgement: the log must reach it
+	logBase  uint64
+	baseTerm uint64
+	opened   uint64   // the base when the log was opened last
+	log      []uint64 // terms of the entries behind logBase
+	led      uint64   // the highest term whose leader's log was checked
 }
 
 // memory is what the checkers know of one incarnation.
 type memory struct {
-	opened  bool // its state, so that replay may start
-	term    uint64
-	commit  uint64
-	applied uint64
-	log     bool // its log was opened
+	opened    bool // its state, so that replay may start
+	term      uint64
+	commit    uint64
+	applied   uint64
+	log       bool   // its log was opened
+	compacted uint64 // revision
+	installed uint64 // index of the snapshot that its machine has to open; 0: none
 }
 
 func newCheckers(nodes int) *checkers {
@@ -75,13 +83,21 @@ func (c *checkers) received(node int, m *memory, actorID string, message any) {
 	case *messages.LogOpened:
 		c.logOpened(node, m, message)
 	case *messages.MachineOpened:
-		m.opened, m.applied = true, message.Index
+		c.machineOpened(node, m, message)
+	case *messages.Installed:
+		if actorID == messages.ActorMachine {
+			c.installed(node, m, message)
+		}
+	case *messages.CheckpointWritten:
+		c.checkpointed(node)
+	case *messages.CutLog:
+		c.cutting(node, m, message)
 	case *messages.Append:
 		c.appending(node, m, message.Message)
 	case *messages.Apply:
 		c.applying(node, m, message.Message)
 	case *messages.Applied:
-		c.appliedAt(node, message)
+		c.appliedAt(node, m, message)
 	}
 }
 
@@ -107,8 +123,9 @@ func (c *checkers) logOpened(node int, m *memory, o *messages.LogOpened) {
 	if to, voted := r.votes[r.voted]; voted && (term < r.voted || term == r.voted && vote != to) {
 		c.fail("votes survive", "%s voted for replica %d in term %d, its disk now says %d in term %d", nameOf(node), to, r.voted, vote, term)
 	}
+	c.basesRise(node, o)
 	m.log, m.term, m.commit = true, term, o.HardState.GetCommit()
-	r.logBase, r.log = o.BaseIndex, r.log[:0]
+	r.logBase, r.baseTerm, r.log = o.BaseIndex, o.BaseTerm, r.log[:0]
 	for _, e := range o.Entries {
 		r.log = append(r.log, e.GetTerm())
 		c.matches(node, e)
@@ -124,6 +141,9 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 				nameOf(node), m.term, m.commit, a.GetTerm(), a.GetCommit())
 		}
 		m.term, m.commit = a.GetTerm(), a.GetCommit()
+	}
+	if s := a.GetSnapshot().GetMetadata(); s.GetIndex() > 0 {
+		c.replacing(node, s)
 	}
 	entries := a.GetEntries()
 	if len(entries) == 0 {
@@ -209,6 +229,9 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		if err := c.model.apply(e); err != nil {
 			c.fail("each command at most once", "%v", err)
 		}
+		if c.reference != nil {
+			c.reference.apply(e)
+		}
 		if c.onCommit != nil {
 			c.onCommit()
 		}
@@ -236,7 +259,8 @@ func (c *checkers) held(at position) {
 }
 
 // appliedAt: equal history at equal index.
-func (c *checkers) appliedAt(node int, a *messages.Applied) {
+func (c *checkers) appliedAt(node int, m *memory, a *messages.Applied) {
+	c.compacts(node, m, a.CompactedRevision)
 	if other, known := c.histories[a.Index]; known && other != a.HistoryHash {
 		c.fail("equal state at equal index", "%s has history %016x at index %d, another replica %016x", nameOf(node), a.HistoryHash, a.Index, other)
 	}

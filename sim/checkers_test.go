@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor"
 )
 
 // bench holds checkers over two nodes whose disks hold what the test says.
@@ -16,8 +17,11 @@ type bench struct {
 	history *history
 	broken  []string // invariants, in order
 	disks   [2]struct {
-		hs   *raftpb.HardState
-		last uint64
+		hs         *raftpb.HardState
+		last       uint64
+		checkpoint *messages.Checkpoint
+		rows       []storeactor.Row
+		sound      bool
 	}
 	holders  int // nodes that hold what is committed
 	memories [2]*memory
@@ -28,10 +32,19 @@ func newBench() *bench {
 	b.checkers.fail = func(invariant, _ string, _ ...any) { b.broken = append(b.broken, invariant) }
 	b.checkers.durable = func(node int) (*raftpb.HardState, uint64) { return b.disks[node].hs, b.disks[node].last }
 	b.checkers.stored = func(node int, _ position) bool { return node < b.holders }
+	b.checkers.media = func(node int) media {
+		d := &b.disks[node]
+		is := media{checkpoint: d.checkpoint}
+		if d.sound {
+			is.rows = func() []storeactor.Row { return d.rows }
+		}
+		return is
+	}
 	b.history = &history{fail: b.checkers.fail, model: b.model}
 	for i := range b.disks {
 		b.disks[i].hs = hardState(9, 0, 0)
 		b.disks[i].last = 100
+		b.disks[i].checkpoint = firstState()
 		b.give(i, messages.ActorRaft, &messages.MachineOpened{Index: 1})
 		b.give(i, messages.ActorRaft, &messages.LogOpened{HardState: hardState(1, 0, 1), BaseIndex: 1, BaseTerm: 1})
 	}
@@ -40,6 +53,11 @@ func newBench() *bench {
 
 func (b *bench) give(node int, actorID string, m any) {
 	b.received(node, b.memories[node], actorID, m)
+}
+
+// firstState is where the history of a bench begins.
+func firstState() *messages.Checkpoint {
+	return &messages.Checkpoint{Format: 1, Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}}}
 }
 
 func (b *bench) restart(node int) { b.memories[node] = &memory{} }
@@ -81,7 +99,7 @@ func logged(index, term, timeMS uint64, c *messages.Command) *raftpb.Entry {
 	if err != nil {
 		panic(err)
 	}
-	data, err := proto.Marshal(&messages.Commands{LogTimeMs: timeMS, Proposals: []*messages.Proposal{{Origin: 1, Command: command}}})
+	data, err := proto.Marshal(&messages.Commands{Level: messages.Level, LogTimeMs: timeMS, Proposals: []*messages.Proposal{{Origin: 1, Command: command}}})
 	if err != nil {
 		panic(err)
 	}

@@ -31,6 +31,7 @@ type Disk struct {
 	writing   []string // ids of files that are not committed yet
 	faults    diskFaults
 	onFault   func(crashed bool) // told when a fault meets the process; may be nil
+	onDiscard func(floor uint64) // told before rows may go; may be nil
 	cause     string             // what the process was told by the last of them
 }
 
@@ -86,7 +87,7 @@ func (d *Disk) LoseState() {
 
 // Rot alters a synced value of the state behind the back of the process. It names
 // the version; false: there is none.
-func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.engine.rot(d.rng) }
+func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.engine.decay(d.rng) }
 
 // endProcess takes what lives no longer than its process: a state that was staged
 // and not installed, files that were not committed, and faults.

@@ -290,8 +290,13 @@ func (h *engineHandle) Export(after storeactor.Cursor, floor, revision uint64, y
 	if err := h.mayRead(); err != nil {
 		return err
 	}
-	start, _ := h.engine.find(string(after.Key))
-	for _, k := range h.engine.keys[start:] {
+	h.engine.export(after, floor, revision, yield)
+	return nil
+}
+
+func (e *diskEngine) export(after storeactor.Cursor, floor, revision uint64, yield func(storeactor.Row) bool) {
+	start, _ := e.find(string(after.Key))
+	for _, k := range e.keys[start:] {
 		below := uint64(math.MaxUint64)
 		if k.key == string(after.Key) {
 			below = after.Revision
@@ -301,17 +306,29 @@ func (h *engineHandle) Export(after storeactor.Cursor, floor, revision uint64, y
 			last := v.revision <= floor
 			if v.revision <= revision && v.revision < below && !(last && v.deleted) &&
 				!yield(storeactor.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
-				return nil
+				return
 			}
 			if last {
 				break
 			}
 		}
 	}
-	return nil
+}
+
+// canonical are the rows of a snapshot of a checkpoint.
+func (e *diskEngine) canonical(c *messages.Checkpoint) []storeactor.Row {
+	var rows []storeactor.Row
+	e.export(storeactor.Cursor{}, c.CompactedRevision, c.Revision, func(row storeactor.Row) bool {
+		rows = append(rows, row)
+		return true
+	})
+	return rows
 }
 
 func (h *engineHandle) Discard(floor uint64) {
+	if h.disk.onDiscard != nil {
+		h.disk.onDiscard(floor)
+	}
 	if h.dead() == nil && floor > h.engine.floor {
 		h.engine.floor, h.engine.idle = floor, false
 	}
@@ -363,9 +380,9 @@ func (e *diskEngine) discard(goes func() bool) {
 	})
 }
 
-// rot alters a synced value, the newest of its key, without anything that would
+// decay alters a synced value, the newest of its key, without anything that would
 // tell. It reports whose; false if there is none.
-func (e *diskEngine) rot(rng *rand.Rand) (key string, revision uint64, ok bool) {
+func (e *diskEngine) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
 	var sound []*diskVersion
 	var keys []string
 	for _, k := range e.keys {

@@ -16,10 +16,11 @@ import (
 // of its revision, and revisions go with real time. An operation without an
 // answer may have happened or not.
 type history struct {
-	fail   func(invariant, format string, args ...any)
-	model  *model
-	newest uint64 // the highest revision that any ended operation has seen
-	all    []*operation
+	fail    func(invariant, format string, args ...any)
+	model   *model
+	newest  uint64 // the highest revision that any ended operation has seen
+	givenUp uint64 // the highest revision below which a client was told that history is gone
+	all     []*operation
 }
 
 // operation is one thing that a client asked.
@@ -27,6 +28,7 @@ type operation struct {
 	client    int
 	submit    *messages.Submit
 	floor     uint64 // newest, when it began
+	givenUp   uint64 // the same, when it began
 	beganAt   time.Duration
 	endedAt   time.Duration
 	done      *messages.Done // nil: not ended
@@ -34,7 +36,7 @@ type operation struct {
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
-	op := &operation{client: client, submit: s, floor: h.newest, beganAt: now}
+	op := &operation{client: client, submit: s, floor: h.newest, givenUp: h.givenUp, beganAt: now}
 	h.all = append(h.all, op)
 	return op
 }
@@ -76,6 +78,9 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 		h.fail("linearizable", "%s: revision %d had been seen before it began", op, op.floor)
 	}
 	for _, o := range op.submit.Operations {
+		if given := o.GetCompact(); given != nil {
+			h.givenUp = max(h.givenUp, given.Revision)
+		}
 		put := o.GetPut()
 		if put == nil {
 			continue
@@ -88,11 +93,19 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 }
 
 func (h *history) endRead(op *operation, r *messages.ReadReply) {
+	asked := op.submit.Read
+	if r.Code == messages.Code_COMPACTED {
+		if asked.Revision == 0 || asked.Revision >= h.model.compacted {
+			h.fail("what is kept is readable", "%s: history is given up below revision %d", op, h.model.compacted)
+		}
+		return
+	}
 	if r.Code != messages.Code_OK && r.Code != messages.Code_NOT_FOUND {
 		return
 	}
-	asked := op.submit.Read
 	switch {
+	case r.Revision < op.givenUp && asked.Consistency == messages.Consistency_LINEARIZABLE:
+		h.fail("what is given up is not read", "%s: before it began a client was told that nothing is kept below revision %d", op, op.givenUp)
 	case asked.Revision != 0 && r.Revision != asked.Revision:
 		h.fail("reads at the revision asked for", "%s", op)
 	case r.Revision > h.model.revision:

@@ -128,7 +128,7 @@ func (op *operation) certain() bool {
 	switch {
 	case op.submit.Read != nil:
 		code := op.done.Read.GetCode()
-		return code == messages.Code_OK || code == messages.Code_NOT_FOUND
+		return code == messages.Code_OK || code == messages.Code_NOT_FOUND || code == messages.Code_COMPACTED
 	case op.submit.Operations != nil:
 		return op.done.Write.GetCode() != messages.Code_OUTCOME_UNKNOWN
 	}

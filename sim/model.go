@@ -14,13 +14,14 @@ import (
 // model is the true history: what the committed log means, computed anew and as
 // plainly as can be, from nothing but the log. It shares no code with the nodes.
 type model struct {
-	revision uint64
-	timeMS   uint64
-	keys     []string // sorted, of all versions
-	versions map[string][]version
-	sessions map[string]*modelSession
-	effects  map[effectKey]*effect
-	written  map[string]uint64 // value -> the revision that wrote it: no value is written twice
+	revision  uint64
+	timeMS    uint64
+	compacted uint64   // history below this revision is given up
+	keys      []string // sorted, of all versions
+	versions  map[string][]version
+	sessions  map[string]*modelSession
+	effects   map[effectKey]*effect
+	written   map[string]uint64 // value -> the revision that wrote it: no value is written twice
 }
 
 // version is what became of a key in one command.
@@ -70,16 +71,30 @@ func (m *model) apply(e *raftpb.Entry) error {
 		if err := proto.Unmarshal(p.Command, c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
-		if err := m.command(c); err != nil {
+		if err := m.command(c, commands.Level); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 	}
 	return nil
 }
 
+// compactLevel is the level from which on entries may give up history.
+const compactLevel = 2
+
 // command takes one command. Each has a revision of its own, executed or not.
-func (m *model) command(c *messages.Command) error {
+func (m *model) command(c *messages.Command, level uint32) error {
 	m.revision++
+	given := uint64(0)
+	for _, o := range c.Operations {
+		if o.GetCompact() != nil && level < compactLevel {
+			return nil
+		}
+		given = max(given, o.GetCompact().GetRevision())
+	}
+	if len(c.Session) == 0 { // of a node: its compactions are all there is
+		m.giveUp(given)
+		return nil
+	}
 	if o := c.Open; o != nil && (o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > o.TtlMs) {
 		return nil // no opening may wait longer than the session lives
 	}
@@ -88,6 +103,10 @@ func (m *model) command(c *messages.Command) error {
 		return nil
 	}
 	s.done[c.Seq] = true
+	if given > m.revision {
+		return nil // nothing of a command is done that gives up the future
+	}
+	m.giveUp(given)
 	key := effectKey(messages.RequestID(c.Session, c.Seq))
 	if old := m.effects[key]; old != nil {
 		return fmt.Errorf("request %s of session %x is executed at revision %d, and was at %d for session %x",
@@ -110,6 +129,13 @@ func (m *model) command(c *messages.Command) error {
 		}
 	}
 	return nil
+}
+
+// giveUp lets history go below a revision that was.
+func (m *model) giveUp(below uint64) {
+	if below <= m.revision {
+		m.compacted = max(m.compacted, below)
+	}
 }
 
 // admit is the session of a command that is to be executed, nil if it is not.

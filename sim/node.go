@@ -9,6 +9,7 @@ import (
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
+	"keyval/storeactor"
 )
 
 // machine is one node's hardware: a disk that outlives the node's processes, and
@@ -27,6 +28,7 @@ type machine struct {
 
 	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool   // synced data are gone: it must notice, and never serve again
+	rot      rot    // a value is not what was synced; the others have to find it
 }
 
 func (m *machine) name() string   { return nameOf(m.node) }
@@ -44,6 +46,18 @@ func (m *machine) role() string {
 		return "candidate"
 	}
 	return "follower"
+}
+
+// media is what the checkers see of the disk.
+func (m *machine) media() media {
+	g := m.disk.now
+	is := media{checkpoint: g.checkpoint}
+	if !m.damaged && !m.rotten() {
+		is.rows = func() []storeactor.Row {
+			return g.engine.canonical(g.checkpoint)
+		}
+	}
+	return is
 }
 
 // start runs a process on the machine, as kvctl serve does.
@@ -150,3 +164,11 @@ func (m *machine) struck(crashed bool) {
 		}
 	}})
 }
+
+// rot is a version that the world has altered on a disk.
+type rot struct {
+	key      string
+	revision uint64 // 0: none
+}
+
+func (m *machine) rotten() bool { return m.rot.revision != 0 }

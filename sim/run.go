@@ -95,14 +95,16 @@ func newRun(o Options) *run {
 	}
 	r.check.blind = o.blind
 	r.check.stored = func(node int, p position) bool {
-		term, ok := r.machines[node].disk.Entry(p.index)
-		return r.machines[node].damaged || ok && term == p.term
+		m := r.machines[node]
+		term, ok := m.disk.Entry(p.index)
+		return m.damaged || ok && term == p.term || p.index < m.disk.Base() // it is part of the state
 	}
+	r.check.media = func(node int) media { return r.machines[node].media() }
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
 		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		m.disk.onFault = m.struck
+		m.disk.onFault, m.disk.onDiscard = m.struck, func(floor uint64) { r.check.discards(i, floor) }
 		if r.swarm.skewed {
 			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}

@@ -1,0 +1,100 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor"
+)
+
+// reference is a replica that nothing ever happens to: the rules of production over
+// an engine that loses and forgets nothing, given every committed entry once. What
+// others have from a checkpoint or a snapshot has to be what it has from replay.
+type reference struct {
+	state       *storeactor.State // nil: nobody has said yet where history begins
+	engine      *engineHandle
+	batch       *storeactor.Batch
+	checkpoints map[uint64]uint64 // index -> hash of the checkpoint as of it
+	failed      error             // why it cannot go on
+}
+
+// newReference begins where history does.
+func newReference(first *messages.Checkpoint) (*reference, error) {
+	state, err := storeactor.FromCheckpoint(first)
+	if err != nil {
+		return nil, err
+	}
+	disk := NewDisk(rand.New(rand.NewPCG(0, 0)))
+	r := &reference{state: state, engine: &engineHandle{disk: disk, engine: disk.now.engine}, checkpoints: map[uint64]uint64{}}
+	r.batch = storeactor.NewBatch(r.engine)
+	r.checkpoints[first.Index] = hashOfCheckpoint(first)
+	return r, nil
+}
+
+func hashOfCheckpoint(c *messages.Checkpoint) uint64 {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("sim: a checkpoint cannot be marshalled: %v", err))
+	}
+	return xxhash.Sum64(b)
+}
+
+// apply takes the next committed entry.
+func (r *reference) apply(e *raftpb.Entry) {
+	if r.failed != nil {
+		return
+	}
+	if r.failed = r.state.Apply(r.batch, e); r.failed == nil {
+		r.failed = r.batch.Flush()
+	}
+	r.batch.Clear()
+	r.engine.Sync()
+	r.checkpoints[e.GetIndex()] = hashOfCheckpoint(r.state.Checkpoint())
+}
+
+// differs says how a checkpoint is not that of replay, or nothing.
+func (r *reference) differs(c *messages.Checkpoint) string {
+	if r.failed != nil {
+		return fmt.Sprintf("the reference cannot apply the log: %v", r.failed)
+	}
+	switch hash, known := r.checkpoints[c.Index]; {
+	case !known:
+		return fmt.Sprintf("nobody has applied index %d", c.Index)
+	case hash != hashOfCheckpoint(c):
+		return fmt.Sprintf("the checkpoint of index %d is not that of replay: %s", c.Index, messages.Line(c))
+	}
+	return ""
+}
+
+// rowsDiffer says where rows are not those of a snapshot of this checkpoint, or nothing.
+func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []storeactor.Row) string {
+	want := r.engine.engine.canonical(c)
+	for i := range max(len(rows), len(want)) {
+		switch {
+		case i == len(want):
+			return fmt.Sprintf("as of index %d there is %s too much", c.Index, rowText(rows[i]))
+		case i == len(rows):
+			return fmt.Sprintf("as of index %d %s is missing", c.Index, rowText(want[i]))
+		case !sameRow(rows[i], want[i]):
+			return fmt.Sprintf("as of index %d there is %s in place of %s", c.Index, rowText(rows[i]), rowText(want[i]))
+		}
+	}
+	return ""
+}
+
+func sameRow(a, b storeactor.Row) bool {
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision && a.Deleted == b.Deleted
+}
+
+func rowText(r storeactor.Row) string {
+	if r.Deleted {
+		return fmt.Sprintf("the deletion of %q at revision %d", r.Key, r.Revision)
+	}
+	return fmt.Sprintf("%q at revision %d with %.40q", r.Key, r.Revision, r.Value)
+}
