@@ -185,7 +185,7 @@ func TestEngineDamageIsRefused(t *testing.T) {
 // tableSizes are the tables that are there. One that was refused stays as it was.
 func tableSizes(t *testing.T, dir string) map[string]int64 {
 	t.Helper()
-	sizes, err := listing(dir)
+	sizes, err := fileSizes(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

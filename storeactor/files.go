@@ -24,11 +24,14 @@ import (
 //	LOCK              held by flock while a process uses it; the process's pid
 //	identity          whose directory this is, readable by people
 //	CURRENT           the name of the generation that counts
-//	generation-1/     log and state that belong together
+//	generation-1/     log and state that belong together; each snapshot that is
+//	                  installed makes the next one
 //	  wal/            the log
 //	  witness         what was last synced to it
 //	  state/          the engine's rows (Badger)
 //	  checkpoint      all other state, and what the engine had synced by then
+//	snapshots/        snapshot files, by id
+//	CONDEMNED         if it is there: never to be served again, and why
 //
 // Small files are replaced whole: temporary file, sync, rename, sync of the
 // directory. CURRENT is written last, so a generation is there whole or not at all.
@@ -41,6 +44,8 @@ const (
 	witnessName    = "witness"
 	stateName      = "state"
 	checkpointName = "checkpoint"
+	snapshotsName  = "snapshots"
+	condemnedName  = "CONDEMNED"
 	temporary      = ".tmp"
 )
 
@@ -51,12 +56,15 @@ type files struct {
 	dir    string
 	lock   *os.File
 	logger *slog.Logger
+	step   func(string) // told what was just done; for tests, which look at the files then
 
-	// mutex guards what is below: log, machine and checkpoint each come from
-	// their own goroutine.
+	// mutex guards what is below: log, machine, checkpoint and intake each come
+	// from their own goroutine.
 	mutex      sync.Mutex
-	log        *walLog       // the last one opened, if any
+	log        *walLog       // the last one opened of the generation that counts, if any
 	engine     *badgerEngine // the last one opened, if any
+	engineOf   string        // the path of its generation
+	staging    *staging      // neither dropped nor installed yet, or nil
 	checkpoint error         // of a write that failed; nothing is written after it
 }
 
@@ -78,11 +86,13 @@ func OpenFiles(dir string, logger *slog.Logger) (Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &files{dir: dir, lock: lock, logger: logger}
+	f := &files{dir: dir, lock: lock, logger: logger, step: func(string) {}}
 	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		f.Close()
 		return nil, err
 	}
+	f.removeStale()
+	f.removeUncommitted()
 	return f, nil
 }
 
@@ -100,7 +110,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case name == currentName || name == firstName:
+		case slices.Contains([]string{currentName, condemnedName, snapshotsName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)
@@ -145,6 +155,9 @@ func lockDirectory(dir string) (*os.File, error) {
 }
 
 func (f *files) Close() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.removeStale()
 	return f.lock.Close()
 }
 
@@ -213,94 +226,6 @@ func (f *files) WriteIdentity(id *messages.Identity) error {
 	return nil
 }
 
-// current is the path of the generation that counts; NOT_FOUND if there is none.
-func (f *files) current() (string, error) {
-	text, err := os.ReadFile(f.path(currentName))
-	if os.IsNotExist(err) {
-		if err := f.refuseUsed(); err != nil {
-			return "", err
-		}
-		return "", messages.Errorf(messages.Code_NOT_FOUND, "%s is not initialised", f.dir)
-	}
-	if err != nil {
-		return "", fileError("read CURRENT", err)
-	}
-	var number uint64
-	name := strings.TrimSuffix(string(text), "\n")
-	if n, _ := fmt.Sscanf(name, "generation-%d", &number); n != 1 || name != fmt.Sprintf("generation-%d", number) {
-		return "", logDamaged("%s names no generation: %q", f.path(currentName), name)
-	}
-	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
-		return "", logDamaged("%s names %s, which is missing", f.path(currentName), name)
-	}
-	return f.path(name), nil
-}
-
-// refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
-// to name it. One that was never opened is what a crash left of Initialise.
-func (f *files) refuseUsed() error {
-	w, err := os.Open(f.path(firstName, witnessName))
-	if err != nil {
-		return nil // it broke off before the log was made
-	}
-	defer w.Close()
-	if last, err := readWitness(w); err == nil && last.Sequence == 1 {
-		return nil
-	}
-	return logDamaged("%s is missing, and %s was in use", f.path(currentName), firstName).
-		WithHint("if nothing else is missing, write the line %q to %s", firstName, f.path(currentName))
-}
-
-func (f *files) Initialised() (bool, error) {
-	_, err := f.current()
-	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func (f *files) Initialise(first *messages.Checkpoint) error {
-	id, err := f.Identity()
-	if err != nil {
-		return err
-	}
-	switch _, err := f.current(); messages.CodeOf(err) {
-	case messages.Code_NOT_FOUND:
-	case messages.Code_OK:
-		return messages.Errorf(messages.Code_CONFLICT, "%s is initialised already", f.dir)
-	default:
-		return err
-	}
-	generation := f.path(firstName)
-	if err := os.RemoveAll(generation); err != nil {
-		return fileError("remove a half-made generation", err)
-	}
-	if err := f.makeGeneration(generation, first, id); err != nil {
-		return fileError("make the first generation", err)
-	}
-	if err := replaceFile(f.path(currentName), []byte(firstName+"\n")); err != nil {
-		return fileError("write CURRENT", err)
-	}
-	return nil
-}
-
-// makeGeneration writes a whole generation, durably.
-func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
-	if err := makeDirectory(path); err != nil {
-		return err
-	}
-	if err := createLog(path, first, id, f.logger); err != nil {
-		return err
-	}
-	if err := createEngine(filepath.Join(path, stateName), f.logger); err != nil {
-		return err
-	}
-	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, engineSeal{}); err != nil {
-		return err
-	}
-	return errors.Join(syncPath(path), syncPath(f.dir))
-}
-
 func (f *files) OpenLog() (Log, *LogImage, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -319,7 +244,7 @@ func (f *files) OpenLog() (Log, *LogImage, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, image, err := openLog(generation, logMetadata(checkpoint.ClusterId, id.Incarnation), f.logger)
+	log, image, err := openLog(generation, logMetadata(checkpoint.ClusterId, id.Incarnation), f.step, f.logger)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -348,11 +273,14 @@ func (f *files) OpenEngine(at *messages.Checkpoint) (Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.engine = engine
+	f.engine, f.engineOf = engine, generation
+	f.removeStale()
 	return engine, nil
 }
 
 func (f *files) Checkpoint() (*messages.Checkpoint, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
 	generation, err := f.current()
 	if err != nil {
 		return nil, err
@@ -370,6 +298,9 @@ func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
 	generation, err := f.current()
 	if err != nil {
 		return err
+	}
+	if f.engine != nil && f.engineOf != generation {
+		return messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed: the checkpoint of index %d is of the state before it", c.Index)
 	}
 	path := filepath.Join(generation, checkpointName)
 	durable, seal, err := readCheckpoint(path)

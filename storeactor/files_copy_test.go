@@ -18,7 +18,7 @@ func CopyDirectory(from, to string) error {
 		if err := os.RemoveAll(to); err != nil {
 			return err
 		}
-		before, err := listing(from)
+		before, err := fileSizes(from)
 		if err != nil {
 			return err
 		}
@@ -30,7 +30,7 @@ func CopyDirectory(from, to string) error {
 				copied = errors.Join(copied, copyFile(filepath.Join(from, name), filepath.Join(to, name)))
 			}
 		}
-		after, err := listing(from)
+		after, err := fileSizes(from)
 		if err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func CopyDirectory(from, to string) error {
 	}
 }
 
-// listing is the sizes of files by path; -1 of a directory.
-func listing(dir string) (map[string]int64, error) {
+// fileSizes is the sizes of files by path; -1 of a directory.
+func fileSizes(dir string) (map[string]int64, error) {
 	sizes := map[string]int64{}
 	return sizes, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if errors.Is(err, os.ErrNotExist) {

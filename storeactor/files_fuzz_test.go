@@ -148,7 +148,7 @@ func FuzzCurrentFile(f *testing.F) {
 // it said before.
 func FuzzLogSegment(f *testing.F) {
 	generation := f.TempDir()
-	if err := createLog(generation, testFirst, testIdentity, quiet); err != nil {
+	if err := createLog(generation, testFirst, testHardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
 		f.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)

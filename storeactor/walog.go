@@ -20,11 +20,14 @@ import (
 // walLog is the Log over etcd's WAL package and a witness.
 type walLog struct {
 	wal     *wal.WAL
+	dir     string
 	witness *witnessFile
+	step    func(string) // told what was just done; for tests, which look at the files then
 
 	base      uint64 // index; entries start behind it
 	index     uint64 // of the last entry that was saved, or the base
 	term      uint64 // of the same
+	terms     termRuns
 	hardState *raftpb.HardState
 	failed    error // of the first call that failed; the disk's state is unknown since
 
@@ -37,18 +40,20 @@ func logMetadata(clusterID, incarnation []byte) []byte {
 	return fmt.Appendf(nil, "keyval log 1\ncluster %x\nincarnation %x\n", clusterID, incarnation)
 }
 
-// createLog makes the log of a new generation and its witness, durably.
-func createLog(generation string, first *messages.Checkpoint, id *messages.Identity, logger *slog.Logger) error {
-	if first.Index > 0 && first.ConfState == nil {
-		return messages.Errorf(messages.Code_INVALID, "the first checkpoint has no configuration")
+// createLog makes the log of a new generation and its witness, durably. It is
+// empty, so its commit is its base: the index of the generation's checkpoint.
+// Term and vote are hs's.
+func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, logger *slog.Logger) error {
+	if at.Index > 0 && at.ConfState == nil {
+		return messages.Errorf(messages.Code_INVALID, "the checkpoint of index %d has no configuration", at.Index)
 	}
-	w, err := wal.Create(walLogger(logger), filepath.Join(generation, walName), logMetadata(first.ClusterId, id.Incarnation))
+	w, err := wal.Create(walLogger(logger), filepath.Join(generation, walName), logMetadata(at.ClusterId, id.Incarnation))
 	if err != nil {
 		return err
 	}
-	base := &walpb.Snapshot{Index: new(first.Index), Term: new(first.Term), ConfState: first.ConfState}
-	hardState := &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}
-	err = errors.Join(w.SaveSnapshot(base), w.Save(hardState, nil), w.Sync(), w.Close())
+	base := &walpb.Snapshot{Index: new(at.Index), Term: new(at.Term), ConfState: at.ConfState}
+	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(at.Index)}
+	err = errors.Join(w.SaveSnapshot(base), w.Save(hs, nil), w.Sync(), w.Close())
 	if err != nil {
 		return err
 	}
@@ -56,15 +61,15 @@ func createLog(generation string, first *messages.Checkpoint, id *messages.Ident
 		return err
 	}
 	return createWitness(filepath.Join(generation, witnessName), Witness{
-		BaseIndex: first.Index, BaseTerm: first.Term,
-		Index: first.Index, Term: first.Term,
-		HardTerm: first.Term, Commit: first.Index,
+		BaseIndex: at.Index, BaseTerm: at.Term,
+		Index: at.Index, Term: at.Term,
+		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index,
 	})
 }
 
 // openLog reads the log and holds it against its witness before anything is
 // written, since opening for writing cuts off whatever looks like a torn end.
-func openLog(generation string, metadata []byte, logger *slog.Logger) (*walLog, *LogImage, error) {
+func openLog(generation string, metadata []byte, step func(string), logger *slog.Logger) (*walLog, *LogImage, error) {
 	witness, err := openWitness(filepath.Join(generation, witnessName))
 	if err != nil {
 		return nil, nil, err
@@ -80,9 +85,10 @@ func openLog(generation string, metadata []byte, logger *slog.Logger) (*walLog, 
 		witness.file.Close()
 		return nil, nil, err
 	}
-	l := &walLog{wal: w, witness: witness, base: image.BaseIndex, hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
+	l := &walLog{wal: w, dir: dir, witness: witness, step: step,
+		base: image.BaseIndex, terms: runsOf(image), hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
 	l.index, l.term = image.Last()
-	if err := l.syncOpened(dir); err != nil {
+	if err := l.syncOpened(); err != nil {
 		l.Close()
 		return nil, nil, err
 	}
@@ -131,6 +137,9 @@ func readError(dir string, err error) error {
 // openLogToAppend opens a log that met its witness, repairing a torn end, and
 // sees to it that this took nothing away.
 func openLogToAppend(dir string, image *LogImage, logger *slog.Logger) (*wal.WAL, error) {
+	if err := dropUnfinished(dir); err != nil {
+		return nil, fileError("remove unfinished parts of the log", err)
+	}
 	base := &walpb.Snapshot{Index: new(image.BaseIndex), Term: new(image.BaseTerm)}
 	w, hardState, entries, err := openSegments(dir, base, logger)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -165,16 +174,25 @@ func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.W
 }
 
 // syncOpened makes durable what was read: it may have been in the page cache
-// only, the newest segment's name included. Saving the HardState again tells it
-// to the WAL, which repeats it at the head of the next segment.
-func (l *walLog) syncOpened(dir string) error {
-	if err := l.wal.Save(l.hardState, nil); err != nil {
+// only, the newest segment's name included. Then it removes what a crash in a cut
+// left. Saving the HardState again tells it to the WAL, which repeats it at the
+// head of the next segment; the base likewise, whose index the WAL needs for the
+// next segment's name while there is no entry.
+func (l *walLog) syncOpened() error {
+	base := &walpb.Snapshot{Index: new(l.base), Term: new(l.terms.at(l.base)), ConfState: &raftpb.ConfState{}}
+	if err := errors.Join(l.wal.Save(l.hardState, nil), l.wal.SaveSnapshot(base)); err != nil {
 		return fileError("write the log", err)
 	}
-	if err := syncPath(dir); err != nil {
+	if err := syncPath(l.dir); err != nil {
 		return fileError("sync the log's directory", err)
 	}
-	return l.Sync()
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	if err := dropSegments(l.dir, l.base, l.step); err != nil {
+		return fileError("remove old parts of the log", err)
+	}
+	return nil
 }
 
 func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
@@ -197,6 +215,7 @@ func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	}
 	if n := len(entries); n > 0 {
 		l.index, l.term = entries[n-1].GetIndex(), entries[n-1].GetTerm()
+		l.terms = l.terms.with(entries)
 	}
 	if !synced {
 		return nil
@@ -222,6 +241,7 @@ func (l *walLog) refuseGap(entries []*raftpb.Entry) error {
 // testify writes the witness of all that was saved, which has just been synced.
 func (l *walLog) testify() error {
 	w := l.witness.last
+	w.BaseIndex, w.BaseTerm = l.base, l.terms.at(l.base)
 	w.Index, w.Term = l.index, l.term
 	w.HardTerm, w.Vote, w.Commit = l.hardState.GetTerm(), l.hardState.GetVote(), l.hardState.GetCommit()
 	if err := l.witness.write(w); err != nil {

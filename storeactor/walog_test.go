@@ -37,7 +37,7 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *walLog) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := createLog(generation, testFirst, testIdentity, quiet); err != nil {
+	if err := createLog(generation, testFirst, testHardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -49,7 +49,7 @@ func makeLog(t *testing.T) (generation string, l *walLog) {
 }
 
 func reopenLog(generation string) (*walLog, *LogImage, error) {
-	return openLog(generation, logMetadata(testFirst.ClusterId, testIdentity.Incarnation), quiet)
+	return openLog(generation, logMetadata(testFirst.ClusterId, testIdentity.Incarnation), func(string) {}, quiet)
 }
 
 // readFiles reads a log's files as a killed process would leave them.
@@ -237,7 +237,7 @@ func TestLogWithMissingPartsIsRefused(t *testing.T) {
 	if (testLog{segments: whole.segments, witness: make([]byte, 2*witnessBlock)}).open(t, copied) != nil {
 		t.Error("opened without a witness")
 	}
-	_, _, err := openLog(copied, logMetadata(testFirst.ClusterId, []byte("another")), quiet)
+	_, _, err := openLog(copied, logMetadata(testFirst.ClusterId, []byte("another")), func(string) {}, quiet)
 	if messages.CodeOf(err) != messages.Code_DAMAGED {
 		t.Errorf("another node's log: %v", err)
 	}
