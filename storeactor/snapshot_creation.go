@@ -1,0 +1,177 @@
+package storeactor
+
+import (
+	"keyval/messages"
+)
+
+// creationWindow is how many chunks may be with the archive and not written.
+const creationWindow = 2
+
+type creationPhase int
+
+const (
+	creationBegins  creationPhase = iota // the archive is asked for a file
+	creationPins                         // the machine is asked to keep the state
+	creationWrites                       // chunks are read and written
+	creationEnded                        // the file is whole
+	creationFailure                      // nothing is left but the reason
+)
+
+// creation writes the state of now to a file: the machine pins it, its rows are read
+// like those of a shipment, and the archive writes the chunks. It is a state machine:
+// an event in, effects out.
+type creation struct {
+	config shipmentConfig
+	id     string
+	holder string // of the pin, and of nothing else ever
+	// request is the number under which the archive was asked for the file.
+	request uint64
+
+	phase   creationPhase
+	source  *snapshotSource // nil before the state is pinned
+	total   uint64          // bytes, about
+	written uint64          // chunks below are in the file
+	bytes   uint64          // of the file so far
+	reading bool
+	waited  uint32 // ticks since the machine was asked for something
+	reads   int    // how often rows were asked for, for this chunk
+	reason  string // why it failed
+}
+
+func newCreation(config shipmentConfig, id, holder string, request uint64) *creation {
+	return &creation{config: config, id: id, holder: holder, request: request}
+}
+
+// running reports whether it is neither whole nor failed.
+func (c *creation) running() bool {
+	return c != nil && c.phase != creationEnded && c.phase != creationFailure
+}
+
+// onBegun: the archive has a file for it.
+func (c *creation) onBegun() []snapshotEffect {
+	if c.phase != creationBegins {
+		return nil
+	}
+	c.phase, c.waited = creationPins, 0
+	return []snapshotEffect{post{to: toMachine, message: &messages.PinState{Holder: c.holder}}}
+}
+
+func (c *creation) onPinned(m *messages.StatePinned) []snapshotEffect {
+	switch {
+	case c.phase != creationPins || m.Holder != c.holder:
+		return nil
+	case m.Code != messages.Code_OK || m.Checkpoint == nil:
+		return c.fail("the state of this node was not pinned: %s", m.Code)
+	}
+	c.source = newSnapshotSource(m.Checkpoint, c.config.about, c.config.chunkBytes)
+	c.total = m.Bytes + uint64(len(c.source.state))
+	c.phase = creationWrites
+	return c.advance()
+}
+
+// advance writes what there is, and reads on.
+func (c *creation) advance() (out []snapshotEffect) {
+	for c.phase == creationWrites && !c.reading && !c.source.ended && c.source.tally.chunks < c.written+creationWindow {
+		chunk := c.source.next()
+		if chunk == nil {
+			c.reads = 0
+			return append(out, c.read())
+		}
+		out = append(out, c.write(chunk))
+	}
+	return out
+}
+
+func (c *creation) read() snapshotEffect {
+	c.reading, c.waited = true, 0
+	c.reads++
+	return readOf(c.holder, c.source)
+}
+
+func (c *creation) write(chunk *messages.SnapshotChunk) snapshotEffect {
+	return post{to: toArchive, message: &messages.WriteChunk{Id: c.id, Chunk: chunk}}
+}
+
+func (c *creation) onRows(m *messages.RowsRead) []snapshotEffect {
+	if c.phase != creationWrites || !c.reading || m.Holder != c.holder || m.Sequence != c.source.tally.chunks {
+		return nil
+	}
+	c.reading = false
+	if m.Code != messages.Code_OK {
+		return c.fail("the rows cannot be read: %s", m.Message)
+	}
+	chunk, err := c.source.take(m)
+	if err != nil {
+		return c.fail("%v", err)
+	}
+	var out []snapshotEffect
+	if chunk != nil {
+		out = append(out, c.write(chunk))
+	}
+	return append(out, c.advance()...)
+}
+
+func (c *creation) onWritten(m *messages.ChunkWritten) []snapshotEffect {
+	switch {
+	case m.Id != c.id || !c.running():
+		return nil
+	case m.Code != messages.Code_OK:
+		return c.fail("%s", m.Message)
+	case c.phase != creationWrites || m.Sequence != c.written:
+		return c.fail("chunk %d was written in place of chunk %d", m.Sequence, c.written)
+	}
+	c.written++
+	c.bytes = m.Bytes
+	if c.source.ended && c.written == c.source.tally.chunks {
+		c.phase = creationEnded
+		return []snapshotEffect{
+			c.unpin(), note{"a snapshot was written", []any{"id", c.id, "index", c.source.header.Index, "bytes", c.bytes}},
+		}
+	}
+	return c.advance()
+}
+
+func (c *creation) tick(n uint32) []snapshotEffect {
+	c.waited += n
+	switch {
+	case c.phase == creationPins && c.waited >= shipPinTicks:
+		return c.fail("the state of this node was not pinned")
+	case c.phase != creationWrites || !c.reading || c.waited < shipReadTicks:
+		return nil
+	case c.reads >= shipReadsMax:
+		return c.fail("the rows were not read")
+	}
+	return []snapshotEffect{c.read()}
+}
+
+func (c *creation) unpin() snapshotEffect {
+	return post{to: toMachine, message: &messages.UnpinState{Holder: c.holder}}
+}
+
+// fail leaves nothing but the reason.
+func (c *creation) fail(format string, args ...any) []snapshotEffect {
+	if !c.running() {
+		return nil
+	}
+	c.phase = creationFailure
+	c.reason = messages.Errorf(messages.Code_INTERNAL, format, args...).Message
+	return []snapshotEffect{
+		c.unpin(), post{to: toArchive, message: &messages.DropFile{Id: c.id}},
+		note{"a snapshot was not written", []any{"id", c.id, "reason", c.reason}},
+	}
+}
+
+// info is how it stands, for people.
+func (c *creation) info() *messages.SnapshotInfo {
+	i := &messages.SnapshotInfo{
+		Id: c.id, CreatedAtMs: c.config.about.CreatedAtMs, Version: c.config.about.Version,
+		Bytes: c.bytes, BytesTotal: c.total, Writing: c.running(), Error: c.reason,
+	}
+	if c.source != nil {
+		h := c.source.header
+		i.Index, i.Term, i.Revision, i.CompactedRevision, i.Members = h.Index, h.Term, h.Revision, h.CompactedRevision, h.Members
+		i.Rows = c.source.tally.rows
+	}
+	i.BytesTotal = max(i.BytesTotal, i.Bytes)
+	return i
+}

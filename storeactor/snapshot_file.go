@@ -1,0 +1,249 @@
+package storeactor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// A snapshot file is this line, and then for each chunk its size as uint32, little
+// endian, and the marshalled SnapshotChunk. The last chunk is the TRAILER, and
+// nothing follows it.
+const snapshotMagic = "keyval snapshot 1\n"
+
+const (
+	// snapshotFrameMax bounds a marshalled chunk in a file, in bytes: body, range of
+	// keys, and little else.
+	snapshotFrameMax = snapshotBodyMax + 2*keySizeMax + 1<<10
+	// snapshotTailMax bounds the last frame of a file, in bytes.
+	snapshotTailMax = 4 + 256
+)
+
+// appendSnapshotFrame appends a chunk as it stands in a file.
+func appendSnapshotFrame(b []byte, c *messages.SnapshotChunk) []byte {
+	size := proto.Size(c)
+	b = binary.LittleEndian.AppendUint32(b, uint32(size))
+	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, c)
+	if err != nil {
+		panic("storeactor: a chunk cannot be marshalled: " + err.Error())
+	}
+	return b
+}
+
+// SnapshotWriter writes the chunks of a snapshot to a file.
+type SnapshotWriter struct {
+	to     io.Writer
+	frame  []byte // used again
+	chunks uint64
+	bytes  uint64
+}
+
+// NewSnapshotWriter makes a writer of one snapshot.
+func NewSnapshotWriter(to io.Writer) *SnapshotWriter { return &SnapshotWriter{to: to} }
+
+// Write writes the next chunk.
+func (w *SnapshotWriter) Write(c *messages.SnapshotChunk) error {
+	if c.GetSequence() != w.chunks {
+		return messages.Errorf(messages.Code_INTERNAL, "chunk %d was to be written in place of chunk %d", c.GetSequence(), w.chunks)
+	}
+	w.frame = w.frame[:0]
+	if w.chunks == 0 {
+		w.frame = append(w.frame, snapshotMagic...)
+	}
+	w.frame = appendSnapshotFrame(w.frame, c)
+	n, err := w.to.Write(w.frame)
+	w.bytes += uint64(n)
+	w.chunks++
+	return err
+}
+
+// Bytes is the size of the file so far.
+func (w *SnapshotWriter) Bytes() uint64 { return w.bytes }
+
+// SnapshotReader reads a snapshot file and holds it against all that the format
+// promises. Its errors are DAMAGED, UNSUPPORTED, or the file's own.
+type SnapshotReader struct {
+	from  io.Reader
+	check snapshotCheck
+	frame []byte // of the last chunk
+}
+
+// NewSnapshotReader reads up to the end of the state; the rows come with Next.
+func NewSnapshotReader(from io.Reader) (*SnapshotReader, error) {
+	r := &SnapshotReader{from: from}
+	if err := readSnapshotMagic(from); err != nil {
+		return nil, err
+	}
+	for r.check.checkpoint == nil {
+		if err := r.step(); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Header is the snapshot's header.
+func (r *SnapshotReader) Header() *messages.SnapshotHeader { return r.check.header }
+
+// Checkpoint is all state but the rows.
+func (r *SnapshotReader) Checkpoint() *messages.Checkpoint { return r.check.checkpoint }
+
+// Trailer is the snapshot's trailer once Next said io.EOF; nil before.
+func (r *SnapshotReader) Trailer() *messages.SnapshotTrailer { return r.check.trailer }
+
+// Next reads the next rows, in order of keys and, within a key, of falling
+// revisions. They are good until the next call. io.EOF: those were all, and the
+// whole file is as it was written.
+func (r *SnapshotReader) Next() ([]Row, error) {
+	if r.check.trailer == nil {
+		if err := r.step(); err != nil {
+			return nil, err
+		}
+	}
+	if r.check.trailer == nil {
+		return r.check.rows, nil
+	}
+	switch n, err := io.ReadFull(r.from, r.frame[:1]); {
+	case n > 0:
+		return nil, damagedSnapshot("something follows its end")
+	case err != io.EOF:
+		return nil, err
+	}
+	return nil, io.EOF
+}
+
+// step reads one chunk.
+func (r *SnapshotReader) step() error {
+	c, err := r.chunk()
+	if err == nil {
+		_, err = r.check.take(c)
+	}
+	return err
+}
+
+func (r *SnapshotReader) chunk() (*messages.SnapshotChunk, error) {
+	var err error
+	if r.frame, err = readSnapshotFrame(r.from, r.frame); err != nil {
+		return nil, err
+	}
+	return openSnapshotFrame(r.frame)
+}
+
+func readSnapshotMagic(from io.Reader) error {
+	magic := make([]byte, len(snapshotMagic))
+	if _, err := io.ReadFull(from, magic); err != nil && !short(err) {
+		return err
+	}
+	if string(magic) != snapshotMagic {
+		return damagedSnapshot("it does not begin as a snapshot does")
+	}
+	return nil
+}
+
+// readSnapshotFrame reads the bytes of the next chunk into buffer, or into a larger
+// one.
+func readSnapshotFrame(from io.Reader, buffer []byte) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(from, head[:]); err != nil {
+		return buffer, cutShort(err)
+	}
+	size := binary.LittleEndian.Uint32(head[:])
+	if size == 0 || size > snapshotFrameMax {
+		return buffer, damagedSnapshot("a chunk of %d bytes, %d are allowed", size, snapshotFrameMax)
+	}
+	if int(size) > cap(buffer) {
+		buffer = make([]byte, size)
+	}
+	buffer = buffer[:size]
+	_, err := io.ReadFull(from, buffer)
+	return buffer, cutShort(err)
+}
+
+func openSnapshotFrame(frame []byte) (*messages.SnapshotChunk, error) {
+	c := &messages.SnapshotChunk{}
+	if err := proto.Unmarshal(frame, c); err != nil {
+		return nil, damagedSnapshot("a chunk cannot be read: %v", err)
+	}
+	return c, nil
+}
+
+func short(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// cutShort says what the end of a file in its midst means.
+func cutShort(err error) error {
+	if err != nil && short(err) {
+		return damagedSnapshot("it is cut short")
+	}
+	return err
+}
+
+// glanceSnapshot reads header and trailer of a file of so many bytes, and nothing
+// between them where it can seek.
+func glanceSnapshot(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
+	if err := readSnapshotMagic(from); err != nil {
+		return nil, nil, err
+	}
+	r := &SnapshotReader{from: from}
+	if err := r.step(); err != nil {
+		return nil, nil, err
+	}
+	if r.check.header == nil {
+		return nil, nil, damagedSnapshot("it has no header")
+	}
+	tail, err := readTail(from, size)
+	if err != nil {
+		return r.check.header, nil, err
+	}
+	t := findTrailer(tail)
+	if t == nil {
+		return r.check.header, nil, damagedSnapshot("it has no end")
+	}
+	return r.check.header, t, nil
+}
+
+// readTail reads the last bytes of a file, at most snapshotTailMax.
+func readTail(from io.Reader, size int64) ([]byte, error) {
+	if s, ok := from.(io.Seeker); ok {
+		if _, err := s.Seek(max(0, size-snapshotTailMax), io.SeekStart); err != nil {
+			return nil, err
+		}
+		return io.ReadAll(io.LimitReader(from, snapshotTailMax))
+	}
+	var tail []byte
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		tail = append(tail, buffer[:n]...)
+		tail = append(tail[:0], tail[max(0, len(tail)-snapshotTailMax):]...)
+		if errors.Is(err, io.EOF) {
+			return tail, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// findTrailer looks for the last frame of a file in its last bytes: a size that fits
+// what follows it, and a trailer with a checksum that fits. nil: there is none.
+func findTrailer(tail []byte) *messages.SnapshotTrailer {
+	for i := len(tail) - 4; i >= 0; i-- {
+		if binary.LittleEndian.Uint32(tail[i:]) != uint32(len(tail)-i-4) {
+			continue
+		}
+		c, err := openSnapshotFrame(tail[i+4:])
+		if err != nil || c.Kind != messages.ChunkKind_TRAILER || c.Checksum != chunkChecksum(c) {
+			continue
+		}
+		t := &messages.SnapshotTrailer{}
+		if proto.Unmarshal(c.Body, t) == nil && t.Chunks == c.Sequence && !bytes.Equal(t.Hash, nil) {
+			return t
+		}
+	}
+	return nil
+}
