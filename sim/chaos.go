@@ -16,6 +16,8 @@ const (
 	faultCrash      fault = iota // a process ends; what it wrote stays
 	faultPowerCut                // a machine goes; what was not synced is lost
 	faultTornSave                // a crash or power cut between a write and its sync
+	faultTornStep                // a crash within a cut, a seal, an installation or a checkpoint
+	faultSnapshot                // a step of a snapshot fails, or a cut
 	faultSaveFails               // a write to the log fails: the process must end itself
 	faultSyncFails               // a sync of the log fails: the process must end itself
 	faultReadFails               // the state cannot be read: the read, or the process, fails
@@ -38,13 +40,15 @@ const (
 	faultPanic                   // an actor that may fail does, and starts anew
 	faultCorePanic               // an actor that may not fail does: the process must end itself
 	faultClient                  // a client's process ends
+	faultLag                     // followers stay away until a snapshot is all that helps
+	faultRot                     // a value is altered on a disk: the others must notice
 	faults
 )
 
 func (f fault) String() string {
-	return [...]string{"crash", "power-cut", "torn-save", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
+	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client"}[f]
+		"panic", "core-panic", "client", "lag", "rot"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -124,6 +128,14 @@ func (r *run) strike(f fault) {
 		for _, m := range r.machines {
 			r.crash(m, r.chaos.IntN(2) == 0)
 		}
+	case faultTornStep:
+		r.tear(m)
+	case faultSnapshot:
+		r.failSnapshot(m)
+	case faultLag:
+		r.lag(m)
+	case faultRot:
+		r.decay(m)
 	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
 		r.order(f, m)
 	case faultDamage:
@@ -174,6 +186,9 @@ func (r *run) crash(m *machine, powerCut bool) {
 	if !m.up() {
 		return
 	}
+	if m.inSnapshot() {
+		r.interrupted++
+	}
 	what := "the process is killed"
 	if powerCut {
 		what = "the power is cut"
@@ -209,7 +224,7 @@ func (r *run) order(f fault, m *machine) {
 func (r *run) damage(m *machine) {
 	lost := 0
 	for _, o := range r.machines {
-		if o.damaged {
+		if o.damaged || o.rotten() {
 			lost++
 		}
 	}
@@ -420,7 +435,8 @@ func (r *run) hangUp(m *machine, other *host) {
 // the whole process's.
 var (
 	fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership,
-		messages.ActorFounding, messages.ActorTransport}
+		messages.ActorFounding, messages.ActorTransport, messages.ActorSnapshots, messages.ActorIntake, messages.ActorArchive,
+		messages.ActorAudit, messages.ActorReclaim}
 	core = []string{messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorCheckpoint, messages.ActorTicker}
 )
 

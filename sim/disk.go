@@ -32,6 +32,7 @@ type Disk struct {
 	faults    diskFaults
 	onFault   func(crashed bool) // told when a fault meets the process; may be nil
 	onDiscard func(floor uint64) // told before rows may go; may be nil
+	crashedAt CrashPoint         // last
 	cause     string             // what the process was told by the last of them
 }
 

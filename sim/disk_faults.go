@@ -48,7 +48,7 @@ func (d *Disk) crashes(at CrashPoint) error {
 	if d.faults.crash != at {
 		return nil
 	}
-	d.faults.crash = NoCrash
+	d.faults.crash, d.crashedAt = NoCrash, at
 	d.process++
 	d.cause = ErrCrashed.Message
 	if d.onFault != nil {

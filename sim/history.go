@@ -33,6 +33,7 @@ type operation struct {
 	endedAt   time.Duration
 	done      *messages.Done // nil: not ended
 	surelyNot bool           // it was refused: it never happens
+	untrusted bool           // it comes from a node whose data the world has altered
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
@@ -44,12 +45,17 @@ func (h *history) begin(client int, s *messages.Submit, now time.Duration) *oper
 func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 	op.done, op.endedAt = d, now
 	switch {
+	case op.untrusted:
 	case op.submit.Read != nil:
 		if d.Read == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 			return
 		}
 		h.endRead(op, d.Read)
+	case op.submit.Snapshot != nil:
+		if d.Snapshot == nil {
+			h.fail("an answer of the kind that was asked", "%s", op)
+		}
 	case op.submit.Operations != nil:
 		if d.Write == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
@@ -115,7 +121,10 @@ func (h *history) endRead(op *operation, r *messages.ReadReply) {
 	}
 	items, more := h.model.read(asked, r.Revision)
 	want := &messages.ReadReply{Items: items, More: more}
-	got := &messages.ReadReply{Items: r.Items, More: r.More}
+	if d := asked.GetDigest(); d != nil {
+		want.Digest = h.model.digest(d, r.Revision)
+	}
+	got := &messages.ReadReply{Items: r.Items, More: r.More, Digest: r.Digest}
 	if !proto.Equal(want, got) {
 		h.fail("reads what was written", "%s: as of that revision it is %s", op, messages.Line(want))
 	}

@@ -122,7 +122,7 @@ func (h *history) valuesRead(key string) map[string]bool {
 
 // certain reports that the client knows what became of the operation.
 func (op *operation) certain() bool {
-	if op.done == nil {
+	if op.done == nil || op.untrusted {
 		return false
 	}
 	switch {

@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"sort"
 
+	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -230,6 +232,9 @@ func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item,
 		return items, false
 	}
 	scan := r.GetScan()
+	if scan == nil {
+		return nil, false
+	}
 	keys := m.live(string(scan.From), string(scan.To), revision)
 	if scan.Reverse {
 		slices.Reverse(keys)
@@ -246,4 +251,27 @@ func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item,
 		items = append(items, item)
 	}
 	return items, false
+}
+
+// digest is what a digest of a range is at a revision.
+func (m *model) digest(d *messages.Digest, revision uint64) *messages.RangeDigest {
+	sum, hash := &messages.RangeDigest{}, xxhash.New()
+	number := func(n uint64) { hash.Write(binary.LittleEndian.AppendUint64(nil, n)) }
+	for _, key := range m.live(string(d.From), string(d.To), revision) {
+		if d.Limit > 0 && sum.Rows == uint64(d.Limit) {
+			sum.More = true
+			break
+		}
+		v, _ := m.get(key, revision)
+		number(uint64(len(key)))
+		number(uint64(len(v.value)))
+		number(v.revision)
+		hash.WriteString(key)
+		hash.WriteString(v.value)
+		sum.Rows++
+		sum.Bytes += uint64(len(key) + len(v.value))
+		sum.Last = []byte(key)
+	}
+	sum.Hash = hash.Sum(nil)
+	return sum
 }

@@ -26,6 +26,8 @@ type machine struct {
 	leader       messages.RaftID // as the node was told last; 0: nobody
 	stalledUntil time.Duration   // no sync of its log ends before
 
+	shipping int // snapshots on their way from the process
+
 	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool   // synced data are gone: it must notice, and never serve again
 	rot      rot    // a value is not what was synced; the others have to find it
@@ -71,7 +73,7 @@ func (m *machine) start() {
 		world: w, name: m.name(), node: m.node, pace: m.pace, delay: m.run.delayOf(m),
 		recent: &m.recent, memory: &memory{},
 	}
-	m.leader = 0
+	m.leader, m.shipping = 0, 0
 	w.note(m.host, "process %d starts", m.starts)
 	chance := stream(m.run.options.Seed, fmt.Sprintf("%s/%d", m.name(), m.starts))
 	identity, err := actors.Prepare(m.disk, reader{chance}, m.identity())
@@ -134,6 +136,8 @@ func (r *run) delayOf(m *machine) func(string, any) time.Duration {
 			if actorID == messages.ActorLog {
 				return max(m.stalledUntil-r.world.clock.now, upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node]))
 			}
+		case *messages.StageChunk:
+			return upTo(r.world.chance, r.swarm.stage+r.slowness[m.node])
 		case *messages.CommitSynced, *messages.SyncCommit:
 			return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])
 		case *messages.Apply:
@@ -157,6 +161,7 @@ func (m *machine) struck(crashed bool) {
 	if !crashed {
 		return
 	}
+	m.run.coverage[tornCell(m.disk.crashedAt)]++
 	h, powerCut := m.host, m.run.chaos.IntN(2) == 0
 	m.run.fuses = append(m.run.fuses, fuse{steps: 1, burn: func() {
 		if m.host == h && !h.dead {

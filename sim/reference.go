@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 
 	"github.com/cespare/xxhash/v2"
@@ -97,4 +98,30 @@ func rowText(r storeactor.Row) string {
 		return fmt.Sprintf("the deletion of %q at revision %d", r.Key, r.Revision)
 	}
 	return fmt.Sprintf("%q at revision %d with %.40q", r.Key, r.Revision, r.Value)
+}
+
+// fileDiffers says how a snapshot file is not the state of replay, or nothing.
+func (r *reference) fileDiffers(content []byte) string {
+	file, err := storeactor.NewSnapshotReader(bytes.NewReader(content))
+	if err != nil {
+		return err.Error()
+	}
+	var rows []storeactor.Row
+	for {
+		some, err := file.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err.Error()
+		}
+		for _, row := range some {
+			row.Key, row.Value = bytes.Clone(row.Key), bytes.Clone(row.Value)
+			rows = append(rows, row)
+		}
+	}
+	if what := r.differs(file.Checkpoint()); what != "" {
+		return what
+	}
+	return r.rowsDiffer(file.Checkpoint(), rows)
 }

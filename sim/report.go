@@ -9,19 +9,21 @@ import (
 
 // Report is what came of a run.
 type Report struct {
-	Seed      uint64
-	Hash      string // SHA-256 of the trace, in hex
-	Steps     uint64 // messages that actors were given
-	SimTime   time.Duration
-	WallTime  time.Duration // the only field that two runs of a seed do not share
-	Swarm     string        // what the run drew
-	Nodes     int
-	Committed uint64 // the last committed index
-	Asked     int    // operations of clients
-	Known     int    // of those, the ones that were answered for certain
-	Violation *Violation
-	Coverage  map[string]uint64 // "fault x role" -> how often
-	Replay    string            // the command that plays this run again
+	Seed        uint64
+	Hash        string // SHA-256 of the trace, in hex
+	Steps       uint64 // messages that actors were given
+	SimTime     time.Duration
+	WallTime    time.Duration // the only field that two runs of a seed do not share
+	Swarm       string        // what the run drew
+	Nodes       int
+	Committed   uint64 // the last committed index
+	Asked       int    // operations of clients
+	Known       int    // of those, the ones that were answered for certain
+	Installs    int    // snapshots that were installed
+	Interrupted int    // crashes of nodes that sent or received one
+	Violation   *Violation
+	Coverage    map[string]uint64 // "fault x role" -> how often
+	Replay      string            // the command that plays this run again
 	// Recent are the last events of each machine, by name; of a failed run only.
 	Recent map[string][]string
 }
@@ -29,7 +31,7 @@ type Report struct {
 func (r *run) report(wall time.Duration) *Report {
 	report := &Report{
 		Seed: r.options.Seed, Steps: r.world.steps, SimTime: r.world.clock.now, WallTime: wall,
-		Swarm: r.swarm.String(), Nodes: r.swarm.nodes, Committed: r.check.last(), Asked: len(r.history.all),
+		Swarm: r.swarm.String(), Nodes: r.swarm.nodes, Committed: r.check.last(), Asked: len(r.history.all), Installs: r.installs, Interrupted: r.interrupted,
 		Violation: r.world.failure, Coverage: r.coverage, Replay: r.options.replay(),
 	}
 	for _, op := range r.history.all {
@@ -67,8 +69,8 @@ func (o Options) replay() string {
 // String is the report for people: one line if all went well.
 func (r *Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d steps, %v simulated in %v, index %d, %d of %d operations certain, hash %.16s\n",
-		r.Seed, r.Steps, r.SimTime.Round(time.Millisecond), r.WallTime.Round(time.Millisecond), r.Committed, r.Known, r.Asked, r.Hash)
+	fmt.Fprintf(&b, "seed %d: %d steps, %v simulated in %v, index %d, %d snapshots, %d of %d operations certain, hash %.16s\n",
+		r.Seed, r.Steps, r.SimTime.Round(time.Millisecond), r.WallTime.Round(time.Millisecond), r.Committed, r.Installs, r.Known, r.Asked, r.Hash)
 	if r.Violation == nil {
 		return b.String()
 	}
@@ -100,6 +102,14 @@ func Cells() []string {
 				cells = append(cells, f.String()+" x "+role)
 			}
 		}
+	}
+	for p := range phases {
+		for b := range blows {
+			cells = append(cells, phaseCell(p, b))
+		}
+	}
+	for at := CrashInSave; at < crashPoints; at++ {
+		cells = append(cells, tornCell(at))
 	}
 	for _, name := range slices.Concat(fragile, core) {
 		cells = append(cells, panicCell(name))

@@ -4,8 +4,10 @@ import (
 	cryptorand "crypto/rand"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,6 +78,9 @@ type run struct {
 	leftDown map[int]bool // nodes that are not healed
 	values   uint64       // written so far
 	coverage map[string]uint64
+
+	installs    int // snapshots that were installed
+	interrupted int // crashes of nodes that sent or received one
 }
 
 func newRun(o Options) *run {
@@ -173,13 +178,13 @@ func (r *run) heal() {
 	}
 	down := 0
 	for _, m := range r.machines {
-		if m.damaged {
+		if m.damaged || m.rotten() {
 			down++
 		}
 	}
 	founded := r.check.last() > 0 // before, every founder is needed
 	for _, m := range r.machines {
-		if r.options.Faults && founded && !m.damaged && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
+		if r.options.Faults && founded && !m.damaged && !m.rotten() && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
 			r.leftDown[m.node] = true
 			down++
 		}
@@ -251,6 +256,25 @@ func (r *run) unsettled() string {
 		if m.up() && m.host.memory.applied < r.check.last() {
 			return fmt.Sprintf("%s has applied up to index %d of %d", m.name(), m.host.memory.applied, r.check.last())
 		}
+		if what := r.unfinished(m); what != "" {
+			return what
+		}
+	}
+	return ""
+}
+
+// unfinished says what a node should have come to an end with.
+func (r *run) unfinished(m *machine) string {
+	switch {
+	case !m.up():
+	case m.disk.staging != nil:
+		return m.name() + " keeps a state that nobody installs"
+	case len(m.disk.writing) > 0:
+		return fmt.Sprintf("%s still writes the files %v", m.name(), m.disk.writing)
+	case m.shipping > 0:
+		return fmt.Sprintf("%s still ships %d snapshots", m.name(), m.shipping)
+	case r.rotShows(m):
+		return fmt.Sprintf("%s serves the altered value of %q", m.name(), m.rot.key)
 	}
 	return ""
 }
@@ -296,6 +320,7 @@ func (r *run) finish() {
 		}
 	}
 	r.compareEngines()
+	r.compareFiles()
 	r.countSessions()
 	r.history.close()
 	if r.world.failure == nil {
@@ -306,7 +331,7 @@ func (r *run) finish() {
 // compareEngines holds every live node's rows against the true history.
 func (r *run) compareEngines() {
 	for _, m := range r.machines {
-		if !m.up() {
+		if !m.up() || m.rotten() {
 			continue
 		}
 		rows := liveRows(m.disk, r.check.model.revision)
@@ -322,6 +347,23 @@ func (r *run) compareEngines() {
 					m.name(), rows[i].Key, rows[i].Revision, key, v.revision)
 				return
 			}
+		}
+	}
+}
+
+// compareFiles: a snapshot file is the state of replay.
+func (r *run) compareFiles() {
+	for _, m := range r.machines {
+		for _, id := range slices.Sorted(maps.Keys(m.disk.archive)) {
+			if m.rotten() {
+				continue
+			}
+			if what := r.check.reference.fileDiffers(m.disk.archive[id]); what != "" {
+				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, m.name(), what)
+			}
+		}
+		if why := m.disk.Condemned(); why != "" && !m.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", m.name(), why)
 		}
 	}
 }
@@ -365,6 +407,7 @@ func (r *run) received(h *host, actorID string, message any) {
 	}
 	m := r.machines[h.node]
 	r.check.received(h.node, h.memory, actorID, message)
+	r.follow(m, actorID, message)
 	switch message := message.(type) {
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
@@ -393,6 +436,9 @@ func (m *machine) serves() {
 
 func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
 	r.check.departs(h.node, body)
+	if p, is := departing(body); is {
+		r.phased(p, r.machines[h.node])
+	}
 	if rm, ok := body.(*messages.RaftMessage); ok && !rm.Message.GetReject() {
 		switch rm.Message.GetType() {
 		case raftpb.MsgVoteResp:
@@ -418,6 +464,14 @@ func (r *run) died(h *host, why string) {
 	}
 	m := r.machines[h.node]
 	struck := m.struckAt == r.world.steps
+	if why := m.disk.Condemned(); why != "" {
+		if !m.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", m.name(), why)
+			return
+		}
+		m.damaged = true
+		r.coverage["rot-found"]++
+	}
 	switch {
 	case !struck && !m.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)

@@ -30,9 +30,13 @@ type swarm struct {
 	apply  time.Duration // what an apply costs, up to
 	skewed bool          // clocks run at rates of their own
 
-	rates map[fault]time.Duration // on average between two of a kind; absent: never
-	aims  map[aim]float64         // how likely a crash follows
-	down  time.Duration           // a crashed node stays away, on average
+	rates    map[fault]time.Duration // on average between two of a kind; absent: never
+	aims     map[aim]float64         // how likely a crash follows
+	phases   map[phase]float64       // how likely a blow follows
+	lag      uint64                  // how many entries a follower may be left behind
+	stage    time.Duration           // what a staged chunk costs, up to
+	compacts bool                    // clients give up history
+	down     time.Duration           // a crashed node stays away, on average
 }
 
 // draw makes the swarm of a run. With no faults the network is fair, disks are
@@ -43,7 +47,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		ttl:   pick(chance, 0, time.Second, 3*time.Second),
 		think: pick(chance, 5*time.Millisecond, 20*time.Millisecond, 100*time.Millisecond),
 		down:  pick(chance, 50*time.Millisecond, 500*time.Millisecond, 3*time.Second),
-		rates: map[fault]time.Duration{}, aims: map[aim]float64{},
+		rates: map[fault]time.Duration{}, aims: map[aim]float64{}, phases: map[phase]float64{},
 		way: quality{latency: time.Millisecond},
 	}
 	if s.nodes == 0 {
@@ -53,7 +57,9 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
 	}
 	s.reading = pick(chance, 0, 0, 80)
+	s.compacts = chance.IntN(2) == 0
 	s.drawOptions(chance)
+	s.drawHistory(chance)
 	if !o.Faults {
 		return s
 	}
@@ -64,8 +70,9 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	s.cost = pick(chance, 0, 0, time.Microsecond, 5*time.Microsecond)
 	s.fsync = pick(chance, 0, patience/200, patience/40, patience/8)
 	s.apply = pick(chance, 0, 0, patience/200, patience/20)
+	s.stage = pick(chance, 0, patience/200, patience/20)
 	s.skewed = chance.IntN(3) == 0
-	for f := range faults {
+	for f := range faultRot {
 		if chance.IntN(3) == 0 {
 			s.rates[f] = pick(chance, time.Second, 3*time.Second, 10*time.Second, 30*time.Second)
 		}
@@ -73,6 +80,11 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	for a := range aims {
 		if chance.IntN(3) == 0 {
 			s.aims[a] = a.often() * pick(chance, 1, 0.3, 0.1, 0.02)
+		}
+	}
+	for p := range phases {
+		if chance.IntN(2) == 0 {
+			s.phases[p] = p.often() * pick(chance, 1, 0.5, 0.2)
 		}
 	}
 	s.sharpen(chance)
@@ -96,6 +108,11 @@ func (s *swarm) sharpen(chance *rand.Rand) {
 	case s.nodes > 1 && chance.IntN(2) == 0:
 		soon(faultDeposed)
 		s.clients = max(s.clients, 2)
+	case s.nodes > 1 && chance.IntN(3) > 0:
+		soon(faultLag)
+		s.think = min(s.think, 20*time.Millisecond)
+	case s.nodes > 2 && chance.IntN(3) == 0:
+		s.letRot(chance)
 	case s.nodes == 1:
 		// What a crash forgets is read before the log has caught up, if reads wait for
 		// that: nobody else can tell the node.
@@ -124,6 +141,37 @@ func (s *swarm) drawOptions(chance *rand.Rand) {
 	}
 }
 
+// drawHistory draws what is kept of log and history, mostly little: snapshots are
+// what comes of it.
+func (s *swarm) drawHistory(chance *rand.Rand) {
+	o := &s.options
+	o.HistoryRevisions = pick[uint64](chance, 0, 0, 10, 100, 1000)
+	o.HistoryTime = pick[time.Duration](chance, 0, 0, time.Second, 5*time.Second)
+	o.AuditTicks = pick[uint32](chance, 0, 1, 4, 20)
+	o.SnapshotChunkBytes = pick(chance, 0, 200, 200, 1000, 16<<10)
+	o.SnapshotRate = pick[uint64](chance, 0, 0, 32<<10, 1<<20)
+	s.lag = pick[uint64](chance, 20, 100, 400)
+	if chance.IntN(4) == 0 {
+		return
+	}
+	o.CheckpointEntries = pick[uint64](chance, 3, 10, 50)
+	o.Raft.LogEntriesKeep = pick[uint64](chance, 1, 5, 50)
+	o.Raft.LogEntriesMax = pick[uint64](chance, 2, 20, 100)
+	o.Raft.LogBytesKeep = pick[uint64](chance, 0, 1<<10, 16<<10)
+	o.Raft.LogBytesMax = pick[uint64](chance, 0, 16<<10, 128<<10)
+	o.Raft.PinnedBytesMax = pick[uint64](chance, 0, 4<<10, 128<<10)
+	o.CheckpointBytes = o.Raft.LogBytesMax // proposals wait where checkpoints are fewer
+}
+
+// letRot draws a run in which a value is altered on a disk. A rotten state must not
+// be shipped before it is found, so that nobody needs a snapshot.
+func (s *swarm) letRot(chance *rand.Rand) {
+	s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
+	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
+	r := &s.options.Raft
+	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
+}
+
 // electionTimeout is the longest that a follower of this swarm waits.
 func (s *swarm) electionTimeout() time.Duration {
 	return 2 * time.Duration(s.options.Raft.ElectionTicks) * s.options.TickInterval
@@ -150,6 +198,15 @@ func (s *swarm) String() string {
 			fmt.Fprintf(&b, " crash-after-%s:%v", a, p)
 		}
 	}
+	for p := range phases {
+		if chance, on := s.phases[p]; on {
+			fmt.Fprintf(&b, " blow-after-%s:%v", p, chance)
+		}
+	}
+	o := s.options
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d",
+		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag)
 	return b.String()
 }
 

@@ -107,6 +107,7 @@ func (c *customer) done(d *messages.Done) {
 		return
 	}
 	delete(c.under, d.Tag)
+	op.untrusted = op.submit.Read != nil && c.run.rottenAt(d.Endpoint)
 	c.run.history.end(op, d, c.run.world.clock.now)
 }
 
@@ -128,6 +129,9 @@ func (c *customer) work() {
 // says who wrote it.
 func (c *customer) draw() *messages.Submit {
 	r := c.run
+	if r.load.IntN(100) < 4 {
+		return c.drawRare()
+	}
 	n := r.load.IntN(100)
 	if r.load.IntN(100) < r.swarm.reading {
 		n = 56 + n*44/100
@@ -156,6 +160,47 @@ func (c *customer) draw() *messages.Submit {
 	default:
 		return c.reading(&messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: c.key()}}})
 	}
+}
+
+// drawRare makes what is asked of a cluster now and then.
+func (c *customer) drawRare() *messages.Submit {
+	r := c.run
+	from, to := c.span()
+	switch n := r.load.IntN(6); {
+	case n < 2 && r.swarm.compacts:
+		// Some of it is given up already, and some is of the future.
+		return writing(compaction(1 + r.load.Uint64N(r.history.newest+1+r.history.newest/8)))
+	case n < 4:
+		return c.reading(&messages.Read{Kind: &messages.Read_Digest{Digest: &messages.Digest{From: from, To: to, Limit: uint32(r.load.IntN(4))}}})
+	}
+	return &messages.Submit{Snapshot: c.drawSnapshot()}
+}
+
+func compaction(revision uint64) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}}
+}
+
+// drawSnapshot makes a request for files. Names come again, and may be in use.
+func (c *customer) drawSnapshot() *messages.SnapshotRequest {
+	load := c.run.load
+	id := fmt.Sprintf("snapshot-%d", load.IntN(4))
+	switch load.IntN(4) {
+	case 0:
+		return &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_List{List: &messages.SnapshotList{}}}
+	case 1:
+		return &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Delete{Delete: &messages.SnapshotDelete{Id: id}}}
+	}
+	return &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Create{Create: &messages.SnapshotCreate{Id: id}}}
+}
+
+// rottenAt reports whether the world has altered the data of the node at an address.
+func (r *run) rottenAt(endpoint string) bool {
+	for _, m := range r.machines {
+		if m.listen() == endpoint {
+			return m.rotten()
+		}
+	}
+	return false
 }
 
 func writing(operations ...*messages.Operation) *messages.Submit {
