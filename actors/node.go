@@ -71,10 +71,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var nonce [8]byte
-	if _, err := io.ReadFull(cfg.World.Rand, nonce[:]); err != nil {
+	var random [16]byte
+	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
@@ -83,7 +84,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	root = root.Copy().WithGuardian(supervision{w})
 	n := &Node{System: system, root: root, done: make(chan struct{})}
 	pid, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &node{wiring: w, cfg: cfg, identity: identity, readNonce: binary.BigEndian.Uint64(nonce[:]), done: n.done}
+		return &node{wiring: w, cfg: cfg, identity: identity, nonces: nonces, done: n.done}
 	}, actor.WithSupervisor(supervision{w})), messages.ActorNode)
 	if err != nil {
 		return nil, fmt.Errorf("spawn the node: %w", err)
@@ -101,12 +102,16 @@ func (n *Node) Done() <-chan struct{} { return n.done }
 // node is the root of the tree. It spawns and supervises; it holds no state of
 // the cluster.
 type node struct {
-	wiring    *wiring
-	cfg       Config
-	identity  *messages.Identity
-	readNonce uint64
-	done      chan struct{}
+	wiring   *wiring
+	cfg      Config
+	identity *messages.Identity
+	nonces   nonces
+	done     chan struct{}
 }
+
+// nonces are random numbers of this incarnation: what it asks is told apart from
+// what an earlier one asked.
+type nonces struct{ reads, shipments uint64 }
 
 // Receive takes one message.
 func (a *node) Receive(ctx actor.Context) {
@@ -179,21 +184,32 @@ func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, ReadNonce: a.readNonce, Options: o.Raft, Logger: w.logger, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
-		Peer: w.raftOf, PID: w.of,
+		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 	}))
-	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{Raft: w.raft(), Disk: a.cfg.Disk, Fatal: w.fatal}))
+	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{
+		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Fatal: w.fatal,
+	}))
 	a.spawn(ctx, messages.ActorMachine, storeactor.NewMachine(storeactor.MachineConfig{
 		Self: w.self, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
+		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
+	}))
+	a.spawn(ctx, messages.ActorSnapshots, storeactor.NewSnapshots(storeactor.SnapshotsConfig{
+		Self: w.self, Name: a.identity.Name, Version: w.version, TickMS: tickMS, Nonce: a.nonces.shipments,
+		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
+		Disk: a.cfg.Disk, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport), Logger: w.logger,
+		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
+		Snapshots: w.local(messages.ActorSnapshots), Logger: w.logger,
 	}))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w), actor.WithSupervisor(stopFailed))
-	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{messages.ActorRaft, messages.ActorMachine, messages.ActorGateway}})
+	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{
+		messages.ActorRaft, messages.ActorMachine, messages.ActorGateway, messages.ActorSnapshots,
+	}})
 }
 
 // stopFailed is the gateway's way with its sessions: a session that fails is

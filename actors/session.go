@@ -80,7 +80,7 @@ func (a *session) run(ctx actor.Context) {
 		switch e := effect.(type) {
 		case proposeTo:
 			if a.leaderID != e.Leader {
-				a.leaderID, a.leader = e.Leader, a.wiring.raftOf(e.Leader)
+				a.leaderID, a.leader = e.Leader, a.wiring.peer(messages.ActorRaft)(e.Leader)
 			}
 			ctx.Request(a.leader, e.Propose)
 		case readIndex:

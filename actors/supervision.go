@@ -36,7 +36,11 @@ func (s supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.S
 }
 
 func hearsTicks(name string) bool {
-	return name == messages.ActorGateway || name == messages.ActorFounding
+	switch name {
+	case messages.ActorGateway, messages.ActorFounding, messages.ActorSnapshots, messages.ActorAudit:
+		return true
+	}
+	return false
 }
 
 func endsProcess(name string) bool {

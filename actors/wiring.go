@@ -28,9 +28,9 @@ func (w *wiring) raft() *actor.PID       { return w.local(messages.ActorRaft) }
 func (w *wiring) machine() *actor.PID    { return w.local(messages.ActorMachine) }
 func (w *wiring) membership() *actor.PID { return w.local(messages.ActorMembership) }
 
-// raftOf is the raft actor of a member, here or on another node.
-func (w *wiring) raftOf(id messages.RaftID) *actor.PID {
-	return actor.NewPID(messages.NodeAddress(id), messages.ActorRaft)
+// peer finds the actor of that name of a member, here or on another node.
+func (w *wiring) peer(name string) func(messages.RaftID) *actor.PID {
+	return func(id messages.RaftID) *actor.PID { return actor.NewPID(messages.NodeAddress(id), name) }
 }
 
 // founderOf is the founding actor of another founder.

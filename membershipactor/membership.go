@@ -48,7 +48,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.view.Fill(reply, a.cfg.Self)
-		ctx.RequestWithCustomSender(a.cfg.Raft, &messages.StatusDraft{Reply: reply}, ctx.Sender())
+		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
 		a.cfg.Logger.Warn("membership: unexpected message", "type", fmt.Sprintf("%T", m))
