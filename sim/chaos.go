@@ -163,7 +163,11 @@ func (r *run) strike(f fault) {
 	case faultHangUp:
 		r.hangUp(m, nil)
 	case faultPanic:
-		r.inject(m, pick(r.chaos, fragile...))
+		name := pick(r.chaos, fragile...)
+		if m.disk.staging != nil && r.chaos.IntN(2) == 0 {
+			name = messages.ActorIntake
+		}
+		r.inject(m, name)
 	case faultCorePanic:
 		r.inject(m, pick(r.chaos, core...))
 	case faultClient:
@@ -436,7 +440,7 @@ func (r *run) hangUp(m *machine, other *host) {
 var (
 	fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership,
 		messages.ActorFounding, messages.ActorTransport, messages.ActorSnapshots, messages.ActorIntake, messages.ActorArchive,
-		messages.ActorAudit, messages.ActorReclaim}
+		messages.ActorAudit}
 	core = []string{messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorCheckpoint, messages.ActorTicker}
 )
 

@@ -281,5 +281,5 @@ func (r *run) decay(m *machine) {
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(m *machine) bool {
 	all := r.check.model.versions[m.rot.key]
-	return m.rotten() && len(all) > 0 && all[len(all)-1].revision == m.rot.revision
+	return m.rotten() && len(all) > 0 && all[len(all)-1].revision == m.rot.revision && m.disk.now.engine.altered(m.rot.key, m.rot.revision)
 }

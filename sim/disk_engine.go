@@ -32,6 +32,7 @@ type diskVersion struct {
 	value    []byte
 	deleted  bool
 	durable  bool
+	altered  bool // by the world
 }
 
 // diskBatch is what one Write added.
@@ -94,7 +95,10 @@ func (e *diskEngine) put(r storeactor.Row) *diskKey {
 	if !found {
 		k.versions = slices.Insert(k.versions, i, v)
 		e.bytes += len(k.key) + len(v.value)
-	} else if was := k.versions[i]; was.deleted != v.deleted || !bytes.Equal(was.value, v.value) {
+	} else if was := k.versions[i]; was.altered {
+		v.durable = true
+		k.versions[i] = v
+	} else if was.deleted != v.deleted || !bytes.Equal(was.value, v.value) {
 		panic(fmt.Sprintf("key %q has two values at revision %d: %q (deleted %t), then %q (deleted %t)",
 			k.key, r.Revision, was.value, was.deleted, v.value, v.deleted))
 	}
@@ -380,6 +384,16 @@ func (e *diskEngine) discard(goes func() bool) {
 	})
 }
 
+// altered reports whether a version is there and not what was written.
+func (e *diskEngine) altered(key string, revision uint64) bool {
+	at, found := e.find(key)
+	if !found {
+		return false
+	}
+	i, found := e.keys[at].find(revision)
+	return found && e.keys[at].versions[i].altered
+}
+
 // decay alters a synced value, the newest of its key, without anything that would
 // tell. It reports whose; false if there is none.
 func (e *diskEngine) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
@@ -397,5 +411,6 @@ func (e *diskEngine) decay(rng *rand.Rand) (key string, revision uint64, ok bool
 	v := sound[i]
 	v.value = slices.Clone(v.value)
 	v.value[rng.IntN(len(v.value))] ^= 1 << rng.IntN(8)
+	v.altered = true
 	return keys[i], v.revision, true
 }

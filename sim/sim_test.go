@@ -86,6 +86,7 @@ func TestSwarm(t *testing.T) {
 	coverage := map[string]uint64{}
 	var steps, asked, known uint64
 	var simulated time.Duration
+	installing, installs, interrupted := 0, 0, 0
 	for seed := first; seed < first+count; seed++ {
 		r := Run(Options{Seed: seed, Faults: true})
 		if r.Violation != nil {
@@ -96,10 +97,17 @@ func TestSwarm(t *testing.T) {
 		}
 		steps, asked, known = steps+r.Steps, asked+uint64(r.Asked), known+uint64(r.Known)
 		simulated += r.SimTime
+		installs, interrupted = installs+r.Installs, interrupted+r.Interrupted
+		if r.Installs > 0 {
+			installing++
+		}
 	}
 	missed := slices.DeleteFunc(Cells(), func(cell string) bool { return coverage[cell] > 0 })
-	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; cells never hit: %v",
-		count, simulated.Round(time.Second), steps, known, asked, missed)
+	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; %d snapshots installed in %d of the runs, %d crashes amid one; cells never hit: %v",
+		count, simulated.Round(time.Second), steps, known, asked, installs, installing, interrupted, missed)
+	if count >= 50 && uint64(installing)*3 < count {
+		t.Errorf("%d of %d runs installed a snapshot: followers hardly ever need one", installing, count)
+	}
 	if known*2 < asked {
 		t.Errorf("%d of %d operations were certain: the swarm does nothing but break", known, asked)
 	}

@@ -35,6 +35,7 @@ type swarm struct {
 	phases   map[phase]float64       // how likely a blow follows
 	lag      uint64                  // how many entries a follower may be left behind
 	stage    time.Duration           // what a staged chunk costs, up to
+	still    bool                    // some keys are written once
 	compacts bool                    // clients give up history
 	down     time.Duration           // a crashed node stays away, on average
 }
@@ -168,6 +169,7 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 func (s *swarm) letRot(chance *rand.Rand) {
 	s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
+	s.still, s.ranges = true, false
 	r := &s.options.Raft
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
 }

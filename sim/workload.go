@@ -137,6 +137,8 @@ func (c *customer) draw() *messages.Submit {
 		n = 56 + n*44/100
 	}
 	switch {
+	case n < 8 && r.swarm.still:
+		return writing(c.put(fmt.Appendf(nil, "still-%d", r.values)))
 	case n < 40:
 		return writing(c.put(c.key()))
 	case n < 48:
