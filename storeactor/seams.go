@@ -56,14 +56,16 @@ type Disk interface {
 	// What an earlier one left, sealed or not, is gone.
 	Stage() (Staging, error)
 	// Install makes the sealed staging the generation that counts, together with a
-	// new log whose base is the staged checkpoint's index and term and whose
-	// HardState is hs, with a commit at or above that index: all of it or nothing,
-	// durable on return. The log is closed before; an engine that is open still
-	// reads what it was opened on until it is closed. NOT_FOUND if nothing of this
-	// index and term is sealed.
+	// new log whose base is the staged checkpoint's index and term and whose term
+	// and vote are those of hs: all of it or nothing, durable on return. hs has a
+	// commit at or above that index, and the log one at it, since it is empty. The
+	// log is closed before (CONFLICT); an engine that is open still reads what it
+	// was opened on until it is closed. NOT_FOUND if nothing of this index and term
+	// was sealed by this process.
 	Install(index, term uint64, hs *raftpb.HardState) error
 	// Condemn makes durable that this directory is never to be served again, and
-	// why: from then on Initialised is refused as DAMAGED with that reason.
+	// why: from then on Initialised is refused as DAMAGED with that reason. Of
+	// several reasons the first one stays.
 	Condemn(reason string) error
 	// Archive is the place of snapshot files.
 	Archive() Archive
@@ -91,7 +93,9 @@ type Log interface {
 	// Cut moves the base up to an entry that the log holds, or was opened at:
 	// entries up to it may go, and their space comes back. conf is a configuration
 	// as of that index. Durable on return, without harm to any later one: a crash
-	// leaves the old base or the new. At or below the base it changes nothing.
+	// leaves the old base or the new. At or below the base it changes nothing; an
+	// entry that is not held, of another term or above the saved commit is refused
+	// as INTERNAL.
 	Cut(index, term uint64, conf *raftpb.ConfState) error
 	// Close syncs and lets go.
 	Close() error
