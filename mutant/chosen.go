@@ -11,7 +11,7 @@ import (
 // Names are what KEYVAL_MUTANT may say.
 var Names = []string{
 	"ack-before-fsync", "vote-not-persisted", "ack-before-quorum", "retry-renumbered", "read-unconfirmed",
-	"merge-keeps-all", "read-before-own",
+	"merge-keeps-all", "read-before-own", "appended-early", "install-forgets", "cut-uncovered", "discard-uncovered",
 }
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
@@ -24,6 +24,10 @@ var (
 	ReadUnconfirmed  = chosen == Names[4]
 	MergeKeepsAll    = chosen == Names[5]
 	ReadBeforeOwn    = chosen == Names[6]
+	AppendedEarly    = chosen == Names[7]
+	InstallForgets   = chosen == Names[8]
+	CutUncovered     = chosen == Names[9]
+	DiscardUncovered = chosen == Names[10]
 )
 
 func init() {

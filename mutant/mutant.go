@@ -14,5 +14,9 @@ const (
 	RetryRenumbered  = false // a client repeats a command under a new number
 	ReadUnconfirmed  = false // a leader serves reads without asking whether it still leads
 	MergeKeepsAll    = false // the log merges appends without dropping what a later one replaces
+	AppendedEarly    = false // raft goes on with a snapshot before the machine has switched to it
+	InstallForgets   = false // the log that a snapshot begins forgets for whom the replica voted
+	CutUncovered     = false // the log is cut at what is applied, checkpoint or not
+	DiscardUncovered = false // rows go as soon as history is given up, checkpoint or not
 	ReadBeforeOwn    = false // a leader serves reads before an entry of its own term is applied
 )

@@ -169,7 +169,7 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 func (s *swarm) letRot(chance *rand.Rand) {
 	s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
-	s.still, s.ranges = true, false
+	s.still, s.ranges, s.compacts = true, false, false
 	r := &s.options.Raft
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
 }

@@ -177,6 +177,9 @@ func (l *logActor) install(ctx actor.Context) error {
 	// The new log ends at its base, and a commit beyond its end is damage: one that
 	// reaches the entries behind the snapshot is saved with them.
 	at := &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)}
+	if mutant.InstallForgets { // after a restart it votes again
+		at.Vote = new(raft.None)
+	}
 	if err := l.config.Disk.Install(index, term, at); err != nil {
 		return fmt.Errorf("install the snapshot at index %d: %w", index, err)
 	}
@@ -190,6 +193,9 @@ func (l *logActor) install(ctx actor.Context) error {
 		return err
 	}
 	l.installed = m
+	if mutant.AppendedEarly { // raft applies what follows before the machine is there
+		ctx.Send(l.config.Raft, &messages.Appended{Message: m.Message})
+	}
 	ctx.Send(l.config.Machine, &messages.Installed{Index: index})
 	ctx.Send(l.config.Snapshots, &messages.Installed{Index: index})
 	return nil
@@ -201,7 +207,9 @@ func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
 		unexpected(ctx)
 		return
 	}
-	ctx.Send(l.config.Raft, &messages.Appended{Message: l.installed.Message})
+	if !mutant.AppendedEarly {
+		ctx.Send(l.config.Raft, &messages.Appended{Message: l.installed.Message})
+	}
 	l.installed = nil
 	l.flushSoon(ctx)
 }
