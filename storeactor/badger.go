@@ -2,11 +2,11 @@ package storeactor
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -25,35 +25,51 @@ const (
 	engineUser    = 'u' // a user's key; its versions are revisions
 	engineEnd     = 'v' // behind all users' keys
 	engineMarker  = 'm' // a marker: its number, big endian
-	engineVersion = 1   // of every marker
+	engineFiller  = 'w' // fills a memtable: a number, big endian
+	engineVersion = 1   // of every marker and filler
 )
 
 const (
-	engineMemTable  = 64 << 20 // bytes; never to be made smaller over an old directory
-	engineValueMax  = 1 << 20  // bytes; from here Badger would keep values apart
-	engineKeyMax    = 65000 - 1
-	engineMarkEvery = 8 << 20 // bytes of rows between markers, far below a memtable
+	engineMemTable    = 32 << 20  // bytes of rows and their index
+	engineMemTableMax = 64 << 20  // bytes that earlier versions let a memtable have
+	engineMemTables   = 2         // that may wait to become tables
+	engineTables      = 3         // of the first level: from here they are compacted
+	engineTablesStall = 4         // of the first level: no more; see Discard for why not
+	engineTable       = 4 << 20   // bytes of a table, at the first level that is in order
+	engineLevel       = 128 << 20 // bytes of that level
+	engineValueMax    = 1 << 20   // bytes; from here Badger would keep values apart
+	engineValueLog    = 2 << 20   // bytes; there are none in it
+	engineKeyMax      = 65000 - 1
+	engineMarkEvery   = 8 << 20 // bytes of rows between markers, far below a memtable
 )
 
 // badgerEngine is the Engine over one Badger in managed mode: a version is a
-// revision. Nothing is synced but by Sync, and no version is ever discarded.
+// revision. Nothing is synced but by Sync, and no version is discarded above the
+// floor, nor the newest at or below it.
 type badgerEngine struct {
-	db     *badger.DB
-	dir    string
-	closed atomic.Bool
+	db         *badger.DB
+	dir        string
+	closed     atomic.Bool
+	flattening flattening
 
-	syncing sync.Mutex // held by the one Sync under way
+	syncing    sync.Mutex // held by the one Sync under way
+	reclaiming sync.Mutex // held by the one Reclaim under way
 
-	mutex    sync.Mutex // guards what is below
-	failed   error      // of the first write or sync that failed
-	markers  uint64     // numbers of markers given out
-	marked   bool       // a marker was written behind the last row
-	unmarked int        // bytes of rows since the last marker
-	unsynced uint64     // the lowest revision written since the last Sync began; 0: none
-	pending  uint64     // the same, of the Sync under way
-	seal     engineSeal // what the last Sync made durable
+	mutex     sync.Mutex // guards what is below
+	failed    error      // of the first write or sync that failed
+	markers   uint64     // numbers of markers given out
+	marked    bool       // a marker was written behind the last row
+	unmarked  int        // bytes of rows since the last marker
+	unsynced  uint64     // the lowest revision written since the last Sync began; 0: none
+	pending   uint64     // the same, of the Sync under way
+	seal      engineSeal // what the last Sync made durable
+	floor     uint64     // the highest one given to Discard
+	discarded uint64     // the one that Badger has: the same, or one before
 }
 
+// engineOptions: memory goes to memtables (one in use, one being made a table,
+// those that wait), and to the builders of tables, which keep what the largest
+// table took. Checksums are verified when a table is opened; later it is mapped.
 func engineOptions(dir string, logger *slog.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(false).
@@ -62,12 +78,18 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 		WithBlockCacheSize(0).
 		WithMetricsEnabled(false).
 		WithMemTableSize(engineMemTable).
+		WithNumMemtables(engineMemTables).
+		WithNumLevelZeroTables(engineTables).
+		WithNumLevelZeroTablesStall(engineTablesStall).
+		WithBaseTableSize(engineTable).
+		WithBaseLevelSize(engineLevel).
 		WithNumCompactors(2).
 		WithValueThreshold(engineValueMax).
-		WithNumVersionsToKeep(math.MaxInt).
+		WithValueLogFileSize(engineValueLog).
+		WithNumVersionsToKeep(1).
 		WithChecksumVerificationMode(options.OnTableRead).
 		WithBypassLockGuard(true). // the directory has a lock of its own
-		WithLogger(badgerLogger{logger})
+		WithLogger(badgerLogger{logger: logger})
 }
 
 // createEngine makes an empty engine, durably.
@@ -95,25 +117,52 @@ func openEngine(dir string, seal engineSeal, logger *slog.Logger) (*badgerEngine
 	if err := seal.checkMemTables(dir); err != nil {
 		return nil, err
 	}
-	db, err := openBadger(dir, logger)
-	if err != nil {
+	if err := shrinkMemTables(dir, logger); err != nil {
 		return nil, err
 	}
-	if err := seal.checkMarkers(db); err != nil {
-		db.Close()
+	e := &badgerEngine{dir: dir, markers: seal.Markers, marked: true, seal: seal}
+	e.flattening.stop = &e.closed
+	options := engineOptions(dir, logger).WithLogger(badgerLogger{logger, e.flattening.says})
+	var err error
+	if e.db, err = openBadger(options); err != nil {
 		return nil, err
 	}
-	return &badgerEngine{db: db, dir: dir, markers: seal.Markers, marked: true, seal: seal}, nil
+	if err := seal.checkMarkers(e.db); err != nil {
+		e.db.Close()
+		return nil, err
+	}
+	return e, nil
 }
 
-func openBadger(dir string, logger *slog.Logger) (db *badger.DB, err error) {
+// shrinkMemTables makes tables of memtable files with more in them than Badger has
+// room for now; it would end the process over them.
+func shrinkMemTables(dir string, logger *slog.Logger) error {
+	need, err := memTablesNeed(dir)
+	if err != nil {
+		return fileError("read the state", err)
+	}
+	if need <= engineMemTable {
+		return nil
+	}
+	db, err := openBadger(engineOptions(dir, logger).WithMemTableSize(engineMemTableMax))
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return fileError("open the state", err)
+	}
+	return nil
+}
+
+func openBadger(options badger.Options) (db *badger.DB, err error) {
+	dir := options.Dir
 	// Badger panics on some damaged files.
 	defer func() {
 		if r := recover(); r != nil {
 			db, err = nil, engineDamaged("%s cannot be opened: %v", dir, r)
 		}
 	}()
-	db, err = badger.OpenManaged(engineOptions(dir, logger))
+	db, err = badger.OpenManaged(options)
 	switch {
 	case err == nil:
 		return db, nil
@@ -344,6 +393,7 @@ func (e *badgerEngine) endSync(seal engineSeal, err error) error {
 		return e.fail("sync the state", err)
 	}
 	e.pending, e.seal = 0, seal
+	e.discard()
 	return nil
 }
 
@@ -366,9 +416,11 @@ func (e *badgerEngine) sealFor(revision uint64) (engineSeal, error) {
 }
 
 func (e *badgerEngine) Close() error {
-	if e.closed.Swap(true) {
+	if e.closed.Swap(true) { // which ends a Reclaim
 		return nil
 	}
+	e.reclaiming.Lock()
+	defer e.reclaiming.Unlock()
 	e.syncing.Lock()
 	defer e.syncing.Unlock()
 	e.mutex.Lock()
@@ -385,6 +437,7 @@ func (e *badgerEngine) Close() error {
 // badgerLogger lets Badger speak through our logger, its chatter as detail.
 type badgerLogger struct {
 	logger *slog.Logger
+	says   func(format string) // hears what is about to happen; nil: nobody does
 }
 
 func badgerLine(format string, args []any) string {
@@ -395,5 +448,15 @@ func (l badgerLogger) Errorf(format string, args ...any) { l.logger.Error(badger
 func (l badgerLogger) Warningf(format string, args ...any) {
 	l.logger.Warn(badgerLine(format, args))
 }
-func (l badgerLogger) Infof(format string, args ...any)  { l.logger.Debug(badgerLine(format, args)) }
-func (l badgerLogger) Debugf(format string, args ...any) { l.logger.Debug(badgerLine(format, args)) }
+func (l badgerLogger) Infof(format string, args ...any) {
+	if l.says != nil {
+		l.says(format)
+	}
+	l.Debugf(format, args...)
+}
+
+func (l badgerLogger) Debugf(format string, args ...any) {
+	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
+		l.logger.Debug(badgerLine(format, args))
+	}
+}

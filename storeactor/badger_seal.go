@@ -14,6 +14,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ import (
 // every Sync and one every engineMarkEvery bytes.
 type engineSeal struct {
 	Markers   uint64 // markers 1 to this are there
-	Table     uint64 // the newest table's number; tables only ever give way to newer ones
+	Table     uint64 // the number of the newest table that begins with a marker: it only ever gives way to newer ones, while others may go for good
 	MemTables []sealedMemTable
 }
 
@@ -77,7 +78,9 @@ func decodeSeal(b []byte) (engineSeal, error) {
 func sealEngine(db *badger.DB, dir string, markers uint64, before engineSeal) (engineSeal, error) {
 	seal := engineSeal{Markers: markers, Table: before.Table}
 	for _, t := range db.Tables() {
-		seal.Table = max(seal.Table, t.ID)
+		if t.Left[0] == engineMarker {
+			seal.Table = max(seal.Table, t.ID)
+		}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -267,7 +270,7 @@ func (s engineSeal) checkMarkers(db *badger.DB) error {
 //
 // A key of no bytes is the end. An entry that is being written is not whole yet.
 func wholeEntries(f *os.File, from int64) (int64, error) {
-	r := &entryReader{Reader: *bufio.NewReaderSize(io.NewSectionReader(f, from, 1<<62), 256<<10)}
+	r := newEntryReader(f, from)
 	for {
 		size, err := r.entry()
 		if err != nil {
@@ -283,6 +286,43 @@ func wholeEntries(f *os.File, from int64) (int64, error) {
 type entryReader struct {
 	bufio.Reader
 	entryBytes []byte // of the entry, so far
+}
+
+func newEntryReader(f *os.File, from int64) *entryReader {
+	return &entryReader{Reader: *bufio.NewReaderSize(io.NewSectionReader(f, from, 1<<62), 256<<10)}
+}
+
+// memTablesNeed is the most that Badger may need for one of the memtable files of
+// a directory, in bytes: an entry with its place in the index.
+func memTablesNeed(dir string) (need int64, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+memSuffix))
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		n, err := memTableNeed(name)
+		if err != nil {
+			return 0, err
+		}
+		need = max(need, n)
+	}
+	return need, nil
+}
+
+func memTableNeed(path string) (need int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	r := newEntryReader(f, memHead)
+	for {
+		size, err := r.entry()
+		if err != nil || size == 0 {
+			return need, err
+		}
+		need += size + int64(skl.MaxNodeSize)
+	}
 }
 
 // entry reads one entry. Its size is 0 if it is not whole or the end.

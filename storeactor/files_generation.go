@@ -343,9 +343,3 @@ func (f *files) condemned() error {
 	return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
 		WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
 }
-
-func (e *badgerEngine) Discard(floor uint64) {}
-func (e *badgerEngine) Reclaim() error {
-	return messages.Errorf(messages.Code_UNSUPPORTED, "not there yet")
-}
-func (e *badgerEngine) Size() int64 { return 0 }
