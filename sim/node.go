@@ -162,12 +162,11 @@ func (m *machine) struck(crashed bool) {
 		return
 	}
 	m.run.coverage[tornCell(m.disk.crashedAt)]++
-	h, powerCut := m.host, m.run.chaos.IntN(2) == 0
-	m.run.fuses = append(m.run.fuses, fuse{steps: 1, burn: func() {
-		if m.host == h && !h.dead {
-			m.run.crash(m, powerCut)
-		}
-	}})
+	if m.inSnapshot() {
+		m.run.interrupted++
+	}
+	h := m.host
+	m.run.fuses = append(m.run.fuses, fuse{steps: 1, burn: func() { h.fatal(ErrCrashed) }})
 }
 
 // rot is a version that the world has altered on a disk.

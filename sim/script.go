@@ -32,6 +32,7 @@ type Script struct {
 	filter filter
 	names  *names
 	values map[string]bool // that were written
+	filled int             // keys that were written by the way
 
 	out       strings.Builder // what the verb being played has to say
 	began     time.Duration   // when it began
@@ -107,12 +108,11 @@ func (s *Script) Finish() error {
 }
 
 // found makes the cluster and lets its processes start.
-func (s *Script) found(nodes int, ttl time.Duration, checkpoint uint64) {
+func (s *Script) found(nodes int, ttl time.Duration, options actors.Options) {
 	cryptorand.Reader = patience{s}
 	r := newRun(Options{Nodes: nodes})
 	r.swarm.ttl, r.swarm.clients, r.clients = ttl, 0, nil
-	// Checkpoints come when a script orders them, not with time.
-	r.swarm.options = actors.Options{TickInterval: 50 * time.Millisecond, CheckpointEntries: checkpoint, CheckpointTicks: 1 << 30}
+	r.swarm.options = options
 	r.world.watch, r.world.queue.chance = onlooker{r}, nil
 	r.world.ear = newEar(s.hear, s.note)
 	s.run = r
@@ -230,6 +230,7 @@ var noise = map[string]bool{
 	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
 	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
 	"Submit": true, "Done": true, // the verb, and its answer
+	"AuditAsk": true, "AuditAnswer": true,
 }
 
 // filter is what a script wants to hear: of all actors or some, all messages but
@@ -300,7 +301,9 @@ func (s *Script) await() *messages.Error {
 		if op.done == nil {
 			return messages.Errorf(messages.Code_TIMED_OUT, "no answer to %s within %v", s.operators[op], scriptPatience)
 		}
-		s.answer("%s: %s", s.operators[op], s.names.phrase(op.done))
+		if what := s.operators[op]; what != "" || op.done.Write.GetCode() != messages.Code_OK {
+			s.answer("%s: %s", what, s.names.phrase(op.done))
+		}
 	}
 	s.pending = nil
 	return nil

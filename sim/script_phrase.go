@@ -83,7 +83,7 @@ func actorName(speaker string) string {
 }
 
 // kinds are the actors that a filter can name.
-var kinds = []string{"client", "gateway", "session", "raft", "log", "machine", "checkpoint", "reader", "membership", "founding", "transport", "ticker", "node", "network"}
+var kinds = []string{"client", "gateway", "session", "raft", "log", "machine", "checkpoint", "reader", "membership", "snapshots", "intake", "archive", "audit", "reclaim", "founding", "transport", "ticker", "node", "network"}
 
 // kindOf is what a filter calls an actor: "session", and "client" for a client.
 func kindOf(speaker string) string {
@@ -111,17 +111,23 @@ func (n *names) phrase(m proto.Message) string {
 	case *messages.Append:
 		words = n.ofAppend(m.Message)
 	case *messages.Appended:
-		words = positions(m.Message.GetEntries())
+		words = append(appendedSnapshot(m.Message), positions(m.Message.GetEntries())...)
 	case *messages.Apply:
 		words = n.entries(m.Message.GetEntries())
 	case *messages.Applied:
 		say("index=%d revision=%d", m.Index, m.Revision)
+		if m.CompactedRevision > 0 {
+			say("compacted=%d", m.CompactedRevision)
+		}
 	case *messages.LogOpened:
 		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), replicaName(m.HardState.GetVote()),
 			m.HardState.GetCommit(), m.BaseIndex, m.BaseTerm)
 		words = append(words, positions(m.Entries)...)
 	case *messages.MachineOpened:
 		say("index=%d revision=%d log_time_ms=%d", m.Index, m.Revision, m.LogTimeMs)
+		if m.CompactedRevision > 0 {
+			say("compacted=%d", m.CompactedRevision)
+		}
 	case *messages.Write:
 		words = n.command(m.Command)
 	case *messages.Propose:
@@ -207,7 +213,9 @@ func (n *names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.Done:
 		return n.answer(m)
 	default:
-		return messages.Line(m)
+		if words = n.phraseOfSnapshots(m); words == nil {
+			return messages.Line(m)
+		}
 	}
 	return name + "{" + strings.Join(words, " ") + "}"
 }
@@ -243,6 +251,7 @@ func (n *names) ofAppend(m *raftpb.Message) []string {
 	if m.Term != nil && m.GetTerm() > 0 {
 		words = append(words, fmt.Sprintf("term=%d vote=%s commit=%d", m.GetTerm(), replicaName(m.GetVote()), m.GetCommit()))
 	}
+	words = append(words, appendedSnapshot(m)...)
 	words = append(words, n.entries(m.GetEntries())...)
 	for _, r := range m.GetResponses() {
 		if r.GetType() != raftpb.MsgStorageAppendResp {
@@ -250,6 +259,14 @@ func (n *names) ofAppend(m *raftpb.Message) []string {
 		}
 	}
 	return words
+}
+
+// appendedSnapshot is the snapshot that an append carries, if it does.
+func appendedSnapshot(m *raftpb.Message) []string {
+	if m.GetSnapshot().GetMetadata().GetIndex() == 0 {
+		return nil
+	}
+	return []string{"snapshot " + snapshotText(m)}
 }
 
 func (n *names) entries(entries []*raftpb.Entry) []string {
@@ -306,6 +323,8 @@ func operationText(o *messages.Operation) string {
 		return fmt.Sprintf("put %s=%s", o.Put.Key, o.Put.Value)
 	case *messages.Operation_Delete:
 		return fmt.Sprintf("delete %s", o.Delete.Key)
+	case *messages.Operation_Compact:
+		return fmt.Sprintf("compact %d", o.Compact.Revision)
 	default:
 		return fmt.Sprintf("%T", o)
 	}
@@ -386,6 +405,8 @@ func (n *names) answer(d *messages.Done) string {
 			words = append(words, fmt.Sprintf("read at revision %d", d.Read.Revision))
 		}
 		words = append(words, because(d.Read.Message, nil)...)
+	case d.Snapshot != nil:
+		words = snapshotAnswer(d.Snapshot)
 	}
 	if d.Endpoint != "" {
 		words = append(words, "by "+placeName(d.Endpoint))

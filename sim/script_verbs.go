@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"keyval/actors"
 	"keyval/messages"
 )
 
@@ -36,8 +37,9 @@ var verbs []verb
 
 func init() {
 	verbs = []verb{
-		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES]", about: "found a cluster and wait until it rests; ttl is that of clients' sessions",
-			options: []string{"nodes", "ttl", "checkpoint"}, early: true, do: (*Script).cluster},
+		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES] [keep=ENTRIES] [chunk=BYTES] [audit=TICKS]",
+			about:   "found a cluster and wait until it rests; ttl is that of clients' sessions, keep what logs keep behind a checkpoint, chunk the size of a snapshot's pieces",
+			options: []string{"nodes", "ttl", "checkpoint", "keep", "chunk", "audit"}, early: true, do: (*Script).cluster},
 		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said, all or by these actors and in these messages; heartbeats and ticks only if named",
 			args: [2]int{1, -1}, early: true, do: (*Script).trace},
 		{name: "put", usage: "KEY VALUE [at=NODE] [nowait]", about: "write, through a client that knows all nodes, or only one (client c2 knows n2)",
@@ -64,8 +66,9 @@ func init() {
 		{name: "heal", about: "end all partitions", do: (*Script).heal},
 		{name: "panic", usage: "NODE ACTOR", about: "let the next message to an actor (gateway, session, ...) end in a panic",
 			args: [2]int{2, 2}, do: (*Script).panicNext},
-		{name: "help", about: "list the verbs", early: true, do: func(s *Script, _ words) *messages.Error { s.out.WriteString(ScriptVerbs()); return nil }},
 	}
+	verbs = append(verbs, snapshotVerbs...)
+	verbs = append(verbs, verb{name: "help", about: "list the verbs", early: true, do: func(s *Script, _ words) *messages.Error { s.out.WriteString(ScriptVerbs()); return nil }})
 }
 
 // ScriptVerbs lists what a script can say, a line a verb.
@@ -120,7 +123,18 @@ func (w words) number(option string, without uint64) (uint64, *messages.Error) {
 
 func (s *Script) cluster(w words) *messages.Error {
 	nodes, refusal := w.number("nodes", 3)
-	checkpoint, badCheckpoint := w.number("checkpoint", 0)
+	// Checkpoints come when a script orders them, not with time; audits too.
+	options := actors.Options{TickInterval: 50 * time.Millisecond, CheckpointTicks: 1 << 30}
+	numbers := map[string]uint64{"audit": 1 << 30}
+	for _, name := range []string{"checkpoint", "keep", "chunk", "audit"} {
+		n, bad := w.number(name, numbers[name])
+		if refusal == nil {
+			refusal = bad
+		}
+		numbers[name] = n
+	}
+	options.CheckpointEntries, options.SnapshotChunkBytes, options.AuditTicks = numbers["checkpoint"], int(numbers["chunk"]), uint32(numbers["audit"])
+	options.Raft.LogEntriesKeep, options.Raft.LogEntriesMax = numbers["keep"], numbers["keep"]
 	var ttl time.Duration
 	if text, given := w.options["ttl"]; given {
 		var err error
@@ -133,12 +147,10 @@ func (s *Script) cluster(w words) *messages.Error {
 		return messages.Errorf(messages.Code_CONFLICT, "there is a cluster already")
 	case refusal != nil:
 		return refusal
-	case badCheckpoint != nil:
-		return badCheckpoint
 	case nodes < 1 || nodes > scriptNodesMax:
 		return messages.Errorf(messages.Code_INVALID, "a scenario has 1 to %d nodes, not %d", scriptNodesMax, nodes)
 	}
-	s.found(int(nodes), ttl, checkpoint)
+	s.found(int(nodes), ttl, options)
 	return s.stabilize(words{})
 }
 
@@ -366,7 +378,7 @@ func (s *Script) panicNext(w words) *messages.Error {
 	i := slices.IndexFunc(fragile, func(f string) bool { return kindOf("n "+f) == name })
 	if i < 0 {
 		return messages.Errorf(messages.Code_INVALID, "%q is no actor that may fail and start anew", w.args[1]).
-			WithHint("gateway, session, reader, membership and founding are")
+			WithHint("gateway, session, reader, membership, founding, snapshots, intake and archive are")
 	}
 	m.host.sabotage = fragile[i]
 	return nil
