@@ -62,34 +62,34 @@ func memberName(members []*messages.Member, id messages.RaftID) string {
 	return fmt.Sprintf("the node with raft id %d", id)
 }
 
-// meter tells how fast bytes went lately.
-type meter struct {
+// transferMeter tells how fast bytes went lately.
+type transferMeter struct {
 	tickMS uint64
-	now    uint64       // ticks
-	points []meterPoint // the oldest first, at most meterPoints, meterPace ticks apart
+	now    uint64          // ticks
+	points []transferPoint // the oldest first, at most transferPoints, transferPace ticks apart
 }
 
-type meterPoint struct{ tick, bytes uint64 }
+type transferPoint struct{ tick, bytes uint64 }
 
 const (
-	meterPoints = 8
-	meterPace   = 5
+	transferPoints = 8
+	transferPace   = 5
 )
 
 // tick takes how many bytes there are by now.
-func (m *meter) tick(n uint32, bytes uint64) {
+func (m *transferMeter) tick(n uint32, bytes uint64) {
 	m.now += uint64(n)
-	if l := len(m.points); l > 0 && m.now-m.points[l-1].tick < meterPace {
+	if l := len(m.points); l > 0 && m.now-m.points[l-1].tick < transferPace {
 		return
 	}
-	if len(m.points) == meterPoints {
+	if len(m.points) == transferPoints {
 		m.points = append(m.points[:0], m.points[1:]...)
 	}
-	m.points = append(m.points, meterPoint{m.now, bytes})
+	m.points = append(m.points, transferPoint{m.now, bytes})
 }
 
 // rate is in bytes a second.
-func (m *meter) rate(bytes uint64) uint64 {
+func (m *transferMeter) rate(bytes uint64) uint64 {
 	if len(m.points) == 0 || m.points[0].tick == m.now || bytes < m.points[0].bytes {
 		return 0
 	}
@@ -97,7 +97,7 @@ func (m *meter) rate(bytes uint64) uint64 {
 }
 
 // fill adds rate and remaining time to a transfer whose bytes are known.
-func (m *meter) fill(t *messages.Transfer) {
+func (m *transferMeter) fill(t *messages.Transfer) {
 	t.BytesTotal = max(t.BytesTotal, t.BytesDone)
 	t.Rate = m.rate(t.BytesDone)
 	if t.Rate > 0 {

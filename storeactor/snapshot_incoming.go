@@ -43,7 +43,7 @@ type arrival struct {
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
-	meter  meter
+	meter  transferMeter
 }
 
 func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().GetIndex() }
@@ -79,7 +79,7 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []sn
 
 func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []snapshotEffect {
 	i.current = &arrival{
-		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: memberName(nil, from), meter: meter{tickMS: i.tickMS},
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: memberName(nil, from), meter: transferMeter{tickMS: i.tickMS},
 	}
 	return []snapshotEffect{
 		note{"a snapshot comes in", []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},

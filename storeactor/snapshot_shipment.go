@@ -60,13 +60,13 @@ type shipment struct {
 	waited  uint32 // ticks since they were
 	reads   int    // how often, for this chunk
 	tokens  int64  // bytes that may be sent now; below 0 after a chunk that was larger
-	meter   meter
+	meter   transferMeter
 }
 
 func newShipment(config shipmentConfig, number uint64, holder string, m *raftpb.Message) *shipment {
 	return &shipment{
 		config: config, number: number, holder: holder, message: m, peer: m.GetTo(),
-		name: memberName(nil, m.GetTo()), meter: meter{tickMS: config.tickMS}, tokens: config.burst(),
+		name: memberName(nil, m.GetTo()), meter: transferMeter{tickMS: config.tickMS}, tokens: config.burst(),
 	}
 }
 
