@@ -24,7 +24,7 @@ func (e *badgerEngine) Export(after Cursor, floor, revision uint64, yield func(R
 	x := &exporter{db: e.db, floor: floor, revision: revision, yield: yield}
 	runtime.Gosched() // as in a Scan
 	next := engineKey(after.Key)
-	if after.Key != nil || after.Revision != 0 {
+	if len(after.Key) > 0 || after.Revision != 0 {
 		if err := x.rest(next, after.Revision); err != nil || x.over {
 			return err
 		}

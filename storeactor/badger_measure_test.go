@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,6 +102,18 @@ func used(dir string) (bytes int64) {
 	return bytes
 }
 
+// profile writes a heap profile to KEYVAL_MEASURE_DIR, if that is set.
+func (m *measure) profile(name string) {
+	root := os.Getenv("KEYVAL_MEASURE_DIR")
+	if root == "" {
+		return
+	}
+	f, err := os.Create(filepath.Join(root, name+".prof"))
+	m.ok(err)
+	defer f.Close()
+	m.ok(pprof.WriteHeapProfile(f))
+}
+
 // write writes n rows in batches of 64, syncing every 256 Ki rows.
 func (m *measure) write(n int, row func(i int) Row) {
 	m.Helper()
@@ -161,6 +174,9 @@ func TestMeasureLoad(t *testing.T) {
 	m.write(len(order), func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", order[i]), Value: value} })
 	took = m.lap("overwritten once")
 	t.Logf("%.0f rows/s", float64(len(order))/took.Seconds())
+	runtime.GC()
+	m.lap("collected")
+	m.profile("heap-loaded")
 	for range 3 {
 		_, bytes := m.scan()
 		took = m.lap("scan")

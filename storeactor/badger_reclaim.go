@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,7 +97,7 @@ func (e *badgerEngine) Reclaim() error {
 		err = e.touch(touched)
 	}
 	if err == nil {
-		err = e.pushOut()
+		err = e.pushDown()
 	}
 	if err == nil {
 		err = e.flatten()
@@ -214,6 +215,31 @@ func (e *badgerEngine) fill(batch *badger.WriteBatch, number uint64) error {
 	return batch.Flush()
 }
 
+// pushDown pushes memtables out until there is a table below the first level:
+// Flatten takes a first level on its own for flat.
+func (e *badgerEngine) pushDown() error {
+	for range engineTables { // with so many, Badger compacts on its own
+		if err := e.pushOut(); err != nil || e.below() {
+			return err
+		}
+	}
+	e.wait(e.below)
+	return nil
+}
+
+// below reports whether the first level is not all there is.
+func (e *badgerEngine) below() bool {
+	levels := e.db.Levels()
+	return levels[0].NumTables == 0 || slices.ContainsFunc(levels[1:], func(l badger.LevelInfo) bool { return l.NumTables > 0 })
+}
+
+// wait waits for what Badger does on its own, in vain if need be.
+func (e *badgerEngine) wait(done func() bool) {
+	for waited := time.Duration(0); waited < reclaimWait && !e.closed.Load() && !done(); waited += reclaimPause {
+		time.Sleep(reclaimPause)
+	}
+}
+
 // pushOut fills the memtable in use until there is a next one, which is the only
 // way to make a table of it, and waits for that. An iterator keeps the file of a
 // memtable although its table is there; so the wait has an end.
@@ -224,13 +250,13 @@ func (e *badgerEngine) pushOut() error {
 			return err
 		}
 	}
-	for waited := time.Duration(0); waited < reclaimWait && !e.closed.Load(); waited += reclaimPause {
-		if !slices.ContainsFunc(e.memTables(), func(name string) bool { return slices.Contains(before, name) }) {
-			return nil
-		}
-		time.Sleep(reclaimPause)
-	}
+	e.wait(func() bool { return !slices.ContainsFunc(before, exists) })
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // added reports whether there are names that were not there before.

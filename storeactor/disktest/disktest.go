@@ -44,6 +44,7 @@ type clause struct {
 func Run(t *testing.T, empty func(t *testing.T) Opener) {
 	for _, c := range slices.Concat(
 		baseClauses,
+		engineClauses,
 		logClauses,
 		generationClauses,
 		archiveClauses,
