@@ -466,7 +466,9 @@ func (r *run) injected(h *host, name string) {
 		return
 	}
 	h.doomed = true
-	r.world.clock.after(coreGraceMax, h, func() {
+	// Its supervisor hears of it when it is done with what its disk holds it up with.
+	grace := coreGraceMax + r.slowness[h.node] + r.swarm.fsync + r.swarm.apply
+	r.world.clock.after(grace, h, func() {
 		if !h.frozen {
 			r.world.fail("a panic of the core ends the process", "%s lives on though %s panicked", h.name, name)
 		}

@@ -218,7 +218,7 @@ func (m *machine) mend() {
 // progress: a healed quorum commits within ten election timeouts, once its links
 // are there again.
 func (r *run) progress() {
-	last, limit := r.check.last(), 10*r.swarm.electionTimeout()+dialTimeout+backoffMax
+	last, limit := r.check.last(), 10*r.swarm.electionTimeout()+dialTimeout+backoffMax+r.shipping()
 	until := r.world.clock.now + limit
 	for r.world.failure == nil && r.check.last() == last {
 		if r.world.clock.now >= until {
@@ -229,11 +229,31 @@ func (r *run) progress() {
 	}
 }
 
+// shipping is how long snapshots may hold up what needs the nodes that lack them:
+// another one may be under way, and as long as nobody knows that it stands still.
+func (r *run) shipping() time.Duration {
+	base, bytes := uint64(0), 0
+	for _, m := range r.machines {
+		if m.up() {
+			base, bytes = max(base, m.disk.Base()), max(bytes, m.disk.Bytes())
+		}
+	}
+	for _, m := range r.machines {
+		if _, last := r.check.durable(m.node); m.up() && last < base {
+			return standsStillTicks*r.swarm.options.TickInterval + 2*r.swarm.bringing(bytes)
+		}
+	}
+	return 0
+}
+
+// standsStillTicks is when a receiver gives up a snapshot of which nothing comes.
+const standsStillTicks = 200
+
 // settle: clients fall silent, every operation ends, and every live node comes
 // to the same state.
 func (r *run) settle() {
 	r.quiet = true
-	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout()
+	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping()
 	for r.world.failure == nil && !r.settled() {
 		if r.world.clock.now >= limit {
 			r.world.fail("convergence", "%s", r.unsettled())

@@ -105,6 +105,8 @@ func (s *swarm) sharpen(chance *rand.Rand) {
 		}
 		s.rates[faultOrphan] = time.Second
 		s.options.Raft.ElectionTicks = 5
+		s.way.latency = min(s.way.latency, s.electionTimeout()/32) // as above
+		s.way.jitter = min(s.way.jitter, 2*s.way.latency)
 		s.think = 5 * time.Millisecond
 	case s.nodes > 1 && chance.IntN(2) == 0:
 		soon(faultDeposed)
@@ -150,7 +152,7 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 	o.HistoryTime = pick[time.Duration](chance, 0, 0, time.Second, 5*time.Second)
 	o.AuditTicks = pick[uint32](chance, 0, 1, 4, 20)
 	o.SnapshotChunkBytes = pick(chance, 0, 200, 200, 1000, 16<<10)
-	o.SnapshotRate = pick[uint64](chance, 0, 0, 32<<10, 1<<20)
+	o.SnapshotRate = pick[uint64](chance, 0, 0, 128<<10, 1<<20)
 	s.lag = pick[uint64](chance, 20, 100, 400)
 	if chance.IntN(4) == 0 {
 		return
@@ -177,6 +179,14 @@ func (s *swarm) letRot(chance *rand.Rand) {
 // electionTimeout is the longest that a follower of this swarm waits.
 func (s *swarm) electionTimeout() time.Duration {
 	return 2 * time.Duration(s.options.Raft.ElectionTicks) * s.options.TickInterval
+}
+
+// bringing is how long it takes to bring a snapshot of so many bytes.
+func (s *swarm) bringing(bytes int) time.Duration {
+	if s.options.SnapshotRate == 0 {
+		return 0
+	}
+	return time.Duration(float64(bytes) / float64(s.options.SnapshotRate) * float64(time.Second))
 }
 
 // calm is the network once it is healed. Where a message takes a good part of an
