@@ -110,6 +110,10 @@ func (r *run) follow(m *machine, actorID string, message any) {
 		m.shipping--
 	case *messages.Switched:
 		r.installs++
+	case *messages.SnapshotOffer:
+		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(8) == 0 {
+			r.tearInstall(m)
+		}
 	case *messages.Append:
 		if kind := message.Message.GetType(); kind != raftpb.MsgStorageAppend {
 			r.world.fail("appends are of the kind that raft makes", "%s appends a %v", m.name(), kind)
@@ -237,10 +241,14 @@ func (r *run) tear(m *machine) {
 	if !m.up() {
 		return
 	}
-	at := CrashBeforeCut + CrashPoint(r.chaos.IntN(int(crashPoints-CrashBeforeCut)))
-	if m.disk.staging != nil && r.chaos.IntN(2) == 0 {
-		at = CrashBeforeSeal + CrashPoint(r.chaos.IntN(int(CrashBeforeCheckpoint-CrashBeforeSeal)))
-	}
+	r.tearAt(m, CrashBeforeCut, crashPoints)
+}
+
+// tearInstall orders one within the installation of what comes to a node.
+func (r *run) tearInstall(m *machine) { r.tearAt(m, CrashBeforeSeal, CrashBeforeCheckpoint) }
+
+func (r *run) tearAt(m *machine, from, to CrashPoint) {
+	at := from + CrashPoint(r.chaos.IntN(int(to-from)))
 	r.world.note(m.host, "a crash is ordered: %v", at)
 	m.disk.CrashNext(at)
 }
