@@ -260,7 +260,7 @@ func (s *shipment) waitingFor() string {
 		return ""
 	case s.source.ended && s.acked == s.position():
 		return s.name + " is to install it"
-	case s.silent >= shipHushedTicks && s.position() >= s.limit || s.source.ended:
+	case s.silent >= shipHushedTicks && (s.source.ended || s.position() >= s.limit):
 		return s.name + " has taken nothing for " + since
 	case s.tokens <= 0:
 		return "the rate limit"
