@@ -72,11 +72,11 @@ func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest)
 	var err error
 	switch kind := m.Kind.(type) {
 	case *messages.SnapshotRequest_Create:
-		err = a.create(ctx, kind.Create.Id)
+		err = a.create(ctx, kind.Create.GetId())
 	case *messages.SnapshotRequest_Delete:
-		err = a.disk.Archive().Delete(kind.Delete.Id)
+		err = a.disk.Archive().Delete(kind.Delete.GetId())
 	case *messages.SnapshotRequest_List:
-		if err = a.list(ctx, asker, kind.List.Id); err == nil {
+		if err = a.list(ctx, asker, kind.List.GetId()); err == nil {
 			return
 		}
 	}

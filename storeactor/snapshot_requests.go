@@ -81,8 +81,8 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 
 // create begins once the archive has a file for it.
 func (s *snapshotsActor) create(request uint64, m *messages.SnapshotCreate) {
-	config := s.shipmentConfig(&messages.SnapshotHeader{CreatedAtMs: m.CreatedAtMs})
-	s.creation = newCreation(config, m.Id, s.holder("file"), request)
+	config := s.shipmentConfig(&messages.SnapshotHeader{CreatedAtMs: m.GetCreatedAtMs()})
+	s.creation = newCreation(config, m.GetId(), s.holder("file"), request)
 	s.debts.writing = s.creation.holder
 }
 

@@ -48,7 +48,7 @@ const requestsInHandMax = 64
 // messages.ActorSnapshots.
 func NewSnapshots(config SnapshotsConfig) actor.Producer {
 	config = config.withDefaults()
-	debts := &snapshotDebts{shipment: config.Nonce, asked: map[uint64]asked{}}
+	debts := &snapshotDebts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
 	return func() actor.Actor {
 		return &snapshotsActor{
 			config: config, debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
@@ -59,13 +59,14 @@ func NewSnapshots(config SnapshotsConfig) actor.Producer {
 // snapshotDebts is what others were promised, or have to be told. It outlives an
 // actor that fails: the next one pays.
 type snapshotDebts struct {
-	shipment uint64           // the last number that was used
-	holders  uint64           // pins that were named
-	requests uint64           // that were given to the archive
-	asked    map[uint64]asked // who waits, by the number the archive knows
-	shipping map[messages.RaftID]string
-	writing  string // holder of the pin of a file; empty: none is written
-	raftHas  bool   // a staging
+	shipment uint64                     // the last number that was used
+	holders  uint64                     // pins that were named
+	requests uint64                     // that were given to the archive
+	asked    map[uint64]asked           // who waits, by the number the archive knows
+	shipping map[messages.RaftID]string // holders of the pins of what is under way
+	writing  string                     // holder of the pin of a file; empty: none is written
+	raftHas  bool                       // a staging
+	started  bool
 }
 
 // snapshotsActor routes between raft, the machine, the peers and the clients, and its
@@ -145,14 +146,18 @@ func (s *snapshotsActor) spawn(ctx actor.Context, name string, producer actor.Pr
 	return pid, nil
 }
 
-// pay settles what one before this one left when it failed.
+// pay settles what one before this one left when it failed. Raft hears that nothing
+// is known of any shipment: what this one was to begin may have been what it failed at.
 func (s *snapshotsActor) pay(ctx actor.Context) {
 	d := s.debts
+	if d.started {
+		ctx.Send(s.config.Raft, &messages.SnapshotShipped{Failed: true})
+	}
+	d.started = true
 	for _, peer := range slices.Sorted(maps.Keys(d.shipping)) {
 		ctx.Send(s.config.Machine, &messages.UnpinState{Holder: d.shipping[peer]})
-		ctx.Send(s.config.Raft, &messages.SnapshotShipped{Peer: peer, Failed: true})
 	}
-	d.shipping = map[messages.RaftID]string{}
+	clear(d.shipping)
 	if d.writing != "" {
 		ctx.Send(s.config.Machine, &messages.UnpinState{Holder: d.writing})
 		d.writing = ""
@@ -161,7 +166,7 @@ func (s *snapshotsActor) pay(ctx actor.Context) {
 		s.answer(ctx, n, refusedSnapshot(0, errAnew))
 	}
 	if d.raftHas {
-		s.incoming.current = &arrival{raftHas: true}
+		s.incoming.current = &arrival{raftHas: true, ended: true}
 	}
 }
 

@@ -519,9 +519,10 @@ func TestSnapshotsStartAnew(t *testing.T) {
 	a, b := h[0], h[1]
 	arrives(t, a, b)
 	a.fail()
-	a.raft.expect("SnapshotShipped{peer=2 failed=true}")
+	a.raft.expect("SnapshotShipped{failed=true}")
 	eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
 	b.fail()
+	b.raft.expect("SnapshotShipped{failed=true}")
 	a.send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
 	a.raft.expect("SnapshotShipped{peer=2 failed=true}") // raft of 2 still has the first
 	if got := b.disk.staged(); got != "sealed at 9 with 8 rows" {
