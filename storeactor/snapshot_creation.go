@@ -125,7 +125,7 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []snapshotEffect {
 	if c.source.ended && c.written == c.source.tally.chunks {
 		c.phase = creationEnded
 		return []snapshotEffect{
-			c.unpin(), note{"a snapshot was written", []any{"id", c.id, "index", c.source.header.Index, "bytes", c.bytes}},
+			c.unpin(), note{"a snapshot was written", false, []any{"id", c.id, "index", c.source.header.Index, "bytes", c.bytes}},
 		}
 	}
 	return c.advance()
@@ -157,7 +157,7 @@ func (c *creation) fail(format string, args ...any) []snapshotEffect {
 	c.reason = messages.Errorf(messages.Code_INTERNAL, format, args...).Message
 	return []snapshotEffect{
 		c.unpin(), post{to: toArchive, message: &messages.DropFile{Id: c.id}},
-		note{"a snapshot was not written", []any{"id", c.id, "reason", c.reason}},
+		note{"a snapshot was not written", true, []any{"id", c.id, "reason", c.reason}},
 	}
 }
 

@@ -21,8 +21,9 @@ type (
 	}
 	// note tells the log of this node.
 	note struct {
-		text string
-		args []any
+		text   string
+		failed bool
+		args   []any
 	}
 )
 

@@ -82,7 +82,7 @@ func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []sna
 		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: memberName(nil, from), meter: transferMeter{tickMS: i.tickMS},
 	}
 	return []snapshotEffect{
-		note{"a snapshot comes in", []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
+		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
 		i.current.pull(false),
 	}
 }
@@ -103,7 +103,7 @@ func (i *incoming) fail(code messages.Code, format string, args ...any) []snapsh
 	why := messages.Errorf(code, format, args...)
 	return append([]snapshotEffect{
 		snapshotEnd(c.peer, c.shipment, code, "%s", why.Message),
-		note{"a snapshot did not come in", []any{"from", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
+		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
 	}, i.forget()...)
 }
 
@@ -184,20 +184,20 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []snapsh
 		return nil
 	}
 	return append([]snapshotEffect{
-		note{"a snapshot did not come in", []any{"from", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
+		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
 	}, i.forget()...)
 }
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
 func (i *incoming) onInstalled(m *messages.Installed) []snapshotEffect {
-	return i.settle(note{"a snapshot was installed", []any{"index", m.Index}})
+	return i.settle(note{"a snapshot was installed", false, []any{"index", m.Index}})
 }
 
 func (i *incoming) onUnused(m *messages.StagingUnused) []snapshotEffect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
-	return append(i.settle(note{"a snapshot came in and is not needed", []any{"index", m.Index}}),
+	return append(i.settle(note{"a snapshot came in and is not needed", false, []any{"index", m.Index}}),
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 

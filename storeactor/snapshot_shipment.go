@@ -15,6 +15,7 @@ const (
 	shipReadTicks   = 40  // after which rows are asked for again: a reader may have started anew
 	shipReadsMax    = 5   // reads of one chunk
 	shipHushedTicks = 10  // silence that is worth a word to people
+	shipHoldTicks   = 20  // before raft hears of a refusal: it asks again at once
 )
 
 // shipmentConfig is what all shipments of a node have in common.
@@ -31,6 +32,7 @@ const (
 	shipPinning shipmentPhase = iota // the machine is asked to keep the state
 	shipOffering
 	shipSending
+	shipHeld  // it came to nothing, and raft hears it soon
 	shipEnded // it was reported; nothing more is done
 )
 
@@ -49,6 +51,7 @@ type shipment struct {
 	offered uint32 // ticks since the last offer
 	name    string // of the peer
 	total   uint64 // bytes, about
+	reason  string // why it came to nothing
 
 	source *snapshotSource
 	// marks are the sources as they were before each chunk that is sent and not
@@ -174,7 +177,7 @@ func (s *shipment) onRows(m *messages.RowsRead) []snapshotEffect {
 
 // onEnd: the peer says how it ended.
 func (s *shipment) onEnd(m *messages.SnapshotEnd) []snapshotEffect {
-	if m.Shipment != s.number || s.phase == shipEnded {
+	if m.Shipment != s.number || s.over() {
 		return nil
 	}
 	return s.end(m.Code, "%s: %s", s.name, m.Message)
@@ -186,8 +189,10 @@ func (s *shipment) tick(n uint32) []snapshotEffect {
 	s.offered += n
 	s.tokens = min(s.config.burst(), s.tokens+int64(min(n, 1000))*s.config.perTick())
 	switch {
-	case s.phase == shipEnded:
+	case s.phase == shipEnded || s.phase == shipHeld && s.silent < shipHoldTicks:
 		return nil
+	case s.phase == shipHeld:
+		return s.report(true)
 	case s.phase == shipPinning && s.silent >= shipPinTicks:
 		return s.end(messages.Code_TIMED_OUT, "the state at index %d was not pinned", s.index())
 	case s.phase == shipPinning:
@@ -209,24 +214,41 @@ func (s *shipment) tick(n uint32) []snapshotEffect {
 	return s.advance()
 }
 
+// over reports whether it is whole or came to nothing.
+func (s *shipment) over() bool { return s.phase == shipHeld || s.phase == shipEnded }
+
 // fail ends it from this side, and says so to the peer.
 func (s *shipment) fail(code messages.Code, format string, args ...any) []snapshotEffect {
+	if s.phase == shipHeld {
+		return s.report(true)
+	}
 	return append([]snapshotEffect{snapshotEnd(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
 }
 
-// end reports, once.
+// end lets go of the state, and reports: at once where raft is to go on, and later
+// where the next one would fail just so.
 func (s *shipment) end(code messages.Code, format string, args ...any) []snapshotEffect {
-	s.phase, s.reading, s.marks = shipEnded, false, nil
-	why := messages.Errorf(code, format, args...)
-	told := note{"a snapshot was brought to a follower", []any{"peer", s.name, "index", s.index()}}
-	if code != messages.Code_OK {
-		told = note{"a snapshot was not brought to a follower", []any{"peer", s.name, "index", s.index(), "code", code.String(), "reason", why.Message}}
+	s.reading, s.marks, s.silent = false, nil, 0
+	out := []snapshotEffect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
+	if code == messages.Code_OK {
+		out = append(out, note{"a snapshot was brought to a follower", false, []any{"peer", s.name, "index", s.index()}})
+		return append(out, s.report(false)...)
 	}
-	return []snapshotEffect{
-		post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}},
-		post{to: toRaft, message: &messages.SnapshotShipped{Peer: s.peer, Failed: code != messages.Code_OK}},
-		told,
+	s.reason = messages.Errorf(code, format, args...).Message
+	out = append(out, note{"a snapshot was not brought to a follower", true,
+		[]any{"peer", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
+	switch code {
+	case messages.Code_COMPACTED, messages.Code_CONFLICT, messages.Code_TIMED_OUT:
+		return append(out, s.report(true)...)
 	}
+	s.phase = shipHeld
+	return out
+}
+
+// report is made once.
+func (s *shipment) report(failed bool) []snapshotEffect {
+	s.phase = shipEnded
+	return []snapshotEffect{post{to: toRaft, message: &messages.SnapshotShipped{Peer: s.peer, Failed: failed}}}
 }
 
 // done is what the peer has taken, in bytes.
@@ -250,6 +272,8 @@ func (s *shipment) transfer() *messages.Transfer {
 func (s *shipment) waitingFor() string {
 	since := duration(s.silent, s.config.tickMS)
 	switch {
+	case s.over():
+		return "another attempt: " + s.reason
 	case s.phase == shipPinning:
 		return "the machine of this node"
 	case s.phase == shipOffering:

@@ -311,7 +311,11 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []snapshotEffect) {
 			s.settle(e)
 			ctx.Request(s.pid(e), e.message)
 		case note:
-			ctx.Logger().Info(e.text, e.args...)
+			if e.failed {
+				ctx.Logger().Warn(e.text, e.args...)
+			} else {
+				ctx.Logger().Info(e.text, e.args...)
+			}
 		}
 	}
 }

@@ -415,34 +415,33 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 func TestShipmentsThatFailAreReported(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*street, *house, *house)
-		ticks  bool // time passes
 	}{
-		"the state is gone": {func(_ *street, a, _ *house) { a.vault.refuse = true }, false},
+		"the state is gone": {func(_ *street, a, _ *house) { a.vault.refuse = true }},
 		"nobody answers": {func(s *street, _, _ *house) {
 			s.lose = func(to messages.RaftID, _ proto.Message) bool { return to == 2 }
-		}, true},
-		"the rows cannot be read":      {func(_ *street, a, _ *house) { a.vault.unread = messages.Code_INTERNAL }, false},
-		"the rows are not read":        {func(_ *street, a, _ *house) { a.vault.mute = true }, true},
-		"another state is pinned":      {func(_ *street, a, _ *house) { a.vault.checkpoint.Term = 2 }, false},
-		"the receiver has no room":     {func(_ *street, _, b *house) { b.disk.stageErr = io.ErrShortWrite }, false},
-		"the receiver cannot write":    {func(_ *street, _, b *house) { b.disk.writeErr = io.ErrShortWrite }, false},
-		"the receiver cannot seal":     {func(_ *street, _, b *house) { b.disk.sealErr = io.ErrShortWrite }, false},
-		"the receiver is of elsewhere": {func(_ *street, _, b *house) { b.disk.cluster = client(9) }, false},
-		"the intake panics at once":    {func(_ *street, _, b *house) { b.disk.panics = "Stage" }, false},
-		"the intake panics":            {func(_ *street, _, b *house) { b.disk.panics = "Write" }, false},
+		}},
+		"the rows cannot be read":      {func(_ *street, a, _ *house) { a.vault.unread = messages.Code_INTERNAL }},
+		"the rows are not read":        {func(_ *street, a, _ *house) { a.vault.mute = true }},
+		"another state is pinned":      {func(_ *street, a, _ *house) { a.vault.checkpoint.Term = 2 }},
+		"the receiver has no room":     {func(_ *street, _, b *house) { b.disk.stageErr = io.ErrShortWrite }},
+		"the receiver cannot write":    {func(_ *street, _, b *house) { b.disk.writeErr = io.ErrShortWrite }},
+		"the receiver cannot seal":     {func(_ *street, _, b *house) { b.disk.sealErr = io.ErrShortWrite }},
+		"the receiver is of elsewhere": {func(_ *street, _, b *house) { b.disk.cluster = client(9) }},
+		"the intake panics at once":    {func(_ *street, _, b *house) { b.disk.panics = "Stage" }},
+		"the intake panics":            {func(_ *street, _, b *house) { b.disk.panics = "Write" }},
 		"the receiver goes silent": {func(s *street, _, _ *house) {
 			s.lose = func(_ messages.RaftID, m proto.Message) bool {
 				p, ok := m.(*messages.SnapshotPull)
 				return ok && p.Next >= 5
 			}
-		}, true},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, h := newStreet(t, 2, nil)
 			a, b := h[0], h[1]
 			test.change(s, a, b)
 			a.send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
-			for test.ticks && len(a.raft.got) == 0 {
+			for len(a.raft.got) == 0 {
 				a.tick(1)
 				b.tick(1)
 			}
@@ -467,6 +466,9 @@ func TestReceiverRecovers(t *testing.T) {
 		_, h := newStreet(t, 2, nil)
 		h[1].disk.panics = call
 		h[0].send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
+		for len(h[0].raft.got) == 0 {
+			h[0].tick(1)
+		}
 		h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
 		arrives(t, h[0], h[1])
 		h[1].send(&messages.Installed{Index: 9})
@@ -500,6 +502,9 @@ func TestNothingComesWhileRaftHasOne(t *testing.T) {
 		if other == h[0] {
 			h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
 		}
+		for len(other.raft.got) == 0 {
+			other.tick(1)
+		}
 		other.raft.expect("SnapshotShipped{peer=2 failed=true}")
 		for range intakeLostTicks + 1 {
 			h[1].tick(1)
@@ -524,6 +529,9 @@ func TestSnapshotsStartAnew(t *testing.T) {
 	b.fail()
 	b.raft.expect("SnapshotShipped{failed=true}")
 	a.send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
+	for len(a.raft.got) == 0 {
+		a.tick(1)
+	}
 	a.raft.expect("SnapshotShipped{peer=2 failed=true}") // raft of 2 still has the first
 	if got := b.disk.staged(); got != "sealed at 9 with 8 rows" {
 		t.Fatalf("the staging is %s", got)
