@@ -2,6 +2,7 @@ package disktest
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -23,6 +24,7 @@ type Volume struct {
 	t          testing.TB
 	image, dir string
 	random     *rand.Rand
+	cuts       int
 }
 
 // NewVolume makes a file system and mounts it at dir. The test is skipped where
@@ -66,9 +68,12 @@ func (v *Volume) unmount() {
 	}
 }
 
-// canary is a file that is never synced. Its name may survive, since the sync of
+// canary is a file that is never synced, another one for each cut: ext4 hurries to
+// write what takes the place of something. Its name may survive, since the sync of
 // another file takes all names along; its content does not.
-const canary = "never-synced"
+func (v *Volume) canary() string {
+	return filepath.Join(v.dir, fmt.Sprintf("never-synced-%d", v.cuts))
+}
 
 // Cut cuts the power. Before, some data that nobody has synced may reach the
 // medium, as a kernel under load would have it.
@@ -77,7 +82,8 @@ func (v *Volume) Cut() {
 	if v.random.IntN(2) == 0 {
 		v.writeSome()
 	}
-	if err := os.WriteFile(filepath.Join(v.dir, canary), []byte("x"), 0o600); err != nil {
+	v.cuts++
+	if err := os.WriteFile(v.canary(), []byte("x"), 0o600); err != nil {
 		v.t.Fatal(err)
 	}
 	d, err := os.Open(v.dir)
@@ -117,7 +123,7 @@ func (v *Volume) Restore() {
 	v.t.Helper()
 	v.unmount()
 	v.mount()
-	if content, err := os.ReadFile(filepath.Join(v.dir, canary)); len(content) > 0 || err != nil && !os.IsNotExist(err) {
+	if content, err := os.ReadFile(v.canary()); len(content) > 0 || err != nil && !os.IsNotExist(err) {
 		v.t.Fatalf("the power cut took nothing: a file that was never synced holds %q (%v)", content, err)
 	}
 }
