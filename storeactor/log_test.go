@@ -131,6 +131,134 @@ func TestLogSyncsACommitWhenItIsThere(t *testing.T) {
 	s.stop(log)
 }
 
+// withSnapshot makes an append carry the snapshot at this index and term.
+func withSnapshot(a *messages.Append, index, term uint64) *messages.Append {
+	a.Message.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term}}
+	return a
+}
+
+// What stood before a snapshot is saved before it, what comes with it behind it, and
+// what came after it waits for the machine.
+func TestLogInstallsSnapshots(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		before    []string
+		snapshot  string // at 9.4
+		after     []string
+		installed []string // what the disk does until the machine is told
+		rest      []string // and afterwards
+	}{
+		{"alone", nil, "4/0/9", nil,
+			[]string{"close", "install 9.4 with 4/0/9"}, nil},
+		{"behind others", []string{"2/1/1 2.2 3.2", "3/1/2 3.3"}, "4/0/9", nil,
+			[]string{"save 3/1/2 2.2 3.3", "close", "install 9.4 with 4/0/9"}, nil},
+		{"before others", nil, "4/0/9", []string{"- 10.4", "5/2/10"},
+			[]string{"close", "install 9.4 with 4/0/9"}, []string{"save 5/2/10 10.4"}},
+		{"without a hard state: the last one goes on", []string{"3/2/1 2.3"}, "-", nil,
+			[]string{"save 3/2/1 2.3", "close", "install 9.4 with 3/2/9"}, nil},
+		{"without any hard state of this run", nil, "-", nil,
+			[]string{"close", "install 9.4 with 1/0/9"}, nil},
+		{"with entries", nil, "4/3/9 10.4 11.4", nil,
+			[]string{"close", "install 9.4 with 4/3/9", "save - 10.4 11.4"}, nil},
+		{"with entries that are committed", nil, "4/3/11 10.4 11.4", []string{"- 12.4"},
+			[]string{"close", "install 9.4 with 4/3/9", "save 4/3/11 10.4 11.4"}, []string{"save - 12.4"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, d := newStage(t), newDisk()
+			d.gate = make(chan struct{}, 2)
+			raft, machine, snapshots := s.probe("raft"), s.probe("machine"), s.probe("snapshots")
+			log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Machine: machine.pid, Snapshots: snapshots.pid, Disk: d, Fatal: s.onFatal}))
+			var asked []*messages.Append
+			for _, text := range test.before {
+				asked = append(asked, appendOf(text))
+			}
+			asked = append(asked, withSnapshot(appendOf(test.snapshot), 9, 4))
+			for _, text := range test.after {
+				asked = append(asked, appendOf(text))
+			}
+			for _, a := range asked {
+				s.system.Root.Send(log, a)
+			}
+			d.gate <- struct{}{}
+			d.gate <- struct{}{}
+			take[*messages.LogOpened](raft)
+			machine.expect("Installed{index=9}")
+			snapshots.expect("Installed{index=9}")
+			for _, event := range test.installed {
+				d.expect(t, event)
+			}
+			for _, a := range asked[:len(test.before)] {
+				if got := take[*messages.Appended](raft); got.Message != a.Message {
+					t.Error("an answer is of another append")
+				}
+			}
+			// Nothing is said of the snapshot, or of what came after it, before the machine
+			// has switched to it. That of another one does not count.
+			late := appendOf("-")
+			s.system.Root.Send(log, late)
+			s.system.Root.Send(log, &messages.Switched{Index: 8})
+			s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 9}, machine.pid)
+			machine.expect("CommitSynced{index=9}")
+			raft.expectNoMore(s)
+			d.expect(t, "sync")
+			if len(d.events) > 0 {
+				t.Errorf("while the machine switches the disk did %q", <-d.events)
+			}
+			s.system.Root.Send(log, &messages.Switched{Index: 9})
+			for _, a := range append(asked[len(test.before):], late) {
+				if got := take[*messages.Appended](raft); got.Message != a.Message {
+					t.Error("an answer is of another append")
+				}
+			}
+			s.stop(log)
+			for _, event := range append(test.rest, "close") {
+				d.expect(t, event)
+			}
+			machine.expectNoMore(s)
+			snapshots.expectNoMore(s)
+		})
+	}
+}
+
+// A commit that is waited for may come with a snapshot.
+func TestLogSyncsACommitThatASnapshotBrings(t *testing.T) {
+	s, d := newStage(t), newDisk()
+	raft, others := s.probe("raft"), s.probe("others")
+	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Machine: others.pid, Snapshots: others.pid, Disk: d, Fatal: s.onFatal}))
+	asker := s.probe("asker")
+	s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 7}, asker.pid)
+	s.system.Root.Send(log, withSnapshot(appendOf("4/0/9"), 9, 4))
+	asker.expect("CommitSynced{index=7}")
+	for _, event := range []string{"close", "install 9.4 with 4/0/9", "sync"} {
+		d.expect(t, event)
+	}
+	s.stop(log)
+}
+
+// The log is cut behind what was appended before.
+func TestLogIsCut(t *testing.T) {
+	cut := func(index, term uint64) *messages.CutLog {
+		return &messages.CutLog{Index: index, Term: term, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}}
+	}
+	s, d := newStage(t), newDisk()
+	d.gate = make(chan struct{})
+	raft := s.probe("raft")
+	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+	for _, m := range []any{appendOf("2/1/1 2.2 3.2"), cut(2, 2), appendOf("- 4.2"), cut(3, 2)} {
+		s.system.Root.Send(log, m)
+	}
+	close(d.gate)
+	d.expect(t, "save 2/1/1 2.2 3.2 4.2")
+	d.expect(t, "cut 3.2 [1 2 3]") // the last one says it all
+	s.system.Root.Send(log, cut(4, 2))
+	d.expect(t, "cut 4.2 [1 2 3]")
+	s.system.Root.Send(log, cut(5, 2))
+	if reason := (<-s.fatal).Error(); reason != "the log was to be cut at entry 5 and ends at entry 4" {
+		t.Errorf("the reason is %q", reason)
+	}
+	s.stop(log)
+}
+
 // After a failure nothing is answered, and the disk is left alone.
 func TestLogFailures(t *testing.T) {
 	lost := errors.New("the disk is gone")
@@ -142,6 +270,13 @@ func TestLogFailures(t *testing.T) {
 		events []string
 	}{
 		{"a write fails", func(d *disk) { d.saveErr = lost }, appendOf("- 2.1"), "write the log: the disk is gone", nil},
+		{"a cut fails", func(d *disk) { d.saveErr = lost }, &messages.CutLog{Index: 1, Term: 1}, "cut the log at entry 1: the disk is gone", []string{"cut 1.1 []"}},
+		{"a close fails", func(d *disk) { d.closeErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
+			"close the log before a snapshot is installed: the disk is gone", []string{"close"}},
+		{"an install fails", func(d *disk) { d.installErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
+			"install the snapshot at index 9: the disk is gone", []string{"close"}},
+		{"a save behind a snapshot fails", func(d *disk) { d.saveErr = lost }, withSnapshot(appendOf("4/0/9 10.4"), 9, 4),
+			"write the log: the disk is gone", []string{"close", "install 9.4 with 4/0/9"}},
 		{"a sync fails", func(d *disk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -26,6 +26,9 @@ type memory struct {
 	err    error            // of every call, if not nil
 	panics string           // a Get of this key panics
 	closed bool
+	// holds lets a Get of the key "slow" wait until it is closed; entered is told.
+	holds   chan struct{}
+	entered chan struct{}
 
 	floor     uint64
 	discarded chan uint64  // is told the floors, if not nil
@@ -58,7 +61,23 @@ func (m *memory) Write(rows []Row) error {
 	return nil
 }
 
+// holdReads lets reads of "slow" wait until release is called.
+func (m *memory) holdReads() (release func()) {
+	holds := make(chan struct{})
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.holds, m.entered = holds, make(chan struct{}, 100)
+	return func() { close(holds) }
+}
+
 func (m *memory) Get(key []byte, revision uint64) (Row, bool, error) {
+	m.mutex.Lock()
+	holds, entered := m.holds, m.entered
+	m.mutex.Unlock()
+	if holds != nil && string(key) == "slow" {
+		entered <- struct{}{}
+		<-holds
+	}
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.panics != "" && m.panics == string(key) {
@@ -163,8 +182,20 @@ func (m *memory) Reclaim() error {
 
 func (m *memory) Size() int64 { return 1000 }
 
-func (m *memory) Sync() error  { return m.err }
-func (m *memory) Close() error { m.closed = true; return nil }
+func (m *memory) Sync() error { return m.err }
+
+func (m *memory) Close() error {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.closed = true
+	return nil
+}
+
+func (m *memory) isClosed() bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return m.closed
+}
 
 // dump is every version, one a line.
 func (m *memory) dump() string {
@@ -203,6 +234,13 @@ type disk struct {
 	syncErr    error
 
 	checkpointErr error
+	closeErr      error // of the log
+	installErr    error
+
+	// staged is what Install finds, with its rows.
+	staged       *messages.Checkpoint
+	stagedEngine *memory
+	engineErr    error
 }
 
 func newDisk() *disk {
@@ -236,7 +274,25 @@ func (d *disk) Initialised() (bool, error)                { return true, nil }
 func (d *disk) Close() error                              { return nil }
 func (d *disk) Checkpoint() (*messages.Checkpoint, error) { return d.checkpoint, nil }
 
-func (d *disk) OpenEngine(*messages.Checkpoint) (Engine, error) { return d.engine, nil }
+func (d *disk) OpenEngine(*messages.Checkpoint) (Engine, error) {
+	if d.engineErr != nil {
+		return nil, d.engineErr
+	}
+	return d.engine, nil
+}
+
+// Install makes what is staged the state that counts.
+func (d *disk) Install(index, term uint64, hs *raftpb.HardState) error {
+	if d.installErr != nil {
+		return d.installErr
+	}
+	d.events <- fmt.Sprintf("install %d.%d with %s", index, term, describe(hs, nil))
+	d.image = &LogImage{BaseIndex: index, BaseTerm: term, HardState: hs}
+	if d.staged != nil {
+		d.checkpoint, d.engine = d.staged, d.stagedEngine
+	}
+	return nil
+}
 
 func (d *disk) OpenLog() (Log, *LogImage, error) {
 	if d.gate != nil {
@@ -255,7 +311,10 @@ func (d *disk) WriteCheckpoint(c *messages.Checkpoint) error {
 
 type memoryLog disk
 
-func (l *memoryLog) Cut(index, term uint64, conf *raftpb.ConfState) error { return nil }
+func (l *memoryLog) Cut(index, term uint64, conf *raftpb.ConfState) error {
+	l.events <- fmt.Sprintf("cut %d.%d %v", index, term, conf.GetVoters())
+	return l.saveErr
+}
 
 func (l *memoryLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if l.saveErr != nil {
@@ -272,7 +331,7 @@ func (l *memoryLog) Sync() error {
 
 func (l *memoryLog) Close() error {
 	l.events <- "close"
-	return nil
+	return l.closeErr
 }
 
 // describe writes a hard state as term/vote/commit and entries as index.term.
@@ -376,6 +435,10 @@ func del(key string) *messages.Operation {
 func delRange(from, to string, limit uint32) *messages.Operation {
 	return &messages.Operation{Kind: &messages.Operation_DeleteRange{
 		DeleteRange: &messages.DeleteRange{From: []byte(from), To: []byte(to), Limit: limit}}}
+}
+
+func compact(revision uint64) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}}
 }
 
 func opens(ttl, before uint64) *messages.OpenSession {
