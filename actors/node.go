@@ -71,11 +71,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [16]byte
+	var random [24]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:])}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
@@ -111,7 +111,7 @@ type node struct {
 
 // nonces are random numbers of this incarnation: what it asks is told apart from
 // what an earlier one asked.
-type nonces struct{ reads, shipments uint64 }
+type nonces struct{ reads, shipments, audits uint64 }
 
 // Receive takes one message.
 func (a *node) Receive(ctx actor.Context) {
@@ -202,13 +202,17 @@ func (a *node) serve(ctx actor.Context) {
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
+	a.spawn(ctx, messages.ActorAudit, storeactor.NewAudit(storeactor.AuditConfig{
+		Self: w.self, Machine: w.machine(), Membership: w.membership(), Peer: w.peer(messages.ActorAudit),
+		Disk: a.cfg.Disk, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
+	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
 		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
-		Snapshots: w.local(messages.ActorSnapshots), Logger: w.logger,
+		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger,
 	}))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w), actor.WithSupervisor(stopFailed))
 	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{
-		messages.ActorRaft, messages.ActorMachine, messages.ActorGateway, messages.ActorSnapshots,
+		messages.ActorRaft, messages.ActorMachine, messages.ActorGateway, messages.ActorSnapshots, messages.ActorAudit,
 	}})
 }
 

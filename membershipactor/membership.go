@@ -40,8 +40,10 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.MembersChanged:
 		a.view = a.view.WithMembers(m)
 		ctx.Send(a.cfg.Transport, m)
+		ctx.Send(a.cfg.Audit, m)
 	case *messages.LeaderChanged:
 		a.view = a.view.WithLeader(m)
+		ctx.Send(a.cfg.Audit, m)
 	case *messages.Introduce:
 		ctx.Respond(a.view.MembersChanged())
 		ctx.Respond(a.view.LeaderChanged())

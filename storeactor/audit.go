@@ -1,0 +1,116 @@
+package storeactor
+
+import (
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// AuditConfig is what an audit needs.
+type AuditConfig struct {
+	Self                messages.RaftID
+	Machine, Membership *actor.PID
+	Peer                func(messages.RaftID) *actor.PID // a peer's audit
+	Disk                Disk
+	Fatal               func(reason error)
+	Nonce               uint64 // random, of this process
+	Ticks               uint32 // between two questions; 4
+}
+
+// NewAudit makes the actor that compares what the members hold. It is to be
+// spawned as messages.ActorAudit.
+func NewAudit(config AuditConfig) actor.Producer {
+	round := config.Nonce
+	return func() actor.Actor {
+		round += 1 << 32 // an actor that starts anew is another incarnation too
+		return &auditActor{config: config, core: newAudit(config.Self, config.Ticks, round)}
+	}
+}
+
+// auditActor is the shell around an audit.
+type auditActor struct {
+	config AuditConfig
+	core   *audit
+	ended  bool
+}
+
+// Receive takes one message.
+func (a *auditActor) Receive(ctx actor.Context) {
+	if a.ended {
+		return
+	}
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		ctx.Request(a.config.Membership, &messages.Introduce{})
+	case *messages.MembersChanged:
+		a.core.onMembers(m.Members)
+	case *messages.LeaderChanged:
+		a.core.onLeader(m.Leader)
+	case *messages.Tick:
+		a.core.onTick(m.Elapsed)
+		ctx.Request(ctx.Sender(), &messages.Ticked{})
+	case *messages.ReadReply:
+		a.core.onRead(m)
+	case *messages.ReadRefused:
+		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
+	case *messages.AuditAsk:
+		if peer, ok := peerOf(ctx); ok {
+			a.core.onAsk(peer, m)
+		}
+	case *messages.AuditAnswer:
+		if peer, ok := peerOf(ctx); ok {
+			a.core.onAnswer(peer, m)
+		}
+	case *messages.AuditVerdict:
+		a.core.onVerdict(m)
+	default:
+		unexpected(ctx)
+	}
+	a.carry(ctx)
+}
+
+// peerOf is the member whose audit sent this; the link has proved its address.
+func peerOf(ctx actor.Context) (messages.RaftID, bool) {
+	if ctx.Sender() == nil {
+		return 0, false
+	}
+	return messages.ParseNodeAddress(ctx.Sender().Address)
+}
+
+func (a *auditActor) carry(ctx actor.Context) {
+	for _, effect := range a.core.take() {
+		switch e := effect.(type) {
+		case auditRead:
+			ctx.Send(a.config.Machine, &messages.ReadAt{Reads: []*messages.ReadIndex{{
+				Session: messages.ActorAudit,
+				Read: &messages.Read{
+					Request: e.request, Revision: e.revision, Consistency: messages.Consistency_STALE,
+					Kind: &messages.Read_Digest{Digest: e.digest},
+				},
+			}}})
+		case auditAskPeer:
+			ctx.Request(a.config.Peer(e.peer), e.ask)
+		case auditAnswerPeer:
+			ctx.Request(a.config.Peer(e.peer), e.answer)
+		case auditTell:
+			ctx.Request(a.config.Peer(e.peer), e.verdict)
+		case auditWarn:
+			ctx.Logger().Error("audit: " + e.text)
+		case auditCondemn:
+			a.condemn(e.reason)
+			return
+		}
+	}
+}
+
+// condemn takes the node out of service, also after a restart.
+func (a *auditActor) condemn(reason string) {
+	a.ended = true
+	err := messages.Errorf(messages.Code_DAMAGED, "%s", reason).
+		WithHint("this node serves no more: keep its directory for inspection, and put a new node in its place; the other nodes serve on without it")
+	if failed := a.config.Disk.Condemn(reason); failed != nil {
+		err = messages.Errorf(messages.Code_DAMAGED, "%s; and this cannot be recorded in its directory: %v", reason, failed).
+			WithHint("do not start this node on its directory again; the other nodes serve on without it")
+	}
+	a.config.Fatal(err)
+}

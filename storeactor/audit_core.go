@@ -1,0 +1,341 @@
+package storeactor
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"keyval/messages"
+)
+
+// Bounds and ages of an audit.
+const (
+	auditRowsMax    = 2000 // of one question
+	auditAgainTicks = 10   // a member that did not answer, or was not there yet, is asked again
+	auditGiveUp     = 60   // ticks; whoever has not answered by then has no voice
+	auditPassTicks  = 200  // between two walks through all keys
+)
+
+// auditEffect is what an audit wants done.
+type auditEffect interface{ auditEffect() }
+
+type (
+	// auditRead reads this node's own digest; the answer carries request.
+	auditRead struct {
+		request  uint64
+		revision uint64 // 0: the newest
+		digest   *messages.Digest
+	}
+	// auditAskPeer asks a member.
+	auditAskPeer struct {
+		peer messages.RaftID
+		ask  *messages.AuditAsk
+	}
+	// auditAnswerPeer answers the member that asked.
+	auditAnswerPeer struct {
+		peer   messages.RaftID
+		answer *messages.AuditAnswer
+	}
+	// auditTell tells a member that most hold something else.
+	auditTell struct {
+		peer    messages.RaftID
+		verdict *messages.AuditVerdict
+	}
+	// auditCondemn takes this node out of service, for good.
+	auditCondemn struct{ reason string }
+	// auditWarn tells people that members differ.
+	auditWarn struct{ text string }
+)
+
+func (auditRead) auditEffect()       {}
+func (auditAskPeer) auditEffect()    {}
+func (auditAnswerPeer) auditEffect() {}
+func (auditTell) auditEffect()       {}
+func (auditCondemn) auditEffect()    {}
+func (auditWarn) auditEffect()       {}
+
+// audit compares what the members hold. The leader's walks through all keys, one
+// range after the other, each at a revision of its own; the others' answer. What
+// replicas apply is equal by construction: an audit looks for what disks did to it.
+//
+// Invariants: one question is under way at most. Nobody is condemned but by itself: a
+// verdict is a reason to look again, at all members' answers, and believes nobody.
+type audit struct {
+	self    messages.RaftID
+	ticks   uint32 // between two questions
+	members []*messages.Member
+	leader  messages.RaftID
+
+	round    uint64
+	cursor   []byte // where the next question begins
+	pause    uint32 // ticks until it is asked
+	question *auditQuestion
+
+	requests uint64
+	reads    []auditReading // of this node, that are not answered
+
+	effects []auditEffect
+}
+
+// auditQuestion is what the leader asks about one range.
+type auditQuestion struct {
+	revision uint64
+	from, to []byte
+	own      *messages.RangeDigest // nil: not read yet
+	voices   []auditVoice          // of the other members
+	age      uint32
+	again    bool // a verdict, or the own judgement, is looked into
+}
+
+type auditVoice struct {
+	member *messages.Member
+	digest *messages.RangeDigest // nil: none yet
+	silent bool                  // it cannot answer
+}
+
+// auditReading is what a digest of this node is read for.
+type auditReading struct {
+	request uint64
+	asker   messages.RaftID // who asked for it, 0: this node
+	round   uint64          // of its question, or of the own one
+	age     uint32
+}
+
+// newAudit: rounds are numbered from nonce, so that an answer to a question of an
+// earlier incarnation meets none of this one.
+func newAudit(self messages.RaftID, ticks uint32, nonce uint64) *audit {
+	return &audit{self: self, ticks: cmp.Or(ticks, 4), pause: cmp.Or(ticks, 4), round: nonce}
+}
+
+func (a *audit) emit(e auditEffect) { a.effects = append(a.effects, e) }
+
+func (a *audit) take() []auditEffect {
+	out := a.effects
+	a.effects = nil
+	return out
+}
+
+func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.question = nil }
+
+// onLeader: a new leader begins anew; one that is none any more asks nothing.
+func (a *audit) onLeader(leader messages.RaftID) {
+	if leader != a.leader {
+		a.leader, a.question, a.cursor, a.pause = leader, nil, nil, a.ticks
+	}
+}
+
+func (a *audit) onTick(elapsed uint32) {
+	for i := range a.reads {
+		a.reads[i].age += elapsed
+	}
+	a.reads = slices.DeleteFunc(a.reads, func(r auditReading) bool { return r.age >= auditGiveUp })
+	switch q := a.question; {
+	case q != nil:
+		q.age += elapsed
+		if q.age >= auditGiveUp {
+			a.judge()
+		} else if crossedTicks(q.age, elapsed, auditAgainTicks) {
+			a.askVoices()
+		}
+	case a.leader != a.self || len(a.members) < 2:
+	case a.pause > elapsed:
+		a.pause -= elapsed
+	default:
+		a.begin(&auditQuestion{from: a.cursor}, auditRowsMax)
+	}
+}
+
+// crossedTicks reports whether age passed a multiple of period in its last step.
+func crossedTicks(age, step, period uint32) bool { return age/period != (age-step)/period }
+
+// begin asks a question: first of this node, which fixes what is not fixed yet of
+// revision and range.
+func (a *audit) begin(q *auditQuestion, limit uint32) {
+	a.round++
+	a.question = q
+	for _, m := range a.members {
+		if m.RaftId != a.self {
+			q.voices = append(q.voices, auditVoice{member: m})
+		}
+	}
+	a.read(auditReading{round: a.round}, q.revision, &messages.Digest{From: q.from, To: q.to, Limit: limit})
+}
+
+func (a *audit) read(why auditReading, revision uint64, d *messages.Digest) {
+	a.requests++
+	why.request = a.requests
+	a.reads = append(a.reads, why)
+	a.emit(auditRead{a.requests, revision, d})
+}
+
+// onRead takes a digest of this node's own.
+func (a *audit) onRead(m *messages.ReadReply) {
+	at := slices.IndexFunc(a.reads, func(r auditReading) bool { return r.request == m.Request })
+	if at < 0 {
+		return
+	}
+	why := a.reads[at]
+	a.reads = slices.Delete(a.reads, at, at+1)
+	switch {
+	case why.asker != 0:
+		a.emit(auditAnswerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest}})
+	case a.question != nil && why.round == a.round:
+		a.onOwn(m)
+	}
+}
+
+// onOwn fixes what the others are asked.
+func (a *audit) onOwn(m *messages.ReadReply) {
+	q := a.question
+	if m.Code != messages.Code_OK || m.Digest == nil {
+		a.question, a.pause = nil, auditAgainTicks
+		return
+	}
+	q.own, q.revision = m.Digest, m.Revision
+	if m.Digest.More && !q.again { // the range ends behind the last key that was read
+		q.to = append(bytes.Clone(m.Digest.Last), 0)
+	}
+	a.askVoices()
+}
+
+func (a *audit) askVoices() {
+	q := a.question
+	if q.own == nil {
+		return
+	}
+	for _, v := range q.voices {
+		if v.digest == nil && !v.silent {
+			// One row more than there are here shows that there is one more.
+			a.emit(auditAskPeer{v.member.RaftId, &messages.AuditAsk{
+				Round: a.round, Revision: q.revision, From: q.from, To: q.to, Limit: uint32(q.own.Rows) + 1,
+			}})
+		}
+	}
+}
+
+// onAsk answers for this node. One question of each member is in hand: a later one
+// takes its place.
+func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
+	a.reads = slices.DeleteFunc(a.reads, func(r auditReading) bool { return r.asker == asker })
+	a.read(auditReading{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
+}
+
+func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
+	q := a.question
+	if q == nil || q.own == nil || m.Round != a.round {
+		return
+	}
+	open := 0
+	for i := range q.voices {
+		v := &q.voices[i]
+		if v.member.RaftId == peer && v.digest == nil {
+			switch {
+			case m.Code == messages.Code_OK && m.Digest != nil:
+				v.digest = m.Digest
+			case m.Code != messages.Code_INVALID: // else it is not there yet, and asked again
+				v.silent = true
+			}
+		}
+		if v.digest == nil && !v.silent {
+			open++
+		}
+	}
+	if open == 0 {
+		a.judge()
+	}
+}
+
+// judge compares what was answered, and goes on behind it.
+func (a *audit) judge() {
+	q := a.question
+	a.question = nil
+	if !q.again {
+		a.cursor, a.pause = q.to, a.ticks
+		if len(q.to) == 0 {
+			a.pause = auditPassTicks
+		}
+	}
+	if q.own == nil {
+		return
+	}
+	held, most := q.majority(a.self, a.members)
+	switch {
+	case held == nil && q.differ():
+		a.emit(auditWarn{fmt.Sprintf("the members hold different rows %s at revision %d, and no majority holds the same",
+			rangeText(q.from, q.to), q.revision)})
+	case held == nil:
+	case q.same(q.own, held):
+		a.tellOthers(q, held, most)
+	case q.again:
+		a.emit(auditCondemn{fmt.Sprintf("this node holds other rows %s at revision %d than %s: its disk altered or lost what was written",
+			rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+	default:
+		a.onVerdict(&messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to})
+	}
+}
+
+// tellOthers tells those who differ from the majority, which this node is one of.
+func (a *audit) tellOthers(q *auditQuestion, held *messages.RangeDigest, most []string) {
+	for _, v := range q.voices {
+		if v.digest == nil || q.same(v.digest, held) {
+			continue
+		}
+		a.emit(auditWarn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
+			memberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+		a.emit(auditTell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to, Hash: held.Hash, Members: most}})
+	}
+}
+
+// majority is what more than half of all members hold, and who they are; nil if there
+// is no such thing.
+func (q *auditQuestion) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
+	digests, names := []*messages.RangeDigest{q.own}, []string{memberName(members, self)}
+	for _, v := range q.voices {
+		if v.digest != nil {
+			digests, names = append(digests, v.digest), append(names, memberName(members, v.member.RaftId))
+		}
+	}
+	for _, held := range digests {
+		var who []string
+		for i, d := range digests {
+			if q.same(d, held) {
+				who = append(who, names[i])
+			}
+		}
+		if 2*len(who) > len(members) {
+			return held, who
+		}
+	}
+	return nil, nil
+}
+
+func (q *auditQuestion) differ() bool {
+	return slices.ContainsFunc(q.voices, func(v auditVoice) bool { return v.digest != nil && !q.same(v.digest, q.own) })
+}
+
+// same reports whether two hold equal rows, and nothing behind them in the range.
+func (q *auditQuestion) same(x, y *messages.RangeDigest) bool {
+	// What there is behind the own rows is behind the range: they end it.
+	more := func(d *messages.RangeDigest) bool { return d.More && d != q.own }
+	return x.Rows == y.Rows && bytes.Equal(x.Hash, y.Hash) && more(x) == more(y)
+}
+
+// onVerdict has this node ask all members itself, at the revision of the verdict. One
+// that the members do not confirm comes to nothing.
+func (a *audit) onVerdict(m *messages.AuditVerdict) {
+	if a.question == nil || !a.question.again {
+		a.begin(&auditQuestion{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
+	}
+}
+
+func rangeText(from, to []byte) string {
+	switch {
+	case len(from) == 0 && len(to) == 0:
+		return "of all keys"
+	case len(to) == 0:
+		return fmt.Sprintf("from key %.60q on", from)
+	}
+	return fmt.Sprintf("of keys %.60q to %.60q", from, bytes.TrimSuffix(to, []byte{0}))
+}

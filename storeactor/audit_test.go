@@ -1,0 +1,176 @@
+package storeactor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"keyval/messages"
+)
+
+// auditors are the audits of a cluster, over rows of their own, with a network
+// between them that loses nothing but what is silent.
+type auditors struct {
+	t         *testing.T
+	cores     []*audit
+	stores    []*memory
+	revision  []uint64 // that each has come to
+	compacted uint64
+	silent    map[int]bool
+	log       []string
+}
+
+func newAuditors(t *testing.T, n int) *auditors {
+	a := &auditors{t: t, silent: map[int]bool{}}
+	var members []*messages.Member
+	for i := range n {
+		members = append(members, &messages.Member{RaftId: uint64(i + 1), Name: fmt.Sprintf("n%d", i+1)})
+		a.stores = append(a.stores, newMemory())
+		a.revision = append(a.revision, 0)
+	}
+	for i := range n {
+		core := newAudit(uint64(i+1), 4, uint64(i)<<32)
+		core.onMembers(members)
+		core.onLeader(1)
+		a.cores = append(a.cores, core)
+	}
+	return a
+}
+
+// put writes a row at all but some.
+func (a *auditors) put(revision uint64, key, value string, but ...int) {
+	for i, s := range a.stores {
+		a.revision[i] = revision
+		skip := false
+		for _, b := range but {
+			skip = skip || b == i
+		}
+		if !skip {
+			if err := s.Write([]Row{{Key: []byte(key), Value: []byte(value), Revision: revision}}); err != nil {
+				a.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// rot alters a row where it lies.
+func (a *auditors) rot(at int, revision uint64, key, value string) {
+	rows := a.stores[at].rows[key]
+	for i := range rows {
+		if rows[i].Revision == revision {
+			rows[i].Value = []byte(value)
+		}
+	}
+}
+
+func (a *auditors) run(ticks int) {
+	for range ticks {
+		for i, core := range a.cores {
+			core.onTick(1)
+			a.carry(i)
+		}
+	}
+}
+
+func (a *auditors) carry(at int) {
+	for _, effect := range a.cores[at].take() {
+		switch e := effect.(type) {
+		case auditRead:
+			reply, _ := read(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
+			a.cores[at].onRead(reply)
+			a.carry(at)
+		case auditAskPeer:
+			if to := int(e.peer - 1); !a.silent[to] && !a.silent[at] {
+				a.cores[to].onAsk(uint64(at+1), e.ask)
+				a.carry(to)
+			}
+		case auditAnswerPeer:
+			a.cores[e.peer-1].onAnswer(uint64(at+1), e.answer)
+			a.carry(int(e.peer - 1))
+		case auditTell:
+			if to := int(e.peer - 1); !a.silent[to] {
+				a.cores[to].onVerdict(e.verdict)
+				a.carry(to)
+			}
+		case auditWarn:
+			a.log = append(a.log, fmt.Sprintf("n%d warns: %s", at+1, e.text))
+		case auditCondemn:
+			a.log = append(a.log, fmt.Sprintf("n%d condemns itself: %s", at+1, e.reason))
+			a.silent[at] = true
+		}
+	}
+}
+
+func TestAudit(t *testing.T) {
+	tests := []struct {
+		name  string
+		nodes int
+		given func(*auditors)
+		want  []string // beginnings of what is said, once each or more; nothing else is
+	}{
+		{"equal members say nothing", 3, func(*auditors) {}, nil},
+		{"a follower that differs looks again and ends", 3, func(a *auditors) { a.rot(2, 2, "b", "rotten") },
+			[]string{"n1 warns: n3 holds other rows", "n3 condemns itself: this node holds other rows"}},
+		{"a follower that lost a row", 3, func(a *auditors) { delete(a.stores[1].rows, "b"); a.stores[1].keys = []string{"a", "c"} },
+			[]string{"n1 warns: n2 holds other rows", "n2 condemns itself"}},
+		{"a leader that differs ends itself", 3, func(a *auditors) { a.rot(0, 2, "b", "rotten") }, []string{"n1 condemns itself"}},
+		{"a row at the end of all keys that only one has", 3, func(a *auditors) { a.put(9, "zz", "only n2", 0, 2) },
+			[]string{"n1 warns: n2 holds other rows", "n2 condemns itself"}},
+		{"two that differ have no majority", 2, func(a *auditors) { a.rot(1, 2, "b", "rotten") }, []string{"n1 warns: the members hold different rows"}},
+		{"all three differ", 3, func(a *auditors) { a.rot(1, 2, "b", "x"); a.rot(2, 2, "b", "y") }, []string{"n1 warns: the members hold different rows"}},
+		{"two of three suffice", 3, func(a *auditors) { a.silent[1] = true }, nil},
+		{"one of two others is away: no majority is against the leader", 3, func(a *auditors) { a.silent[1] = true; a.rot(2, 2, "b", "rotten") },
+			[]string{"n1 warns: the members hold different rows"}},
+		{"one that is not there yet has no voice", 3, func(a *auditors) { a.revision[2] = 1 }, nil},
+		{"what is compacted is not compared", 3, func(a *auditors) { a.compacted = 100; a.rot(2, 2, "b", "rotten") }, nil},
+		{"a false verdict comes to nothing", 3, func(a *auditors) {
+			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3, Hash: []byte("lie"), Members: []string{"n9"}})
+		}, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := newAuditors(t, test.nodes)
+			for i, key := range []string{"a", "b", "c"} {
+				a.put(uint64(i+1), key, "value of "+key)
+			}
+			test.given(a)
+			a.run(4 * auditPassTicks)
+			for _, said := range a.log {
+				known := false
+				for _, want := range test.want {
+					known = known || strings.HasPrefix(said, want)
+				}
+				if !known {
+					t.Errorf("unexpected: %s", said)
+				}
+			}
+			for _, want := range test.want {
+				if !strings.Contains("\n"+strings.Join(a.log, "\n"), "\n"+want) {
+					t.Errorf("nobody says %q; said: %q", want, a.log)
+				}
+			}
+		})
+	}
+}
+
+// A walk goes through all keys, range by range, and finds what differs anywhere.
+func TestAuditWalksThroughAllKeys(t *testing.T) {
+	a := newAuditors(t, 3)
+	const keys = 3*auditRowsMax + 17
+	for i := range keys {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.run(9)
+	if a.cores[0].cursor == nil {
+		t.Fatal("the walk does not go on")
+	}
+	a.run(4 * auditPassTicks)
+	if len(a.log) > 0 {
+		t.Fatalf("equal members: %q", a.log)
+	}
+	a.rot(1, keys-2, fmt.Sprintf("key-%06d", keys-3), "rotten")
+	a.run(4 * auditPassTicks)
+	if !a.silent[1] || a.silent[0] || a.silent[2] {
+		t.Fatalf("n2 alone is rotten, and: %q", a.log)
+	}
+}
