@@ -31,8 +31,10 @@ type archiveActor struct {
 	file   ArchiveWriter
 	writer *SnapshotWriter
 
-	tasks    []archiveTask // the first one is under way
-	stepping bool          // a Flush is in the mailbox
+	// The first of each is under way, by turns: who wants a list does not wait for a
+	// file that is read whole, and one such file is open at a time.
+	lists, checks []archiveTask
+	stepping      bool // a Flush is in the mailbox
 }
 
 // archiveTask does one step of its work and reports whether that was the last.
@@ -58,10 +60,10 @@ func (a *archiveActor) Receive(ctx actor.Context) {
 		a.onFlush(ctx)
 	case *actor.Stopping, *actor.Restarting:
 		a.abort(ctx)
-		for _, t := range a.tasks {
+		for _, t := range a.checks {
 			t.end()
 		}
-		a.tasks = nil
+		a.lists, a.checks = nil, nil
 	default:
 		unexpected(ctx)
 	}
@@ -162,21 +164,18 @@ func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
 		if i < 0 {
 			return messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s on this node", id)
 		}
-		a.begin(ctx, &wholeCheck{asked: who, archive: archive, file: files[i]})
+		a.checks = append(a.checks, &wholeCheck{asked: who, archive: archive, file: files[i]})
+		a.flush(ctx)
 		return nil
 	}
 	slices.SortFunc(files, func(x, y ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
-	a.begin(ctx, &listing{asked: who, archive: archive, files: files[:min(len(files), SnapshotFilesMax)]})
+	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), SnapshotFilesMax)]})
+	a.flush(ctx)
 	return nil
 }
 
-func (a *archiveActor) begin(ctx actor.Context, t archiveTask) {
-	a.tasks = append(a.tasks, t)
-	a.flush(ctx)
-}
-
 func (a *archiveActor) flush(ctx actor.Context) {
-	if !a.stepping && len(a.tasks) > 0 {
+	if !a.stepping && len(a.lists)+len(a.checks) > 0 {
 		a.stepping = true
 		ctx.Send(ctx.Self(), &messages.Flush{})
 	}
@@ -184,17 +183,25 @@ func (a *archiveActor) flush(ctx actor.Context) {
 
 func (a *archiveActor) onFlush(ctx actor.Context) {
 	a.stepping = false
-	if len(a.tasks) == 0 {
-		return // of an incarnation that failed
-	}
-	if reply, done := a.tasks[0].step(); done {
-		pid, request := a.tasks[0].whom()
-		a.tasks[0].end()
-		a.tasks = slices.Delete(a.tasks, 0, 1)
-		reply.Request = request
-		ctx.Send(pid, reply)
-	}
+	a.lists = proceed(ctx, a.lists)
+	a.checks = proceed(ctx, a.checks)
 	a.flush(ctx)
+}
+
+// proceed does a step of the first task, and answers if that was the last.
+func proceed(ctx actor.Context, tasks []archiveTask) []archiveTask {
+	if len(tasks) == 0 {
+		return tasks
+	}
+	reply, done := tasks[0].step()
+	if !done {
+		return tasks
+	}
+	pid, request := tasks[0].whom()
+	tasks[0].end()
+	reply.Request = request
+	ctx.Send(pid, reply)
+	return slices.Delete(tasks, 0, 1)
 }
 
 // asked is who waits for an answer.

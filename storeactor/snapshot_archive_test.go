@@ -239,6 +239,27 @@ func TestDamagedFilesAreListed(t *testing.T) {
 	}
 }
 
+// Who wants a list does not wait for a file that is read whole.
+func TestListsDoNotWaitForChecks(t *testing.T) {
+	_, houses := newStreet(t, 1, func(c *SnapshotsConfig) { c.ChunkBytes = 1 })
+	h := houses[0]
+	h.ask(creates("long", 5))
+	h.written()
+	h.disk.opens = make(chan struct{})
+	for i, request := range []*messages.SnapshotRequest{lists("long"), lists("long"), lists("")} {
+		request.Request = uint64(i)
+		h.system.Root.RequestWithCustomSender(h.snapshots, request, h.client.pid)
+	}
+	h.transfers() // all of them are with the archive
+	close(h.disk.opens)
+	for _, want := range []uint64{2, 0, 1} {
+		reply := take[*messages.SnapshotReply](h.client)
+		if reply.Request != want || len(reply.Snapshots) != 1 || reply.Snapshots[0].Error != "" || len(reply.Snapshots[0].Hash) != 32 {
+			t.Errorf("%s, and not the answer to %d", messages.Line(reply), want)
+		}
+	}
+}
+
 // What clients ask for is bounded, and each request is answered once, also when the
 // archive fails.
 func TestRequestsInHandAreBounded(t *testing.T) {

@@ -28,7 +28,7 @@ type shelf struct {
 
 	stageErr, writeErr, sealErr, fileErr, commitErr error
 	panics                                          string        // the name of the call that panics, once
-	gate                                            chan struct{} // a Write of the staging waits for it, if not nil
+	opens                                           chan struct{} // Open of a file waits for it, if not nil
 }
 
 type shelfStaging struct {
@@ -65,9 +65,6 @@ func (d *shelf) Stage() (Staging, error) {
 }
 
 func (s *shelfStaging) Write(rows []Row) error {
-	if gate := s.shelf.gate; gate != nil {
-		<-gate
-	}
 	s.shelf.mutex.Lock()
 	defer s.shelf.mutex.Unlock()
 	s.shelf.panicIn("Write")
@@ -133,6 +130,9 @@ func (a *shelfArchive) Create(id string) (ArchiveWriter, error) {
 }
 
 func (a *shelfArchive) Open(id string) (io.ReadCloser, error) {
+	if a.opens != nil {
+		<-a.opens
+	}
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	b, there := a.files[id]
