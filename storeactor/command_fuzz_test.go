@@ -16,7 +16,8 @@ import (
 
 // FuzzCommand: a session checks a command with the generated code, the machine
 // reads it by hand. They agree on every input, and what the session accepts the
-// machine carries out, but for an opening that the log time refuses.
+// machine carries out, but for an opening that the log time refuses and a compaction
+// of the future.
 func FuzzCommand(f *testing.F) {
 	for _, c := range seedCommands() {
 		f.Add(marshal(c))
@@ -99,5 +100,9 @@ func seedCommands() []*messages.Command {
 		{Session: client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: ops(&messages.Operation{})},
 		{Session: client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: opens(1<<64-1, 1<<64-1)},
 		{Session: client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: opens(1000, 500), Operations: ops(delRange("", "", 0))},
+		{Session: client(5), Seq: 1, Open: opens(1000, 500), Operations: ops(put("k", "v"), compact(1), compact(2))},
+		{Operations: ops(compact(1))},
+		{Operations: ops(compact(1<<64 - 1))},
+		{Operations: ops(compact(1), put("k", "v"))},
 	}
 }

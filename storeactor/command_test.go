@@ -68,6 +68,8 @@ func fromProto(m *messages.Command) command {
 		case *messages.Operation_DeleteRange:
 			c.operations = append(c.operations, operation{
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
+		case *messages.Operation_Compact:
+			c.operations = append(c.operations, operation{kind: kindCompact, revision: k.Compact.Revision})
 		default:
 			c.operations = append(c.operations, operation{})
 		}
@@ -121,7 +123,8 @@ func drawCommand(t *rapid.T) *messages.Command {
 	for range rapid.IntRange(0, 3).Draw(t, "operations") {
 		key, other := rapid.StringN(0, 5, 8).Draw(t, "key"), rapid.StringN(0, 5, 8).Draw(t, "value")
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
-			put(key, other), del(key), delRange(key, other, rapid.Uint32().Draw(t, "limit")), {},
+			put(key, other), del(key), delRange(key, other, rapid.Uint32().Draw(t, "limit")),
+			compact(rapid.Uint64().Draw(t, "revision")), {},
 		}).Draw(t, "operation"))
 	}
 	return c
@@ -158,5 +161,14 @@ func TestRepeatedMembersAreMerged(t *testing.T) {
 	o = operation{}
 	if data = append(data, marshal(del("b"))...); !o.read(data) || o.kind != kindDelete || string(o.key) != "b" || o.value != nil {
 		t.Errorf("a put and a delete are read as %+v", o)
+	}
+	o = operation{}
+	if data = append(data, marshal(compact(7))...); !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
+		t.Errorf("a put, a delete and a compaction are read as %+v", o)
+	}
+	o = operation{} // a field of another type is unknown, and means nothing
+	data = append(marshal(compact(7)), 0x82, 0x02, 0x03, 0x0a, 0x01, 'k')
+	if !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
+		t.Errorf("a compaction with a key is read as %+v", o)
 	}
 }

@@ -149,6 +149,90 @@ func TestOperations(t *testing.T) {
 	}
 }
 
+// Compactions raise what is given up and never lower it, and ask nothing of the rows.
+func TestCompactions(t *testing.T) {
+	node := func(operations ...*messages.Operation) *messages.Command {
+		return &messages.Command{Operations: operations}
+	}
+	of := func(seq uint64, operations ...*messages.Operation) *messages.Command {
+		return &messages.Command{Session: client(1), Seq: seq, Operations: operations}
+	}
+	for _, test := range []struct {
+		name      string
+		commands  []*messages.Command // in one entry, behind revision 3 with 2 given up
+		outcomes  []string
+		compacted uint64
+		by        Compaction
+	}{
+		{"up to now", []*messages.Command{of(9, compact(3))}, []string{"9:OK@4 deleted 0"}, 3, ClientCompaction},
+		{"up to itself", []*messages.Command{of(9, compact(4))}, []string{"9:OK@4 deleted 0"}, 4, ClientCompaction},
+		{"of the future", []*messages.Command{of(9, compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of the far future", []*messages.Command{of(9, compact(1<<64-1))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of what is given up", []*messages.Command{of(9, compact(2)), of(10, compact(1))},
+			[]string{"9:OK@4 deleted 0", "10:OK@5 deleted 0"}, 2, ClientCompaction},
+		{"among others", []*messages.Command{of(9, put("a", "1"), compact(4), del("a"), compact(3))}, []string{"9:OK@4 deleted 1"}, 4, ClientCompaction},
+		{"of the future, among others", []*messages.Command{of(9, put("a", "1"), compact(4), compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"what was refused does not take effect later", []*messages.Command{of(9, compact(5)), of(9, compact(5)), of(9, compact(5))},
+			[]string{"9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"what took effect is not refused later", []*messages.Command{of(9, compact(4)), of(9, compact(4))},
+			[]string{"9:OK@4 deleted 0", "9:OK@4 deleted 0"}, 4, ClientCompaction},
+		{"of a node", []*messages.Command{node(compact(3))}, []string{"0:OK@4 deleted 0"}, 3, NodeCompaction},
+		{"of a node, again", []*messages.Command{node(compact(3)), node(compact(3)), node(compact(2), compact(1))},
+			[]string{"0:OK@4 deleted 0", "0:OK@5 deleted 0", "0:OK@6 deleted 0"}, 3, NodeCompaction},
+		{"of a node, of the future", []*messages.Command{node(compact(5))}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of a node and a client", []*messages.Command{node(compact(3)), of(9, compact(3)), node(compact(4))},
+			[]string{"0:OK@4 deleted 0", "9:OK@5 deleted 0", "0:OK@6 deleted 0"}, 4, ClientCompaction},
+		{"nobody's, with more than compactions", []*messages.Command{node(compact(3), put("a", "1")), node(put("a", "1")), node()},
+			[]string{"0:INVALID@4 deleted 0", "0:INVALID@5 deleted 0", "0:INVALID@6 deleted 0"}, 2, NoCompaction},
+		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: ops(compact(3))}, {Seq: 1, AckedBelow: 1, Operations: ops(compact(3))}},
+			[]string{"1:INVALID@4 deleted 0", "1:INVALID@5 deleted 0"}, 2, NoCompaction},
+		{"nobody's, that opens a session", []*messages.Command{{Open: opens(9, 9), Operations: ops(compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of a session that is not open", []*messages.Command{{Session: client(2), Seq: 1, Operations: ops(compact(3))}},
+			[]string{"1:SESSION_EXPIRED@4 deleted 0"}, 2, NoCompaction},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+			r.do(ops(put("k", "0")), ops(put("k", "1")), ops(compact(2)))
+			rows := r.store.dump()
+			if err := r.state.Apply(r.batch, entry(3, 1, test.commands...)); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, s := range r.batch.Settled {
+				got = append(got, s.outcome.String())
+			}
+			if diff := cmp.Diff(test.outcomes, got); diff != "" {
+				t.Errorf("outcomes (-want +got):\n%s", diff)
+			}
+			if r.batch.Compaction != test.by {
+				t.Errorf("the compaction is of %d, not of %d", r.batch.Compaction, test.by)
+			}
+			r.batch.Clear()
+			if r.batch.Compaction != NoCompaction {
+				t.Error("a batch that was cleared tells of a compaction")
+			}
+			if got := r.state.Checkpoint().CompactedRevision; got != test.compacted {
+				t.Errorf("up to revision %d is given up, not up to %d", got, test.compacted)
+			}
+			if got := r.store.dump(); got != rows {
+				t.Errorf("the rows are\n%s", got)
+			}
+		})
+	}
+}
+
+// Software of level 1 finds a compaction in an entry of level 1 invalid, so all do.
+func TestCompactionsNeedTheirLevel(t *testing.T) {
+	for level, want := range map[uint32]string{1: "0:INVALID@1 deleted 0", 2: "0:OK@1 deleted 0"} {
+		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+		data := marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: compaction(1)}}})
+		settled := r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data})
+		if got := settled[0].outcome.String(); got != want {
+			t.Errorf("at level %d: %s", level, got)
+		}
+	}
+}
+
 // A delete writes a tombstone only where there was something.
 func TestDeletesWriteNoNeedlessRows(t *testing.T) {
 	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
@@ -355,7 +439,11 @@ func drawSessionCommand(t *rapid.T, now uint64) *messages.Command {
 		key := func() string { return rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key") }
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
 			put(key(), fmt.Sprint(now)), del(key()), delRange(key(), key(), rapid.Uint32Range(0, 3).Draw(t, "limit")),
+			compact(rapid.Uint64Range(0, 60).Draw(t, "revision")),
 		}).Draw(t, "operation"))
+	}
+	if rapid.IntRange(0, 9).Draw(t, "of a node") == 0 {
+		return &messages.Command{Operations: ops(compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
 	}
 	return c
 }
@@ -382,7 +470,8 @@ func (r *replica) applyInParts(t *rapid.T, entries []*raftpb.Entry) (settled []s
 }
 
 // Replay from a checkpoint at any index equals straight apply: the same state,
-// outcomes and rows, whatever later rows the store already holds.
+// outcomes and rows, whatever later rows the store already holds, and whatever it has
+// dropped of what the checkpoint gives up.
 func TestReplayEqualsStraightApply(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		entries := drawLog(rt)
@@ -408,6 +497,10 @@ func TestReplayEqualsStraightApply(t *testing.T) {
 			}
 		}
 		slices.Sort(survived.keys)
+		if rapid.Bool().Draw(rt, "discarded") {
+			survived.Discard(checkpoint.CompactedRevision)
+			straight.store.Discard(checkpoint.CompactedRevision) // so that they can be compared
+		}
 		replayed := newReplica(t, checkpoint, survived, narrowBounds)
 		if diff := cmp.Diff(want, replayed.applyInParts(rt, entries[at:])); diff != "" {
 			rt.Fatalf("outcomes (-straight +replayed):\n%s", diff)
@@ -485,9 +578,11 @@ func TestHistoryHash(t *testing.T) {
 		{"put b1=''", history(put("b1", ""), 2, 1)},
 		{"delete a", history(del("a"), 2, 1)},
 		{"put a=''", history(put("a", ""), 2, 1)},
-		{"delete x", history(del("x"), 2, 1)},
 		{"a repeat", history(put("b", "1"), 1, 1)},
 		{"refused", history(put("b", "1"), 0, 1)},
+		{"compact 1", history(compact(1), 2, 1)},
+		{"compact 2", history(compact(2), 2, 1)},
+		{"delete x", history(del("x"), 2, 1)},
 		{"another index", history(put("b", "1"), 2, 2)},
 	} {
 		if other, taken := seen[h.hash]; taken {

@@ -1,0 +1,95 @@
+package storeactor
+
+import (
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"keyval/messages"
+)
+
+func TestRetention(t *testing.T) {
+	type now struct{ ticks, revision, timeMS, compacted, due uint64 }
+	for _, test := range []struct {
+		name      string
+		retention retention
+		steps     []now
+	}{
+		{"no bounds", retention{}, []now{{1, 1 << 40, 1 << 50, 0, 0}}},
+		{"fewer revisions than are kept", retention{revisions: 100}, []now{{1, 0, 0, 0, 0}, {1, 100, 0, 0, 0}}},
+		{"a tenth more than are kept, at least", retention{revisions: 100}, []now{{1, 109, 0, 0, 0}, {1, 110, 0, 0, 10}}},
+		{"a tenth more than was given up", retention{revisions: 100}, []now{{1, 119, 0, 10, 0}, {1, 120, 0, 10, 20}}},
+		{"few revisions are kept", retention{revisions: 1}, []now{{1, 1, 0, 0, 0}, {1, 2, 0, 0, 1}, {99, 2, 0, 1, 0}, {99, 3, 0, 1, 2}}},
+		{"a client gave up more", retention{revisions: 100}, []now{{1, 500, 0, 480, 0}}},
+		{"again only after a while", retention{revisions: 100},
+			[]now{{1, 200, 0, 0, 100}, {19, 200, 0, 0, 0}, {1, 205, 0, 0, 105}, {5, 205, 0, 0, 0}, {15, 205, 0, 0, 105}}},
+		{"time since the beginning", retention{timeMS: 1000}, []now{{1, 10, 5000, 0, 0}, {1, 20, 5999, 0, 0}, {99, 30, 6000, 0, 10}, {99, 30, 6000, 10, 0}}},
+		{"what was current that long ago is kept", retention{timeMS: 1000},
+			[]now{{99, 10, 5000, 0, 0}, {99, 20, 5500, 0, 0}, {99, 30, 6499, 0, 10}, {99, 30, 6500, 10, 20}, {99, 30, 9000, 20, 30}}},
+		{"a cluster at rest", retention{timeMS: 1000}, []now{{99, 10, 5000, 0, 0}, {999, 10, 5000, 0, 0}}},
+		{"after a long rest", retention{timeMS: 1000}, []now{{99, 10, 5000, 0, 0}, {99, 11, 50_000, 0, 10}, {99, 11, 50_100, 10, 0}, {99, 12, 51_000, 10, 11}}},
+		{"whichever is more: revisions", retention{revisions: 10, timeMS: 1000}, []now{{99, 10, 5000, 0, 0}, {99, 100, 6000, 0, 90}}},
+		{"whichever is more: time", retention{revisions: 50, timeMS: 1000}, []now{{99, 60, 5000, 0, 10}, {99, 65, 6000, 10, 60}}},
+		{"a millisecond", retention{timeMS: 1}, []now{{99, 1, 1, 0, 0}, {99, 2, 2, 0, 1}, {99, 3, 3, 1, 2}}},
+	} {
+		for i, n := range test.steps {
+			if due := test.retention.ticked(n.ticks, n.revision, n.timeMS, n.compacted); due != n.due {
+				t.Errorf("%s: step %d: up to %d, not up to %d", test.name, i, due, n.due)
+			}
+		}
+	}
+}
+
+// Whatever happens, what is promised to stay stays, the samples are few, and what
+// is due goes by and by.
+func TestRetentionKeepsWhatItPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := retention{
+			revisions: rapid.SampledFrom([]uint64{0, 1, 7, 100}).Draw(t, "revisions"),
+			timeMS:    rapid.SampledFrom([]uint64{0, 1, 50, 1000}).Draw(t, "time"),
+		}
+		var revision, now, compacted uint64
+		var past []sample // all that ever was
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			revision += rapid.SampledFrom([]uint64{0, 1, 3, 50}).Draw(t, "commands")
+			now += rapid.SampledFrom([]uint64{0, 1, 10, 60, 2000}).Draw(t, "ms")
+			past = append(past, sample{now, revision})
+			due := r.ticked(rapid.Uint64Range(1, 30).Draw(t, "ticks"), revision, now, compacted)
+			if len(r.samples) > 13 {
+				t.Fatalf("%d samples", len(r.samples))
+			}
+			if due == 0 {
+				continue
+			}
+			if due <= compacted || due > revision {
+				t.Fatalf("revision %d, compacted %d, due %d", revision, compacted, due)
+			}
+			byCount := r.revisions > 0 && revision-due >= r.revisions
+			byTime := r.timeMS > 0 && slices.ContainsFunc(past, func(s sample) bool { return now-s.timeMS >= r.timeMS && s.revision >= due })
+			if !byCount && !byTime {
+				t.Fatalf("revision %d at %d ms: %d is given up too early", revision, now, due)
+			}
+			if rapid.Bool().Draw(t, "applied") {
+				compacted = due
+			}
+		}
+		if r.ticked(retentionTicks, revision, now+2*r.timeMS, compacted); r.timeMS > 0 {
+			compacted = max(compacted, r.ticked(retentionTicks, revision, now+4*r.timeMS, compacted))
+			if compacted < revision && r.samples[0].revision > compacted {
+				t.Fatalf("revision %d is current for long, and only %d is given up", revision, compacted)
+			}
+		}
+	})
+}
+
+func TestNodesCompactionIsACommand(t *testing.T) {
+	c := &messages.Command{}
+	if err := proto.Unmarshal(compaction(7), c); err != nil {
+		t.Fatal(err)
+	}
+	if got := messages.Line(c); got != "Command{operations=[Operation{compact=Compact{revision=7}}]}" {
+		t.Errorf("it says %s", got)
+	}
+}
