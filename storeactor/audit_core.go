@@ -189,7 +189,7 @@ func (a *audit) onRead(m *messages.ReadReply) {
 // onOwn fixes what the others are asked.
 func (a *audit) onOwn(m *messages.ReadReply) {
 	q := a.question
-	if m.Code != messages.Code_OK || m.Digest == nil {
+	if m.Code != messages.Code_OK || m.Digest == nil || m.Revision == 0 { // to ask for revision 0 is to ask for the newest
 		a.question, a.pause = nil, auditAgainTicks
 		return
 	}

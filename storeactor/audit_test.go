@@ -122,6 +122,8 @@ func TestAudit(t *testing.T) {
 		{"one of two others is away: no majority is against the leader", 3, func(a *auditors) { a.silent[1] = true; a.rot(2, 2, "b", "rotten") },
 			[]string{"n1 warns: the members hold different rows"}},
 		{"one that is not there yet has no voice", 3, func(a *auditors) { a.revision[2] = 1 }, nil},
+		{"a leader that has come to nothing yet asks nothing", 3, func(a *auditors) { a.revision[0] = 0 }, nil},
+		{"a follower that has come to nothing yet", 3, func(a *auditors) { a.revision[2] = 0 }, nil},
 		{"what is compacted is not compared", 3, func(a *auditors) { a.compacted = 100; a.rot(2, 2, "b", "rotten") }, nil},
 		{"a false verdict comes to nothing", 3, func(a *auditors) {
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3, Hash: []byte("lie"), Members: []string{"n9"}})
