@@ -17,6 +17,7 @@ type company struct {
 	machine                        *actor.PID
 	raft, log, gateway, membership *probe
 	session                        *probe
+	asked                          int // times that passed was called
 }
 
 // newCompany starts a machine; change may alter its configuration.
@@ -54,6 +55,19 @@ func (c *company) opened() *company {
 }
 
 func (c *company) send(m any) { c.system.Root.Send(c.machine, m) }
+
+func (c *company) ask(from *probe, m any) { c.system.Root.RequestWithCustomSender(c.machine, m, from.pid) }
+
+// tick lets time pass, and waits until the machine has taken all that was sent before.
+func (c *company) tick(n uint32) {
+	c.t.Helper()
+	ticker := c.probe(fmt.Sprint(messages.ActorTicker, c.asked))
+	c.asked++
+	c.ask(ticker, &messages.Tick{Elapsed: n})
+	ticker.expect("Ticked{}")
+}
+
+func (c *company) passed() { c.t.Helper(); c.tick(0) }
 
 func (c *company) apply(entries ...*raftpb.Entry) *raftpb.Message {
 	m := &raftpb.Message{Type: raftpb.MsgStorageApply.Enum(), Entries: entries}

@@ -1,0 +1,290 @@
+package storeactor
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+)
+
+// staged is what the snapshot at index 20, term 4 and revision 30 brings: slow=new.
+// What it gives up is below revision 25.
+func (c *company) stage20() {
+	checkpoint := firstCheckpoint()
+	checkpoint.Index, checkpoint.Term, checkpoint.Revision, checkpoint.LogTimeMs, checkpoint.CompactedRevision = 20, 4, 30, 500, 25
+	checkpoint.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
+	c.disk.staged, c.disk.stagedEngine = checkpoint, newMemory()
+	if err := c.disk.stagedEngine.Write([]Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// install does what the log does: the disk first, then the machine is told.
+func (c *company) install() {
+	c.t.Helper()
+	if err := c.disk.Install(20, 4, nil); err != nil {
+		c.t.Fatal(err)
+	}
+	c.disk.expect(c.t, "install 20.4 with -")
+	c.send(&messages.Installed{Index: 20})
+}
+
+// switched takes what the machine says when it has switched.
+func (c *company) switched() {
+	c.t.Helper()
+	c.raft.expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25}")
+	c.log.expect("Switched{index=20}")
+	for _, p := range []*probe{c.membership, c.gateway} {
+		if got := take[*messages.MembersChanged](p); got.LogTimeMs != 500 {
+			c.t.Errorf("%s is told of the members at log time %d", p.pid.Id, got.LogTimeMs)
+		}
+	}
+	c.gateway.expect("LogTimeAdvanced{log_time_ms=500}")
+}
+
+// hold lets a reader wait in the midst of a read of "slow" until release is called.
+func (c *company) hold() (release func()) {
+	release = c.disk.engine.holdReads()
+	entered := c.disk.engine.entered
+	c.send(asks(0, getAt(0, "slow")))
+	<-entered
+	return release
+}
+
+const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" value="old" revision=1}]}`,
+	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28}]}`
+
+func writeSlow() *messages.Command {
+	return &messages.Command{Session: client(1), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("slow", "old"))}
+}
+
+// The readers finish what they have with the state before, which is closed then; who
+// comes meanwhile waits or is refused; and everyone hears of the new state, raft
+// before the log.
+func TestMachineSwitches(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	c.stage20()
+	old := c.disk.engine
+	c.apply(entry(2, 1, writeSlow()))
+	take[*messages.Applied](c.raft)
+	take[*messages.Outcomes](c.gateway)
+	take[*messages.LogTimeAdvanced](c.gateway)
+	release := c.hold()
+	for range 2 { // more in the reader's mailbox
+		c.send(asks(2, getAt(0, "slow")))
+	}
+	c.install()
+
+	snapshots := c.probe(messages.ActorSnapshots)
+	c.send(asks(15, getAt(0, "slow"))) // waits for an index that the snapshot has
+	c.send(asks(0, getAt(0, "slow")))  // stale, and of no state now
+	c.send(asks(21, getAt(0, "slow"))) // waits on
+	c.ask(snapshots, &messages.ReadRows{Holder: "to-2", Sequence: 3, Revision: 1})
+	snapshots.expect(`RowsRead{holder="to-2" sequence=3 code=BUSY message="the node is opening another state"}`)
+	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 1})
+	c.ask(snapshots, &messages.PinState{Holder: "gone", Index: 20})
+	c.ask(snapshots, &messages.UnpinState{Holder: "gone"})
+	c.ask(snapshots, &messages.PinState{Holder: "to-3", Index: 20})
+	c.ask(snapshots, &messages.PinState{Holder: "file"})
+	c.ask(c.membership, &messages.Introduce{})
+	take[*messages.MembersChanged](c.membership)
+	c.passed()
+	if old.isClosed() {
+		t.Error("the engine was closed under its readers")
+	}
+	if len(c.raft.got)+len(c.log.got)+len(c.session.got) > 0 {
+		t.Error("somebody was told before the readers were done")
+	}
+	release()
+	for range 3 {
+		c.session.expect(slowOld)
+	}
+	c.switched()
+	for range 2 {
+		c.session.expect(slowNew)
+	}
+	snapshots.expect(`StatePinned{holder="to-2" code=COMPACTED}`)
+	for _, holder := range []string{"to-3", "file"} {
+		if got := take[*messages.StatePinned](snapshots); got.Holder != holder || got.Code != messages.Code_OK || got.Checkpoint.Index != 20 {
+			t.Errorf("%s was to be pinned: %s", holder, messages.Line(got))
+		}
+	}
+	if !old.isClosed() || c.disk.engine.isClosed() {
+		t.Error("the engine of the state before is open, or that of this one closed")
+	}
+
+	// Everything goes on where the snapshot ends, with the children under their names.
+	c.apply(entry(21, 600, &messages.Command{Session: client(2), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("b", "1"))}))
+	if got := take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
+		t.Errorf("raft is told %s", messages.Line(got))
+	}
+	c.session.expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28}]}`)
+	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0"), asks(0, getAt(0, "x")))
+	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.stop(c.machine)
+	if !c.disk.engine.isClosed() {
+		t.Error("the engine was left open")
+	}
+	for _, p := range []*probe{c.raft, c.log, c.session, snapshots} {
+		p.expectNoMore(c.stage)
+	}
+}
+
+// A checkpoint of the state before does not count any more, wherever it was when
+// the snapshot came; those of the new state are written as ever.
+func TestLateCheckpointsOfAStateBefore(t *testing.T) {
+	nothing := func(*company, *actor.PID) {}
+	for _, test := range []struct {
+		name          string
+		before, while func(c *company, checkpoint *actor.PID) // the machine hears of the snapshot; it switches
+	}{
+		{"it was not written", nothing, nothing},
+		{"it was written, and the machine hears of it while it switches", nothing, func(c *company, _ *actor.PID) {
+			c.send(&messages.CheckpointWritten{Index: 2})
+		}},
+		{"the disk refuses it", func(c *company, checkpoint *actor.PID) {
+			c.disk.checkpointErr = messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed")
+			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 2})
+		}, nothing},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.Readers = 1, 1 }).opened()
+			c.stage20()
+			c.apply(entry(2, 1, writeSlow()))
+			take[*messages.Applied](c.raft)
+			take[*messages.Outcomes](c.gateway)
+			take[*messages.LogTimeAdvanced](c.gateway)
+			c.log.expect("SyncCommit{index=2}")
+			release := c.hold()
+			checkpoint := actor.NewPID(c.system.Address(), messages.ActorCheckpoint)
+			test.before(c, checkpoint)
+			c.install()
+			test.while(c, checkpoint)
+			c.passed()
+			release()
+			c.session.expect(slowOld)
+			c.switched()
+			c.send(&messages.CheckpointWritten{Index: 2}) // the latest that it can come
+			c.passed()
+			c.disk.checkpointErr = nil
+			c.apply(&raftpb.Entry{Index: new(uint64(21)), Term: new(uint64(4))})
+			take[*messages.Applied](c.raft)
+			c.log.expect("SyncCommit{index=21}")
+			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 2}) // an answer to the one before
+			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 21})
+			c.disk.expect(t, "checkpoint 21")
+			c.raft.expect("Checkpointed{index=21 term=4 conf_state=ConfState{voters=[1 2 4]} compacted_revision=25}")
+			c.stop(c.machine)
+			c.raft.expectNoMore(c.stage)
+			if len(c.fatal) > 0 {
+				t.Errorf("it ended with %v", <-c.fatal)
+			}
+		})
+	}
+}
+
+// A reader that fails while it is to stop does not hold up the switch.
+func TestReadersThatFailWhileTheMachineSwitches(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	c.stage20()
+	c.disk.engine.panics = "bad"
+	release := c.hold()
+	c.send(asks(0, getAt(0, "bad")))
+	c.install()
+	c.passed()
+	release()
+	c.switched()
+	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.send(asks(0, getAt(0, "slow")))
+	c.session.expect(slowNew)
+	c.stop(c.machine)
+}
+
+// A reclaim of the state before ends before the engine is closed, and nothing is
+// left of it.
+func TestMachineSwitchesBehindAReclaim(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	c.stage20()
+	reclaiming, proceed := make(chan struct{}), make(chan struct{})
+	old := c.disk.engine
+	old.reclaims = func() error { close(reclaiming); <-proceed; return nil }
+	c.compactAsClient(2)
+	<-reclaiming
+	c.install()
+	c.passed()
+	if old.isClosed() {
+		t.Error("the engine was closed under a reclaim")
+	}
+	close(proceed)
+	c.switched()
+	c.disk.stagedEngine.reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
+	c.passed()
+	c.stop(c.machine)
+	c.raft.expectNoMore(c.stage)
+}
+
+func TestSwitchesThatFail(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*company) // before the machine is told
+		then   any            // while it switches
+		reason string
+	}{
+		{"another index", func(c *company) { c.disk.staged.Index = 19 }, nil,
+			"the snapshot at index 20 was installed, and the checkpoint is of index 19"},
+		{"no engine", func(c *company) { c.disk.engineErr = errors.New("the disk is gone") }, nil,
+			"switch to the snapshot at index 20: open the user data: the disk is gone"},
+		{"a newer checkpoint", func(c *company) { c.disk.staged.Level = messages.Level + 1 }, nil,
+			"switch to the snapshot at index 20: the checkpoint has format 1 and level 3, newer than this version's 1 and 2"},
+		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{entry(2, 1)}}},
+			"entries came while the snapshot at index 20 is being opened"},
+		{"another snapshot too early", func(*company) {}, &messages.Installed{Index: 21},
+			"a snapshot at index 21 was installed while that at index 20 is being opened"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+			c.stage20()
+			test.change(c)
+			release := c.hold()
+			c.install()
+			if test.then != nil {
+				c.send(test.then)
+				c.passed()
+			}
+			release()
+			if reason := (<-c.fatal).Error(); reason != test.reason {
+				t.Errorf("the reason is %q", reason)
+			}
+			c.send(asks(0, getAt(0, "slow")))
+			c.ask(c.session, &messages.PinState{Holder: "file"})
+			c.stop(c.machine)
+			c.session.expect("ReadReply{request=7 code=NOT_FOUND}") // of the state before
+			for _, p := range []*probe{c.raft, c.log, c.session} {
+				p.expectNoMore(c.stage)
+			}
+		})
+	}
+}
+
+// A node that stops while it switches opens nothing any more.
+func TestMachineStopsWhileItSwitches(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	c.stage20()
+	old := c.disk.engine
+	release := c.hold()
+	c.install()
+	c.passed()
+	stopped := c.system.Root.StopFuture(c.machine)
+	release()
+	if err := stopped.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	c.raft.expectNoMore(c.stage)
+	c.log.expectNoMore(c.stage)
+	if !old.isClosed() || len(c.fatal) > 0 {
+		t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+	}
+}

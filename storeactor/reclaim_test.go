@@ -1,0 +1,264 @@
+package storeactor
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// writeCheckpoint lets the checkpoint at index become durable, and takes what the
+// machine tells of it and of what was applied before.
+func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
+	c.t.Helper()
+	if got := take[*messages.SyncCommit](c.log); got.Index != index {
+		c.t.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
+	}
+	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
+	for m := range c.raft.got {
+		if done, ok := m.(*messages.Checkpointed); ok {
+			if done.Index != index {
+				c.t.Fatalf("raft is told %s", messages.Line(done))
+			}
+			<-c.disk.events
+			return done
+		}
+	}
+	return nil
+}
+
+// compactAsClient applies a put at this index and a client's compaction of all before
+// it at the next, and lets the checkpoint that follows become durable.
+func (c *company) compactAsClient(index uint64) {
+	c.t.Helper()
+	c.apply(entry(index, 1, write(index)), entry(index+1, 1,
+		&messages.Command{Session: client(1), Seq: index + 1, Operations: ops(compact(index))}))
+	take[*messages.Outcomes](c.gateway)
+	if index == 2 {
+		take[*messages.LogTimeAdvanced](c.gateway)
+	}
+	if done := c.writeCheckpoint(index + 1); !done.Thorough || done.CompactedRevision != index {
+		c.t.Fatalf("raft is told %s", messages.Line(done))
+	}
+}
+
+// watch makes the engine tell of its discards and reclaims.
+func (c *company) watch(reclaim func() error) (discarded chan uint64, reclaims chan struct{}) {
+	reclaims = make(chan struct{}, 10)
+	c.disk.engine.discarded = make(chan uint64, 10)
+	c.disk.engine.reclaims = func() error {
+		reclaims <- struct{}{}
+		if reclaim != nil {
+			return reclaim()
+		}
+		return nil
+	}
+	return c.disk.engine.discarded, reclaims
+}
+
+// What a reader was given when history was still there it reads before that goes.
+func TestDiscardsWaitForReaders(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	discarded, reclaims := c.watch(nil)
+	release := c.hold()            // one of two readers
+	c.send(asks(0, getAt(0, "a"))) // the other one
+	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.send(asks(0, getAt(0, "a"))) // behind the slow read, at revision 0
+	c.compactAsClient(2)
+	c.tick(questionTicks) // they are asked again, which does no harm
+	c.passed()
+	if len(discarded)+len(reclaims) > 0 {
+		t.Error("history went under a reader")
+	}
+	c.send(asks(0, getAt(1, "a")))
+	c.session.expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
+	release()
+	for range 2 {
+		c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+	}
+	if floor := <-discarded; floor != 2 {
+		t.Errorf("%d was discarded", floor)
+	}
+	<-reclaims
+	for range 3 {
+		c.tick(questionTicks)
+	}
+	c.stop(c.machine)
+	if len(discarded)+len(reclaims) > 0 {
+		t.Error("history went twice")
+	}
+}
+
+// What a node gives up goes with the next checkpoint, which comes soon; nobody has
+// asked for the space.
+func TestNodesCompactionsAreNotThorough(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	discarded, reclaims := c.watch(nil)
+	c.apply(entry(2, 1, write(1)), entry(3, 1, &messages.Command{Operations: ops(compact(2))}))
+	if done := c.writeCheckpoint(3); done.Thorough || done.CompactedRevision != 2 {
+		t.Errorf("raft is told %s", messages.Line(done))
+	}
+	if floor := <-discarded; floor != 2 {
+		t.Errorf("%d was discarded", floor)
+	}
+	c.tick(1)
+	c.stop(c.machine)
+	if len(reclaims) > 0 {
+		t.Error("it was reclaimed")
+	}
+	take[*messages.Outcomes](c.gateway) // the put's, and none of a command that is nobody's
+	take[*messages.LogTimeAdvanced](c.gateway)
+	c.gateway.expectNoMore(c.stage)
+}
+
+// A compaction that comes while a checkpoint is written has the next one.
+func TestCompactionsBehindACheckpoint(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 1 }).opened()
+	discarded, reclaims := c.watch(nil)
+	c.apply(entry(2, 1, write(1)))
+	c.apply(entry(3, 1, &messages.Command{Session: client(1), Seq: 2, Operations: ops(compact(2))}))
+	c.passed()
+	if done := c.writeCheckpoint(2); done.Thorough || done.CompactedRevision != 0 {
+		t.Errorf("raft is told %s", messages.Line(done))
+	}
+	c.passed()
+	if len(discarded) > 0 {
+		t.Error("history went before a checkpoint knew of it")
+	}
+	if done := c.writeCheckpoint(3); !done.Thorough || done.CompactedRevision != 2 {
+		t.Errorf("raft is told %s", messages.Line(done))
+	}
+	if floor := <-discarded; floor != 2 {
+		t.Errorf("%d was discarded", floor)
+	}
+	<-reclaims
+	c.stop(c.machine)
+}
+
+// While one reclaim is under way no other begins; who asked meanwhile has the next.
+func TestReclaimsFollowEachOther(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	proceed := make(chan struct{})
+	discarded, reclaims := c.watch(func() error { <-proceed; return nil })
+	c.compactAsClient(2)
+	<-reclaims
+	c.compactAsClient(4)
+	for _, want := range []uint64{2, 4} {
+		if floor := <-discarded; floor != want {
+			t.Errorf("%d was discarded", floor)
+		}
+	}
+	c.passed()
+	if len(reclaims) > 0 {
+		t.Error("two reclaims are under way at once")
+	}
+	close(proceed)
+	<-reclaims
+	c.stop(c.machine)
+	if len(reclaims) > 0 {
+		t.Error("a third reclaim, which nobody asked for")
+	}
+}
+
+// A pin delays a reclaim, which would free little under it.
+func TestReclaimsWaitForPins(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	discarded, reclaims := c.watch(nil)
+	c.ask(c.session, &messages.PinState{Holder: "file"})
+	take[*messages.StatePinned](c.session)
+	c.compactAsClient(2)
+	c.tick(pinTicksMax - 1)
+	if len(discarded)+len(reclaims) > 0 {
+		t.Error("history went under a pin")
+	}
+	c.tick(1) // the holder has come to nothing
+	if floor := <-discarded; floor != 2 {
+		t.Errorf("%d was discarded", floor)
+	}
+	<-reclaims
+	c.stop(c.machine)
+}
+
+func TestReclaimsThatFail(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fails func() error
+		fatal bool
+	}{
+		{"an error", func() error { return errors.New("no space to merge tables in") }, false},
+		{"a panic", func() error { panic("a table is gone") }, false},
+		{"damage", func() error { return messages.Errorf(messages.Code_DAMAGED, "a block is damaged") }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCompany(t, nil).opened()
+			_, reclaims := c.watch(test.fails)
+			c.compactAsClient(2)
+			<-reclaims
+			if test.fatal {
+				if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
+					t.Errorf("the reason is %v", reason)
+				}
+			} else {
+				c.compactAsClient(4) // it is asked again, and tried again
+				<-reclaims
+			}
+			c.stop(c.machine)
+			if len(c.fatal) > 0 {
+				t.Errorf("it ended with %v", <-c.fatal)
+			}
+		})
+	}
+}
+
+// What a checkpoint gave up may go as soon as it is opened.
+func TestMachineDiscardsWhenItOpens(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) {
+		d := config.Disk.(*disk)
+		d.checkpoint.Revision, d.checkpoint.CompactedRevision = 9, 5
+		d.engine.discarded = make(chan uint64, 10)
+	}).opened()
+	if floor := <-c.disk.engine.discarded; floor != 5 {
+		t.Errorf("%d was discarded", floor)
+	}
+	c.tick(questionTicks)
+	c.stop(c.machine)
+	if len(c.disk.engine.discarded) > 0 {
+		t.Error("it was discarded twice")
+	}
+}
+
+// The machine asks its own raft to give up history, again and again until it is so.
+func TestMachineRetainsHistory(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.HistoryRevisions, config.HistoryMS = 2, 1000 }).opened()
+	apply := func(index, now uint64) {
+		c.apply(entry(index, now, write(index)))
+		take[*messages.Applied](c.raft)
+	}
+	asked := func(revision uint64) {
+		t.Helper()
+		if got := take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(compaction(revision)) {
+			t.Errorf("it proposes %s", messages.Line(got))
+		}
+	}
+	apply(2, 1)
+	apply(3, 1)
+	c.tick(1)
+	apply(4, 1)
+	c.tick(1)
+	asked(1)
+	c.tick(19)
+	c.tick(1)
+	asked(1)
+	c.apply(entry(5, 1, &messages.Command{Operations: ops(compact(1))}))
+	if got := take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
+		t.Errorf("raft is told %s", messages.Line(got))
+	}
+	c.writeCheckpoint(5)
+	apply(6, 1001) // revision 4 was current at 1, and so many revisions are kept
+	c.tick(20)
+	asked(3)
+	c.stop(c.machine)
+	c.raft.expectNoMore(c.stage)
+}
