@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -117,6 +118,9 @@ func openEngine(dir string, seal engineSeal, logger *slog.Logger) (*badgerEngine
 	if err := seal.checkMemTables(dir); err != nil {
 		return nil, err
 	}
+	if err := dropEmptyFiles(dir); err != nil {
+		return nil, err
+	}
 	if err := shrinkMemTables(dir, logger); err != nil {
 		return nil, err
 	}
@@ -132,6 +136,26 @@ func openEngine(dir string, seal engineSeal, logger *slog.Logger) (*badgerEngine
 		return nil, err
 	}
 	return e, nil
+}
+
+// dropEmptyFiles removes files that a power cut left with a name and not a byte,
+// over which Badger would not open. Where a byte was lost, the markers tell.
+func dropEmptyFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if suffix := filepath.Ext(e.Name()); suffix != memSuffix && suffix != ".vlog" {
+			continue
+		}
+		info, infoErr := e.Info()
+		if infoErr == nil && info.Size() == 0 {
+			infoErr = os.Remove(filepath.Join(dir, e.Name()))
+		}
+		err = errors.Join(err, infoErr)
+	}
+	if err != nil {
+		return fileError("open the state", err)
+	}
+	return nil
 }
 
 // shrinkMemTables makes tables of memtable files with more in them than Badger has

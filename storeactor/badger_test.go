@@ -108,6 +108,12 @@ func TestEngineDamageIsRefused(t *testing.T) {
 		{"unsynced rows gone", false, func(t *testing.T, dir string, seal engineSeal) {
 			os.Truncate(only(t, dir, "*.mem"), sealed(seal))
 		}, messages.Code_OK},
+		{"a new memtable without a byte", false, func(t *testing.T, dir string, _ engineSeal) {
+			writeTestFile(t, filepath.Join(dir, "00009.mem"), "") // made, and then the power failed
+		}, messages.Code_OK},
+		{"a new value log without a byte", true, func(t *testing.T, dir string, _ engineSeal) {
+			writeTestFile(t, filepath.Join(dir, "000009.vlog"), "")
+		}, messages.Code_OK},
 		{"no MANIFEST", true, func(t *testing.T, dir string, _ engineSeal) {
 			os.Remove(filepath.Join(dir, badger.ManifestFilename))
 		}, messages.Code_DAMAGED},

@@ -263,14 +263,19 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 	said := promises{log: 1, base: 1, checkpoint: 1}
 	seen := map[string]int{}
 	for n := range cuts {
-		lines := runUntilPowerCut(t, dir, volume, 1+random.IntN(900), time.Duration(random.IntN(5000))*time.Microsecond, &said, seen)
+		lines, later := 1+random.IntN(900), 5*time.Millisecond
+		if n%4 == 3 { // while it starts
+			lines, later = 0, 60*time.Millisecond
+		}
+		lines = runUntilPowerCut(t, dir, volume, lines, time.Duration(random.Int64N(int64(later))), &said, seen)
 		volume.Restore()
 		said.hold(t, fmt.Sprintf("cut %d after %d lines", n+1, lines), dir)
 	}
 	t.Logf("%d power cuts; the process said %v; it stood at %+v at last", cuts, seen, said)
 }
 
-// runUntilPowerCut lets a process say so many lines and cuts its power a little later.
+// runUntilPowerCut lets a process say so many lines and cuts its power a little
+// later; it says how many were heard.
 func runUntilPowerCut(t *testing.T, dir string, volume *disktest.Volume, lines int, later time.Duration, said *promises, seen map[string]int) (n int) {
 	t.Helper()
 	self, err := os.Executable()
@@ -286,8 +291,17 @@ func runUntilPowerCut(t *testing.T, dir string, volume *disktest.Volume, lines i
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	output, cut := bufio.NewScanner(out), make(chan struct{})
-	for ; output.Scan(); n++ {
+	cut := make(chan struct{})
+	cutSoon := func() {
+		defer close(cut)
+		defer c.Process.Kill()
+		time.Sleep(later)
+		volume.Cut()
+	}
+	if lines == 0 {
+		go cutSoon()
+	}
+	for output := bufio.NewScanner(out); output.Scan(); {
 		var what, rest string
 		var index uint64
 		fmt.Sscan(output.Text(), &what, &rest)
@@ -300,13 +314,8 @@ func runUntilPowerCut(t *testing.T, dir string, volume *disktest.Volume, lines i
 		}
 		*field = index
 		seen[what]++
-		if n == lines {
-			go func() {
-				defer close(cut)
-				time.Sleep(later)
-				volume.Cut()
-				c.Process.Kill()
-			}()
+		if n++; n == lines {
+			go cutSoon()
 		}
 	}
 	io.Copy(io.Discard, out)
