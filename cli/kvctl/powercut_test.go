@@ -3,8 +3,11 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -47,7 +50,7 @@ func TestPowerCuts(t *testing.T) {
 	w := startWorkload(t, seed, p.endpoints)
 	w.reach(200)
 	for mains.cuts < cuts {
-		mains.cut()
+		mains.cut(w)
 		w.reach(200)
 	}
 	w.lap()
@@ -60,7 +63,7 @@ func TestPowerCuts(t *testing.T) {
 	}
 	t.Logf("%d power cuts: %d of one node, %d of all at once; the longest time without an acknowledged write: %v", mains.cuts, mains.single, mains.all, w.longestGap.Round(time.Millisecond))
 	t.Logf("operations: %s", tally(record, past.found))
-	t.Logf("judged against %d versions of %d keys", len(past.found), len(past.hints))
+	t.Logf("judged against %d versions of %d keys; %d snapshots were installed", len(past.found), len(past.hints), mains.installed())
 }
 
 // mains is what the nodes get their power from.
@@ -72,20 +75,44 @@ type mains struct {
 }
 
 // cut cuts the power of one node, half of the time the leader, or of all; each
-// counts. After a while in the dark they start again.
-func (m *mains) cut() {
+// counts. After a while in the dark they start again. One alone may find then that
+// the log was cut beyond what it has, and that its power fails once more soon.
+func (m *mains) cut(w *workload) {
 	m.t.Helper()
 	hit := []int{m.random.IntN(len(m.volumes))}
-	switch m.random.IntN(4) {
-	case 0:
+	kind := m.random.IntN(8)
+	switch {
+	case kind < 2:
 		hit, m.all = m.random.Perm(len(m.volumes)), m.all+1
-	case 1, 2:
+	case kind < 5:
 		hit[0] = m.leader()
 		fallthrough
 	default:
 		m.single++
 	}
-	time.Sleep(time.Duration(m.random.Int64N(int64(300 * time.Millisecond))))
+	m.wait(300 * time.Millisecond)
+	m.dark(hit)
+	if len(hit) == 1 && m.random.IntN(2) == 0 {
+		w.reach(300)
+		m.cutLogs()
+	} else {
+		m.wait(time.Second)
+	}
+	m.light(hit)
+	if len(hit) == 1 && m.random.IntN(3) == 0 {
+		m.wait(600 * time.Millisecond) // in the midst of its start, or of a snapshot
+		m.dark(hit)
+		m.light(hit)
+	}
+}
+
+func (m *mains) wait(most time.Duration) {
+	time.Sleep(time.Duration(m.random.Int64N(int64(most))))
+}
+
+// dark cuts the power of nodes at one moment.
+func (m *mains) dark(hit []int) {
+	m.t.Helper()
 	for _, i := range hit {
 		select {
 		case <-m.running[i].ended:
@@ -94,21 +121,46 @@ func (m *mains) cut() {
 			m.volumes[i].Cut()
 		}
 	}
-	for _, i := range hit {
-		m.unplug(i)
-		m.volumes[i].Restore()
+	for _, i := range hit { // it may end by itself now
+		m.running[i].Process.Kill()
+		<-m.running[i].ended
+		m.set(i, nil)
 		m.cuts++
 	}
-	time.Sleep(time.Duration(m.random.Int64N(int64(time.Second))))
+}
+
+// light gives nodes their power back and starts them.
+func (m *mains) light(hit []int) {
+	m.t.Helper()
 	for _, i := range hit {
+		m.volumes[i].Restore()
 		m.start(i)
 	}
 }
 
-// unplug ends a node whose power was cut. It may have ended by itself meanwhile.
-func (p *processes) unplug(i int) {
-	c := p.running[i]
-	c.Process.Kill()
-	<-c.ended
-	p.set(i, nil)
+// cutLogs gives up history that nobody asks for, so that logs are cut as far as
+// those who are there allow.
+func (m *mains) cutLogs() {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c := m.connect(m.endpoints...)
+	defer c.Close()
+	if _, err := c.Compact(ctx, 1); err != nil {
+		m.t.Errorf("compact: %v", err)
+	}
+}
+
+// installed counts the snapshots that nodes installed: each made a new generation.
+func (m *mains) installed() (n int) {
+	m.t.Helper()
+	for i := range m.volumes {
+		current, err := os.ReadFile(filepath.Join(m.data(i), "CURRENT"))
+		var generation int
+		if _, scan := fmt.Sscanf(string(current), "generation-%d", &generation); err != nil || scan != nil {
+			m.t.Fatalf("n%d: CURRENT is %q: %v", i+1, current, err)
+		}
+		n += generation - 1
+	}
+	return n
 }
