@@ -111,7 +111,7 @@ func (r *run) follow(m *machine, actorID string, message any) {
 	case *messages.Switched:
 		r.installs++
 	case *messages.SnapshotOffer:
-		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(8) == 0 {
+		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(3) == 0 {
 			r.tearInstall(m)
 		}
 	case *messages.Append:
@@ -285,6 +285,9 @@ func (r *run) decay(m *machine) {
 	m.rot = rot{key: key, revision: revision}
 	r.note("%s: the value of %q at revision %d is altered", m.name(), key, revision)
 }
+
+// cellRotFound counts the altered values that an audit found.
+const cellRotFound = "rot-found"
 
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(m *machine) bool {

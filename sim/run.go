@@ -490,7 +490,7 @@ func (r *run) died(h *host, why string) {
 			return
 		}
 		m.damaged = true
-		r.coverage["rot-found"]++
+		r.coverage[cellRotFound]++
 	}
 	switch {
 	case !struck && !m.damaged && !h.doomed:

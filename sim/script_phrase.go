@@ -180,6 +180,9 @@ func (n *names) phraseOfClients(name string, m proto.Message) string {
 		for _, i := range m.Items {
 			say("%s=%q of revision %d", i.Key, i.Value, i.Revision)
 		}
+		if m.Digest != nil {
+			say("%s", digestText(m.Digest))
+		}
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.Attached:
 		say("%s session=%s log_time_ms=%d", m.Code, sessionText(m.Session), m.LogTimeMs)
@@ -334,6 +337,9 @@ func readText(r *messages.Read) []string {
 	words := []string{fmt.Sprintf("#%d", r.Request)}
 	if get := r.GetGet(); get != nil {
 		words = append(words, fmt.Sprintf("get %s", get.Key))
+	}
+	if d := r.GetDigest(); d != nil {
+		words = append(words, "digest "+rangeText(d.From, d.To))
 	}
 	if r.Revision > 0 {
 		words = append(words, fmt.Sprintf("of revision %d", r.Revision))

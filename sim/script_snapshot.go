@@ -165,10 +165,33 @@ func (n *names) phraseOfSnapshots(m proto.Message) []string {
 		return words
 	case *messages.CutLog:
 		return []string{fmt.Sprintf("up to %d@%d", m.Index, m.Term)}
+	case *messages.AuditAsk:
+		return []string{rangeText(m.From, m.To), fmt.Sprintf("at revision %d", m.Revision)}
+	case *messages.AuditAnswer:
+		return []string{m.Code.String(), digestText(m.Digest)}
 	case *messages.AuditVerdict:
-		return []string{fmt.Sprintf("[%s, %s) at revision %d: %s agree", m.From, m.To, m.Revision, strings.Join(m.Members, " "))}
+		return []string{fmt.Sprintf("%s at revision %d: %s agree on %.4x", rangeText(m.From, m.To), m.Revision, strings.Join(m.Members, " and "), m.Hash)}
 	}
 	return nil
+}
+
+// rangeText is a range of keys.
+func rangeText(from, to []byte) string {
+	switch {
+	case len(from)+len(to) == 0:
+		return "all keys"
+	case len(to) == 0:
+		return fmt.Sprintf("[%s, end]", from)
+	}
+	return fmt.Sprintf("[%s, %s)", from, to)
+}
+
+func digestText(d *messages.RangeDigest) string {
+	text := fmt.Sprintf("%.4x rows=%d", d.GetHash(), d.GetRows())
+	if d.GetMore() {
+		text += fmt.Sprintf(" up to %s, more", d.Last)
+	}
+	return text
 }
 
 // snapshotText is what a raft message has of a snapshot, as index@term.
