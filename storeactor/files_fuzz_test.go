@@ -158,6 +158,9 @@ func FuzzLogSegment(f *testing.F) {
 	if err := l.Save(testHardState(2, 1, 3), testEntries(1, 2, 2)); err != nil {
 		f.Fatal(err)
 	}
+	if err := l.Cut(2, 2, testConf); err != nil {
+		f.Fatal(err)
+	}
 	if err := l.Close(); err != nil {
 		f.Fatal(err)
 	}
@@ -173,14 +176,14 @@ func FuzzLogSegment(f *testing.F) {
 	if before.witness, err = os.ReadFile(filepath.Join(generation, witnessName)); err != nil {
 		f.Fatal(err)
 	}
-	for at := uint16(0); at < 640; at += 8 {
+	for at := uint16(0); at < 1024; at += 8 {
 		f.Add(at, []byte{0})
 		f.Add(at, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	}
 	f.Fuzz(func(t *testing.T, at uint16, patch []byte) {
 		segment := slices.Clone(before.segments[filepath.Base(name)])
 		copy(segment[min(int(at), len(segment)):], patch)
-		if got := before.with(segment).open(t, t.TempDir()); got != nil && !sameImage(got, image) {
+		if got := before.with(segment).open(t, t.TempDir()); got != nil && (got.BaseIndex != 2 || !sameImage(got, image)) {
 			t.Fatalf("with %x at %d the log holds %v", patch, at, got)
 		}
 	})
