@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"time"
 
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
@@ -24,6 +25,11 @@ type ServeOptions struct {
 	Version        string
 	Logger         *slog.Logger
 	Announce       func(line string) // lines for people; nil: none
+
+	// Not recorded: each start says them anew.
+	HistoryRevisions uint64        // 0: no bound
+	HistoryTime      time.Duration // 0: no bound
+	SnapshotRate     uint64        // bytes a second; 0: the default
 }
 
 // Serve runs a node with real disks, sockets and clocks until ctx ends, which is
@@ -51,6 +57,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	node, err := Start(Config{
 		Disk: disk, Network: transport.NewGRPC(transport.Options{Logger: o.Logger}), World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
+		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
 	}, identity)
 	if err != nil {
 		return err

@@ -89,7 +89,8 @@ kvctl put hello world
 kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
-			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newBench(sh),
+			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
+			newSnapshot(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh),
 		},

@@ -152,6 +152,9 @@ func TestUsageErrors(t *testing.T) {
 		"scan a b", "scan --limit 0", "scan --limit x", "scan --revision 0", "scan --from b --to a", "scan --to=", "scan --consistency x",
 		"delete", "delete k --prefix p", "delete --prefix=", "delete --all", "delete k --dry-run", "delete --prefix p --yes --progress x",
 		"sim run --seeds 2 --trace f", "sim run --duration 0s", "sim run --seed -1", "serve", "serve --data d --log-level x", "status --no-such",
+		"snapshot", "snapshot bogus", "snapshot show", "snapshot show Bad_ID", "snapshot delete", "snapshot list x", "snapshot create --progress x",
+		"compact x", "compact --revision 0", "compact --yes --progress x", "verify x", "verify --revision 0", "verify --progress x",
+		"serve --data d --history-revisions x", "serve --data d --history-time x", "serve --data d --snapshot-rate x", "dev --history-time -1s",
 	} {
 		t.Run(line, func(t *testing.T) {
 			got := run{}.kvctl(t, strings.Fields(line)...)
@@ -228,9 +231,11 @@ node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99     
 	want := []map[string]any{{
 		"name": "", "endpoint": "127.0.0.1:7003", "role": "unreachable", "pid": 0.0, "raft_id": "0", "term": "0", "revision": "0",
 		"commit": "0", "applied": "0", "lag_entries": "0", "leader": "", "version": "", "error": "connection refused",
+		"log_first_index": "0", "last_index": "0", "log_bytes": 0.0, "checkpoint_index": "0", "compacted_revision": "0", "transfers": []any{},
 	}, {
 		"name": "node2", "endpoint": "127.0.0.1:7002", "role": "follower", "pid": 4002.0, "raft_id": "2", "term": "1152921504606846976",
 		"revision": "0", "commit": "102", "applied": "99", "lag_entries": "3", "leader": "node1", "version": "test", "error": "",
+		"log_first_index": "1", "last_index": "102", "log_bytes": 2500000.0, "checkpoint_index": "50", "compacted_revision": "0", "transfers": []any{},
 	}}
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Error(diff)
@@ -387,6 +392,11 @@ func TestComplete(t *testing.T) {
 		{"completion ", "bash zsh fish"},
 		{"completion bash ", ""},
 		{"help d", "delete dev"},
+		{"snapshot ", "create list show delete"},
+		{"snapshot create --wa", "--wait"},
+		{"compact --d", "--dry-run"},
+		{"verify --pro", "--progress"},
+		{"serve --hi", "--history-revisions --history-time"},
 		{"bogus ", ""},
 		{"put -- -", ""},
 		{"--", "--endpoints --server --timeout --output --json --no-color --help"},

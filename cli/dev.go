@@ -25,14 +25,15 @@ func newDev(sh *Shell) *urfave.Command {
 		Description: `Node i is node<i> at 127.0.0.1, port --base-port + i - 1; its data are in DIR/node<i>,
 its log in DIR/node<i>.log. A node that dies is reported with the command that starts it
 again; the others go on. SIGINT or SIGTERM ends them all.
-With --data everything is kept: dev --data DIR resumes the same nodes and ports.`,
+With --data everything is kept: dev --data DIR resumes the same nodes and ports.
+--history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
 		UsageText: `kvctl dev
 kvctl dev --nodes 5 --data ./cluster --base-port 8001`,
-		Flags: []urfave.Flag{
+		Flags: append([]urfave.Flag{
 			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
 			dataFlag(),
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
-		},
+		}, tuningFlags()...),
 		Action: sh.action(dev),
 	}
 }
@@ -42,6 +43,10 @@ func dev(c *Call) error {
 	if err != nil {
 		return err
 	}
+	if _, err := c.tuning(); err != nil {
+		return err
+	}
+	cluster.tuning = c.tuningArgs()
 	if err := cluster.checkPorts(); err != nil {
 		return err
 	}
@@ -145,7 +150,8 @@ func (c *Call) watch(cluster *devCluster, fleet *fleet) {
 		case gone := <-fleet.ended:
 			m := cluster.Members[gone.member]
 			c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)
-			c.note("  start it again: %s serve --data %s", c.self(), quoteWord(cluster.data(m)))
+			again := append(append([]string{"serve"}, quoteWords(cluster.tuning)...), "--data", quoteWord(cluster.data(m)))
+			c.note("  start it again: %s %s", c.self(), strings.Join(again, " "))
 			c.note("  its log: %s", cluster.log(m))
 		}
 	}

@@ -20,7 +20,8 @@ type devCluster struct {
 
 	Directory string `json:"-"` // absolute; of a temporary one known after create
 	temporary bool
-	resumed   bool // it was recorded before
+	resumed   bool     // it was recorded before
+	tuning    []string // flags for every node
 }
 
 type devMember struct {
@@ -50,8 +51,8 @@ func (d *devCluster) serveArgs(m devMember) []string {
 	for _, f := range d.Members {
 		founders = append(founders, f.Name+"="+f.Address)
 	}
-	return []string{"serve", "--name", m.Name, "--listen", m.Address, "--data", d.data(m),
-		"--initial-cluster", strings.Join(founders, ",")}
+	return append([]string{"serve", "--name", m.Name, "--listen", m.Address, "--data", d.data(m),
+		"--initial-cluster", strings.Join(founders, ",")}, d.tuning...)
 }
 
 // planCluster is the cluster that the flags and the directory's record name.

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +33,15 @@ type fakeCluster struct {
 	breakAfter  int
 	onPut       func() *messages.Error // is asked before each Put, by many at once
 	connections atomic.Int64
+
+	own       map[string]map[string]client.GetResult // by endpoint and key: what one node holds instead; without a revision: nothing
+	behind    map[string]int                         // by endpoint: how many digests come too early for it
+	compacted uint64
+	compactIn int             // this many digests from now on revision 1 is given up; 0: never
+	slow      map[string]bool // by endpoint: makes no checkpoint after a Compact
+	transfers map[string][]*messages.Transfer
+	files     map[string][]*messages.SnapshotInfo // by endpoint
+	written   func(*messages.SnapshotInfo)        // is called whenever somebody looks at one that is being written
 }
 
 func newFake() *fakeCluster {
@@ -87,6 +99,9 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 	if s.refuse != nil {
 		return client.GetResult{}, s.refuse.At(s.endpoint, fakeRequest)
 	}
+	if revision > 0 && revision < s.compacted {
+		return client.GetResult{}, s.tooOld(revision)
+	}
 	item, ok := s.items[string(key)]
 	if !ok {
 		return item, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %q", key).At(s.endpoint, fakeRequest)
@@ -117,8 +132,12 @@ func (s *fakeStore) rows(from, to []byte, o client.ScanOptions) ([]client.Item, 
 		return nil, 0, s.refuse.At(s.endpoint, fakeRequest)
 	}
 	at := cmp.Or(o.Revision, s.revision)
+	if at < s.compacted {
+		return nil, 0, s.tooOld(at)
+	}
+	items := s.held()
 	var keys []string
-	for key, item := range s.items {
+	for key, item := range items {
 		if key >= string(from) && (len(to) == 0 || key < string(to)) && item.Revision <= at {
 			keys = append(keys, key)
 		}
@@ -132,7 +151,7 @@ func (s *fakeStore) rows(from, to []byte, o client.ScanOptions) ([]client.Item, 
 	}
 	var rows []client.Item
 	for _, key := range keys {
-		row := client.Item{Key: []byte(key), Value: s.items[key].Value, Revision: s.items[key].Revision, ReadRevision: at, RequestID: fakeRequest}
+		row := client.Item{Key: []byte(key), Value: items[key].Value, Revision: items[key].Revision, ReadRevision: at, RequestID: fakeRequest}
 		if o.KeysOnly {
 			row.Value = nil
 		}
@@ -196,6 +215,15 @@ func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, erro
 	r := &messages.StatusReply{
 		Name: "node" + s.endpoint[len(s.endpoint)-1:], RaftId: number, Role: "follower", Term: 1 << 60,
 		Revision: s.revision, Commit: 100 + number, Applied: 99, Pid: 4000 + int64(number), Version: "test",
+		LogFirstIndex: 1, LastIndex: 100 + number, LogBytes: 2_500_000, CheckpointIndex: 50, CompactedRevision: s.compacted,
+		Transfers: s.transfers[s.endpoint], ClusterId: []byte("one"),
+	}
+	for i := range uint64(3) {
+		address := "127.0.0.1:700" + string(rune('1'+i))
+		r.Members = append(r.Members, &messages.Member{RaftId: i + 1, Name: "node" + string(rune('1'+i)), Address: address})
+	}
+	if s.compacted > 0 && !s.slow[s.endpoint] {
+		r.LogFirstIndex, r.LogBytes, r.CheckpointIndex = 100, 25_000, 200
 	}
 	if s.leader != "" {
 		r.Leader = &messages.Leader{Name: "node" + s.leader[len(s.leader)-1:]}
@@ -204,6 +232,124 @@ func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, erro
 		r.Role = "leader"
 	}
 	return r, s.endpoint, nil
+}
+
+func (s *fakeStore) tooOld(revision uint64) error {
+	return messages.Errorf(messages.Code_COMPACTED, "revision %d is no longer kept, the oldest is %d", revision, s.compacted).At(s.endpoint, fakeRequest)
+}
+
+// held is what the node holds: what all do, but for its own.
+func (s *fakeStore) held() map[string]client.GetResult {
+	items := maps.Clone(s.items)
+	for key, item := range s.own[s.endpoint] {
+		items[key] = item
+		if item.Revision == 0 {
+			delete(items, key)
+		}
+	}
+	return items
+}
+
+func (s *fakeStore) Newest(context.Context) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return 0, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	return s.revision, nil
+}
+
+func (s *fakeStore) Compact(_ context.Context, revision uint64) (client.CompactResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest := s.revision
+	if err := s.step(); err != nil {
+		return client.CompactResult{}, err
+	}
+	s.compacted = max(s.compacted, revision)
+	return client.CompactResult{Compacted: revision, Newest: newest, Revision: s.revision, RequestID: fakeRequest}, nil
+}
+
+// Digest gives four keys at once.
+func (s *fakeStore) Digest(_ context.Context, from, to []byte, limit int, revision uint64) (client.DigestResult, error) {
+	s.mu.Lock()
+	early := s.behind[s.endpoint] > 0
+	if early {
+		s.behind[s.endpoint]--
+	}
+	if s.compactIn > 0 {
+		if s.compactIn--; s.compactIn == 0 {
+			s.revision++
+			s.compacted = s.revision
+		}
+	}
+	s.mu.Unlock()
+	if early {
+		return client.DigestResult{}, messages.Errorf(messages.Code_INVALID, "revision %d is in the future", revision).At(s.endpoint, fakeRequest)
+	}
+	rows, _, err := s.rows(from, to, client.ScanOptions{Revision: revision})
+	if err != nil {
+		return client.DigestResult{}, err
+	}
+	d := &messages.RangeDigest{}
+	hash := sha256.New()
+	for i, row := range rows {
+		if d.More = i == min(4, limit); d.More {
+			break
+		}
+		fmt.Fprintf(hash, "%q %q %d ", row.Key, row.Value, row.Revision)
+		d.Rows, d.Bytes, d.Last = d.Rows+1, d.Bytes+uint64(len(row.Key)+len(row.Value)), row.Key
+	}
+	d.Hash = hash.Sum(nil)
+	return client.DigestResult{RangeDigest: d, Revision: revision, Endpoint: s.endpoint, RequestID: fakeRequest}, nil
+}
+
+func (s *fakeStore) snapshots(rows ...*messages.SnapshotInfo) client.SnapshotsResult {
+	return client.SnapshotsResult{Snapshots: rows, Node: "node" + s.endpoint[len(s.endpoint)-1:], Endpoint: s.endpoint, RequestID: fakeRequest}
+}
+
+func (s *fakeStore) Snapshots(context.Context) (client.SnapshotsResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return client.SnapshotsResult{}, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	return s.snapshots(s.files[s.endpoint]...), nil
+}
+
+func (s *fakeStore) SnapshotShow(_ context.Context, id string) (client.SnapshotsResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files[s.endpoint] {
+		if f.Id == id {
+			if f.Writing && s.written != nil {
+				s.written(f)
+			}
+			return s.snapshots(f), nil
+		}
+	}
+	return s.snapshots(), messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s", id).At(s.endpoint, fakeRequest)
+}
+
+func (s *fakeStore) SnapshotCreate(_ context.Context, id string, createdAtMs int64) (client.SnapshotsResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return client.SnapshotsResult{}, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	f := &messages.SnapshotInfo{Id: id, CreatedAtMs: createdAtMs, Index: 99, Term: 5, Revision: s.revision, Writing: true, BytesTotal: 2_500_000}
+	if s.files == nil {
+		s.files = map[string][]*messages.SnapshotInfo{}
+	}
+	s.files[s.endpoint] = append(s.files[s.endpoint], f)
+	return s.snapshots(f), nil
+}
+
+func (s *fakeStore) SnapshotDelete(_ context.Context, id string) (client.SnapshotsResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[s.endpoint] = slices.DeleteFunc(s.files[s.endpoint], func(f *messages.SnapshotInfo) bool { return f.Id == id })
+	return s.snapshots(), nil
 }
 
 func (s *fakeStore) Close() {}

@@ -67,6 +67,18 @@ func (p *progress) tell(now time.Time, event any, format string, args ...any) {
 	}
 }
 
+// phase tells that a part of the work is done, on a line that stays.
+func (p *progress) phase(event any, format string, args ...any) {
+	switch p.style {
+	case "none":
+	case "json":
+		p.tell(p.told, event, "")
+	default:
+		p.end()
+		p.c.note(format, args...)
+	}
+}
+
 // end takes the line that stands away.
 func (p *progress) end() {
 	if p.open {

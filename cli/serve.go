@@ -25,10 +25,12 @@ func newServe(sh *Shell) *urfave.Command {
 		Description: `The first start founds a cluster together with the other nodes of --initial-cluster
 and waits until all of them are there. Everything is recorded in the data directory:
 afterwards serve --data DIR is enough, and a flag that contradicts the record is refused.
+History is given up beyond --history-revisions or --history-time, whichever is reached
+first; the leader's setting counts. The three flags below are not recorded.
 SIGINT or SIGTERM ends the node. Logs go to stderr.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
 kvctl serve --data ./n1`,
-		Flags: []urfave.Flag{
+		Flags: append([]urfave.Flag{
 			&urfave.StringFlag{Name: "name", Usage: "call this node `NAME`"},
 			&urfave.StringFlag{Name: "listen", Usage: "listen at `HOST:PORT`"},
 			&urfave.StringFlag{Name: "advertise", Usage: "let others reach this node at `HOST:PORT`", DefaultText: "that of --listen"},
@@ -36,7 +38,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
-		},
+		}, tuningFlags()...),
 		Action: sh.action(serve),
 	}
 }
@@ -89,6 +91,11 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
 		return o, err
 	}
+	t, err := c.tuning()
+	if err != nil {
+		return o, err
+	}
+	o.HistoryRevisions, o.HistoryTime, o.SnapshotRate = t.historyRevisions, t.historyTime, t.snapshotRate
 	if o.DataDir, err = filepath.Abs(o.DataDir); err != nil {
 		return o, err
 	}

@@ -3,8 +3,10 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -56,6 +58,48 @@ func TestQuoteWord(t *testing.T) {
 	} {
 		if got := quoteWord(word); got != want {
 			t.Errorf("%q: %s, want %s", word, got, want)
+		}
+	}
+}
+
+// TestTuning: flag, then environment, then default; 0 is no bound.
+func TestTuning(t *testing.T) {
+	mib := uint64(1 << 20)
+	for _, test := range []struct {
+		line string
+		env  map[string]string
+		want tuning
+		fail string
+	}{
+		{"", nil, tuning{100_000, time.Hour, 64 * mib}, ""},
+		{"--history-revisions 0 --history-time 0 --snapshot-rate 1.5MB", nil, tuning{0, 0, 1_500_000}, ""},
+		{"", map[string]string{envHistoryRevisions: "7", envHistoryTime: "1m", envSnapshotRate: "2MiB"}, tuning{7, time.Minute, 2 * mib}, ""},
+		{"--history-time 2m", map[string]string{envHistoryTime: "soon", envHistoryRevisions: ""}, tuning{100_000, 2 * time.Minute, 64 * mib}, ""},
+		{"", map[string]string{envHistoryTime: "soon"}, tuning{}, `KVCTL_HISTORY_TIME: "soon" is no duration from 1s on, and not 0`},
+		{"--history-time 10ms", nil, tuning{}, `--history-time: "10ms" is no duration from 1s on, and not 0`},
+		{"--history-revisions -1", nil, tuning{}, `--history-revisions: "-1" is no number of revisions`},
+		{"--snapshot-rate 0", nil, tuning{}, `--snapshot-rate: "0" is no size from 1KiB on, such as 64MiB`},
+	} {
+		var got tuning
+		sh := &Shell{Stderr: io.Discard, Env: func(name string) string { return test.env[name] }}
+		app := newApp(sh)
+		named(app.Commands, "serve").Action = sh.action(func(c *Call) (err error) {
+			got, err = c.tuning()
+			return err
+		})
+		line, err := Normalize(app, append([]string{"kvctl", "serve"}, strings.Fields(test.line)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = app.RunContext(t.Context(), line.Argv)
+		if test.fail != "" {
+			if err == nil || err.Error() != test.fail {
+				t.Errorf("%s: %v", test.line, err)
+			}
+			continue
+		}
+		if err != nil || got != test.want {
+			t.Errorf("%s %v: %+v, %v", test.line, test.env, got, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -17,7 +18,9 @@ func newStatus(sh *Shell) *urfave.Command {
 		Name:  "status",
 		Usage: "show every node: role, term, revision and lag",
 		Description: `Asks every endpoint by itself, all at once. LAG is how many entries of the log
-a node has yet to apply, counted from the newest commit seen.
+a node has yet to apply, counted from the newest commit seen. Below the table stand the
+snapshots that nodes are brought which lag behind all that the others' logs keep.
+With --json also what the log keeps and below which revision reads are refused.
 A node has 2 seconds to answer, unless --timeout says otherwise.
 Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
 		UsageText: `kvctl status
@@ -49,8 +52,24 @@ type nodeJSON struct {
 	Version    string `json:"version"`
 	Error      string `json:"error"`
 
-	members []*messages.Member
-	problem *messages.Error
+	LogFirstIndex     uint64         `json:"log_first_index,string"` // of the oldest entry that is kept
+	LastIndex         uint64         `json:"last_index,string"`
+	LogBytes          uint64         `json:"log_bytes"` // of the entries that are kept
+	CheckpointIndex   uint64         `json:"checkpoint_index,string"`
+	CompactedRevision uint64         `json:"compacted_revision,string"` // reads below it are refused
+	Transfers         []transferJSON `json:"transfers"`                 // snapshots on their way to or from it
+
+	members   []*messages.Member
+	clusterID []byte
+	problem   *messages.Error
+}
+
+// logEntries is how many entries the node's log keeps.
+func (r *nodeJSON) logEntries() uint64 {
+	if r.LogFirstIndex == 0 || r.LastIndex < r.LogFirstIndex {
+		return 0
+	}
+	return r.LastIndex - r.LogFirstIndex + 1
 }
 
 const unreachable = "unreachable"
@@ -64,12 +83,9 @@ func (c *Call) status() ([]nodeJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	timeout, err := c.timeout()
+	timeout, err := c.patience()
 	if err != nil {
 		return nil, err
-	}
-	if !c.timeoutGiven() {
-		timeout = statusTimeout
 	}
 	return askAll(c, c.Shell, endpoints, timeout), nil
 }
@@ -97,7 +113,7 @@ func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Dur
 func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
 	failed := func(err error) nodeJSON {
 		problem, _ := explain(err)
-		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, problem: problem}
+		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, Transfers: []transferJSON{}, problem: problem}
 	}
 	if err := sh.Probe(ctx, endpoint, timeout); err != nil {
 		return failed(err)
@@ -117,7 +133,8 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 	return nodeJSON{
 		Name: s.Name, Endpoint: endpoint, Role: s.Role, PID: s.Pid, RaftID: s.RaftId, Term: s.Term,
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
-		members: s.Members,
+		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
+		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), members: s.Members, clusterID: s.ClusterId,
 	}
 }
 
@@ -172,6 +189,9 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), r.Version})
 	}
 	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "VERSION"}, cells)
+	for _, line := range transferLines(rows) {
+		fmt.Fprintln(c.Stdout, line)
+	}
 	var hints []string // each once
 	for _, r := range rows {
 		if r.problem == nil {

@@ -28,6 +28,20 @@ type Store interface {
 	// DeleteSteps deletes the keys of [from, to) and yields the sum after each
 	// step. An error is the last thing that it yields.
 	DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[client.DeleteRangeResult, error]
+	// Newest is the newest revision, by a linearizable read.
+	Newest(ctx context.Context) (uint64, error)
+	// Compact gives up history below a revision; 0: the newest.
+	Compact(ctx context.Context, revision uint64) (client.CompactResult, error)
+
+	// What follows asks one node. A store that is connected to one endpoint asks the
+	// node there.
+
+	// Digest is what a node holds of [from, to), up to limit keys, at a revision.
+	Digest(ctx context.Context, from, to []byte, limit int, revision uint64) (client.DigestResult, error)
+	Snapshots(ctx context.Context) (client.SnapshotsResult, error)
+	SnapshotShow(ctx context.Context, id string) (client.SnapshotsResult, error)
+	SnapshotCreate(ctx context.Context, id string, createdAtMs int64) (client.SnapshotsResult, error)
+	SnapshotDelete(ctx context.Context, id string) (client.SnapshotsResult, error)
 	// Status asks one node and says which.
 	Status(ctx context.Context) (*messages.StatusReply, string, error)
 	Close()

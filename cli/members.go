@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"keyval/messages"
+)
+
+// member is a node of the cluster, where it is reached, and what it said of itself.
+type member struct {
+	nodeJSON
+	address string // as the cluster knows it
+}
+
+// roster is all members of the cluster, by RaftID, each asked by itself: at the
+// endpoint that was given for it, or else where the cluster knows it.
+func (c *Call) roster(ctx context.Context, timeout time.Duration) ([]member, error) {
+	endpoints, err := c.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	rows := askAll(ctx, c.Shell, endpoints, timeout)
+	newest, err := newestView(rows)
+	if err != nil {
+		return nil, err
+	}
+	var all []member
+	var elsewhere []string // addresses of members that no endpoint was
+	for _, m := range newest.members {
+		all = append(all, member{address: m.Address})
+		all[len(all)-1].Name, all[len(all)-1].RaftID = m.Name, m.RaftId
+		if rowOf(rows, m) == nil {
+			elsewhere = append(elsewhere, m.Address)
+		}
+	}
+	rows = append(rows, askAll(ctx, c.Shell, elsewhere, timeout)...)
+	for i, m := range newest.members {
+		if row := rowOf(rows, m); row != nil {
+			all[i].nodeJSON = *row
+			all[i].Name, all[i].RaftID = m.Name, m.RaftId
+		}
+	}
+	slices.SortFunc(all, func(a, b member) int { return int(int64(a.RaftID) - int64(b.RaftID)) })
+	return all, nil
+}
+
+// newestView is the answer that knows the newest members. Endpoints of several
+// clusters are refused.
+func newestView(rows []nodeJSON) (*nodeJSON, error) {
+	var newest *nodeJSON
+	for i := range rows {
+		switch r := &rows[i]; {
+		case r.problem != nil:
+		case newest == nil:
+			newest = r
+		case !bytes.Equal(r.clusterID, newest.clusterID):
+			return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "%s and %s belong to different clusters", newest.Endpoint, r.Endpoint).
+				WithHint("name endpoints of one cluster only")
+		case r.Applied > newest.Applied:
+			newest = r
+		}
+	}
+	if newest == nil {
+		return nil, nobodyAnswers(rows)
+	}
+	return newest, nil
+}
+
+func nobodyAnswers(rows []nodeJSON) error {
+	var reasons []string
+	for _, r := range rows {
+		reasons = append(reasons, r.Endpoint+": "+r.Error)
+	}
+	hint := rows[0].problem.Hint
+	if hint == "" {
+		hint = "check the addresses, and that the nodes run"
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "no endpoint answers: %s", strings.Join(reasons, "; ")).WithHint("%s", hint)
+}
+
+// rowOf is what a member said, or what is wrong at its address; nil: nobody asked it.
+func rowOf(rows []nodeJSON, m *messages.Member) *nodeJSON {
+	for i := range rows {
+		if rows[i].problem == nil && rows[i].RaftID == m.RaftId {
+			return &rows[i]
+		}
+	}
+	for i := range rows {
+		if rows[i].problem != nil && rows[i].Endpoint == m.Address {
+			return &rows[i]
+		}
+	}
+	return nil
+}
+
+// namesOf is the members' names, for people.
+func namesOf(all []member) string {
+	var names []string
+	for _, m := range all {
+		names = append(names, m.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// leaderOf is the member that leads, as the members say; nil: none does.
+func leaderOf(all []member) *member {
+	for i := range all {
+		if all[i].problem == nil && all[i].Role == "leader" {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// oneMember is the one of --node, or without it the leader.
+func (c *Call) oneMember(all []member) (*member, error) {
+	name := c.flags.String("node")
+	if !c.flags.IsSet("node") {
+		if leader := leaderOf(all); leader != nil {
+			return leader, nil
+		}
+		return nil, messages.Errorf(messages.Code_NO_LEADER, "no node leads the cluster now").WithHint("choose one of %s with --node", namesOf(all))
+	}
+	i := slices.IndexFunc(all, func(m member) bool { return m.Name == name })
+	switch {
+	case i < 0:
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "no member is called %q", name).WithHint("the members are %s", namesOf(all))
+	case all[i].problem != nil:
+		return nil, all[i].problem.At(all[i].Endpoint, "")
+	}
+	return &all[i], nil
+}
+
+// patience is the timeout of asking one node how it is: see statusTimeout.
+func (c *Call) patience() (time.Duration, error) {
+	if !c.timeoutGiven() {
+		return statusTimeout, nil
+	}
+	return c.timeout()
+}
+
+// storeAt connects to one node.
+func (c *Call) storeAt(ctx context.Context, endpoint string) (Store, error) {
+	timeout, err := c.timeout()
+	if err != nil {
+		return nil, err
+	}
+	return c.Connect(ctx, []string{endpoint}, timeout)
+}

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"strconv"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+)
+
+// tuning is how a node treats history and followers that lag. It is not recorded in
+// the data directory: each start says it anew.
+type tuning struct {
+	historyRevisions uint64        // 0: no bound
+	historyTime      time.Duration // 0: no bound
+	snapshotRate     uint64        // bytes a second
+}
+
+const (
+	envHistoryRevisions = "KVCTL_HISTORY_REVISIONS"
+	envHistoryTime      = "KVCTL_HISTORY_TIME"
+	envSnapshotRate     = "KVCTL_SNAPSHOT_RATE"
+
+	defaultHistoryRevisions = "100000"
+	defaultHistoryTime      = "1h"
+	defaultSnapshotRate     = "64MiB"
+)
+
+func tuningFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "history-revisions", Usage: "keep the last `N` revisions readable; 0: no bound [$" + envHistoryRevisions + "]", DefaultText: defaultHistoryRevisions},
+		&urfave.StringFlag{Name: "history-time", Usage: "keep what was written in the last `DURATION` readable; 0: no bound [$" + envHistoryTime + "]", DefaultText: defaultHistoryTime},
+		&urfave.StringFlag{Name: "snapshot-rate", Usage: "bring a follower that lags at most `SIZE` a second, such as 64MiB [$" + envSnapshotRate + "]", DefaultText: defaultSnapshotRate},
+	}
+}
+
+// setting is the text of a flag, else of its environment variable, else its default,
+// and where it is from.
+func (c *Call) setting(flag, env, otherwise string) (text, source string) {
+	switch {
+	case c.flags.IsSet(flag):
+		return c.flags.String(flag), "--" + flag
+	case c.Env(env) != "":
+		return c.Env(env), env
+	}
+	return otherwise, "--" + flag
+}
+
+func (c *Call) tuning() (t tuning, err error) {
+	text, source := c.setting("history-revisions", envHistoryRevisions, defaultHistoryRevisions)
+	if t.historyRevisions, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return t, c.usage("", "%s: %q is no number of revisions", source, text)
+	}
+	text, source = c.setting("history-time", envHistoryTime, defaultHistoryTime)
+	if t.historyTime, err = time.ParseDuration(text); err != nil || t.historyTime < 0 || t.historyTime > 0 && t.historyTime < time.Second {
+		return t, c.usage("", "%s: %q is no duration from 1s on, and not 0", source, text)
+	}
+	text, source = c.setting("snapshot-rate", envSnapshotRate, defaultSnapshotRate)
+	var ok bool
+	if t.snapshotRate, ok = parseBytes(text); !ok || t.snapshotRate < 1<<10 {
+		return t, c.usage("", "%s: %q is no size from 1KiB on, such as 64MiB", source, text)
+	}
+	return t, nil
+}
+
+// tuningArgs are the flags that give another node the same tuning: those that were
+// chosen.
+func (c *Call) tuningArgs() []string {
+	var args []string
+	for _, s := range []struct{ flag, env string }{
+		{"history-revisions", envHistoryRevisions}, {"history-time", envHistoryTime}, {"snapshot-rate", envSnapshotRate},
+	} {
+		if text, _ := c.setting(s.flag, s.env, ""); text != "" {
+			args = append(args, "--"+s.flag, text)
+		}
+	}
+	return args
+}

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"keyval/actors/client"
+	"keyval/messages"
+)
+
+func newVerify(sh *Shell) *urfave.Command {
+	return &urfave.Command{
+		Name:  "verify",
+		Usage: "compare what all members hold, key by key",
+		Description: `Asks every member of the cluster by itself what it holds as of one revision, by hashes
+of ranges of keys, and compares. A member that is behind is waited for as long as it gets
+on. If they differ, it names the first key that does, and what each member has there.
+When that revision is given up meanwhile, it goes on at the newest one.
+Exits 0 if all hold the same, 1 if they differ, 9 if a member could not be asked.
+With --json an object: equal, revision, last_revision, keys, bytes, members (name,
+endpoint, asked, error), and difference, null or an object: key, revision, and members
+(name, present, revision, bytes, value, sha256); binary keys and values stand as
+key_base64 and value_base64, long values are cut.`,
+		UsageText: `kvctl verify
+kvctl verify --prefix user/ --revision 1000 --json`,
+		Flags: []urfave.Flag{
+			&urfave.StringFlag{Name: "prefix", Usage: "the keys that begin with `PREFIX`"},
+			&urfave.Uint64Flag{Name: "revision", Usage: "read as of `REVISION`", DefaultText: "the latest"},
+			progressFlag(),
+		},
+		Action: sh.action(verify),
+	}
+}
+
+type verifyJSON struct {
+	Equal        bool               `json:"equal"` // those that could be asked
+	Revision     uint64             `json:"revision,string"`
+	LastRevision uint64             `json:"last_revision,string"` // another one if the first was given up meanwhile
+	Keys         uint64             `json:"keys,string"`          // that are alike
+	Bytes        uint64             `json:"bytes"`
+	Members      []verifyMemberJSON `json:"members"`
+	Difference   *differenceJSON    `json:"difference"`
+}
+
+type verifyMemberJSON struct {
+	Name     string `json:"name"`
+	Endpoint string `json:"endpoint"`
+	Asked    bool   `json:"asked"` // to the end
+	Error    string `json:"error"`
+}
+
+type differenceJSON struct {
+	Key       *string    `json:"key,omitempty"`
+	KeyBase64 *string    `json:"key_base64,omitempty"`
+	Revision  uint64     `json:"revision,string"` // at which they differ
+	Members   []heldJSON `json:"members"`
+}
+
+type heldJSON struct {
+	Name        string  `json:"name"`
+	Present     bool    `json:"present"`
+	Revision    uint64  `json:"revision,string"` // of the key's last write
+	Bytes       int     `json:"bytes"`           // of the whole value
+	Value       *string `json:"value,omitempty"` // the first heldValueMax bytes
+	ValueBase64 *string `json:"value_base64,omitempty"`
+	SHA256      string  `json:"sha256"` // of the whole value
+}
+
+const heldValueMax = 64 // bytes of a value that a report shows
+
+func verify(c *Call) error {
+	prefix, revision := []byte(c.flags.String("prefix")), c.flags.Uint64("revision")
+	if c.flags.IsSet("revision") && revision == 0 {
+		return c.usage("", "--revision counts from 1")
+	}
+	p, err := c.progress(true, true)
+	if err != nil {
+		return err
+	}
+	patience, err := c.patience()
+	if err != nil {
+		return err
+	}
+	stall, err := c.timeout()
+	if err != nil {
+		return err
+	}
+	return c.withStore(func(ctx context.Context, store Store) error {
+		newest, err := store.Newest(ctx)
+		if err != nil {
+			return err
+		}
+		if revision > newest {
+			return messages.Errorf(messages.Code_INVALID, "revision %d is in the future, the newest is %d", revision, newest)
+		}
+		members, err := c.roster(ctx, patience)
+		if err != nil {
+			return err
+		}
+		v := &verifier{newest: store.Newest, patience: stall, fixed: revision != 0, revision: revision, from: prefix, to: client.PrefixEnd(prefix)}
+		if v.revision == 0 {
+			v.revision = newest
+		}
+		v.first = v.revision
+		v.tellTo(p)
+		closeAll := c.summon(ctx, v, members)
+		defer closeAll()
+		began := time.Now()
+		found, err := v.run(ctx)
+		p.end()
+		if err != nil {
+			return broken(err, fmt.Sprintf("the comparison broke after %s: ", plural(v.keys, "key")))
+		}
+		return c.printVerified(v, found, time.Since(began))
+	})
+}
+
+// summon connects to every member that answers. The function ends the connections.
+func (c *Call) summon(ctx context.Context, v *verifier, members []member) func() {
+	for _, m := range members {
+		w := &witness{member: m, problem: m.problem}
+		if w.Endpoint == "" {
+			w.Endpoint = m.address
+		}
+		if w.problem == nil {
+			store, err := c.storeAt(ctx, w.Endpoint)
+			if w.store = store; err != nil {
+				w.problem, _ = explain(err)
+			}
+		}
+		v.witnesses = append(v.witnesses, w)
+	}
+	return func() {
+		for _, w := range v.witnesses {
+			if w.store != nil {
+				w.store.Close()
+			}
+		}
+	}
+}
+
+// verifyEvent is one line of --progress json.
+type verifyEvent struct {
+	Keys       uint64 `json:"keys,string"`
+	Bytes      uint64 `json:"bytes_done"`
+	Rate       uint64 `json:"rate_bytes_per_s"`
+	WaitingFor string `json:"waiting_for,omitempty"`
+}
+
+// tellTo has the verifier tell how far it is.
+func (v *verifier) tellTo(p *progress) {
+	var r rate
+	p.told = time.Now()
+	v.compared = func() {
+		now := time.Now()
+		r.note(now, v.bytes)
+		if p.due(now) {
+			p.tell(now, verifyEvent{v.keys, v.bytes, uint64(r.perSecond), ""}, "compared %s, %s, %s/s",
+				plural(v.keys, "key"), bytesText(v.bytes), bytesText(uint64(r.perSecond)))
+		}
+	}
+	v.waiting = func(name string, at, of uint64) {
+		if now := time.Now(); p.due(now) {
+			p.tell(now, verifyEvent{v.keys, v.bytes, 0, name}, "waiting for %s, which is at revision %d of %d", name, at, of)
+		}
+	}
+}
+
+func (c *Call) printVerified(v *verifier, found *difference, took time.Duration) error {
+	r := verifyJSON{Revision: v.first, LastRevision: v.revision, Keys: v.keys, Bytes: v.bytes}
+	var absent, compared []string
+	for _, w := range v.witnesses {
+		row := verifyMemberJSON{Name: w.Name, Endpoint: w.Endpoint, Asked: w.problem == nil}
+		if w.problem != nil {
+			row.Error = w.problem.Message
+			absent = append(absent, fmt.Sprintf("%s could not be asked: %s", w.Name, w.problem.Message))
+		} else {
+			compared = append(compared, w.Name)
+		}
+		r.Members = append(r.Members, row)
+	}
+	r.Equal = found == nil && (len(compared) > 1 || len(r.Members) == 1)
+	r.Difference = differenceRow(found)
+	switch {
+	case c.Format.structured():
+		if err := c.printJSON(r); err != nil {
+			return err
+		}
+	case c.Format == Simple:
+		c.printSimple([][]string{{verdict(r, len(absent)), strconv.FormatUint(v.keys, 10)}})
+	default:
+		c.tellVerified(r, found, compared, took)
+	}
+	for _, line := range absent {
+		c.note("%s%s", c.warning(), line)
+	}
+	switch {
+	case found != nil:
+		return quiet(exitFailure)
+	case len(absent) > 0:
+		return quiet(exitDegraded)
+	}
+	return nil
+}
+
+// verdict is one word for scripts.
+func verdict(r verifyJSON, absent int) string {
+	switch {
+	case r.Difference != nil:
+		return "different"
+	case absent > 0:
+		return "incomplete"
+	}
+	return "equal"
+}
+
+func (c *Call) tellVerified(r verifyJSON, found *difference, compared []string, took time.Duration) {
+	at := fmt.Sprintf("at revision %d", r.Revision)
+	if r.LastRevision != r.Revision {
+		at = fmt.Sprintf("at revisions %d to %d", r.Revision, r.LastRevision)
+	}
+	alike := fmt.Sprintf("%s, %s (%s)", plural(r.Keys, "key"), bytesText(r.Bytes), timeText(took))
+	if found == nil {
+		switch {
+		case len(compared) > 1:
+			fmt.Fprintf(c.Stdout, "%s hold the same %s: %s\n", strings.Join(compared, ", "), at, alike)
+		case len(r.Members) == 1 && len(compared) == 1:
+			fmt.Fprintf(c.Stdout, "%s is the only member: there is nothing to compare\n", compared[0])
+		default:
+			fmt.Fprintf(c.Stdout, "fewer than two members could be asked: nothing was compared\n")
+		}
+		return
+	}
+	fmt.Fprintf(c.Stdout, "%s: at revision %d the members do not hold the same. The first key that differs is %s:\n\n",
+		c.paint(red, "DIFFERENT"), found.revision, shown(found.key))
+	var cells [][]string
+	for _, h := range found.holds {
+		if !h.present {
+			cells = append(cells, []string{h.name, "-", "-", "-", "it is not there"})
+			continue
+		}
+		cells = append(cells, []string{h.name, strconv.FormatUint(h.item.Revision, 10), strconv.Itoa(len(h.item.Value)),
+			valueHash(h.item.Value)[:16], shown(h.item.Value)})
+	}
+	c.printTable([]string{"MEMBER", "WRITTEN AT", "BYTES", "SHA-256", "VALUE"}, cells)
+	c.note("\nThe keys before it are alike: %s. Keep the directory of whoever is wrong; see docs/OPERATIONS.md.", alike)
+}
+
+func valueHash(value []byte) string {
+	sum := sha256.Sum256(value)
+	return hex.EncodeToString(sum[:])
+}
+
+func differenceRow(d *difference) *differenceJSON {
+	if d == nil {
+		return nil
+	}
+	row := &differenceJSON{Revision: d.revision}
+	row.Key, row.KeyBase64 = text(d.key)
+	for _, h := range d.holds {
+		one := heldJSON{Name: h.name, Present: h.present}
+		if h.present {
+			one.Revision, one.Bytes, one.SHA256 = h.item.Revision, len(h.item.Value), valueHash(h.item.Value)
+			one.Value, one.ValueBase64 = text(h.item.Value[:min(len(h.item.Value), heldValueMax)])
+		}
+		row.Members = append(row.Members, one)
+	}
+	return row
+}
