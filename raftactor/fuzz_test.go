@@ -29,7 +29,7 @@ type script struct {
 func newScript(data []byte) *script {
 	s := &script{rest: data, replica: NewReplica(ReplicaConfig{
 		Self: 1, TickMS: 50, ReadNonce: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)},
-		Options: Options{MaxInflightMsgs: 4, MaxInflightBytes: 1 << 10, MaxSizePerMsg: 64, MaxUncommitted: 256, MaxCommitted: 64},
+		Options: Options{LogEntriesKeep: 2, LogEntriesMax: 4, LogBytesKeep: 300, LogBytesMax: 400, PinnedBytesMax: 600, MaxInflightMsgs: 4, MaxInflightBytes: 1 << 10, MaxSizePerMsg: 64, MaxUncommitted: 256, MaxCommitted: 64},
 	})}
 	var entries []*raftpb.Entry
 	for i, term := range []uint64{1, 2, 2, 3, 5} {
@@ -39,7 +39,7 @@ func newScript(data []byte) *script {
 		BaseIndex: 1, BaseTerm: 1, Entries: entries,
 		HardState: &raftpb.HardState{Term: new(uint64(6)), Commit: new(uint64(4))},
 	})
-	s.replica.OnMachineOpened(&messages.MachineOpened{Index: 3, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
+	s.replica.OnMachineOpened(&messages.MachineOpened{Index: 3, Term: 2, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
 	s.effects()
 	return s
 }
@@ -110,6 +110,12 @@ func (s *script) run() {
 			s.replica.OnRead(&messages.ReadIndex{Session: "s", Read: &messages.Read{}})
 		case op < 0xc0:
 			s.campaign()
+		case op < 0xc4:
+			s.checkpoint(op&1 == 0)
+		case op < 0xca:
+			s.stage()
+		case op < 0xcd:
+			s.replica.OnShipped(&messages.SnapshotShipped{Peer: uint64(s.byte() & 3), Failed: op&1 == 0})
 		default:
 			s.answer(op)
 		}
@@ -149,13 +155,53 @@ func (s *script) campaign() {
 	}
 }
 
+// checkpoint makes what is applied durable, if the log holds it.
+func (s *script) checkpoint(thorough bool) {
+	if r := s.replica; r.installing == nil {
+		s.replica.OnCheckpointed(&messages.Checkpointed{Index: r.applied, Term: r.appliedTerm, Thorough: thorough, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
+	}
+}
+
+// stage brings a snapshot, such as a peer might have sent.
+func (s *script) stage() {
+	m := s.message()
+	m.Type, m.Entries = raftpb.MsgSnap.Enum(), nil
+	m.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(s.number()), Term: new(s.number()), ConfState: &raftpb.ConfState{}}}
+	conf := m.Snapshot.Metadata.ConfState
+	if s.byte()&3 != 0 { // such as a good peer brings
+		m.From, m.To, m.Term, m.Snapshot.Metadata.Term = new(uint64(2)), new(uint64(1)), new(s.replica.node.BasicStatus().GetTerm()), new(uint64(5))
+		m.Snapshot.Metadata.Index, conf.Voters = new(s.replica.tail.last()+uint64(s.byte()&15)), []uint64{1, 2, 3}
+		_ = s.replica.OnStaged(m)
+		return
+	}
+	for b := s.byte(); b > 0; b >>= 2 {
+		switch id := uint64(b & 3); {
+		case b&0xc0 == 0xc0:
+			conf.Learners = append(conf.Learners, id)
+		case b&0xc0 == 0x80:
+			conf.VotersOutgoing = append(conf.VotersOutgoing, id)
+		default:
+			conf.Voters = append(conf.Voters, id)
+		}
+	}
+	_ = s.replica.OnStaged(m)
+}
+
 // answer lets log and machine answer some of what they were asked, in order.
 func (s *script) answer(op byte) {
 	for n := op & 3; n > 0 && len(s.appends) > 0; n-- {
+		if snapshot := s.appends[0].GetSnapshot().GetMetadata(); snapshot != nil {
+			s.apply(len(s.applies))
+			s.replica.OnMachineOpened(&messages.MachineOpened{Index: snapshot.GetIndex(), Term: snapshot.GetTerm(), ConfState: snapshot.GetConfState()})
+		}
 		s.replica.OnAppended(s.appends[0])
 		s.appends = s.appends[1:]
 	}
-	for n := op >> 2 & 3; n > 0 && len(s.applies) > 0; n-- {
+	s.apply(int(op >> 2 & 3))
+}
+
+func (s *script) apply(n int) {
+	for ; n > 0 && len(s.applies) > 0; n-- {
 		entries := s.applies[0].GetEntries()
 		s.replica.OnApplied(&messages.Applied{Message: s.applies[0], Index: entries[len(entries)-1].GetIndex()})
 		s.applies = s.applies[1:]
@@ -175,8 +221,8 @@ func (s *script) effects() {
 	}
 }
 
-// FuzzPeers: whatever two peers say, in whatever state, a replica does not panic:
-// it refuses what raft would choke on.
+// FuzzPeers: whatever two peers say, in whatever state, and whatever snapshots they
+// brought, a replica does not panic: it refuses what raft would choke on.
 func FuzzPeers(f *testing.F) {
 	message := func(kind raftpb.MessageType, term, logTerm, index, commit, flags byte, entries ...byte) []byte {
 		return append([]byte{0, byte(kind), 2, term, logTerm, index, commit, flags}, append(entries, 0, 0)...)

@@ -216,7 +216,7 @@ func (r *Replica) open() {
 	}
 	r.tail = newTail(r.log, m.ConfState)
 	term, err := r.tail.Term(m.Index)
-	if err != nil || m.Term != 0 && term != m.Term {
+	if err != nil || term != m.Term {
 		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log has term %d there: they do not belong together", m.Index, m.Term, term)})
 		return
 	}

@@ -30,7 +30,7 @@ func newGroup(t *testing.T, ids ...uint64) *group {
 		r := NewReplica(ReplicaConfig{Self: id, TickMS: 50, ReadNonce: id, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
 		conf := &raftpb.ConfState{Voters: ids}
 		r.OnLogOpened(&messages.LogOpened{BaseIndex: 1, BaseTerm: 1, HardState: &raftpb.HardState{Term: proto.Uint64(1), Commit: proto.Uint64(1)}})
-		r.OnMachineOpened(&messages.MachineOpened{Index: 1, ConfState: conf})
+		r.OnMachineOpened(&messages.MachineOpened{Index: 1, Term: 1, ConfState: conf})
 		g.replicas[id] = r
 	}
 	return g
@@ -300,12 +300,47 @@ func TestALogThatLostAcknowledgedEntriesEndsTheProcess(t *testing.T) {
 }
 
 func TestCheckpointAndLogMustBelongTogether(t *testing.T) {
-	r := NewReplica(ReplicaConfig{Self: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
-	r.OnMachineOpened(&messages.MachineOpened{Index: 9})
-	r.OnLogOpened(&messages.LogOpened{BaseIndex: 1, BaseTerm: 1, HardState: &raftpb.HardState{Commit: proto.Uint64(8)}})
-	if effects := r.Effects(); len(effects) != 1 {
-		t.Fatalf("%d effects", len(effects))
-	} else if _, ok := effects[0].(Die); !ok {
-		t.Fatalf("%#v", effects[0])
+	entries := grown(4, 4) // (4, 8] of term 4, behind term 3
+	for _, row := range []struct {
+		name        string
+		index, term uint64
+		dies        bool
+	}{
+		{"at the base", 4, 3, false}, {"at an entry", 6, 4, false}, {"at the commit", 7, 4, false},
+		{"below the base", 3, 3, true}, {"above the commit", 8, 4, true},
+		{"of another term than the base", 4, 2, true}, {"of another term than its entry", 6, 3, true},
+	} {
+		r := NewReplica(ReplicaConfig{Self: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+		r.OnMachineOpened(&messages.MachineOpened{Index: row.index, Term: row.term, ConfState: &raftpb.ConfState{Voters: []uint64{1}}})
+		r.OnLogOpened(&messages.LogOpened{BaseIndex: 4, BaseTerm: 3, Entries: entries, HardState: &raftpb.HardState{Term: proto.Uint64(4), Commit: proto.Uint64(7)}})
+		if died := deaths(r.Effects()) == 1; died != row.dies || (r.node == nil) != row.dies {
+			t.Errorf("%s: died: %v", row.name, died)
+		}
 	}
+}
+
+func TestALaterCheckpointMustBelongToTheLog(t *testing.T) {
+	g := newGroup(t, 1)
+	leader := g.replicas[g.elect()]
+	leader.OnCheckpointed(&messages.Checkpointed{Index: leader.applied, Term: leader.term, ConfState: &raftpb.ConfState{Voters: []uint64{1}}})
+	if n := deaths(leader.Effects()); n != 0 {
+		t.Fatal("the replica died of a good checkpoint")
+	}
+	for name, m := range map[string]*messages.Checkpointed{
+		"of another term": {Index: leader.applied, Term: leader.term + 1}, "beyond the log": {Index: leader.tail.last() + 1, Term: leader.term},
+	} {
+		leader.OnCheckpointed(m)
+		if n := deaths(leader.Effects()); n != 1 {
+			t.Errorf("%s: died %d times", name, n)
+		}
+	}
+}
+
+func deaths(effects []Effect) (n int) {
+	for _, e := range effects {
+		if _, ok := e.(Die); ok {
+			n++
+		}
+	}
+	return n
 }
