@@ -8,6 +8,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 SEEDS       ?= 300
 CHAOS       ?= 3m
 FRAMES      ?= 20000
+CUTS        ?= 50
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -37,6 +38,10 @@ chaos: ## CHAOS (3m) of killed, frozen and parted processes under a recorded wor
 
 hostile: ## FRAMES (20000) of hostile input against a node under load
 	@KEYVAL_HOSTILE=$(FRAMES) $(GO) test ./cli/kvctl -run TestHostileStrangers -v -count=1 -timeout 60m
+
+powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, mkfs.ext4, loop devices)
+	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor -run TestPowerCuts -v -count=1 -timeout 60m
+	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./cli/kvctl -run 'TestPowerCuts$$' -v -count=1 -timeout 60m
 
 mutants: ## faults built in on purpose: the simulator must find every one
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -71,4 +76,4 @@ generate: ## remake the generated code of messages/
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile mutants bench verify generate clean
+.PHONY: help build run test race sim chaos hostile powercuts mutants bench verify generate clean
