@@ -114,6 +114,9 @@ func (r *run) follow(m *machine, actorID string, message any) {
 		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(3) == 0 {
 			r.tearInstall(m)
 		}
+		if _, on := r.swarm.rates[faultPanic]; on && r.striking && !r.healed && r.chaos.IntN(6) == 0 {
+			r.inject(m, messages.ActorIntake)
+		}
 	case *messages.Append:
 		if kind := message.Message.GetType(); kind != raftpb.MsgStorageAppend {
 			r.world.fail("appends are of the kind that raft makes", "%s appends a %v", m.name(), kind)
