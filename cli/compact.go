@@ -166,7 +166,8 @@ func (c *Call) printCompactDryRun(r compactJSON, members []member) error {
 		c.printSimple([][]string{{strconv.FormatUint(r.Compacted, 10)}})
 	case Table:
 		fmt.Fprintf(c.Stdout, "would compact at revision %d, of %d. %s\n", r.Compacted, r.Newest, refusedText(oldestKept(members), r.Compacted))
-		fmt.Fprintf(c.Stdout, "The log has %s. It would keep what is younger than the checkpoints that are made\nthen, and what followers that run still need.\n", logsText(members))
+		c.compactTable(r.Nodes, false)
+		fmt.Fprintln(c.Stdout, "The logs would keep what is younger than the checkpoints that are made then, and what\nfollowers that run still need.")
 		for _, m := range members {
 			if m.problem != nil {
 				fmt.Fprintf(c.Stdout, "%s does not answer (%s): it would be brought the whole state when it comes back.\n", m.Name, m.Error)
@@ -187,6 +188,7 @@ func (c *Call) followCompaction(ctx context.Context, p *progress, r compactJSON,
 		return err
 	}
 	w := &compactWatch{result: &r, before: before, stall: stall}
+	p.told = time.Now()
 	if c.flags.Bool("wait") {
 		p.phase(compactEvent{Phase: "compacted"}, "✓ revision %d: reads below %d are refused", r.Revision, r.Compacted)
 		w.run(ctx, c, p, patience)
@@ -269,7 +271,7 @@ func (c *Call) printCompacted(r compactJSON) error {
 	case Table:
 		fmt.Fprintf(c.Stdout, "history before revision %d is given up, at revision %d (request %s)\n", r.Compacted, r.Revision, r.RequestID)
 		if c.flags.Bool("wait") {
-			c.compactTable(r.Nodes)
+			c.compactTable(r.Nodes, true)
 		}
 	default:
 		if err := c.printJSON(r); err != nil {
@@ -296,12 +298,16 @@ func (c *Call) printCompacted(r compactJSON) error {
 	return nil
 }
 
-func (c *Call) compactTable(nodes []compactNodeJSON) {
+// compactTable shows what each node keeps, and after a compaction what it kept before.
+func (c *Call) compactTable(nodes []compactNodeJSON, after bool) {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	var cells [][]string
 	for _, n := range nodes {
-		row := []string{n.Name, number(n.Compacted), number(n.LogEntriesBefore) + " -> " + number(n.LogEntriesAfter),
-			bytesText(n.LogBytesBefore) + " -> " + bytesText(n.LogBytesAfter)}
+		row := []string{n.Name, number(max(1, n.Compacted)), number(n.LogEntriesBefore), bytesText(n.LogBytesBefore)}
+		if after {
+			row[2] += " -> " + number(n.LogEntriesAfter)
+			row[3] += " -> " + bytesText(n.LogBytesAfter)
+		}
 		if n.Error != "" {
 			row = []string{n.Name, "-", "-", "-"}
 		}

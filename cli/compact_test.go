@@ -17,8 +17,12 @@ func TestCompact(t *testing.T) {
 	}
 	dry := r.kvctl(t, "compact", "--revision", "4", "--dry-run")
 	dry.check(t, 0, `would compact at revision 4, of 6. Reads at revisions 1 to 3 would be refused for ever; those from 4 on go on.
-The log has 101 entries (2.5 MB) on node1, 102 entries (2.5 MB) on node2, 103 entries (2.5 MB) on node3. It would keep what is younger than the checkpoints that are made
-then, and what followers that run still need.
+NODE   READS FROM  LOG ENTRIES  LOG SIZE
+node1  1           101          2.5 MB
+node2  1           102          2.5 MB
+node3  1           103          2.5 MB
+The logs would keep what is younger than the checkpoints that are made then, and what
+followers that run still need.
 `)
 	if got := fields(t, r.kvctl(t, "compact", "--dry-run", "--json").out); got["dry_run"] != true || got["compacted_revision"] != "6" || len(got["nodes"].([]any)) != 3 {
 		t.Errorf("%v", got)

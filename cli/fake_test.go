@@ -39,6 +39,7 @@ type fakeCluster struct {
 	compacted uint64
 	compactIn int             // this many digests from now on revision 1 is given up; 0: never
 	slow      map[string]bool // by endpoint: makes no checkpoint after a Compact
+	starting  map[string]int  // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
 	files     map[string][]*messages.SnapshotInfo // by endpoint
 	written   func(*messages.SnapshotInfo)        // is called whenever somebody looks at one that is being written
@@ -211,6 +212,10 @@ func (s *fakeStore) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[
 func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.starting[s.endpoint] > 0 {
+		s.starting[s.endpoint]--
+		return &messages.StatusReply{Role: "starting"}, s.endpoint, nil
+	}
 	number := uint64(s.endpoint[len(s.endpoint)-1] - '0')
 	r := &messages.StatusReply{
 		Name: "node" + s.endpoint[len(s.endpoint)-1:], RaftId: number, Role: "follower", Term: 1 << 60,

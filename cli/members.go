@@ -17,8 +17,37 @@ type member struct {
 }
 
 // roster is all members of the cluster, by RaftID, each asked by itself: at the
-// endpoint that was given for it, or else where the cluster knows it.
+// endpoint that was given for it, or else where the cluster knows it. One that is
+// only starting is given the timeout to become a member again.
 func (c *Call) roster(ctx context.Context, timeout time.Duration) ([]member, error) {
+	for deadline := time.Now().Add(timeout); ; {
+		all, err := c.rosterNow(ctx, timeout)
+		starting := slices.ContainsFunc(all, func(m member) bool { return m.starting() })
+		if err != nil || !starting || time.Now().After(deadline) {
+			return withoutStarting(all), err
+		}
+		select {
+		case <-time.After(followEvery):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// starting reports whether a node answers, but has not opened its data yet.
+func (r *nodeJSON) starting() bool { return r.problem == nil && len(r.clusterID) == 0 }
+
+func withoutStarting(all []member) []member {
+	for i := range all {
+		if m := &all[i]; m.starting() {
+			m.problem = messages.Errorf(messages.Code_UNREACHABLE, "it is starting").WithHint("try again in a moment")
+			m.Role, m.Error = unreachable, m.problem.Message
+		}
+	}
+	return all
+}
+
+func (c *Call) rosterNow(ctx context.Context, timeout time.Duration) ([]member, error) {
 	endpoints, err := c.endpoints()
 	if err != nil {
 		return nil, err
@@ -54,7 +83,7 @@ func newestView(rows []nodeJSON) (*nodeJSON, error) {
 	var newest *nodeJSON
 	for i := range rows {
 		switch r := &rows[i]; {
-		case r.problem != nil:
+		case r.problem != nil || r.starting():
 		case newest == nil:
 			newest = r
 		case !bytes.Equal(r.clusterID, newest.clusterID):
@@ -72,12 +101,15 @@ func newestView(rows []nodeJSON) (*nodeJSON, error) {
 
 func nobodyAnswers(rows []nodeJSON) error {
 	var reasons []string
+	hint := "check the addresses, and that the nodes run"
 	for _, r := range rows {
-		reasons = append(reasons, r.Endpoint+": "+r.Error)
-	}
-	hint := rows[0].problem.Hint
-	if hint == "" {
-		hint = "check the addresses, and that the nodes run"
+		why := r.Error
+		if r.starting() {
+			why = "it is starting"
+		} else if r.problem.Hint != "" {
+			hint = r.problem.Hint
+		}
+		reasons = append(reasons, r.Endpoint+": "+why)
 	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "no endpoint answers: %s", strings.Join(reasons, "; ")).WithHint("%s", hint)
 }
@@ -90,7 +122,7 @@ func rowOf(rows []nodeJSON, m *messages.Member) *nodeJSON {
 		}
 	}
 	for i := range rows {
-		if rows[i].problem != nil && rows[i].Endpoint == m.Address {
+		if (rows[i].problem != nil || rows[i].starting()) && rows[i].Endpoint == m.Address {
 			return &rows[i]
 		}
 	}

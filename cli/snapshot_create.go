@@ -68,6 +68,7 @@ func snapshotCreate(c *Call) error {
 		}
 		return c.printCreated(s)
 	}
+	p.told = now
 	w := &snapshotWatch{call: c, progress: p, id: id, node: m.Name, endpoint: m.Endpoint, follow: follow, began: now}
 	s, err := w.run(c, store)
 	p.end()

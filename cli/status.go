@@ -40,7 +40,7 @@ kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
 type nodeJSON struct {
 	Name       string `json:"name"`
 	Endpoint   string `json:"endpoint"`
-	Role       string `json:"role"` // leader, follower, candidate, learner, unreachable
+	Role       string `json:"role"` // leader, follower, candidate, learner, starting, unreachable
 	PID        int64  `json:"pid"`
 	RaftID     uint64 `json:"raft_id,string"`
 	Term       uint64 `json:"term,string"`
@@ -185,7 +185,7 @@ func (c *Call) statusTable(rows []nodeJSON) {
 		if role == "leader" {
 			role = c.paint(green, role)
 		}
-		cells = append(cells, []string{r.Name, r.Endpoint, role, strconv.FormatInt(r.PID, 10),
+		cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, role, strconv.FormatInt(r.PID, 10),
 			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), r.Version})
 	}
 	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "VERSION"}, cells)

@@ -16,15 +16,15 @@ func TestStatusTellsOfTransfers(t *testing.T) {
 	r.cluster.transfers = map[string][]*messages.Transfer{
 		"127.0.0.1:7001": {
 			{Peer: 3, Index: 70, BytesDone: 313e6, BytesTotal: 1e9, Rate: 50e6},
-			{Peer: 2, Index: 70, BytesTotal: 1e9, WaitingFor: "node2 to answer"},
+			{Peer: 2, Index: 70, BytesTotal: 1e9, WaitingFor: "node2 has answered nothing for 3 s"},
 		},
-		"127.0.0.1:7003": {{Peer: 1, Incoming: true, Index: 70, BytesDone: 312e6, BytesTotal: 1e9, Rate: 48e6, EtaMs: 14_300}},
+		"127.0.0.1:7003": {{Peer: 1, Incoming: true, Index: 70, BytesDone: 312e6, BytesTotal: 1e9, Rate: 48e6, EtaMs: 14_300, WaitingFor: "the disk of this node"}},
 	}
 	got := r.kvctl(t, "status")
 	_, lines, _ := strings.Cut(got.out, "7003  follower")
 	_, lines, _ = strings.Cut(lines, "\n")
-	want := "node2 catches up from node1: 0 B of about 1.0 GB; waits for node2 to answer\n" +
-		"node3 catches up from node1: 312 MB of about 1.0 GB, 48 MB/s, about 14 s left\n"
+	want := "node2 catches up from node1: 0 B of about 1.0 GB; waiting: node2 has answered nothing for 3 s\n" +
+		"node3 catches up from node1: 312 MB of about 1.0 GB, 48 MB/s, about 14 s left; waiting: the disk of node3\n"
 	if diff := cmp.Diff(want, lines); diff != "" || got.code != 0 {
 		t.Error(diff)
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"keyval/messages"
@@ -49,6 +50,7 @@ func transferLines(rows []nodeJSON) []string {
 					continue
 				}
 				seen[w] = true
+				t.WaitingFor = strings.ReplaceAll(t.WaitingFor, "this node", r.Name)
 				lines = append(lines, fmt.Sprintf("%s catches up from %s: %s", w.to, w.from, t.text()))
 			}
 		}
@@ -70,7 +72,7 @@ func (t transferJSON) text() string {
 		text += ", about " + timeText(time.Duration(t.ETAMs)*time.Millisecond) + " left"
 	}
 	if t.WaitingFor != "" {
-		text += "; waits for " + t.WaitingFor
+		text += "; waiting: " + t.WaitingFor
 	}
 	return text
 }

@@ -89,6 +89,16 @@ func TestVerifySaysWhoCouldNotBeAsked(t *testing.T) {
 
 func TestVerifyWaitsForWhoIsBehind(t *testing.T) {
 	r := fruit(t)
+	r.cluster.starting = map[string]int{"127.0.0.1:7002": 2}
+	r.kvctl(t, "verify", "-o", "simple").check(t, 0, "equal\t6\n")
+	r.cluster.starting = map[string]int{"127.0.0.1:7002": 1000}
+	if got := r.kvctl(t, "verify", "--timeout", "250ms"); got.code != 9 || got.stderr != "node2 could not be asked: it is starting\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := r.kvctl(t, "verify", "--server", "127.0.0.1:7002", "--timeout", "250ms"); got.code != 5 || !strings.Contains(got.stderr, "127.0.0.1:7002: it is starting") {
+		t.Errorf("%+v", got)
+	}
+	r.cluster.starting = nil
 	r.cluster.behind = map[string]int{"127.0.0.1:7003": 3}
 	r.kvctl(t, "verify", "-o", "simple").check(t, 0, "equal\t6\n")
 	r.cluster.behind = map[string]int{"127.0.0.1:7003": 1000} // it says that it is there, and then that it is not
