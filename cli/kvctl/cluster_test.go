@@ -55,6 +55,7 @@ type processes struct {
 	listens   []string // where the nodes are
 	endpoints []string // where others reach them: the same, or a proxy in front of it
 	initial   string
+	tuning    []string   // flags of every start
 	mu        sync.Mutex // guards the elements of running
 	running   []*process // nil: it does not run
 }
@@ -75,10 +76,14 @@ func startCluster(t *testing.T, n int) *processes {
 	return p
 }
 
-// newCluster makes a cluster whose endpoints are not known yet.
+// keepHistory are the flags of nodes whose past is read to its beginning.
+var keepHistory = []string{"--history-revisions", "0", "--history-time", "0"}
+
+// newCluster makes a cluster whose endpoints are not known yet, and which gives no
+// history up.
 func newCluster(t *testing.T, listens []string) *processes {
 	t.Helper()
-	p := &processes{t: t, dir: t.TempDir(), listens: listens, running: make([]*process, len(listens))}
+	p := &processes{t: t, dir: t.TempDir(), listens: listens, tuning: keepHistory, running: make([]*process, len(listens))}
 	t.Cleanup(func() {
 		for i, c := range p.running {
 			p.kill(i)
@@ -127,7 +132,7 @@ func (p *processes) first(i int) []string {
 func (p *processes) start(i int, flags ...string) {
 	p.t.Helper()
 	c := &process{ended: make(chan struct{})}
-	c.Cmd = exec.Command(binary, append([]string{"serve", "--data", p.data(i), "--log-level", "warn"}, flags...)...)
+	c.Cmd = exec.Command(binary, slices.Concat([]string{"serve", "--data", p.data(i), "--log-level", "warn"}, p.tuning, flags)...)
 	c.Stderr = &c.log
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
@@ -197,6 +202,18 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 	}
 	p.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// kvctl runs a command on the cluster, and returns its output and exit code.
+func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
+	p.t.Helper()
+	c := exec.Command(binary, append(args, "--endpoints", strings.Join(p.endpoints, ","))...)
+	var out, said bytes.Buffer
+	c.Stdout, c.Stderr = &out, &said
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		p.t.Fatal(err)
+	}
+	return out.String(), said.String(), c.ProcessState.ExitCode()
 }
 
 // status is what node i says of itself; nil: it does not answer.
