@@ -33,7 +33,7 @@ type Options struct {
 	LogEntriesMax  uint64 // for a follower that lacks them; default 256 Ki
 	LogBytesMax    uint64 // the same in bytes of memory; default 64 MiB
 	LogEntriesKeep uint64 // in any case, behind the checkpoint; default 10,000
-	LogBytesKeep   uint64 // the same in bytes of memory; default 16 MiB
+	LogBytesKeep   uint64 // the same in bytes of memory; default 32 MiB
 	PinnedBytesMax uint64 // behind a snapshot on its way, in bytes of memory; default 256 MiB
 
 	NoPreVote bool // the simulator's swarm runs without it too
@@ -52,7 +52,7 @@ func (o Options) withDefaults() Options {
 	set(&o.LogEntriesMax, 256<<10)
 	set(&o.LogBytesMax, 64<<20)
 	set(&o.LogEntriesKeep, 10_000)
-	set(&o.LogBytesKeep, 16<<20)
+	set(&o.LogBytesKeep, 32<<20)
 	set(&o.PinnedBytesMax, 256<<20)
 	return o
 }

@@ -32,7 +32,7 @@ func (r *Replica) OnCheckpointed(m *messages.Checkpointed) {
 		return
 	}
 	r.compacted = max(r.compacted, m.CompactedRevision)
-	if m.Index < r.tail.checkpoint() || r.installing != nil {
+	if m.Index < r.tail.checkpoint() {
 		return // of the state before a snapshot
 	}
 	if term, err := r.tail.Term(m.Index); err != nil || term != m.Term {
@@ -93,15 +93,12 @@ func (r *Replica) followers() (found []follower) {
 		if id == r.cfg.Self || p.State == tracker.StateSnapshot {
 			return
 		}
-		heard, known := r.contact[id]
-		f := follower{need: p.Match, active: p.RecentActive || !known || r.ticks-heard <= uint64(2*r.cfg.Options.ElectionTicks)}
+		f := follower{need: p.Match, active: r.active(id, p)}
 		if p.State == tracker.StateProbe { // Match is of the past, or not known; this is where it is looked for
 			f.need = p.Next - 1
 		}
-		if s := r.shipments[id]; s != nil && s.carried {
-			if f.carried = f.active && f.need < r.tail.checkpoint(); !f.carried && s.open == 0 {
-				delete(r.shipments, id)
-			}
+		if s := r.shipments[id]; s != nil {
+			f.carried = s.carried
 		}
 		found = append(found, f)
 	})
@@ -119,7 +116,17 @@ func (r *Replica) sample() {
 		if _, known := r.contact[id]; p.RecentActive || !known {
 			r.contact[id] = r.ticks
 		}
+		if s := r.shipments[id]; s != nil && s.carried && (p.Match >= r.tail.checkpoint() || !r.active(id, p)) {
+			delete(r.shipments, id) // it goes on from the log, or not at all
+		}
 	})
+}
+
+// active reports whether a follower was heard of within two election timeouts. One
+// that this leadership has not looked at yet has the benefit of the doubt.
+func (r *Replica) active(id uint64, p tracker.Progress) bool {
+	heard, known := r.contact[id]
+	return p.RecentActive || !known || r.ticks-heard <= uint64(2*r.cfg.Options.ElectionTicks)
 }
 
 // leadershipMoved forgets what was known of followers. What is on its way stays.
@@ -199,7 +206,7 @@ func (r *Replica) takeStaged() {
 	}
 	m, index := r.staged, r.staged.GetSnapshot().GetMetadata().GetIndex()
 	switch {
-	case r.installing != nil || r.leader == r.cfg.Self || index <= r.commit:
+	case r.installing != nil || r.leader == r.cfg.Self:
 		r.staged = nil
 		r.emit(StagingUnused{index})
 		return

@@ -21,9 +21,19 @@ var small = Options{
 func lagging(t *testing.T, seed uint64) *world {
 	seeded(t, seed)
 	w := newWorld(t, small, 1, 2, 3)
+	w.put(10)
+	w.run("a good start", w.equal)
+	for l := w.elect(); l.id == 3; l = w.elect() {
+		w.cutOff[3] = true
+		w.run("another leader", func() bool { return w.leader() != nil })
+		w.cutOff[3] = false
+		w.run("all follow it", w.equal)
+	}
 	w.cutOff[3] = true
 	w.put(30)
-	w.checkpointAll()
+	w.checkpointNow(w.hosts[1], false)
+	w.checkpointNow(w.hosts[2], false)
+	w.settle()
 	w.put(2)
 	for _, id := range []uint64{1, 2} {
 		if h := w.hosts[id]; h.base <= w.hosts[3].last() {
@@ -96,6 +106,9 @@ func TestASnapshotOutlivesItsLeader(t *testing.T) {
 		t.Fatalf("the shipment is of term %d from %d, the leader is %d of term %d", m.GetTerm(), m.GetFrom(), next.id, next.replica.term)
 	}
 	w.arrive(0, false)
+	if w.hosts[3].replica.installing == nil {
+		t.Fatal("it is not taken")
+	}
 	w.holdShipments = false
 	w.run("catching up", w.equal)
 	if w.installs != 1 {
@@ -151,6 +164,80 @@ func TestAStaleSnapshotIsOfNoUse(t *testing.T) {
 	w.run("going on", w.equal)
 }
 
+// What a follower keeps of a thorough cut goes when it has it.
+func TestSpaceThatWasAskedForComesBackLater(t *testing.T) {
+	seeded(t, 12)
+	w := newWorld(t, small, 1, 2, 3)
+	w.put(5)
+	w.run("a good start", w.equal)
+	l := w.leader()
+	slow := w.hosts[l.id%3+1]
+	for range 4 { // it is heard of, and has nothing of what comes
+		w.propose(l)
+		w.settleBut(slow)
+	}
+	w.checkpointNow(l, true)
+	if l.replica.tail.base != slow.state.index || l.replica.tail.checkpoint() <= slow.state.index {
+		t.Fatalf("the log begins at %d, the slow one is at %d: %s", l.replica.tail.base, slow.state.index, w.describe())
+	}
+	w.run("catching up", w.equal)
+	for range 2 * cutTicks {
+		w.tick(l)
+		w.settle()
+	}
+	if base, checkpoint := l.replica.tail.base, l.replica.tail.checkpoint(); base != checkpoint {
+		t.Fatalf("the log begins at %d, the checkpoint that was to make room is at %d", base, checkpoint)
+	}
+	l.replica.OnCheckpointed(&messages.Checkpointed{Index: 1, Term: 1, ConfState: w.conf()}) // late: below the log
+	w.took(l)
+}
+
+// Raft forgets once every election timeout whom it heard; a follower that answers is
+// active all the time, and one that does not is not.
+func TestWhoIsHeardIsActive(t *testing.T) {
+	seeded(t, 13)
+	w := newWorld(t, small, 1, 2, 3)
+	l := w.elect()
+	active := func() (n int) {
+		for _, f := range l.replica.followers() {
+			if f.active {
+				n++
+			}
+		}
+		return n
+	}
+	for range 50 {
+		if w.tick(l); active() != 2 {
+			t.Fatalf("%d of 2 are active", active())
+		}
+		w.settle()
+	}
+	w.cutOff[l.id%3+1] = true
+	for range 50 {
+		w.tick(l)
+		w.settle()
+	}
+	if active() != 1 {
+		t.Fatalf("%d are active, one is heard", active())
+	}
+}
+
+// settleBut does all there is to do, but that one host's log writes nothing.
+func (w *world) settleBut(slow *host) {
+	for again := true; again; {
+		again = false
+		for _, id := range w.ids {
+			for h := w.hosts[id]; h != slow && len(h.log)+len(h.applies) > 0; again = true {
+				w.logStep(h)
+				w.apply(h)
+			}
+		}
+		for ; len(w.network) > 0; again = true {
+			w.deliver(0, false)
+		}
+	}
+}
+
 // What fell short is asked for again, with the newest checkpoint; a sender that lost
 // its memory ends all it had.
 func TestAFailedShipmentIsRepeated(t *testing.T) {
@@ -187,6 +274,7 @@ func TestOnlyTheLastOfTwoShipmentsIsReported(t *testing.T) {
 	w := lagging(t, 6)
 	w.cutOff[3] = false
 	w.shipOnly()
+	w.put(2)
 	l := w.leader()
 	r := l.replica
 	r.route(w.shipments[0].message)
@@ -197,6 +285,18 @@ func TestOnlyTheLastOfTwoShipmentsIsReported(t *testing.T) {
 	r.OnShipped(&messages.SnapshotShipped{Peer: 3})
 	if got := progress(r, 3).State; got != tracker.StateProbe || len(r.cutView().pins) != 0 {
 		t.Fatalf("the last answer ended nothing: %v, pins %v", got, r.cutView().pins)
+	}
+	r.tail.checkpointed(r.applied, r.appliedTerm, w.conf()) // what is carried is older now
+	carried := 0
+	for _, f := range r.followers() { // it has not spoken yet, but it has the snapshot
+		if want := w.shipments[0].state.index; f.need < want || f.carried && f.need > want {
+			t.Fatalf("%+v, the snapshot is at %d", f, want)
+		} else if f.carried {
+			carried++
+		}
+	}
+	if carried != 1 {
+		t.Fatalf("%d followers are waited for", carried)
 	}
 	r.OnShipped(&messages.SnapshotShipped{Peer: 3}) // what nobody waits for
 }
@@ -391,8 +491,8 @@ func TestASnapshotOvertakesNothing(t *testing.T) {
 		}
 		w.took(three)
 	}
-	w.checkpointNow(three, true) // of the state before: no news
-	if three.replica.tail.base == three.last() && three.base != three.last() {
+	w.checkpointNow(three, true)
+	if three.state.index < 10 || three.replica.tail.base != 1 || len(three.log) != 1 {
 		t.Fatal("the log was cut under the snapshot")
 	}
 	w.holdShipments = false
