@@ -77,6 +77,7 @@ type run struct {
 	quiet    bool         // clients ask for nothing more
 	leftDown map[int]bool // nodes that are not healed
 	values   uint64       // written so far
+	stills   int          // keys of those that are written once
 	coverage map[string]uint64
 
 	installs    int // snapshots that were installed

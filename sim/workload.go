@@ -10,6 +10,9 @@ import (
 	"keyval/messages"
 )
 
+// stillsMax bounds the keys that are written once, so that one scan shows all.
+const stillsMax = 500
+
 // deadline bounds every operation, in milliseconds of the client's ticks.
 const deadlineMS = 8000
 
@@ -137,7 +140,8 @@ func (c *customer) draw() *messages.Submit {
 		n = 56 + n*44/100
 	}
 	switch {
-	case n < 8 && r.swarm.still:
+	case n < 8 && r.swarm.still && r.stills < stillsMax:
+		r.stills++
 		return writing(c.put(fmt.Appendf(nil, "still-%d", r.values)))
 	case n < 40:
 		return writing(c.put(c.key()))
