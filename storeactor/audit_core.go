@@ -194,7 +194,7 @@ func (a *audit) onOwn(m *messages.ReadReply) {
 		return
 	}
 	q.own, q.revision = m.Digest, m.Revision
-	if m.Digest.More && !q.again { // the range ends behind the last key that was read
+	if m.Digest.More { // the range ends behind the last key that was read, or more rows would look like others
 		q.to = append(bytes.Clone(m.Digest.Last), 0)
 	}
 	a.askVoices()
@@ -216,8 +216,11 @@ func (a *audit) askVoices() {
 }
 
 // onAsk answers for this node. One question of each member is in hand: a later one
-// takes its place.
+// takes its place, and the same one once more changes nothing.
 func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
+	if slices.ContainsFunc(a.reads, func(r auditReading) bool { return r.asker == asker && r.round == m.Round }) {
+		return
+	}
 	a.reads = slices.DeleteFunc(a.reads, func(r auditReading) bool { return r.asker == asker })
 	a.read(auditReading{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
 }
@@ -251,14 +254,15 @@ func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 func (a *audit) judge() {
 	q := a.question
 	a.question = nil
+	if q.own == nil { // this node's own read was lost: the walk stays where it is
+		a.pause = auditAgainTicks
+		return
+	}
 	if !q.again {
 		a.cursor, a.pause = q.to, a.ticks
 		if len(q.to) == 0 {
 			a.pause = auditPassTicks
 		}
-	}
-	if q.own == nil {
-		return
 	}
 	held, most := q.majority(a.self, a.members)
 	switch {

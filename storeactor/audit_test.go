@@ -176,3 +176,68 @@ func TestAuditWalksThroughAllKeys(t *testing.T) {
 		t.Fatalf("n2 alone is rotten, and: %q", a.log)
 	}
 }
+
+// A verdict over more than one digest covers compares what this node's own covers:
+// what there is behind it is no difference.
+func TestAuditFalseVerdictOverAllKeys(t *testing.T) {
+	a := newAuditors(t, 3)
+	const keys = DigestRowsMax + 17
+	for i := range keys {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.cores[0].onLeader(0)
+	a.cores[2].onVerdict(&messages.AuditVerdict{Revision: keys, Hash: []byte("lie"), Members: []string{"n1", "n2"}})
+	a.carry(2)
+	a.run(2 * auditGiveUp)
+	if len(a.log) > 0 {
+		t.Fatalf("equal members: %q", a.log)
+	}
+}
+
+// A member that takes long to read is asked again, and reads once.
+func TestAuditAskedAgainReadsOnce(t *testing.T) {
+	core := newAudit(2, 4, 0)
+	ask := func(round uint64) {
+		core.onAsk(1, &messages.AuditAsk{Round: round, Revision: 5, Limit: 10})
+	}
+	ask(7)
+	ask(7)
+	reads := core.take()
+	if len(reads) != 1 {
+		t.Fatalf("%d reads for a question that came twice", len(reads))
+	}
+	core.onRead(&messages.ReadReply{Request: reads[0].(auditRead).request, Digest: &messages.RangeDigest{}})
+	if said := core.take(); len(said) != 1 || said[0].(auditAnswerPeer).answer.Round != 7 {
+		t.Fatalf("answered %v", said)
+	}
+	ask(8)
+	ask(9) // the asker waits for this one only
+	reads = core.take()
+	for _, r := range reads {
+		core.onRead(&messages.ReadReply{Request: r.(auditRead).request, Digest: &messages.RangeDigest{}})
+	}
+	if said := core.take(); len(reads) != 2 || len(said) != 1 || said[0].(auditAnswerPeer).answer.Round != 9 {
+		t.Fatalf("%d reads, answered %v", len(reads), said)
+	}
+}
+
+// A walk goes on where it was when a read of its own is lost.
+func TestAuditWalkOutlivesALostRead(t *testing.T) {
+	a := newAuditors(t, 3)
+	for i := range 2*auditRowsMax + 17 {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.run(4)
+	core := a.cores[0]
+	at := string(core.cursor)
+	if at == "" {
+		t.Fatal("the walk does not go on")
+	}
+	for range auditGiveUp + 4 {
+		core.onTick(1)
+		core.take() // what is asked is lost
+	}
+	if string(core.cursor) != at {
+		t.Fatalf("the walk was at %q, it is at %q", at, core.cursor)
+	}
+}
