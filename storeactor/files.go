@@ -232,7 +232,7 @@ func (f *files) OpenLog() (Log, *LogImage, error) {
 	if f.log != nil && !f.log.closed.Load() {
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
 	}
-	generation, err := f.current()
+	generation, err := f.settled()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -258,7 +258,7 @@ func (f *files) OpenEngine(at *messages.Checkpoint) (Engine, error) {
 	if f.engine != nil && !f.engine.closed.Load() {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
 	}
-	generation, err := f.current()
+	generation, err := f.settled()
 	if err != nil {
 		return nil, err
 	}

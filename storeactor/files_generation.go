@@ -50,6 +50,19 @@ func (f *files) current() (string, error) {
 	return f.path(name), nil
 }
 
+// settled is current, for good: what a process renamed right before it crashed may
+// be seen by the next one, and be taken back by a power cut.
+func (f *files) settled() (string, error) {
+	generation, err := f.current()
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(syncPath(generation), syncPath(f.dir)); err != nil {
+		return "", fileError("sync the data directory", err)
+	}
+	return generation, nil
+}
+
 // refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
 // to name it. A first one that was never opened is what a crash left of
 // Initialise; a later one has followed another.
