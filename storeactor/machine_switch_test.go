@@ -72,13 +72,16 @@ func TestMachineSwitches(t *testing.T) {
 	take[*messages.Applied](c.raft)
 	take[*messages.Outcomes](c.gateway)
 	take[*messages.LogTimeAdvanced](c.gateway)
+	snapshots := c.probe(messages.ActorSnapshots)
+	c.ask(snapshots, &messages.PinState{Holder: "old"})
+	if got := take[*messages.StatePinned](snapshots); got.Code != messages.Code_OK {
+		t.Errorf("the old state is not pinned: %s", got.Code)
+	}
 	release := c.hold()
 	for range 2 { // more in the reader's mailbox
 		c.send(asks(2, getAt(0, "slow")))
 	}
 	c.install()
-
-	snapshots := c.probe(messages.ActorSnapshots)
 	c.send(asks(15, getAt(0, "slow"))) // waits for an index that the snapshot has
 	c.send(asks(0, getAt(0, "slow")))  // stale, and of no state now
 	c.send(asks(21, getAt(0, "slow"))) // waits on
@@ -112,6 +115,10 @@ func TestMachineSwitches(t *testing.T) {
 			t.Errorf("%s was to be pinned: %s", holder, messages.Line(got))
 		}
 	}
+	c.ask(snapshots, &messages.ReadRows{Holder: "old", Revision: 1, CompactedRevision: 0})
+	if got := take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
+		t.Errorf("the rows of the old state are read from the new one: %s", messages.Line(got))
+	}
 	if !old.isClosed() || c.disk.engine.isClosed() {
 		t.Error("the engine of the state before is open, or that of this one closed")
 	}
@@ -131,6 +138,16 @@ func TestMachineSwitches(t *testing.T) {
 	for _, p := range []*probe{c.raft, c.log, c.session, snapshots} {
 		p.expectNoMore(c.stage)
 	}
+}
+
+// Raft hears of the new state before the log, which lets raft go on.
+func TestRaftHearsOfASwitchFirst(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.Log = config.Raft }).opened()
+	c.stage20()
+	c.install()
+	take[*messages.MachineOpened](c.raft)
+	c.raft.expect("Switched{index=20}")
+	c.stop(c.machine)
 }
 
 // A checkpoint of the state before does not count any more, wherever it was when

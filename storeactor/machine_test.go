@@ -56,7 +56,9 @@ func (c *company) opened() *company {
 
 func (c *company) send(m any) { c.system.Root.Send(c.machine, m) }
 
-func (c *company) ask(from *probe, m any) { c.system.Root.RequestWithCustomSender(c.machine, m, from.pid) }
+func (c *company) ask(from *probe, m any) {
+	c.system.Root.RequestWithCustomSender(c.machine, m, from.pid)
+}
 
 // tick lets time pass, and waits until the machine has taken all that was sent before.
 func (c *company) tick(n uint32) {
