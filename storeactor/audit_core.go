@@ -189,6 +189,10 @@ func (a *audit) onRead(m *messages.ReadReply) {
 // onOwn fixes what the others are asked.
 func (a *audit) onOwn(m *messages.ReadReply) {
 	q := a.question
+	if m.Code == messages.Code_COMPACTED && q.again { // the verdict's revision is gone: what lies there now?
+		a.begin(&auditQuestion{from: q.from, to: q.to, again: true}, 0)
+		return
+	}
 	if m.Code != messages.Code_OK || m.Digest == nil || m.Revision == 0 { // to ask for revision 0 is to ask for the newest
 		a.question, a.pause = nil, auditAgainTicks
 		return

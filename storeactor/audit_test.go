@@ -125,6 +125,14 @@ func TestAudit(t *testing.T) {
 		{"a leader that has come to nothing yet asks nothing", 3, func(a *auditors) { a.revision[0] = 0 }, nil},
 		{"a follower that has come to nothing yet", 3, func(a *auditors) { a.revision[2] = 0 }, nil},
 		{"what is compacted is not compared", 3, func(a *auditors) { a.compacted = 100; a.rot(2, 2, "b", "rotten") }, nil},
+		{"a verdict of a revision that is compacted by now", 3, func(a *auditors) {
+			for _, core := range a.cores {
+				core.onLeader(0) // nobody walks
+			}
+			a.compacted = 3
+			a.rot(2, 2, "b", "rotten")
+			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 2})
+		}, []string{"n3 condemns itself"}},
 		{"a false verdict comes to nothing", 3, func(a *auditors) {
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3, Hash: []byte("lie"), Members: []string{"n9"}})
 		}, nil},
