@@ -287,3 +287,21 @@ func TestMeasureStaging(t *testing.T) {
 	m.lap("opened")
 	m.ok(m.engine.Close())
 }
+
+// One key alone, with values of a megabyte, of which the last 256 count. Badger
+// keeps all versions of a key in one table, which it builds in memory, and which
+// cannot have 4 GiB: so the bytes of a key's history need a bound.
+func TestMeasureHotKey(t *testing.T) {
+	m := measured(t)
+	m.open()
+	value := randomValue(1_000_000)
+	for range 10 {
+		for range 4 {
+			m.write(64, func(int) Row { return Row{Key: []byte("hot"), Value: value} })
+			m.ok(m.engine.Sync())
+			m.engine.Discard(m.revision - min(m.revision, 256))
+		}
+		m.lap("revision %d", m.revision)
+	}
+	m.ok(m.engine.Close())
+}

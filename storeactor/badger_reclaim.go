@@ -105,16 +105,23 @@ func (e *badgerEngine) Reclaim() error {
 	if err != nil {
 		return fileError("reclaim the space of the state", err)
 	}
-	return e.checkReclaim()
+	return e.refuseClosed() // it may have been called off
 }
 
 // checkReclaim: a compaction writes anew before it removes, and may take in all
 // there is; a full disk would end the process.
 func (e *badgerEngine) checkReclaim() error {
+	if err := e.refuseClosed(); err != nil {
+		return err
+	}
+	return checkRoom(e.dir, uint64(e.Size())+2*engineMemTable)
+}
+
+func (e *badgerEngine) refuseClosed() error {
 	if e.closed.Load() {
 		return messages.Errorf(messages.Code_INTERNAL, "the state is closed")
 	}
-	return checkRoom(e.dir, uint64(e.Size())+2*engineMemTable)
+	return nil
 }
 
 // tally counts the bytes of the rows in one table's range.
