@@ -61,11 +61,12 @@ kvctl snapshot show snapshot-2026-01-31-235959 --node node1 --json`,
 func newSnapshotDelete(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name:      "delete",
-		Usage:     "delete a snapshot, or give up the one that is being written",
+		Usage:     "delete a snapshot",
 		ArgsUsage: "ID",
 		Description: `Looks for it on every endpoint, or on --node alone, shows it and asks; without a
-terminal it wants --yes. The data of the cluster are not touched. With --json an object
-with the fields of snapshot list, and deleted (with --dry-run dry_run).`,
+terminal it wants --yes. One that is being written cannot be deleted before its end. The
+data of the cluster are not touched. With --json an object with the fields of snapshot
+list, and deleted (with --dry-run dry_run).`,
 		UsageText: `kvctl snapshot delete snapshot-2026-01-31-235959 --dry-run
 kvctl snapshot delete snapshot-2026-01-31-235959 --yes`,
 		Flags:  append([]urfave.Flag{nodeFlag("look on the node called `NAME` alone")}, dangerFlags()...),

@@ -51,11 +51,11 @@ func snapshotCreate(c *Call) error {
 		return err
 	}
 	defer store.Close()
-	now := time.Now()
-	id := snapshotID(now)
-	if _, err := store.SnapshotCreate(c, id, now.UnixMilli()); err != nil {
+	now, err := beginSnapshot(c, store)
+	if err != nil {
 		return err
 	}
+	id := snapshotID(now)
 	follow := fmt.Sprintf("%s snapshot show %s --node %s%s", c.self(), id, m.Name, c.endpointFlags())
 	if !c.flags.Bool("wait") {
 		r, err := store.SnapshotShow(c, id)
@@ -76,6 +76,27 @@ func snapshotCreate(c *Call) error {
 		return err
 	}
 	return c.printCreated(s)
+}
+
+// beginSnapshot has a node begin with one that is called after the time it returns.
+// If the node has one of this very second, the next will do.
+func beginSnapshot(ctx context.Context, store Store) (time.Time, error) {
+	for {
+		now := time.Now()
+		_, err := store.SnapshotCreate(ctx, snapshotID(now), now.UnixMilli())
+		if messages.CodeOf(err) != messages.Code_CONFLICT {
+			return now, err
+		}
+		taken, missing := store.SnapshotShow(ctx, snapshotID(now))
+		if missing != nil || taken.Snapshots[0].Writing {
+			return now, err // another is being written
+		}
+		select {
+		case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
+		case <-ctx.Done():
+			return now, context.Cause(ctx)
+		}
+	}
 }
 
 func (c *Call) printCreated(s snapshotJSON) error {

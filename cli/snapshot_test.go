@@ -167,6 +167,15 @@ func TestSnapshotCreate(t *testing.T) {
 		t.Errorf("%q", elsewhere.stderr)
 	}
 
+	// Two within a second: the later one is called after the next second.
+	r.cluster.written = func(f *messages.SnapshotInfo) { f.Writing = false }
+	for range 2 {
+		r.kvctl(t, "snapshot", "create", "--node", "node3", "-o", "simple")
+	}
+	if made := r.cluster.files["127.0.0.1:7003"]; len(made) != 2 || made[0].Id == made[1].Id {
+		t.Errorf("%v", made)
+	}
+
 	r.cluster.files = nil
 	r.cluster.written = func(f *messages.SnapshotInfo) { f.Error = "no space left on device" }
 	if got := r.kvctl(t, "snapshot", "create", "--progress", "none"); got.code != 1 || !strings.HasPrefix(got.stderr, "kvctl: node1 did not write snapshot-") {

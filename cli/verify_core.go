@@ -76,15 +76,23 @@ func (v *verifier) run(ctx context.Context) (*difference, error) {
 			}
 			continue
 		}
-		d := digests[0]
-		v.keys, v.bytes, v.repicks = v.keys+d.Rows, v.bytes+d.Bytes, 0
-		v.compared()
-		if !d.More {
+		v.pass(digests[0].Rows, digests[0].Bytes)
+		if !anyMore(digests) {
 			return nil, nil
 		}
-		v.from = afterKey(d.Last)
+		if d := digests[0]; d.Rows > 0 {
+			v.from = afterKey(d.Last)
+			continue
+		}
+		return nil, messages.Errorf(messages.Code_INTERNAL, "a digest of no keys says that there are more")
 	}
 	return nil, nil
+}
+
+// pass counts what is alike.
+func (v *verifier) pass(keys, bytes uint64) {
+	v.keys, v.bytes, v.repicks = v.keys+keys, v.bytes+bytes, 0
+	v.compared()
 }
 
 func (v *verifier) present() []*witness {
@@ -112,12 +120,17 @@ func (v *verifier) digests(ctx context.Context, limit int) (digests []*messages.
 	return digests, again, err
 }
 
-// alike reports whether all digests are the same.
+// alike reports whether all digests are of the same keys.
 func alike(digests []*messages.RangeDigest) bool {
 	return !slices.ContainsFunc(digests, func(d *messages.RangeDigest) bool {
 		first := digests[0]
-		return !bytes.Equal(d.Hash, first.Hash) || d.Rows != first.Rows || d.Bytes != first.Bytes || d.More != first.More || !bytes.Equal(d.Last, first.Last)
+		return !bytes.Equal(d.Hash, first.Hash) || d.Rows != first.Rows || d.Bytes != first.Bytes || !bytes.Equal(d.Last, first.Last)
 	})
+}
+
+// anyMore reports whether somebody has keys behind.
+func anyMore(digests []*messages.RangeDigest) bool {
+	return slices.ContainsFunc(digests, func(d *messages.RangeDigest) bool { return d.More })
 }
 
 // narrow finds the first key that differs among the first limit ones from v.from on,
@@ -126,6 +139,7 @@ func alike(digests []*messages.RangeDigest) bool {
 // differed cannot be asked any more.
 func (v *verifier) narrow(ctx context.Context, limit int) (*difference, error) {
 	same, differ, behind := 0, limit, v.from
+	alikes := &messages.RangeDigest{} // of the same ones
 	for differ-same > 1 {
 		middle := same + (differ-same)/2
 		digests, again, err := v.digests(ctx, middle)
@@ -134,8 +148,10 @@ func (v *verifier) narrow(ctx context.Context, limit int) (*difference, error) {
 			return nil, err
 		case len(digests) < 2:
 			return nil, nil
-		case alike(digests):
-			same, behind = middle, afterKey(digests[0].Last)
+		case alike(digests) && digests[0].Rows > 0:
+			same, alikes, behind = middle, digests[0], afterKey(digests[0].Last)
+		case alike(digests): // nothing is there: who differed is asked no more
+			return nil, nil
 		default:
 			differ = middle
 		}
@@ -144,12 +160,15 @@ func (v *verifier) narrow(ctx context.Context, limit int) (*difference, error) {
 	if err != nil || again || len(holds) < 2 {
 		return nil, err
 	}
+	v.pass(alikes.Rows, alikes.Bytes)
+	v.from = behind
 	if d := v.judge(holds); d != nil {
 		return d, nil
 	}
 	// The next key is alike, and yet one key more is not: they were cut differently.
-	if holds[0].present {
-		v.from = afterKey(holds[0].item.Key)
+	if next := holds[0]; next.present {
+		v.pass(1, uint64(len(next.item.Key)+len(next.item.Value)))
+		v.from = afterKey(next.item.Key)
 	}
 	return nil, nil
 }

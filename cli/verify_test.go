@@ -65,7 +65,7 @@ func TestVerifyNamesTheFirstKeyThatDiffers(t *testing.T) {
 		t.Error(diff)
 	}
 	r.kvctl(t, "verify", "--prefix", "a", "-o", "simple").check(t, 0, "equal\t1\n")
-	r.kvctl(t, "verify", "-o", "simple").check(t, 1, "different\t0\n")
+	r.kvctl(t, "verify", "-o", "simple").check(t, 1, "different\t2\n")
 }
 
 func TestVerifySaysWhoCouldNotBeAsked(t *testing.T) {
@@ -168,7 +168,7 @@ func TestVerifyFindsWhatIsThere(t *testing.T) {
 			w.Name = fmt.Sprint("node", i+1)
 			v.witnesses = append(v.witnesses, w)
 		}
-		first := ""
+		first, before := "", uint64(0)
 		for range rapid.IntRange(0, 3).Draw(rt, "differences") {
 			key := fmt.Sprintf("k%02d", rapid.IntRange(0, 45).Draw(rt, "key"))
 			own := f.own[rapid.SampledFrom(endpoints).Draw(rt, "node")]
@@ -189,8 +189,12 @@ func TestVerifyFindsWhatIsThere(t *testing.T) {
 				item := (&fakeStore{f, e}).held()[key]
 				holds[fmt.Sprint(item.Revision, string(item.Value))] = true
 			}
-			if len(holds) > 1 && first == "" {
+			switch _, none := holds["0"]; {
+			case first != "":
+			case len(holds) > 1:
 				first = key
+			case !none:
+				before++
 			}
 		}
 		d, err := v.run(t.Context())
@@ -201,6 +205,8 @@ func TestVerifyFindsWhatIsThere(t *testing.T) {
 			rt.Fatalf("found %+v, but %q is the first", d, first)
 		case d == nil && v.keys != uint64(len(f.items)):
 			rt.Fatalf("compared %d of %d keys", v.keys, len(f.items))
+		case d != nil && v.keys != before:
+			rt.Fatalf("%d keys are alike before %q, not %d", before, first, v.keys)
 		}
 	})
 }

@@ -52,8 +52,8 @@ func (c *Client) SnapshotCreate(ctx context.Context, id string, createdAtMs int6
 	return r, err
 }
 
-// SnapshotDelete removes a snapshot of the node in use, or gives up the one that is
-// being written. The code of the error is NOT_FOUND if there is none of this id.
+// SnapshotDelete removes a snapshot of the node in use. The code of the error is
+// NOT_FOUND if there is none of this id, CONFLICT while it is being written.
 func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult, error) {
 	found, err := c.SnapshotShow(ctx, id)
 	if err != nil {

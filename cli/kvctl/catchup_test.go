@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,20 +74,23 @@ func TestCatchUp(t *testing.T) {
 		keys, load.size>>10, time.Since(began).Round(time.Second), late+1, keys*3/10*load.size/1_000_000)
 	p.compact()
 
+	memory := p.watchMemory()
 	probe := startProbe(t, p.connect(p.endpoints[leader]))
 	time.Sleep(10 * time.Second)
+	probe.phase("while what was loaded settles")
+	memory.phase("while what was loaded settles")
+	time.Sleep(10 * time.Second)
 	probe.phase("before")
-	for i := range p.running {
-		resetPeak(t, p.pid(i))
-	}
+	memory.phase("before")
 	p.start(late)
 	began = time.Now()
 	way := p.follow(late)
 	probe.phase("during")
-	t.Logf("n%d caught up in %v: %s", late+1, time.Since(began).Round(10*time.Millisecond), way)
-	t.Logf("peak memory: sender n%d %d MB, receiver n%d %d MB", leader+1, peak(t, p.pid(leader))>>20, late+1, peak(t, p.pid(late))>>20)
-	time.Sleep(5 * time.Second)
+	memory.phase("during")
+	t.Logf("n%d caught up from n%d in %v: %s", late+1, leader+1, time.Since(began).Round(10*time.Millisecond), way)
+	time.Sleep(10 * time.Second)
 	probe.phase("after")
+	memory.phase("after")
 	p.same(keys)
 
 	p.kill(late)
@@ -316,27 +318,81 @@ func (w *probe) end() {
 	w.done.Wait()
 }
 
-// peak is the most memory that a process had in use since resetPeak, in bytes.
-func peak(t *testing.T, pid int) uint64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
+// memory watches what processes have in use.
+type memory struct {
+	t    *testing.T
+	pid  func(i int) int // of node i; 0: it does not run
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu   sync.Mutex
+	most []resident // by node, in this phase
 }
 
-func resetPeak(t *testing.T, pid int) {
-	t.Helper()
-	if pid == 0 {
-		return
+// resident is memory in use: what the process made itself, and the pages of files
+// that it has mapped, which the system takes back when it needs them. In bytes.
+type resident struct{ own, files uint64 }
+
+func (p *processes) watchMemory() *memory {
+	m := &memory{t: p.t, pid: p.pid, stop: make(chan struct{}), most: make([]resident, len(p.listens))}
+	m.done.Go(func() {
+		for pace := time.NewTicker(20 * time.Millisecond); ; {
+			select {
+			case <-m.stop:
+				pace.Stop()
+				return
+			case <-pace.C:
+				m.look()
+			}
+		}
+	})
+	p.t.Cleanup(m.end)
+	return m
+}
+
+func (m *memory) look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.most {
+		if pid := m.pid(i); pid != 0 {
+			now := residentOf(pid)
+			m.most[i] = resident{max(m.most[i].own, now.own), max(m.most[i].files, now.files)}
+		}
 	}
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
-		t.Logf("the peak of memory counts from the start: %v", err)
+}
+
+// phase tells of the most since the last one.
+func (m *memory) phase(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var nodes []string
+	for i, r := range m.most {
+		nodes = append(nodes, fmt.Sprintf("n%d %d MB and %d MB of mapped files", i+1, r.own/1e6, r.files/1e6))
 	}
+	m.t.Logf("the most memory, %s: %s", name, strings.Join(nodes, ", "))
+	clear(m.most)
+}
+
+func (m *memory) end() {
+	select {
+	case <-m.stop:
+	default:
+		close(m.stop)
+	}
+	m.done.Wait()
+}
+
+// residentOf reads a process's memory; nothing of one that has ended.
+func residentOf(pid int) (r resident) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "RssAnon: %d kB", &kib); n == 1 {
+			r.own = kib << 10
+		}
+		if n, _ := fmt.Sscanf(line, "RssFile: %d kB", &kib); n == 1 {
+			r.files = kib << 10
+		}
+	}
+	return r
 }
