@@ -111,15 +111,21 @@ func (m *machineActor) onInstalled(ctx actor.Context, msg *messages.Installed) {
 	}
 }
 
-// onTerminated: a reclaim is done, or the children of the state before are gone.
+// onTerminated: a reclaim is done, or the children of this state are going. Once
+// the others are gone, closing the engine ends a reclaim that is under way.
 func (m *machineActor) onTerminated(ctx actor.Context, msg *actor.Terminated) {
 	if m.reclaim != nil && m.reclaim.Equal(msg.Who) {
 		m.reclaim = nil
 	}
-	switch {
-	case m.phase == serving:
+	if m.phase == serving {
 		m.reclaimIfWanted(ctx)
-	case m.phase == switching && len(ctx.Children()) == 0:
+		return
+	}
+	left := len(ctx.Children())
+	if left == 0 || left == 1 && m.reclaim != nil {
+		m.closeEngine(ctx)
+	}
+	if left == 0 && m.phase == switching {
 		m.switchOver(ctx)
 	}
 }
@@ -127,7 +133,6 @@ func (m *machineActor) onTerminated(ctx actor.Context, msg *actor.Terminated) {
 // switchOver opens the state that was installed, tells everyone, and goes on with
 // what waited. Raft hears of it before the log, which answers raft then.
 func (m *machineActor) switchOver(ctx actor.Context) {
-	m.closeEngine(ctx)
 	if err := m.open(ctx); err != nil {
 		m.fail(fmt.Errorf("switch to the snapshot at index %d: %w", m.installed, err))
 		return

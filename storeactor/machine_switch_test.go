@@ -220,27 +220,44 @@ func TestReadersThatFailWhileTheMachineSwitches(t *testing.T) {
 	c.stop(c.machine)
 }
 
-// A reclaim of the state before ends before the engine is closed, and nothing is
-// left of it.
-func TestMachineSwitchesBehindAReclaim(t *testing.T) {
-	c := newCompany(t, nil).opened()
-	c.stage20()
-	reclaiming, proceed := make(chan struct{}), make(chan struct{})
-	old := c.disk.engine
-	old.reclaims = func() error { close(reclaiming); <-proceed; return nil }
-	c.compactAsClient(2)
-	<-reclaiming
-	c.install()
-	c.passed()
-	if old.isClosed() {
-		t.Error("the engine was closed under a reclaim")
+// A reclaim does not hold up a switch, or the end of the node: the engine is closed,
+// which ends it, as soon as nobody else uses it.
+func TestReclaimsEndWithTheState(t *testing.T) {
+	for _, switches := range []bool{true, false} {
+		c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+		c.stage20()
+		old := c.disk.engine
+		_, reclaims := c.watch(func() error { <-old.closing; return errors.New("the state is closed") })
+		c.compactAsClient(2)
+		<-reclaims
+		release := c.hold()
+		stopped := func() { c.stop(c.machine) }
+		if switches {
+			c.install()
+			c.passed()
+		} else {
+			future := c.system.Root.StopFuture(c.machine)
+			stopped = func() {
+				if err := future.Wait(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if old.isClosed() {
+			t.Error("the engine was closed under a reader")
+		}
+		release()
+		if switches {
+			c.switched()
+			c.disk.engine.reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
+			c.tick(1)
+		}
+		stopped()
+		c.raft.expectNoMore(c.stage)
+		if !old.isClosed() || len(c.fatal) > 0 {
+			t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+		}
 	}
-	close(proceed)
-	c.switched()
-	c.disk.stagedEngine.reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
-	c.passed()
-	c.stop(c.machine)
-	c.raft.expectNoMore(c.stage)
 }
 
 func TestSwitchesThatFail(t *testing.T) {

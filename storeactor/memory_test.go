@@ -18,14 +18,15 @@ import (
 
 // memory is an Engine in memory: all versions of all keys.
 type memory struct {
-	Engine // what is not overridden is not used
-	mutex  sync.Mutex
-	rows   map[string][]Row // by key, then revision
-	keys   []string         // sorted
-	writes int              // calls of Write
-	err    error            // of every call, if not nil
-	panics string           // a Get of this key panics
-	closed bool
+	Engine  // what is not overridden is not used
+	mutex   sync.Mutex
+	rows    map[string][]Row // by key, then revision
+	keys    []string         // sorted
+	writes  int              // calls of Write
+	err     error            // of every call, if not nil
+	panics  string           // a Get of this key panics
+	closed  bool
+	closing chan struct{} // closed by Close
 	// holds lets a Get of the key "slow" wait until it is closed; entered is told.
 	holds   chan struct{}
 	entered chan struct{}
@@ -35,7 +36,7 @@ type memory struct {
 	reclaims  func() error // called by Reclaim, if not nil
 }
 
-func newMemory() *memory { return &memory{rows: map[string][]Row{}} }
+func newMemory() *memory { return &memory{rows: map[string][]Row{}, closing: make(chan struct{})} }
 
 func (m *memory) Write(rows []Row) error {
 	m.mutex.Lock()
@@ -187,6 +188,9 @@ func (m *memory) Sync() error { return m.err }
 func (m *memory) Close() error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
+	if !m.closed {
+		close(m.closing)
+	}
 	m.closed = true
 	return nil
 }

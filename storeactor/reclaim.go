@@ -128,7 +128,7 @@ func (r *reclaimActor) onStarted(ctx actor.Context) {
 	case messages.CodeOf(err) == messages.Code_DAMAGED:
 		r.fatal(err)
 	case err != nil:
-		ctx.Logger().Error("the space of history that was given up is not free yet", "error", err)
+		ctx.Logger().Warn("the space of history that was given up is not free yet", "error", err)
 	}
 	ctx.Stop(ctx.Self())
 }

@@ -22,10 +22,11 @@ func readRows(view readerView, m *messages.ReadRows) (*messages.RowsRead, error)
 			answer.More = true
 			return false
 		}
-		answer.Rows = appendSnapshotRow(answer.Rows, row, size)
 		if answer.Count == 0 {
 			answer.First = bytes.Clone(row.Key)
+			answer.Rows = make([]byte, 0, limit)
 		}
+		answer.Rows = appendSnapshotRow(answer.Rows, row, size)
 		answer.Count++
 		last.Key, last.Revision = append(last.Key[:0], row.Key...), row.Revision
 		return true

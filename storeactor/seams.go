@@ -178,7 +178,7 @@ type Engine interface {
 	// below an earlier one changes nothing. It is not kept over a restart.
 	Discard(floor uint64)
 	// Reclaim gives back the space of what was discarded. It takes long, beside
-	// everything else.
+	// everything else; Close ends it.
 	Reclaim() error
 	// Size is about how many bytes of disk the rows take.
 	Size() int64
