@@ -173,6 +173,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		m.giveToReaders(ctx, reads)
 	}
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
+	m.retention.applied += size
 	m.checkpointIfDue(ctx)
 }
 

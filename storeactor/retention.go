@@ -1,32 +1,32 @@
 package storeactor
 
 import (
+	"cmp"
+
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 )
 
 // retention decides how much history goes by itself: what lies beyond so many
-// revisions or is older than so much log time, whichever is more. It gives up a
-// tenth of that at a time at least. Log time moves with commands only, so a
-// cluster at rest keeps what it has.
+// revisions, is older than so much log time, or has more than so many bytes of
+// commands behind it, whichever is most. It gives up a tenth of that at a time at
+// least. Log time moves with commands only, so a cluster at rest keeps what it has.
 type retention struct {
 	revisions uint64 // 0: no bound
 	timeMS    uint64 // of log time; 0: no bound
+	bytes     uint64 // of commands; 0: historyBytesMax
 
-	// samples say which revision was current at a log time; both rise. They are a
-	// tenth of timeMS apart, so there are about a dozen. They begin anew with the
-	// process: history then stays longer, never shorter.
-	samples []sample
-	pause   uint64 // ticks in which nothing is proposed
+	ages, sizes milestones // revisions by log time, and by bytes that were applied
+	applied     uint64     // bytes of commands since the process began
+	pause       uint64     // ticks in which nothing is proposed
 }
-
-type sample struct{ timeMS, revision uint64 }
 
 // ticked says up to which revision history should go now, or 0. What it said
 // and was not done it says again, after a while.
 func (r *retention) ticked(ticks, revision, logTimeMS, compacted uint64) uint64 {
-	r.sample(revision, logTimeMS)
+	r.ages.pass(r.timeMS, logTimeMS, revision)
+	r.sizes.pass(r.bytesMax(), r.applied, revision)
 	if r.pause > ticks {
 		r.pause -= ticks
 		return 0
@@ -39,24 +39,7 @@ func (r *retention) ticked(ticks, revision, logTimeMS, compacted uint64) uint64 
 	return due
 }
 
-// sample takes note of the revision, and forgets what is not needed any more: of
-// the samples that are old enough the newest counts.
-func (r *retention) sample(revision, logTimeMS uint64) {
-	if r.timeMS == 0 {
-		return
-	}
-	n := len(r.samples)
-	if n == 0 || logTimeMS-r.samples[n-1].timeMS >= max(r.timeMS/10, 1) {
-		r.samples = append(r.samples, sample{logTimeMS, revision})
-	}
-	old := 0
-	for old+1 < len(r.samples) && r.outlived(r.samples[old+1], logTimeMS) {
-		old++
-	}
-	r.samples = r.samples[:copy(r.samples, r.samples[old:])]
-}
-
-func (r *retention) outlived(s sample, logTimeMS uint64) bool { return logTimeMS-s.timeMS >= r.timeMS }
+func (r *retention) bytesMax() uint64 { return cmp.Or(r.bytes, historyBytesMax) }
 
 func (r *retention) due(revision, logTimeMS, compacted uint64) uint64 {
 	target := uint64(0)
@@ -66,13 +49,43 @@ func (r *retention) due(revision, logTimeMS, compacted uint64) uint64 {
 			target = 0
 		}
 	}
-	if len(r.samples) > 0 && r.outlived(r.samples[0], logTimeMS) {
-		target = max(target, r.samples[0].revision)
-	}
+	target = max(target, r.ages.behind(r.timeMS, logTimeMS), r.sizes.behind(r.bytesMax(), r.applied))
 	if target <= compacted {
 		return 0
 	}
 	return target
+}
+
+// milestones say which revision was current at a place on a way that only goes on:
+// both rise. They are a tenth of a bound apart, so there are about a dozen. They
+// begin anew with the process: history then stays longer, never shorter.
+type milestones struct{ points []milestone }
+
+type milestone struct{ at, revision uint64 }
+
+// pass takes note of the revision, and forgets what is not needed any more: of
+// the points that lie beyond the bound the last counts. A bound of 0 is none.
+func (m *milestones) pass(bound, at, revision uint64) {
+	if bound == 0 {
+		return
+	}
+	n := len(m.points)
+	if n == 0 || at-m.points[n-1].at >= max(bound/10, 1) {
+		m.points = append(m.points, milestone{at, revision})
+	}
+	old := 0
+	for old+1 < len(m.points) && at-m.points[old+1].at >= bound {
+		old++
+	}
+	m.points = m.points[:copy(m.points, m.points[old:])]
+}
+
+// behind is the revision that lies beyond the bound, or 0.
+func (m *milestones) behind(bound, at uint64) uint64 {
+	if len(m.points) == 0 || at-m.points[0].at < bound {
+		return 0
+	}
+	return m.points[0].revision
 }
 
 // compaction is the node's own command that gives up history below revision. It

@@ -42,7 +42,28 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// Whatever happens, what is promised to stay stays, the samples are few, and what
+// History is bounded in bytes, whatever else is wanted of it: an engine would break
+// under one key with gigabytes of it.
+func TestRetentionIsBoundedInBytes(t *testing.T) {
+	for _, r := range []retention{{bytes: 1000}, {revisions: 1 << 40, timeMS: 1 << 40, bytes: 1000}} {
+		for i, step := range []struct{ applied, revision, compacted, due uint64 }{
+			{0, 5, 0, 0}, {999, 20, 0, 0}, {1000, 21, 0, 5}, {1000, 21, 5, 0}, {1999, 50, 5, 20}, {9000, 60, 20, 50},
+		} {
+			r.applied = step.applied
+			if due := r.ticked(99, step.revision, uint64(i), step.compacted); due != step.due {
+				t.Errorf("step %d: up to %d, not up to %d", i, due, step.due)
+			}
+		}
+	}
+	r := retention{}
+	r.ticked(1, 1, 0, 0)
+	r.applied = historyBytesMax
+	if due := r.ticked(1, 9, 0, 0); due != 1 {
+		t.Errorf("no bound was asked for, and %d bytes stay", r.applied)
+	}
+}
+
+// Whatever happens, what is promised to stay stays, the milestones are few, and what
 // is due goes by and by.
 func TestRetentionKeepsWhatItPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -51,14 +72,14 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 			timeMS:    rapid.SampledFrom([]uint64{0, 1, 50, 1000}).Draw(t, "time"),
 		}
 		var revision, now, compacted uint64
-		var past []sample // all that ever was
+		var past []milestone // all that ever was
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			revision += rapid.SampledFrom([]uint64{0, 1, 3, 50}).Draw(t, "commands")
 			now += rapid.SampledFrom([]uint64{0, 1, 10, 60, 2000}).Draw(t, "ms")
-			past = append(past, sample{now, revision})
+			past = append(past, milestone{now, revision})
 			due := r.ticked(rapid.Uint64Range(1, 30).Draw(t, "ticks"), revision, now, compacted)
-			if len(r.samples) > 13 {
-				t.Fatalf("%d samples", len(r.samples))
+			if len(r.ages.points) > 13 {
+				t.Fatalf("%d milestones", len(r.ages.points))
 			}
 			if due == 0 {
 				continue
@@ -67,7 +88,7 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 				t.Fatalf("revision %d, compacted %d, due %d", revision, compacted, due)
 			}
 			byCount := r.revisions > 0 && revision-due >= r.revisions
-			byTime := r.timeMS > 0 && slices.ContainsFunc(past, func(s sample) bool { return now-s.timeMS >= r.timeMS && s.revision >= due })
+			byTime := r.timeMS > 0 && slices.ContainsFunc(past, func(s milestone) bool { return now-s.at >= r.timeMS && s.revision >= due })
 			if !byCount && !byTime {
 				t.Fatalf("revision %d at %d ms: %d is given up too early", revision, now, due)
 			}
@@ -77,7 +98,7 @@ func TestRetentionKeepsWhatItPromises(t *testing.T) {
 		}
 		if r.ticked(retentionTicks, revision, now+2*r.timeMS, compacted); r.timeMS > 0 {
 			compacted = max(compacted, r.ticked(retentionTicks, revision, now+4*r.timeMS, compacted))
-			if compacted < revision && r.samples[0].revision > compacted {
+			if compacted < revision && r.ages.points[0].revision > compacted {
 				t.Fatalf("revision %d is current for long, and only %d is given up", revision, compacted)
 			}
 		}
