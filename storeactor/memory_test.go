@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.etcd.io/raft/v3/raftpb"
@@ -416,7 +417,12 @@ func (p *probe) expectNoMore(s *stage) {
 // take takes the next message, which must be a T.
 func take[T proto.Message](p *probe) T {
 	p.t.Helper()
-	m := <-p.got
+	var m proto.Message
+	select {
+	case m = <-p.got:
+	case <-time.After(time.Minute):
+		p.t.Fatalf("%s got nothing for a minute", p.pid.Id)
+	}
 	typed, ok := m.(T)
 	if !ok {
 		p.t.Fatalf("%s got %s", p.pid.Id, messages.Line(m))

@@ -378,6 +378,20 @@ func arrives(t *testing.T, a, b *house) *messages.StagedSnapshot {
 	return take[*messages.StagedSnapshot](b.raft)
 }
 
+// refuses ships what the other side refuses, and waits for so many reports to raft. Time
+// passes only when the refusal is there: ticks alone would end it otherwise.
+func (s *street) refuses(t *testing.T, from *house, m *raftpb.Message, reports int) {
+	t.Helper()
+	end := messages.NodeAddress(from.id) + " SnapshotEnd"
+	before, told := s.count(end), len(from.raft.got)
+	from.send(&messages.ShipSnapshot{Message: m})
+	eventually(t, end, func() bool { return s.count(end) > before })
+	eventually(t, "raft hears of it", func() bool {
+		from.tick(1)
+		return len(from.raft.got) >= told+reports
+	})
+}
+
 func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 	s, h := newStreet(t, 2, nil)
 	a, b := h[0], h[1]
@@ -463,12 +477,9 @@ func TestShipmentsThatFailAreReported(t *testing.T) {
 // What failed at the receiver leaves it ready for the next one, with the same actors.
 func TestReceiverRecovers(t *testing.T) {
 	for _, call := range []string{"Stage", "Write"} {
-		_, h := newStreet(t, 2, nil)
+		s, h := newStreet(t, 2, nil)
 		h[1].disk.panics = call
-		h[0].send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
-		for len(h[0].raft.got) == 0 {
-			h[0].tick(1)
-		}
+		s.refuses(t, h[0], msgSnap(1, 2), 1)
 		h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
 		arrives(t, h[0], h[1])
 		h[1].send(&messages.Installed{Index: 9})
@@ -495,15 +506,14 @@ func TestLaterShipmentTakesThePlaceOfAnEarlier(t *testing.T) {
 
 // While raft has one, no other is taken, and the one it has is not touched.
 func TestNothingComesWhileRaftHasOne(t *testing.T) {
-	_, h := newStreet(t, 3, nil)
+	s, h := newStreet(t, 3, nil)
 	arrives(t, h[0], h[1])
 	for _, other := range []*house{h[0], h[2]} { // another one of the same node, or of another
-		other.send(&messages.ShipSnapshot{Message: msgSnap(other.id, 2)})
-		if other == h[0] {
-			h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
-		}
-		for len(other.raft.got) == 0 {
-			other.tick(1)
+		if other == h[0] { // what it shipped before is ended
+			s.refuses(t, other, msgSnap(other.id, 2), 2)
+			other.raft.expect("SnapshotShipped{peer=2 failed=true}")
+		} else {
+			s.refuses(t, other, msgSnap(other.id, 2), 1)
 		}
 		other.raft.expect("SnapshotShipped{peer=2 failed=true}")
 		for range intakeLostTicks + 1 {
@@ -528,10 +538,7 @@ func TestSnapshotsStartAnew(t *testing.T) {
 	eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
 	b.fail()
 	b.raft.expect("SnapshotShipped{failed=true}")
-	a.send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
-	for len(a.raft.got) == 0 {
-		a.tick(1)
-	}
+	s.refuses(t, a, msgSnap(1, 2), 1)
 	a.raft.expect("SnapshotShipped{peer=2 failed=true}") // raft of 2 still has the first
 	if got := b.disk.staged(); got != "sealed at 9 with 8 rows" {
 		t.Fatalf("the staging is %s", got)
