@@ -9,6 +9,8 @@ SEEDS       ?= 300
 CHAOS       ?= 3m
 FRAMES      ?= 20000
 CUTS        ?= 50
+CATCHUP     ?= 1GB
+OVERWRITES  ?= 1000000
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -43,6 +45,12 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor -run TestPowerCuts -v -count=1 -timeout 60m
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./cli/kvctl -run 'TestPowerCuts$$' -v -count=1 -timeout 60m
 
+catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
+	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
+
+overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
+	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
+
 mutants: ## faults built in on purpose: the simulator must find every one
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
 
@@ -76,4 +84,4 @@ generate: ## remake the generated code of messages/
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts mutants bench verify generate clean
+.PHONY: help build run test race sim chaos hostile powercuts catchup overwrites mutants bench verify generate clean
