@@ -142,13 +142,6 @@ func logsText(members []member) string {
 	return strings.Join(logs, ", ")
 }
 
-func countText(n uint64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.FormatUint(n, 10) + " " + many
-}
-
 func nodesBefore(members []member) []compactNodeJSON {
 	var nodes []compactNodeJSON
 	for _, m := range members {

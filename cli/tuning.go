@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -55,8 +56,7 @@ func (c *Call) tuning() (t tuning, err error) {
 		return t, c.usage("", "%s: %q is no duration from 1s on, and not 0", source, text)
 	}
 	text, source = c.setting("snapshot-rate", envSnapshotRate, defaultSnapshotRate)
-	var ok bool
-	if t.snapshotRate, ok = parseBytes(text); !ok || t.snapshotRate < 1<<10 {
+	if t.snapshotRate, err = humanize.ParseBytes(text); err != nil || t.snapshotRate < 1<<10 {
 		return t, c.usage("", "%s: %q is no size from 1KiB on, such as 64MiB", source, text)
 	}
 	return t, nil
