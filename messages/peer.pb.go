@@ -1257,15 +1257,13 @@ func (x *AuditAnswer) GetDigest() *RangeDigest {
 	return nil
 }
 
-// AuditVerdict: the leader's audit -> a member's: most members hold this in
-// [from, to) at this revision, and you do not. Look again, and if it is so, serve no more.
+// AuditVerdict: the leader's audit -> a member's: most members hold something else
+// than you in [from, to) at this revision. Ask them yourself, and if it is so, serve no more.
 type AuditVerdict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
-	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
-	Members       []string               `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"` // who agree
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1317,20 +1315,6 @@ func (x *AuditVerdict) GetFrom() []byte {
 func (x *AuditVerdict) GetTo() []byte {
 	if x != nil {
 		return x.To
-	}
-	return nil
-}
-
-func (x *AuditVerdict) GetHash() []byte {
-	if x != nil {
-		return x.Hash
-	}
-	return nil
-}
-
-func (x *AuditVerdict) GetMembers() []string {
-	if x != nil {
-		return x.Members
 	}
 	return nil
 }
@@ -1423,13 +1407,11 @@ const file_peer_proto_rawDesc = "" +
 	"\vAuditAnswer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
-	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"|\n" +
+	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"N\n" +
 	"\fAuditVerdict\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\fR\x02to\x12\x12\n" +
-	"\x04hash\x18\x04 \x01(\fR\x04hash\x12\x18\n" +
-	"\amembers\x18\x05 \x03(\tR\amembers*.\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to*.\n" +
 	"\x04Role\x12\x10\n" +
 	"\fROLE_UNKNOWN\x10\x00\x12\b\n" +
 	"\x04NODE\x10\x01\x12\n" +

@@ -167,10 +167,10 @@ func (n *names) phraseOfSnapshots(m proto.Message) []string {
 		return []string{fmt.Sprintf("up to %d@%d", m.Index, m.Term)}
 	case *messages.AuditAsk:
 		return []string{rangeText(m.From, m.To), fmt.Sprintf("at revision %d", m.Revision)}
+	case *messages.AuditVerdict:
+		return []string{rangeText(m.From, m.To), fmt.Sprintf("at revision %d", m.Revision)}
 	case *messages.AuditAnswer:
 		return []string{m.Code.String(), digestText(m.Digest)}
-	case *messages.AuditVerdict:
-		return []string{fmt.Sprintf("%s at revision %d: %s agree on %.4x", rangeText(m.From, m.To), m.Revision, strings.Join(m.Members, " and "), m.Hash)}
 	}
 	return nil
 }

@@ -54,11 +54,11 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
 	case *messages.AuditAsk:
-		if peer, ok := peerOf(ctx); ok {
+		if peer := peerOf(ctx, a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
 		}
 	case *messages.AuditAnswer:
-		if peer, ok := peerOf(ctx); ok {
+		if peer := peerOf(ctx, a.config.Self); peer != 0 {
 			a.core.onAnswer(peer, m)
 		}
 	case *messages.AuditVerdict:
@@ -67,14 +67,6 @@ func (a *auditActor) Receive(ctx actor.Context) {
 		unexpected(ctx)
 	}
 	a.carry(ctx)
-}
-
-// peerOf is the member whose audit sent this; the link has proved its address.
-func peerOf(ctx actor.Context) (messages.RaftID, bool) {
-	if ctx.Sender() == nil {
-		return 0, false
-	}
-	return messages.ParseNodeAddress(ctx.Sender().Address)
 }
 
 func (a *auditActor) carry(ctx actor.Context) {

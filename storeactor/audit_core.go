@@ -292,7 +292,7 @@ func (a *audit) tellOthers(q *auditQuestion, held *messages.RangeDigest, most []
 		}
 		a.emit(auditWarn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
 			memberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
-		a.emit(auditTell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to, Hash: held.Hash, Members: most}})
+		a.emit(auditTell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
 	}
 }
 

@@ -134,7 +134,7 @@ func TestAudit(t *testing.T) {
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 2})
 		}, []string{"n3 condemns itself"}},
 		{"a false verdict comes to nothing", 3, func(a *auditors) {
-			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3, Hash: []byte("lie"), Members: []string{"n9"}})
+			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3})
 		}, nil},
 	}
 	for _, test := range tests {
@@ -194,7 +194,7 @@ func TestAuditFalseVerdictOverAllKeys(t *testing.T) {
 		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
 	}
 	a.cores[0].onLeader(0)
-	a.cores[2].onVerdict(&messages.AuditVerdict{Revision: keys, Hash: []byte("lie"), Members: []string{"n1", "n2"}})
+	a.cores[2].onVerdict(&messages.AuditVerdict{Revision: keys})
 	a.carry(2)
 	a.run(2 * auditGiveUp)
 	if len(a.log) > 0 {

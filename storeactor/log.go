@@ -321,6 +321,19 @@ func mergeEntries(before, after []*raftpb.Entry) []*raftpb.Entry {
 	return append(before[:kept:kept], after...)
 }
 
+// peerOf is the node one of whose actors sent the message: the link has proved it.
+// 0: it came from somewhere else.
+func peerOf(ctx actor.Context, self messages.RaftID) messages.RaftID {
+	if ctx.Sender() == nil {
+		return 0
+	}
+	from, ok := messages.ParseNodeAddress(ctx.Sender().Address)
+	if !ok || from == self {
+		return 0
+	}
+	return from
+}
+
 // unexpected reports a message that an actor has no handler for. Messages of an
 // actor's life need none.
 func unexpected(ctx actor.Context) {

@@ -97,11 +97,11 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.RowsRead:
 		s.onRows(ctx, m)
 	case *messages.SnapshotOffer:
-		s.run(ctx, s.incoming.onOffer(s.peerOf(ctx), m))
+		s.run(ctx, s.incoming.onOffer(peerOf(ctx, s.config.Self), m))
 	case *messages.SnapshotPull:
 		s.onPull(ctx, m)
 	case *messages.SnapshotPiece:
-		s.run(ctx, s.incoming.onPiece(s.peerOf(ctx), m))
+		s.run(ctx, s.incoming.onPiece(peerOf(ctx, s.config.Self), m))
 	case *messages.SnapshotEnd:
 		s.onEnd(ctx, m)
 	case *messages.ChunkStaged:
@@ -222,21 +222,8 @@ func (s *snapshotsActor) onRows(ctx actor.Context, m *messages.RowsRead) {
 	}
 }
 
-// peerOf is the node whose snapshots actor sent the message: the link has proved it.
-// 0: it came from somewhere else.
-func (s *snapshotsActor) peerOf(ctx actor.Context) messages.RaftID {
-	if ctx.Sender() == nil {
-		return 0
-	}
-	from, ok := messages.ParseNodeAddress(ctx.Sender().Address)
-	if !ok || from == s.config.Self {
-		return 0
-	}
-	return from
-}
-
 func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
-	from := s.peerOf(ctx)
+	from := peerOf(ctx, s.config.Self)
 	if ship := s.ships[from]; ship != nil && ship.number == m.Shipment {
 		s.run(ctx, ship.onPull(m))
 		return
@@ -245,7 +232,7 @@ func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
 }
 
 func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
-	from := s.peerOf(ctx)
+	from := peerOf(ctx, s.config.Self)
 	if ship := s.ships[from]; ship != nil {
 		s.run(ctx, ship.onEnd(m))
 	}
