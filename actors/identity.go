@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // identityFormat is the newest format of Identity this software writes and reads.
@@ -25,7 +25,7 @@ var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // Prepare says who a node is. On a first start it checks what is wanted and makes
 // it durable with a fresh incarnation, before the node speaks to anybody. Later it
 // is what was recorded, and what is wanted may name it again but not contradict.
-func Prepare(disk storeactor.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
+func Prepare(disk disk.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
 	recorded, err := disk.Identity()
 	if err == nil {
 		return recorded, contradicts(recorded, want)

@@ -6,12 +6,12 @@ import (
 	"testing"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // recordDisk remembers an identity, and nothing else.
 type recordDisk struct {
-	storeactor.Disk
+	disk.Disk
 	identity *messages.Identity
 }
 

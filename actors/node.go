@@ -19,6 +19,7 @@ import (
 	"keyval/messages"
 	"keyval/raftactor"
 	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // Options tune a node. Zero fields take the default.
@@ -45,7 +46,7 @@ type Options struct {
 // Config is what a node is made of: its disk, its network and the rest of its
 // world. The same assembly serves in production, in tests and in the simulator.
 type Config struct {
-	Disk      storeactor.Disk
+	Disk      disk.Disk
 	Network   transport.Network
 	World     seam.World
 	Version   string

@@ -4,13 +4,13 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // media is what checkers see of a node's disk beside its log.
 type media struct {
-	checkpoint *messages.Checkpoint    // the last durable one
-	rows       func() []storeactor.Row // as a snapshot of it has them; nil: the world has damaged some
+	checkpoint *messages.Checkpoint // the last durable one
+	rows       func() []disk.Row    // as a snapshot of it has them; nil: the world has damaged some
 }
 
 // cutting: what a log gives up stands in a durable checkpoint, and is applied.

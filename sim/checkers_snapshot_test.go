@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // TestSnapshotCheckersFire is TestCheckersFire for logs that are cut, states that
@@ -103,7 +103,7 @@ func TestSnapshotCheckersFire(t *testing.T) {
 			},
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = []storeactor.Row{{Key: []byte("k"), Value: []byte("w"), Revision: 2}, {Key: []byte("k"), Value: []byte("v"), Revision: 1}}
+				b.disks[1].rows = []disk.Row{{Key: []byte("k"), Value: []byte("w"), Revision: 2}, {Key: []byte("k"), Value: []byte("v"), Revision: 1}}
 				b.restart(1)
 				b.opens(1, 3, 0)
 			}},

@@ -12,7 +12,7 @@ import (
 // ErrCrashed is what the handles of a process that has crashed answer.
 var ErrCrashed = messages.Errorf(messages.Code_INTERNAL, "the simulated process has crashed")
 
-// Disk is a node's data directory in memory: a storeactor.Disk with a page cache
+// Disk is a node's data directory in memory: a disk.Disk with a page cache
 // that outlives the process and media that outlive the power. It is used by one
 // goroutine, and the same seed and calls give the same disk.
 //

@@ -7,25 +7,25 @@ import (
 	"strings"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // Archive is the disk's place for snapshot files. One that is not committed is
 // gone with its process.
-func (d *Disk) Archive() storeactor.Archive { return archive{d} }
+func (d *Disk) Archive() disk.Archive { return archive{d} }
 
 type archive struct{ disk *Disk }
 
-func (a archive) List() ([]storeactor.ArchiveFile, error) {
-	var files []storeactor.ArchiveFile
+func (a archive) List() ([]disk.ArchiveFile, error) {
+	var files []disk.ArchiveFile
 	for id, content := range a.disk.archive {
-		files = append(files, storeactor.ArchiveFile{ID: id, Bytes: int64(len(content))})
+		files = append(files, disk.ArchiveFile{ID: id, Bytes: int64(len(content))})
 	}
-	slices.SortFunc(files, func(a, b storeactor.ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
+	slices.SortFunc(files, func(a, b disk.ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
 	return files, nil
 }
 
-func (a archive) Create(id string) (storeactor.ArchiveWriter, error) {
+func (a archive) Create(id string) (disk.ArchiveWriter, error) {
 	if err := messages.CheckSnapshotID(id); err != nil {
 		return nil, err
 	}

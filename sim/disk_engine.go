@@ -9,7 +9,7 @@ import (
 	"sort"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // diskEngine is the rows, in order of keys and, within a key, of revisions.
@@ -46,7 +46,7 @@ type diskRow struct {
 	revision uint64
 }
 
-func (d *Disk) OpenEngine(at *messages.Checkpoint) (storeactor.Engine, error) {
+func (d *Disk) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	if err := d.notInitialised(); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (k *diskKey) find(revision uint64) (int, bool) {
 
 // put adds a version. One that is there already is written once more by replay,
 // which must write the same: a difference is a broken machine, and panics.
-func (e *diskEngine) put(r storeactor.Row) *diskKey {
+func (e *diskEngine) put(r disk.Row) *diskKey {
 	at, found := e.find(string(r.Key))
 	if !found {
 		e.keys = slices.Insert(e.keys, at, &diskKey{key: string(r.Key)})
@@ -154,16 +154,16 @@ func (e *diskEngine) drop(r diskRow) {
 }
 
 // newest is a key's newest live version at or below a revision.
-func (k *diskKey) newest(revision uint64) (storeactor.Row, bool) {
+func (k *diskKey) newest(revision uint64) (disk.Row, bool) {
 	i, found := k.find(revision)
 	if !found {
 		i--
 	}
 	if i < 0 || k.versions[i].deleted {
-		return storeactor.Row{}, false
+		return disk.Row{}, false
 	}
 	v := k.versions[i]
-	return storeactor.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision}, true
+	return disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision}, true
 }
 
 // engineHandle is a diskEngine opened by one process. It stays with its rows when
@@ -191,7 +191,7 @@ const (
 	diskValueMax = 1 << 20
 )
 
-func (h *engineHandle) Write(rows []storeactor.Row) error {
+func (h *engineHandle) Write(rows []disk.Row) error {
 	if err := h.dead(); err != nil || len(rows) == 0 {
 		return err
 	}
@@ -214,7 +214,7 @@ func (h *engineHandle) Write(rows []storeactor.Row) error {
 }
 
 // checkRows refuses what the files cannot hold either.
-func checkRows(rows []storeactor.Row) error {
+func checkRows(rows []disk.Row) error {
 	for _, r := range rows {
 		if r.Revision == 0 || len(r.Key) > diskKeyMax || len(r.Value) >= diskValueMax {
 			return messages.Errorf(messages.Code_INVALID, "a row without a revision, or above the bounds")
@@ -231,20 +231,20 @@ func (h *engineHandle) mayRead() error {
 	return h.disk.readFails()
 }
 
-func (h *engineHandle) Get(key []byte, revision uint64) (storeactor.Row, bool, error) {
+func (h *engineHandle) Get(key []byte, revision uint64) (disk.Row, bool, error) {
 	if err := h.mayRead(); err != nil {
-		return storeactor.Row{}, false, err
+		return disk.Row{}, false, err
 	}
 	at, found := h.engine.find(string(key))
 	if !found {
-		return storeactor.Row{}, false, nil
+		return disk.Row{}, false, nil
 	}
 	row, ok := h.engine.keys[at].newest(revision)
 	row.Value = slices.Clone(row.Value)
 	return row, ok, nil
 }
 
-func (h *engineHandle) Scan(from, to []byte, revision uint64, reverse bool, yield func(storeactor.Row) bool) error {
+func (h *engineHandle) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
 	if err := h.mayRead(); err != nil {
 		return err
 	}
@@ -290,7 +290,7 @@ func (h *engineHandle) Close() error {
 
 // Export is the contract, to the letter: what an engine dropped already, or has not
 // dropped yet, makes no difference.
-func (h *engineHandle) Export(after storeactor.Cursor, floor, revision uint64, yield func(storeactor.Row) bool) error {
+func (h *engineHandle) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
 	if err := h.mayRead(); err != nil {
 		return err
 	}
@@ -298,7 +298,7 @@ func (h *engineHandle) Export(after storeactor.Cursor, floor, revision uint64, y
 	return nil
 }
 
-func (e *diskEngine) export(after storeactor.Cursor, floor, revision uint64, yield func(storeactor.Row) bool) {
+func (e *diskEngine) export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) {
 	start, _ := e.find(string(after.Key))
 	for _, k := range e.keys[start:] {
 		below := uint64(math.MaxUint64)
@@ -309,7 +309,7 @@ func (e *diskEngine) export(after storeactor.Cursor, floor, revision uint64, yie
 			v := k.versions[i]
 			last := v.revision <= floor
 			if v.revision <= revision && v.revision < below && !(last && v.deleted) &&
-				!yield(storeactor.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
+				!yield(disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
 				return
 			}
 			if last {
@@ -320,9 +320,9 @@ func (e *diskEngine) export(after storeactor.Cursor, floor, revision uint64, yie
 }
 
 // canonical are the rows of a snapshot of a checkpoint.
-func (e *diskEngine) canonical(c *messages.Checkpoint) []storeactor.Row {
-	var rows []storeactor.Row
-	e.export(storeactor.Cursor{}, c.CompactedRevision, c.Revision, func(row storeactor.Row) bool {
+func (e *diskEngine) canonical(c *messages.Checkpoint) []disk.Row {
+	var rows []disk.Row
+	e.export(disk.Cursor{}, c.CompactedRevision, c.Revision, func(row disk.Row) bool {
 		rows = append(rows, row)
 		return true
 	})

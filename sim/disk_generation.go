@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // generation is a log and a state that belong together.
@@ -113,12 +113,12 @@ type staging struct {
 	disk    *Disk
 	process uint64
 	engine  *diskEngine
-	last    storeactor.Row // that was written
+	last    disk.Row // that was written
 	sealed  *messages.Checkpoint
 	failed  error
 }
 
-func (d *Disk) Stage() (storeactor.Staging, error) {
+func (d *Disk) Stage() (disk.Staging, error) {
 	if err := d.notInitialised(); err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func (s *staging) mayWrite() error {
 	return s.failed
 }
 
-func (s *staging) Write(rows []storeactor.Row) error {
+func (s *staging) Write(rows []disk.Row) error {
 	if err := s.mayWrite(); err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *staging) Write(rows []storeactor.Row) error {
 		k := s.engine.put(r)
 		i, _ := k.find(r.Revision)
 		k.versions[i].durable = true // once it is sealed; before, it is gone with the process
-		s.last = storeactor.Row{Key: slices.Clone(r.Key), Revision: r.Revision}
+		s.last = disk.Row{Key: slices.Clone(r.Key), Revision: r.Revision}
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // diskLog is a log as the page cache and as the media have it.
@@ -18,8 +18,8 @@ type diskLog struct {
 	durable        logState
 	unsynced       []logSave // how cached came from durable, in order
 	buffered       int       // saves at the end of unsynced that are still in the process
-	witness        storeactor.Witness
-	durableWitness storeactor.Witness
+	witness        disk.Witness
+	durableWitness disk.Witness
 }
 
 type logSave struct {
@@ -29,7 +29,7 @@ type logSave struct {
 
 func newDiskLog(index, term uint64, hs *raftpb.HardState) diskLog {
 	s := logState{baseIndex: index, baseTerm: term, hardState: proto.Clone(hs).(*raftpb.HardState)}
-	w := storeactor.Witness{
+	w := disk.Witness{
 		BaseIndex: index, BaseTerm: term, Index: index, Term: term,
 		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: hs.GetCommit(),
 	}
@@ -131,7 +131,7 @@ func (l *diskLog) testify() {
 	w.HardTerm, w.Vote, w.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 }
 
-func (d *Disk) OpenLog() (storeactor.Log, *storeactor.LogImage, error) {
+func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if err := d.notInitialised(); err != nil {
 		return nil, nil, err
 	}
@@ -139,7 +139,7 @@ func (d *Disk) OpenLog() (storeactor.Log, *storeactor.LogImage, error) {
 	if l.open {
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log is open already")
 	}
-	image := &storeactor.LogImage{
+	image := &disk.LogImage{
 		BaseIndex: l.cached.baseIndex, BaseTerm: l.cached.baseTerm,
 		HardState: proto.Clone(l.cached.hardState).(*raftpb.HardState),
 		Entries:   slices.Clone(l.cached.entries),

@@ -10,8 +10,8 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
-	"keyval/storeactor"
-	"keyval/storeactor/disktest"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 func TestDiskKeepsTheContract(t *testing.T) {
@@ -24,20 +24,20 @@ func TestDiskKeepsTheContract(t *testing.T) {
 
 type opener struct{ *Disk }
 
-func (o opener) Open() (storeactor.Disk, error) { return o.Disk, nil }
+func (o opener) Open() (disk.Disk, error) { return o.Disk, nil }
 
 // process is a process on a simulated disk, and what it was told is durable.
 type process struct {
 	*testing.T
 	disk   *Disk
 	rng    *rand.Rand
-	log    storeactor.Log
-	engine storeactor.Engine
-	image  *storeactor.LogImage
+	log    disk.Log
+	engine disk.Engine
+	image  *disk.LogImage
 
 	index, term uint64                // of the last entry in the log
 	commit      uint64                // of the last HardState saved
-	acked       storeactor.Witness    // what must survive
+	acked       disk.Witness          // what must survive
 	batches     map[uint64]batchState // by revision; a batch is two rows
 	revision    uint64
 	seen        map[string]int // outcomes, by name
@@ -55,7 +55,7 @@ const (
 func startProcess(t *testing.T, seed uint64, seen map[string]int) *process {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := &process{T: t, disk: NewDisk(rng), rng: rng, index: 1, term: 1, commit: 1, batches: map[uint64]batchState{}, seen: seen}
-	p.acked = storeactor.Witness{BaseIndex: 1, BaseTerm: 1, Index: 1, Term: 1, HardTerm: 1, Commit: 1}
+	p.acked = disk.Witness{BaseIndex: 1, BaseTerm: 1, Index: 1, Term: 1, HardTerm: 1, Commit: 1}
 	p.ok(p.disk.WriteIdentity(&messages.Identity{Name: "node1"}))
 	p.ok(p.disk.Initialise(&messages.Checkpoint{Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}))
 	p.open()
@@ -164,7 +164,7 @@ func (p *process) save() bool {
 
 func (p *process) write() {
 	p.revision++
-	p.ok(p.engine.Write([]storeactor.Row{
+	p.ok(p.engine.Write([]disk.Row{
 		{Key: fmt.Appendf(nil, "a%d", p.revision), Revision: p.revision},
 		{Key: fmt.Appendf(nil, "b%d", p.revision), Revision: p.revision},
 	}))
@@ -202,7 +202,7 @@ func (p *process) end() {
 		p.disk.Crash()
 		p.disk.PowerCut() // before anything was synced again
 	}
-	if err := p.engine.Write([]storeactor.Row{{Key: []byte("x"), Revision: 1}}); err != ErrCrashed {
+	if err := p.engine.Write([]disk.Row{{Key: []byte("x"), Revision: 1}}); err != ErrCrashed {
 		p.Fatalf("a dead process writes: %v", err)
 	}
 	if err := p.log.Save(nil, nil); err != ErrCrashed {
@@ -267,7 +267,7 @@ func TestSameSeedSameDisk(t *testing.T) {
 		p.run(400)
 		hs, index, term := p.disk.Durable()
 		line := fmt.Sprint(hs.GetTerm(), hs.GetVote(), hs.GetCommit(), index, term, p.disk.Bytes(), p.seen, p.rng.Uint64())
-		p.ok(p.engine.Scan(nil, nil, p.revision, false, func(r storeactor.Row) bool {
+		p.ok(p.engine.Scan(nil, nil, p.revision, false, func(r disk.Row) bool {
 			line += string(r.Key)
 			return true
 		}))
@@ -327,13 +327,13 @@ func TestDurableIsWhatAPowerCutLeaves(t *testing.T) {
 
 func TestRowsOfARevisionAreOne(t *testing.T) {
 	p := startProcess(t, 1, map[string]int{})
-	p.ok(p.engine.Write([]storeactor.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}}))
+	p.ok(p.engine.Write([]disk.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}}))
 	defer func() {
 		if recover() == nil {
 			t.Fatal("a replay that differs was taken")
 		}
 	}()
-	p.engine.Write([]storeactor.Row{{Key: []byte("a"), Value: []byte("2"), Revision: 1}})
+	p.engine.Write([]disk.Row{{Key: []byte("a"), Value: []byte("2"), Revision: 1}})
 }
 
 func BenchmarkDiskSave(b *testing.B) {

@@ -9,7 +9,7 @@ import (
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // machine is one node's hardware: a disk that outlives the node's processes, and
@@ -55,7 +55,7 @@ func (m *machine) media() media {
 	g := m.disk.now
 	is := media{checkpoint: g.checkpoint}
 	if !m.damaged && !m.rotten() {
-		is.rows = func() []storeactor.Row {
+		is.rows = func() []disk.Row {
 			return g.engine.canonical(g.checkpoint)
 		}
 	}

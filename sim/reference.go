@@ -12,6 +12,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // reference is a replica that nothing ever happens to: the rules of production over
@@ -74,7 +75,7 @@ func (r *reference) differs(c *messages.Checkpoint) string {
 }
 
 // rowsDiffer says where rows are not those of a snapshot of this checkpoint, or nothing.
-func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []storeactor.Row) string {
+func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []disk.Row) string {
 	want := r.engine.engine.canonical(c)
 	for i := range max(len(rows), len(want)) {
 		switch {
@@ -89,11 +90,11 @@ func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []storeactor.Row) st
 	return ""
 }
 
-func sameRow(a, b storeactor.Row) bool {
+func sameRow(a, b disk.Row) bool {
 	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision && a.Deleted == b.Deleted
 }
 
-func rowText(r storeactor.Row) string {
+func rowText(r disk.Row) string {
 	if r.Deleted {
 		return fmt.Sprintf("the deletion of %q at revision %d", r.Key, r.Revision)
 	}
@@ -106,7 +107,7 @@ func (r *reference) fileDiffers(content []byte) string {
 	if err != nil {
 		return err.Error()
 	}
-	var rows []storeactor.Row
+	var rows []disk.Row
 	for {
 		some, err := file.Next()
 		if err == io.EOF {

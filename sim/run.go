@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // Options of a run. The zero Options make a whole run of seed 0 without faults.
@@ -411,8 +411,8 @@ func (r *run) countSessions() {
 }
 
 // liveRows are the rows that a disk's page cache holds as of a revision.
-func liveRows(d *Disk, revision uint64) []storeactor.Row {
-	var rows []storeactor.Row
+func liveRows(d *Disk, revision uint64) []disk.Row {
+	var rows []disk.Row
 	for _, k := range d.now.engine.keys {
 		if row, live := k.newest(revision); live {
 			rows = append(rows, row)

@@ -4,6 +4,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // AuditConfig is what an audit needs.
@@ -11,7 +12,7 @@ type AuditConfig struct {
 	Self                messages.RaftID
 	Machine, Membership *actor.PID
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
-	Disk                Disk
+	Disk                disk.Disk
 	Fatal               func(reason error)
 	Nonce               uint64 // random, of this process
 	Ticks               uint32 // between two questions; 4

@@ -9,11 +9,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // condemnable is a Disk that can be condemned, and fail to.
 type condemnable struct {
-	Disk
+	disk.Disk
 	err     error
 	reasons chan string
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // auditors are the audits of a cluster, over rows of their own, with a network
@@ -46,7 +47,7 @@ func (a *auditors) put(revision uint64, key, value string, but ...int) {
 			skip = skip || b == i
 		}
 		if !skip {
-			if err := s.Write([]Row{{Key: []byte(key), Value: []byte(value), Revision: revision}}); err != nil {
+			if err := s.Write([]disk.Row{{Key: []byte(key), Value: []byte(value), Revision: revision}}); err != nil {
 				a.t.Fatal(err)
 			}
 		}

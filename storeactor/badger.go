@@ -18,6 +18,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // Keys in Badger begin with one byte that says whose they are, so that no key of
@@ -201,7 +202,7 @@ func engineDamaged(format string, args ...any) *messages.Error {
 		WithHint("keep the directory for inspection; the other nodes serve on without this one")
 }
 
-func (e *badgerEngine) Write(rows []Row) error {
+func (e *badgerEngine) Write(rows []disk.Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -230,7 +231,7 @@ func (e *badgerEngine) Write(rows []Row) error {
 	return e.endWrite(rows, marker, err)
 }
 
-func checkRows(rows []Row) error {
+func checkRows(rows []disk.Row) error {
 	for _, r := range rows {
 		switch {
 		case r.Revision == 0:
@@ -244,7 +245,7 @@ func checkRows(rows []Row) error {
 	return nil
 }
 
-func addRow(batch *badger.WriteBatch, r Row) error {
+func addRow(batch *badger.WriteBatch, r disk.Row) error {
 	key := engineKey(r.Key)
 	if r.Deleted {
 		return batch.DeleteAt(key, r.Revision)
@@ -265,7 +266,7 @@ func markerEntry(number uint64) *badger.Entry {
 }
 
 // beginWrite gives out a marker's number if one is due, else 0.
-func (e *badgerEngine) beginWrite(rows []Row) (marker uint64, err error) {
+func (e *badgerEngine) beginWrite(rows []disk.Row) (marker uint64, err error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if e.failed != nil {
@@ -282,7 +283,7 @@ func (e *badgerEngine) beginWrite(rows []Row) (marker uint64, err error) {
 	return e.markers, nil
 }
 
-func (e *badgerEngine) endWrite(rows []Row, marker uint64, err error) error {
+func (e *badgerEngine) endWrite(rows []disk.Row, marker uint64, err error) error {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if err != nil {
@@ -305,27 +306,27 @@ func (e *badgerEngine) fail(what string, err error) error {
 	return e.failed
 }
 
-func (e *badgerEngine) Get(key []byte, revision uint64) (Row, bool, error) {
+func (e *badgerEngine) Get(key []byte, revision uint64) (disk.Row, bool, error) {
 	txn := e.db.NewTransactionAt(revision, false)
 	defer txn.Discard()
 	item, err := txn.Get(engineKey(key))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return Row{}, false, nil
+		return disk.Row{}, false, nil
 	}
 	if err != nil {
-		return Row{}, false, engineDamaged("key %q cannot be read: %v", key, err)
+		return disk.Row{}, false, engineDamaged("key %q cannot be read: %v", key, err)
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return Row{}, false, engineDamaged("the value of %q cannot be read: %v", key, err)
+		return disk.Row{}, false, engineDamaged("the value of %q cannot be read: %v", key, err)
 	}
-	return Row{Key: bytes.Clone(key), Value: value, Revision: item.Version()}, true, nil
+	return disk.Row{Key: bytes.Clone(key), Value: value, Revision: item.Version()}, true, nil
 }
 
 // scanYieldRows is after how many rows a scan lets others run.
 const scanYieldRows = 64
 
-func (e *badgerEngine) Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error {
+func (e *badgerEngine) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
 	start, end := engineKey(from), []byte{engineEnd}
 	if len(to) > 0 {
 		end = engineKey(to)
@@ -354,7 +355,7 @@ func (e *badgerEngine) Scan(from, to []byte, revision uint64, reverse bool, yiel
 		}
 		more := false
 		err := item.Value(func(value []byte) error {
-			more = yield(Row{Key: key[1:], Value: value, Revision: item.Version()})
+			more = yield(disk.Row{Key: key[1:], Value: value, Revision: item.Version()})
 			return nil
 		})
 		if err != nil {

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"bytes"
+	"keyval/storeactor/disk"
 	"runtime"
 
 	"github.com/dgraph-io/badger/v4"
@@ -15,12 +16,12 @@ const exportStep = 16
 type exporter struct {
 	db              *badger.DB
 	floor, revision uint64
-	yield           func(Row) bool
+	yield           func(disk.Row) bool
 	yielded         int
 	over            bool // yield wants no more
 }
 
-func (e *badgerEngine) Export(after Cursor, floor, revision uint64, yield func(Row) bool) error {
+func (e *badgerEngine) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
 	x := &exporter{db: e.db, floor: floor, revision: revision, yield: yield}
 	runtime.Gosched() // as in a Scan
 	next := engineKey(after.Key)
@@ -97,7 +98,7 @@ func (x *exporter) from(key []byte) error {
 // item yields one version of those that a snapshot may have: a deletion at or
 // below the floor is none.
 func (x *exporter) item(item *badger.Item) error {
-	r := Row{Key: item.Key()[1:], Revision: item.Version(), Deleted: item.IsDeletedOrExpired()}
+	r := disk.Row{Key: item.Key()[1:], Revision: item.Version(), Deleted: item.IsDeletedOrExpired()}
 	if r.Deleted && r.Revision <= x.floor {
 		return nil
 	}

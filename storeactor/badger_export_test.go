@@ -3,6 +3,7 @@ package storeactor
 import (
 	"bytes"
 	"fmt"
+	"keyval/storeactor/disk"
 	"testing"
 	"time"
 
@@ -20,14 +21,14 @@ func TestExportPassesOldVersions(t *testing.T) {
 			key = fmt.Sprintf("%02d%s", versions, key)
 			for range versions {
 				revision++
-				if err := e.Write([]Row{{Key: []byte(key), Revision: revision}}); err != nil {
+				if err := e.Write([]disk.Row{{Key: []byte(key), Revision: revision}}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			expected = append(expected, fmt.Sprintf("%q %d", key, revision))
 		}
 	}
-	err := e.Export(Cursor{}, revision, revision, func(r Row) bool {
+	err := e.Export(disk.Cursor{}, revision, revision, func(r disk.Row) bool {
 		got := fmt.Sprintf("%q %d", r.Key, r.Revision)
 		if len(expected) == 0 || got != expected[0] {
 			t.Fatalf("got %s, expected %.1q", got, expected)
@@ -45,23 +46,23 @@ func TestExportPassesOldVersions(t *testing.T) {
 func TestExportOfOneKeyInParts(t *testing.T) {
 	e := newEngine(t)
 	const versions, part = 100_000, 10
-	rows := make([]Row, 0, 1000)
+	rows := make([]disk.Row, 0, 1000)
 	for revision := uint64(1); revision <= versions; revision++ {
-		if rows = append(rows, Row{Key: []byte("hot"), Value: []byte("v"), Revision: revision}); len(rows) == cap(rows) {
+		if rows = append(rows, disk.Row{Key: []byte("hot"), Value: []byte("v"), Revision: revision}); len(rows) == cap(rows) {
 			if err := e.Write(rows); err != nil {
 				t.Fatal(err)
 			}
 			rows = rows[:0]
 		}
 	}
-	began, next, after := time.Now(), uint64(versions), Cursor{}
+	began, next, after := time.Now(), uint64(versions), disk.Cursor{}
 	for next > 0 {
 		n := 0
-		err := e.Export(after, 0, versions, func(r Row) bool {
+		err := e.Export(after, 0, versions, func(r disk.Row) bool {
 			if r.Revision != next {
 				t.Fatalf("revision %d, expected %d", r.Revision, next)
 			}
-			after = Cursor{Key: bytes.Clone(r.Key), Revision: r.Revision}
+			after = disk.Cursor{Key: bytes.Clone(r.Key), Revision: r.Revision}
 			next--
 			n++
 			return n < part
@@ -84,18 +85,18 @@ func TestExportIsASnapshot(t *testing.T) {
 		first := revision
 		for range rapid.IntRange(0, 30).Draw(t, "writes") {
 			revision++
-			r := Row{Key: []byte(rapid.StringN(1, 3, 4).Draw(t, "key")), Revision: revision, Deleted: rapid.Bool().Draw(t, "deleted")}
+			r := disk.Row{Key: []byte(rapid.StringN(1, 3, 4).Draw(t, "key")), Revision: revision, Deleted: rapid.Bool().Draw(t, "deleted")}
 			if !r.Deleted {
 				r.Value = rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "value")
 			}
-			if err := e.Write([]Row{r}); err != nil {
+			if err := e.Write([]disk.Row{r}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		floor := rapid.Uint64Range(first, revision).Draw(t, "floor")
-		export := func(e Engine, floor uint64) (rows []Row) {
-			err := e.Export(Cursor{}, floor, revision, func(r Row) bool {
-				rows = append(rows, Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
+		export := func(e disk.Engine, floor uint64) (rows []disk.Row) {
+			err := e.Export(disk.Cursor{}, floor, revision, func(r disk.Row) bool {
+				rows = append(rows, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
 				return true
 			})
 			if err != nil {
@@ -111,7 +112,7 @@ func TestExportIsASnapshot(t *testing.T) {
 		// Nothing is left out of a snapshot that a read at the floor or above can see.
 		for at := floor; at <= revision; at++ {
 			n := 0
-			if err := e.Scan(nil, nil, at, false, func(r Row) bool {
+			if err := e.Scan(nil, nil, at, false, func(r disk.Row) bool {
 				if !sameRow(staged.newest(r.Key, at), r) {
 					t.Fatalf("at %d, %q is of revision %d", at, r.Key, r.Revision)
 				}
@@ -129,28 +130,28 @@ func TestExportIsASnapshot(t *testing.T) {
 
 // stagedModel takes rows in the order in which a staging wants them.
 type stagedModel struct {
-	last Cursor
-	rows map[string][]Row
+	last disk.Cursor
+	rows map[string][]disk.Row
 }
 
-func (s *stagedModel) add(t *rapid.T, r Row) {
-	if !s.last.before(r) {
+func (s *stagedModel) add(t *rapid.T, r disk.Row) {
+	if !s.last.Before(r) {
 		t.Fatalf("%q at %d comes behind %q at %d", r.Key, r.Revision, s.last.Key, s.last.Revision)
 	}
 	if s.rows == nil {
-		s.rows = map[string][]Row{}
+		s.rows = map[string][]disk.Row{}
 	}
-	s.last = Cursor{Key: r.Key, Revision: r.Revision}
+	s.last = disk.Cursor{Key: r.Key, Revision: r.Revision}
 	s.rows[string(r.Key)] = append(s.rows[string(r.Key)], r)
 }
 
-func (s *stagedModel) newest(key []byte, revision uint64) Row {
+func (s *stagedModel) newest(key []byte, revision uint64) disk.Row {
 	for _, r := range s.rows[string(key)] {
 		if r.Revision <= revision {
 			return r
 		}
 	}
-	return Row{}
+	return disk.Row{}
 }
 
 func (s *stagedModel) live(revision uint64) (n int) {

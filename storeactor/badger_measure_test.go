@@ -3,6 +3,7 @@ package storeactor
 import (
 	"fmt"
 	"io/fs"
+	"keyval/storeactor/disk"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -115,9 +116,9 @@ func (m *measure) profile(name string) {
 }
 
 // write writes n rows in batches of 64, syncing every 256 Ki rows.
-func (m *measure) write(n int, row func(i int) Row) {
+func (m *measure) write(n int, row func(i int) disk.Row) {
 	m.Helper()
-	batch := make([]Row, 0, 64)
+	batch := make([]disk.Row, 0, 64)
 	for i := range n {
 		m.revision++
 		r := row(i)
@@ -142,7 +143,7 @@ func randomValue(size int) []byte {
 
 func (m *measure) scan() (rows, bytes int) {
 	m.Helper()
-	m.ok(m.engine.Scan(nil, nil, m.revision, false, func(r Row) bool {
+	m.ok(m.engine.Scan(nil, nil, m.revision, false, func(r disk.Row) bool {
 		rows++
 		bytes += len(r.Key) + len(r.Value)
 		return true
@@ -152,7 +153,7 @@ func (m *measure) scan() (rows, bytes int) {
 
 func (m *measure) export(floor uint64) (rows, bytes int) {
 	m.Helper()
-	m.ok(m.engine.Export(Cursor{}, floor, m.revision, func(r Row) bool {
+	m.ok(m.engine.Export(disk.Cursor{}, floor, m.revision, func(r disk.Row) bool {
 		rows++
 		bytes += len(r.Key) + len(r.Value)
 		return true
@@ -168,10 +169,10 @@ func TestMeasureLoad(t *testing.T) {
 	order := rand.New(rand.NewPCG(1, 2)).Perm(1_000_000)
 	value := randomValue(256)
 	m.began = time.Now()
-	m.write(len(order), func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", order[i]), Value: value} })
+	m.write(len(order), func(i int) disk.Row { return disk.Row{Key: fmt.Appendf(nil, "key%012d", order[i]), Value: value} })
 	took := m.lap("1,000,000 rows of 256 bytes")
 	t.Logf("%.0f rows/s", float64(len(order))/took.Seconds())
-	m.write(len(order), func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", order[i]), Value: value} })
+	m.write(len(order), func(i int) disk.Row { return disk.Row{Key: fmt.Appendf(nil, "key%012d", order[i]), Value: value} })
 	took = m.lap("overwritten once")
 	t.Logf("%.0f rows/s", float64(len(order))/took.Seconds())
 	runtime.GC()
@@ -199,19 +200,21 @@ func TestMeasureLoad(t *testing.T) {
 func TestMeasureReclaim(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		row  func(i int) Row
+		row  func(i int) disk.Row
 	}{
-		{"deleted", func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", i), Deleted: true} }},
-		{"overwritten", func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", i), Value: []byte("short")} }},
-		{"half deleted", func(i int) Row {
-			return Row{Key: fmt.Appendf(nil, "key%012d", i*7919%500_000), Deleted: true}
+		{"deleted", func(i int) disk.Row { return disk.Row{Key: fmt.Appendf(nil, "key%012d", i), Deleted: true} }},
+		{"overwritten", func(i int) disk.Row { return disk.Row{Key: fmt.Appendf(nil, "key%012d", i), Value: []byte("short")} }},
+		{"half deleted", func(i int) disk.Row {
+			return disk.Row{Key: fmt.Appendf(nil, "key%012d", i*7919%500_000), Deleted: true}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := measured(t)
 			m.open()
 			value := randomValue(300)
-			m.write(1_000_000, func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", i*7919%1_000_000), Value: value} })
+			m.write(1_000_000, func(i int) disk.Row {
+				return disk.Row{Key: fmt.Appendf(nil, "key%012d", i*7919%1_000_000), Value: value}
+			})
 			m.lap("1,000,000 rows of 300 bytes")
 			m.write(1_000_000, c.row)
 			m.lap("%s", c.name)
@@ -248,7 +251,9 @@ func TestMeasureSteadyState(t *testing.T) {
 	m.open()
 	value := randomValue(1024)
 	for range 20 {
-		m.write(100_000, func(i int) Row { return Row{Key: fmt.Appendf(nil, "key%012d", rand.IntN(1000)), Value: value} })
+		m.write(100_000, func(i int) disk.Row {
+			return disk.Row{Key: fmt.Appendf(nil, "key%012d", rand.IntN(1000)), Value: value}
+		})
 		m.ok(m.engine.Sync())
 		m.engine.Discard(m.revision - min(m.revision, 100_000))
 		m.lap("revision %d", m.revision)
@@ -264,11 +269,11 @@ func TestMeasureStaging(t *testing.T) {
 	m.engine = &badgerEngine{db: s.db, dir: s.dir}
 	value := randomValue(1000)
 	const n = 1_000_000
-	rows := make([]Row, 0, 1000)
+	rows := make([]disk.Row, 0, 1000)
 	m.lap("begun")
 	var peak uint64
 	for i := range n {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "key%012d", i), Value: value, Revision: uint64(i + 1)})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key%012d", i), Value: value, Revision: uint64(i + 1)})
 		if len(rows) == cap(rows) {
 			m.ok(s.Write(rows))
 			rows = rows[:0]
@@ -297,7 +302,7 @@ func TestMeasureHotKey(t *testing.T) {
 	value := randomValue(1_000_000)
 	for range 10 {
 		for range 4 {
-			m.write(64, func(int) Row { return Row{Key: []byte("hot"), Value: value} })
+			m.write(64, func(int) disk.Row { return disk.Row{Key: []byte("hot"), Value: value} })
 			m.ok(m.engine.Sync())
 			m.engine.Discard(m.revision - min(m.revision, 256))
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"keyval/storeactor/disk"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -31,9 +32,9 @@ func newEngine(t *testing.T) *badgerEngine {
 func fillKeys(t *testing.T, e *badgerEngine, from, to, size int, revision uint64, deleted bool) {
 	t.Helper()
 	for at := from; at < to; at += 1000 {
-		var rows []Row
+		var rows []disk.Row
 		for i := at; i < min(to, at+1000); i++ {
-			r := Row{Key: fmt.Appendf(nil, "key%08d", i), Revision: revision, Deleted: deleted}
+			r := disk.Row{Key: fmt.Appendf(nil, "key%08d", i), Revision: revision, Deleted: deleted}
 			if !deleted {
 				r.Value = bytes.Repeat([]byte{byte(i), byte(revision)}, size/2)
 			}
@@ -47,7 +48,7 @@ func fillKeys(t *testing.T, e *badgerEngine, from, to, size int, revision uint64
 
 func countRows(t *testing.T, e *badgerEngine, floor, revision uint64) (rows int) {
 	t.Helper()
-	if err := e.Export(Cursor{}, floor, revision, func(Row) bool { rows++; return true }); err != nil {
+	if err := e.Export(disk.Cursor{}, floor, revision, func(disk.Row) bool { rows++; return true }); err != nil {
 		t.Fatal(err)
 	}
 	return rows
@@ -147,7 +148,7 @@ func TestReclaimIsSparing(t *testing.T) {
 // A touch is nothing to any read, before it is on its way and after.
 func TestTouchesAreNotSeen(t *testing.T) {
 	e := newEngine(t)
-	rows := []Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}, {Key: []byte("b"), Value: []byte("2"), Revision: 2}}
+	rows := []disk.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}, {Key: []byte("b"), Value: []byte("2"), Revision: 2}}
 	if err := e.Write(rows); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func TestTouchesAreNotSeen(t *testing.T) {
 		for _, reverse := range []bool{false, true} {
 			for revision := range uint64(3) {
 				n := 0
-				if err := e.Scan(nil, nil, revision, reverse, func(Row) bool { n++; return true }); err != nil || n != int(revision) {
+				if err := e.Scan(nil, nil, revision, reverse, func(disk.Row) bool { n++; return true }); err != nil || n != int(revision) {
 					t.Errorf("a scan at %d has %d rows: %v", revision, n, err)
 				}
 			}

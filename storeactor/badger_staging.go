@@ -1,7 +1,6 @@
 package storeactor
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 const (
@@ -33,9 +33,9 @@ type stagedEngine struct {
 	db     *badger.DB
 	writer *badger.StreamWriter
 	buffer *z.Buffer
-	last   Cursor // the last row that was written
-	closed bool   // sealed or dropped
-	failed error  // the first one; only Drop is left then
+	last   disk.Cursor // the last row that was written
+	closed bool        // sealed or dropped
+	failed error       // the first one; only Drop is left then
 }
 
 // createStagedEngine begins an engine in a directory of its own, in place of what
@@ -64,7 +64,7 @@ func newStagedBuffer() *z.Buffer {
 }
 
 // Write adds rows, in order of keys and, within a key, of falling revisions.
-func (s *stagedEngine) Write(rows []Row) error {
+func (s *stagedEngine) Write(rows []disk.Row) error {
 	if s.failed == nil && s.closed {
 		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
 	}
@@ -80,11 +80,11 @@ func (s *stagedEngine) Write(rows []Row) error {
 	return s.failed
 }
 
-func (s *stagedEngine) add(r Row) error {
-	if !s.last.before(r) {
+func (s *stagedEngine) add(r disk.Row) error {
+	if !s.last.Before(r) {
 		return messages.Errorf(messages.Code_INVALID, "row %q at revision %d comes behind %q at %d", r.Key, r.Revision, s.last.Key, s.last.Revision)
 	}
-	s.last = Cursor{Key: append(s.last.Key[:0], r.Key...), Revision: r.Revision}
+	s.last = disk.Cursor{Key: append(s.last.Key[:0], r.Key...), Revision: r.Revision}
 	kv := &pb.KV{Key: engineKey(r.Key), Value: r.Value, Version: r.Revision}
 	if r.Deleted {
 		kv.Value, kv.Meta = nil, []byte{stagedTombstone}
@@ -94,12 +94,6 @@ func (s *stagedEngine) add(r Row) error {
 		return nil
 	}
 	return s.pass()
-}
-
-// before reports whether a row may come behind the cursor.
-func (c Cursor) before(r Row) bool {
-	order := bytes.Compare(c.Key, r.Key)
-	return order < 0 || order == 0 && (c.Revision == 0 || r.Revision < c.Revision)
 }
 
 // pass hands on what is in the buffer, which the writer has copied when it returns.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 func beginStaging(t *testing.T) *stagedEngine {
@@ -20,7 +21,7 @@ func beginStaging(t *testing.T) *stagedEngine {
 }
 
 // sealed stages rows and opens the engine that they make.
-func sealed(t *testing.T, rows []Row) (string, engineSeal) {
+func sealed(t *testing.T, rows []disk.Row) (string, engineSeal) {
 	t.Helper()
 	s := beginStaging(t)
 	for len(rows) > 0 {
@@ -38,12 +39,12 @@ func sealed(t *testing.T, rows []Row) (string, engineSeal) {
 }
 
 // stagedRows are n keys of three versions each, of which the middle one is a deletion.
-func stagedRows(n int, size int) []Row {
-	var rows []Row
+func stagedRows(n int, size int) []disk.Row {
+	var rows []disk.Row
 	for i := range n {
 		key := fmt.Appendf(nil, "key%08d", i)
 		for revision := uint64(30); revision > 0; revision -= 10 {
-			r := Row{Key: key, Revision: revision + uint64(i%7), Deleted: revision == 20}
+			r := disk.Row{Key: key, Revision: revision + uint64(i%7), Deleted: revision == 20}
 			if !r.Deleted {
 				r.Value = bytes.Repeat([]byte{byte(i)}, size)
 			}
@@ -54,7 +55,7 @@ func stagedRows(n int, size int) []Row {
 }
 
 func TestStagedRowsReadBack(t *testing.T) {
-	for _, rows := range [][]Row{nil, {{Key: nil, Revision: 1}}, stagedRows(1, 10), stagedRows(30_000, 500)} {
+	for _, rows := range [][]disk.Row{nil, {{Key: nil, Revision: 1}}, stagedRows(1, 10), stagedRows(30_000, 500)} {
 		t.Run(fmt.Sprint(len(rows)), func(t *testing.T) {
 			dir, seal := sealed(t, rows)
 			e, err := openEngine(dir, seal, quiet)
@@ -63,7 +64,7 @@ func TestStagedRowsReadBack(t *testing.T) {
 			}
 			defer e.Close()
 			at := 0
-			err = e.Export(Cursor{}, 0, 1000, func(r Row) bool {
+			err = e.Export(disk.Cursor{}, 0, 1000, func(r disk.Row) bool {
 				if at == len(rows) || !sameRow(r, rows[at]) {
 					t.Fatalf("row %d is %q at %d", at, r.Key, r.Revision)
 				}
@@ -92,27 +93,27 @@ func TestStagedRowsReadBack(t *testing.T) {
 	}
 }
 
-func sameRow(a, b Row) bool {
+func sameRow(a, b disk.Row) bool {
 	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision && a.Deleted == b.Deleted
 }
 
 func TestStagedRowsComeInOrder(t *testing.T) {
-	row := func(key string, revision uint64) Row { return Row{Key: []byte(key), Revision: revision} }
+	row := func(key string, revision uint64) disk.Row { return disk.Row{Key: []byte(key), Revision: revision} }
 	for _, c := range []struct {
 		name     string
-		rows     []Row
+		rows     []disk.Row
 		expected messages.Code
 	}{
-		{"keys rise", []Row{row("a", 1), row("b", 9), row("c", 2)}, messages.Code_OK},
-		{"the empty key is first", []Row{row("", 2), row("", 1), row("a", 1)}, messages.Code_OK},
-		{"revisions fall", []Row{row("a", 9), row("a", 8), row("a", 1)}, messages.Code_OK},
-		{"a longer key is behind", []Row{row("a", 9), row("a\x00", 10)}, messages.Code_OK},
-		{"keys fall", []Row{row("b", 1), row("a", 1)}, messages.Code_INVALID},
-		{"revisions rise", []Row{row("a", 1), row("a", 2)}, messages.Code_INVALID},
-		{"a row comes twice", []Row{row("a", 1), row("a", 1)}, messages.Code_INVALID},
-		{"the empty key comes late", []Row{row("a", 1), row("", 1)}, messages.Code_INVALID},
-		{"no revision", []Row{row("a", 0)}, messages.Code_INVALID},
-		{"a key too long", []Row{row(string(make([]byte, engineKeyMax+1)), 1)}, messages.Code_INVALID},
+		{"keys rise", []disk.Row{row("a", 1), row("b", 9), row("c", 2)}, messages.Code_OK},
+		{"the empty key is first", []disk.Row{row("", 2), row("", 1), row("a", 1)}, messages.Code_OK},
+		{"revisions fall", []disk.Row{row("a", 9), row("a", 8), row("a", 1)}, messages.Code_OK},
+		{"a longer key is behind", []disk.Row{row("a", 9), row("a\x00", 10)}, messages.Code_OK},
+		{"keys fall", []disk.Row{row("b", 1), row("a", 1)}, messages.Code_INVALID},
+		{"revisions rise", []disk.Row{row("a", 1), row("a", 2)}, messages.Code_INVALID},
+		{"a row comes twice", []disk.Row{row("a", 1), row("a", 1)}, messages.Code_INVALID},
+		{"the empty key comes late", []disk.Row{row("a", 1), row("", 1)}, messages.Code_INVALID},
+		{"no revision", []disk.Row{row("a", 0)}, messages.Code_INVALID},
+		{"a key too long", []disk.Row{row(string(make([]byte, engineKeyMax+1)), 1)}, messages.Code_INVALID},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := beginStaging(t)

@@ -13,14 +13,15 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // fillEngine writes rows of these revisions, 1 KiB each.
-func fillEngine(t *testing.T, e Engine, from, to uint64) {
+func fillEngine(t *testing.T, e disk.Engine, from, to uint64) {
 	t.Helper()
 	for revision := from; revision <= to; revision++ {
-		r := Row{Key: fmt.Appendf(nil, "key%d", revision), Value: bytes.Repeat([]byte{byte(revision)}, 1024), Revision: revision}
-		if err := e.Write([]Row{r}); err != nil {
+		r := disk.Row{Key: fmt.Appendf(nil, "key%d", revision), Value: bytes.Repeat([]byte{byte(revision)}, 1024), Revision: revision}
+		if err := e.Write([]disk.Row{r}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,8 +246,8 @@ func TestSyncBesideWrites(t *testing.T) {
 		defer close(written)
 		// More than one memtable, so that files come and go under the sync.
 		for revision := uint64(1); revision <= 400; revision++ {
-			r := Row{Key: fmt.Appendf(nil, "key%d", revision), Value: make([]byte, 256<<10), Revision: revision}
-			if err := e.Write([]Row{r}); err != nil {
+			r := disk.Row{Key: fmt.Appendf(nil, "key%d", revision), Value: make([]byte, 256<<10), Revision: revision}
+			if err := e.Write([]disk.Row{r}); err != nil {
 				t.Error(err)
 				return
 			}

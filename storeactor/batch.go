@@ -5,18 +5,13 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
-
-// View reads user data as of a revision; see Engine.
-type View interface {
-	Get(key []byte, revision uint64) (Row, bool, error)
-	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
-}
 
 // Store is the part of an Engine that applying needs.
 type Store interface {
-	View
-	Write(rows []Row) error
+	disk.View
+	Write(rows []disk.Row) error
 }
 
 // Settled is what became of one command.
@@ -29,7 +24,7 @@ type Settled struct {
 // Batch is what a run of entries asks of the world. Rows reach the store with
 // Flush, so what is read is read through those that wait.
 type Batch struct {
-	Rows           []Row // that wait; at most one a key a revision, revisions never going down
+	Rows           []disk.Row // that wait; at most one a key a revision, revisions never going down
 	Settled        []Settled
 	MembersChanged bool
 	Compaction     Compaction // the strongest that was asked for
@@ -88,7 +83,7 @@ func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 		op := &c.operations[i]
 		switch op.kind {
 		case kindPut:
-			b.write(Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
+			b.write(disk.Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
 		case kindDelete:
 			deleted, err := b.delete(op.key, revision)
 			if err != nil {
@@ -114,7 +109,7 @@ func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) 
 	if err != nil || !live {
 		return 0, err
 	}
-	b.write(Row{Key: key, Revision: revision, Deleted: true}, true)
+	b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
 	return 1, nil
 }
 
@@ -146,14 +141,14 @@ func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (ra
 		return true
 	})
 	for _, key := range keys {
-		b.write(Row{Key: key, Revision: revision, Deleted: true}, true)
+		b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
 	}
 	return step, err
 }
 
 // write adds a row. again says that its command may have written the key before:
 // then the last row counts.
-func (b *Batch) write(row Row, again bool) {
+func (b *Batch) write(row disk.Row, again bool) {
 	b.bytes += len(row.Key) + len(row.Value) + rowBytes
 	if again {
 		if i, found := b.search(row.Key); found && b.Rows[b.sorted[i]].Revision == row.Revision {
@@ -203,7 +198,7 @@ func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte
 		return true, found
 	}
 	stopped := false
-	err := b.store.Scan(from, to, revision-1, false, func(row Row) bool {
+	err := b.store.Scan(from, to, revision-1, false, func(row disk.Row) bool {
 		proceed, found := waiting(row.Key)
 		stopped = !proceed || !found && !yield(row.Key)
 		return !stopped

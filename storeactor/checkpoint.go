@@ -6,6 +6,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // checkpointActor makes checkpoints durable beside the machine, which never waits
@@ -13,8 +14,8 @@ import (
 // then the checkpoint itself. A child of the machine.
 type checkpointActor struct {
 	log    *actor.PID
-	disk   Disk
-	engine Engine
+	disk   disk.Disk
+	engine disk.Engine
 	fatal  func(error)
 
 	writing *messages.Checkpoint // nil: none; the machine hands over one at a time

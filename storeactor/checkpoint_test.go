@@ -37,7 +37,7 @@ func TestCheckpointPace(t *testing.T) {
 }
 
 // spawnCheckpoint spawns the actor under a parent that passes on to a probe.
-func (s *stage) spawnCheckpoint(d *disk, log *probe) (checkpoint *actor.PID, machine *probe) {
+func (s *stage) spawnCheckpoint(d *memoryDisk, log *probe) (checkpoint *actor.PID, machine *probe) {
 	machine = s.probe("machine-probe")
 	spawned := make(chan *actor.PID, 1)
 	s.spawn("machine", func() actor.Actor {
@@ -81,11 +81,11 @@ func TestCheckpointIsWrittenBehindItsCommit(t *testing.T) {
 func TestCheckpointFailures(t *testing.T) {
 	lost := errors.New("the disk is gone")
 	for _, test := range []struct {
-		change func(*disk)
+		change func(*memoryDisk)
 		reason string
 	}{
-		{func(d *disk) { d.engine.err = lost }, "sync the user data: the disk is gone"},
-		{func(d *disk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
+		{func(d *memoryDisk) { d.engine.err = lost }, "sync the user data: the disk is gone"},
+		{func(d *memoryDisk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
 	} {
 		s, d := newStage(t), newDisk()
 		test.change(d)

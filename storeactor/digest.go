@@ -7,12 +7,13 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // digest reads what is live in a range and answers with its hash: what replicas
 // compare. Equal limits over equal rows give equal digests, and the asker of many
 // replicas narrows the range to what the first of them covered.
-func digest(reply *messages.ReadReply, view View, d *messages.Digest) error {
+func digest(reply *messages.ReadReply, view disk.View, d *messages.Digest) error {
 	hash, scratch := xxhash.New(), [3 * 8]byte{}
 	sum := &messages.RangeDigest{}
 	limit := uint64(DigestRowsMax)
@@ -20,7 +21,7 @@ func digest(reply *messages.ReadReply, view View, d *messages.Digest) error {
 		limit = min(limit, n)
 	}
 	if len(d.GetTo()) == 0 || bytes.Compare(d.GetFrom(), d.GetTo()) < 0 {
-		err := view.Scan(d.GetFrom(), d.GetTo(), reply.Revision, false, func(row Row) bool {
+		err := view.Scan(d.GetFrom(), d.GetTo(), reply.Revision, false, func(row disk.Row) bool {
 			size := uint64(len(row.Key) + len(row.Value))
 			if sum.Rows == limit || sum.Rows > 0 && sum.Bytes+size > DigestBytesMax {
 				sum.More = true

@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 func digestAt(revision uint64, d *messages.Digest) *messages.Read {
@@ -17,7 +18,7 @@ func digestAt(revision uint64, d *messages.Digest) *messages.Read {
 }
 
 // hashOf is the hash of rows as client.proto says it.
-func hashOf(rows ...Row) []byte {
+func hashOf(rows ...disk.Row) []byte {
 	var all []byte
 	for _, r := range rows {
 		all = binary.LittleEndian.AppendUint64(all, uint64(len(r.Key)))
@@ -29,13 +30,13 @@ func hashOf(rows ...Row) []byte {
 }
 
 func TestDigest(t *testing.T) {
-	row := func(key, value string, revision uint64) Row {
-		return Row{Key: []byte(key), Value: []byte(value), Revision: revision}
+	row := func(key, value string, revision uint64) disk.Row {
+		return disk.Row{Key: []byte(key), Value: []byte(value), Revision: revision}
 	}
 	a1, b2, c3, a4, a6 := row("a", "1", 1), row("b", "22", 2), row("c", "", 3), row("a", "444", 4), row("a", "6", 6)
 	store := newMemory()
-	for _, r := range []Row{a1, b2, c3, a4, {Key: []byte("b"), Revision: 5, Deleted: true}, a6} {
-		if err := store.Write([]Row{r}); err != nil {
+	for _, r := range []disk.Row{a1, b2, c3, a4, {Key: []byte("b"), Revision: 5, Deleted: true}, a6} {
+		if err := store.Write([]disk.Row{r}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +82,7 @@ func TestDigest(t *testing.T) {
 // Rows whose bytes follow each other alike have digests of their own.
 func TestDigestsTellRowsApart(t *testing.T) {
 	seen := map[string]int{}
-	for i, rows := range [][]Row{
+	for i, rows := range [][]disk.Row{
 		{{Key: []byte("ab"), Value: []byte("c"), Revision: 1}},
 		{{Key: []byte("a"), Value: []byte("bc"), Revision: 1}},
 		{{Key: []byte("ab"), Value: []byte("c"), Revision: 2}},
@@ -107,13 +108,13 @@ func TestDigestsTellRowsApart(t *testing.T) {
 // A walk in steps of any kind covers the range and ends.
 func TestDigestsAreBounded(t *testing.T) {
 	store := newMemory()
-	var rows []Row
+	var rows []disk.Row
 	for i := range DigestRowsMax + 5 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "k%06d", i), Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%06d", i), Revision: 1})
 	}
 	big := strings.Repeat("v", valueSizeMax)
 	for i := range 35 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "v%02d", i), Value: []byte(big), Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "v%02d", i), Value: []byte(big), Revision: 1})
 	}
 	if err := store.Write(rows); err != nil {
 		t.Fatal(err)

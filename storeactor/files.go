@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // A node's directory:
@@ -71,7 +72,7 @@ type files struct {
 // OpenFiles opens a node's directory, making it if it is not there, and keeps
 // other processes out until Close. CONFLICT: it is in use, or it holds something
 // else; UNSUPPORTED: a newer version wrote it; DAMAGED: its identity is not whole.
-func OpenFiles(dir string, logger *slog.Logger) (Disk, error) {
+func OpenFiles(dir string, logger *slog.Logger) (disk.Disk, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fileError("open the data directory", err)
@@ -118,7 +119,7 @@ func refuseForeign(dir string) error {
 	}
 	switch {
 	case used:
-		return logDamaged("the identity of %s is missing", dir)
+		return disk.Damaged("the identity of %s is missing", dir)
 	case len(foreign) > 0:
 		return messages.Errorf(messages.Code_CONFLICT, "%s is not a node's directory: it holds %s", dir, strings.Join(foreign[:min(3, len(foreign))], ", ")).
 			WithHint("name an empty directory, or one that a node has used")
@@ -186,7 +187,7 @@ func (f *files) Identity() (*messages.Identity, error) {
 func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 	var format, sum uint32
 	if n, _ := fmt.Sscanf(string(text), identityHead, &format); n != 1 {
-		return nil, logDamaged("%s is not the identity of a node", path)
+		return nil, disk.Damaged("%s is not the identity of a node", path)
 	}
 	if format > identityFormat {
 		return nil, formatError(path, format, identityFormat)
@@ -196,12 +197,12 @@ func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 		body, tail = text[:at], text[at:]
 	}
 	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, castagnoli) {
-		return nil, logDamaged("%s was altered: its checksum does not fit", path)
+		return nil, disk.Damaged("%s was altered: its checksum does not fit", path)
 	}
 	_, document, _ := bytes.Cut(body, []byte("\n"))
 	id := &messages.Identity{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(document, id); err != nil {
-		return nil, logDamaged("%s cannot be read: %v", path, err)
+		return nil, disk.Damaged("%s cannot be read: %v", path, err)
 	}
 	if id.Format > identityFormat {
 		return nil, formatError(path, id.Format, identityFormat)
@@ -226,7 +227,7 @@ func (f *files) WriteIdentity(id *messages.Identity) error {
 	return nil
 }
 
-func (f *files) OpenLog() (Log, *LogImage, error) {
+func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.log != nil && !f.log.closed.Load() {
@@ -252,7 +253,7 @@ func (f *files) OpenLog() (Log, *LogImage, error) {
 	return log, image, nil
 }
 
-func (f *files) OpenEngine(at *messages.Checkpoint) (Engine, error) {
+func (f *files) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.engine != nil && !f.engine.closed.Load() {

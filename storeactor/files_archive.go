@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 const archiveSuffix = ".kvsnap"
@@ -19,7 +20,7 @@ type archive struct {
 	dir string
 }
 
-func (f *files) Archive() Archive {
+func (f *files) Archive() disk.Archive {
 	return archive{dir: f.path(snapshotsName)}
 }
 
@@ -32,12 +33,12 @@ func (a archive) path(id string) (string, error) {
 }
 
 // List passes over files that cannot be ours.
-func (a archive) List() ([]ArchiveFile, error) {
+func (a archive) List() ([]disk.ArchiveFile, error) {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fileError("list the snapshots", err)
 	}
-	var found []ArchiveFile
+	var found []disk.ArchiveFile
 	for _, e := range entries {
 		id, ours := strings.CutSuffix(e.Name(), archiveSuffix)
 		if !ours || messages.CheckSnapshotID(id) != nil || !e.Type().IsRegular() {
@@ -50,13 +51,13 @@ func (a archive) List() ([]ArchiveFile, error) {
 		if err != nil {
 			return nil, fileError("list the snapshots", err)
 		}
-		found = append(found, ArchiveFile{ID: id, Bytes: info.Size()})
+		found = append(found, disk.ArchiveFile{ID: id, Bytes: info.Size()})
 	}
-	slices.SortFunc(found, func(a, b ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
+	slices.SortFunc(found, func(a, b disk.ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
 	return found, nil
 }
 
-func (a archive) Create(id string) (ArchiveWriter, error) {
+func (a archive) Create(id string) (disk.ArchiveWriter, error) {
 	path, err := a.path(id)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // TestArchiveKnowsItsFiles: what else lies in the directory is neither listed nor
@@ -18,7 +19,7 @@ func TestArchiveKnowsItsFiles(t *testing.T) {
 	}
 	d := mustOpen(t, dir)
 	found, err := d.Archive().List()
-	if err != nil || len(found) != 1 || found[0] != (ArchiveFile{ID: "a", Bytes: 1}) {
+	if err != nil || len(found) != 1 || found[0] != (disk.ArchiveFile{ID: "a", Bytes: 1}) {
 		t.Fatalf("%v, %v", found, err)
 	}
 	left, err := os.ReadDir(filepath.Join(dir, snapshotsName))

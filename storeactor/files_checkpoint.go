@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // The checkpoint file, little endian:
@@ -49,31 +50,31 @@ func readCheckpoint(path string) (*messages.Checkpoint, engineSeal, error) {
 	var seal engineSeal
 	b, err := readBounded(path, checkpointSizeMax)
 	if os.IsNotExist(err) {
-		return nil, seal, logDamaged("the checkpoint %s is missing", path)
+		return nil, seal, disk.Damaged("the checkpoint %s is missing", path)
 	}
 	if err != nil {
 		return nil, seal, fileError("read the checkpoint", err)
 	}
 	if len(b) < checkpointHead+4 || string(b[:8]) != checkpointMagic {
-		return nil, seal, logDamaged("%s is not a checkpoint", path)
+		return nil, seal, disk.Damaged("%s is not a checkpoint", path)
 	}
 	end := len(b) - 4
 	if crc32.Checksum(b[:end], castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
-		return nil, seal, logDamaged("the checkpoint %s was altered: its checksum does not fit", path)
+		return nil, seal, disk.Damaged("the checkpoint %s was altered: its checksum does not fit", path)
 	}
 	if format := binary.LittleEndian.Uint32(b[8:]); format > checkpointFormat {
 		return nil, seal, formatError(path, format, checkpointFormat)
 	}
 	body, sealed := uint64(binary.LittleEndian.Uint32(b[12:])), uint64(binary.LittleEndian.Uint32(b[16:]))
 	if checkpointHead+body+sealed != uint64(end) {
-		return nil, seal, logDamaged("the checkpoint %s is not whole", path)
+		return nil, seal, disk.Damaged("the checkpoint %s is not whole", path)
 	}
 	c := &messages.Checkpoint{}
 	if err := proto.Unmarshal(b[checkpointHead:checkpointHead+body], c); err != nil {
-		return nil, seal, logDamaged("the checkpoint %s cannot be read: %v", path, err)
+		return nil, seal, disk.Damaged("the checkpoint %s cannot be read: %v", path, err)
 	}
 	if seal, err = decodeSeal(b[checkpointHead+body : end]); err != nil {
-		return nil, seal, logDamaged("the checkpoint %s cannot be read: %v", path, err)
+		return nil, seal, disk.Damaged("the checkpoint %s cannot be read: %v", path, err)
 	}
 	return c, seal, nil
 }

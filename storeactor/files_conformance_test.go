@@ -6,7 +6,8 @@ import (
 	"testing"
 
 	"keyval/storeactor"
-	"keyval/storeactor/disktest"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 func TestFilesKeepTheContract(t *testing.T) {
@@ -22,7 +23,7 @@ type directory struct {
 	path string
 }
 
-func (d *directory) Open() (storeactor.Disk, error) {
+func (d *directory) Open() (disk.Disk, error) {
 	return storeactor.OpenFiles(d.path, slog.New(slog.DiscardHandler))
 }
 

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // The files of a directory carry checksums, so that bytes alone hardly ever get
@@ -94,11 +96,11 @@ func FuzzIdentityFile(f *testing.F) {
 }
 
 func FuzzWitnessFile(f *testing.F) {
-	w := Witness{Sequence: 7, BaseIndex: 1, BaseTerm: 1, Index: 5, Term: 2, HardTerm: 3, Vote: 1, Commit: 4}
+	w := disk.Witness{Sequence: 7, BaseIndex: 1, BaseTerm: 1, Index: 5, Term: 2, HardTerm: 3, Vote: 1, Commit: 4}
 	block := make([]byte, 2*witnessBlock)
-	copy(block[witnessBlock:], w.encode())
+	copy(block[witnessBlock:], encodeWitness(w))
 	f.Add(block, false)
-	f.Add(w.encode()[:witnessSlot-4], true)
+	f.Add(encodeWitness(w)[:witnessSlot-4], true)
 	f.Add([]byte(witnessMagic), true)
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
@@ -116,7 +118,7 @@ func FuzzWitnessFile(f *testing.F) {
 		}
 		defer found.file.Close()
 		// What it says is held against a log without a panic, whatever it says.
-		openly(t, found.last.Meet(&LogImage{BaseIndex: 1, BaseTerm: 1}))
+		openly(t, found.last.Meet(&disk.LogImage{BaseIndex: 1, BaseTerm: 1}))
 		if err := found.write(found.last); err != nil {
 			t.Fatal(err)
 		}
@@ -148,14 +150,14 @@ func FuzzCurrentFile(f *testing.F) {
 // it said before.
 func FuzzLogSegment(f *testing.F) {
 	generation := f.TempDir()
-	if err := createLog(generation, testFirst, testHardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
+	if err := createLog(generation, testFirst, disktest.HardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
 		f.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := l.Save(testHardState(2, 1, 3), testEntries(1, 2, 2)); err != nil {
+	if err := l.Save(disktest.HardState(2, 1, 3), disktest.Entries(1, 2, 2)); err != nil {
 		f.Fatal(err)
 	}
 	if err := l.Cut(2, 2, testConf); err != nil {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // generationNumber is the number in the name of a generation; 0 for other names.
@@ -42,10 +43,10 @@ func (f *files) current() (string, error) {
 	}
 	name, _ := strings.CutSuffix(string(text), "\n")
 	if generationNumber(name) == 0 {
-		return "", logDamaged("%s names no generation: %q", f.path(currentName), name)
+		return "", disk.Damaged("%s names no generation: %q", f.path(currentName), name)
 	}
 	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
-		return "", logDamaged("%s names %s, which is missing", f.path(currentName), name)
+		return "", disk.Damaged("%s names %s, which is missing", f.path(currentName), name)
 	}
 	return f.path(name), nil
 }
@@ -81,21 +82,21 @@ func (f *files) refuseUsed() error {
 	}
 	switch missing := f.path(currentName); {
 	case len(used) == 1:
-		return logDamaged("%s is missing, and %s was in use", missing, used[0]).
+		return disk.Damaged("%s is missing, and %s was in use", missing, used[0]).
 			WithHint("if nothing else is missing, write the line %q to %s", used[0], missing)
 	case len(used) > 1:
-		return logDamaged("%s is missing, and %s were in use", missing, strings.Join(used, " and "))
+		return disk.Damaged("%s is missing, and %s were in use", missing, strings.Join(used, " and "))
 	case len(names) > 1 || len(names) == 1 && names[0] != firstName:
-		return logDamaged("%s is missing, and so is the generation that was in use", missing)
+		return disk.Damaged("%s is missing, and so is the generation that was in use", missing)
 	}
 	return nil
 }
 
 // lastWitness reads a witness that nobody has open.
-func lastWitness(path string) (Witness, error) {
+func lastWitness(path string) (disk.Witness, error) {
 	w, err := os.Open(path)
 	if err != nil {
-		return Witness{}, err
+		return disk.Witness{}, err
 	}
 	defer w.Close()
 	return readWitness(w)
@@ -209,7 +210,7 @@ type staging struct {
 	sealed *messages.Checkpoint // nil before Seal; guarded by the mutex of files
 }
 
-func (f *files) Stage() (Staging, error) {
+func (f *files) Stage() (disk.Staging, error) {
 	path, before, err := f.nextGeneration()
 	if err != nil {
 		return nil, err
@@ -249,7 +250,7 @@ func (f *files) nextGeneration() (path string, before *staging, err error) {
 	return f.path(generationName(generationNumber(filepath.Base(generation)) + 1)), before, nil
 }
 
-func (s *staging) Write(rows []Row) error {
+func (s *staging) Write(rows []disk.Row) error {
 	return s.engine.Write(rows)
 }
 

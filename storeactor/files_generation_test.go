@@ -11,10 +11,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // stageTest seals a staging of one row.
-func stageTest(t *testing.T, d Disk, index, term uint64) Staging {
+func stageTest(t *testing.T, d disk.Disk, index, term uint64) disk.Staging {
 	t.Helper()
 	s, err := d.Stage()
 	if err != nil {
@@ -22,7 +24,7 @@ func stageTest(t *testing.T, d Disk, index, term uint64) Staging {
 	}
 	c := proto.Clone(testFirst).(*messages.Checkpoint)
 	c.Index, c.Term, c.Revision = index, term, index
-	err = errors.Join(s.Write([]Row{{Key: []byte("k"), Value: fmt.Appendf(nil, "of %d", index), Revision: index}}), s.Seal(c))
+	err = errors.Join(s.Write([]disk.Row{{Key: []byte("k"), Value: fmt.Appendf(nil, "of %d", index), Revision: index}}), s.Seal(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,10 +32,10 @@ func stageTest(t *testing.T, d Disk, index, term uint64) Staging {
 }
 
 // installTest installs a staging over what is there.
-func installTest(t *testing.T, d Disk, index uint64) {
+func installTest(t *testing.T, d disk.Disk, index uint64) {
 	t.Helper()
 	stageTest(t, d, index, 2)
-	if err := d.Install(index, 2, testHardState(3, 1, index)); err != nil {
+	if err := d.Install(index, 2, disktest.HardState(3, 1, index)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -105,13 +107,13 @@ func TestInstallIsWholeAtEveryStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	look("staged")
-	if err := s.Write([]Row{{Key: []byte("k"), Value: []byte("of 90"), Revision: 90}}); err != nil {
+	if err := s.Write([]disk.Row{{Key: []byte("k"), Value: []byte("of 90"), Revision: 90}}); err != nil {
 		t.Fatal(err)
 	}
 	look("written")
 	stageTest(t, d, 100, 2)
 	look("sealed")
-	if err := d.Install(100, 2, testHardState(3, 1, 100)); err != nil {
+	if err := d.Install(100, 2, disktest.HardState(3, 1, 100)); err != nil {
 		t.Fatal(err)
 	}
 	look("installed")

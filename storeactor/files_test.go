@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // makeFiles makes an initialised directory that nobody has open.
@@ -27,7 +29,7 @@ func makeFiles(t *testing.T) string {
 	return dir
 }
 
-func mustOpen(t *testing.T, dir string) Disk {
+func mustOpen(t *testing.T, dir string) disk.Disk {
 	t.Helper()
 	d, err := OpenFiles(dir, quiet)
 	if err != nil {
@@ -265,10 +267,10 @@ func saveUntilKilled(dir string) {
 	index, _ := image.Last()
 	for {
 		index++
-		es := testEntries(index-1, 2)
+		es := disktest.Entries(index-1, 2)
 		es[0].Data = bytes.Repeat([]byte{byte(index)}, int(index*131%900))
-		fail(l.Save(testHardState(2, 1, index-1), es))
-		fail(e.Write([]Row{{Key: fmt.Appendf(nil, "%d", index%10), Value: fmt.Appendf(nil, "%d", index), Revision: index}}))
+		fail(l.Save(disktest.HardState(2, 1, index-1), es))
+		fail(e.Write([]disk.Row{{Key: fmt.Appendf(nil, "%d", index%10), Value: fmt.Appendf(nil, "%d", index), Revision: index}}))
 		if index%50 == 0 {
 			fail(e.Sync())
 			fail(l.Sync())

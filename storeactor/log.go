@@ -10,12 +10,13 @@ import (
 
 	"keyval/messages"
 	"keyval/mutant"
+	"keyval/storeactor/disk"
 )
 
 // LogConfig is what the log actor needs.
 type LogConfig struct {
 	Raft, Machine, Snapshots *actor.PID
-	Disk                     Disk
+	Disk                     disk.Disk
 	Fatal                    func(reason error)
 }
 
@@ -31,7 +32,7 @@ func NewLog(config LogConfig) actor.Producer {
 // or saved until the machine has switched to it.
 type logActor struct {
 	config LogConfig
-	log    Log
+	log    disk.Log
 	hs     *raftpb.HardState // saved last; its commit is durable after a Sync
 	last   uint64            // index of the last saved entry, or the base
 	failed bool              // the disk is not to be used again
@@ -93,7 +94,7 @@ func (l *logActor) onStarted(ctx actor.Context) {
 	})
 }
 
-func (l *logActor) open() (*LogImage, error) {
+func (l *logActor) open() (*disk.LogImage, error) {
 	log, image, err := l.config.Disk.OpenLog()
 	if err != nil {
 		return nil, err

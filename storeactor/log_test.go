@@ -75,7 +75,7 @@ func TestMergeAppends(t *testing.T) {
 	mergeAppends([]*messages.Append{appendOf("- 5.1 6.1"), appendOf("- 8.1")})
 }
 
-func (d *disk) expect(t *testing.T, event string) {
+func (d *memoryDisk) expect(t *testing.T, event string) {
 	t.Helper()
 	if got := <-d.events; got != event {
 		t.Fatalf("the disk did %q, not %q", got, event)
@@ -264,20 +264,20 @@ func TestLogFailures(t *testing.T) {
 	lost := errors.New("the disk is gone")
 	for _, test := range []struct {
 		name   string
-		change func(*disk)
+		change func(*memoryDisk)
 		send   any
 		reason string
 		events []string
 	}{
-		{"a write fails", func(d *disk) { d.saveErr = lost }, appendOf("- 2.1"), "write the log: the disk is gone", nil},
-		{"a cut fails", func(d *disk) { d.saveErr = lost }, &messages.CutLog{Index: 1, Term: 1}, "cut the log at entry 1: the disk is gone", []string{"cut 1.1 []"}},
-		{"a close fails", func(d *disk) { d.closeErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
+		{"a write fails", func(d *memoryDisk) { d.saveErr = lost }, appendOf("- 2.1"), "write the log: the disk is gone", nil},
+		{"a cut fails", func(d *memoryDisk) { d.saveErr = lost }, &messages.CutLog{Index: 1, Term: 1}, "cut the log at entry 1: the disk is gone", []string{"cut 1.1 []"}},
+		{"a close fails", func(d *memoryDisk) { d.closeErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
 			"close the log before a snapshot is installed: the disk is gone", []string{"close"}},
-		{"an install fails", func(d *disk) { d.installErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
+		{"an install fails", func(d *memoryDisk) { d.installErr = lost }, withSnapshot(appendOf("4/0/9"), 9, 4),
 			"install the snapshot at index 9: the disk is gone", []string{"close"}},
-		{"a save behind a snapshot fails", func(d *disk) { d.saveErr = lost }, withSnapshot(appendOf("4/0/9 10.4"), 9, 4),
+		{"a save behind a snapshot fails", func(d *memoryDisk) { d.saveErr = lost }, withSnapshot(appendOf("4/0/9 10.4"), 9, 4),
 			"write the log: the disk is gone", []string{"close", "install 9.4 with 4/0/9"}},
-		{"a sync fails", func(d *disk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
+		{"a sync fails", func(d *memoryDisk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, d := newStage(t), newDisk()

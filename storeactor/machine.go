@@ -9,13 +9,14 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // MachineConfig is what the machine needs. Zero numbers mean their defaults.
 type MachineConfig struct {
 	Self                           messages.RaftID
 	Raft, Log, Gateway, Membership *actor.PID
-	Disk                           Disk
+	Disk                           disk.Disk
 	Fatal                          func(reason error)
 
 	Readers int // reader actors; 4
@@ -54,7 +55,7 @@ type machineActor struct {
 	phase  phase
 
 	state   *State
-	engine  Engine
+	engine  disk.Engine
 	batch   *Batch               // empty between two messages
 	durable *messages.Checkpoint // the last one that is
 	writing *messages.Checkpoint // with the checkpoint actor, or nil

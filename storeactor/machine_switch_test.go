@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // staged is what the snapshot at index 20, term 4 and revision 30 brings: slow=new.
@@ -17,7 +18,7 @@ func (c *company) stage20() {
 	checkpoint.Index, checkpoint.Term, checkpoint.Revision, checkpoint.LogTimeMs, checkpoint.CompactedRevision = 20, 4, 30, 500, 25
 	checkpoint.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
 	c.disk.staged, c.disk.stagedEngine = checkpoint, newMemory()
-	if err := c.disk.stagedEngine.Write([]Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
+	if err := c.disk.stagedEngine.Write([]disk.Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
 		c.t.Fatal(err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // company is a machine among probes.
 type company struct {
 	*stage
-	disk                           *disk
+	disk                           *memoryDisk
 	machine                        *actor.PID
 	raft, log, gateway, membership *probe
 	session                        *probe

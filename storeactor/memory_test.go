@@ -15,19 +15,20 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // memory is an Engine in memory: all versions of all keys.
 type memory struct {
-	Engine  // what is not overridden is not used
-	mutex   sync.Mutex
-	rows    map[string][]Row // by key, then revision
-	keys    []string         // sorted
-	writes  int              // calls of Write
-	err     error            // of every call, if not nil
-	panics  string           // a Get of this key panics
-	closed  bool
-	closing chan struct{} // closed by Close
+	disk.Engine // what is not overridden is not used
+	mutex       sync.Mutex
+	rows        map[string][]disk.Row // by key, then revision
+	keys        []string              // sorted
+	writes      int                   // calls of Write
+	err         error                 // of every call, if not nil
+	panics      string                // a Get of this key panics
+	closed      bool
+	closing     chan struct{} // closed by Close
 	// holds lets a Get of the key "slow" wait until it is closed; entered is told.
 	holds   chan struct{}
 	entered chan struct{}
@@ -37,9 +38,9 @@ type memory struct {
 	reclaims  func() error // called by Reclaim, if not nil
 }
 
-func newMemory() *memory { return &memory{rows: map[string][]Row{}, closing: make(chan struct{})} }
+func newMemory() *memory { return &memory{rows: map[string][]disk.Row{}, closing: make(chan struct{})} }
 
-func (m *memory) Write(rows []Row) error {
+func (m *memory) Write(rows []disk.Row) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.err != nil {
@@ -53,7 +54,7 @@ func (m *memory) Write(rows []Row) error {
 			i := sort.SearchStrings(m.keys, key)
 			m.keys = slices.Insert(m.keys, i, key)
 		}
-		i, found := slices.BinarySearchFunc(versions, r.Revision, func(a Row, n uint64) int { return int(a.Revision) - int(n) })
+		i, found := slices.BinarySearchFunc(versions, r.Revision, func(a disk.Row, n uint64) int { return int(a.Revision) - int(n) })
 		if found {
 			versions[i] = r
 		} else {
@@ -72,7 +73,7 @@ func (m *memory) holdReads() (release func()) {
 	return func() { close(holds) }
 }
 
-func (m *memory) Get(key []byte, revision uint64) (Row, bool, error) {
+func (m *memory) Get(key []byte, revision uint64) (disk.Row, bool, error) {
 	m.mutex.Lock()
 	holds, entered := m.holds, m.entered
 	m.mutex.Unlock()
@@ -88,9 +89,9 @@ func (m *memory) Get(key []byte, revision uint64) (Row, bool, error) {
 	return m.get(string(key), revision)
 }
 
-func (m *memory) get(key string, revision uint64) (Row, bool, error) {
+func (m *memory) get(key string, revision uint64) (disk.Row, bool, error) {
 	if m.err != nil {
-		return Row{}, false, m.err
+		return disk.Row{}, false, m.err
 	}
 	versions := m.rows[key]
 	for i := len(versions) - 1; i >= 0; i-- {
@@ -98,10 +99,10 @@ func (m *memory) get(key string, revision uint64) (Row, bool, error) {
 			return versions[i], !versions[i].Deleted, nil
 		}
 	}
-	return Row{}, false, nil
+	return disk.Row{}, false, nil
 }
 
-func (m *memory) Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error {
+func (m *memory) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.err != nil {
@@ -132,7 +133,7 @@ func (m *memory) Scan(from, to []byte, revision uint64, reverse bool, yield func
 }
 
 // Export is the rows of a snapshot. It keeps the lock: what a test writes beside it waits.
-func (m *memory) Export(after Cursor, floor, revision uint64, yield func(Row) bool) error {
+func (m *memory) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	if m.err != nil {
@@ -164,7 +165,7 @@ func (m *memory) Discard(floor uint64) {
 	defer m.mutex.Unlock()
 	m.floor = max(m.floor, floor)
 	for key, versions := range m.rows {
-		if n := slices.IndexFunc(versions, func(r Row) bool { return r.Revision > m.floor }); n > 1 {
+		if n := slices.IndexFunc(versions, func(r disk.Row) bool { return r.Revision > m.floor }); n > 1 {
 			m.rows[key] = versions[n-1:]
 		} else if n < 0 {
 			m.rows[key] = versions[len(versions)-1:]
@@ -217,7 +218,7 @@ func (m *memory) dump() string {
 func (m *memory) live(t testing.TB, revision uint64) string {
 	t.Helper()
 	var lines []string
-	err := m.Scan(nil, nil, revision, false, func(r Row) bool {
+	err := m.Scan(nil, nil, revision, false, func(r disk.Row) bool {
 		lines = append(lines, fmt.Sprintf("%s=%s@%d", r.Key, r.Value, r.Revision))
 		return true
 	})
@@ -227,10 +228,10 @@ func (m *memory) live(t testing.TB, revision uint64) string {
 	return strings.Join(lines, " ")
 }
 
-// disk is a Disk in memory. It tells events what happens to it.
-type disk struct {
-	Disk       // what is not overridden is not used
-	image      *LogImage
+// memoryDisk is a Disk in memory. It tells events what happens to it.
+type memoryDisk struct {
+	disk.Disk  // what is not overridden is not used
+	image      *disk.LogImage
 	checkpoint *messages.Checkpoint
 	engine     *memory
 	events     chan string
@@ -248,9 +249,9 @@ type disk struct {
 	engineErr    error
 }
 
-func newDisk() *disk {
-	return &disk{
-		image:      &LogImage{HardState: &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}, BaseIndex: 1, BaseTerm: 1},
+func newDisk() *memoryDisk {
+	return &memoryDisk{
+		image:      &disk.LogImage{HardState: &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}, BaseIndex: 1, BaseTerm: 1},
 		checkpoint: firstCheckpoint(),
 		engine:     newMemory(),
 		events:     make(chan string, 100),
@@ -272,14 +273,14 @@ func firstCheckpoint() *messages.Checkpoint {
 	}
 }
 
-func (d *disk) Identity() (*messages.Identity, error)     { return nil, nil }
-func (d *disk) WriteIdentity(*messages.Identity) error    { return nil }
-func (d *disk) Initialise(*messages.Checkpoint) error     { return nil }
-func (d *disk) Initialised() (bool, error)                { return true, nil }
-func (d *disk) Close() error                              { return nil }
-func (d *disk) Checkpoint() (*messages.Checkpoint, error) { return d.checkpoint, nil }
+func (d *memoryDisk) Identity() (*messages.Identity, error)     { return nil, nil }
+func (d *memoryDisk) WriteIdentity(*messages.Identity) error    { return nil }
+func (d *memoryDisk) Initialise(*messages.Checkpoint) error     { return nil }
+func (d *memoryDisk) Initialised() (bool, error)                { return true, nil }
+func (d *memoryDisk) Close() error                              { return nil }
+func (d *memoryDisk) Checkpoint() (*messages.Checkpoint, error) { return d.checkpoint, nil }
 
-func (d *disk) OpenEngine(*messages.Checkpoint) (Engine, error) {
+func (d *memoryDisk) OpenEngine(*messages.Checkpoint) (disk.Engine, error) {
 	if d.engineErr != nil {
 		return nil, d.engineErr
 	}
@@ -287,26 +288,26 @@ func (d *disk) OpenEngine(*messages.Checkpoint) (Engine, error) {
 }
 
 // Install makes what is staged the state that counts.
-func (d *disk) Install(index, term uint64, hs *raftpb.HardState) error {
+func (d *memoryDisk) Install(index, term uint64, hs *raftpb.HardState) error {
 	if d.installErr != nil {
 		return d.installErr
 	}
 	d.events <- fmt.Sprintf("install %d.%d with %s", index, term, describe(hs, nil))
-	d.image = &LogImage{BaseIndex: index, BaseTerm: term, HardState: hs}
+	d.image = &disk.LogImage{BaseIndex: index, BaseTerm: term, HardState: hs}
 	if d.staged != nil {
 		d.checkpoint, d.engine = d.staged, d.stagedEngine
 	}
 	return nil
 }
 
-func (d *disk) OpenLog() (Log, *LogImage, error) {
+func (d *memoryDisk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if d.gate != nil {
 		<-d.gate
 	}
 	return (*memoryLog)(d), d.image, nil
 }
 
-func (d *disk) WriteCheckpoint(c *messages.Checkpoint) error {
+func (d *memoryDisk) WriteCheckpoint(c *messages.Checkpoint) error {
 	if d.checkpointErr != nil {
 		return d.checkpointErr
 	}
@@ -314,7 +315,7 @@ func (d *disk) WriteCheckpoint(c *messages.Checkpoint) error {
 	return nil
 }
 
-type memoryLog disk
+type memoryLog memoryDisk
 
 func (l *memoryLog) Cut(index, term uint64, conf *raftpb.ConfState) error {
 	l.events <- fmt.Sprintf("cut %d.%d %v", index, term, conf.GetVoters())

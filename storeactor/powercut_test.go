@@ -21,7 +21,8 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor"
-	"keyval/storeactor/disktest"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 const (
@@ -52,9 +53,9 @@ func (p *promises) fields() map[string]*uint64 {
 
 // powered is the process: it does everything that a node does with its disk.
 type powered struct {
-	disk   storeactor.Disk
-	log    storeactor.Log
-	engine storeactor.Engine
+	disk   disk.Disk
+	log    disk.Log
+	engine disk.Engine
 	index  uint64 // of the last entry; the one before is committed
 	last   uint64 // index of the last checkpoint
 }
@@ -92,7 +93,7 @@ func (p *powered) open() error {
 	if err != nil {
 		return err
 	}
-	var image *storeactor.LogImage
+	var image *disk.LogImage
 	if p.log, image, err = p.disk.OpenLog(); err != nil {
 		return err
 	}
@@ -111,8 +112,8 @@ func (p *powered) open() error {
 	return nil
 }
 
-func poweredRow(revision uint64) storeactor.Row {
-	return storeactor.Row{Key: fmt.Appendf(nil, "%d", revision%10), Value: bytes.Repeat(fmt.Appendf(nil, "%d,", revision), 1+int(revision%50)), Revision: revision}
+func poweredRow(revision uint64) disk.Row {
+	return disk.Row{Key: fmt.Appendf(nil, "%d", revision%10), Value: bytes.Repeat(fmt.Appendf(nil, "%d,", revision), 1+int(revision%50)), Revision: revision}
 }
 
 func poweredData(index uint64) []byte { return bytes.Repeat([]byte{byte(index)}, int(index*131%900)) }
@@ -122,7 +123,7 @@ func poweredState(commit uint64) *raftpb.HardState {
 }
 
 func (p *powered) write(revision uint64) error {
-	return p.engine.Write([]storeactor.Row{poweredRow(revision)})
+	return p.engine.Write([]disk.Row{poweredRow(revision)})
 }
 
 func (p *powered) save() error {
@@ -178,7 +179,7 @@ func (p *powered) install() error {
 	}
 	for key := range uint64(10) {
 		newest := index - (index+10-key)%10
-		if err := s.Write([]storeactor.Row{poweredRow(newest), poweredRow(newest - 10)}); err != nil {
+		if err := s.Write([]disk.Row{poweredRow(newest), poweredRow(newest - 10)}); err != nil {
 			return err
 		}
 	}
@@ -364,7 +365,7 @@ func (p *promises) hold(t *testing.T, name, dir string) {
 	p.holdArchive(t, name, d.Archive())
 }
 
-func (p *promises) holdArchive(t *testing.T, name string, a storeactor.Archive) {
+func (p *promises) holdArchive(t *testing.T, name string, a disk.Archive) {
 	t.Helper()
 	found, err := a.List()
 	if err != nil {

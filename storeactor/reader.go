@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // readerActor answers reads at revisions that the machine has published, beside
@@ -20,8 +21,8 @@ type readerActor struct {
 
 // readerView is the part of an Engine that a reader needs.
 type readerView interface {
-	View
-	Export(after Cursor, floor, revision uint64, yield func(Row) bool) error
+	disk.View
+	Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error
 }
 
 func (r *readerActor) Receive(ctx actor.Context) {
@@ -62,7 +63,7 @@ func sessionPID(ctx actor.Context, session string) *actor.PID {
 
 // read answers one read as of revision at most newest. A refusal is an answer; the
 // error is the view's, and the reply says it too.
-func read(view View, r *messages.Read, newest, compacted uint64) (*messages.ReadReply, error) {
+func read(view disk.View, r *messages.Read, newest, compacted uint64) (*messages.ReadReply, error) {
 	reply := &messages.ReadReply{Request: r.GetRequest(), Revision: cmp.Or(r.GetRevision(), newest)}
 	if err := fill(reply, view, r, newest, compacted); err != nil {
 		reply.Items, reply.More, reply.Digest = nil, false, nil
@@ -76,7 +77,7 @@ func refuseRead(reply *messages.ReadReply, code messages.Code, format string, ar
 	reply.Code, reply.Message = code, fmt.Sprintf(format, args...)
 }
 
-func fill(reply *messages.ReadReply, view View, r *messages.Read, newest, compacted uint64) error {
+func fill(reply *messages.ReadReply, view disk.View, r *messages.Read, newest, compacted uint64) error {
 	switch {
 	case reply.Revision > newest:
 		refuseRead(reply, messages.Code_INVALID, "revision %d is in the future, the newest is %d", reply.Revision, newest)
@@ -97,7 +98,7 @@ func fill(reply *messages.ReadReply, view View, r *messages.Read, newest, compac
 	return nil
 }
 
-func get(reply *messages.ReadReply, view View, key []byte) error {
+func get(reply *messages.ReadReply, view disk.View, key []byte) error {
 	if len(key) == 0 || len(key) > keySizeMax {
 		refuseRead(reply, messages.Code_INVALID, "a key has 1 to %d bytes, this one %d", keySizeMax, len(key))
 		return nil
@@ -114,7 +115,7 @@ func get(reply *messages.ReadReply, view View, key []byte) error {
 	return nil
 }
 
-func scan(reply *messages.ReadReply, view View, s *messages.Scan) error {
+func scan(reply *messages.ReadReply, view disk.View, s *messages.Scan) error {
 	if len(s.GetTo()) > 0 && bytes.Compare(s.GetFrom(), s.GetTo()) >= 0 {
 		return nil
 	}
@@ -123,7 +124,7 @@ func scan(reply *messages.ReadReply, view View, s *messages.Scan) error {
 		limit = int(n)
 	}
 	size := 0
-	return view.Scan(s.GetFrom(), s.GetTo(), reply.Revision, s.GetReverse(), func(row Row) bool {
+	return view.Scan(s.GetFrom(), s.GetTo(), reply.Revision, s.GetReverse(), func(row disk.Row) bool {
 		item := &messages.Item{Key: bytes.Clone(row.Key), Revision: row.Revision}
 		if !s.GetKeysOnly() {
 			item.Value = bytes.Clone(row.Value)

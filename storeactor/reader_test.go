@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 func getAt(revision uint64, key string) *messages.Read {
@@ -19,7 +20,7 @@ func scanAt(revision uint64, s *messages.Scan) *messages.Read {
 
 func TestRead(t *testing.T) {
 	store := newMemory()
-	for _, row := range []Row{
+	for _, row := range []disk.Row{
 		{Key: []byte("a"), Value: []byte("1"), Revision: 1},
 		{Key: []byte("b"), Value: []byte("2"), Revision: 2},
 		{Key: []byte("c"), Value: []byte("3"), Revision: 3},
@@ -27,7 +28,7 @@ func TestRead(t *testing.T) {
 		{Key: []byte("b"), Revision: 5, Deleted: true},
 		{Key: []byte("a"), Value: []byte("6"), Revision: 6},
 	} {
-		if err := store.Write([]Row{row}); err != nil {
+		if err := store.Write([]disk.Row{row}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,12 +78,12 @@ func TestRead(t *testing.T) {
 
 func TestScansAreBounded(t *testing.T) {
 	store := newMemory()
-	var rows []Row
+	var rows []disk.Row
 	for i := range ScanRowsMax + 1 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "k%05d", i), Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%05d", i), Revision: 1})
 	}
 	for i := range 4 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "v%d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "v%d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: 1})
 	}
 	if err := store.Write(rows); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"keyval/messages"
 	"keyval/mutant"
+	"keyval/storeactor/disk"
 )
 
 // discarding is the machine's way from history that is given up to space that is
@@ -109,7 +110,7 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 // reclaimActor gives back the space of what was discarded, once, and is gone: so
 // there are never two at it. A child of the machine.
 type reclaimActor struct {
-	engine Engine
+	engine disk.Engine
 	fatal  func(error)
 }
 

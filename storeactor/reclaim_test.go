@@ -224,7 +224,7 @@ func TestReclaimsThatFail(t *testing.T) {
 // What a checkpoint gave up may go as soon as it is opened.
 func TestMachineDiscardsWhenItOpens(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) {
-		d := config.Disk.(*disk)
+		d := config.Disk.(*memoryDisk)
 		d.checkpoint.Revision, d.checkpoint.CompactedRevision = 9, 5
 		d.engine.discarded = make(chan uint64, 10)
 	}).opened()

@@ -7,16 +7,17 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // readRows reads the next rows of a state as they stand in a snapshot. An error is
 // the view's, and the answer says it too.
 func readRows(view readerView, m *messages.ReadRows) (*messages.RowsRead, error) {
 	answer := &messages.RowsRead{Holder: m.Holder, Sequence: m.Sequence}
-	after := Cursor{Key: m.GetAfter().GetKey(), Revision: m.GetAfter().GetRevision()}
+	after := disk.Cursor{Key: m.GetAfter().GetKey(), Revision: m.GetAfter().GetRevision()}
 	limit := min(cmp.Or(int(m.BytesMax), rowsBytesMax), rowsBytesMax)
-	last := Cursor{}
-	err := view.Export(after, m.CompactedRevision, m.Revision, func(row Row) bool {
+	last := disk.Cursor{}
+	err := view.Export(after, m.CompactedRevision, m.Revision, func(row disk.Row) bool {
 		size := snapshotRowSize(row)
 		if answer.Count > 0 && len(answer.Rows)+protowire.SizeTag(1)+protowire.SizeBytes(size) > limit {
 			answer.More = true
@@ -42,7 +43,7 @@ func readRows(view readerView, m *messages.ReadRows) (*messages.RowsRead, error)
 
 // appendSnapshotRow appends a SnapshotRow as a field of SnapshotRows, byte for byte
 // as the library would: one message a row would be the greatest cost of a snapshot.
-func appendSnapshotRow(b []byte, row Row, size int) []byte {
+func appendSnapshotRow(b []byte, row disk.Row, size int) []byte {
 	b = protowire.AppendTag(b, 1, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
 	if len(row.Key) > 0 {
@@ -60,7 +61,7 @@ func appendSnapshotRow(b []byte, row Row, size int) []byte {
 	return b
 }
 
-func snapshotRowSize(row Row) (size int) {
+func snapshotRowSize(row disk.Row) (size int) {
 	if n := len(row.Key); n > 0 {
 		size += protowire.SizeTag(1) + protowire.SizeBytes(n)
 	}

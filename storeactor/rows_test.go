@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // Chunk by chunk, whatever their size, the rows are those of the export, and each
@@ -19,7 +20,7 @@ func TestRowsAreReadInParts(t *testing.T) {
 		store := newMemory()
 		revisions := uint64(rapid.IntRange(0, 40).Draw(rt, "revisions"))
 		for revision := uint64(1); revision <= revisions; revision++ {
-			row := Row{
+			row := disk.Row{
 				Key:      []byte(rapid.StringMatching(`[a-d]{1,3}`).Draw(rt, "key")),
 				Value:    []byte(strings.Repeat("v", rapid.IntRange(0, 300).Draw(rt, "value"))),
 				Revision: revision,
@@ -27,14 +28,14 @@ func TestRowsAreReadInParts(t *testing.T) {
 			if row.Deleted = rapid.IntRange(0, 3).Draw(rt, "deleted") == 0; row.Deleted {
 				row.Value = nil
 			}
-			if err := store.Write([]Row{row}); err != nil {
+			if err := store.Write([]disk.Row{row}); err != nil {
 				rt.Fatal(err)
 			}
 		}
 		revision := rapid.Uint64Range(0, revisions).Draw(rt, "revision")
 		floor := rapid.Uint64Range(0, revision).Draw(rt, "floor")
 		want := &messages.SnapshotRows{}
-		if err := store.Export(Cursor{}, floor, revision, func(r Row) bool {
+		if err := store.Export(disk.Cursor{}, floor, revision, func(r disk.Row) bool {
 			want.Rows = append(want.Rows, &messages.SnapshotRow{Key: r.Key, Value: r.Value, Revision: r.Revision, Deleted: r.Deleted})
 			return true
 		}); err != nil {
@@ -84,8 +85,8 @@ func TestRowsAreReadInParts(t *testing.T) {
 func TestRowsAreBounded(t *testing.T) {
 	store := newMemory()
 	for i := range 12 {
-		row := Row{Key: fmt.Appendf(nil, "k%02d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: uint64(i) + 1}
-		if err := store.Write([]Row{row}); err != nil {
+		row := disk.Row{Key: fmt.Appendf(nil, "k%02d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: uint64(i) + 1}
+		if err := store.Write([]disk.Row{row}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,9 +107,9 @@ func TestRowsAreBounded(t *testing.T) {
 func BenchmarkReadRows(b *testing.B) {
 	store := newMemory()
 	value := []byte(strings.Repeat("v", 256))
-	var rows []Row
+	var rows []disk.Row
 	for i := range 5000 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: 1})
 	}
 	if err := store.Write(rows); err != nil {
 		b.Fatal(err)

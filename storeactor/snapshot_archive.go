@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 const (
@@ -25,10 +26,10 @@ const (
 // messages that came meanwhile between them. A child of snapshots, which bounds what
 // is in hand here.
 type archiveActor struct {
-	disk Disk
+	disk disk.Disk
 
 	id     string // of the file that is being written
-	file   ArchiveWriter
+	file   disk.ArchiveWriter
 	writer *SnapshotWriter
 
 	// The first of each is under way, by turns: who wants a list does not wait for a
@@ -160,7 +161,7 @@ func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
 		return err
 	}
 	if id != "" {
-		i := slices.IndexFunc(files, func(f ArchiveFile) bool { return f.ID == id })
+		i := slices.IndexFunc(files, func(f disk.ArchiveFile) bool { return f.ID == id })
 		if i < 0 {
 			return messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s on this node", id)
 		}
@@ -168,7 +169,7 @@ func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
 		a.flush(ctx)
 		return nil
 	}
-	slices.SortFunc(files, func(x, y ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
+	slices.SortFunc(files, func(x, y disk.ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
 	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), SnapshotFilesMax)]})
 	a.flush(ctx)
 	return nil
@@ -216,8 +217,8 @@ func (a asked) whom() (*actor.PID, uint64) { return a.pid, a.request }
 // listing looks at one file a step.
 type listing struct {
 	asked
-	archive Archive
-	files   []ArchiveFile // that are left
+	archive disk.Archive
+	files   []disk.ArchiveFile // that are left
 	infos   []*messages.SnapshotInfo
 }
 
@@ -259,8 +260,8 @@ func describeSnapshot(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *m
 // is not as it was written.
 type wholeCheck struct {
 	asked
-	archive Archive
-	file    ArchiveFile
+	archive disk.Archive
+	file    disk.ArchiveFile
 	open    io.ReadCloser   // nil before the first step
 	reader  *SnapshotReader // nil before header and state were read
 }

@@ -3,15 +3,16 @@ package storeactor
 import (
 	"bytes"
 	"fmt"
+	"keyval/storeactor/disk"
 	"testing"
 )
 
 // benchRows are rows of about 1 KiB each, in all so many bytes.
-func benchRows(total int) []Row {
-	var rows []Row
+func benchRows(total int) []disk.Row {
+	var rows []disk.Row
 	value := bytes.Repeat([]byte("v"), 1<<10)
 	for i := range total >> 10 {
-		rows = append(rows, Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: uint64(i + 5)})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: uint64(i + 5)})
 	}
 	return rows
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // A snapshot file is this line, and then for each chunk its size as uint32, little
@@ -99,7 +100,7 @@ func (r *SnapshotReader) Trailer() *messages.SnapshotTrailer { return r.check.tr
 // Next reads the next rows, in order of keys and, within a key, of falling
 // revisions. They are good until the next call. io.EOF: those were all, and the
 // whole file is as it was written.
-func (r *SnapshotReader) Next() ([]Row, error) {
+func (r *SnapshotReader) Next() ([]disk.Row, error) {
 	if r.check.trailer == nil {
 		if err := r.step(); err != nil {
 			return nil, err

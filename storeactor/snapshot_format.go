@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // SnapshotFormat is the format of snapshots that this software writes.
@@ -178,10 +179,10 @@ type snapshotCheck struct {
 	state      []byte                    // of STATE, so far
 	tally      snapshotTally
 
-	key       []byte // of the last row
-	revision  uint64 // of the last row
-	compacted bool   // the last row was at or below the compacted revision: its key has no older one
-	rows      []Row  // of the last chunk; its array is used again
+	key       []byte     // of the last row
+	revision  uint64     // of the last row
+	compacted bool       // the last row was at or below the compacted revision: its key has no older one
+	rows      []disk.Row // of the last chunk; its array is used again
 }
 
 func damagedSnapshot(format string, args ...any) *messages.Error {
@@ -190,7 +191,7 @@ func damagedSnapshot(format string, args ...any) *messages.Error {
 
 // take checks the next chunk and returns its rows, which are good until the next
 // call and hold parts of the chunk. Errors: DAMAGED, UNSUPPORTED.
-func (s *snapshotCheck) take(c *messages.SnapshotChunk) ([]Row, error) {
+func (s *snapshotCheck) take(c *messages.SnapshotChunk) ([]disk.Row, error) {
 	s.rows = s.rows[:0]
 	switch {
 	case c == nil:
@@ -281,7 +282,7 @@ func (s *snapshotCheck) takeRows(c *messages.SnapshotChunk) error {
 		if f.tag() != bytesField(1) {
 			continue
 		}
-		var row Row
+		var row disk.Row
 		if !readSnapshotRow(&row, f.bytes) {
 			return damagedSnapshot("a row of chunk %d cannot be read", c.Sequence)
 		}
@@ -301,7 +302,7 @@ func (s *snapshotCheck) takeRows(c *messages.SnapshotChunk) error {
 }
 
 // follows holds a row against the one before it and the bounds of the snapshot.
-func (s *snapshotCheck) follows(r *Row) error {
+func (s *snapshotCheck) follows(r *disk.Row) error {
 	order := bytes.Compare(s.key, r.Key)
 	old := r.Revision <= s.header.CompactedRevision
 	switch {
@@ -337,7 +338,7 @@ func (s *snapshotCheck) takeTrailer(body []byte) error {
 }
 
 // readSnapshotRow reads a messages.SnapshotRow in place.
-func readSnapshotRow(r *Row, data []byte) bool {
+func readSnapshotRow(r *disk.Row, data []byte) bool {
 	f := fields{rest: data}
 	for f.next() {
 		switch f.tag() {

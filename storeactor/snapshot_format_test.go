@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // stateAt is a checkpoint at index 9 with a session.
@@ -25,23 +26,23 @@ func stateAt(revision, compacted uint64) *messages.Checkpoint {
 	return c
 }
 
-func row(key string, revision uint64, value string) Row {
-	return Row{Key: []byte(key), Revision: revision, Value: []byte(value)}
+func row(key string, revision uint64, value string) disk.Row {
+	return disk.Row{Key: []byte(key), Revision: revision, Value: []byte(value)}
 }
 
-func gone(key string, revision uint64) Row {
-	return Row{Key: []byte(key), Revision: revision, Deleted: true}
+func gone(key string, revision uint64) disk.Row {
+	return disk.Row{Key: []byte(key), Revision: revision, Deleted: true}
 }
 
 // someRows are rows of a snapshot at revision 9, compacted at 4.
-func someRows() []Row {
-	return []Row{
+func someRows() []disk.Row {
+	return []disk.Row{
 		row("a", 9, "nine"), row("a", 5, ""), row("a", 4, "base"), gone("b", 8), row("b", 2, "two"), row("c", 1, "one"), row("d", 7, "seven"), gone("d", 6),
 	}
 }
 
 // rowsRead is what a reader answers: rows behind a cursor, about bytesMax of them.
-func rowsRead(rows []Row, ask *messages.ReadRows) *messages.RowsRead {
+func rowsRead(rows []disk.Row, ask *messages.ReadRows) *messages.RowsRead {
 	r := &messages.RowsRead{Holder: ask.Holder, Sequence: ask.Sequence}
 	chunk, size := &messages.SnapshotRows{}, 0
 	for _, row := range rows {
@@ -72,7 +73,7 @@ type complains interface {
 }
 
 // chunksOf cuts a state and its rows.
-func chunksOf(t complains, c *messages.Checkpoint, rows []Row, chunkBytes int) []*messages.SnapshotChunk {
+func chunksOf(t complains, c *messages.Checkpoint, rows []disk.Row, chunkBytes int) []*messages.SnapshotChunk {
 	t.Helper()
 	s := newSnapshotSource(c, &messages.SnapshotHeader{CreatedBy: "node1", Version: "test", CreatedAtMs: 5}, chunkBytes)
 	var chunks []*messages.SnapshotChunk
@@ -108,12 +109,12 @@ func fileOf(t complains, chunks []*messages.SnapshotChunk) []byte {
 }
 
 // readSnapshot reads a file to its end.
-func readSnapshot(from io.Reader) (*SnapshotReader, []Row, error) {
+func readSnapshot(from io.Reader) (*SnapshotReader, []disk.Row, error) {
 	r, err := NewSnapshotReader(from)
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []Row
+	var all []disk.Row
 	for {
 		rows, err := r.Next()
 		if err == io.EOF {
@@ -138,7 +139,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(rows, got, cmp.Transformer("text", func(r Row) string { return fmt.Sprintf("%q@%d=%q %v", r.Key, r.Revision, r.Value, r.Deleted) })); diff != "" {
+		if diff := cmp.Diff(rows, got, cmp.Transformer("text", func(r disk.Row) string { return fmt.Sprintf("%q@%d=%q %v", r.Key, r.Revision, r.Value, r.Deleted) })); diff != "" {
 			t.Fatalf("(-written +read)\n%s", diff)
 		}
 		if diff := cmp.Diff(state, r.Checkpoint(), protocmp.Transform()); diff != "" {
@@ -155,8 +156,8 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 }
 
 // drawRows draws rows as a snapshot holds them.
-func drawRows(t *rapid.T, revision, compacted uint64) []Row {
-	var rows []Row
+func drawRows(t *rapid.T, revision, compacted uint64) []disk.Row {
+	var rows []disk.Row
 	if revision == 0 {
 		return nil
 	}
@@ -167,7 +168,7 @@ func drawRows(t *rapid.T, revision, compacted uint64) []Row {
 		slices.Sort(revisions)
 		slices.Reverse(revisions)
 		for _, n := range revisions {
-			r := Row{Key: key, Revision: n, Deleted: n > compacted && rapid.Bool().Draw(t, "deleted")}
+			r := disk.Row{Key: key, Revision: n, Deleted: n > compacted && rapid.Bool().Draw(t, "deleted")}
 			if !r.Deleted {
 				r.Value = rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "value")
 			}
@@ -248,7 +249,7 @@ func TestCheckRefuses(t *testing.T) {
 		change(c)
 		return c
 	}
-	rows := func(r ...Row) func(*draft) { return func(d *draft) { d.rows = r } }
+	rows := func(r ...disk.Row) func(*draft) { return func(d *draft) { d.rows = r } }
 	for name, test := range map[string]struct {
 		change func(*draft)
 		code   messages.Code
@@ -284,7 +285,7 @@ func TestCheckRefuses(t *testing.T) {
 		"long key":                      {rows(row(string(make([]byte, keySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
 		"long value":                    {rows(row("a", 5, string(make([]byte, valueSizeMax+1)))), messages.Code_DAMAGED},
 		"longest key and value":         {rows(row(string(make([]byte, keySizeMax)), 5, string(make([]byte, valueSizeMax)))), messages.Code_OK},
-		"deletion with a value":         {rows(Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true}), messages.Code_DAMAGED},
+		"deletion with a value":         {rows(disk.Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true}), messages.Code_DAMAGED},
 		"revision 0":                    {rows(row("a", 0, "x")), messages.Code_DAMAGED},
 		"revision in the future":        {rows(row("a", 10, "x")), messages.Code_DAMAGED},
 		"keys out of order":             {rows(row("b", 5, "x"), row("a", 5, "x")), messages.Code_DAMAGED},
@@ -295,22 +296,22 @@ func TestCheckRefuses(t *testing.T) {
 		"one row below history of each": {rows(row("a", 4, "x"), row("b", 3, "x")), messages.Code_OK},
 		"chunk without rows":            {func(d *draft) { d.chunks = []rowsChunk{{}} }, messages.Code_DAMAGED},
 		"wrong first": {func(d *draft) {
-			d.chunks = []rowsChunk{{first: "b", last: "c", rows: []Row{row("a", 5, ""), row("c", 5, "")}}}
+			d.chunks = []rowsChunk{{first: "b", last: "c", rows: []disk.Row{row("a", 5, ""), row("c", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"wrong last": {func(d *draft) {
-			d.chunks = []rowsChunk{{first: "a", last: "b", rows: []Row{row("a", 5, ""), row("c", 5, "")}}}
+			d.chunks = []rowsChunk{{first: "a", last: "b", rows: []disk.Row{row("a", 5, ""), row("c", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"chunks out of order": {func(d *draft) {
-			d.chunks = []rowsChunk{{"b", "b", []Row{row("b", 5, "")}}, {"a", "a", []Row{row("a", 5, "")}}}
+			d.chunks = []rowsChunk{{"b", "b", []disk.Row{row("b", 5, "")}}, {"a", "a", []disk.Row{row("a", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"key over two chunks": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []Row{row("a", 5, "")}}, {"a", "a", []Row{row("a", 4, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 5, "")}}, {"a", "a", []disk.Row{row("a", 4, "")}}}
 		}, messages.Code_OK},
 		"key over two chunks, not falling": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []Row{row("a", 5, "")}}, {"a", "a", []Row{row("a", 5, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 5, "")}}, {"a", "a", []disk.Row{row("a", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"below history over two chunks": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []Row{row("a", 3, "")}}, {"a", "a", []Row{row("a", 2, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 3, "")}}, {"a", "a", []disk.Row{row("a", 2, "")}}}
 		}, messages.Code_DAMAGED},
 		"too few chunks told": {func(d *draft) { d.trailer = func(t *messages.SnapshotTrailer) { t.Chunks-- } }, messages.Code_DAMAGED},
 		"too many rows told":  {func(d *draft) { d.trailer = func(t *messages.SnapshotTrailer) { t.Rows++ } }, messages.Code_DAMAGED},
@@ -338,17 +339,17 @@ func TestCheckRefuses(t *testing.T) {
 type draft struct {
 	header  *messages.SnapshotHeader
 	state   []byte
-	rows    []Row
+	rows    []disk.Row
 	chunks  []rowsChunk // in place of rows
 	trailer func(*messages.SnapshotTrailer)
 }
 
 type rowsChunk struct {
 	first, last string
-	rows        []Row
+	rows        []disk.Row
 }
 
-func newDraft(c *messages.Checkpoint, rows []Row) *draft {
+func newDraft(c *messages.Checkpoint, rows []disk.Row) *draft {
 	d := &draft{rows: rows, trailer: func(*messages.SnapshotTrailer) {}}
 	d.setState(c)
 	return d
@@ -481,7 +482,7 @@ func TestRowsAreReadAsProtobufReadsThem(t *testing.T) {
 			Key: rapid.SliceOf(rapid.Byte()).Draw(t, "key"), Value: rapid.SliceOf(rapid.Byte()).Draw(t, "value"),
 			Revision: rapid.Uint64().Draw(t, "revision"), Deleted: rapid.Bool().Draw(t, "deleted"),
 		}
-		var got Row
+		var got disk.Row
 		if !readSnapshotRow(&got, marshal(want)) || !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
 			got.Revision != want.Revision || got.Deleted != want.Deleted {
 			t.Fatalf("%v became %v", want, got)

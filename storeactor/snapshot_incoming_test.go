@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 func offers(from messages.RaftID, shipment uint64) *messages.SnapshotOffer {
@@ -262,7 +263,7 @@ func TestIntakeAnswersEveryChunk(t *testing.T) {
 
 // intakeProbe is the parent of an intake, and passes on what is said to each other.
 type intakeProbe struct {
-	disk   Disk
+	disk   disk.Disk
 	intake *actor.PID
 	got    chan *messages.ChunkStaged
 }

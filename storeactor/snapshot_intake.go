@@ -6,17 +6,18 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // intakeActor stages what comes in: it holds every chunk against the format, writes
 // the rows beside the state that counts, and seals them when the trailer fits. It
 // waits for the disk so that nobody else has to. A child of snapshots.
 type intakeActor struct {
-	disk Disk
+	disk disk.Disk
 
 	shipment uint64
 	check    *snapshotCheck // nil: nothing is begun, or it failed
-	staging  Staging        // nil: there is none
+	staging  disk.Staging   // nil: there is none
 	sealed   bool           // the staging is raft's and the log's: only DropStaging drops it
 }
 

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 var testShipments = shipmentConfig{tickMS: 100, rate: 1 << 30, chunkBytes: 30, about: &messages.SnapshotHeader{CreatedBy: "node1", Version: "test"}}
@@ -268,8 +269,8 @@ type meeting struct {
 	ship     *shipment
 	in       *incoming
 	check    *snapshotCheck // of the intake
-	rows     []Row
-	got      []Row
+	rows     []disk.Row
+	got      []disk.Row
 	queue    []snapshotEffect
 	staged   bool
 	reported []bool // failed

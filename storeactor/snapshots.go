@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // SnapshotsConfig is what the snapshots actor needs. Zero numbers mean their defaults.
@@ -20,7 +21,7 @@ type SnapshotsConfig struct {
 	TickMS        uint64
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
-	Disk          Disk
+	Disk          disk.Disk
 	Fatal         func(reason error)
 
 	// Nonce is random, of this process: shipments are numbered from it, so that a

@@ -10,10 +10,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // realDisk is an initialised data directory.
-func realDisk(t testing.TB) Disk {
+func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
 	d, err := OpenFiles(t.TempDir(), quiet)
 	if err != nil {
@@ -29,9 +31,9 @@ func realDisk(t testing.TB) Disk {
 // A snapshot goes from a machine to another node's disk, is installed there, and
 // gives the same rows again; and so does a file of it.
 func TestSnapshotOnARealDisk(t *testing.T) {
-	disk := realDisk(t)
+	d := realDisk(t)
 	_, houses := newStreet(t, 2, func(c *SnapshotsConfig) {
-		c.Disk, c.ChunkBytes = disk, 10_000
+		c.Disk, c.ChunkBytes = d, 10_000
 		if c.Self == 1 {
 			c.Disk = realDisk(t)
 		}
@@ -49,28 +51,28 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 	a.send(&messages.ShipSnapshot{Message: wish})
 	take[*messages.StagedSnapshot](b.raft)
 
-	if err := disk.Install(9, 3, testHardState(5, 0, 9)); err != nil {
+	if err := d.Install(9, 3, disktest.HardState(5, 0, 9)); err != nil {
 		t.Fatal(err)
 	}
 	b.send(&messages.Installed{Index: 9})
 	a.raft.expect("SnapshotShipped{peer=2}")
-	at, err := disk.Checkpoint()
+	at, err := d.Checkpoint()
 	if err != nil || !proto.Equal(at, state) {
 		t.Fatalf("%v, %v", at, err)
 	}
-	engine, err := disk.OpenEngine(at)
+	engine, err := d.OpenEngine(at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer engine.Close()
-	var exported []Row
-	if err := engine.Export(Cursor{}, at.CompactedRevision, at.Revision, func(r Row) bool {
-		exported = append(exported, Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
+	var exported []disk.Row
+	if err := engine.Export(disk.Cursor{}, at.CompactedRevision, at.Revision, func(r disk.Row) bool {
+		exported = append(exported, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
 		return true
 	}); err != nil {
 		t.Fatal(err)
 	}
-	same := func(x, y Row) bool {
+	same := func(x, y disk.Row) bool {
 		return bytes.Equal(x.Key, y.Key) && bytes.Equal(x.Value, y.Value) && x.Revision == y.Revision && x.Deleted == y.Deleted
 	}
 	if !slices.EqualFunc(exported, a.vault.rows, same) {

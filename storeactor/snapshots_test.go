@@ -15,12 +15,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // shelf is a Disk in memory as the snapshots actor uses it: a staging and an archive.
 type shelf struct {
-	Disk  // what is not overridden is not used
-	mutex sync.Mutex
+	disk.Disk // what is not overridden is not used
+	mutex     sync.Mutex
 
 	cluster []byte
 	staging *shelfStaging
@@ -33,7 +34,7 @@ type shelf struct {
 
 type shelfStaging struct {
 	shelf      *shelf
-	rows       []Row
+	rows       []disk.Row
 	checkpoint *messages.Checkpoint // once sealed
 	dropped    bool
 }
@@ -53,7 +54,7 @@ func (d *shelf) Checkpoint() (*messages.Checkpoint, error) {
 	return &messages.Checkpoint{ClusterId: d.cluster}, nil
 }
 
-func (d *shelf) Stage() (Staging, error) {
+func (d *shelf) Stage() (disk.Staging, error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	d.panicIn("Stage")
@@ -64,12 +65,12 @@ func (d *shelf) Stage() (Staging, error) {
 	return d.staging, nil
 }
 
-func (s *shelfStaging) Write(rows []Row) error {
+func (s *shelfStaging) Write(rows []disk.Row) error {
 	s.shelf.mutex.Lock()
 	defer s.shelf.mutex.Unlock()
 	s.shelf.panicIn("Write")
 	for _, r := range rows {
-		s.rows = append(s.rows, Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
+		s.rows = append(s.rows, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
 	}
 	return s.shelf.writeErr
 }
@@ -104,23 +105,23 @@ func (d *shelf) staged() string {
 	}
 }
 
-func (d *shelf) Archive() Archive { return (*shelfArchive)(d) }
+func (d *shelf) Archive() disk.Archive { return (*shelfArchive)(d) }
 
 type shelfArchive shelf
 
-func (a *shelfArchive) List() ([]ArchiveFile, error) {
+func (a *shelfArchive) List() ([]disk.ArchiveFile, error) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	(*shelf)(a).panicIn("List")
-	var files []ArchiveFile
+	var files []disk.ArchiveFile
 	for id, b := range a.files {
-		files = append(files, ArchiveFile{ID: id, Bytes: int64(len(b))})
+		files = append(files, disk.ArchiveFile{ID: id, Bytes: int64(len(b))})
 	}
-	slices.SortFunc(files, func(x, y ArchiveFile) int { return cmp.Compare(x.ID, y.ID) })
+	slices.SortFunc(files, func(x, y disk.ArchiveFile) int { return cmp.Compare(x.ID, y.ID) })
 	return files, a.fileErr
 }
 
-func (a *shelfArchive) Create(id string) (ArchiveWriter, error) {
+func (a *shelfArchive) Create(id string) (disk.ArchiveWriter, error) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	if _, there := a.files[id]; there {
@@ -184,7 +185,7 @@ func (f *shelfFile) Abort() error { return nil }
 // vault is a machine as snapshots know it: one state that it pins, and its rows.
 type vault struct {
 	checkpoint *messages.Checkpoint
-	rows       []Row
+	rows       []disk.Row
 	pins       sync.Map // holder -> true
 	refuse     bool     // says COMPACTED
 	mute       bool     // never answers a ReadRows

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // State is all replicated state that is not user data, as of one index, and the
@@ -325,7 +326,7 @@ func (s *State) note(a, b, c uint64) {
 	s.hash.Write(s.noted[:])
 }
 
-func (s *State) noteRow(r *Row) {
+func (s *State) noteRow(r *disk.Row) {
 	kind := uint64(0)
 	if r.Deleted {
 		kind = 1

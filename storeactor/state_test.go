@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // replica is a state with its store.
@@ -598,9 +599,9 @@ func TestHistoryHash(t *testing.T) {
 // discard is a store that keeps nothing.
 type discard struct{}
 
-func (discard) Write([]Row) error                     { return nil }
-func (discard) Get([]byte, uint64) (Row, bool, error) { return Row{}, false, nil }
-func (discard) Scan(_, _ []byte, _ uint64, _ bool, _ func(Row) bool) error {
+func (discard) Write([]disk.Row) error                     { return nil }
+func (discard) Get([]byte, uint64) (disk.Row, bool, error) { return disk.Row{}, false, nil }
+func (discard) Scan(_, _ []byte, _ uint64, _ bool, _ func(disk.Row) bool) error {
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // walLog is the Log over etcd's WAL package and a witness.
@@ -60,7 +61,7 @@ func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState,
 	if err := syncPath(filepath.Join(generation, walName)); err != nil {
 		return err
 	}
-	return createWitness(filepath.Join(generation, witnessName), Witness{
+	return createWitness(filepath.Join(generation, witnessName), disk.Witness{
 		BaseIndex: at.Index, BaseTerm: at.Term,
 		Index: at.Index, Term: at.Term,
 		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index,
@@ -69,7 +70,7 @@ func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState,
 
 // openLog reads the log and holds it against its witness before anything is
 // written, since opening for writing cuts off whatever looks like a torn end.
-func openLog(generation string, metadata []byte, step func(string), logger *slog.Logger) (*walLog, *LogImage, error) {
+func openLog(generation string, metadata []byte, step func(string), logger *slog.Logger) (*walLog, *disk.LogImage, error) {
 	witness, err := openWitness(filepath.Join(generation, witnessName))
 	if err != nil {
 		return nil, nil, err
@@ -96,11 +97,11 @@ func openLog(generation string, metadata []byte, step func(string), logger *slog
 }
 
 // readLog reads all that can be read, changing nothing, and judges it.
-func readLog(dir string, witness Witness, metadata []byte, logger *slog.Logger) (image *LogImage, err error) {
+func readLog(dir string, witness disk.Witness, metadata []byte, logger *slog.Logger) (image *disk.LogImage, err error) {
 	// The package panics on records that pass their checksum and make no sense.
 	defer func() {
 		if r := recover(); r != nil {
-			image, err = nil, logDamaged("the log %s cannot be read: %v", dir, r)
+			image, err = nil, disk.Damaged("the log %s cannot be read: %v", dir, r)
 		}
 	}()
 	w, err := wal.OpenForRead(walLogger(logger), dir, baseOf(witness))
@@ -114,16 +115,16 @@ func readLog(dir string, witness Witness, metadata []byte, logger *slog.Logger) 
 		return nil, readError(dir, err)
 	}
 	if string(found) != string(metadata) {
-		return nil, logDamaged("the log %s belongs to another node: it says %q, expected %q", dir, found, metadata)
+		return nil, disk.Damaged("the log %s belongs to another node: it says %q, expected %q", dir, found, metadata)
 	}
-	image = &LogImage{BaseIndex: witness.BaseIndex, BaseTerm: witness.BaseTerm, HardState: hardState, Entries: entries}
+	image = &disk.LogImage{BaseIndex: witness.BaseIndex, BaseTerm: witness.BaseTerm, HardState: hardState, Entries: entries}
 	if err := image.Check(); err != nil {
 		return nil, err
 	}
 	return image, witness.Meet(image)
 }
 
-func baseOf(w Witness) *walpb.Snapshot {
+func baseOf(w disk.Witness) *walpb.Snapshot {
 	return &walpb.Snapshot{Index: new(w.BaseIndex), Term: new(w.BaseTerm)}
 }
 
@@ -131,12 +132,12 @@ func readError(dir string, err error) error {
 	if errors.Is(err, os.ErrPermission) {
 		return fileError("read the log", err)
 	}
-	return logDamaged("the log %s cannot be read: %v", dir, err)
+	return disk.Damaged("the log %s cannot be read: %v", dir, err)
 }
 
 // openLogToAppend opens a log that met its witness, repairing a torn end, and
 // sees to it that this took nothing away.
-func openLogToAppend(dir string, image *LogImage, logger *slog.Logger) (*wal.WAL, error) {
+func openLogToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.WAL, error) {
 	if err := dropUnfinished(dir); err != nil {
 		return nil, fileError("remove unfinished parts of the log", err)
 	}
@@ -144,18 +145,18 @@ func openLogToAppend(dir string, image *LogImage, logger *slog.Logger) (*wal.WAL
 	w, hardState, entries, err := openSegments(dir, base, logger)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		if !wal.Repair(walLogger(logger), dir) {
-			return nil, logDamaged("the torn end of the log %s cannot be repaired: %v", dir, err)
+			return nil, disk.Damaged("the torn end of the log %s cannot be repaired: %v", dir, err)
 		}
 		w, hardState, entries, err = openSegments(dir, base, logger)
 	}
 	if err != nil {
 		return nil, readError(dir, err)
 	}
-	again := &LogImage{BaseIndex: image.BaseIndex, BaseTerm: image.BaseTerm, HardState: hardState, Entries: entries}
+	again := &disk.LogImage{BaseIndex: image.BaseIndex, BaseTerm: image.BaseTerm, HardState: hardState, Entries: entries}
 	index, term := image.Last()
 	if i, t := again.Last(); i != index || t != term || !proto.Equal(hardState, image.HardState) {
 		w.Close()
-		return nil, logDamaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i)
+		return nil, disk.Damaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i)
 	}
 	return w, nil
 }

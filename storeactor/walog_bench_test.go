@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"fmt"
+	"keyval/storeactor/disk/disktest"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -75,7 +76,7 @@ func BenchmarkLogOpen(b *testing.B) {
 
 func benchmarkLog(b *testing.B) *walLog {
 	generation := b.TempDir()
-	if err := createLog(generation, testFirst, testHardState(1, 0, 1), testIdentity, quiet); err != nil {
+	if err := createLog(generation, testFirst, disktest.HardState(1, 0, 1), testIdentity, quiet); err != nil {
 		b.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -87,8 +88,8 @@ func benchmarkLog(b *testing.B) *walLog {
 }
 
 func benchmarkSave(b *testing.B, l *walLog, terms []uint64, data []byte) {
-	commit := testHardState(2, 1, l.index)
-	es := testEntries(l.index, terms...)
+	commit := disktest.HardState(2, 1, l.index)
+	es := disktest.Entries(l.index, terms...)
 	for _, e := range es {
 		e.Data = data
 	}

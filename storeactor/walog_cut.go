@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // logSegment is the size at which the log begins a new file, in bytes. Two are
@@ -136,7 +137,7 @@ type termRuns []termRun
 type termRun struct{ index, term uint64 }
 
 // runsOf are the terms of what a log held when it was opened.
-func runsOf(image *LogImage) termRuns {
+func runsOf(image *disk.LogImage) termRuns {
 	return termRuns{{image.BaseIndex, image.BaseTerm}}.with(image.Entries)
 }
 

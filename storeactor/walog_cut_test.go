@@ -14,6 +14,8 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 var testConf = &raftpb.ConfState{Voters: []uint64{1}}
@@ -23,7 +25,7 @@ func cutLog(t *testing.T) (generation string, l *walLog) {
 	t.Helper()
 	generation, l = makeLog(t)
 	fillLog(t, generation, l)
-	mustSave(t, l, testHardState(l.term, 2, l.index), nil)
+	mustSave(t, l, disktest.HardState(l.term, 2, l.index), nil)
 	if err := l.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func cutLog(t *testing.T) (generation string, l *walLog) {
 }
 
 // isCutAt holds an image against the entries of the log as it was.
-func isCutAt(t *testing.T, name string, image, whole *LogImage, bases ...uint64) {
+func isCutAt(t *testing.T, name string, image, whole *disk.LogImage, bases ...uint64) {
 	t.Helper()
 	if image == nil {
 		t.Fatalf("%s: the log is damaged", name)
@@ -90,9 +92,9 @@ func TestCutGivesSpaceBack(t *testing.T) {
 	generation, l := makeLog(t)
 	most := 0
 	for term := uint64(2); term < 300; term++ {
-		es := testEntries(l.index, term, term, term)
+		es := disktest.Entries(l.index, term, term, term)
 		es[0].Data, es[2].Data = bytes.Repeat([]byte{1}, 900), bytes.Repeat([]byte{2}, 300)
-		mustSave(t, l, testHardState(term, 1, l.index), es)
+		mustSave(t, l, disktest.HardState(term, 1, l.index), es)
 		if err := l.Cut(l.hardState.GetCommit(), l.terms.at(l.hardState.GetCommit()), testConf); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +115,7 @@ func TestCutGivesSpaceBack(t *testing.T) {
 func TestNewSegmentWithoutEntries(t *testing.T) {
 	generation := t.TempDir()
 	at := &messages.Checkpoint{ClusterId: testFirst.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
-	if err := createLog(generation, at, testHardState(6, 2, 1000), testIdentity, quiet); err != nil {
+	if err := createLog(generation, at, disktest.HardState(6, 2, 1000), testIdentity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	for term := uint64(6); len(readFiles(t, generation).segments) < 3; {
@@ -126,7 +128,7 @@ func TestNewSegmentWithoutEntries(t *testing.T) {
 		}
 		for range 300 {
 			term++
-			mustSave(t, l, testHardState(term, 2, 1000), nil)
+			mustSave(t, l, disktest.HardState(term, 2, 1000), nil)
 		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
@@ -205,7 +207,7 @@ func TestSegmentsByBase(t *testing.T) {
 func TestTermRunsAreTerms(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base, terms := uint64(10), []uint64{3} // of base, base+1, ...
-		runs := runsOf(&LogImage{BaseIndex: base, BaseTerm: 3})
+		runs := runsOf(&disk.LogImage{BaseIndex: base, BaseTerm: 3})
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			last := base + uint64(len(terms)) - 1
 			if rapid.Bool().Draw(t, "cut") {
@@ -221,7 +223,7 @@ func TestTermRunsAreTerms(t *testing.T) {
 					added = append(added, term)
 				}
 				terms = append(terms, added...)
-				runs = runs.with(testEntries(from, added...))
+				runs = runs.with(disktest.Entries(from, added...))
 			}
 			for i, term := range terms {
 				if got := runs.at(base + uint64(i)); got != term {

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // Small segments keep the tests fast, and let them cross from one to the next.
@@ -37,7 +39,7 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *walLog) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := createLog(generation, testFirst, testHardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
+	if err := createLog(generation, testFirst, disktest.HardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -48,7 +50,7 @@ func makeLog(t *testing.T) (generation string, l *walLog) {
 	return generation, l
 }
 
-func reopenLog(generation string) (*walLog, *LogImage, error) {
+func reopenLog(generation string) (*walLog, *disk.LogImage, error) {
 	return openLog(generation, logMetadata(testFirst.ClusterId, testIdentity.Incarnation), func(string) {}, quiet)
 }
 
@@ -91,7 +93,7 @@ func (l testLog) with(last []byte) testLog {
 }
 
 // open opens a copy of the log. The image is nil if it is damaged.
-func (l testLog) open(t *testing.T, generation string) *LogImage {
+func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
 	t.Helper()
 	dir := filepath.Join(generation, walName)
 	if err := os.RemoveAll(dir); err != nil {
@@ -157,7 +159,7 @@ func mustSave(t *testing.T, l *walLog, hs *raftpb.HardState, entries []*raftpb.E
 	}
 }
 
-func sameImage(a, b *LogImage) bool {
+func sameImage(a, b *disk.LogImage) bool {
 	return a != nil && b != nil && proto.Equal(a.HardState, b.HardState) &&
 		slices.EqualFunc(a.Entries, b.Entries, func(a, b *raftpb.Entry) bool { return proto.Equal(a, b) })
 }
@@ -166,14 +168,14 @@ func sameImage(a, b *LogImage) bool {
 func fillLog(t *testing.T, generation string, l *walLog) {
 	t.Helper()
 	for term := uint64(2); ; term++ {
-		mustSave(t, l, testHardState(term, 1, l.index), nil)
+		mustSave(t, l, disktest.HardState(term, 1, l.index), nil)
 		for range 4 {
-			es := testEntries(l.index, term, term)
+			es := disktest.Entries(l.index, term, term)
 			es[0].Data, es[1].Data = bytes.Repeat([]byte{1}, 700), bytes.Repeat([]byte{2}, 41)
-			mustSave(t, l, testHardState(term, 1, l.index), es)
+			mustSave(t, l, disktest.HardState(term, 1, l.index), es)
 		}
 		if names, _ := filepath.Glob(filepath.Join(generation, walName, "*.wal")); len(names) == 3 {
-			mustSave(t, l, testHardState(term+1, 2, l.index), testEntries(l.index, term+1, term+1))
+			mustSave(t, l, disktest.HardState(term+1, 2, l.index), disktest.Entries(l.index, term+1, term+1))
 			return
 		}
 	}
@@ -250,9 +252,9 @@ func TestTornEndBeyondTheWitnessIsRepaired(t *testing.T) {
 	syncedIndex, at := l.index, synced.records(t)
 	from := at[len(at)-1]
 	for range 3 {
-		es := testEntries(l.index, l.term, l.term)
+		es := disktest.Entries(l.index, l.term, l.term)
 		es[0].Data = bytes.Repeat([]byte{3}, 1500)
-		mustSave(t, l, testHardState(l.hardState.GetTerm(), 2, l.index), es)
+		mustSave(t, l, disktest.HardState(l.hardState.GetTerm(), 2, l.index), es)
 	}
 	torn := readFiles(t, generation)
 	torn.witness = synced.witness // as a power cut leaves it
@@ -305,7 +307,7 @@ func appendAfterRepair(t *testing.T, generation string, index uint64) {
 	if i, _ := image.Last(); i != index {
 		t.Fatalf("the repaired log ends at %d, then at %d", index, i)
 	}
-	mustSave(t, l, nil, testEntries(index, l.term))
+	mustSave(t, l, nil, disktest.Entries(index, l.term))
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +325,7 @@ func appendAfterRepair(t *testing.T, generation string, index uint64) {
 
 func TestNewSegmentsBeginWithTheHardState(t *testing.T) {
 	generation, l := makeLog(t)
-	mustSave(t, l, testHardState(7, 3, 1), nil)
+	mustSave(t, l, disktest.HardState(7, 3, 1), nil)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +335,7 @@ func TestNewSegmentsBeginWithTheHardState(t *testing.T) {
 	}
 	defer l.Close()
 	for len(readFiles(t, generation).segments) == 1 {
-		es := testEntries(l.index, 7)
+		es := disktest.Entries(l.index, 7)
 		es[0].Data = make([]byte, 3000)
 		mustSave(t, l, nil, es) // no HardState since the log was opened
 	}
@@ -353,7 +355,7 @@ func TestNewSegmentsBeginWithTheHardState(t *testing.T) {
 			decoder.UpdateCRC(record.GetCrc())
 		}
 		if record.GetType() == wal.StateType {
-			if got := wal.MustUnmarshalState(record.Data); !proto.Equal(got, testHardState(7, 3, 1)) {
+			if got := wal.MustUnmarshalState(record.Data); !proto.Equal(got, disktest.HardState(7, 3, 1)) {
 				t.Fatalf("the second segment begins with %v", got)
 			}
 			return
@@ -364,8 +366,8 @@ func TestNewSegmentsBeginWithTheHardState(t *testing.T) {
 
 func TestLogThatMakesNoSenseIsRefused(t *testing.T) {
 	generation, l := makeLog(t)
-	mustSave(t, l, testHardState(2, 1, 1), testEntries(1, 2, 2))
-	if err := l.wal.Save(testHardState(3, 1, 9), nil); err != nil { // behind the log's back
+	mustSave(t, l, disktest.HardState(2, 1, 1), disktest.Entries(1, 2, 2))
+	if err := l.wal.Save(disktest.HardState(3, 1, 9), nil); err != nil { // behind the log's back
 		t.Fatal(err)
 	}
 	if readFiles(t, generation).open(t, t.TempDir()) != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 // A disk that alters a value and its checksum with it is found out: the node that
@@ -56,19 +57,19 @@ func alter(t *testing.T, dir, key string) {
 			t.Fatal(err)
 		}
 	}
-	disk, err := storeactor.OpenFiles(dir, slog.New(slog.DiscardHandler))
+	d, err := storeactor.OpenFiles(dir, slog.New(slog.DiscardHandler))
 	check(err)
-	checkpoint, err := disk.Checkpoint()
+	checkpoint, err := d.Checkpoint()
 	check(err)
-	engine, err := disk.OpenEngine(checkpoint)
+	engine, err := d.OpenEngine(checkpoint)
 	check(err)
 	row, found, err := engine.Get([]byte(key), checkpoint.Revision)
 	if check(err); !found {
 		t.Fatalf("%s is not in the checkpoint at revision %d", key, checkpoint.Revision)
 	}
 	row.Value = append([]byte("al"), row.Value[2:]...)
-	check(engine.Write([]storeactor.Row{row}))
+	check(engine.Write([]disk.Row{row}))
 	check(engine.Sync())
 	check(engine.Close())
-	check(disk.Close())
+	check(d.Close())
 }

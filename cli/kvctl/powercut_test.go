@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"keyval/sim"
-	"keyval/storeactor/disktest"
+	"keyval/storeactor/disk/disktest"
 )
 
 // How many power cuts TestPowerCuts makes, and with which seed. It takes root.

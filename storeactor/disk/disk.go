@@ -1,12 +1,7 @@
-// Package storeactor keeps a node's state: the log actor (append, fsync), the
-// machine (apply), its readers and checkpoints, and the seams behind which
-// disks stand.
-//
-// Log order is the truth. The engine holds a rebuildable, unsynced,
-// multi-version copy of user data only; all other state is in a Checkpoint and
-// in memory, and replay from the last checkpoint gives the same result whatever
-// part of the unsynced engine survived.
-package storeactor
+// Package disk is the seam behind which a node's disk stands: its log, its rows,
+// its checkpoints and snapshot files. Package files is the real one, the simulator
+// has a model of it, and package disktest holds both to one contract.
+package disk
 
 import (
 	"io"
@@ -18,7 +13,7 @@ import (
 
 // Disk is one node's data directory, and the disk seam: files in production, a
 // model with volatile and durable parts in the simulator. One conformance suite
-// (storeactor/disktest) holds both.
+// (storeactor/disk/disktest) holds both.
 //
 // Errors are *messages.Error: NOT_FOUND where nothing was initialised, DAMAGED
 // where data was lost or altered, UNSUPPORTED for a newer format, CONFLICT for a
@@ -74,33 +69,6 @@ type Disk interface {
 	Close() error
 }
 
-// LogImage is what a log held when it was opened. Entries follow the base
-// without a gap; all of it is durable.
-type LogImage struct {
-	BaseIndex, BaseTerm uint64
-	HardState           *raftpb.HardState
-	Entries             []*raftpb.Entry
-}
-
-// Log is a replica's durable Raft log. One caller at a time.
-type Log interface {
-	// Save appends entries (replacing those at and above the first one's index; a
-	// gap is refused as INTERNAL) and the hard state, if not nil. On return it is durable if there were
-	// entries or if term or vote changed; a commit alone waits for a Sync.
-	Save(hs *raftpb.HardState, entries []*raftpb.Entry) error
-	// Sync makes all that was saved durable, and the witness of it.
-	Sync() error
-	// Cut moves the base up to an entry that the log holds, or was opened at:
-	// entries up to it may go, and their space comes back. conf is a configuration
-	// as of that index. Durable on return, without harm to any later one: a crash
-	// leaves the old base or the new. At or below the base it changes nothing; an
-	// entry that is not held, of another term or above the saved commit is refused
-	// as INTERNAL.
-	Cut(index, term uint64, conf *raftpb.ConfState) error
-	// Close syncs and lets go.
-	Close() error
-}
-
 // Staging is a state on its way in, of one writer.
 type Staging interface {
 	// Write adds rows, in order of keys and, within a key, of falling revisions.
@@ -138,55 +106,4 @@ type ArchiveWriter interface {
 	Commit() error
 	// Abort gives it up. After Commit it does nothing.
 	Abort() error
-}
-
-// Row is one version of a key: of 1 to 64,999 bytes, its value below 1 MiB, its
-// revision above 0.
-type Row struct {
-	Key, Value []byte
-	Revision   uint64
-	Deleted    bool
-}
-
-// Engine is multi-version user data: at most one version of a key a revision.
-// One writer; any number of readers beside it, at revisions already written.
-type Engine interface {
-	// Write adds versions; readable on return, durable after a Sync. It keeps
-	// neither the slice, which the caller uses again, nor needs its bytes copied:
-	// keys and values are parts of entries, which nobody modifies. Revisions
-	// never go down from one call to the next, but for replay after a restart,
-	// which writes what is there once more.
-	Write(rows []Row) error
-	// Get finds the newest version of key at or below revision. It reports false
-	// if there is none or if that one is a deletion.
-	Get(key []byte, revision uint64) (Row, bool, error)
-	// Scan calls yield with the newest live version at or below revision of every
-	// key of [from, to) in order, until it returns false. An empty to has no end;
-	// reverse starts at the end. A Row's slices are the callee's until it returns.
-	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
-	// Export calls yield with the rows of a snapshot: of every key the versions
-	// above floor up to revision, and the newest at or below floor unless that is a
-	// deletion; in order of keys and, within a key, of falling revisions. It begins
-	// behind the version that after names, which need not be there any more. A Row's
-	// slices are the callee's until yield returns.
-	Export(after Cursor, floor, revision uint64, yield func(Row) bool) error
-	// Sync makes all rows written before the call durable. It may be called
-	// beside a Write.
-	Sync() error
-	// Discard says that nobody will read below floor any more, now or after a
-	// restart: versions that only such reads could see may go at any time. A floor
-	// below an earlier one changes nothing. It is not kept over a restart.
-	Discard(floor uint64)
-	// Reclaim gives back the space of what was discarded. It takes long, beside
-	// everything else; Close ends it.
-	Reclaim() error
-	// Size is about how many bytes of disk the rows take.
-	Size() int64
-	Close() error
-}
-
-// Cursor is a place behind one version of a key; the zero Cursor is the start.
-type Cursor struct {
-	Key      []byte
-	Revision uint64
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 var archiveClauses = []clause{
@@ -16,7 +16,7 @@ var archiveClauses = []clause{
 }
 
 // archived writes a file of two parts.
-func (n *node) archived(id, content string) storeactor.ArchiveWriter {
+func (n *node) archived(id, content string) disk.ArchiveWriter {
 	n.Helper()
 	w, err := n.disk.Archive().Create(id)
 	n.ok(err)
@@ -28,7 +28,7 @@ func (n *node) archived(id, content string) storeactor.ArchiveWriter {
 	return w
 }
 
-func (n *node) listed(expected ...storeactor.ArchiveFile) {
+func (n *node) listed(expected ...disk.ArchiveFile) {
 	n.Helper()
 	got, err := n.disk.Archive().List()
 	n.ok(err)
@@ -52,8 +52,8 @@ func testArchive(t *testing.T, o Opener) {
 	n := start(t, o)
 	n.listed()
 	long := strings.Repeat("0123456789", 20000)
-	file := func(id, content string) storeactor.ArchiveFile {
-		return storeactor.ArchiveFile{ID: id, Bytes: int64(len(content))}
+	file := func(id, content string) disk.ArchiveFile {
+		return disk.ArchiveFile{ID: id, Bytes: int64(len(content))}
 	}
 	for _, f := range []struct{ id, content string }{{"b", "short"}, {"a-1", long}, {"c", ""}, {"0", "zero"}} {
 		w := n.archived(f.id, f.content)
@@ -79,7 +79,7 @@ func testArchive(t *testing.T, o Opener) {
 
 	n.staged(100, 3, 40) // another state changes nothing here
 	n.ok(n.log.Close())
-	n.ok(n.disk.Install(100, 3, hardState(3, 0, 100)))
+	n.ok(n.disk.Install(100, 3, HardState(3, 0, 100)))
 	n.ended(powerCut)
 	n.listed(file("c", ""), file("b", "again"), file("a-1", long))
 	n.close()

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 )
 
 var generationClauses = []clause{
@@ -22,12 +22,12 @@ var generationClauses = []clause{
 }
 
 // staged writes a state that comes from elsewhere: three rows of two keys.
-func (n *node) staged(index, term, revision uint64) storeactor.Staging {
+func (n *node) staged(index, term, revision uint64) disk.Staging {
 	n.Helper()
 	s, err := n.disk.Stage()
 	n.ok(err)
-	n.ok(s.Write([]storeactor.Row{row("a", "new", revision), row("a", "old", revision-5)}))
-	n.ok(s.Write([]storeactor.Row{deleted("b", revision-1), row("b", "gone", revision-2)}))
+	n.ok(s.Write([]disk.Row{row("a", "new", revision), row("a", "old", revision-5)}))
+	n.ok(s.Write([]disk.Row{deleted("b", revision-1), row("b", "gone", revision-2)}))
 	n.ok(s.Write(nil))
 	n.ok(s.Seal(stagedCheckpoint(index, term, revision)))
 	return s
@@ -53,9 +53,9 @@ func (n *node) isStaged(index, term, revision uint64) {
 // used is a directory with a history of its own.
 func used(t *testing.T, o Opener) *node {
 	n := start(t, o)
-	n.ok(n.log.Save(hardState(2, 1, 9), entries(2, 2, 9)))
+	n.ok(n.log.Save(HardState(2, 1, 9), entries(2, 2, 9)))
 	n.ok(n.log.Sync())
-	n.ok(n.engine.Write([]storeactor.Row{row("k", "mine", 5)}))
+	n.ok(n.engine.Write([]disk.Row{row("k", "mine", 5)}))
 	n.ok(n.engine.Sync())
 	n.ok(n.disk.WriteCheckpoint(checkpoint(6, 6)))
 	return n
@@ -67,7 +67,7 @@ func (n *node) isUsed() {
 	got, err := n.disk.Checkpoint()
 	n.ok(err)
 	n.same(got, checkpoint(6, 6))
-	n.holds(1, 1, hardState(2, 1, 9), entries(2, 2, 9))
+	n.holds(1, 1, HardState(2, 1, 9), entries(2, 2, 9))
 	n.same(scan(n, "", "", 6, false, 0), []string{"k=mine@5"})
 }
 
@@ -76,7 +76,7 @@ func testStageEmpty(t *testing.T, o Opener) {
 	n.open()
 	_, err := n.disk.Stage()
 	n.fails(messages.Code_NOT_FOUND, err)
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(1, 1, hardState(1, 0, 1)))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(1, 1, HardState(1, 0, 1)))
 	n.ok(n.disk.Close())
 }
 
@@ -85,17 +85,17 @@ func testInstall(t *testing.T, o Opener) {
 	s := n.staged(100, 3, 40)
 	n.same(scan(n, "", "", 99, false, 0), []string{"k=mine@5"}) // nothing of it is seen yet
 	n.ok(n.log.Close())
-	n.ok(n.disk.Install(100, 3, hardState(4, 2, 100)))
+	n.ok(n.disk.Install(100, 3, HardState(4, 2, 100)))
 	n.ok(s.Drop())                                              // too late: does nothing
 	n.same(scan(n, "", "", 99, false, 0), []string{"k=mine@5"}) // an open engine reads on
 	n.ok(n.engine.Close())
 	n.openAll()
 	n.isStaged(100, 3, 40)
-	n.holds(100, 3, hardState(4, 2, 100), nil)
+	n.holds(100, 3, HardState(4, 2, 100), nil)
 
-	n.ok(n.log.Save(hardState(4, 2, 101), entries(4, 101, 103)))
+	n.ok(n.log.Save(HardState(4, 2, 101), entries(4, 101, 103)))
 	n.ok(n.log.Sync())
-	n.ok(n.engine.Write([]storeactor.Row{row("c", "later", 41)}))
+	n.ok(n.engine.Write([]disk.Row{row("c", "later", 41)}))
 	n.ok(n.engine.Sync())
 	later := stagedCheckpoint(101, 4, 41)
 	n.ok(n.disk.WriteCheckpoint(later))
@@ -104,7 +104,7 @@ func testInstall(t *testing.T, o Opener) {
 		got, err := n.disk.Checkpoint()
 		n.ok(err)
 		n.same(got, later)
-		n.holds(100, 3, hardState(4, 2, 101), entries(4, 101, 103))
+		n.holds(100, 3, HardState(4, 2, 101), entries(4, 101, 103))
 		n.same(scan(n, "", "", 41, false, 0), []string{"a=new@40", "c=later@41"})
 	}
 	n.close()
@@ -117,18 +117,18 @@ func testStagingGone(t *testing.T, o Opener) {
 		n.ok(s.Drop())
 		n.ok(s.Drop())
 		n.ok(n.log.Close())
-		n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, hardState(3, 0, 100)))
+		n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(3, 0, 100)))
 		n.staged(100, 3, 40) // and is never installed
 		n.ended(e)
 		n.isUsed()
 
 		s, err := n.disk.Stage() // and is never sealed
 		n.ok(err)
-		n.ok(s.Write([]storeactor.Row{row("a", "x", 7)}))
+		n.ok(s.Write([]disk.Row{row("a", "x", 7)}))
 		n.ended(e)
 		n.isUsed()
 		n.ok(n.log.Close())
-		n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, hardState(3, 0, 100))) // it ended with its process
+		n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(3, 0, 100))) // it ended with its process
 		n.ended(crash)
 	}
 	n.isUsed()
@@ -142,13 +142,13 @@ func testInstallEnds(t *testing.T, o Opener) {
 		for _, e := range endings {
 			n.staged(index, 3, revision)
 			n.ok(n.log.Close())
-			n.ok(n.disk.Install(index, 3, hardState(3, 1, index+7))) // the log holds nothing beyond index
+			n.ok(n.disk.Install(index, 3, HardState(3, 1, index+7))) // the log holds nothing beyond index
 			n.ended(e)
 			n.isStaged(index, 3, revision)
-			n.holds(index, 3, hardState(3, 1, index), nil)
-			n.ok(n.log.Save(hardState(3, 1, index+1), entries(3, index+1, index+2)))
+			n.holds(index, 3, HardState(3, 1, index), nil)
+			n.ok(n.log.Save(HardState(3, 1, index+1), entries(3, index+1, index+2)))
 			n.ended(e)
-			n.holds(index, 3, hardState(3, 1, index+1), entries(3, index+1, index+2))
+			n.holds(index, 3, HardState(3, 1, index+1), entries(3, index+1, index+2))
 			index, revision = index+50, revision+30
 		}
 	}
@@ -158,15 +158,15 @@ func testInstallEnds(t *testing.T, o Opener) {
 func testInstallRefused(t *testing.T, o Opener) {
 	n := used(t, o)
 	n.staged(100, 3, 40)
-	n.fails(messages.Code_CONFLICT, n.disk.Install(100, 3, hardState(3, 0, 100))) // the log is open
+	n.fails(messages.Code_CONFLICT, n.disk.Install(100, 3, HardState(3, 0, 100))) // the log is open
 	n.ok(n.log.Close())
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(101, 3, hardState(3, 0, 101)))
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 4, hardState(4, 0, 100)))
-	n.fails(messages.Code_INTERNAL, n.disk.Install(100, 3, hardState(3, 0, 99))) // what is installed is committed
-	n.fails(messages.Code_INTERNAL, n.disk.Install(100, 3, hardState(2, 0, 100)))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(101, 3, HardState(3, 0, 101)))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 4, HardState(4, 0, 100)))
+	n.fails(messages.Code_INTERNAL, n.disk.Install(100, 3, HardState(3, 0, 99))) // what is installed is committed
+	n.fails(messages.Code_INTERNAL, n.disk.Install(100, 3, HardState(2, 0, 100)))
 	n.fails(messages.Code_INTERNAL, n.disk.Install(100, 3, nil))
-	n.ok(n.disk.Install(100, 3, hardState(3, 0, 100)))
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, hardState(3, 0, 100))) // once
+	n.ok(n.disk.Install(100, 3, HardState(3, 0, 100)))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(3, 0, 100))) // once
 	n.ok(n.engine.Close())
 	n.openAll()
 	n.isStaged(100, 3, 40)
@@ -177,20 +177,20 @@ func testStagingReplaced(t *testing.T, o Opener) {
 	n := used(t, o)
 	before, err := n.disk.Stage()
 	n.ok(err)
-	n.ok(before.Write([]storeactor.Row{row("x", "x", 3)}))
+	n.ok(before.Write([]disk.Row{row("x", "x", 3)}))
 	sealed := n.staged(100, 3, 40) // takes the place of one that is open
-	if before.Write([]storeactor.Row{row("y", "y", 3)}) == nil || before.Seal(stagedCheckpoint(90, 3, 30)) == nil {
+	if before.Write([]disk.Row{row("y", "y", 3)}) == nil || before.Seal(stagedCheckpoint(90, 3, 30)) == nil {
 		t.Fatal("a staging that gave way can be written")
 	}
 	n.ok(before.Drop())
-	if sealed.Write([]storeactor.Row{row("y", "y", 3)}) == nil || sealed.Seal(stagedCheckpoint(100, 3, 40)) == nil {
+	if sealed.Write([]disk.Row{row("y", "y", 3)}) == nil || sealed.Seal(stagedCheckpoint(100, 3, 40)) == nil {
 		t.Fatal("a sealed staging can be written")
 	}
 	last := n.staged(200, 3, 80) // takes the place of one that is sealed
 	n.ok(sealed.Drop())
 	n.ok(n.log.Close())
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, hardState(3, 0, 100)))
-	n.ok(n.disk.Install(200, 3, hardState(3, 0, 200)))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(3, 0, 100)))
+	n.ok(n.disk.Install(200, 3, HardState(3, 0, 200)))
 	third := n.staged(300, 3, 120) // while the engine of the first state is open
 	n.same(scan(n, "", "", 6, false, 0), []string{"k=mine@5"})
 	n.ok(last.Drop())
@@ -198,7 +198,7 @@ func testStagingReplaced(t *testing.T, o Opener) {
 	n.openAll()
 	n.isStaged(200, 3, 80)
 	n.ok(n.log.Close())
-	n.ok(n.disk.Install(300, 3, hardState(3, 0, 300))) // opening left the staging alone
+	n.ok(n.disk.Install(300, 3, HardState(3, 0, 300))) // opening left the staging alone
 	n.ok(third.Drop())
 	n.ended(crash)
 	n.isStaged(300, 3, 120)
@@ -211,7 +211,7 @@ func testStagingLarge(t *testing.T, o Opener) {
 	n.ok(err)
 	var expected []string
 	for at := 0; at < 3000; {
-		var rows []storeactor.Row
+		var rows []disk.Row
 		for range 500 {
 			key, value := fmt.Sprintf("key%05d", at), strings.Repeat("v", at%97)
 			rows = append(rows, row(key, value, uint64(7000-at)), row(key, "before", uint64(3500-at)))
@@ -222,7 +222,7 @@ func testStagingLarge(t *testing.T, o Opener) {
 	}
 	n.ok(s.Seal(stagedCheckpoint(100, 3, 7000)))
 	n.ok(n.log.Close())
-	n.ok(n.disk.Install(100, 3, hardState(3, 0, 100)))
+	n.ok(n.disk.Install(100, 3, HardState(3, 0, 100)))
 	n.ended(powerCut)
 	n.same(scan(n, "", "", 7000, false, 0), expected)
 	n.same(len(scan(n, "", "", 3500, false, 0)), 3000)
@@ -233,14 +233,14 @@ func testLateCheckpoint(t *testing.T, o Opener) {
 	n := used(t, o)
 	n.staged(100, 3, 40)
 	n.ok(n.log.Close())
-	n.ok(n.disk.Install(100, 3, hardState(3, 0, 100)))
+	n.ok(n.disk.Install(100, 3, HardState(3, 0, 100)))
 	for _, late := range []*messages.Checkpoint{checkpoint(7, 7), checkpoint(100, 40)} {
 		n.fails(messages.Code_CONFLICT, n.disk.WriteCheckpoint(late))
 	}
 	var err error
 	n.log, n.image, err = n.disk.OpenLog() // the log is opened before the engine is
 	n.ok(err)
-	n.ok(n.log.Save(hardState(3, 0, 101), entries(3, 101, 101)))
+	n.ok(n.log.Save(HardState(3, 0, 101), entries(3, 101, 101)))
 	n.ok(n.log.Sync())
 	n.fails(messages.Code_CONFLICT, n.disk.WriteCheckpoint(stagedCheckpoint(101, 3, 41)))
 	n.ok(n.engine.Close())

@@ -1,0 +1,68 @@
+package disk
+
+import (
+	"bytes"
+)
+
+// View reads user data as of a revision; see Engine.
+type View interface {
+	Get(key []byte, revision uint64) (Row, bool, error)
+	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
+}
+
+// Row is one version of a key: of 1 to 64,999 bytes, its value below 1 MiB, its
+// revision above 0.
+type Row struct {
+	Key, Value []byte
+	Revision   uint64
+	Deleted    bool
+}
+
+// Engine is multi-version user data: at most one version of a key a revision.
+// One writer; any number of readers beside it, at revisions already written.
+type Engine interface {
+	// Write adds versions; readable on return, durable after a Sync. It keeps
+	// neither the slice, which the caller uses again, nor needs its bytes copied:
+	// keys and values are parts of entries, which nobody modifies. Revisions
+	// never go down from one call to the next, but for replay after a restart,
+	// which writes what is there once more.
+	Write(rows []Row) error
+	// Get finds the newest version of key at or below revision. It reports false
+	// if there is none or if that one is a deletion.
+	Get(key []byte, revision uint64) (Row, bool, error)
+	// Scan calls yield with the newest live version at or below revision of every
+	// key of [from, to) in order, until it returns false. An empty to has no end;
+	// reverse starts at the end. A Row's slices are the callee's until it returns.
+	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
+	// Export calls yield with the rows of a snapshot: of every key the versions
+	// above floor up to revision, and the newest at or below floor unless that is a
+	// deletion; in order of keys and, within a key, of falling revisions. It begins
+	// behind the version that after names, which need not be there any more. A Row's
+	// slices are the callee's until yield returns.
+	Export(after Cursor, floor, revision uint64, yield func(Row) bool) error
+	// Sync makes all rows written before the call durable. It may be called
+	// beside a Write.
+	Sync() error
+	// Discard says that nobody will read below floor any more, now or after a
+	// restart: versions that only such reads could see may go at any time. A floor
+	// below an earlier one changes nothing. It is not kept over a restart.
+	Discard(floor uint64)
+	// Reclaim gives back the space of what was discarded. It takes long, beside
+	// everything else; Close ends it.
+	Reclaim() error
+	// Size is about how many bytes of disk the rows take.
+	Size() int64
+	Close() error
+}
+
+// Cursor is a place behind one version of a key; the zero Cursor is the start.
+type Cursor struct {
+	Key      []byte
+	Revision uint64
+}
+
+// before reports whether a row may come behind the cursor.
+func (c Cursor) Before(r Row) bool {
+	order := bytes.Compare(c.Key, r.Key)
+	return order < 0 || order == 0 && (c.Revision == 0 || r.Revision < c.Revision)
+}
