@@ -14,7 +14,7 @@ type fault int
 
 const (
 	faultCrash      fault = iota // a process ends; what it wrote stays
-	faultPowerCut                // a machine goes; what was not synced is lost
+	faultPowerCut                // a server goes; what was not synced is lost
 	faultTornSave                // a crash or power cut between a write and its sync
 	faultTornStep                // a crash within a cut, a seal, an installation or a checkpoint
 	faultSnapshot                // a step of a snapshot fails, or a cut
@@ -103,73 +103,73 @@ func (r *run) lasting() time.Duration {
 }
 
 // victim is a node; leaders more often than their share.
-func (r *run) victim() *machine {
+func (r *run) victim() *server {
 	if r.chaos.IntN(3) == 0 {
-		for _, m := range r.machines {
-			if m.role() == "leader" {
-				return m
+		for _, s := range r.servers {
+			if s.role() == "leader" {
+				return s
 			}
 		}
 	}
-	return r.machines[r.chaos.IntN(len(r.machines))]
+	return r.servers[r.chaos.IntN(len(r.servers))]
 }
 
 func (r *run) strike(f fault) {
-	m := r.victim()
+	s := r.victim()
 	if f == faultDeposed {
-		r.depose(m)
+		r.depose(s)
 		return
 	}
-	r.count(f.String(), m)
+	r.count(f.String(), s)
 	switch f {
 	case faultCrash, faultPowerCut:
-		r.crash(m, f == faultPowerCut)
+		r.crash(s, f == faultPowerCut)
 	case faultStorm:
-		for _, m := range r.machines {
-			r.crash(m, r.chaos.IntN(2) == 0)
+		for _, s := range r.servers {
+			r.crash(s, r.chaos.IntN(2) == 0)
 		}
 	case faultTornStep:
-		r.tear(m)
+		r.tear(s)
 	case faultSnapshot:
-		r.failSnapshot(m)
+		r.failSnapshot(s)
 	case faultLag:
-		r.lag(m)
+		r.lag(s)
 	case faultRot:
-		r.decay(m)
+		r.decay(s)
 	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
-		r.order(f, m)
+		r.order(f, s)
 	case faultDamage:
-		r.damage(m)
+		r.damage(s)
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
-		r.partition(f, m)
+		r.partition(f, s)
 	case faultOrphan:
 		r.orphan()
 	case faultFreeze:
-		r.freeze(m)
+		r.freeze(s)
 	case faultSlow:
-		r.slowness[m.node] = upTo(r.chaos, pick[time.Duration](r.chaos, 1, 10)*r.swarm.electionTimeout()/4)
-		r.later(func() { r.slowness[m.node] = 0 })
+		r.slowness[s.node] = upTo(r.chaos, pick[time.Duration](r.chaos, 1, 10)*r.swarm.electionTimeout()/4)
+		r.later(func() { r.slowness[s.node] = 0 })
 	case faultLossy:
 		r.lossy()
 	case faultClockJump:
-		if m.up() {
-			m.host.burst = 1 + r.chaos.IntN(3*r.swarm.options.Raft.ElectionTicks)
+		if s.up() {
+			s.host.burst = 1 + r.chaos.IntN(3*r.swarm.options.Raft.ElectionTicks)
 		}
 	case faultClockDrift:
-		m.pace = pace{rate: 0.5 + r.chaos.Float64()}
-		if m.up() {
-			m.host.pace = m.pace
+		s.pace = pace{rate: 0.5 + r.chaos.Float64()}
+		if s.up() {
+			s.host.pace = s.pace
 		}
 	case faultHangUp:
-		r.hangUp(m, nil)
+		r.hangUp(s, nil)
 	case faultPanic:
 		name := pick(r.chaos, fragile...)
-		if m.disk.staging != nil && r.chaos.IntN(2) == 0 {
+		if s.disk.staging != nil && r.chaos.IntN(2) == 0 {
 			name = messages.ActorIntake
 		}
-		r.inject(m, name)
+		r.inject(s, name)
 	case faultCorePanic:
-		r.inject(m, pick(r.chaos, core...))
+		r.inject(s, pick(r.chaos, core...))
 	case faultClient:
 		r.restartClient(r.clients[r.chaos.IntN(len(r.clients))])
 	}
@@ -186,106 +186,106 @@ func (r *run) after(lasting time.Duration, undo func()) {
 	})
 }
 
-func (r *run) crash(m *machine, powerCut bool) {
-	if !m.up() {
+func (r *run) crash(s *server, powerCut bool) {
+	if !s.up() {
 		return
 	}
-	if m.inSnapshot() {
+	if s.inSnapshot() {
 		r.interrupted++
 	}
 	what := "the process is killed"
 	if powerCut {
 		what = "the power is cut"
 	}
-	r.world.note(m.host, "%s", what)
-	m.crash(powerCut)
-	m.restartLater()
+	r.world.note(s.host, "%s", what)
+	s.crash(powerCut)
+	s.restartLater()
 }
 
 // order lets the disk fail under the running process.
-func (r *run) order(f fault, m *machine) {
-	if !m.up() {
+func (r *run) order(f fault, s *server) {
+	if !s.up() {
 		return
 	}
-	r.world.note(m.host, "a fault of the disk is ordered: %v", f)
+	r.world.note(s.host, "a fault of the disk is ordered: %v", f)
 	switch f {
 	case faultTornSave:
-		m.disk.CrashNext(CrashInSave)
+		s.disk.CrashNext(CrashInSave)
 	case faultSaveFails:
-		m.disk.FailNextSave()
+		s.disk.FailNextSave()
 	case faultSyncFails:
-		m.disk.FailNextSync()
+		s.disk.FailNextSync()
 	case faultReadFails:
-		m.disk.FailNextReads(1 + r.chaos.IntN(3))
+		s.disk.FailNextReads(1 + r.chaos.IntN(3))
 	case faultFull:
-		m.disk.Fill(true)
-		r.later(func() { m.disk.Fill(false) })
+		s.disk.Fill(true)
+		r.later(func() { s.disk.Fill(false) })
 	}
 }
 
 // damage takes synced data from a minority. The process that starts on what is
 // left has to notice.
-func (r *run) damage(m *machine) {
+func (r *run) damage(s *server) {
 	lost := 0
-	for _, o := range r.machines {
+	for _, o := range r.servers {
 		if o.damaged || o.rotten() {
 			lost++
 		}
 	}
-	initialised, _ := m.disk.Initialised()
-	if !initialised || r.check.last() == 0 || m.damaged || 2*(lost+1) >= len(r.machines) {
+	initialised, _ := s.disk.Initialised()
+	if !initialised || r.check.last() == 0 || s.damaged || 2*(lost+1) >= len(r.servers) {
 		return
 	}
-	if m.up() {
-		r.world.note(m.host, "the power is cut, and the disk damaged")
+	if s.up() {
+		r.world.note(s.host, "the power is cut, and the disk damaged")
 	}
-	m.crash(true)
+	s.crash(true)
 	if r.chaos.IntN(2) == 0 {
-		m.disk.LoseState()
-		m.damaged = true
+		s.disk.LoseState()
+		s.damaged = true
 	} else {
-		m.damaged = m.loseTail(r.chaos.IntN(5))
+		s.damaged = s.loseTail(r.chaos.IntN(5))
 	}
-	m.restartLater()
+	s.restartLater()
 }
 
 // loseTail takes entries off the end of a log, down to some that its witness
 // knows. A witness that the power cut took back knows less than was synced: to
 // lose just what it does not know is a second fault, which only the leader's
 // next heartbeat can show.
-func (m *machine) loseTail(more int) (noticeable bool) {
-	_, last, _ := m.disk.Durable()
-	known, base := m.disk.now.log.witness.Index, m.disk.Base()
+func (s *server) loseTail(more int) (noticeable bool) {
+	_, last, _ := s.disk.Durable()
+	known, base := s.disk.now.log.witness.Index, s.disk.Base()
 	if known <= base {
 		return false
 	}
-	m.disk.LoseTail(int(min(last-known+1+uint64(more), last-base)))
+	s.disk.LoseTail(int(min(last-known+1+uint64(more), last-base)))
 	return true
 }
 
-func (r *run) freeze(m *machine) {
-	if !m.up() || m.host.frozen {
+func (r *run) freeze(s *server) {
+	if !s.up() || s.host.frozen {
 		return
 	}
-	h := m.host
+	h := s.host
 	r.world.note(h, "the process stands still")
 	r.world.net.freeze(h)
 	r.later(h.thaw)
 }
 
 // partition draws the ways that one of these faults cuts.
-func (r *run) partition(f fault, m *machine) {
+func (r *run) partition(f fault, s *server) {
 	var cuts [][2]string
 	both := func(a, b string) { cuts = append(cuts, [2]string{a, b}, [2]string{b, a}) }
-	other := r.machines[r.chaos.IntN(len(r.machines))]
+	other := r.servers[r.chaos.IntN(len(r.servers))]
 	switch f {
 	case faultOneWay:
-		cuts = append(cuts, [2]string{m.name(), other.name()})
+		cuts = append(cuts, [2]string{s.name(), other.name()})
 	case faultPair:
-		both(m.name(), other.name())
+		both(s.name(), other.name())
 	case faultIsolate:
 		for _, name := range r.names() {
-			both(m.name(), name)
+			both(s.name(), name)
 		}
 	case faultSplit:
 		var sides [2][]string
@@ -300,7 +300,7 @@ func (r *run) partition(f fault, m *machine) {
 		}
 	case faultAlone:
 		for _, c := range r.clients {
-			both(m.name(), c.name)
+			both(s.name(), c.name)
 		}
 	}
 	r.sever(f, cuts, r.lasting())
@@ -325,26 +325,26 @@ func (r *run) sever(f fault, cuts [][2]string, lasting time.Duration) {
 // depose aims at a leader that does not know that it is one no more: its time
 // passes slowly, it has lost the other nodes and every second client, who go on with
 // another leader, and the rest of the clients still come to it.
-func (r *run) depose(m *machine) {
-	if m.role() != "leader" {
+func (r *run) depose(s *server) {
+	if s.role() != "leader" {
 		return
 	}
-	r.count(faultDeposed.String(), m)
+	r.count(faultDeposed.String(), s)
 	var cuts [][2]string
-	both := func(name string) { cuts = append(cuts, [2]string{m.name(), name}, [2]string{name, m.name()}) }
-	for _, o := range r.machines {
+	both := func(name string) { cuts = append(cuts, [2]string{s.name(), name}, [2]string{name, s.name()}) }
+	for _, o := range r.servers {
 		both(o.name())
 	}
 	first := r.chaos.IntN(2)
 	for i, c := range r.clients {
 		if i%2 == first {
 			both(c.name)
-			r.hangUp(m, c.host)
+			r.hangUp(s, c.host)
 		}
 	}
-	h, lasting := m.host, r.swarm.electionTimeout()+upTo(r.chaos, 3*r.swarm.electionTimeout())
+	h, lasting := s.host, r.swarm.electionTimeout()+upTo(r.chaos, 3*r.swarm.electionTimeout())
 	h.pace.rate = 1 + 3*r.chaos.Float64()
-	r.after(lasting, func() { h.pace = m.pace })
+	r.after(lasting, func() { h.pace = s.pace })
 	r.sever(faultDeposed, cuts, lasting)
 }
 
@@ -352,13 +352,13 @@ func (r *run) depose(m *machine) {
 // leader reaches one follower only, whose log stalls; the others elect another
 // leader, and the follower meets it with the first one's entries still in hand.
 func (r *run) orphan() {
-	var leader, follower *machine
-	for _, m := range r.machines {
+	var leader, follower *server
+	for _, s := range r.servers {
 		switch {
-		case m.role() == "leader":
-			leader = m
-		case m.up() && (follower == nil || r.chaos.IntN(2) == 0):
-			follower = m
+		case s.role() == "leader":
+			leader = s
+		case s.up() && (follower == nil || r.chaos.IntN(2) == 0):
+			follower = s
 		}
 	}
 	if leader == nil || follower == nil {
@@ -368,7 +368,7 @@ func (r *run) orphan() {
 	r.note("orphan: %s leads, %s is its only follower, and slow", leader.name(), follower.name())
 	apart := timeout + upTo(r.chaos, timeout)
 	follower.stalledUntil = r.world.clock.now + apart + timeout/2
-	for _, o := range r.machines {
+	for _, o := range r.servers {
 		if o != leader && o != follower {
 			r.shut(leader.name(), o.name(), 3*timeout)
 			r.shut(follower.name(), o.name(), apart)
@@ -376,7 +376,7 @@ func (r *run) orphan() {
 	}
 }
 
-// shut cuts both ways between two machines for a while.
+// shut cuts both ways between two hosts for a while.
 func (r *run) shut(a, b string, lasting time.Duration) {
 	set := func(cut bool) {
 		r.world.net.cut(a, b, cut)
@@ -390,11 +390,11 @@ func (r *run) shut(a, b string, lasting time.Duration) {
 	})
 }
 
-// names are those of all machines, nodes first.
+// names are those of all servers and clients, nodes first.
 func (r *run) names() []string {
 	var names []string
-	for _, m := range r.machines {
-		names = append(names, m.name())
+	for _, s := range r.servers {
+		names = append(names, s.name())
 	}
 	for _, c := range r.clients {
 		names = append(names, c.name)
@@ -402,7 +402,7 @@ func (r *run) names() []string {
 	return names
 }
 
-// lossy makes the ways between some machines bad for a while.
+// lossy makes the ways between some hosts bad for a while.
 func (r *run) lossy() {
 	bad := quality{
 		latency: r.swarm.way.latency * time.Duration(1+r.chaos.IntN(10)), jitter: r.swarm.way.jitter,
@@ -422,14 +422,14 @@ func (r *run) lossy() {
 	}
 }
 
-// hangUp breaks the connections between a machine and another host, or any of the
-// machine's if there is none.
-func (r *run) hangUp(m *machine, other *host) {
-	if !m.up() {
+// hangUp breaks the connections between a server and another host, or any of the
+// server's if there is none.
+func (r *run) hangUp(s *server, other *host) {
+	if !s.up() {
 		return
 	}
 	for _, c := range slices.Clone(r.world.net.conns) {
-		if c.touches(m.host) && (other != nil && c.touches(other) || other == nil && r.chaos.IntN(2) == 0) {
+		if c.touches(s.host) && (other != nil && c.touches(other) || other == nil && r.chaos.IntN(2) == 0) {
 			r.world.net.sever(c, "the connection broke")
 		}
 	}
@@ -445,9 +445,9 @@ var (
 )
 
 // inject lets the next message that an actor of this name is given end in a panic.
-func (r *run) inject(m *machine, name string) {
-	if m.up() {
-		m.host.sabotage = name
+func (r *run) inject(s *server, name string) {
+	if s.up() {
+		s.host.sabotage = name
 	}
 }
 
@@ -482,18 +482,18 @@ func panicCell(name string) string {
 	return "panic-in-" + strings.TrimSuffix(name[strings.LastIndexByte(name, '/')+1:], "-")
 }
 
-// aimed draws whether the machine crashes right now or a little later: within
+// aimed draws whether the server crashes right now or a little later: within
 // some steps, or some milliseconds, of what just happened.
-func (r *run) aimed(a aim, m *machine) {
+func (r *run) aimed(a aim, s *server) {
 	p, on := r.swarm.aims[a]
 	if !on || r.healed || !r.striking || r.chaos.Float64() >= p {
 		return
 	}
-	r.count("crash-after-"+a.String(), m)
-	powerCut, h := r.chaos.IntN(2) == 0, m.host
+	r.count("crash-after-"+a.String(), s)
+	powerCut, h := r.chaos.IntN(2) == 0, s.host
 	strike := func() {
-		if m.host == h && !r.healed {
-			r.crash(m, powerCut)
+		if s.host == h && !r.healed {
+			r.crash(s, powerCut)
 		}
 	}
 	if r.chaos.IntN(2) == 0 {
@@ -514,4 +514,4 @@ func (r *run) note(format string, args ...any) {
 }
 
 // count notes that a fault met a node in its role.
-func (r *run) count(fault string, m *machine) { r.coverage[fault+" x "+m.role()]++ }
+func (r *run) count(fault string, s *server) { r.coverage[fault+" x "+s.role()]++ }

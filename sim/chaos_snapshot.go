@@ -102,47 +102,47 @@ func departing(body proto.Message) (phase, bool) {
 }
 
 // follow counts what snapshots come to, and lets blows fall right after a phase.
-func (r *run) follow(m *machine, actorID string, message any) {
+func (r *run) follow(s *server, actorID string, message any) {
 	switch message := message.(type) {
 	case *messages.ShipSnapshot:
-		m.shipping++
+		s.shipping++
 	case *messages.SnapshotShipped:
-		m.shipping--
+		s.shipping--
 	case *messages.Switched:
 		r.installs++
 	case *messages.SnapshotOffer:
 		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(3) == 0 {
-			r.tearInstall(m)
+			r.tearInstall(s)
 		}
 		if _, on := r.swarm.rates[faultPanic]; on && r.striking && !r.healed && r.chaos.IntN(6) == 0 {
-			r.inject(m, messages.ActorIntake)
+			r.inject(s, messages.ActorIntake)
 		}
 	case *messages.Append:
 		if kind := message.Message.GetType(); kind != raftpb.MsgStorageAppend {
-			r.world.fail("appends are of the kind that raft makes", "%s appends a %v", m.name(), kind)
+			r.world.fail("appends are of the kind that raft makes", "%s appends a %v", s.name(), kind)
 		}
 	}
 	if p, is := phaseOf(actorID, message); is {
-		r.phased(p, m)
+		r.phased(p, s)
 	}
 }
 
-// inSnapshot reports whether a snapshot comes to the machine, or goes from it.
-func (m *machine) inSnapshot() bool {
-	return m.up() && (m.disk.staging != nil || m.shipping > 0 || m.host.memory.installed > 0)
+// inSnapshot reports whether a snapshot comes to the server, or goes from it.
+func (s *server) inSnapshot() bool {
+	return s.up() && (s.disk.staging != nil || s.shipping > 0 || s.host.memory.installed > 0)
 }
 
 // phased draws whether a blow falls right now or a little later.
-func (r *run) phased(p phase, m *machine) {
+func (r *run) phased(p phase, s *server) {
 	chance, on := r.swarm.phases[p]
 	if !on || r.healed || !r.striking || r.chaos.Float64() >= chance {
 		return
 	}
-	b, h := blow(r.chaos.IntN(int(blows))), m.host
+	b, h := blow(r.chaos.IntN(int(blows))), s.host
 	r.coverage[phaseCell(p, b)]++
 	strike := func() {
-		if m.host == h && m.up() && !r.healed {
-			r.fall(b, m)
+		if s.host == h && s.up() && !r.healed {
+			r.fall(b, s)
 		}
 	}
 	if r.chaos.IntN(3) > 0 {
@@ -152,32 +152,32 @@ func (r *run) phased(p phase, m *machine) {
 	r.world.clock.after(upTo(r.chaos, 50*time.Millisecond), nil, strike)
 }
 
-func (r *run) fall(b blow, m *machine) {
+func (r *run) fall(b blow, s *server) {
 	switch b {
 	case blowCrash, blowPowerCut:
-		r.crash(m, b == blowPowerCut)
+		r.crash(s, b == blowPowerCut)
 	case blowPartition:
-		for _, o := range r.machines {
-			if o != m {
-				r.shut(m.name(), o.name(), r.lasting())
+		for _, o := range r.servers {
+			if o != s {
+				r.shut(s.name(), o.name(), r.lasting())
 			}
 		}
 	case blowElection:
 		r.unseat()
 	case blowFreeze:
-		r.freeze(m)
+		r.freeze(s)
 	}
 }
 
 // unseat keeps the leader from all other nodes for as long as an election takes.
 func (r *run) unseat() {
-	for _, m := range r.machines {
-		if m.role() != "leader" {
+	for _, s := range r.servers {
+		if s.role() != "leader" {
 			continue
 		}
-		for _, o := range r.machines {
-			if o != m {
-				r.shut(m.name(), o.name(), r.swarm.electionTimeout())
+		for _, o := range r.servers {
+			if o != s {
+				r.shut(s.name(), o.name(), r.swarm.electionTimeout())
 			}
 		}
 	}
@@ -185,18 +185,18 @@ func (r *run) unseat() {
 
 // lag keeps one or two followers away, crashed or cut off, until so much was written
 // that the leader's log has left them behind.
-func (r *run) lag(m *machine) {
+func (r *run) lag(s *server) {
 	target := r.check.last() + 5 + r.load.Uint64N(r.swarm.lag+1)
 	until := r.world.clock.now + 10*time.Second
-	left := len(r.machines) - len(r.machines)/2 - 1 // what more may be away: a quorum stays
-	for _, o := range r.machines {
+	left := len(r.servers) - len(r.servers)/2 - 1 // what more may be away: a quorum stays
+	for _, o := range r.servers {
 		if !o.up() {
 			left--
 		}
 	}
-	victims := []*machine{m}
+	victims := []*server{s}
 	if r.chaos.IntN(2) == 0 {
-		victims = append(victims, r.machines[r.chaos.IntN(len(r.machines))])
+		victims = append(victims, r.servers[r.chaos.IntN(len(r.servers))])
 	}
 	for _, v := range victims {
 		if left <= 0 || !v.up() || v.role() == "leader" {
@@ -216,11 +216,11 @@ func (r *run) lag(m *machine) {
 }
 
 // apart cuts a node off from all others, or ends that.
-func (r *run) apart(m *machine, cut bool) {
-	for _, o := range r.machines {
-		if o != m {
-			r.world.net.cut(m.name(), o.name(), cut)
-			r.world.net.cut(o.name(), m.name(), cut)
+func (r *run) apart(s *server, cut bool) {
+	for _, o := range r.servers {
+		if o != s {
+			r.world.net.cut(s.name(), o.name(), cut)
+			r.world.net.cut(o.name(), s.name(), cut)
 		}
 	}
 }
@@ -240,60 +240,60 @@ func (r *run) awaits(index uint64, until time.Duration, do func()) {
 }
 
 // tear orders a crash within what a disk does next of some kind.
-func (r *run) tear(m *machine) {
-	if !m.up() {
+func (r *run) tear(s *server) {
+	if !s.up() {
 		return
 	}
-	r.tearAt(m, CrashBeforeCut, crashPoints)
+	r.tearAt(s, CrashBeforeCut, crashPoints)
 }
 
 // tearInstall orders one within the installation of what comes to a node.
-func (r *run) tearInstall(m *machine) { r.tearAt(m, CrashBeforeSeal, CrashBeforeCheckpoint) }
+func (r *run) tearInstall(s *server) { r.tearAt(s, CrashBeforeSeal, CrashBeforeCheckpoint) }
 
-func (r *run) tearAt(m *machine, from, to CrashPoint) {
+func (r *run) tearAt(s *server, from, to CrashPoint) {
 	at := from + CrashPoint(r.chaos.IntN(int(to-from)))
-	r.world.note(m.host, "a crash is ordered: %v", at)
-	m.disk.CrashNext(at)
+	r.world.note(s.host, "a crash is ordered: %v", at)
+	s.disk.CrashNext(at)
 }
 
 // tornCell names what was torn.
 func tornCell(at CrashPoint) string { return "crash-" + at.String() }
 
 // failSnapshot lets a step of a snapshot, or of a cut, fail without a crash.
-func (r *run) failSnapshot(m *machine) {
-	if !m.up() {
+func (r *run) failSnapshot(s *server) {
+	if !s.up() {
 		return
 	}
 	which := r.chaos.IntN(4)
-	r.world.note(m.host, "a fault of the disk is ordered: %s", [...]string{"staging", "install", "cut", "file"}[which])
-	[]func(){m.disk.FailNextStaging, m.disk.FailNextInstall, m.disk.FailNextCut, m.disk.FailNextArchive}[which]()
+	r.world.note(s.host, "a fault of the disk is ordered: %s", [...]string{"staging", "install", "cut", "file"}[which])
+	[]func(){s.disk.FailNextStaging, s.disk.FailNextInstall, s.disk.FailNextCut, s.disk.FailNextArchive}[which]()
 }
 
 // decay alters a value on the disk of a minority. Its readers get what is there: only
 // the others can tell.
-func (r *run) decay(m *machine) {
+func (r *run) decay(s *server) {
 	lost := 0
-	for _, o := range r.machines {
+	for _, o := range r.servers {
 		if o.damaged || o.rotten() {
 			lost++
 		}
 	}
-	if m.damaged || m.rotten() || 2*(lost+1) >= len(r.machines) {
+	if s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers) {
 		return
 	}
-	key, revision, ok := m.disk.Rot()
+	key, revision, ok := s.disk.Rot()
 	if !ok {
 		return
 	}
-	m.rot = rot{key: key, revision: revision}
-	r.note("%s: the value of %q at revision %d is altered", m.name(), key, revision)
+	s.rot = rot{key: key, revision: revision}
+	r.note("%s: the value of %q at revision %d is altered", s.name(), key, revision)
 }
 
 // cellRotFound counts the altered values that an audit found.
 const cellRotFound = "rot-found"
 
 // rotShows reports whether the altered value is what the key has now.
-func (r *run) rotShows(m *machine) bool {
-	all := r.check.model.versions[m.rot.key]
-	return m.rotten() && len(all) > 0 && all[len(all)-1].revision == m.rot.revision && m.disk.now.engine.altered(m.rot.key, m.rot.revision)
+func (r *run) rotShows(s *server) bool {
+	all := r.check.model.versions[s.rot.key]
+	return s.rotten() && len(all) > 0 && all[len(all)-1].revision == s.rot.revision && s.disk.now.engine.altered(s.rot.key, s.rot.revision)
 }

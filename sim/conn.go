@@ -41,7 +41,7 @@ type conn struct {
 	doubts   int                     // expiries under way; only the last counts
 }
 
-// wayTo is the way of c that leads from one machine to another, -1 if none does.
+// wayTo is the way of c that leads from one host to another, -1 if none does.
 func (c *conn) wayTo(from, to string) int {
 	if c.acceptor == nil {
 		return -1

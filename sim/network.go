@@ -32,7 +32,7 @@ type network struct {
 	patience time.Duration // how long a connection is kept over which nothing comes
 }
 
-// way is one direction between two machines.
+// way is one direction between two hosts.
 type way struct {
 	quality
 	cut bool // nothing gets through
@@ -66,7 +66,7 @@ func (n *network) latency(w *way) time.Duration {
 	return w.latency + time.Duration(n.chance.Int64N(int64(w.jitter)))
 }
 
-// cut stops one direction between two machines, or opens it again. A
+// cut stops one direction between two hosts, or opens it again. A
 // connection that stays silent for too long breaks.
 func (n *network) cut(from, to string, cut bool) {
 	w := n.wayOf(from, to)
@@ -108,7 +108,7 @@ func (n *network) freeze(h *host) {
 	}
 }
 
-// lose breaks all connections of a host that died. Where the machine went with
+// lose breaks all connections of a host that died. Where the server went with
 // it nobody tells the other ends, which find out for themselves.
 func (n *network) lose(h *host, silently bool) {
 	for _, c := range slices.Clone(n.conns) {

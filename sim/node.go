@@ -12,9 +12,9 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// machine is one node's hardware: a disk that outlives the node's processes, and
+// server is one node's hardware: a disk that outlives the node's processes, and
 // the process that runs on it now.
-type machine struct {
+type server struct {
 	run    *run
 	node   int
 	disk   *Disk
@@ -33,28 +33,28 @@ type machine struct {
 	rot      rot    // a value is not what was synced; the others have to find it
 }
 
-func (m *machine) name() string   { return nameOf(m.node) }
-func (m *machine) listen() string { return fmt.Sprintf("10.0.0.%d:7001", m.node+1) }
-func (m *machine) up() bool       { return m.host != nil && !m.host.dead }
+func (s *server) name() string   { return nameOf(s.node) }
+func (s *server) listen() string { return fmt.Sprintf("10.0.0.%d:7001", s.node+1) }
+func (s *server) up() bool       { return s.host != nil && !s.host.dead }
 
 // role is what a node believes to be, for the count of what was covered.
-func (m *machine) role() string {
+func (s *server) role() string {
 	switch {
-	case !m.up():
+	case !s.up():
 		return "down"
-	case m.leader == idOf(m.node):
+	case s.leader == idOf(s.node):
 		return "leader"
-	case m.leader == 0:
+	case s.leader == 0:
 		return "candidate"
 	}
 	return "follower"
 }
 
 // media is what the checkers see of the disk.
-func (m *machine) media() media {
-	g := m.disk.now
+func (s *server) media() media {
+	g := s.disk.now
 	is := media{checkpoint: g.checkpoint}
-	if !m.damaged && !m.rotten() {
+	if !s.damaged && !s.rotten() {
 		is.rows = func() []disk.Row {
 			return g.engine.canonical(g.checkpoint)
 		}
@@ -62,29 +62,29 @@ func (m *machine) media() media {
 	return is
 }
 
-// start runs a process on the machine, as kvctl serve does.
-func (m *machine) start() {
-	if m.up() {
+// start runs a process on the server, as kvctl serve does.
+func (s *server) start() {
+	if s.up() {
 		return
 	}
-	m.starts++
-	w := m.run.world
-	m.host = &host{
-		world: w, name: m.name(), node: m.node, pace: m.pace, delay: m.run.delayOf(m),
-		recent: &m.recent, memory: &memory{},
+	s.starts++
+	w := s.run.world
+	s.host = &host{
+		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
+		recent: &s.recent, memory: &memory{},
 	}
-	m.leader, m.shipping = 0, 0
-	w.note(m.host, "process %d starts", m.starts)
-	chance := stream(m.run.options.Seed, fmt.Sprintf("%s/%d", m.name(), m.starts))
-	identity, err := actors.Prepare(m.disk, reader{chance}, m.identity())
+	s.leader, s.shipping = 0, 0
+	w.note(s.host, "process %d starts", s.starts)
+	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
+	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
 	if err == nil {
 		_, err = actors.Start(actors.Config{
-			Disk: m.disk, Network: place{w.net, m.host}, Version: "simulated", Options: m.run.swarm.options,
-			World: m.host.seams(reader{chance}),
+			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
+			World: s.host.seams(reader{chance}),
 		}, identity)
 	}
 	if err != nil {
-		m.host.fatal(err)
+		s.host.fatal(err)
 	}
 }
 
@@ -93,9 +93,9 @@ func (h *host) seams(random reader) seam.World {
 	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler)}
 }
 
-func (m *machine) identity() *messages.Identity {
-	want := &messages.Identity{Name: m.name(), Listen: m.listen(), Advertise: m.listen(), Token: "simulated"}
-	for _, o := range m.run.machines {
+func (s *server) identity() *messages.Identity {
+	want := &messages.Identity{Name: s.name(), Listen: s.listen(), Advertise: s.listen(), Token: "simulated"}
+	for _, o := range s.run.servers {
 		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.listen()})
 	}
 	return want
@@ -103,30 +103,30 @@ func (m *machine) identity() *messages.Identity {
 
 // crash ends the process; the page cache stays. A power cut takes that too, and
 // nobody is left to tell the other ends of its connections.
-func (m *machine) crash(powerCut bool) {
-	if m.up() {
-		m.run.world.kill(m.host, powerCut)
+func (s *server) crash(powerCut bool) {
+	if s.up() {
+		s.run.world.kill(s.host, powerCut)
 	}
-	m.host = nil
+	s.host = nil
 	if powerCut {
-		m.disk.PowerCut()
+		s.disk.PowerCut()
 	} else {
-		m.disk.Crash()
+		s.disk.Crash()
 	}
 }
 
-// restartLater starts the machine again, after a while that is drawn.
-func (m *machine) restartLater() {
-	delay := time.Duration(m.run.chaos.ExpFloat64() * float64(m.run.swarm.down))
-	m.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !m.run.leftDown[m.node] {
-			m.start()
+// restartLater starts the server again, after a while that is drawn.
+func (s *server) restartLater() {
+	delay := time.Duration(s.run.chaos.ExpFloat64() * float64(s.run.swarm.down))
+	s.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
+		if !s.run.leftDown[s.node] {
+			s.start()
 		}
 	})
 }
 
 // delayOf says how long a node's actors take with disks as slow as drawn.
-func (r *run) delayOf(m *machine) func(string, any) time.Duration {
+func (r *run) delayOf(s *server) func(string, any) time.Duration {
 	return func(actorID string, message any) time.Duration {
 		if r.healed {
 			return 0
@@ -134,14 +134,14 @@ func (r *run) delayOf(m *machine) func(string, any) time.Duration {
 		switch message.(type) {
 		case *messages.Flush:
 			if actorID == messages.ActorLog {
-				return max(m.stalledUntil-r.world.clock.now, upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node]))
+				return max(s.stalledUntil-r.world.clock.now, upTo(r.world.chance, r.swarm.fsync+r.slowness[s.node]))
 			}
 		case *messages.StageChunk:
-			return upTo(r.world.chance, r.swarm.stage+r.slowness[m.node])
+			return upTo(r.world.chance, r.swarm.stage+r.slowness[s.node])
 		case *messages.CommitSynced, *messages.SyncCommit:
-			return upTo(r.world.chance, r.swarm.fsync+r.slowness[m.node])
+			return upTo(r.world.chance, r.swarm.fsync+r.slowness[s.node])
 		case *messages.Apply:
-			return upTo(r.world.chance, r.swarm.apply+r.slowness[m.node])
+			return upTo(r.world.chance, r.swarm.apply+r.slowness[s.node])
 		}
 		return 0
 	}
@@ -156,17 +156,17 @@ func upTo(chance *rand.Rand, limit time.Duration) time.Duration {
 
 // struck: a fault of the disk meets the process, which may end itself for it in this
 // step. One that crashed is over when the step is.
-func (m *machine) struck(crashed bool) {
-	m.struckAt = m.run.world.steps
+func (s *server) struck(crashed bool) {
+	s.struckAt = s.run.world.steps
 	if !crashed {
 		return
 	}
-	m.run.coverage[tornCell(m.disk.crashedAt)]++
-	if m.inSnapshot() {
-		m.run.interrupted++
+	s.run.coverage[tornCell(s.disk.crashedAt)]++
+	if s.inSnapshot() {
+		s.run.interrupted++
 	}
-	h := m.host
-	m.run.fuses = append(m.run.fuses, fuse{steps: 1, burn: func() { h.fatal(ErrCrashed) }})
+	h := s.host
+	s.run.fuses = append(s.run.fuses, fuse{steps: 1, burn: func() { h.fatal(ErrCrashed) }})
 }
 
 // rot is a version that the world has altered on a disk.
@@ -175,4 +175,4 @@ type rot struct {
 	revision uint64 // 0: none
 }
 
-func (m *machine) rotten() bool { return m.rot.revision != 0 }
+func (s *server) rotten() bool { return s.rot.revision != 0 }

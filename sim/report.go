@@ -24,7 +24,7 @@ type Report struct {
 	Violation   *Violation
 	Coverage    map[string]uint64 // "fault x role" -> how often
 	Replay      string            // the command that plays this run again
-	// Recent are the last events of each machine, by name; of a failed run only.
+	// Recent are the last events of each host, by name; of a failed run only.
 	Recent map[string][]string
 }
 
@@ -41,8 +41,8 @@ func (r *run) report(wall time.Duration) *Report {
 	}
 	if r.world.failure != nil {
 		report.Recent = map[string][]string{}
-		for _, m := range r.machines {
-			report.Recent[m.name()] = m.recent.lines()
+		for _, s := range r.servers {
+			report.Recent[s.name()] = s.recent.lines()
 		}
 		for _, c := range r.clients {
 			report.Recent[c.name] = c.recent.lines()

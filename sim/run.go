@@ -60,15 +60,15 @@ func Run(o Options) *Report {
 
 // run is one seed being played.
 type run struct {
-	options  Options
-	swarm    *swarm
-	world    *world
-	chaos    *rand.Rand // of faults
-	load     *rand.Rand // of what clients do
-	machines []*machine
-	clients  []*customer
-	check    *checkers
-	history  *history
+	options Options
+	swarm   *swarm
+	world   *world
+	chaos   *rand.Rand // of faults
+	load    *rand.Rand // of what clients do
+	servers []*server
+	clients []*customer
+	check   *checkers
+	history *history
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
@@ -95,26 +95,26 @@ func newRun(o Options) *run {
 	r.check = newCheckers(r.swarm.nodes)
 	r.check.fail = r.world.fail
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
-		log := &r.machines[node].disk.now.log.durable
+		log := &r.servers[node].disk.now.log.durable
 		last, _ := log.last()
 		return log.hardState, last
 	}
 	r.check.blind = o.blind
 	r.check.stored = func(node int, p position) bool {
-		m := r.machines[node]
-		term, ok := m.disk.Entry(p.index)
-		return m.damaged || ok && term == p.term || p.index < m.disk.Base() // it is part of the state
+		s := r.servers[node]
+		term, ok := s.disk.Entry(p.index)
+		return s.damaged || ok && term == p.term || p.index < s.disk.Base() // it is part of the state
 	}
-	r.check.media = func(node int) media { return r.machines[node].media() }
+	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
-		m := &machine{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		m.disk.onFault, m.disk.onDiscard = m.struck, func(floor uint64) { r.check.discards(i, floor) }
+		s := &server{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+		s.disk.onFault, s.disk.onDiscard = s.struck, func(floor uint64) { r.check.discards(i, floor) }
 		if r.swarm.skewed {
-			m.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
+			s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}
-		r.machines = append(r.machines, m)
+		r.servers = append(r.servers, s)
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
@@ -124,8 +124,8 @@ func newRun(o Options) *run {
 
 func (r *run) endpoints() []string {
 	var all []string
-	for _, m := range r.machines {
-		all = append(all, m.listen())
+	for _, s := range r.servers {
+		all = append(all, s.listen())
 	}
 	return all
 }
@@ -133,8 +133,8 @@ func (r *run) endpoints() []string {
 // play goes through the phases of a run, until one fails.
 func (r *run) play() {
 	r.note("swarm: %s", r.swarm)
-	for _, m := range r.machines {
-		r.world.clock.after(upTo(r.chaos, 500*time.Millisecond), nil, m.start)
+	for _, s := range r.servers {
+		r.world.clock.after(upTo(r.chaos, 500*time.Millisecond), nil, s.start)
 	}
 	for _, c := range r.clients {
 		c.start()
@@ -178,15 +178,15 @@ func (r *run) heal() {
 		return
 	}
 	down := 0
-	for _, m := range r.machines {
-		if m.damaged || m.rotten() {
+	for _, s := range r.servers {
+		if s.damaged || s.rotten() {
 			down++
 		}
 	}
 	founded := r.check.last() > 0 // before, every founder is needed
-	for _, m := range r.machines {
-		if r.options.Faults && founded && !m.damaged && !m.rotten() && 2*(down+1) < len(r.machines) && r.chaos.IntN(4) == 0 {
-			r.leftDown[m.node] = true
+	for _, s := range r.servers {
+		if r.options.Faults && founded && !s.damaged && !s.rotten() && 2*(down+1) < len(r.servers) && r.chaos.IntN(4) == 0 {
+			r.leftDown[s.node] = true
 			down++
 		}
 	}
@@ -194,25 +194,25 @@ func (r *run) heal() {
 	r.fuses = nil
 	r.note("healed, but for %v", r.leftDown)
 	r.world.net.mend(r.swarm.calm())
-	for _, m := range r.machines {
-		m.mend()
+	for _, s := range r.servers {
+		s.mend()
 	}
 }
 
-func (m *machine) mend() {
-	m.pace = pace{rate: 1}
-	m.disk.faults = diskFaults{stateLost: m.disk.faults.stateLost}
+func (s *server) mend() {
+	s.pace = pace{rate: 1}
+	s.disk.faults = diskFaults{stateLost: s.disk.faults.stateLost}
 	switch {
-	case m.run.leftDown[m.node]:
-		if m.up() {
-			m.crash(false)
+	case s.run.leftDown[s.node]:
+		if s.up() {
+			s.crash(false)
 		}
 		return
-	case m.up():
-		m.host.pace, m.host.burst, m.host.sabotage = m.pace, 0, ""
-		m.host.thaw()
-	case !m.damaged:
-		m.start()
+	case s.up():
+		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, ""
+		s.host.thaw()
+	case !s.damaged:
+		s.start()
 	}
 }
 
@@ -234,13 +234,13 @@ func (r *run) progress() {
 // another one may be under way, and as long as nobody knows that it stands still.
 func (r *run) shipping() time.Duration {
 	base, bytes := uint64(0), 0
-	for _, m := range r.machines {
-		if m.up() {
-			base, bytes = max(base, m.disk.Base()), max(bytes, m.disk.Bytes())
+	for _, s := range r.servers {
+		if s.up() {
+			base, bytes = max(base, s.disk.Base()), max(bytes, s.disk.Bytes())
 		}
 	}
-	for _, m := range r.machines {
-		if _, last := r.check.durable(m.node); m.up() && last < base {
+	for _, s := range r.servers {
+		if _, last := r.check.durable(s.node); s.up() && last < base {
 			return standsStillTicks*r.swarm.options.TickInterval + 2*r.swarm.bringing(bytes)
 		}
 	}
@@ -273,11 +273,11 @@ func (r *run) unsettled() string {
 			return "no answer to " + op.String()
 		}
 	}
-	for _, m := range r.machines {
-		if m.up() && m.host.memory.applied < r.check.last() {
-			return fmt.Sprintf("%s has applied up to index %d of %d", m.name(), m.host.memory.applied, r.check.last())
+	for _, s := range r.servers {
+		if s.up() && s.host.memory.applied < r.check.last() {
+			return fmt.Sprintf("%s has applied up to index %d of %d", s.name(), s.host.memory.applied, r.check.last())
 		}
-		if what := r.unfinished(m); what != "" {
+		if what := r.unfinished(s); what != "" {
 			return what
 		}
 	}
@@ -285,17 +285,17 @@ func (r *run) unsettled() string {
 }
 
 // unfinished says what a node should have come to an end with.
-func (r *run) unfinished(m *machine) string {
+func (r *run) unfinished(s *server) string {
 	switch {
-	case !m.up():
-	case m.disk.staging != nil:
-		return m.name() + " keeps a state that nobody installs"
-	case len(m.disk.writing) > 0:
-		return fmt.Sprintf("%s still writes the files %v", m.name(), m.disk.writing)
-	case m.shipping > 0:
-		return fmt.Sprintf("%s still ships %d snapshots", m.name(), m.shipping)
-	case r.rotShows(m):
-		return fmt.Sprintf("%s serves the altered value of %q", m.name(), m.rot.key)
+	case !s.up():
+	case s.disk.staging != nil:
+		return s.name() + " keeps a state that nobody installs"
+	case len(s.disk.writing) > 0:
+		return fmt.Sprintf("%s still writes the files %v", s.name(), s.disk.writing)
+	case s.shipping > 0:
+		return fmt.Sprintf("%s still ships %d snapshots", s.name(), s.shipping)
+	case r.rotShows(s):
+		return fmt.Sprintf("%s serves the altered value of %q", s.name(), s.rot.key)
 	}
 	return ""
 }
@@ -303,11 +303,11 @@ func (r *run) unfinished(m *machine) string {
 // probe adds a client to every live node, which knows no other: whatever was done
 // to it, it serves.
 func (r *run) probe() {
-	for _, m := range r.machines {
-		if m.up() {
-			c := &customer{run: r, number: len(r.clients), name: "probe-" + m.name(), probes: m}
+	for _, s := range r.servers {
+		if s.up() {
+			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
 			r.clients = append(r.clients, c)
-			c.startWith([]string{m.listen()})
+			c.startWith([]string{s.listen()})
 			c.submit(writing(c.put(c.key())))
 		}
 	}
@@ -336,8 +336,8 @@ func (r *run) finish() {
 		}
 	}
 	for _, op := range r.history.all {
-		if m := r.clients[op.client].probes; m != nil && op.submit.Operations != nil && op.done.Write.GetCode() != messages.Code_OK {
-			r.world.fail("every live node serves", "%s: %s", m.name(), op)
+		if s := r.clients[op.client].probes; s != nil && op.submit.Operations != nil && op.done.Write.GetCode() != messages.Code_OK {
+			r.world.fail("every live node serves", "%s: %s", s.name(), op)
 		}
 	}
 	r.compareEngines()
@@ -351,21 +351,21 @@ func (r *run) finish() {
 
 // compareEngines holds every live node's rows against the true history.
 func (r *run) compareEngines() {
-	for _, m := range r.machines {
-		if !m.up() || m.rotten() {
+	for _, s := range r.servers {
+		if !s.up() || s.rotten() {
 			continue
 		}
-		rows := liveRows(m.disk, r.check.model.revision)
+		rows := liveRows(s.disk, r.check.model.revision)
 		keys := r.check.model.live("", "", r.check.model.revision)
 		if len(rows) != len(keys) {
-			r.world.fail("engines hold the state", "%s has %d keys, there are %d", m.name(), len(rows), len(keys))
+			r.world.fail("engines hold the state", "%s has %d keys, there are %d", s.name(), len(rows), len(keys))
 			return
 		}
 		for i, key := range keys {
 			v, _ := r.check.model.get(key, r.check.model.revision)
 			if string(rows[i].Key) != key || string(rows[i].Value) != v.value || rows[i].Revision != v.revision {
 				r.world.fail("engines hold the state", "%s has %q of revision %d where %q of revision %d belongs",
-					m.name(), rows[i].Key, rows[i].Revision, key, v.revision)
+					s.name(), rows[i].Key, rows[i].Revision, key, v.revision)
 				return
 			}
 		}
@@ -374,17 +374,17 @@ func (r *run) compareEngines() {
 
 // compareFiles: a snapshot file is the state of replay.
 func (r *run) compareFiles() {
-	for _, m := range r.machines {
-		for _, id := range slices.Sorted(maps.Keys(m.disk.archive)) {
-			if m.rotten() {
+	for _, s := range r.servers {
+		for _, id := range slices.Sorted(maps.Keys(s.disk.archive)) {
+			if s.rotten() {
 				continue
 			}
-			if what := r.check.reference.fileDiffers(m.disk.archive[id]); what != "" {
-				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, m.name(), what)
+			if what := r.check.reference.fileDiffers(s.disk.archive[id]); what != "" {
+				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, s.name(), what)
 			}
 		}
-		if why := m.disk.Condemned(); why != "" && !m.rotten() {
-			r.world.fail("sound disks are not condemned", "%s: %s", m.name(), why)
+		if why := s.disk.Condemned(); why != "" && !s.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
 		}
 	}
 }
@@ -392,12 +392,12 @@ func (r *run) compareFiles() {
 // countSessions: no session actor outlives its client's connection. A client has
 // one on the node it uses, and one where it was before.
 func (r *run) countSessions() {
-	for _, m := range r.machines {
-		if !m.up() {
+	for _, s := range r.servers {
+		if !s.up() {
 			continue
 		}
 		sessions := 0
-		for _, bucket := range m.host.system.ProcessRegistry.LocalPIDs.LocalPIDs {
+		for _, bucket := range s.host.system.ProcessRegistry.LocalPIDs.LocalPIDs {
 			for _, name := range bucket.Keys() {
 				if strings.HasPrefix(name, messages.ActorSessionPrefix) {
 					sessions++
@@ -405,7 +405,7 @@ func (r *run) countSessions() {
 			}
 		}
 		if sessions > 2*len(r.clients) {
-			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", m.name(), sessions, len(r.clients))
+			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", s.name(), sessions, len(r.clients))
 		}
 	}
 }
@@ -426,46 +426,46 @@ func (r *run) received(h *host, actorID string, message any) {
 	if h.node < 0 {
 		return
 	}
-	m := r.machines[h.node]
+	s := r.servers[h.node]
 	r.check.received(h.node, h.memory, actorID, message)
-	r.follow(m, actorID, message)
+	r.follow(s, actorID, message)
 	switch message := message.(type) {
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
-			m.leader = message.Leader
-			if m.leader == idOf(m.node) {
-				r.aimed(aimElected, m)
+			s.leader = message.Leader
+			if s.leader == idOf(s.node) {
+				r.aimed(aimElected, s)
 			}
 		}
 	case *messages.LogOpened, *messages.MachineOpened:
-		m.serves()
+		s.serves()
 	case *messages.CheckpointWritten:
-		r.aimed(aimCheckpoint, m)
+		r.aimed(aimCheckpoint, s)
 	case *messages.Append:
 		if len(message.Message.GetEntries()) > 0 {
-			r.aimed(aimAppend, m)
+			r.aimed(aimAppend, s)
 		}
 	}
 }
 
 // serves: a node with damaged data opens its log or its state, never both.
-func (m *machine) serves() {
-	if m.damaged && m.host.memory.log && m.host.memory.opened {
-		m.run.world.fail("damaged data are noticed", "%s serves, though data that it had synced are gone", m.name())
+func (s *server) serves() {
+	if s.damaged && s.host.memory.log && s.host.memory.opened {
+		s.run.world.fail("damaged data are noticed", "%s serves, though data that it had synced are gone", s.name())
 	}
 }
 
 func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
 	r.check.departs(h.node, body)
 	if p, is := departing(body); is {
-		r.phased(p, r.machines[h.node])
+		r.phased(p, r.servers[h.node])
 	}
 	if rm, ok := body.(*messages.RaftMessage); ok && !rm.Message.GetReject() {
 		switch rm.Message.GetType() {
 		case raftpb.MsgVoteResp:
-			r.aimed(aimVote, r.machines[h.node])
+			r.aimed(aimVote, r.servers[h.node])
 		case raftpb.MsgAppResp:
-			r.aimed(aimAck, r.machines[h.node])
+			r.aimed(aimAck, r.servers[h.node])
 		}
 	}
 }
@@ -483,42 +483,42 @@ func (r *run) died(h *host, why string) {
 		r.world.fail("no process ends itself", "client %s: %s", h.name, why)
 		return
 	}
-	m := r.machines[h.node]
-	struck := m.struckAt == r.world.steps
-	if why := m.disk.Condemned(); why != "" {
-		if !m.rotten() {
-			r.world.fail("sound disks are not condemned", "%s: %s", m.name(), why)
+	s := r.servers[h.node]
+	struck := s.struckAt == r.world.steps
+	if why := s.disk.Condemned(); why != "" {
+		if !s.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
 			return
 		}
-		m.damaged = true
+		s.damaged = true
 		r.coverage[cellRotFound]++
 	}
 	switch {
-	case !struck && !m.damaged && !h.doomed:
+	case !struck && !s.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)
 		return
-	case struck && !strings.Contains(why, m.disk.cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
+	case struck && !strings.Contains(why, s.disk.cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
 		r.world.fail("last words say why", "%s: %s", h.name, why)
 		return
 	}
-	r.coverage["ended-itself x "+m.role()]++
+	r.coverage["ended-itself x "+s.role()]++
 	powerCut := r.chaos.IntN(2) == 0
 	r.world.clock.after(0, nil, func() {
-		m.crash(powerCut)
-		if m.damaged {
+		s.crash(powerCut)
+		if s.damaged {
 			return
 		}
 		if r.healed {
-			m.start()
+			s.start()
 		} else {
-			m.restartLater()
+			s.restartLater()
 		}
 	})
 }
 
 func (r *run) counted(h *host, fault string) {
 	if h.node >= 0 {
-		r.count(fault, r.machines[h.node])
+		r.count(fault, r.servers[h.node])
 	}
 }
 

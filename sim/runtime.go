@@ -52,7 +52,7 @@ func (q *queue) pop() *mailbox {
 // sends goes nowhere.
 type host struct {
 	world  *world
-	name   string // of the machine: "n1", "c2"
+	name   string // of the server or the client: "n1", "c2"
 	node   int    // index of the node; -1: a client
 	system *actor.ActorSystem
 
@@ -70,7 +70,7 @@ type host struct {
 	sabotage string
 	doomed   bool // an actor of its core was made to panic
 
-	recent *recent // what happened on this machine, over all incarnations
+	recent *recent // what happened under this name, over all incarnations
 	memory *memory // what the checkers know of this incarnation
 }
 

@@ -46,7 +46,7 @@ type Script struct {
 
 // wanted is the message that a script waits for.
 type wanted struct {
-	name, to, from string // to and from: a machine; empty: any
+	name, to, from string // to and from: a host; empty: any
 	came           bool
 }
 
@@ -116,12 +116,12 @@ func (s *Script) found(nodes int, ttl time.Duration, options actors.Options) {
 	r.world.watch, r.world.queue.chance = onlooker{r}, nil
 	r.world.ear = newEar(s.hear, s.note)
 	s.run = r
-	for _, m := range r.machines {
+	for _, m := range r.servers {
 		s.start(m)
 	}
 }
 
-func (s *Script) start(m *machine) {
+func (s *Script) start(m *server) {
 	m.start()
 	if identity, err := m.disk.Identity(); err == nil {
 		s.names.data(m.name(), identity.Incarnation)
@@ -150,10 +150,10 @@ func (o onlooker) died(h *host, _ string) {
 	if h.node < 0 {
 		return
 	}
-	m := o.machines[h.node]
+	s := o.servers[h.node]
 	o.world.clock.after(0, nil, func() {
-		if m.host == h {
-			m.crash(false)
+		if s.host == h {
+			s.crash(false)
 		}
 	})
 }
@@ -166,7 +166,7 @@ func (s *Script) hear(m said) {
 	}
 	name := nameOfMessage(body)
 	switch {
-	case name == "LinkUp", name == "LinkDown", name == "ClientGone" && machineOf(m.from) != machineOf(m.to):
+	case name == "LinkUp", name == "LinkDown", name == "ClientGone" && hostOf(m.from) != hostOf(m.to):
 		m.from = "" // whoever hung up, the network tells
 	case name == "Done":
 		s.run.world.ear.enough = true
@@ -184,7 +184,7 @@ func (s *Script) hear(m said) {
 	}
 }
 
-// note takes what the world did to a machine.
+// note takes what the world did to a host.
 func (s *Script) note(name, text string) {
 	if s.filter.on {
 		s.say(fmt.Sprintf("%s: %s", name, s.names.inText(text)))
@@ -217,12 +217,12 @@ func (s *Script) quieten() bool {
 }
 
 func (w *wanted) meets(name string, m said) bool {
-	return !w.came && name == w.name && (w.to == "" || machineOf(m.to) == w.to) && (w.from == "" || machineOf(m.from) == w.from)
+	return !w.came && name == w.name && (w.to == "" || hostOf(m.to) == w.to) && (w.from == "" || hostOf(m.from) == w.from)
 }
 
-func machineOf(speaker string) string {
-	machine, _, _ := strings.Cut(speaker, " ")
-	return machine
+func hostOf(speaker string) string {
+	host, _, _ := strings.Cut(speaker, " ")
+	return host
 }
 
 // noise is said all the time, and all the same; a script must ask to hear it.
@@ -270,7 +270,7 @@ func (s *Script) client(at string) *customer {
 	}
 	endpoints := s.run.endpoints()
 	if at != "" {
-		endpoints = []string{s.machine(at).listen()}
+		endpoints = []string{s.server(at).listen()}
 	}
 	c := &customer{run: s.run, number: len(s.run.clients), name: name}
 	s.run.clients = append(s.run.clients, c)
@@ -278,9 +278,9 @@ func (s *Script) client(at string) *customer {
 	return c
 }
 
-// machine is the node of this name, or nil.
-func (s *Script) machine(name string) *machine {
-	for _, m := range s.run.machines {
+// server is the node of this name, or nil.
+func (s *Script) server(name string) *server {
+	for _, m := range s.run.servers {
 		if m.name() == name {
 			return m
 		}

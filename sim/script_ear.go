@@ -17,7 +17,7 @@ type ear struct {
 	posts   map[post]string // who posted it: "n1 node/raft"
 	carried map[any]string  // who sent what crosses the network, by envelope and by message
 	hear    func(said)
-	note    func(name, text string) // what the world did to a machine
+	note    func(name, text string) // what the world did to a host
 	enough  bool                    // the world stops before its next step
 }
 

@@ -26,13 +26,13 @@ func (n *names) give(owner string, id []byte) {
 	}
 }
 
-func (n *names) data(machine string, incarnation []byte) { n.give(machine, incarnation) }
+func (n *names) data(server string, incarnation []byte) { n.give(server, incarnation) }
 
 // learn takes identities from the messages that bring them first.
 func (n *names) learn(from string, m proto.Message) {
 	switch m := m.(type) {
 	case *messages.Attach:
-		n.give(machineOf(from), m.Client)
+		n.give(hostOf(from), m.Client)
 	case *messages.Founded:
 		n.give("id", m.ClusterId)
 	case *messages.MembersChanged:
@@ -72,14 +72,14 @@ func nameOfMessage(m proto.Message) string {
 // actorName is an actor as the conversation names it: "n1 session-1", and "c" for
 // the one actor of a client.
 func actorName(speaker string) string {
-	machine, id, named := strings.Cut(speaker, " ")
+	host, id, named := strings.Cut(speaker, " ")
 	switch {
 	case !named:
 		return "network"
 	case strings.HasPrefix(id, messages.ActorNode):
-		return machine + " " + id[strings.LastIndexByte(id, '/')+1:]
+		return host + " " + id[strings.LastIndexByte(id, '/')+1:]
 	}
-	return machine
+	return host
 }
 
 // kinds are the actors that a filter can name.

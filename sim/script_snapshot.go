@@ -84,7 +84,7 @@ func (s *Script) snapshot(w words) *messages.Error {
 }
 
 func (s *Script) crashIn(w words) *messages.Error {
-	m := s.machine(w.args[0])
+	m := s.server(w.args[0])
 	if m == nil {
 		return s.noNode(w.args[0])
 	}
@@ -98,7 +98,7 @@ func (s *Script) crashIn(w words) *messages.Error {
 }
 
 func (s *Script) rotNode(w words) *messages.Error {
-	m := s.machine(w.args[0])
+	m := s.server(w.args[0])
 	if m == nil {
 		return s.noNode(w.args[0])
 	}

@@ -89,7 +89,7 @@ func TestScriptRefusals(t *testing.T) {
 		{founded + "crash n1\ncrash n1", messages.Code_CONFLICT, "line 4: n1 is down"},
 		{founded + "crash n1\npanic n1 gateway", messages.Code_CONFLICT, "line 4: n1 is down"},
 		{founded + "panic n1 raft", messages.Code_INVALID, `line 3: "raft" is no actor that may fail and start anew`},
-		{founded + "partition n1 | x", messages.Code_INVALID, `line 3: there is no machine "x"`},
+		{founded + "partition n1 | x", messages.Code_INVALID, `line 3: there is no host "x"`},
 		{founded + "until MsgSnap", messages.Code_TIMED_OUT, "line 3: no MsgSnap within 1m0s"},
 	} {
 		err := PlayScript(strings.NewReader(c.script), func(ScriptLine) error { return nil })

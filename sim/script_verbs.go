@@ -49,7 +49,7 @@ func init() {
 		{name: "delete", usage: "KEY [at=NODE] [nowait]", about: "delete a key",
 			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: (*Script).delete},
 		{name: "await", about: "wait for the answers to what was asked with nowait", do: func(s *Script, _ words) *messages.Error { return s.await() }},
-		{name: "until", usage: "MESSAGE [to=MACHINE] [from=MACHINE]", about: "let time pass until an actor has taken such a message (Write, MsgAppResp, ...)",
+		{name: "until", usage: "MESSAGE [to=HOST] [from=HOST]", about: "let time pass until an actor has taken such a message (Write, MsgAppResp, ...)",
 			args: [2]int{1, 1}, options: []string{"to", "from"}, do: (*Script).waitFor},
 		{name: "tick", usage: "N", about: "let N ticks of 50 ms pass", args: [2]int{1, 1}, do: (*Script).tick},
 		{name: "stabilize", about: "let time pass until nothing more is said but heartbeats", do: (*Script).stabilize},
@@ -61,7 +61,7 @@ func init() {
 		{name: "restart", usage: "NODE", about: "start a node that is down", args: [2]int{1, 1}, do: ofNode(false, (*Script).restart)},
 		{name: "freeze", usage: "NODE", about: "let a process stand still", args: [2]int{1, 1}, do: ofNode(true, (*Script).freeze)},
 		{name: "thaw", usage: "NODE", about: "let it go on", args: [2]int{1, 1}, do: ofNode(true, (*Script).thaw)},
-		{name: "partition", usage: "MACHINES | MACHINES...", about: "let nothing through between the groups; clients are machines too (c, c2)",
+		{name: "partition", usage: "HOSTS | HOSTS...", about: "let nothing through between the groups; clients are hosts too (c, c2)",
 			args: [2]int{3, -1}, do: (*Script).partition},
 		{name: "heal", about: "end all partitions", do: (*Script).heal},
 		{name: "panic", usage: "NODE ACTOR", about: "let the next message to an actor (gateway, session, ...) end in a panic",
@@ -177,7 +177,7 @@ func (s *Script) trace(w words) *messages.Error {
 // clientAt is the client that a verb means.
 func (s *Script) clientAt(w words) (*customer, *messages.Error) {
 	at, given := w.options["at"]
-	if given && s.machine(at) == nil {
+	if given && s.server(at) == nil {
 		return nil, s.noNode(at)
 	}
 	return s.client(at), nil
@@ -185,7 +185,7 @@ func (s *Script) clientAt(w words) (*customer, *messages.Error) {
 
 func (s *Script) noNode(name string) *messages.Error {
 	return messages.Errorf(messages.Code_INVALID, "there is no node %q", name).
-		WithHint("nodes are n1 to %s", nameOf(len(s.run.machines)-1))
+		WithHint("nodes are n1 to %s", nameOf(len(s.run.servers)-1))
 }
 
 func (s *Script) put(w words) *messages.Error {
@@ -259,7 +259,7 @@ func (s *Script) stabilize(words) *messages.Error {
 }
 
 func (s *Script) leaders(words) *messages.Error {
-	for _, m := range s.run.machines {
+	for _, m := range s.run.servers {
 		if m.up() {
 			s.answer("%s knows as leader: %s", m.name(), replicaName(m.leader))
 		}
@@ -268,7 +268,7 @@ func (s *Script) leaders(words) *messages.Error {
 }
 
 func (s *Script) status(words) *messages.Error {
-	for _, m := range s.run.machines {
+	for _, m := range s.run.servers {
 		if !m.up() {
 			s.answer("%s down", m.name())
 			continue
@@ -281,9 +281,9 @@ func (s *Script) status(words) *messages.Error {
 }
 
 // ofNode is a verb about one node, which must be up or down.
-func ofNode(up bool, do func(*Script, *machine)) func(*Script, words) *messages.Error {
+func ofNode(up bool, do func(*Script, *server)) func(*Script, words) *messages.Error {
 	return func(s *Script, w words) *messages.Error {
-		m := s.machine(w.args[0])
+		m := s.server(w.args[0])
 		switch {
 		case m == nil:
 			return s.noNode(w.args[0])
@@ -297,34 +297,34 @@ func ofNode(up bool, do func(*Script, *machine)) func(*Script, words) *messages.
 	}
 }
 
-func (s *Script) crash(m *machine) {
+func (s *Script) crash(m *server) {
 	s.run.world.note(m.host, "the process is killed")
 	m.crash(false)
 }
 
-func (s *Script) powerCut(m *machine) {
+func (s *Script) powerCut(m *server) {
 	s.run.world.note(m.host, "the power is cut")
 	m.crash(true)
 }
 
-func (s *Script) wipe(m *machine) {
+func (s *Script) wipe(m *server) {
 	m.disk.LoseMedia()
 	s.note(m.name(), "the data directory is empty")
 }
 
-func (s *Script) restart(m *machine) { s.start(m) }
+func (s *Script) restart(m *server) { s.start(m) }
 
-func (s *Script) freeze(m *machine) {
+func (s *Script) freeze(m *server) {
 	s.run.world.note(m.host, "the process stands still")
 	s.run.world.net.freeze(m.host)
 }
 
-func (s *Script) thaw(m *machine) {
+func (s *Script) thaw(m *server) {
 	s.run.world.note(m.host, "the process goes on")
 	m.host.thaw()
 }
 
-// partition cuts every way between machines of different groups.
+// partition cuts every way between hosts of different groups.
 func (s *Script) partition(w words) *messages.Error {
 	groups := [][]string{nil}
 	for _, word := range w.args {
@@ -332,8 +332,8 @@ func (s *Script) partition(w words) *messages.Error {
 			groups = append(groups, nil)
 			continue
 		}
-		if s.machine(word) == nil && !s.isClient(word) {
-			return messages.Errorf(messages.Code_INVALID, "there is no machine %q", word).
+		if s.server(word) == nil && !s.isClient(word) {
+			return messages.Errorf(messages.Code_INVALID, "there is no host %q", word).
 				WithHint("nodes are n1, n2, ...; the client c knows them all, c1 knows n1, c2 knows n2, ...")
 		}
 		groups[len(groups)-1] = append(groups[len(groups)-1], word)
@@ -354,7 +354,7 @@ func (s *Script) partition(w words) *messages.Error {
 // isClient reports whether a client is named, which starts it.
 func (s *Script) isClient(name string) bool {
 	digits, is := strings.CutPrefix(name, "c")
-	if at := "n" + digits; is && (digits == "" || s.machine(at) != nil) {
+	if at := "n" + digits; is && (digits == "" || s.server(at) != nil) {
 		s.client(strings.TrimSuffix(at, "n"))
 		return true
 	}
@@ -367,7 +367,7 @@ func (s *Script) heal(words) *messages.Error {
 }
 
 func (s *Script) panicNext(w words) *messages.Error {
-	m := s.machine(w.args[0])
+	m := s.server(w.args[0])
 	if m == nil {
 		return s.noNode(w.args[0])
 	}

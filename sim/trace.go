@@ -19,7 +19,7 @@ import (
 
 const (
 	traceBlockSize = 64 << 10 // bytes that are hashed at a time
-	recentMax      = 40       // events that are kept of each machine, for a failed run
+	recentMax      = 40       // events that are kept of each host, for a failed run
 )
 
 // trace is all that happened, as a hash, and as text if somebody wants to read.
@@ -78,7 +78,7 @@ func (t *trace) body(message any) (telling bool) {
 	return true
 }
 
-// note records what the world itself did. name is a machine's, or "world".
+// note records what the world itself did. name is a host's, or "world".
 func (t *trace) note(now time.Duration, name, text string) {
 	t.begin(now, name, "")
 	t.string(text)
@@ -143,7 +143,7 @@ func render(message any) string {
 	}
 }
 
-// moment is one event of a machine. Messages are never modified once they are
+// moment is one event of a host. Messages are never modified once they are
 // sent, so they are rendered only if the run fails.
 type moment struct {
 	at      time.Duration
@@ -151,7 +151,7 @@ type moment struct {
 	message any
 }
 
-// recent is the last recentMax moments of a machine.
+// recent is the last recentMax moments of a host.
 type recent struct {
 	moments [recentMax]moment
 	count   int

@@ -16,14 +16,14 @@ const stillsMax = 500
 // deadline bounds every operation, in milliseconds of the client's ticks.
 const deadlineMS = 8000
 
-// customer is a machine with one client on it: the client actor of production,
+// customer is one client on hardware of its own: the client actor of production,
 // and what this one wants of the cluster.
 type customer struct {
 	run    *run
 	number int
 	name   string
-	host   *host    // of the client's process now
-	probes *machine // the one node that it was made to try; nil: it is of the load
+	host   *host   // of the client's process now
+	probes *server // the one node that it was made to try; nil: it is of the load
 	starts int
 	recent recent
 	under  map[uint64]*operation // under way, by tag
@@ -201,9 +201,9 @@ func (c *customer) drawSnapshot() *messages.SnapshotRequest {
 
 // rottenAt reports whether the world has altered the data of the node at an address.
 func (r *run) rottenAt(endpoint string) bool {
-	for _, m := range r.machines {
-		if m.listen() == endpoint {
-			return m.rotten()
+	for _, s := range r.servers {
+		if s.listen() == endpoint {
+			return s.rotten()
 		}
 	}
 	return false

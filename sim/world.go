@@ -151,7 +151,7 @@ func (w *world) departs(h *host, to messages.RaftID, body proto.Message) {
 	}
 }
 
-// note records what the world did to a machine.
+// note records what the world did to a host.
 func (w *world) note(h *host, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	w.trace.note(w.clock.now, h.name, text)
@@ -192,7 +192,7 @@ func (h *host) fatal(reason error) {
 	}
 }
 
-// kill ends a host. silently: its machine goes with it, so that nobody resets
+// kill ends a host. silently: its server goes with it, so that nobody resets
 // its connections.
 func (w *world) kill(h *host, silently bool) {
 	if h.dead {
