@@ -30,8 +30,10 @@ var mayImport = map[string][]string{
 	"actors/transport":         {"messages"},
 	"actors/client":            {"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"},
 	"actors":                   {"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "actors/seam", "actors/seam/production", "actors/transport"},
-	"sim":                      {"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client"},
-	"cli":                      {"messages", "actors", "actors/client", "sim"},
+	"sim":                      {"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/phrase"},
+	"sim/phrase":               {"messages"},
+	"sim/script":               {"messages", "actors", "sim", "sim/phrase"},
+	"cli":                      {"messages", "actors", "actors/client", "sim", "sim/script"},
 	"cli/kvctl":                {"cli"},
 }
 

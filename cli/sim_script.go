@@ -11,6 +11,7 @@ import (
 
 	"keyval/messages"
 	"keyval/sim"
+	"keyval/sim/script"
 )
 
 func newSimScript(sh *Shell) *urfave.Command {
@@ -23,9 +24,9 @@ text gives the same conversation. FILE - is stdin. A line of the answer is a mes
 before its actor takes it: milliseconds since the verb began, who speaks, to whom, and what.
 "6@2" is the log's entry at index 6, of term 2; "c.1#3" the third command of client c's session.
 
-` + strings.TrimSpace(sim.ScriptVerbs()),
+` + strings.TrimSpace(script.Verbs()),
 		UsageText: `printf 'cluster nodes=3\nput color red\n' | kvctl sim script -
-kvctl sim script sim/testdata/scripts/failover.txt`,
+kvctl sim script sim/script/testdata/scripts/failover.txt`,
 		Action: sh.action(simScript),
 	}
 }
@@ -58,7 +59,7 @@ func simScript(c *Call) error {
 // playScript prints each line as it is played; as JSON, one array at the end.
 func (c *Call) playScript(text io.Reader) error {
 	var rows []scriptJSON
-	err := sim.PlayScript(text, func(l sim.ScriptLine) error {
+	err := script.Play(text, func(l script.Line) error {
 		if err := c.Err(); err != nil {
 			return err
 		}

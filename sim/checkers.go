@@ -1,13 +1,12 @@
 package sim
 
 import (
-	"fmt"
-
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/sim/phrase"
 )
 
 // checkers hold what nodes say against what Raft and the project promise. They
@@ -320,4 +319,4 @@ func (c *checkers) acks(node int, m *raftpb.Message) {
 func (c *checkers) last() uint64 { return c.base + uint64(len(c.committed)) }
 
 func idOf(node int) messages.RaftID { return messages.RaftID(node) + 1 }
-func nameOf(node int) string        { return fmt.Sprintf("n%d", node+1) }
+func nameOf(node int) string        { return phrase.Node(node) }

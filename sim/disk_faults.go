@@ -25,6 +25,15 @@ const (
 	crashPoints
 )
 
+// CrashPoints are all the places.
+func CrashPoints() []CrashPoint {
+	var all []CrashPoint
+	for at := NoCrash + 1; at < crashPoints; at++ {
+		all = append(all, at)
+	}
+	return all
+}
+
 func (p CrashPoint) String() string {
 	return [...]string{"nowhere", "in-save", "before-cut", "after-cut", "before-seal", "after-seal", "before-install", "before-current",
 		"before-sync", "after-install", "before-checkpoint", "in-checkpoint", "after-checkpoint"}[p]

@@ -9,6 +9,7 @@ import (
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
+	"keyval/sim/phrase"
 	"keyval/storeactor/disk"
 )
 
@@ -34,7 +35,7 @@ type server struct {
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
-func (s *server) listen() string { return fmt.Sprintf("10.0.0.%d:7001", s.node+1) }
+func (s *server) listen() string { return phrase.Address(s.node) }
 func (s *server) up() bool       { return s.host != nil && !s.host.dead }
 
 // role is what a node believes to be, for the count of what was covered.

@@ -109,7 +109,7 @@ func Cells() []string {
 		}
 	}
 	cells = append(cells, cellRotFound)
-	for at := CrashInSave; at < crashPoints; at++ {
+	for _, at := range CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}
 	for _, name := range slices.Concat(fragile, core) {

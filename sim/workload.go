@@ -92,15 +92,17 @@ func (r *run) restartClient(c *customer) {
 }
 
 // submit hands an operation to the client.
-func (c *customer) submit(s *messages.Submit) {
+func (c *customer) submit(s *messages.Submit) *operation {
 	c.tags++
 	s.Tag = c.tags
 	if s.DeadlineMs == 0 {
 		s.DeadlineMs = deadlineMS
 	}
-	c.under[s.Tag] = c.run.history.begin(c.number, s, c.run.world.clock.now)
+	op := c.run.history.begin(c.number, s, c.run.world.clock.now)
+	c.under[s.Tag] = op
 	root := c.host.system.Root
 	root.RequestWithCustomSender(c.host.system.NewLocalPID(actorClient), s, c.host.system.NewLocalPID(actorAsker))
+	return op
 }
 
 func (c *customer) done(d *messages.Done) {

@@ -33,7 +33,7 @@ type world struct {
 	cost    time.Duration // a step takes up to this
 	watch   watcher
 	stepped func() // between two steps; may be nil
-	ear     *ear   // of a script; nil: nobody listens
+	ear     *ear   // of a scene; nil: nobody listens
 	failure *Violation
 }
 

@@ -10,13 +10,13 @@ import (
 //
 // A nil ear hears nothing and costs nothing.
 //
-// Invariant: what it remembers only grows, for as long as a script lasts; so no
+// Invariant: what it remembers only grows, for as long as a scene lasts; so no
 // address of a message is ever used again.
 type ear struct {
 	speaker *mailbox        // whose turn it is; nil: the world's
 	posts   map[post]string // who posted it: "n1 node/raft"
 	carried map[any]string  // who sent what crosses the network, by envelope and by message
-	hear    func(said)
+	hear    func(Said)
 	note    func(name, text string) // what the world did to a host
 	enough  bool                    // the world stops before its next step
 }
@@ -29,14 +29,14 @@ type post struct {
 	actorID string
 }
 
-// said is one message, right before the actor is given it.
-type said struct {
-	from    string // "n1 node/raft"; empty: the world
-	to      string
-	message any
+// Said is one message, right before the actor is given it.
+type Said struct {
+	From    string // "n1 node/raft"; empty: the world
+	To      string
+	Message any
 }
 
-func newEar(hear func(said), note func(name, text string)) *ear {
+func newEar(hear func(Said), note func(name, text string)) *ear {
 	return &ear{posts: map[post]string{}, carried: map[any]string{}, hear: hear, note: note}
 }
 
@@ -76,7 +76,7 @@ func (e *ear) arrived(envelope, body any) {
 
 func (e *ear) received(h *host, actorID string, message any) {
 	if e != nil {
-		e.hear(said{from: e.posts[post{message, h, actorID}], to: h.name + " " + actorID, message: message})
+		e.hear(Said{From: e.posts[post{message, h, actorID}], To: h.name + " " + actorID, Message: message})
 	}
 }
 

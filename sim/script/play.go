@@ -1,4 +1,4 @@
-package sim
+package script
 
 import (
 	"bufio"
@@ -10,8 +10,8 @@ import (
 	"keyval/messages"
 )
 
-// ScriptLine is a line of a scenario that was played.
-type ScriptLine struct {
+// Line is a line of a scenario that was played.
+type Line struct {
 	Number int // in the text, from 1
 	Text   string
 	Verb   bool   // it was played; others are prose, or blank
@@ -21,19 +21,19 @@ type ScriptLine struct {
 // goldenMark stands between a verb and its golden conversation.
 const goldenMark = "----"
 
-// PlayScript plays a scenario and hands over each of its lines, as soon as it is
+// Play plays a scenario and hands over each of its lines, as soon as it is
 // played: also the line that an error is about. Where the text holds a golden
 // conversation already, that is left out.
 //
 // The format is that of cockroachdb/datadriven: lines that begin with # are prose,
 // others are verbs; what stands between a mark and the next blank line is output.
-func PlayScript(text io.Reader, each func(ScriptLine) error) error {
-	s := NewScript()
-	defer s.Close()
+func Play(text io.Reader, each func(Line) error) error {
+	p := newPlayer()
+	defer p.close()
 	lines := bufio.NewScanner(text)
 	inGolden := false
 	for number := 1; lines.Scan(); number++ {
-		line := ScriptLine{Number: number, Text: strings.TrimSpace(lines.Text())}
+		line := Line{Number: number, Text: strings.TrimSpace(lines.Text())}
 		switch {
 		case line.Text == goldenMark:
 			inGolden = true
@@ -46,7 +46,7 @@ func PlayScript(text io.Reader, each func(ScriptLine) error) error {
 		var refusal error
 		if line.Text != "" && !strings.HasPrefix(line.Text, "#") {
 			line.Verb = true
-			line.Said, refusal = s.Do(line.Text)
+			line.Said, refusal = p.do(line.Text)
 		}
 		if err := each(line); err != nil {
 			return err
@@ -58,7 +58,7 @@ func PlayScript(text io.Reader, each func(ScriptLine) error) error {
 	if err := lines.Err(); err != nil {
 		return messages.Errorf(messages.Code_INVALID, "the script cannot be read: %v", err)
 	}
-	return s.Finish()
+	return p.finish()
 }
 
 // atLine says where in a script a refusal is; a violation speaks for itself.

@@ -1,4 +1,4 @@
-package sim
+package script
 
 import (
 	"flag"
@@ -19,7 +19,7 @@ var rewrite = flag.Bool("rewrite", false, "write the conversations that scripts 
 // second time with one processor. After a change that is meant, rewrite them and
 // read what is different:
 //
-//	go test ./sim -run TestScripts -rewrite
+//	go test ./sim/script -run TestScripts -rewrite
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else if diff := cmp.Diff(string(text), golden); diff != "" {
-				t.Errorf("the conversation is another than the golden one (-golden +now); if that is meant: go test ./sim -run TestScripts -rewrite\n%s", diff)
+				t.Errorf("the conversation is another than the golden one (-golden +now); if that is meant: go test ./sim/script -run TestScripts -rewrite\n%s", diff)
 			}
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 			if diff := cmp.Diff(golden, play(t, golden)); diff != "" {
@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 func play(t *testing.T, text string) string {
 	t.Helper()
 	var out strings.Builder
-	err := PlayScript(strings.NewReader(text), func(line ScriptLine) error {
+	err := Play(strings.NewReader(text), func(line Line) error {
 		out.WriteString(line.Text + "\n")
 		if line.Verb {
 			out.WriteString(goldenMark + "\n" + line.Said)
@@ -92,7 +92,7 @@ func TestScriptRefusals(t *testing.T) {
 		{founded + "partition n1 | x", messages.Code_INVALID, `line 3: there is no host "x"`},
 		{founded + "until MsgSnap", messages.Code_TIMED_OUT, "line 3: no MsgSnap within 1m0s"},
 	} {
-		err := PlayScript(strings.NewReader(c.script), func(ScriptLine) error { return nil })
+		err := Play(strings.NewReader(c.script), func(Line) error { return nil })
 		if messages.CodeOf(err) != c.code || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%q: %v, want %v: %s", c.script, err, c.code, c.want)
 		}

@@ -1,0 +1,136 @@
+package phrase
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Line is a message on one line, in the shape of messages.Line. What Line would
+// show as bytes is opened: commands, entries, and what raft says.
+func (n *Names) Line(m proto.Message) string {
+	name := NameOf(m)
+	var words []string
+	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	switch m := m.(type) {
+	case *messages.RaftMessage:
+		words = n.ofPeer(m.Message)
+	case *messages.Append:
+		words = n.ofAppend(m.Message)
+	case *messages.Appended:
+		words = append(appendedSnapshot(m.Message), positions(m.Message.GetEntries())...)
+	case *messages.Apply:
+		words = n.entries(m.Message.GetEntries())
+	case *messages.Applied:
+		say("index=%d revision=%d", m.Index, m.Revision)
+		if m.CompactedRevision > 0 {
+			say("compacted=%d", m.CompactedRevision)
+		}
+	case *messages.LogOpened:
+		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), Replica(m.HardState.GetVote()),
+			m.HardState.GetCommit(), m.BaseIndex, m.BaseTerm)
+		words = append(words, positions(m.Entries)...)
+	case *messages.MachineOpened:
+		say("index=%d revision=%d log_time_ms=%d", m.Index, m.Revision, m.LogTimeMs)
+		if m.CompactedRevision > 0 {
+			say("compacted=%d", m.CompactedRevision)
+		}
+	case *messages.Write:
+		words = n.command(m.Command)
+	case *messages.Propose:
+		words = n.command(m.Command)
+	case *messages.Read:
+		words = readText(m)
+	case *messages.ReadIndex:
+		words = readIndexText(m)
+	case *messages.ReadAt:
+		if m.Index > 0 {
+			say("index=%d", m.Index)
+		}
+		for _, r := range m.Reads {
+			words = append(words, readIndexText(r)...)
+		}
+		if m.Revision > 0 {
+			say("revision=%d", m.Revision)
+		}
+	case *messages.Outcomes:
+		for _, o := range m.Outcomes {
+			say("%s#%d", n.id(o.Client), o.Outcome.Seq)
+			words = append(words, outcome(o.Outcome)...)
+		}
+	case *messages.Outcome:
+		say("#%d", m.Seq)
+		words = append(words, outcome(m)...)
+	case *messages.WriteCheckpoint:
+		c := m.Checkpoint
+		say("index=%d revision=%d log_time_ms=%d sessions=%d", c.Index, c.Revision, c.LogTimeMs, len(c.Sessions))
+	default:
+		return n.phraseOfClients(name, m)
+	}
+	return name + "{" + strings.Join(words, " ") + "}"
+}
+
+func operationText(o *messages.Operation) string {
+	switch o := o.Kind.(type) {
+	case *messages.Operation_Put:
+		return fmt.Sprintf("put %s=%s", o.Put.Key, o.Put.Value)
+	case *messages.Operation_Delete:
+		return fmt.Sprintf("delete %s", o.Delete.Key)
+	case *messages.Operation_Compact:
+		return fmt.Sprintf("compact %d", o.Compact.Revision)
+	default:
+		return fmt.Sprintf("%T", o)
+	}
+}
+
+func readText(r *messages.Read) []string {
+	words := []string{fmt.Sprintf("#%d", r.Request)}
+	if get := r.GetGet(); get != nil {
+		words = append(words, fmt.Sprintf("get %s", get.Key))
+	}
+	if d := r.GetDigest(); d != nil {
+		words = append(words, "digest "+rangeText(d.From, d.To))
+	}
+	if r.Revision > 0 {
+		words = append(words, fmt.Sprintf("of revision %d", r.Revision))
+	}
+	if r.Consistency == messages.Consistency_STALE {
+		words = append(words, "stale")
+	}
+	return words
+}
+
+func readIndexText(r *messages.ReadIndex) []string {
+	words := readText(r.Read)
+	words[0] = sessionText(r.Session) + words[0]
+	return words
+}
+
+func sessionText(actorID string) string {
+	return strings.TrimPrefix(actorID, messages.ActorGateway+"/")
+}
+
+func outcome(o *messages.Outcome) []string {
+	words := []string{o.Code.String()}
+	if o.Revision > 0 {
+		words = append(words, fmt.Sprintf("revision=%d", o.Revision))
+	}
+	if o.Deleted > 0 {
+		words = append(words, fmt.Sprintf("deleted=%d", o.Deleted))
+	}
+	return words
+}
+
+func because(message string, leader *messages.Leader) []string {
+	var words []string
+	if message != "" {
+		words = append(words, fmt.Sprintf("%q", message))
+	}
+	if leader != nil {
+		words = append(words, "leader="+leader.Name)
+	}
+	return words
+}

@@ -1,0 +1,128 @@
+package script
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"keyval/messages"
+	"keyval/sim"
+)
+
+// verb is one word that a script knows.
+type verb struct {
+	name    string
+	usage   string // its words
+	about   string
+	args    [2]int   // least and most words that are neither options nor flags; -1: any number
+	options []string // words of the form name=value
+	flags   []string
+	early   bool // it needs no cluster
+	do      func(*player, words) *messages.Error
+}
+
+// words are what stands behind a verb.
+type words struct {
+	args    []string
+	options map[string]string
+	flags   map[string]bool
+}
+
+// verbs is every verb of a script. It is filled in init, since one of them reads it.
+var verbs []verb
+
+func init() {
+	verbs = []verb{
+		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES] [keep=ENTRIES] [chunk=BYTES] [audit=TICKS]",
+			about:   "found a cluster and wait until it rests; ttl is that of clients' sessions, keep what logs keep behind a checkpoint, chunk the size of a snapshot's pieces",
+			options: []string{"nodes", "ttl", "checkpoint", "keep", "chunk", "audit"}, early: true, do: (*player).cluster},
+		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said, all or by these actors and in these messages; heartbeats and ticks only if named",
+			args: [2]int{1, -1}, early: true, do: (*player).trace},
+		{name: "put", usage: "KEY VALUE [at=NODE] [nowait]", about: "write, through a client that knows all nodes, or only one (client c2 knows n2)",
+			args: [2]int{2, 2}, options: []string{"at"}, flags: []string{"nowait"}, do: (*player).put},
+		{name: "get", usage: "KEY [at=NODE] [revision=N] [stale] [nowait]", about: "read; stale: what the node at hand has",
+			args: [2]int{1, 1}, options: []string{"at", "revision"}, flags: []string{"stale", "nowait"}, do: (*player).get},
+		{name: "delete", usage: "KEY [at=NODE] [nowait]", about: "delete a key",
+			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: (*player).delete},
+		{name: "await", about: "wait for the answers to what was asked with nowait", do: func(p *player, _ words) *messages.Error { return p.await() }},
+		{name: "until", usage: "MESSAGE [to=HOST] [from=HOST]", about: "let time pass until an actor has taken such a message (Write, MsgAppResp, ...)",
+			args: [2]int{1, 1}, options: []string{"to", "from"}, do: (*player).waitUntil},
+		{name: "tick", usage: "N", about: "let N ticks of 50 ms pass", args: [2]int{1, 1}, do: (*player).ticks},
+		{name: "stabilize", about: "let time pass until nothing more is said but heartbeats", do: (*player).stabilize},
+		{name: "leader", about: "who leads, as each node knows", do: (*player).leaders},
+		{name: "status", about: "what each node has", do: (*player).status},
+		{name: "crash", usage: "NODE", about: "kill the process: what it wrote stays", args: [2]int{1, 1}, do: onProcess(sim.Server.Crash)},
+		{name: "power-cut", usage: "NODE", about: "cut the power: what was not synced is lost", args: [2]int{1, 1}, do: onProcess(sim.Server.CutPower)},
+		{name: "wipe", usage: "NODE", about: "empty the data directory of a node that is down", args: [2]int{1, 1}, do: onHardware(wipe)},
+		{name: "restart", usage: "NODE", about: "start a node that is down", args: [2]int{1, 1}, do: onHardware((*player).start)},
+		{name: "freeze", usage: "NODE", about: "let a process stand still", args: [2]int{1, 1}, do: onProcess(sim.Server.Freeze)},
+		{name: "thaw", usage: "NODE", about: "let it go on", args: [2]int{1, 1}, do: onProcess(sim.Server.Thaw)},
+		{name: "partition", usage: "HOSTS | HOSTS...", about: "let nothing through between the groups; clients are hosts too (c, c2)",
+			args: [2]int{3, -1}, do: (*player).partition},
+		{name: "heal", about: "end all partitions", do: (*player).heal},
+		{name: "panic", usage: "NODE ACTOR", about: "let the next message to an actor (gateway, session, ...) end in a panic",
+			args: [2]int{2, 2}, do: onNode(panicNext)},
+		{name: "fill", usage: "COUNT", about: "write so many keys, one after the other, and say only how it ended",
+			args: [2]int{1, 1}, do: (*player).fill},
+		{name: "compact", usage: "REVISION [at=NODE] [nowait]", about: "give up history below a revision",
+			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: (*player).compact},
+		{name: "snapshot", usage: "create|list|delete [ID] at=NODE", about: "ask a node for its snapshot files",
+			args: [2]int{1, 2}, options: []string{"at"}, do: (*player).snapshot},
+		{name: "crash-in", usage: "NODE PLACE", about: "let the process crash when its disk comes to a place (" + crashPlaces() + ")",
+			args: [2]int{2, 2}, do: onNode(crashIn)},
+		{name: "rot", usage: "NODE", about: "alter a value on the disk of a node", args: [2]int{1, 1}, do: onNode(rot)},
+		{name: "help", about: "list the verbs", early: true, do: func(p *player, _ words) *messages.Error { p.out.WriteString(Verbs()); return nil }},
+	}
+}
+
+// Verbs lists what a script can say, a line a verb.
+func Verbs() string {
+	var b strings.Builder
+	for _, v := range verbs {
+		fmt.Fprintf(&b, "%s\n    %s\n", strings.TrimSpace(v.name+" "+v.usage), v.about)
+	}
+	return b.String()
+}
+
+// parse is a line as a verb and its words.
+func parse(line string) (verb, words, error) {
+	fields := strings.Fields(line)
+	if len(fields) == 0 {
+		return verb{}, words{}, messages.Errorf(messages.Code_INVALID, "a line without a verb")
+	}
+	i := slices.IndexFunc(verbs, func(v verb) bool { return v.name == fields[0] })
+	if i < 0 {
+		return verb{}, words{}, messages.Errorf(messages.Code_INVALID, "unknown verb %q", fields[0]).WithHint("the verb help lists all")
+	}
+	v := verbs[i]
+	w := words{options: map[string]string{}, flags: map[string]bool{}}
+	for _, word := range fields[1:] {
+		name, value, isOption := strings.Cut(word, "=")
+		switch {
+		case isOption && slices.Contains(v.options, name):
+			w.options[name] = value
+		case slices.Contains(v.flags, word):
+			w.flags[word] = true
+		default:
+			w.args = append(w.args, word)
+		}
+	}
+	if len(w.args) < v.args[0] || v.args[1] >= 0 && len(w.args) > v.args[1] {
+		return verb{}, words{}, messages.Errorf(messages.Code_INVALID, "the verb is used as: %s", strings.TrimSpace(v.name+" "+v.usage))
+	}
+	return v, w, nil
+}
+
+// number is an option's value, or what holds without it.
+func (w words) number(option string, without uint64) (uint64, *messages.Error) {
+	text, given := w.options[option]
+	if !given {
+		return without, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, messages.Errorf(messages.Code_INVALID, "%s=%q is no number", option, text)
+	}
+	return n, nil
+}
