@@ -30,9 +30,10 @@ var mayImport = map[string][]string{
 	"actors/transport":         {"messages"},
 	"actors/client":            {"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"},
 	"actors":                   {"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "actors/seam", "actors/seam/production", "actors/transport"},
-	"sim":                      {"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/phrase"},
+	"sim":                      {"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/disk", "sim/phrase"},
+	"sim/disk":                 {"messages", "storeactor/disk"},
 	"sim/phrase":               {"messages"},
-	"sim/script":               {"messages", "actors", "sim", "sim/phrase"},
+	"sim/script":               {"messages", "actors", "sim", "sim/disk", "sim/phrase"},
 	"cli":                      {"messages", "actors", "actors/client", "sim", "sim/script"},
 	"cli/kvctl":                {"cli"},
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"keyval/messages"
+	"keyval/sim/disk"
 )
 
 // fault is a kind of thing that goes wrong.
@@ -164,7 +165,7 @@ func (r *run) strike(f fault) {
 		r.hangUp(s, nil)
 	case faultPanic:
 		name := pick(r.chaos, fragile...)
-		if s.disk.staging != nil && r.chaos.IntN(2) == 0 {
+		if s.disk.Staging() && r.chaos.IntN(2) == 0 {
 			name = messages.ActorIntake
 		}
 		r.inject(s, name)
@@ -210,7 +211,7 @@ func (r *run) order(f fault, s *server) {
 	r.world.note(s.host, "a fault of the disk is ordered: %v", f)
 	switch f {
 	case faultTornSave:
-		s.disk.CrashNext(CrashInSave)
+		s.disk.CrashNext(disk.CrashInSave)
 	case faultSaveFails:
 		s.disk.FailNextSave()
 	case faultSyncFails:
@@ -255,7 +256,7 @@ func (r *run) damage(s *server) {
 // next heartbeat can show.
 func (s *server) loseTail(more int) (noticeable bool) {
 	_, last, _ := s.disk.Durable()
-	known, base := s.disk.now.log.witness.Index, s.disk.Base()
+	known, base := s.disk.Witnessed(), s.disk.Base()
 	if known <= base {
 		return false
 	}

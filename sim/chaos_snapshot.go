@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/sim/disk"
 )
 
 // phase is a moment on the way of a snapshot, or of a log that is cut, right after
@@ -129,7 +130,7 @@ func (r *run) follow(s *server, actorID string, message any) {
 
 // inSnapshot reports whether a snapshot comes to the server, or goes from it.
 func (s *server) inSnapshot() bool {
-	return s.up() && (s.disk.staging != nil || s.shipping > 0 || s.host.memory.installed > 0)
+	return s.up() && (s.disk.Staging() || s.shipping > 0 || s.host.memory.installed > 0)
 }
 
 // phased draws whether a blow falls right now or a little later.
@@ -244,20 +245,20 @@ func (r *run) tear(s *server) {
 	if !s.up() {
 		return
 	}
-	r.tearAt(s, CrashBeforeCut, crashPoints)
+	r.tearAt(s, disk.CrashBeforeCut, disk.CrashAfterCheckpoint+1)
 }
 
 // tearInstall orders one within the installation of what comes to a node.
-func (r *run) tearInstall(s *server) { r.tearAt(s, CrashBeforeSeal, CrashBeforeCheckpoint) }
+func (r *run) tearInstall(s *server) { r.tearAt(s, disk.CrashBeforeSeal, disk.CrashBeforeCheckpoint) }
 
-func (r *run) tearAt(s *server, from, to CrashPoint) {
-	at := from + CrashPoint(r.chaos.IntN(int(to-from)))
+func (r *run) tearAt(s *server, from, to disk.CrashPoint) {
+	at := from + disk.CrashPoint(r.chaos.IntN(int(to-from)))
 	r.world.note(s.host, "a crash is ordered: %v", at)
 	s.disk.CrashNext(at)
 }
 
 // tornCell names what was torn.
-func tornCell(at CrashPoint) string { return "crash-" + at.String() }
+func tornCell(at disk.CrashPoint) string { return "crash-" + at.String() }
 
 // failSnapshot lets a step of a snapshot, or of a cut, fail without a crash.
 func (r *run) failSnapshot(s *server) {
@@ -295,5 +296,5 @@ const cellRotFound = "rot-found"
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(s *server) bool {
 	all := r.check.model.versions[s.rot.key]
-	return s.rotten() && len(all) > 0 && all[len(all)-1].revision == s.rot.revision && s.disk.now.engine.altered(s.rot.key, s.rot.revision)
+	return s.rotten() && len(all) > 0 && all[len(all)-1].revision == s.rot.revision && s.disk.Altered(s.rot.key, s.rot.revision)
 }

@@ -7,10 +7,13 @@ import (
 	"keyval/storeactor/disk"
 )
 
+// row is a version of a key, as disks hold it.
+type row = disk.Row
+
 // media is what checkers see of a node's disk beside its log.
 type media struct {
 	checkpoint *messages.Checkpoint // the last durable one
-	rows       func() []disk.Row    // as a snapshot of it has them; nil: the world has damaged some
+	rows       func() []row         // as a snapshot of it has them; nil: the world has damaged some
 }
 
 // cutting: what a log gives up stands in a durable checkpoint, and is applied.

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor/disk"
 )
 
 // TestSnapshotCheckersFire is TestCheckersFire for logs that are cut, states that
@@ -89,7 +88,7 @@ func TestSnapshotCheckersFire(t *testing.T) {
 		{"state from snapshot equals state from replay",
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = b.reference.engine.engine.canonical(b.disks[1].checkpoint)
+				b.disks[1].rows = b.reference.engine.SnapshotRows(b.disks[1].checkpoint)
 				b.restart(1)
 				b.opens(1, 3, 0)
 			},
@@ -97,20 +96,20 @@ func TestSnapshotCheckersFire(t *testing.T) {
 		{"state from snapshot equals state from replay",
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = b.reference.engine.engine.canonical(b.disks[1].checkpoint)
+				b.disks[1].rows = b.reference.engine.SnapshotRows(b.disks[1].checkpoint)
 				b.restart(1)
 				b.opens(1, 3, 0)
 			},
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = []disk.Row{{Key: []byte("k"), Value: []byte("w"), Revision: 2}, {Key: []byte("k"), Value: []byte("v"), Revision: 1}}
+				b.disks[1].rows = []row{{Key: []byte("k"), Value: []byte("w"), Revision: 2}, {Key: []byte("k"), Value: []byte("v"), Revision: 1}}
 				b.restart(1)
 				b.opens(1, 3, 0)
 			}},
 		{"state from snapshot equals state from replay",
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = b.reference.engine.engine.canonical(b.disks[1].checkpoint)
+				b.disks[1].rows = b.reference.engine.SnapshotRows(b.disks[1].checkpoint)
 				b.restart(1)
 				b.opens(1, 3, 0)
 			},

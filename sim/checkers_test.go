@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor/disk"
 )
 
 // bench holds checkers over two nodes whose disks hold what the test says.
@@ -20,7 +19,7 @@ type bench struct {
 		hs         *raftpb.HardState
 		last       uint64
 		checkpoint *messages.Checkpoint
-		rows       []disk.Row
+		rows       []row
 		sound      bool
 	}
 	holders  int // nodes that hold what is committed
@@ -36,7 +35,7 @@ func newBench() *bench {
 		d := &b.disks[node]
 		is := media{checkpoint: d.checkpoint}
 		if d.sound {
-			is.rows = func() []disk.Row { return d.rows }
+			is.rows = func() []row { return d.rows }
 		}
 		return is
 	}

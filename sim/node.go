@@ -9,8 +9,8 @@ import (
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
+	"keyval/sim/disk"
 	"keyval/sim/phrase"
-	"keyval/storeactor/disk"
 )
 
 // server is one node's hardware: a disk that outlives the node's processes, and
@@ -18,7 +18,7 @@ import (
 type server struct {
 	run    *run
 	node   int
-	disk   *Disk
+	disk   *disk.Disk
 	host   *host // nil: no process runs
 	starts int
 	recent recent
@@ -53,12 +53,9 @@ func (s *server) role() string {
 
 // media is what the checkers see of the disk.
 func (s *server) media() media {
-	g := s.disk.now
-	is := media{checkpoint: g.checkpoint}
+	is := media{checkpoint: s.disk.LastCheckpoint()}
 	if !s.damaged && !s.rotten() {
-		is.rows = func() []disk.Row {
-			return g.engine.canonical(g.checkpoint)
-		}
+		is.rows = s.disk.SnapshotRows
 	}
 	return is
 }
@@ -162,12 +159,13 @@ func (s *server) struck(crashed bool) {
 	if !crashed {
 		return
 	}
-	s.run.coverage[tornCell(s.disk.crashedAt)]++
+	_, at := s.disk.LastFault()
+	s.run.coverage[tornCell(at)]++
 	if s.inSnapshot() {
 		s.run.interrupted++
 	}
 	h := s.host
-	s.run.fuses = append(s.run.fuses, fuse{steps: 1, burn: func() { h.fatal(ErrCrashed) }})
+	s.run.fuses = append(s.run.fuses, fuse{steps: 1, burn: func() { h.fatal(disk.ErrCrashed) }})
 }
 
 // rot is a version that the world has altered on a disk.

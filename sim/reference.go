@@ -4,15 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
 
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/sim/disk"
 	"keyval/storeactor"
-	"keyval/storeactor/disk"
 )
 
 // reference is a replica that nothing ever happens to: the rules of production over
@@ -20,7 +19,7 @@ import (
 // others have from a checkpoint or a snapshot has to be what it has from replay.
 type reference struct {
 	state       *storeactor.State // nil: nobody has said yet where history begins
-	engine      *engineHandle
+	engine      *disk.Engine
 	batch       *storeactor.Batch
 	checkpoints map[uint64]uint64 // index -> hash of the checkpoint as of it
 	failed      error             // why it cannot go on
@@ -32,8 +31,7 @@ func newReference(first *messages.Checkpoint) (*reference, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk := NewDisk(rand.New(rand.NewPCG(0, 0)))
-	r := &reference{state: state, engine: &engineHandle{disk: disk, engine: disk.now.engine}, checkpoints: map[uint64]uint64{}}
+	r := &reference{state: state, engine: disk.NewEngine(), checkpoints: map[uint64]uint64{}}
 	r.batch = storeactor.NewBatch(r.engine)
 	r.checkpoints[first.Index] = hashOfCheckpoint(first)
 	return r, nil
@@ -75,8 +73,8 @@ func (r *reference) differs(c *messages.Checkpoint) string {
 }
 
 // rowsDiffer says where rows are not those of a snapshot of this checkpoint, or nothing.
-func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []disk.Row) string {
-	want := r.engine.engine.canonical(c)
+func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []row) string {
+	want := r.engine.SnapshotRows(c)
 	for i := range max(len(rows), len(want)) {
 		switch {
 		case i == len(want):
@@ -90,11 +88,11 @@ func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []disk.Row) string {
 	return ""
 }
 
-func sameRow(a, b disk.Row) bool {
+func sameRow(a, b row) bool {
 	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision && a.Deleted == b.Deleted
 }
 
-func rowText(r disk.Row) string {
+func rowText(r row) string {
 	if r.Deleted {
 		return fmt.Sprintf("the deletion of %q at revision %d", r.Key, r.Revision)
 	}
@@ -107,7 +105,7 @@ func (r *reference) fileDiffers(content []byte) string {
 	if err != nil {
 		return err.Error()
 	}
-	var rows []disk.Row
+	var rows []row
 	for {
 		some, err := file.Next()
 		if err == io.EOF {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"keyval/sim/disk"
 	"slices"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func Cells() []string {
 		}
 	}
 	cells = append(cells, cellRotFound)
-	for _, at := range CrashPoints() {
+	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}
 	for _, name := range slices.Concat(fragile, core) {

@@ -4,10 +4,8 @@ import (
 	cryptorand "crypto/rand"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor/disk"
+	"keyval/sim/disk"
 )
 
 // Options of a run. The zero Options make a whole run of seed 0 without faults.
@@ -95,9 +93,8 @@ func newRun(o Options) *run {
 	r.check = newCheckers(r.swarm.nodes)
 	r.check.fail = r.world.fail
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
-		log := &r.servers[node].disk.now.log.durable
-		last, _ := log.last()
-		return log.hardState, last
+		hs, last, _ := r.servers[node].disk.Durable()
+		return hs, last
 	}
 	r.check.blind = o.blind
 	r.check.stored = func(node int, p position) bool {
@@ -109,8 +106,8 @@ func newRun(o Options) *run {
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for i := range r.swarm.nodes {
-		s := &server{run: r, node: i, disk: NewDisk(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		s.disk.onFault, s.disk.onDiscard = s.struck, func(floor uint64) { r.check.discards(i, floor) }
+		s := &server{run: r, node: i, disk: disk.New(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+		s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
 		if r.swarm.skewed {
 			s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 		}
@@ -201,7 +198,7 @@ func (r *run) heal() {
 
 func (s *server) mend() {
 	s.pace = pace{rate: 1}
-	s.disk.faults = diskFaults{stateLost: s.disk.faults.stateLost}
+	s.disk.MendFaults()
 	switch {
 	case s.run.leftDown[s.node]:
 		if s.up() {
@@ -288,10 +285,10 @@ func (r *run) unsettled() string {
 func (r *run) unfinished(s *server) string {
 	switch {
 	case !s.up():
-	case s.disk.staging != nil:
+	case s.disk.Staging():
 		return s.name() + " keeps a state that nobody installs"
-	case len(s.disk.writing) > 0:
-		return fmt.Sprintf("%s still writes the files %v", s.name(), s.disk.writing)
+	case len(s.disk.Writing()) > 0:
+		return fmt.Sprintf("%s still writes the files %v", s.name(), s.disk.Writing())
 	case s.shipping > 0:
 		return fmt.Sprintf("%s still ships %d snapshots", s.name(), s.shipping)
 	case r.rotShows(s):
@@ -355,7 +352,7 @@ func (r *run) compareEngines() {
 		if !s.up() || s.rotten() {
 			continue
 		}
-		rows := liveRows(s.disk, r.check.model.revision)
+		rows := s.disk.LiveRows(r.check.model.revision)
 		keys := r.check.model.live("", "", r.check.model.revision)
 		if len(rows) != len(keys) {
 			r.world.fail("engines hold the state", "%s has %d keys, there are %d", s.name(), len(rows), len(keys))
@@ -375,11 +372,11 @@ func (r *run) compareEngines() {
 // compareFiles: a snapshot file is the state of replay.
 func (r *run) compareFiles() {
 	for _, s := range r.servers {
-		for _, id := range slices.Sorted(maps.Keys(s.disk.archive)) {
+		for _, id := range s.disk.Files() {
 			if s.rotten() {
 				continue
 			}
-			if what := r.check.reference.fileDiffers(s.disk.archive[id]); what != "" {
+			if what := r.check.reference.fileDiffers(s.disk.File(id)); what != "" {
 				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, s.name(), what)
 			}
 		}
@@ -408,17 +405,6 @@ func (r *run) countSessions() {
 			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", s.name(), sessions, len(r.clients))
 		}
 	}
-}
-
-// liveRows are the rows that a disk's page cache holds as of a revision.
-func liveRows(d *Disk, revision uint64) []disk.Row {
-	var rows []disk.Row
-	for _, k := range d.now.engine.keys {
-		if row, live := k.newest(revision); live {
-			rows = append(rows, row)
-		}
-	}
-	return rows
 }
 
 // received, departs, died and counted implement watcher.
@@ -485,6 +471,7 @@ func (r *run) died(h *host, why string) {
 	}
 	s := r.servers[h.node]
 	struck := s.struckAt == r.world.steps
+	cause, _ := s.disk.LastFault()
 	if why := s.disk.Condemned(); why != "" {
 		if !s.rotten() {
 			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
@@ -497,7 +484,7 @@ func (r *run) died(h *host, why string) {
 	case !struck && !s.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)
 		return
-	case struck && !strings.Contains(why, s.disk.cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
+	case struck && !strings.Contains(why, cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
 		r.world.fail("last words say why", "%s: %s", h.name, why)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 
 	"keyval/actors"
 	"keyval/messages"
+	"keyval/sim/disk"
 )
 
 // Scene is a run that somebody directs: there is no chaos, and what goes wrong is
@@ -209,7 +210,7 @@ func Fragile() []string { return fragile }
 func (s Server) Panic(actor string) { s.server.host.sabotage = actor }
 
 // CrashIn lets the process crash when its disk comes to a place.
-func (s Server) CrashIn(at CrashPoint) { s.server.disk.CrashNext(at) }
+func (s Server) CrashIn(at disk.CrashPoint) { s.server.disk.CrashNext(at) }
 
 // Rot alters a synced value on the disk. It names the version; false: there is none.
 func (s Server) Rot() (key string, revision uint64, ok bool) {

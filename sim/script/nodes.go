@@ -6,6 +6,7 @@ import (
 
 	"keyval/messages"
 	"keyval/sim"
+	"keyval/sim/disk"
 	"keyval/sim/phrase"
 )
 
@@ -86,14 +87,14 @@ func panicNext(_ *player, server sim.Server, w words) *messages.Error {
 
 func crashPlaces() string {
 	var places []string
-	for _, at := range sim.CrashPoints() {
+	for _, at := range disk.CrashPoints() {
 		places = append(places, at.String())
 	}
 	return strings.Join(places, ", ")
 }
 
 func crashIn(_ *player, server sim.Server, w words) *messages.Error {
-	for _, at := range sim.CrashPoints() {
+	for _, at := range disk.CrashPoints() {
 		if at.String() == w.args[1] {
 			server.CrashIn(at)
 			return nil

@@ -1,4 +1,4 @@
-package sim
+package disk
 
 import "keyval/messages"
 
@@ -39,14 +39,18 @@ func (p CrashPoint) String() string {
 		"before-sync", "after-install", "before-checkpoint", "in-checkpoint", "after-checkpoint"}[p]
 }
 
-// diskFaults are the faults that were ordered and have not happened yet.
-type diskFaults struct {
+// faults are the faults that were ordered and have not happened yet.
+type faults struct {
 	failSave, failSync, failCut, failStaging, failInstall, failArchive bool
 	crash                                                              CrashPoint
 	failReads                                                          int  // of the state, how many
 	full                                                               bool // outlasts the process
 	stateLost                                                          bool // so does this
 }
+
+// MendFaults takes back the faults that were ordered, and makes room. What is lost
+// stays lost.
+func (d *Disk) MendFaults() { d.faults = faults{stateLost: d.faults.stateLost} }
 
 // CrashNext lets the process crash when it next comes to a place. Its handles are
 // dead from there on. The world then calls Crash or PowerCut.
@@ -60,18 +64,20 @@ func (d *Disk) crashes(at CrashPoint) error {
 	d.faults.crash, d.crashedAt = NoCrash, at
 	d.process++
 	d.cause = ErrCrashed.Message
-	if d.onFault != nil {
-		d.onFault(true)
-	}
+	d.tell(true)
 	return ErrCrashed
+}
+
+func (d *Disk) tell(crashed bool) {
+	if d.watcher.Fault != nil {
+		d.watcher.Fault(crashed)
+	}
 }
 
 // strikes makes an error of a fault that meets the process now.
 func (d *Disk) strikes(err *messages.Error) error {
 	d.cause = err.Message
-	if d.onFault != nil {
-		d.onFault(false)
-	}
+	d.tell(false)
 	return err
 }
 

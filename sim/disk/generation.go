@@ -1,4 +1,4 @@
-package sim
+package disk
 
 import (
 	"bytes"
@@ -16,11 +16,11 @@ import (
 type generation struct {
 	checkpoint *messages.Checkpoint // nil: there is no generation yet
 	replaced   *messages.Checkpoint // may be there again after a power cut; nil: none may
-	log        diskLog
-	engine     *diskEngine
+	log        log
+	table      *table
 }
 
-func (g *generation) close() { g.log.open, g.engine.open = false, false }
+func (g *generation) close() { g.log.open, g.table.open = false, false }
 
 func (g *generation) powerCut(rng *rand.Rand) {
 	if g.replaced != nil && rng.IntN(2) == 0 {
@@ -28,7 +28,7 @@ func (g *generation) powerCut(rng *rand.Rand) {
 	}
 	g.replaced = nil
 	g.log.powerCut(rng)
-	g.engine.powerCut(rng)
+	g.table.powerCut(rng)
 }
 
 // Initialised is refused where somebody condemned the directory.
@@ -56,8 +56,8 @@ func (d *Disk) Initialise(first *messages.Checkpoint) error {
 		return err
 	}
 	d.now = &generation{
-		checkpoint: proto.Clone(first).(*messages.Checkpoint), engine: &diskEngine{},
-		log: newDiskLog(first.Index, first.Term, &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}),
+		checkpoint: proto.Clone(first).(*messages.Checkpoint), table: &table{},
+		log: newLog(first.Index, first.Term, &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}),
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (d *Disk) WriteCheckpoint(c *messages.Checkpoint) error {
 		return err
 	}
 	g := d.now
-	switch first := g.engine.firstUnsynced(); {
+	switch first := g.table.firstUnsynced(); {
 	case d.left != nil && d.left.open:
 		return messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed: the state that is open is the one before")
 	case c.Index < g.checkpoint.Index || c.Revision < g.checkpoint.Revision:
@@ -112,7 +112,7 @@ func (d *Disk) WriteCheckpoint(c *messages.Checkpoint) error {
 type staging struct {
 	disk    *Disk
 	process uint64
-	engine  *diskEngine
+	table   *table
 	last    disk.Row // that was written
 	sealed  *messages.Checkpoint
 	failed  error
@@ -129,7 +129,7 @@ func (d *Disk) Stage() (disk.Staging, error) {
 	if err := d.stagingFails(); err != nil {
 		return nil, err
 	}
-	d.staging = &staging{disk: d, process: d.process, engine: &diskEngine{}}
+	d.staging = &staging{disk: d, process: d.process, table: &table{}}
 	return d.staging, nil
 }
 
@@ -167,7 +167,7 @@ func (s *staging) Write(rows []disk.Row) error {
 			return messages.Errorf(messages.Code_INVALID, "a row of key %q and revision %d comes behind one of key %q and revision %d",
 				r.Key, r.Revision, s.last.Key, s.last.Revision)
 		}
-		k := s.engine.put(r)
+		k := s.table.put(r)
 		i, _ := k.find(r.Revision)
 		k.versions[i].durable = true // once it is sealed; before, it is gone with the process
 		s.last = disk.Row{Key: slices.Clone(r.Key), Revision: r.Revision}
@@ -227,12 +227,12 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	if err := d.crashes(CrashBeforeCurrent); err != nil {
 		return err
 	}
-	if d.now.engine.open {
-		d.left = d.now.engine
+	if d.now.table.open {
+		d.left = d.now.table
 	}
 	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
-	d.now = &generation{checkpoint: s.sealed, log: newDiskLog(index, term, hs), engine: s.engine}
+	d.now = &generation{checkpoint: s.sealed, log: newLog(index, term, hs), table: s.table}
 	d.staging, d.faults.stateLost = nil, false
 	if err := d.crashes(CrashBeforeSync); err != nil {
 		d.before = was

@@ -1,9 +1,11 @@
-package sim
+// Package disk simulates a disk: the seam of storeactor/disk in memory, with a page
+// cache that outlives the process and media that outlive the power. Chance decides
+// what a crash or a power cut takes; faults are ordered beforehand.
+package disk
 
 import (
 	"math/rand/v2"
 
-	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -12,9 +14,8 @@ import (
 // ErrCrashed is what the handles of a process that has crashed answer.
 var ErrCrashed = messages.Errorf(messages.Code_INTERNAL, "the simulated process has crashed")
 
-// Disk is a node's data directory in memory: a disk.Disk with a page cache
-// that outlives the process and media that outlive the power. It is used by one
-// goroutine, and the same seed and calls give the same disk.
+// Disk is a node's data directory. It is used by one goroutine, and the same seed
+// and calls give the same disk.
 //
 // After Close, Crash or PowerCut the same Disk stands for the directory as the
 // next process opens it.
@@ -24,21 +25,26 @@ type Disk struct {
 	identity  *messages.Identity
 	now       *generation // the one that counts; without a checkpoint: not initialised
 	before    *generation // that one may count again after a power cut; nil: none may
-	left      *diskEngine // of the generation before, open when another was installed
+	left      *table      // of the generation before, open when another was installed
 	staging   *staging    // what is being staged, or was sealed; nil: nothing
 	condemned string      // why the directory is never to be served again; empty: it may be
 	archive   map[string][]byte
 	writing   []string // ids of files that are not committed yet
-	faults    diskFaults
-	onFault   func(crashed bool) // told when a fault meets the process; may be nil
-	onDiscard func(floor uint64) // told before rows may go; may be nil
-	crashedAt CrashPoint         // last
-	cause     string             // what the process was told by the last of them
+	faults    faults
+	watcher   Watcher
+	crashedAt CrashPoint // last
+	cause     string     // what the process was told by the last of them
 }
 
-// NewDisk makes an empty directory. rng decides what a crash takes.
-func NewDisk(rng *rand.Rand) *Disk {
-	return &Disk{rng: rng, now: &generation{engine: &diskEngine{}}}
+// Watcher is told what happens on a disk. Its functions may be nil.
+type Watcher struct {
+	Fault   func(crashed bool) // a fault meets the process
+	Discard func(floor uint64) // rows below may go from now on
+}
+
+// New makes an empty directory. rng decides what a crash takes.
+func New(rng *rand.Rand) *Disk {
+	return &Disk{rng: rng, now: &generation{table: &table{}}}
 }
 
 // Crash ends the process. What it wrote stays in the page cache, but for what
@@ -63,9 +69,9 @@ func (d *Disk) PowerCut() {
 // LoseMedia ends the process and leaves an empty directory.
 func (d *Disk) LoseMedia() {
 	d.endProcess()
-	process, onFault := d.process, d.onFault
-	*d = *NewDisk(d.rng)
-	d.process, d.onFault = process, onFault
+	process, watcher := d.process, d.watcher
+	*d = *New(d.rng)
+	d.process, d.watcher = process, watcher
 }
 
 // LoseTail ends the process and takes the last n entries off the media, though
@@ -82,13 +88,13 @@ func (d *Disk) LoseTail(n int) {
 // they were synced.
 func (d *Disk) LoseState() {
 	d.endProcess()
-	d.now.engine = &diskEngine{}
+	d.now.table = &table{}
 	d.faults.stateLost = true
 }
 
 // Rot alters a synced value of the state behind the back of the process. It names
 // the version; false: there is none.
-func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.engine.decay(d.rng) }
+func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.table.decay(d.rng) }
 
 // endProcess takes what lives no longer than its process: a state that was staged
 // and not installed, files that were not committed, and faults.
@@ -100,40 +106,11 @@ func (d *Disk) endProcess() {
 	}
 	d.left = nil
 	d.staging, d.writing = nil, nil
-	d.faults = diskFaults{full: d.faults.full, stateLost: d.faults.stateLost}
+	d.faults = faults{full: d.faults.full, stateLost: d.faults.stateLost}
 }
 
-// Durable is what a power cut now would surely leave of the log.
-func (d *Disk) Durable() (hardState *raftpb.HardState, lastIndex, lastTerm uint64) {
-	lastIndex, lastTerm = d.now.log.durable.last()
-	return proto.Clone(d.now.log.durable.hardState).(*raftpb.HardState), lastIndex, lastTerm
-}
-
-// Entry is the term of a durable entry, or of the base.
-func (d *Disk) Entry(index uint64) (term uint64, ok bool) {
-	return d.now.log.durable.term(index)
-}
-
-// Base is the index of the log's base.
-func (d *Disk) Base() uint64 { return d.now.log.durable.baseIndex }
-
-// Bytes is about what the disk holds, in bytes.
-func (d *Disk) Bytes() int {
-	n := d.now.engine.bytes
-	for _, e := range d.now.log.cached.entries {
-		n += len(e.GetData()) + 16
-	}
-	if d.now.checkpoint != nil {
-		n += proto.Size(d.now.checkpoint)
-	}
-	if d.staging != nil {
-		n += d.staging.engine.bytes
-	}
-	for _, file := range d.archive {
-		n += len(file)
-	}
-	return n
-}
+// Watch tells what happens from now on.
+func (d *Disk) Watch(w Watcher) { d.watcher = w }
 
 func (d *Disk) Identity() (*messages.Identity, error) {
 	if d.identity == nil {

@@ -1,4 +1,4 @@
-package sim
+package disk
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 func TestDiskKeepsTheContract(t *testing.T) {
 	for seed := range uint64(5) {
 		disktest.Run(t, func(*testing.T) disktest.Opener {
-			return opener{NewDisk(rand.New(rand.NewPCG(seed, 0)))}
+			return opener{New(rand.New(rand.NewPCG(seed, 0)))}
 		})
 	}
 }
@@ -54,7 +54,7 @@ const (
 
 func startProcess(t *testing.T, seed uint64, seen map[string]int) *process {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	p := &process{T: t, disk: NewDisk(rng), rng: rng, index: 1, term: 1, commit: 1, batches: map[uint64]batchState{}, seen: seen}
+	p := &process{T: t, disk: New(rng), rng: rng, index: 1, term: 1, commit: 1, batches: map[uint64]batchState{}, seen: seen}
 	p.acked = disk.Witness{BaseIndex: 1, BaseTerm: 1, Index: 1, Term: 1, HardTerm: 1, Commit: 1}
 	p.ok(p.disk.WriteIdentity(&messages.Identity{Name: "node1"}))
 	p.ok(p.disk.Initialise(&messages.Checkpoint{Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}))
@@ -337,7 +337,7 @@ func TestRowsOfARevisionAreOne(t *testing.T) {
 }
 
 func BenchmarkDiskSave(b *testing.B) {
-	d := NewDisk(rand.New(rand.NewPCG(1, 1)))
+	d := New(rand.New(rand.NewPCG(1, 1)))
 	d.WriteIdentity(&messages.Identity{})
 	d.Initialise(&messages.Checkpoint{})
 	l, _, err := d.OpenLog()

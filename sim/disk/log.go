@@ -1,4 +1,4 @@
-package sim
+package disk
 
 import (
 	"math/rand/v2"
@@ -11,8 +11,8 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// diskLog is a log as the page cache and as the media have it.
-type diskLog struct {
+// log is a log as the page cache and as the media have it.
+type log struct {
 	open           bool
 	cached         logState
 	durable        logState
@@ -27,13 +27,13 @@ type logSave struct {
 	entries   []*raftpb.Entry
 }
 
-func newDiskLog(index, term uint64, hs *raftpb.HardState) diskLog {
+func newLog(index, term uint64, hs *raftpb.HardState) log {
 	s := logState{baseIndex: index, baseTerm: term, hardState: proto.Clone(hs).(*raftpb.HardState)}
 	w := disk.Witness{
 		BaseIndex: index, BaseTerm: term, Index: index, Term: term,
 		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: hs.GetCommit(),
 	}
-	return diskLog{cached: s, durable: s.clone(), witness: w, durableWitness: w}
+	return log{cached: s, durable: s.clone(), witness: w, durableWitness: w}
 }
 
 // logState is a log's content. Entries are shared and never modified.
@@ -76,7 +76,7 @@ func (s *logState) apply(save logSave) {
 	}
 }
 
-func (l *diskLog) sync() {
+func (l *log) sync() {
 	for _, save := range l.unsynced {
 		l.durable.apply(save)
 	}
@@ -85,7 +85,7 @@ func (l *diskLog) sync() {
 
 // keep leaves the first n unsynced saves in the page cache, and torn entries of
 // the one behind.
-func (l *diskLog) keep(n, torn int) {
+func (l *log) keep(n, torn int) {
 	rest := l.unsynced[n:]
 	l.unsynced, l.buffered = l.unsynced[:n:n], 0
 	if torn > 0 {
@@ -98,13 +98,13 @@ func (l *diskLog) keep(n, torn int) {
 }
 
 // dropBuffered loses saves that the process had not written out yet.
-func (l *diskLog) dropBuffered(rng *rand.Rand) {
+func (l *log) dropBuffered(rng *rand.Rand) {
 	if l.buffered > 0 {
 		l.keep(len(l.unsynced)-rng.IntN(l.buffered+1), 0)
 	}
 }
 
-func (l *diskLog) powerCut(rng *rand.Rand) {
+func (l *log) powerCut(rng *rand.Rand) {
 	if len(l.unsynced) > 0 {
 		n, torn := rng.IntN(len(l.unsynced)+1), 0
 		if n < len(l.unsynced) {
@@ -122,7 +122,7 @@ func (l *diskLog) powerCut(rng *rand.Rand) {
 }
 
 // testify is the witness of all that was synced.
-func (l *diskLog) testify() {
+func (l *log) testify() {
 	w := &l.witness
 	w.Sequence++
 	w.BaseIndex, w.BaseTerm = l.durable.baseIndex, l.durable.baseTerm
@@ -159,11 +159,11 @@ func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	return h, image, nil
 }
 
-// logHandle is a diskLog opened by one process.
+// logHandle is a log opened by one process.
 type logHandle struct {
 	disk    *Disk
 	process uint64
-	log     *diskLog
+	log     *log
 	failed  error
 }
 
@@ -216,12 +216,12 @@ func (h *logHandle) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 }
 
 // tear leaves a part of the last save's entries.
-func (l *diskLog) tear(rng *rand.Rand) {
+func (l *log) tear(rng *rand.Rand) {
 	n := len(l.unsynced) - 1
 	l.keep(n, rng.IntN(len(l.unsynced[n].entries)+1))
 }
 
-func (l *diskLog) refuseGap(entries []*raftpb.Entry) error {
+func (l *log) refuseGap(entries []*raftpb.Entry) error {
 	last, _ := l.cached.last()
 	next := last + 1
 	for i, e := range entries {

@@ -1,6 +1,7 @@
-package sim
+package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -96,7 +97,7 @@ func TestEveryStepOfADisk(t *testing.T) {
 			for seed := range uint64(30) {
 				p := generationProcess(t, seed)
 				told := false
-				p.disk.onFault = func(crashed bool) { told = crashed }
+				p.disk.Watch(Watcher{Fault: func(crashed bool) { told = crashed }})
 				p.disk.CrashNext(c.at)
 				if err := c.do(p); (c.at == NoCrash) != (err == nil) || err != nil && !errors.Is(err, ErrCrashed) || told != (err != nil) {
 					t.Fatalf("%v: %v", c.at, err)
@@ -205,6 +206,16 @@ func TestTheOldStateIsReadUntilItIsClosed(t *testing.T) {
 	}
 }
 
+// asOf is what a key holds at a revision, of all that was written to it.
+func asOf(past []disk.Row, revision uint64) (value []byte, live bool) {
+	for _, row := range past {
+		if row.Revision <= revision {
+			value, live = row.Value, !row.Deleted
+		}
+	}
+	return value, live
+}
+
 // TestDiscardTakesWhatNobodySees: any subset, and never what a reader at the floor
 // or above sees.
 func TestDiscardTakesWhatNobodySees(t *testing.T) {
@@ -212,11 +223,12 @@ func TestDiscardTakesWhatNobodySees(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		p := startProcess(t, seed, map[string]int{})
-		m := newModel()
-		for m.revision = 1; m.revision < 40; m.revision++ {
-			key, v := string(rune('a'+rng.IntN(3))), version{revision: m.revision, value: fmt.Sprint(m.revision), deleted: rng.IntN(3) == 0}
-			m.write(key, v)
-			p.ok(p.engine.Write([]disk.Row{{Key: []byte(key), Value: []byte(v.value), Revision: v.revision, Deleted: v.deleted}}))
+		past := map[string][]disk.Row{}
+		for revision := uint64(1); revision < 40; revision++ {
+			key, row := string(rune('a'+rng.IntN(3))), disk.Row{Value: fmt.Append(nil, revision), Revision: revision, Deleted: rng.IntN(3) == 0}
+			past[key] = append(past[key], row)
+			row.Key = []byte(key)
+			p.ok(p.engine.Write([]disk.Row{row}))
 		}
 		p.ok(p.engine.Sync())
 		p.engine.Discard(20)
@@ -230,14 +242,14 @@ func TestDiscardTakesWhatNobodySees(t *testing.T) {
 		hidden += int(before - p.engine.Size())
 		for at := uint64(20); at < 40; at++ {
 			for _, key := range []string{"a", "b", "c"} {
-				want, live := m.get(key, at)
-				if row, found, err := p.engine.Get([]byte(key), at); err != nil || found != live || live && string(row.Value) != want.value {
-					t.Fatalf("seed %d: %s at %d: got %q (%t), expected %q (%t)", seed, key, at, row.Value, found, want.value, live)
+				want, live := asOf(past[key], at)
+				if row, found, err := p.engine.Get([]byte(key), at); err != nil || found != live || live && !bytes.Equal(row.Value, want) {
+					t.Fatalf("seed %d: %s at %d: got %q (%t), expected %q (%t)", seed, key, at, row.Value, found, want, live)
 				}
 			}
 		}
 		row, found, _ := p.engine.Get([]byte("a"), 10)
-		gone[fmt.Sprint(found, string(row.Value) == m.versions["a"][0].value)] = true
+		gone[fmt.Sprint(found, bytes.Equal(row.Value, past["a"][0].Value))] = true
 	}
 	if len(gone) < 2 || hidden == 0 {
 		t.Errorf("discarding never differs: %v, %d bytes were reclaimed", gone, hidden)

@@ -1,0 +1,248 @@
+package disk
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sort"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+)
+
+// table is the rows, in order of keys and, within a key, of revisions.
+type table struct {
+	open     bool
+	floor    uint64 // of Discard, in this process
+	idle     bool   // nothing is left that may go at this floor
+	keys     []*keyRows
+	unsynced []batch
+	bytes    int // of keys and values, all versions
+}
+
+// keyRows are the versions of one key.
+type keyRows struct {
+	key      string
+	versions []version // revisions rise
+}
+
+type version struct {
+	revision uint64
+	value    []byte
+	deleted  bool
+	durable  bool
+	altered  bool // by the world
+}
+
+// batch is what one Write added.
+type batch struct {
+	first uint64 // its lowest revision
+	rows  []written
+}
+
+// written is a version that a batch wrote.
+type written struct {
+	key      *keyRows
+	revision uint64
+}
+
+// find is where a key is, or would be.
+func (t *table) find(key string) (int, bool) {
+	at := sort.Search(len(t.keys), func(i int) bool { return t.keys[i].key >= key })
+	return at, at < len(t.keys) && t.keys[at].key == key
+}
+
+func (k *keyRows) find(revision uint64) (int, bool) {
+	// Most writes are of a newer revision than any before.
+	at := len(k.versions)
+	if at > 0 && k.versions[at-1].revision >= revision {
+		at = sort.Search(at, func(i int) bool { return k.versions[i].revision >= revision })
+	}
+	return at, at < len(k.versions) && k.versions[at].revision == revision
+}
+
+// put adds a version. One that is there already is written once more by replay,
+// which must write the same: a difference is a broken machine, and panics.
+func (t *table) put(r disk.Row) *keyRows {
+	at, found := t.find(string(r.Key))
+	if !found {
+		t.keys = slices.Insert(t.keys, at, &keyRows{key: string(r.Key)})
+	}
+	k := t.keys[at]
+	v := version{revision: r.Revision, deleted: r.Deleted}
+	if !r.Deleted {
+		v.value = slices.Clone(r.Value)
+	}
+	i, found := k.find(r.Revision)
+	if !found {
+		k.versions = slices.Insert(k.versions, i, v)
+		t.bytes += len(k.key) + len(v.value)
+	} else if was := k.versions[i]; was.altered {
+		v.durable = true
+		k.versions[i] = v
+	} else if was.deleted != v.deleted || !bytes.Equal(was.value, v.value) {
+		panic(fmt.Sprintf("key %q has two values at revision %d: %q (deleted %t), then %q (deleted %t)",
+			k.key, r.Revision, was.value, was.deleted, v.value, v.deleted))
+	}
+	return k
+}
+
+func (t *table) firstUnsynced() uint64 {
+	var first uint64
+	for _, b := range t.unsynced {
+		if first == 0 || b.first < first {
+			first = b.first
+		}
+	}
+	return first
+}
+
+// harden marks a batch's rows as durable.
+func (b batch) harden() {
+	for _, r := range b.rows {
+		if i, found := r.key.find(r.revision); found {
+			r.key.versions[i].durable = true
+		}
+	}
+}
+
+// powerCut keeps any subset of the unsynced batches.
+func (t *table) powerCut(rng *rand.Rand) {
+	for _, b := range t.unsynced {
+		if rng.IntN(2) == 0 {
+			b.harden()
+		}
+	}
+	for _, b := range t.unsynced {
+		for _, r := range b.rows {
+			t.drop(r)
+		}
+	}
+	t.unsynced = nil
+}
+
+// drop removes a row that is not on the media.
+func (t *table) drop(r written) {
+	i, found := r.key.find(r.revision)
+	if !found || r.key.versions[i].durable {
+		return
+	}
+	t.bytes -= len(r.key.key) + len(r.key.versions[i].value)
+	r.key.versions = slices.Delete(r.key.versions, i, i+1)
+	if len(r.key.versions) == 0 {
+		at, _ := t.find(r.key.key)
+		t.keys = slices.Delete(t.keys, at, at+1)
+	}
+}
+
+// newest is a key's newest live version at or below a revision.
+func (k *keyRows) newest(revision uint64) (disk.Row, bool) {
+	i, found := k.find(revision)
+	if !found {
+		i--
+	}
+	if i < 0 || k.versions[i].deleted {
+		return disk.Row{}, false
+	}
+	v := k.versions[i]
+	return disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision}, true
+}
+
+func (t *table) export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) {
+	start, _ := t.find(string(after.Key))
+	for _, k := range t.keys[start:] {
+		below := uint64(math.MaxUint64)
+		if k.key == string(after.Key) {
+			below = after.Revision
+		}
+		for i := len(k.versions) - 1; i >= 0; i-- {
+			v := k.versions[i]
+			last := v.revision <= floor
+			if v.revision <= revision && v.revision < below && !(last && v.deleted) &&
+				!yield(disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
+				return
+			}
+			if last {
+				break
+			}
+		}
+	}
+}
+
+// canonical are the rows of a snapshot of a checkpoint.
+func (t *table) canonical(c *messages.Checkpoint) []disk.Row {
+	var rows []disk.Row
+	t.export(disk.Cursor{}, c.CompactedRevision, c.Revision, func(row disk.Row) bool {
+		rows = append(rows, row)
+		return true
+	})
+	return rows
+}
+
+// tidy drops now and then some of what may go: any subset may be gone at any time.
+func (t *table) tidy(rng *rand.Rand) {
+	if t.floor > 0 && !t.idle && rng.IntN(4) == 0 {
+		t.discard(func() bool { return rng.IntN(2) == 0 })
+	}
+}
+
+// discard drops versions that nobody can see who reads at the floor or above, as
+// goes says; a deletion only behind all that it hides.
+func (t *table) discard(goes func() bool) {
+	t.idle = true
+	t.keys = slices.DeleteFunc(t.keys, func(k *keyRows) bool {
+		newest := -1 // at or below the floor
+		for newest+1 < len(k.versions) && k.versions[newest+1].revision <= t.floor {
+			newest++
+		}
+		if newest < 0 {
+			return false
+		}
+		kept := k.versions[:0]
+		for i, v := range k.versions {
+			mayGo := i < newest || i == newest && v.deleted && len(kept) == 0
+			if mayGo && goes() {
+				t.bytes -= len(k.key) + len(v.value)
+				continue
+			}
+			t.idle = t.idle && !mayGo && !(i == newest && v.deleted)
+			kept = append(kept, v)
+		}
+		clear(k.versions[len(kept):])
+		k.versions = kept
+		return len(kept) == 0
+	})
+}
+
+// altered reports whether a version is there and not what was written.
+func (t *table) altered(key string, revision uint64) bool {
+	at, found := t.find(key)
+	if !found {
+		return false
+	}
+	i, found := t.keys[at].find(revision)
+	return found && t.keys[at].versions[i].altered
+}
+
+// decay alters a synced value, the newest of its key, without anything that would
+// tell. It reports whose; false if there is none.
+func (t *table) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
+	var sound []*version
+	var keys []string
+	for _, k := range t.keys {
+		if v := &k.versions[len(k.versions)-1]; v.durable && len(v.value) > 0 {
+			sound, keys = append(sound, v), append(keys, k.key)
+		}
+	}
+	if len(sound) == 0 {
+		return "", 0, false
+	}
+	i := rng.IntN(len(sound))
+	v := sound[i]
+	v.value = slices.Clone(v.value)
+	v.value[rng.IntN(len(v.value))] ^= 1 << rng.IntN(8)
+	v.altered = true
+	return keys[i], v.revision, true
+}
