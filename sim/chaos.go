@@ -510,6 +510,19 @@ type fuse struct {
 	burn  func()
 }
 
+// burn lets fuses burn down, between two steps.
+func (r *run) burn() {
+	for i := 0; i < len(r.fuses); {
+		if r.fuses[i].steps--; r.fuses[i].steps > 0 {
+			i++
+			continue
+		}
+		burnt := r.fuses[i]
+		r.fuses = append(r.fuses[:i], r.fuses[i+1:]...)
+		burnt.burn()
+	}
+}
+
 func (r *run) note(format string, args ...any) {
 	r.world.trace.note(r.world.clock.now, "world", fmt.Sprintf(format, args...))
 }

@@ -175,3 +175,28 @@ type rot struct {
 }
 
 func (s *server) rotten() bool { return s.rot.revision != 0 }
+
+// mend leaves no fault on a server, and lets it run unless it is to stay down.
+func (s *server) mend() {
+	s.pace = pace{rate: 1}
+	s.disk.MendFaults()
+	switch {
+	case s.run.leftDown[s.node]:
+		if s.up() {
+			s.crash(false)
+		}
+		return
+	case s.up():
+		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, ""
+		s.host.thaw()
+	case !s.damaged:
+		s.start()
+	}
+}
+
+// serves: a node with damaged data opens its log or its state, never both.
+func (s *server) serves() {
+	if s.damaged && s.host.memory.log && s.host.memory.opened {
+		s.run.world.fail("damaged data are noticed", "%s serves, though data that it had synced are gone", s.name())
+	}
+}

@@ -2,10 +2,11 @@ package sim
 
 import (
 	"fmt"
-	"keyval/sim/disk"
 	"slices"
 	"strings"
 	"time"
+
+	"keyval/sim/disk"
 )
 
 // Report is what came of a run.

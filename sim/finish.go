@@ -1,0 +1,118 @@
+package sim
+
+import (
+	"strings"
+	"time"
+
+	"keyval/messages"
+)
+
+// probe adds a client to every live node, which knows no other: whatever was done
+// to it, it serves.
+func (r *run) probe() {
+	for _, s := range r.servers {
+		if s.up() {
+			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
+			r.clients = append(r.clients, c)
+			c.startWith([]string{s.listen()})
+			c.submit(writing(c.put(c.key())))
+		}
+	}
+}
+
+// finish reads everything from everywhere, and compares.
+func (r *run) finish() {
+	if r.world.failure != nil {
+		return
+	}
+	r.probe()
+	for _, c := range r.clients {
+		c.submit(&messages.Submit{Read: &messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}})
+	}
+	limit := r.world.clock.now + 2*deadlineMS*time.Millisecond
+	for r.world.failure == nil && !r.converged() {
+		if r.world.clock.now >= limit {
+			r.world.fail("final reads", "%s", r.outstanding())
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+	for _, c := range r.clients {
+		if last := r.history.lastOf(c.number); r.world.failure == nil && last.done.Read.GetCode() != messages.Code_OK {
+			r.world.fail("final reads", "%s", last)
+		}
+	}
+	for _, op := range r.history.all {
+		if s := r.clients[op.client].probes; s != nil && op.submit.Operations != nil && op.done.Write.GetCode() != messages.Code_OK {
+			r.world.fail("every live node serves", "%s: %s", s.name(), op)
+		}
+	}
+	r.compareEngines()
+	r.compareFiles()
+	r.countSessions()
+	r.history.close()
+	if r.world.failure == nil {
+		r.history.judge()
+	}
+}
+
+// compareEngines holds every live node's rows against the true history.
+func (r *run) compareEngines() {
+	for _, s := range r.servers {
+		if !s.up() || s.rotten() {
+			continue
+		}
+		rows := s.disk.LiveRows(r.check.model.revision)
+		keys := r.check.model.live("", "", r.check.model.revision)
+		if len(rows) != len(keys) {
+			r.world.fail("engines hold the state", "%s has %d keys, there are %d", s.name(), len(rows), len(keys))
+			return
+		}
+		for i, key := range keys {
+			v, _ := r.check.model.get(key, r.check.model.revision)
+			if string(rows[i].Key) != key || string(rows[i].Value) != v.value || rows[i].Revision != v.revision {
+				r.world.fail("engines hold the state", "%s has %q of revision %d where %q of revision %d belongs",
+					s.name(), rows[i].Key, rows[i].Revision, key, v.revision)
+				return
+			}
+		}
+	}
+}
+
+// compareFiles: a snapshot file is the state of replay.
+func (r *run) compareFiles() {
+	for _, s := range r.servers {
+		for _, id := range s.disk.Files() {
+			if s.rotten() {
+				continue
+			}
+			if what := r.check.reference.fileDiffers(s.disk.File(id)); what != "" {
+				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, s.name(), what)
+			}
+		}
+		if why := s.disk.Condemned(); why != "" && !s.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
+		}
+	}
+}
+
+// countSessions: no session actor outlives its client's connection. A client has
+// one on the node it uses, and one where it was before.
+func (r *run) countSessions() {
+	for _, s := range r.servers {
+		if !s.up() {
+			continue
+		}
+		sessions := 0
+		for _, bucket := range s.host.system.ProcessRegistry.LocalPIDs.LocalPIDs {
+			for _, name := range bucket.Keys() {
+				if strings.HasPrefix(name, messages.ActorSessionPrefix) {
+					sessions++
+				}
+			}
+		}
+		if sessions > 2*len(r.clients) {
+			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", s.name(), sessions, len(r.clients))
+		}
+	}
+}

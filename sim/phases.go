@@ -1,0 +1,159 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+)
+
+// play goes through the phases of a run, until one fails.
+func (r *run) play() {
+	r.note("swarm: %s", r.swarm)
+	for _, s := range r.servers {
+		r.world.clock.after(upTo(r.chaos, 500*time.Millisecond), nil, s.start)
+	}
+	for _, c := range r.clients {
+		c.start()
+		c.work()
+	}
+	if r.chaos.IntN(4) > 0 {
+		r.warmUp()
+	}
+	r.storm()
+	r.heal()
+	r.progress()
+	r.converge()
+	r.finish()
+}
+
+// warmUp lets the cluster be founded in peace.
+func (r *run) warmUp() {
+	limit := r.world.clock.now + 30*time.Second
+	for r.world.failure == nil && r.check.last() == 0 {
+		if r.world.clock.now >= limit {
+			r.world.fail("a cluster is founded", "nothing was committed after %v without faults", limit)
+			return
+		}
+		r.world.run(r.world.clock.now + 100*time.Millisecond)
+	}
+}
+
+// storm is the stretch of chaos.
+func (r *run) storm() {
+	r.note("chaos begins")
+	r.weather()
+	for f := range faults {
+		r.plan(f)
+	}
+	r.world.run(r.world.clock.now + r.options.Duration)
+}
+
+// heal ends all faults, but may leave a minority of the nodes down.
+func (r *run) heal() {
+	if r.world.failure != nil {
+		return
+	}
+	down := 0
+	for _, s := range r.servers {
+		if s.damaged || s.rotten() {
+			down++
+		}
+	}
+	founded := r.check.last() > 0 // before, every founder is needed
+	for _, s := range r.servers {
+		if r.options.Faults && founded && !s.damaged && !s.rotten() && 2*(down+1) < len(r.servers) && r.chaos.IntN(4) == 0 {
+			r.leftDown[s.node] = true
+			down++
+		}
+	}
+	r.healed = true
+	r.fuses = nil
+	r.note("healed, but for %v", r.leftDown)
+	r.world.net.mend(r.swarm.calm())
+	for _, s := range r.servers {
+		s.mend()
+	}
+}
+
+// progress: a healed quorum commits within ten election timeouts, once its links
+// are there again.
+func (r *run) progress() {
+	last, limit := r.check.last(), 10*r.swarm.electionTimeout()+dialTimeout+backoffMax+r.shipping()
+	until := r.world.clock.now + limit
+	for r.world.failure == nil && r.check.last() == last {
+		if r.world.clock.now >= until {
+			r.world.fail("liveness", "nothing was committed in %v after the world was healed", limit)
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
+
+// shipping is how long snapshots may hold up what needs the nodes that lack them:
+// another one may be under way, and as long as nobody knows that it stands still.
+func (r *run) shipping() time.Duration {
+	base, bytes := uint64(0), 0
+	for _, s := range r.servers {
+		if s.up() {
+			base, bytes = max(base, s.disk.Base()), max(bytes, s.disk.Bytes())
+		}
+	}
+	for _, s := range r.servers {
+		if _, last := r.check.durable(s.node); s.up() && last < base {
+			return standsStillTicks*r.swarm.options.TickInterval + 2*r.swarm.bringing(bytes)
+		}
+	}
+	return 0
+}
+
+// standsStillTicks is when a receiver gives up a snapshot of which nothing comes.
+const standsStillTicks = 200
+
+// converge: clients fall silent, every operation ends, and every live node comes
+// to the same state.
+func (r *run) converge() {
+	r.quiet = true
+	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping()
+	for r.world.failure == nil && !r.converged() {
+		if r.world.clock.now >= limit {
+			r.world.fail("convergence", "%s", r.outstanding())
+			return
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
+
+func (r *run) converged() bool { return r.outstanding() == "" }
+
+// outstanding says what is still to come, or nothing.
+func (r *run) outstanding() string {
+	for _, c := range r.clients {
+		for _, op := range c.under {
+			return "no answer to " + op.String()
+		}
+	}
+	for _, s := range r.servers {
+		if s.up() && s.host.memory.applied < r.check.last() {
+			return fmt.Sprintf("%s has applied up to index %d of %d", s.name(), s.host.memory.applied, r.check.last())
+		}
+		if what := r.unfinished(s); what != "" {
+			return what
+		}
+	}
+	return ""
+}
+
+// unfinished says what a node should have come to an end with.
+func (r *run) unfinished(s *server) string {
+	switch {
+	case !s.up():
+	case s.disk.Staging():
+		return s.name() + " keeps a state that nobody installs"
+	case len(s.disk.Writing()) > 0:
+		return fmt.Sprintf("%s still writes the files %v", s.name(), s.disk.Writing())
+	case s.shipping > 0:
+		return fmt.Sprintf("%s still ships %d snapshots", s.name(), s.shipping)
+	case r.rotShows(s):
+		return fmt.Sprintf("%s serves the altered value of %q", s.name(), s.rot.key)
+	}
+	return ""
+}

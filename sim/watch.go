@@ -1,0 +1,105 @@
+package sim
+
+import (
+	"strings"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// received, departs, died and counted implement watcher.
+func (r *run) received(h *host, actorID string, message any) {
+	if h.node < 0 {
+		return
+	}
+	s := r.servers[h.node]
+	r.check.received(h.node, h.memory, actorID, message)
+	r.follow(s, actorID, message)
+	switch message := message.(type) {
+	case *messages.LeaderChanged:
+		if actorID == messages.ActorGateway {
+			s.leader = message.Leader
+			if s.leader == idOf(s.node) {
+				r.aimed(aimElected, s)
+			}
+		}
+	case *messages.LogOpened, *messages.MachineOpened:
+		s.serves()
+	case *messages.CheckpointWritten:
+		r.aimed(aimCheckpoint, s)
+	case *messages.Append:
+		if len(message.Message.GetEntries()) > 0 {
+			r.aimed(aimAppend, s)
+		}
+	}
+}
+
+func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
+	r.check.departs(h.node, body)
+	if p, is := departing(body); is {
+		r.phased(p, r.servers[h.node])
+	}
+	if rm, ok := body.(*messages.RaftMessage); ok && !rm.Message.GetReject() {
+		switch rm.Message.GetType() {
+		case raftpb.MsgVoteResp:
+			r.aimed(aimVote, r.servers[h.node])
+		case raftpb.MsgAppResp:
+			r.aimed(aimAck, r.servers[h.node])
+		}
+	}
+}
+
+func (r *run) committed() {
+	if r.swarm.aims[aimCommit] > 0 && r.striking {
+		r.aimed(aimCommit, r.victim())
+	}
+}
+
+// died: a process ended itself. Only a fault of its disk that it just met, or a
+// panic of its core, explains that, and its last words have to name it.
+func (r *run) died(h *host, why string) {
+	if h.node < 0 {
+		r.world.fail("no process ends itself", "client %s: %s", h.name, why)
+		return
+	}
+	s := r.servers[h.node]
+	struck := s.struckAt == r.world.steps
+	cause, _ := s.disk.LastFault()
+	if why := s.disk.Condemned(); why != "" {
+		if !s.rotten() {
+			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
+			return
+		}
+		s.damaged = true
+		r.coverage[cellRotFound]++
+	}
+	switch {
+	case !struck && !s.damaged && !h.doomed:
+		r.world.fail("no process ends itself", "%s: %s", h.name, why)
+		return
+	case struck && !strings.Contains(why, cause), !struck && h.doomed && !strings.Contains(why, injectedCause):
+		r.world.fail("last words say why", "%s: %s", h.name, why)
+		return
+	}
+	r.coverage["ended-itself x "+s.role()]++
+	powerCut := r.chaos.IntN(2) == 0
+	r.world.clock.after(0, nil, func() {
+		s.crash(powerCut)
+		if s.damaged {
+			return
+		}
+		if r.healed {
+			s.start()
+		} else {
+			s.restartLater()
+		}
+	})
+}
+
+func (r *run) counted(h *host, fault string) {
+	if h.node >= 0 {
+		r.count(fault, r.servers[h.node])
+	}
+}
