@@ -11,11 +11,8 @@ import (
 	"keyval/messages"
 )
 
-// What a replica does so that its state outlives its log: it cuts the log, has
-// snapshots shipped, and takes them in.
-
-// cutTicks is how often the log is looked at without a checkpoint, in ticks.
-const cutTicks = 20
+// A peer may lack entries that the leader's log no longer holds. The leader then has
+// a snapshot of the state shipped to it, and the peer takes that in.
 
 // shipment is a snapshot on its way to a peer.
 type shipment struct {
@@ -24,109 +21,6 @@ type shipment struct {
 	// carried: it has arrived. The entries behind it are kept until the peer has
 	// them, or it would need another one, and another one.
 	carried bool
-}
-
-// OnCheckpointed takes a checkpoint that became durable: the log may go up to it.
-func (r *Replica) OnCheckpointed(m *messages.Checkpointed) {
-	if r.node == nil {
-		return
-	}
-	r.compacted = max(r.compacted, m.CompactedRevision)
-	if m.Index < r.tail.checkpoint() {
-		return // of the state before a snapshot
-	}
-	if term, err := r.tail.Term(m.Index); err != nil || term != m.Term {
-		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d: they do not belong together",
-			m.Index, m.Term, r.tail.base, r.tail.last(), term)})
-		return
-	}
-	r.tail.checkpointed(m.Index, m.Term, m.ConfState)
-	if m.Thorough {
-		r.thorough = m.Index
-	}
-	r.cutLog()
-}
-
-// cutLog cuts the log if that is due. Below what is being installed there is
-// nothing to cut.
-func (r *Replica) cutLog() {
-	if r.installing != nil {
-		return
-	}
-	view := r.cutView()
-	to, _ := view.plan(r.cfg.Options)
-	if r.thorough > r.tail.base {
-		view.thorough, view.checkpoint = true, min(view.checkpoint, r.thorough)
-		all, held := view.plan(r.cfg.Options)
-		to = max(to, all)
-		if !held {
-			r.thorough = 0
-		}
-	}
-	if to == r.tail.base {
-		return
-	}
-	r.tail.cut(to)
-	r.emit(CutLog{Index: to, Term: r.tail.baseTerm, ConfState: r.tail.snapshot.GetMetadata().GetConfState()})
-}
-
-func (r *Replica) cutView() cutView {
-	view := cutView{
-		base: r.tail.base, last: r.tail.last(), applied: r.applied, checkpoint: r.tail.checkpoint(), weigher: r.tail,
-		leads: r.role == raft.StateLeader,
-	}
-	for _, s := range r.shipments {
-		if s.open > 0 {
-			view.pins = append(view.pins, s.index)
-		}
-	}
-	if view.leads {
-		view.followers = r.followers()
-	}
-	return view
-}
-
-// followers is what this leader knows of the others. Those whose snapshot is on
-// its way are not among them: it is pinned.
-func (r *Replica) followers() (found []follower) {
-	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if id == r.cfg.Self || p.State == tracker.StateSnapshot {
-			return
-		}
-		f := follower{need: p.Match, active: r.active(id, p)}
-		if p.State == tracker.StateProbe { // Match is of the past, or not known; this is where it is looked for
-			f.need = p.Next - 1
-		}
-		if s := r.shipments[id]; s != nil {
-			f.carried = s.carried
-		}
-		found = append(found, f)
-	})
-	return found
-}
-
-// sample remembers which followers were heard of. Raft forgets it once every
-// election timeout, on a tick: so ask before.
-func (r *Replica) sample() {
-	r.ticks++
-	if r.role != raft.StateLeader {
-		return
-	}
-	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if _, known := r.contact[id]; p.RecentActive || !known {
-			r.contact[id] = r.ticks
-		}
-		if s := r.shipments[id]; s != nil && s.carried && (p.Match >= r.tail.checkpoint() || !r.active(id, p)) {
-			delete(r.shipments, id) // it goes on from the log, or not at all
-		}
-	})
-}
-
-// active reports whether a follower was heard of within two election timeouts. One
-// that this leadership has not looked at yet has the benefit of the doubt.
-func (r *Replica) active(id uint64, p tracker.Progress) bool {
-	heard, known := r.contact[id]
-	return p.RecentActive || !known || r.ticks-heard <= uint64(2*r.cfg.Options.ElectionTicks)
 }
 
 // leadershipMoved forgets what was known of followers. What is on its way stays.
