@@ -138,7 +138,7 @@ type tableRows struct {
 	cut      bool // long values
 	ahead    []client.Item
 	bytes    int // of ahead
-	width    int // of the keys; 0: not settled
+	width    int // of the keys; 0: not known yet
 }
 
 func (w *tableRows) write(item client.Item) error {
@@ -150,11 +150,11 @@ func (w *tableRows) write(item client.Item) error {
 	if len(w.ahead) < tableAheadRows && w.bytes < tableAheadBytes {
 		return nil
 	}
-	return w.settle()
+	return w.begin()
 }
 
-// settle prints the header and what was held back.
-func (w *tableRows) settle() error {
+// begin fixes the width, and prints the header and what was held back.
+func (w *tableRows) begin() error {
 	w.width = len("KEY")
 	for _, item := range w.ahead {
 		if width := utf8.RuneCountInString(cell(item.Key)); width <= tableKeyMax {
@@ -194,7 +194,7 @@ func (w *tableRows) line(item client.Item) error {
 
 func (w *tableRows) end() {
 	if w.width == 0 {
-		_ = w.settle()
+		_ = w.begin()
 	}
 	_ = w.out.Flush()
 }

@@ -36,7 +36,8 @@ func newGroup(t *testing.T, ids ...uint64) *group {
 	return g
 }
 
-func (g *group) settle() {
+// drain does all there is to do without any time passing.
+func (g *group) drain() {
 	for again := true; again; {
 		again = false
 		for id := uint64(1); id <= 9; id++ {
@@ -94,7 +95,7 @@ func (g *group) elect() uint64 {
 		for id := uint64(1); id <= 9; id++ {
 			if r := g.replicas[id]; r != nil && !g.cut[id] {
 				r.OnTick(1)
-				g.settle()
+				g.drain()
 				if r.leader == id && r.appliedTerm == r.term {
 					return id
 				}
@@ -124,10 +125,10 @@ func TestProposalsCommitOnEveryReplica(t *testing.T) {
 	for seq := range uint64(50) {
 		g.propose(leader, seq+1)
 	}
-	g.settle()
+	g.drain()
 	for range 3 {
 		g.replicas[leader].OnTick(1)
-		g.settle()
+		g.drain()
 	}
 	for id := range g.replicas {
 		if g.commands[id] != 50 {
@@ -142,14 +143,14 @@ func TestGateLetsQueuedProposalsShareAnEntry(t *testing.T) {
 	g.hold[leader] = true
 	for seq := range uint64(20) {
 		g.propose(leader, seq+1)
-		g.settle()
+		g.drain()
 	}
 	if n := len(g.held[leader]); n != 2 {
 		t.Fatalf("%d appends are with the log, 2 may be", n)
 	}
 	g.hold[leader] = false
 	g.release(leader)
-	g.settle()
+	g.drain()
 	if g.commands[leader] != 20 {
 		t.Fatalf("%d commands applied of 20", g.commands[leader])
 	}
@@ -179,7 +180,7 @@ func TestWhoRefusesProposals(t *testing.T) {
 	g.hold[leader] = true
 	for range 100 {
 		r.OnPropose(Asker{}, &messages.Propose{Command: make([]byte, 500<<10)})
-		g.settle()
+		g.drain()
 	}
 	got := refusals(g.seen[leader])
 	if len(got) == 0 || got[len(got)-1] != messages.Code_BUSY {
@@ -193,12 +194,12 @@ func TestQueuedProposalsComeBackWhenLeadershipIsLost(t *testing.T) {
 	g.hold[leader] = true
 	for seq := range uint64(5) {
 		g.propose(leader, seq+1)
-		g.settle()
+		g.drain()
 	}
 	g.cut[leader] = true
 	for range 40 {
 		g.replicas[leader].OnTick(1)
-		g.settle()
+		g.drain()
 	}
 	if got := refusals(g.seen[leader]); len(got) != 3 {
 		t.Fatalf("%d proposals came back; two are with the log, three were queued", len(got))
@@ -213,7 +214,7 @@ func TestReadsShareOneReadIndex(t *testing.T) {
 		for n := range uint64(10) {
 			g.replicas[id].OnRead(&messages.ReadIndex{Read: &messages.Read{Request: n}})
 		}
-		g.settle()
+		g.drain()
 		batches, reads := 0, 0
 		for _, e := range g.seen[id] {
 			if r, ok := e.(ReadAt); ok {
@@ -234,7 +235,7 @@ func TestReadsAreGivenUpWithoutAQuorum(t *testing.T) {
 	g.replicas[leader].OnRead(&messages.ReadIndex{Read: &messages.Read{Request: 1}})
 	for range 100 {
 		g.replicas[leader].OnTick(1)
-		g.settle()
+		g.drain()
 	}
 	for _, e := range g.seen[leader] {
 		switch e := e.(type) {

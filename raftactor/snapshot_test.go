@@ -33,7 +33,7 @@ func lagging(t *testing.T, seed uint64) *world {
 	w.put(30)
 	w.checkpointNow(w.hosts[1], false)
 	w.checkpointNow(w.hosts[2], false)
-	w.settle()
+	w.drain()
 	w.put(2)
 	for _, id := range []uint64{1, 2} {
 		if h := w.hosts[id]; h.base <= w.hosts[3].last() {
@@ -47,7 +47,7 @@ func (w *world) checkpointAll() {
 	for _, id := range w.ids {
 		w.checkpointNow(w.hosts[id], false)
 	}
-	w.settle()
+	w.drain()
 }
 
 // shipOnly lets time pass until a snapshot is under way, and keeps it so.
@@ -126,7 +126,7 @@ func TestAStagedSnapshotWaitsForALeader(t *testing.T) {
 	w.run("nobody leads", func() bool { return three.replica.leader == 0 })
 	three.replica.OnPeer(&raftpb.Message{Type: raftpb.MsgVote.Enum(), From: new(uint64(1)), To: new(uint64(3)), Term: new(three.replica.term + 5), Index: new(uint64(99)), LogTerm: new(uint64(9))})
 	w.took(three)
-	w.settle()
+	w.drain()
 	w.cutOff[1], w.cutOff[2] = false, false
 	w.arrive(0, false)
 	if three.replica.staged == nil || w.installs+w.unused > 0 {
@@ -155,7 +155,7 @@ func TestAStaleSnapshotIsOfNoUse(t *testing.T) {
 		if three.staging != nil || three.state != before {
 			t.Errorf("%s: it is not refused", name)
 		}
-		w.settle()
+		w.drain()
 	}
 	if w.installs != 1 || w.unused != 2 {
 		t.Fatalf("%d installed, %d unused", w.installs, w.unused)
@@ -174,7 +174,7 @@ func TestSpaceThatWasAskedForComesBackLater(t *testing.T) {
 	slow := w.hosts[l.id%3+1]
 	for range 4 { // it is heard of, and has nothing of what comes
 		w.propose(l)
-		w.settleBut(slow)
+		w.drainBut(slow)
 	}
 	w.checkpointNow(l, true)
 	if l.replica.tail.base != slow.state.index || l.replica.tail.checkpoint() <= slow.state.index {
@@ -183,7 +183,7 @@ func TestSpaceThatWasAskedForComesBackLater(t *testing.T) {
 	w.run("catching up", w.equal)
 	for range 2 * cutTicks {
 		w.tick(l)
-		w.settle()
+		w.drain()
 	}
 	if base, checkpoint := l.replica.tail.base, l.replica.tail.checkpoint(); base != checkpoint {
 		t.Fatalf("the log begins at %d, the checkpoint that was to make room is at %d", base, checkpoint)
@@ -210,20 +210,20 @@ func TestWhoIsHeardIsActive(t *testing.T) {
 		if w.tick(l); active() != 2 {
 			t.Fatalf("%d of 2 are active", active())
 		}
-		w.settle()
+		w.drain()
 	}
 	w.cutOff[l.id%3+1] = true
 	for range 50 {
 		w.tick(l)
-		w.settle()
+		w.drain()
 	}
 	if active() != 1 {
 		t.Fatalf("%d are active, one is heard", active())
 	}
 }
 
-// settleBut does all there is to do, but that one host's log writes nothing.
-func (w *world) settleBut(slow *host) {
+// drainBut does all there is to do, but that one host's log writes nothing.
+func (w *world) drainBut(slow *host) {
 	for again := true; again; {
 		again = false
 		for _, id := range w.ids {
@@ -312,7 +312,7 @@ func TestWhatASnapshotNeedsIsKept(t *testing.T) {
 	for range 5 {
 		w.put(5)
 		w.checkpointNow(l, true)
-		w.settle()
+		w.drain()
 	}
 	if l.replica.tail.base > pinned {
 		t.Fatalf("the log begins at %d, the snapshot under way is at %d", l.replica.tail.base, pinned)
@@ -337,7 +337,7 @@ func TestWhatASnapshotNeedsIsKept(t *testing.T) {
 	}
 	for range 3 * cutTicks {
 		w.tick(l)
-		w.settle()
+		w.drain()
 	}
 	if l.replica.tail.base <= pinned {
 		t.Fatalf("the log still begins at %d", l.replica.tail.base)
@@ -369,7 +369,7 @@ func TestProposalsWaitForCheckpoints(t *testing.T) {
 	l := w.elect()
 	for range 100 {
 		w.propose(l)
-		w.settle()
+		w.drain()
 	}
 	tail := l.replica.tail
 	if uncut := tail.bytesAbove(1); uncut <= uncutFactor<<10 || uncut > uncutFactor<<10+4*entryOverhead {
@@ -401,7 +401,7 @@ func TestAFollowerWithoutRoomTakesNoEntries(t *testing.T) {
 	follower := w.hosts[l.id%3+1]
 	for range 100 {
 		w.propose(l)
-		w.settle()
+		w.drain()
 		for id, h := range w.hosts {
 			if id != follower.id {
 				w.checkpointNow(h, false)
@@ -562,7 +562,7 @@ func wander(t *rapid.T, steps int) {
 		case what < 96:
 			w.cutOff[h.id] = !w.cutOff[h.id]
 		case what < 99:
-			w.settle()
+			w.drain()
 		default:
 			w.put5(t)
 		}

@@ -332,8 +332,8 @@ func (w *world) propose(h *host) bool {
 	return true
 }
 
-// settle does all there is to do without any time passing.
-func (w *world) settle() {
+// drain does all there is to do without any time passing.
+func (w *world) drain() {
 	for again := true; again; {
 		again = false
 		for _, id := range w.ids {
@@ -354,12 +354,12 @@ func (w *world) settle() {
 // run lets time pass until done, with everything answered at once.
 func (w *world) run(what string, done func() bool) {
 	for range 600 {
-		if w.settle(); done() {
+		if w.drain(); done() {
 			return
 		}
 		for _, id := range w.ids {
 			w.tick(w.hosts[id])
-			w.settle()
+			w.drain()
 		}
 	}
 	w.t.Fatalf("%s: not within 600 ticks; %s", what, w.describe())
