@@ -125,22 +125,22 @@ func verify(c *Call) error {
 // summon connects to every member that answers. The function ends the connections.
 func (c *Call) summon(ctx context.Context, v *verifier, members []member) func() {
 	for _, m := range members {
-		w := &witness{member: m, problem: m.problem}
-		if w.Endpoint == "" {
-			w.Endpoint = m.address
+		r := &replica{member: m, problem: m.problem}
+		if r.Endpoint == "" {
+			r.Endpoint = m.address
 		}
-		if w.problem == nil {
-			store, err := c.storeAt(ctx, w.Endpoint)
-			if w.store = store; err != nil {
-				w.problem, _ = explain(err)
+		if r.problem == nil {
+			store, err := c.storeAt(ctx, r.Endpoint)
+			if r.store = store; err != nil {
+				r.problem, _ = explain(err)
 			}
 		}
-		v.witnesses = append(v.witnesses, w)
+		v.replicas = append(v.replicas, r)
 	}
 	return func() {
-		for _, w := range v.witnesses {
-			if w.store != nil {
-				w.store.Close()
+		for _, r := range v.replicas {
+			if r.store != nil {
+				r.store.Close()
 			}
 		}
 	}
@@ -176,7 +176,7 @@ func (v *verifier) tellTo(p *progress) {
 func (c *Call) printVerified(v *verifier, found *difference, took time.Duration) error {
 	r := verifyJSON{Revision: v.first, LastRevision: v.revision, Keys: v.keys, Bytes: v.bytes}
 	var absent, compared []string
-	for _, w := range v.witnesses {
+	for _, w := range v.replicas {
 		row := verifyMemberJSON{Name: w.Name, Endpoint: w.Endpoint, Asked: w.problem == nil}
 		if w.problem != nil {
 			row.Error = w.problem.Message

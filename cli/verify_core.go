@@ -20,38 +20,38 @@ const verifyKeys = 4096
 // is no longer kept.
 const repicksMax = 10
 
-// witness is a member that is asked what it holds.
-type witness struct {
+// replica is a member that is asked what it holds.
+type replica struct {
 	member
 	store   Store
 	problem *messages.Error // why it is not asked any more
 	futures int             // answers in a row that it has not come to the revision
 }
 
-// held is what a witness has of one key.
+// held is what a replica has of one key.
 type held struct {
 	name    string
 	present bool
 	item    client.Item
 }
 
-// difference is the first key that the witnesses do not hold alike.
+// difference is the first key that the replicas do not hold alike.
 type difference struct {
 	key      []byte
 	revision uint64
 	holds    []held
 }
 
-// verifier compares witnesses range by range: each range at one revision, which is
+// verifier compares replicas range by range: each range at one revision, which is
 // the same for all as long as it is kept. Invariant: below from they hold the same.
 type verifier struct {
-	witnesses []*witness
-	newest    func(context.Context) (uint64, error)
-	// waiting is called while a witness is behind, and says how far.
+	replicas []*replica
+	newest   func(context.Context) (uint64, error)
+	// waiting is called while a replica is behind, and says how far.
 	waiting func(name string, at, of uint64)
 	// compared is called after every range.
 	compared func()
-	patience time.Duration // with a witness that is behind and does not get on
+	patience time.Duration // with a replica that is behind and does not get on
 
 	fixed           bool // the revision was given
 	first, revision uint64
@@ -95,20 +95,20 @@ func (v *verifier) pass(keys, bytes uint64) {
 	v.compared()
 }
 
-func (v *verifier) present() []*witness {
-	var present []*witness
-	for _, w := range v.witnesses {
-		if w.problem == nil {
-			present = append(present, w)
+func (v *verifier) present() []*replica {
+	var present []*replica
+	for _, r := range v.replicas {
+		if r.problem == nil {
+			present = append(present, r)
 		}
 	}
 	return present
 }
 
-// digests asks every witness for the first keys from v.from on.
+// digests asks every replica for the first keys from v.from on.
 func (v *verifier) digests(ctx context.Context, limit int) (digests []*messages.RangeDigest, again bool, err error) {
 	var mu sync.Mutex
-	again, err = v.each(ctx, func(w *witness) error {
+	again, err = v.each(ctx, func(w *replica) error {
 		r, err := w.store.Digest(ctx, v.from, v.to, limit, v.revision)
 		if err == nil {
 			mu.Lock()
@@ -173,12 +173,12 @@ func (v *verifier) narrow(ctx context.Context, limit int) (*difference, error) {
 	return nil, nil
 }
 
-// next asks every witness for the first key from a place on.
+// next asks every replica for the first key from a place on.
 func (v *verifier) next(ctx context.Context, from []byte) (holds []held, again bool, err error) {
 	var mu sync.Mutex
-	again, err = v.each(ctx, func(w *witness) error {
-		h := held{name: w.Name}
-		for item, err := range w.store.Scan(ctx, from, v.to, client.ScanOptions{Limit: 1, Revision: v.revision, Stale: true}) {
+	again, err = v.each(ctx, func(r *replica) error {
+		h := held{name: r.Name}
+		for item, err := range r.store.Scan(ctx, from, v.to, client.ScanOptions{Limit: 1, Revision: v.revision, Stale: true}) {
 			if err != nil {
 				return err
 			}
@@ -220,35 +220,35 @@ func (v *verifier) judge(holds []held) *difference {
 // afterKey is the place right behind a key.
 func afterKey(key []byte) []byte { return append(bytes.Clone(key), 0) }
 
-// each asks all witnesses at once, and sees to those that did not answer: one that
+// each asks all replicas at once, and sees to those that did not answer: one that
 // is behind is waited for, one that fails is asked no more. again says that the
 // answers do not belong together.
-func (v *verifier) each(ctx context.Context, ask func(*witness) error) (again bool, err error) {
+func (v *verifier) each(ctx context.Context, ask func(*replica) error) (again bool, err error) {
 	present := v.present()
 	errs := make([]error, len(present))
 	var asked sync.WaitGroup
-	for i, w := range present {
-		asked.Go(func() { errs[i] = ask(w) })
+	for i, r := range present {
+		asked.Go(func() { errs[i] = ask(r) })
 	}
 	asked.Wait()
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
 	compacted := error(nil)
-	for i, w := range present {
+	for i, r := range present {
 		switch messages.CodeOf(errs[i]) {
 		case messages.Code_OK:
-			w.futures = 0
+			r.futures = 0
 		case messages.Code_COMPACTED:
 			compacted = errs[i]
 		case messages.Code_INVALID:
 			again = true
-			if err := v.await(ctx, w, errs[i]); err != nil {
+			if err := v.await(ctx, r, errs[i]); err != nil {
 				return false, err
 			}
 		default:
 			again = true // those that answered may be too few, or all that is left
-			w.problem, _ = explain(errs[i])
+			r.problem, _ = explain(errs[i])
 		}
 	}
 	if compacted == nil {
@@ -275,38 +275,38 @@ func (v *verifier) repick(ctx context.Context, why error) error {
 	return nil
 }
 
-// await waits until a witness has come to the revision, as long as it gets on.
-func (v *verifier) await(ctx context.Context, w *witness, why error) error {
+// await waits until a replica has come to the revision, as long as it gets on.
+func (v *verifier) await(ctx context.Context, r *replica, why error) error {
 	const futuresMax = 5
-	w.futures++
-	if w.futures > futuresMax { // it is there, and says that it is not
-		w.problem, _ = explain(why)
+	r.futures++
+	if r.futures > futuresMax { // it is there, and says that it is not
+		r.problem, _ = explain(why)
 		return nil
 	}
 	poll := time.NewTicker(followEvery)
 	defer poll.Stop()
 	at, moved := uint64(0), time.Now()
 	for {
-		s, _, err := w.store.Status(ctx)
+		s, _, err := r.store.Status(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			w.problem, _ = explain(err)
+			r.problem, _ = explain(err)
 			return nil
 		case s.Revision >= v.revision:
 			return nil
 		case s.Revision != at:
 			at, moved = s.Revision, time.Now()
 		case time.Since(moved) >= v.patience:
-			w.problem = messages.Errorf(messages.Code_TIMED_OUT, "it is at revision %d and does not get on to %d", at, v.revision)
+			r.problem = messages.Errorf(messages.Code_TIMED_OUT, "it is at revision %d and does not get on to %d", at, v.revision)
 			return nil
 		}
-		v.waiting(w.Name, at, v.revision)
+		v.waiting(r.Name, at, v.revision)
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", w.Name, context.Cause(ctx))
+			return fmt.Errorf("waiting for %s: %w", r.Name, context.Cause(ctx))
 		}
 	}
 }

@@ -138,16 +138,16 @@ func TestVerifyDoesNotWaitForWhoDoesNotGetOn(t *testing.T) {
 		}
 	}}
 	for _, name := range []string{"node1", "node2"} {
-		w := &witness{store: &fakeStore{newFake(), "127.0.0.1:7001"}}
-		if w.Name = name; name == "node1" {
-			w.store = stalled{}
+		r := &replica{store: &fakeStore{newFake(), "127.0.0.1:7001"}}
+		if r.Name = name; name == "node1" {
+			r.store = stalled{}
 		}
-		v.witnesses = append(v.witnesses, w)
+		v.replicas = append(v.replicas, r)
 	}
 	if _, err := v.run(t.Context()); err != nil || told == 0 {
 		t.Fatal(err)
 	}
-	if p := v.witnesses[0].problem; p == nil || p.Message != "it is at revision 3 and does not get on to 9" {
+	if p := v.replicas[0].problem; p == nil || p.Message != "it is at revision 3 and does not get on to 9" {
 		t.Errorf("%v", p)
 	}
 }
@@ -164,9 +164,9 @@ func TestVerifyFindsWhatIsThere(t *testing.T) {
 		v := &verifier{revision: 1, compared: func() {}, waiting: func(string, uint64, uint64) {}}
 		for i, e := range endpoints {
 			f.own[e] = map[string]client.GetResult{}
-			w := &witness{store: &fakeStore{f, e}}
-			w.Name = fmt.Sprint("node", i+1)
-			v.witnesses = append(v.witnesses, w)
+			r := &replica{store: &fakeStore{f, e}}
+			r.Name = fmt.Sprint("node", i+1)
+			v.replicas = append(v.replicas, r)
 		}
 		first, before := "", uint64(0)
 		for range rapid.IntRange(0, 3).Draw(rt, "differences") {
