@@ -28,7 +28,7 @@ func newSim(sh *Shell) *urfave.Command {
 			Description: `A seed decides everything: the cluster, what its clients do, what goes wrong and when.
 The same seed and binary give the same trace, and so the same hash. The first seed that
 violates an invariant ends the command: it prints the invariant, the last events of each
-machine and the command that plays the run again, and exits 1.`,
+host and the command that plays the run again, and exits 1.`,
 			UsageText: `kvctl sim run --seed 1
 kvctl sim run --seed 100 --seeds 20 --nodes 5
 kvctl sim run --seed 7 --faults off --trace trace.txt`,
@@ -185,11 +185,11 @@ func (c *Call) printSeed(r seedJSON) error {
 	if r.Invariant == "" {
 		return nil
 	}
-	for _, machine := range slices.Sorted(maps.Keys(r.Recent)) {
-		if len(r.Recent[machine]) == 0 {
+	for _, host := range slices.Sorted(maps.Keys(r.Recent)) {
+		if len(r.Recent[host]) == 0 {
 			continue
 		}
-		fmt.Fprintf(c.Stdout, "\nlast events of %s:\n  %s\n", machine, strings.Join(r.Recent[machine], "\n  "))
+		fmt.Fprintf(c.Stdout, "\nlast events of %s:\n  %s\n", host, strings.Join(r.Recent[host], "\n  "))
 	}
 	_, err := fmt.Fprintf(c.Stdout, "\nviolated: %s\n  %s\n  at %v of simulated time\nplay it again: %s\n",
 		r.Invariant, r.Detail, time.Duration(r.ViolatedMs)*time.Millisecond, r.Replay)

@@ -176,13 +176,13 @@ func (v *verifier) tellTo(p *progress) {
 func (c *Call) printVerified(v *verifier, found *difference, took time.Duration) error {
 	r := verifyJSON{Revision: v.first, LastRevision: v.revision, Keys: v.keys, Bytes: v.bytes}
 	var absent, compared []string
-	for _, w := range v.replicas {
-		row := verifyMemberJSON{Name: w.Name, Endpoint: w.Endpoint, Asked: w.problem == nil}
-		if w.problem != nil {
-			row.Error = w.problem.Message
-			absent = append(absent, fmt.Sprintf("%s could not be asked: %s", w.Name, w.problem.Message))
+	for _, asked := range v.replicas {
+		row := verifyMemberJSON{Name: asked.Name, Endpoint: asked.Endpoint, Asked: asked.problem == nil}
+		if asked.problem != nil {
+			row.Error = asked.problem.Message
+			absent = append(absent, fmt.Sprintf("%s could not be asked: %s", asked.Name, asked.problem.Message))
 		} else {
-			compared = append(compared, w.Name)
+			compared = append(compared, asked.Name)
 		}
 		r.Members = append(r.Members, row)
 	}

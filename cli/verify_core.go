@@ -108,12 +108,12 @@ func (v *verifier) present() []*replica {
 // digests asks every replica for the first keys from v.from on.
 func (v *verifier) digests(ctx context.Context, limit int) (digests []*messages.RangeDigest, again bool, err error) {
 	var mu sync.Mutex
-	again, err = v.each(ctx, func(w *replica) error {
-		r, err := w.store.Digest(ctx, v.from, v.to, limit, v.revision)
+	again, err = v.each(ctx, func(r *replica) error {
+		found, err := r.store.Digest(ctx, v.from, v.to, limit, v.revision)
 		if err == nil {
 			mu.Lock()
 			defer mu.Unlock()
-			digests = append(digests, r.RangeDigest)
+			digests = append(digests, found.RangeDigest)
 		}
 		return err
 	})

@@ -18,7 +18,7 @@ type archive struct{ disk *Disk }
 
 func (a archive) List() ([]disk.ArchiveFile, error) {
 	var files []disk.ArchiveFile
-	for id, content := range a.disk.archive {
+	for id, content := range a.disk.files {
 		files = append(files, disk.ArchiveFile{ID: id, Bytes: int64(len(content))})
 	}
 	slices.SortFunc(files, func(a, b disk.ArchiveFile) int { return strings.Compare(b.ID, a.ID) })
@@ -29,7 +29,7 @@ func (a archive) Create(id string) (disk.ArchiveWriter, error) {
 	if err := messages.CheckSnapshotID(id); err != nil {
 		return nil, err
 	}
-	if _, there := a.disk.archive[id]; there || slices.Contains(a.disk.writing, id) {
+	if _, there := a.disk.files[id]; there || slices.Contains(a.disk.writing, id) {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s already", id)
 	}
 	w := &archiveWriter{disk: a.disk, process: a.disk.process, id: id}
@@ -45,7 +45,7 @@ func (a archive) find(id string) ([]byte, error) {
 	if err := messages.CheckSnapshotID(id); err != nil {
 		return nil, err
 	}
-	content, there := a.disk.archive[id]
+	content, there := a.disk.files[id]
 	if !there {
 		return nil, messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s", id)
 	}
@@ -64,7 +64,7 @@ func (a archive) Delete(id string) error {
 	if _, err := a.find(id); err != nil {
 		return err
 	}
-	delete(a.disk.archive, id)
+	delete(a.disk.files, id)
 	return nil
 }
 
@@ -101,11 +101,11 @@ func (w *archiveWriter) Commit() error {
 	if err := w.fails(); err != nil {
 		return err
 	}
-	if w.disk.archive == nil {
-		w.disk.archive = map[string][]byte{}
+	if w.disk.files == nil {
+		w.disk.files = map[string][]byte{}
 	}
 	w.end()
-	w.disk.archive[w.id] = bytes.Clone(w.content.Bytes())
+	w.disk.files[w.id] = bytes.Clone(w.content.Bytes())
 	return nil
 }
 

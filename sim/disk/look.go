@@ -56,11 +56,11 @@ func (d *Disk) Staging() bool { return d.staging != nil }
 
 // Files are the ids of the snapshot files, in order; Writing, of those that are
 // not committed.
-func (d *Disk) Files() []string   { return slices.Sorted(maps.Keys(d.archive)) }
+func (d *Disk) Files() []string   { return slices.Sorted(maps.Keys(d.files)) }
 func (d *Disk) Writing() []string { return d.writing }
 
 // File is the content of a snapshot file.
-func (d *Disk) File(id string) []byte { return d.archive[id] }
+func (d *Disk) File(id string) []byte { return d.files[id] }
 
 // LastFault is what the process was told by the fault that met it last, and where
 // the last crash was.
@@ -78,7 +78,7 @@ func (d *Disk) Bytes() int {
 	if d.staging != nil {
 		n += d.staging.table.bytes
 	}
-	for _, file := range d.archive {
+	for _, file := range d.files {
 		n += len(file)
 	}
 	return n
