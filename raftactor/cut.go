@@ -19,8 +19,8 @@ const (
 	// A cut frees at least this part of what is kept: each costs the disk two
 	// fsyncs, whatever it frees.
 	cutFreesPart = 4
-	// Of a thorough cut, a replica that does not lead keeps this part of what it
-	// keeps otherwise: it does not know what others lack, and may lead next.
+	// In a thorough cut a leader keeps nothing for others, and a follower this part of
+	// what it keeps otherwise: it may lead next, and does not know what others lack.
 	cutSparePart = 16
 	// Appends and proposals wait while the entries above the last checkpoint, which
 	// nobody may cut, take this many times LogBytesMax.
@@ -43,24 +43,26 @@ type cutView struct {
 	followers []follower // of a leader
 	pins      []uint64   // indexes that are on their way as snapshots
 
-	// thorough: somebody asked for space. Nothing is kept for those who may come.
+	// thorough: somebody asked for space. Nothing is kept for followers that may
+	// come later.
 	thorough bool
 }
 
-// follower is one of a leader's, as far as the log is concerned.
+// follower is what a leader knows of one of its followers' logs.
 type follower struct {
-	need    uint64 // what it lacks lies above
+	need    uint64 // it may lack the entries above
 	active  bool   // it was heard of lately
-	carried bool   // its last snapshot was brought lately: it is waited for as for a pin
+	carried bool   // its snapshot has arrived lately; the entries behind it are kept like a pin's
 }
 
 // plan decides up to which index the log goes now, its base if it stays as it is.
 // held says that followers or pins keep entries that would go otherwise.
 //
-// Never cut: what is above the checkpoint, since replay starts there, or not
-// applied. Kept besides: some entries behind the checkpoint, so that a follower
-// that was away for a moment needs no snapshot; what active followers lack; what
-// lies behind a snapshot that is on its way; each within its own bound.
+// Entries that are not applied, or above the checkpoint, are never cut: replay starts
+// at the checkpoint. Three kinds of entries are kept besides, each within a bound of
+// its own: some below the checkpoint, so that a follower that was away for a moment
+// needs no snapshot; those that active followers lack; and those above the index of a
+// snapshot that is on its way.
 func (v cutView) plan(o Options) (to uint64, held bool) {
 	ceiling := min(v.checkpoint, v.applied, v.last)
 	if mutant.CutUncovered { // replay lacks what no checkpoint holds
@@ -108,8 +110,8 @@ func (v cutView) behind(ceiling, entries, bytes uint64) uint64 {
 	}))
 }
 
-// waitsFor reports whether what a follower lacks is here and within bounds: one
-// that lacks more is better off with a snapshot.
+// waitsFor reports whether the log holds what a follower lacks, and that is within
+// bounds. A follower that lacks more is better off with a snapshot.
 func (v cutView) waitsFor(f follower, o Options) bool {
 	if f.need < v.base || f.need > v.last {
 		return false
@@ -187,15 +189,15 @@ func (r *Replica) cutView() cutView {
 	return view
 }
 
-// followers is what this leader knows of the others. Those whose snapshot is on
-// its way are not among them: it is pinned.
+// followers is what this leader knows of the others. A follower whose snapshot is on
+// its way is left out: its entries are pinned.
 func (r *Replica) followers() (found []follower) {
 	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
 		if id == r.cfg.Self || p.State == tracker.StateSnapshot {
 			return
 		}
 		f := follower{need: p.Match, active: r.active(id, p)}
-		if p.State == tracker.StateProbe { // Match is of the past, or not known; this is where it is looked for
+		if p.State == tracker.StateProbe { // Match is old or unknown; raft probes from Next on
 			f.need = p.Next - 1
 		}
 		if s := r.shipments[id]; s != nil {
@@ -206,8 +208,8 @@ func (r *Replica) followers() (found []follower) {
 	return found
 }
 
-// sample remembers which followers were heard of. Raft forgets it once every
-// election timeout, on a tick: so ask before.
+// sample remembers which followers were heard of. Raft forgets that on a tick, once
+// every election timeout, so sample comes before the tick.
 func (r *Replica) sample() {
 	r.ticks++
 	if r.role != raft.StateLeader {
@@ -218,13 +220,13 @@ func (r *Replica) sample() {
 			r.contact[id] = r.ticks
 		}
 		if s := r.shipments[id]; s != nil && s.carried && (p.Match >= r.tail.checkpoint() || !r.active(id, p)) {
-			delete(r.shipments, id) // it goes on from the log, or not at all
+			delete(r.shipments, id) // it follows from the log now, or is gone
 		}
 	})
 }
 
-// active reports whether a follower was heard of within two election timeouts. One
-// that this leadership has not looked at yet has the benefit of the doubt.
+// active reports whether a follower was heard of within two election timeouts. A
+// follower that this leadership has not sampled yet counts as active.
 func (r *Replica) active(id uint64, p tracker.Progress) bool {
 	heard, known := r.contact[id]
 	return p.RecentActive || !known || r.ticks-heard <= uint64(2*r.cfg.Options.ElectionTicks)

@@ -9,10 +9,10 @@ import (
 // readsMax bounds the reads that wait for a ReadIndex, in number.
 const readsMax = 64 << 10
 
-// reads turns single reads into ReadIndex batches: one is in flight, the next
-// fills. A batch that is not answered is asked again under a fresh context, since
-// raft loses it silently when leadership moves; an answer to any of its contexts
-// will do, or a round trip longer than the pause between them would never end.
+// reads turns single reads into ReadIndex batches: one is in flight, the next fills.
+// Raft drops a batch silently when leadership moves, so one that is not answered is
+// asked for again under a fresh context. An answer to any of its contexts counts: the
+// round trip may take longer than the pause between two contexts.
 //
 // Invariant: every context from first to counter was made after all reads of the
 // batch had come, so whichever index answers it is at or above every write that

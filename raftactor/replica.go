@@ -86,8 +86,8 @@ type (
 	AppendLog struct{ Message *raftpb.Message }
 	// ApplyEntries hands a MsgStorageApply to the machine, which answers with Applied.
 	ApplyEntries struct{ Message *raftpb.Message }
-	// CutLog tells the log that the entries up to Index may go. ConfState is that of
-	// the last checkpoint.
+	// CutLog lets the log drop the entries up to Index. ConfState is that of the last
+	// checkpoint.
 	CutLog struct {
 		Index, Term uint64
 		ConfState   *raftpb.ConfState
@@ -194,7 +194,7 @@ func (r *Replica) emit(e Effect) { r.effects = append(r.effects, e) }
 // replica takes part.
 func (r *Replica) OnLogOpened(m *messages.LogOpened) { r.log = m; r.open() }
 
-// OnMachineOpened: see OnLogOpened. It comes again when a snapshot was installed.
+// OnMachineOpened also comes when a snapshot was installed; see OnLogOpened.
 func (r *Replica) OnMachineOpened(m *messages.MachineOpened) {
 	if r.node != nil {
 		r.reopened(m)
@@ -319,8 +319,8 @@ func (r *Replica) OnRead(m *messages.ReadIndex) {
 	}
 }
 
-// OnAppended takes the log's answer: its snapshot is installed, its entries are
-// durable, and so its responses may be known.
+// OnAppended takes the log's answer. Its snapshot is installed and its entries are
+// durable, so its responses may go out.
 func (r *Replica) OnAppended(m *raftpb.Message) {
 	if s := m.GetSnapshot(); s != nil {
 		r.installed(s.GetMetadata())
@@ -332,8 +332,8 @@ func (r *Replica) OnAppended(m *raftpb.Message) {
 	r.deliver(m.GetResponses())
 }
 
-// OnApplied takes the machine's answer. All that it was told to apply before a
-// snapshot is answered before the snapshot is opened, so applied never goes back.
+// OnApplied takes the machine's answer. The machine answers what it was told to apply
+// before it opens a snapshot, so applied never goes back.
 func (r *Replica) OnApplied(m *messages.Applied) {
 	entries := m.Message.GetEntries()
 	if m.Index <= r.applied {
@@ -346,8 +346,8 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	r.deliver(m.Message.GetResponses())
 }
 
-// deliver steps what storage answers to this replica and sends what it answers
-// to others.
+// deliver sends the responses that were waiting for storage. Those to this replica
+// are stepped.
 func (r *Replica) deliver(responses []*raftpb.Message) {
 	for _, m := range responses {
 		if m.GetTo() != r.cfg.Self {
@@ -373,9 +373,9 @@ func (r *Replica) Advance() {
 	}
 }
 
-// propose opens the gate: at most AppendsInFlightMax appends are with the log, and
-// what queued meanwhile shares the next. It stays shut while checkpoints do not
-// keep up.
+// propose opens the gate. At most AppendsInFlightMax appends are with the log, and
+// proposals that queue meanwhile share the next. The gate stays shut while
+// checkpoints do not keep up.
 func (r *Replica) propose() bool {
 	if len(r.queue) == 0 || r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax || r.uncutFull() {
 		return false
@@ -396,16 +396,17 @@ func (r *Replica) propose() bool {
 	return true
 }
 
-// uncutFull reports whether the committed entries that no cut may take, those above
-// the last checkpoint, have all the memory they may. It ends by itself: they will
-// be applied, and then there will be a checkpoint.
+// uncutFull reports whether the committed entries above the last checkpoint, which no
+// cut may take, fill the memory that they may have. This passes: the entries will be
+// applied, and then a checkpoint is written.
 func (r *Replica) uncutFull() bool {
 	uncut := r.tail.bytesAbove(r.tail.checkpoint()) - r.tail.bytesAbove(max(r.commit, r.tail.checkpoint()))
 	return uncut > uncutFactor*r.cfg.Options.LogBytesMax
 }
 
-// askReads asks for the index of the next batch. A leader waits until an entry
-// of its own term is applied: a group of one would answer earlier, from the past.
+// askReads asks for the index of the next batch. A leader waits until an entry of its
+// own term is applied. Raft waits for that too, except in a group of one, which would
+// answer from the past.
 func (r *Replica) askReads() bool {
 	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term && !mutant.ReadBeforeOwn) {
 		return false

@@ -18,8 +18,8 @@ import (
 type shipment struct {
 	index uint64
 	open  int // of the ShipSnapshots to this peer, those that are not answered
-	// carried: it has arrived. The entries behind it are kept until the peer has
-	// them, or it would need another one, and another one.
+	// carried: it has arrived. The entries behind it are kept until the peer has them:
+	// otherwise it would need the next snapshot, and the next.
 	carried bool
 }
 
@@ -33,7 +33,7 @@ func (r *Replica) leadershipMoved() {
 	}
 }
 
-// ship hands a MsgSnap to those who bring it, and keeps what lies behind it.
+// ship has a MsgSnap brought to its receiver, and keeps the entries behind it.
 func (r *Replica) ship(m *raftpb.Message) {
 	s := r.shipments[m.GetTo()]
 	if s == nil {
@@ -45,8 +45,8 @@ func (r *Replica) ship(m *raftpb.Message) {
 	r.emit(ShipSnapshot{m})
 }
 
-// OnShipped takes what became of a snapshot: raft waits for it before it speaks
-// to that peer again. Peer 0 says that nothing is known of any.
+// OnShipped takes the outcome of a shipment. Raft sends the peer nothing until it is
+// told. Peer 0 means that the outcome of every shipment is unknown.
 func (r *Replica) OnShipped(m *messages.SnapshotShipped) {
 	for peer, s := range r.shipments {
 		switch {
@@ -55,7 +55,8 @@ func (r *Replica) OnShipped(m *messages.SnapshotShipped) {
 			s.open = 0
 			r.shipped(peer, s, true)
 		case m.Peer == peer:
-			// What a later leadership of this replica sent once more is answered last.
+			// If this replica lost the lead and leads again, it may have shipped twice; only
+			// the last answer counts.
 			if s.open--; s.open == 0 {
 				r.shipped(peer, s, m.Failed)
 			}
@@ -82,7 +83,7 @@ func (r *Replica) OnStaged(m *raftpb.Message) error {
 		return nil
 	}
 	if r.installing != nil && r.installing.GetIndex() == index {
-		return nil // it is being installed: that is the answer
+		return nil // it is being installed, so it is used
 	}
 	if err := r.validateStaged(m); err != nil {
 		r.emit(StagingUnused{index})
@@ -92,8 +93,9 @@ func (r *Replica) OnStaged(m *raftpb.Message) error {
 	return nil
 }
 
-// takeStaged steps the staged snapshot, in the name of whoever leads now: it holds
-// committed entries only, so it is good in any term. It waits while nobody leads.
+// takeStaged steps the staged snapshot as if the present leader had sent it. That is
+// safe in any term, since a snapshot holds committed entries only. While nobody leads
+// the snapshot waits.
 func (r *Replica) takeStaged() {
 	if r.staged == nil {
 		return
@@ -120,8 +122,8 @@ func (r *Replica) takeStaged() {
 	}
 }
 
-// installed takes the log's answer to an append with a snapshot: the log holds
-// nothing else now, and the machine has opened the state already.
+// installed takes the log's answer to an append with a snapshot. The log is empty
+// behind the snapshot now, and the machine has opened the state already.
 func (r *Replica) installed(s *raftpb.SnapshotMetadata) {
 	if r.applied < s.GetIndex() {
 		panic(fmt.Sprintf("the log starts anew at index %d, the machine is at %d", s.GetIndex(), r.applied))
@@ -145,8 +147,8 @@ func (r *Replica) reopened(m *messages.MachineOpened) {
 	r.tail.checkpointed(m.Index, m.Term, m.ConfState)
 }
 
-// validateStaged refuses what RawNode would trust and then panic on. The rest of
-// such a message is as of any peer's.
+// validateStaged refuses a snapshot that RawNode would trust and then panic on. Its
+// parties and numbers are held to the same rules as any peer's message.
 func (r *Replica) validateStaged(m *raftpb.Message) error {
 	s := m.GetSnapshot().GetMetadata()
 	switch {
@@ -168,7 +170,7 @@ func (r *Replica) validateStaged(m *raftpb.Message) error {
 	return validateConf(s.GetConfState())
 }
 
-// validateConf holds a configuration against what raft makes of it.
+// validateConf refuses a configuration that raft would not restore to the same.
 func validateConf(conf *raftpb.ConfState) error {
 	if len(conf.GetVoters()) == 0 {
 		return fmt.Errorf("snapshot without voters")

@@ -28,9 +28,9 @@ type tail struct {
 	baseTerm  uint64
 	entries   []*raftpb.Entry
 
-	// ends[i] is how many bytes all entries up to entries[i] took, since the tail
-	// was made, and start the same up to base: what lies between two indexes is a
-	// difference.
+	// ends[i] is how many bytes all entries up to entries[i] have taken since the tail
+	// was made, and start is the same for base. So the size of any range of entries is
+	// a difference.
 	ends  []uint64
 	start uint64
 
@@ -58,7 +58,7 @@ func (t *tail) extend(entries []*raftpb.Entry) {
 		panic(fmt.Sprintf("log tail (%d, %d] cannot take entries from %d on", t.base, t.last(), first))
 	}
 	if keep := first - t.base - 1; keep < uint64(len(t.entries)) {
-		// RawNode may still hold the old suffix: it is left as it is.
+		// RawNode may still hold the old suffix, so it is not overwritten.
 		t.entries, t.ends = slices.Clone(t.entries[:keep]), t.ends[:keep]
 	}
 	t.entries = append(t.entries, entries...)
@@ -69,8 +69,8 @@ func (t *tail) extend(entries []*raftpb.Entry) {
 	}
 }
 
-// cut forgets the entries up to index. What stays is copied: nothing of the old
-// arrays is held, so that the memory comes back.
+// cut forgets the entries up to index. The others are copied, so that the memory of
+// the old arrays is freed.
 func (t *tail) cut(index uint64) {
 	if index <= t.base || index > t.last() {
 		panic(fmt.Sprintf("log tail (%d, %d] cannot be cut at %d", t.base, t.last(), index))
@@ -89,8 +89,8 @@ func (t *tail) restore(index, term uint64) {
 	t.entries, t.ends, t.start = nil, nil, 0
 }
 
-// checkpointed makes a durable checkpoint the snapshot that followers are given.
-// One that is older than the last is no news.
+// checkpointed makes a durable checkpoint the snapshot that followers are given. An
+// older one than the last is ignored.
 func (t *tail) checkpointed(index, term uint64, conf *raftpb.ConfState) {
 	if index > t.checkpoint() {
 		t.snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}
@@ -157,8 +157,8 @@ func (t *tail) Term(index uint64) (uint64, error) {
 func (t *tail) LastIndex() (uint64, error)  { return t.last(), nil }
 func (t *tail) FirstIndex() (uint64, error) { return t.base + 1, nil }
 
-// Snapshot is asked for when a follower needs what lies below the base: the last
-// durable checkpoint, of which raft sees the metadata only.
+// Snapshot is the last durable checkpoint. Raft asks for it when a follower needs
+// entries below the base, and sees its metadata only.
 func (t *tail) Snapshot() (*raftpb.Snapshot, error) {
 	if t.snapshot == nil || t.checkpoint() < t.base {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable

@@ -10,23 +10,23 @@ import (
 	"keyval/sim/disk"
 )
 
-// phase is a moment on the way of a snapshot, or of a log that is cut, right after
-// which a fault hurts most. Sender and receiver have phases of their own.
+// phase is a step of shipping a snapshot, or of cutting a log. A fault hurts most right
+// after one. Sender and receiver have phases of their own.
 type phase int
 
 const (
 	phaseOffered      phase = iota // the sender has offered
-	phasePieceSent                 // and sent a piece
-	phaseEnded                     // and knows how it ended
+	phasePieceSent                 // the sender has sent a piece
+	phaseEnded                     // the sender knows how it ended
 	phaseOffer                     // the receiver was offered a snapshot
-	phasePiece                     // and has a piece
-	phaseSealed                    // and all of it
-	phaseStaged                    // its raft knows
-	phaseInstalling                // its log is to install it
-	phaseInstalled                 // its machine is to open it
-	phaseSwitched                  // and has
-	phaseCheckpointed              // a checkpoint counts
-	phaseCut                       // the log is to be cut
+	phasePiece                     // the receiver has a piece
+	phaseSealed                    // the receiver has all of it
+	phaseStaged                    // its raft was told
+	phaseInstalling                // its log was told to install it
+	phaseInstalled                 // its machine was told to open it
+	phaseSwitched                  // its machine has opened it
+	phaseCheckpointed              // a checkpoint was written
+	phaseCut                       // the log was told to be cut
 	phases
 )
 
@@ -102,7 +102,7 @@ func departing(body proto.Message) (phase, bool) {
 	return 0, false
 }
 
-// follow counts what snapshots come to, and lets blows fall right after a phase.
+// follow counts installed snapshots, and lets blows fall right after a phase.
 func (r *run) follow(s *server, actorID string, message any) {
 	switch message := message.(type) {
 	case *messages.ShipSnapshot:
@@ -189,7 +189,7 @@ func (r *run) unseat() {
 func (r *run) lag(s *server) {
 	target := r.check.last() + 5 + r.load.Uint64N(r.swarm.lag+1)
 	until := r.world.clock.now + 10*time.Second
-	left := len(r.servers) - len(r.servers)/2 - 1 // what more may be away: a quorum stays
+	left := len(r.servers) - len(r.servers)/2 - 1 // so many more may be away, and a quorum stays
 	for _, o := range r.servers {
 		if !o.up() {
 			left--
@@ -226,8 +226,8 @@ func (r *run) apart(s *server, cut bool) {
 	}
 }
 
-// awaits does something once an index is committed, or a time has come; at healing
-// all is undone anyway.
+// awaits does something once an index is committed, or a time has come, unless the
+// world is healed before: healing undoes everything.
 func (r *run) awaits(index uint64, until time.Duration, do func()) {
 	r.world.clock.after(50*time.Millisecond, nil, func() {
 		switch {
@@ -240,7 +240,7 @@ func (r *run) awaits(index uint64, until time.Duration, do func()) {
 	})
 }
 
-// tear orders a crash within what a disk does next of some kind.
+// tear orders a crash within the disk's next cut, seal, installation or checkpoint.
 func (r *run) tear(s *server) {
 	if !s.up() {
 		return
@@ -248,7 +248,7 @@ func (r *run) tear(s *server) {
 	r.tearAt(s, disk.CrashBeforeCut, disk.CrashAfterCheckpoint+1)
 }
 
-// tearInstall orders one within the installation of what comes to a node.
+// tearInstall orders one within the installation of a snapshot.
 func (r *run) tearInstall(s *server) { r.tearAt(s, disk.CrashBeforeSeal, disk.CrashBeforeCheckpoint) }
 
 func (r *run) tearAt(s *server, from, to disk.CrashPoint) {
@@ -270,8 +270,8 @@ func (r *run) failSnapshot(s *server) {
 	[]func(){s.disk.FailNextStaging, s.disk.FailNextInstall, s.disk.FailNextCut, s.disk.FailNextArchive}[which]()
 }
 
-// decay alters a value on the disk of a minority. Its readers get what is there: only
-// the others can tell.
+// decay alters a value on the disks of a minority. A node cannot tell by itself that
+// it serves a wrong value; the others have to find out.
 func (r *run) decay(s *server) {
 	lost := 0
 	for _, o := range r.servers {

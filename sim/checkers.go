@@ -18,8 +18,8 @@ type checkers struct {
 	durable func(node int) (hs *raftpb.HardState, last uint64)
 	// stored reports whether a node's disk would still hold an entry then.
 	stored func(node int, at position) bool
-	// blind leaves out what looks at a node while it does wrong, so that only what
-	// comes of it counts. The mutants are hunted in this way too.
+	// blind turns off the checks of what a node does, and leaves those of what comes of
+	// it. The mutants are hunted in this way too.
 	blind bool
 	// media is what a node's disk would still hold beside its log.
 	media func(node int) media
@@ -27,7 +27,7 @@ type checkers struct {
 	leaders   map[uint64]int      // term -> node
 	contents  map[position]uint64 // of every entry that any log was given -> its hash
 	base      uint64              // the index before the first committed one that was seen
-	committed []position          // from base+1 on; and by index, what all replicas must apply
+	committed []position          // from base+1 on: what all replicas must apply
 	histories map[uint64]uint64   // applied index -> history hash
 	nodes     []*replica
 	model     *model
@@ -39,7 +39,7 @@ type checkers struct {
 // position is a place in a log.
 type position struct{ index, term uint64 }
 
-// replica is what the checkers know of one node over all its incarnations.
+// replica is what the checkers know of one node, over all its incarnations.
 type replica struct {
 	votes    map[uint64]messages.RaftID // granted to others, by term
 	voted    uint64                     // the highest term of those

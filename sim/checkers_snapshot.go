@@ -13,10 +13,11 @@ type row = disk.Row
 // media is what checkers see of a node's disk beside its log.
 type media struct {
 	checkpoint *messages.Checkpoint // the last durable one
-	rows       func() []row         // as a snapshot of it has them; nil: the world has damaged some
+	rows       func() []row         // of a snapshot of that checkpoint; nil: the world has damaged some
 }
 
-// cutting: what a log gives up stands in a durable checkpoint, and is applied.
+// cutting: the entries that a log drops are applied, and covered by a durable
+// checkpoint.
 func (c *checkers) cutting(node int, m *memory, cut *messages.CutLog) {
 	r := c.nodes[node]
 	if cut.Index <= r.logBase {
@@ -36,8 +37,7 @@ func (c *checkers) cutting(node int, m *memory, cut *messages.CutLog) {
 	}
 }
 
-// basesRise: the base of a log lies at or below the checkpoint that replay starts
-// from, and never goes back.
+// basesRise: base <= checkpoint, where replay starts, and base never goes back.
 func (c *checkers) basesRise(node int, o *messages.LogOpened) {
 	r := c.nodes[node]
 	durable := c.media(node).checkpoint
@@ -84,8 +84,8 @@ func (c *checkers) installed(node int, m *memory, i *messages.Installed) {
 	}
 }
 
-// machineOpened: applied jumps with an installation only, and what a state begins
-// with is what replay has.
+// machineOpened: applied jumps only when a snapshot is installed, and the state that is
+// opened is that of replay.
 func (c *checkers) machineOpened(node int, m *memory, o *messages.MachineOpened) {
 	switch {
 	case !m.opened:
@@ -99,7 +99,8 @@ func (c *checkers) machineOpened(node int, m *memory, o *messages.MachineOpened)
 	c.sameState(node, true)
 }
 
-// checkpointed: so is what a machine writes down; of the rows some samples.
+// checkpointed: a checkpoint that is written is that of replay. Its rows are compared
+// now and then.
 func (c *checkers) checkpointed(node int) {
 	c.written++
 	c.sameState(node, c.written%rowsSampled == 0)
@@ -130,7 +131,7 @@ func (c *checkers) sameState(node int, rowsToo bool) {
 	}
 }
 
-// begin: the first state that anybody opens is where history begins.
+// begin: history begins with the first state that anybody opens.
 func (c *checkers) begin(first *messages.Checkpoint) {
 	var err error
 	if c.reference, err = newReference(first); err != nil {
@@ -138,7 +139,7 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 	}
 }
 
-// compacts: what was given up stays given up.
+// compacts: the revision below which history is given up never goes back.
 func (c *checkers) compacts(node int, m *memory, revision uint64) {
 	if revision < m.compacted {
 		c.fail("history stays given up", "%s gives up history below %d, and did below %d", nameOf(node), revision, m.compacted)
@@ -146,7 +147,8 @@ func (c *checkers) compacts(node int, m *memory, revision uint64) {
 	m.compacted = revision
 }
 
-// discards: rows go only where no replay and no reader comes.
+// discards: rows are dropped only below the last durable checkpoint's compacted
+// revision, so no replay and no reader needs them.
 func (c *checkers) discards(node int, floor uint64) {
 	if durable := c.media(node).checkpoint; floor > durable.GetCompactedRevision() && !c.blind {
 		c.fail("rows are discarded behind a checkpoint", "%s discards rows below revision %d, its last durable checkpoint gives up what is below %d",

@@ -179,7 +179,7 @@ func (n *network) fail(c *conn, refusal *messages.Refusal) {
 	n.part(c)
 }
 
-// part tells the acceptor if it has no connection of that client any more.
+// part tells the acceptor that a client is gone, if this was its last connection.
 func (n *network) part(c *conn) {
 	if c.acceptor == nil || c.link != nil {
 		return
@@ -197,8 +197,8 @@ func (n *network) sever(c *conn, why string) {
 	n.fail(c, &messages.Refusal{Code: messages.Code_UNREACHABLE, Message: why})
 }
 
-// doubt breaks a connection over which nothing comes, once patience has run
-// out, unless it has recovered by then.
+// doubt breaks a silent connection once patience has run out, unless it has
+// recovered by then.
 func (n *network) doubt(c *conn) {
 	c.doubts++
 	doubts := c.doubts
@@ -257,8 +257,9 @@ func (n *network) stream(c *conn, way int, w *way, e *messages.Envelope) {
 	n.deliver(c, way, e, c.arrival[way]-now)
 }
 
-// deliver hands an envelope over when it arrives. What a cut holds up follows
-// when the way is open again: of a client's stream, nothing may be missing.
+// deliver hands an envelope over when it arrives. Envelopes that a cut holds up are
+// delivered when the way opens again, since nothing may be missing in a client's
+// stream.
 func (n *network) deliver(c *conn, way int, e *messages.Envelope, delay time.Duration) {
 	from, to := c.ends(way)
 	n.world.clock.after(delay, to.host, func() {

@@ -57,9 +57,9 @@ func (h *history) judge() {
 }
 
 // seenOf is what clients did to one key and saw of it, up to the bound. A write
-// without a certain outcome stays open for ever; if nobody saw its value it may as
-// well not have been. It reports false where a range was deleted up to a limit:
-// one key cannot tell whether it was reached.
+// without a certain outcome stays open for ever, and is left out if nobody saw its
+// value. It reports false if a range was deleted up to a limit: what happens to one
+// key cannot tell whether the limit was reached before it.
 func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bool) {
 	seen := h.valuesRead(key)
 	until := time.Duration(math.MaxInt64)
@@ -89,8 +89,8 @@ func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bo
 	return closed(operations, until), true
 }
 
-// closed cuts a history at an instant: what was not over by then is open if it
-// writes, and left out if it reads.
+// closed cuts a history at an instant. Writes that had not ended by then stay open;
+// reads are left out.
 func closed(operations []porcupine.Operation, until time.Duration) []porcupine.Operation {
 	kept := operations[:0]
 	for _, o := range operations {

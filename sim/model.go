@@ -98,7 +98,7 @@ func (m *model) command(c *messages.Command, level uint32) error {
 		return nil
 	}
 	if o := c.Open; o != nil && (o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > o.TtlMs) {
-		return nil // no opening may wait longer than the session lives
+		return nil // an opening must not stay valid for longer than its session lives
 	}
 	s := m.admit(c)
 	if s == nil {
@@ -106,7 +106,7 @@ func (m *model) command(c *messages.Command, level uint32) error {
 	}
 	s.done[c.Seq] = true
 	if given > m.revision {
-		return nil // nothing of a command is done that gives up the future
+		return nil // a command that compacts above the newest revision is refused whole
 	}
 	m.giveUp(given)
 	key := effectKey(messages.RequestID(c.Session, c.Seq))

@@ -20,8 +20,8 @@ const (
 
 // network is every connection between the hosts of a world. A connection is a
 // stream: complete and in order, until it breaks and loses what was under way.
-// What nodes say to each other may also be lost, repeated and overtaken, as it
-// is when links are made anew and queues overflow.
+// Messages between nodes may also be lost, repeated and reordered: in production
+// links are made anew, and queues overflow.
 type network struct {
 	world    *world
 	chance   *rand.Rand
@@ -29,7 +29,7 @@ type network struct {
 	conns    []*conn // not broken, in the order they were dialled
 	ways     map[[2]string]*way
 	fair     quality       // of every way, when nothing is wrong
-	patience time.Duration // how long a connection is kept over which nothing comes
+	patience time.Duration // a connection breaks when it has been silent for so long
 }
 
 // way is one direction between two hosts.
@@ -108,8 +108,8 @@ func (n *network) freeze(h *host) {
 	}
 }
 
-// lose breaks all connections of a host that died. Where the server went with
-// it nobody tells the other ends, which find out for themselves.
+// lose breaks all connections of a host that died. If its server died too (silently),
+// nobody resets them, and the other ends must notice the silence.
 func (n *network) lose(h *host, silently bool) {
 	for _, c := range slices.Clone(n.conns) {
 		if !c.touches(h) {
@@ -275,8 +275,8 @@ func (r *remote) SendUserMessage(target *actor.PID, message any) {
 func (*remote) SendSystemMessage(*actor.PID, any) {}
 func (*remote) Stop(*actor.PID)                   {}
 
-// send carries a message to the system with this logical address; it is lost if
-// there is no way.
+// send carries a message to the system with this logical address. Without a
+// connection the message is lost.
 func (s *seat) send(address string, target, sender *actor.PID, body proto.Message) {
 	if s.gone() {
 		return

@@ -14,9 +14,9 @@ import (
 	"keyval/storeactor"
 )
 
-// reference is a replica that nothing ever happens to: the rules of production over
-// an engine that loses and forgets nothing, given every committed entry once. What
-// others have from a checkpoint or a snapshot has to be what it has from replay.
+// reference is a replica without faults: it applies every committed entry once, by the
+// rules of production, to an engine that loses and forgets nothing. What a node has
+// from a checkpoint or a snapshot must be what the reference has from replay.
 type reference struct {
 	state       *storeactor.State // nil: nobody has said yet where history begins
 	engine      *disk.Engine

@@ -62,8 +62,8 @@ type host struct {
 
 	pace  pace
 	burst int // ticks that the next beat has too many
-	// delay is how long the actor takes until it is done with the message; nil: no
-	// time. An actor waits that long before the message reaches it.
+	// delay is how long an actor works on a message; nil: no time. The message reaches
+	// the actor after that time.
 	delay func(actorID string, message any) time.Duration
 
 	// sabotage lets the next message to an actor of this name panic.

@@ -10,9 +10,9 @@ import (
 	"keyval/raftactor"
 )
 
-// swarm is what one run draws: the cluster, its options, its clients, and which
-// faults it meets how often. Leaving most faults out of most runs finds more
-// than a little of everything in each.
+// swarm is what one run draws: the cluster, its options, its clients, and how often it
+// meets which faults. Runs that leave out most faults find more than runs that have a
+// little of everything.
 type swarm struct {
 	nodes   int
 	clients int
@@ -92,7 +92,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	return s
 }
 
-// sharpen lets come often what hurts a cluster of this size most.
+// sharpen draws the faults that hurt a cluster of this size most more often.
 func (s *swarm) sharpen(chance *rand.Rand) {
 	soon := func(f fault) { s.rates[f] = pick(chance, time.Second, 3*time.Second) }
 	switch {
@@ -117,8 +117,8 @@ func (s *swarm) sharpen(chance *rand.Rand) {
 	case s.nodes > 2 && chance.IntN(3) == 0:
 		s.letRot(chance)
 	case s.nodes == 1:
-		// What a crash forgets is read before the log has caught up, if reads wait for
-		// that: nobody else can tell the node.
+		// A node alone has nobody to tell it what is committed: after a crash it may serve
+		// reads before it has applied its log again.
 		soon(faultCrash)
 		s.aims[aimCommit] = aimCommit.often()
 		s.down = 50 * time.Millisecond
@@ -144,8 +144,8 @@ func (s *swarm) drawOptions(chance *rand.Rand) {
 	}
 }
 
-// drawHistory draws what is kept of log and history, mostly little: snapshots are
-// what comes of it.
+// drawHistory draws how much of log and history is kept. Mostly it is little, so that
+// snapshots are needed.
 func (s *swarm) drawHistory(chance *rand.Rand) {
 	o := &s.options
 	o.HistoryRevisions = pick[uint64](chance, 0, 0, 10, 100, 1000)
@@ -166,8 +166,8 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 	o.CheckpointBytes = o.Raft.LogBytesMax // proposals wait where checkpoints are fewer
 }
 
-// letRot draws a run in which a value is altered on a disk. A rotten state must not
-// be shipped before it is found, so that nobody needs a snapshot.
+// letRot draws a run in which a value is altered on a disk. Logs are kept long there,
+// so that nobody needs a snapshot: a rotten state would be shipped before it is found.
 func (s *swarm) letRot(chance *rand.Rand) {
 	s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
@@ -189,8 +189,8 @@ func (s *swarm) bringing(bytes int) time.Duration {
 	return time.Duration(float64(bytes) / float64(s.options.SnapshotRate) * float64(time.Second))
 }
 
-// calm is the network once it is healed. Where a message takes a good part of an
-// election, a bare quorum may split its votes for longer than the checks wait.
+// calm is the network once it is healed. If a message took a good part of an election,
+// a bare quorum might split its votes for longer than the checks wait.
 func (s *swarm) calm() quality {
 	limit := s.electionTimeout() / 80
 	return quality{latency: min(s.way.latency, limit), jitter: min(s.way.jitter, limit)}

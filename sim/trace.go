@@ -51,8 +51,8 @@ func (t *trace) message(now time.Duration, h *host, actorID, sender string, mess
 	}
 }
 
-// body records a message, and reports whether people may want to read of it: what
-// every tick brings is as short as can be, and too much to be of use.
+// body records a message, and reports whether people may want to read it. The
+// messages of every tick are recorded as short as can be, and nobody wants them.
 func (t *trace) body(message any) (telling bool) {
 	switch m := message.(type) {
 	case *messages.Tick:
@@ -66,7 +66,7 @@ func (t *trace) body(message any) (telling bool) {
 		return false
 	case *messages.Appended: // carries its Append, which is recorded
 		t.block = append(t.block, 'a')
-	case *messages.Applied: // carries its Apply, and what this made of all before it
+	case *messages.Applied: // carries its Apply, which is recorded, and the history's hash
 		t.block = binary.AppendUvarint(append(t.block, 'A'), m.Index)
 		t.block = binary.BigEndian.AppendUint64(t.block, m.HistoryHash)
 	case proto.Message:
@@ -105,8 +105,8 @@ func (t *trace) end() {
 	}
 }
 
-// digest adds the block to the hash. The blocks are cut by what they hold, so the
-// fast hash of each will do.
+// digest adds the block to the hash. Where a block ends depends only on the events, so
+// hashing the blocks' fast hashes is as good as hashing all bytes.
 func (t *trace) digest() {
 	t.hash.Write(binary.BigEndian.AppendUint64(nil, xxhash.Sum64(t.block)))
 	t.block = t.block[:0]

@@ -12,8 +12,8 @@ import (
 	"keyval/messages"
 )
 
-// standingStillMax bounds the steps of one instant: actors that keep each other
-// busy without end would stop time.
+// standingStillMax bounds the steps of one instant. Time does not go on while actors
+// keep each other busy.
 const standingStillMax = 5_000_000
 
 // world is everything outside of the actors, for one run.

@@ -54,9 +54,9 @@ func (d *Disk) Crash() {
 	d.now.log.dropBuffered(d.rng)
 }
 
-// PowerCut ends the process and loses what was never synced: of the log's saves
-// any prefix stays, the last of it perhaps torn; of the engine's batches any
-// subset; of the witness, the checkpoint and the generation the old or the new.
+// PowerCut ends the process and loses what was never synced. Of the log's saves any
+// prefix stays, and the last of them may be torn; of the engine's batches any subset
+// stays; of the witness, the checkpoint and the generation, the old or the new.
 func (d *Disk) PowerCut() {
 	d.endProcess()
 	if d.before != nil && d.rng.IntN(2) == 0 {
@@ -96,8 +96,8 @@ func (d *Disk) LoseState() {
 // the version; false: there is none.
 func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.table.decay(d.rng) }
 
-// endProcess takes what lives no longer than its process: a state that was staged
-// and not installed, files that were not committed, and faults.
+// endProcess drops what ends with the process: a state that was staged and not
+// installed, files that were not committed, and faults that were ordered.
 func (d *Disk) endProcess() {
 	d.process++
 	d.now.close()

@@ -6,8 +6,8 @@ import "keyval/messages"
 // be made to crash.
 type CrashPoint int
 
-// The places. What stays of the operation is what stands before the place: in the
-// page cache, so that a crash leaves it; a power cut takes what was not synced yet.
+// The places. What the operation did before its place is in the page cache: a crash
+// leaves it, and a power cut takes what was not synced yet.
 const (
 	NoCrash               CrashPoint = iota
 	CrashInSave                      // between the write of a Save and its sync

@@ -63,8 +63,8 @@ func (k *keyRows) find(revision uint64) (int, bool) {
 	return at, at < len(k.versions) && k.versions[at].revision == revision
 }
 
-// put adds a version. One that is there already is written once more by replay,
-// which must write the same: a difference is a broken machine, and panics.
+// put adds a version. Replay writes versions again that are there already, and must
+// write the same: a difference panics.
 func (t *table) put(r disk.Row) *keyRows {
 	at, found := t.find(string(r.Key))
 	if !found {
@@ -188,8 +188,8 @@ func (t *table) tidy(rng *rand.Rand) {
 	}
 }
 
-// discard drops versions that nobody can see who reads at the floor or above, as
-// goes says; a deletion only behind all that it hides.
+// discard drops versions that no reader at or above the floor can see, if goes says so.
+// A deletion goes only after all that it hides.
 func (t *table) discard(goes func() bool) {
 	t.idle = true
 	t.keys = slices.DeleteFunc(t.keys, func(k *keyRows) bool {
@@ -226,8 +226,8 @@ func (t *table) altered(key string, revision uint64) bool {
 	return found && t.keys[at].versions[i].altered
 }
 
-// decay alters a synced value, the newest of its key, without anything that would
-// tell. It reports whose; false if there is none.
+// decay alters a synced value, the newest of its key, and leaves no trace of that. It
+// reports whose; false if there is none.
 func (t *table) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
 	var sound []*version
 	var keys []string
