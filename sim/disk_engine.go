@@ -185,17 +185,11 @@ func (h *engineHandle) dead() error {
 	return nil
 }
 
-// Limits of a row, in bytes: those of the files.
-const (
-	diskKeyMax   = 65000 - 1
-	diskValueMax = 1 << 20
-)
-
 func (h *engineHandle) Write(rows []disk.Row) error {
 	if err := h.dead(); err != nil || len(rows) == 0 {
 		return err
 	}
-	if err := checkRows(rows); err != nil {
+	if err := disk.CheckRows(rows); err != nil {
 		return err
 	}
 	if err := h.disk.noRoom("the state"); err != nil {
@@ -210,16 +204,6 @@ func (h *engineHandle) Write(rows []disk.Row) error {
 	e.unsynced = append(e.unsynced, b)
 	e.idle = e.idle && b.first > e.floor
 	e.tidy(h.disk.rng)
-	return nil
-}
-
-// checkRows refuses what the files cannot hold either.
-func checkRows(rows []disk.Row) error {
-	for _, r := range rows {
-		if r.Revision == 0 || len(r.Key) > diskKeyMax || len(r.Value) >= diskValueMax {
-			return messages.Errorf(messages.Code_INVALID, "a row without a revision, or above the bounds")
-		}
-	}
 	return nil
 }
 

@@ -39,10 +39,8 @@ const (
 	engineTablesStall = 4         // of the first level: no more; see Discard for why not
 	engineTable       = 4 << 20   // bytes of a table, at the first level that is in order
 	engineLevel       = 128 << 20 // bytes of that level
-	engineValueMax    = 1 << 20   // bytes; from here Badger would keep values apart
 	engineValueLog    = 2 << 20   // bytes; there are none in it
-	engineKeyMax      = 65000 - 1
-	engineMarkEvery   = 8 << 20 // bytes of rows between markers, far below a memtable
+	engineMarkEvery   = 8 << 20   // bytes of rows between markers, far below a memtable
 )
 
 // badgerEngine is the Engine over one Badger in managed mode: a version is a
@@ -86,7 +84,7 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 		WithBaseTableSize(engineTable).
 		WithBaseLevelSize(engineLevel).
 		WithNumCompactors(2).
-		WithValueThreshold(engineValueMax).
+		WithValueThreshold(disk.ValueBytesMax + 1).
 		WithValueLogFileSize(engineValueLog).
 		WithNumVersionsToKeep(1).
 		WithChecksumVerificationMode(options.OnTableRead).
@@ -206,7 +204,7 @@ func (e *badgerEngine) Write(rows []disk.Row) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	if err := checkRows(rows); err != nil {
+	if err := disk.CheckRows(rows); err != nil {
 		return err
 	}
 	marker, err := e.beginWrite(rows)
@@ -229,20 +227,6 @@ func (e *badgerEngine) Write(rows []disk.Row) error {
 		err = batch.Flush()
 	}
 	return e.endWrite(rows, marker, err)
-}
-
-func checkRows(rows []disk.Row) error {
-	for _, r := range rows {
-		switch {
-		case r.Revision == 0:
-			return messages.Errorf(messages.Code_INVALID, "a row has no revision")
-		case len(r.Key) > engineKeyMax:
-			return messages.Errorf(messages.Code_INVALID, "a key of %d bytes is above the bound of %d", len(r.Key), engineKeyMax)
-		case len(r.Value) >= engineValueMax:
-			return messages.Errorf(messages.Code_INVALID, "a value of %d bytes is not below the bound of %d", len(r.Value), engineValueMax)
-		}
-	}
-	return nil
 }
 
 func addRow(batch *badger.WriteBatch, r disk.Row) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"keyval/storeactor/disk"
 	"os"
 	"path/filepath"
 	"strings"
@@ -338,7 +339,7 @@ func (r *entryReader) entry() (size int64, err error) {
 		}
 	}
 	key, value := fields[0], fields[1]
-	if key == 0 || key > 1<<17 || value > 2*engineValueMax || !r.take(int(key+value)) {
+	if key == 0 || key > 1<<17 || value > 2*(disk.ValueBytesMax+1) || !r.take(int(key+value)) {
 		return 0, nil
 	}
 	sum := crc32.Checksum(r.entryBytes, castagnoli)

@@ -69,7 +69,7 @@ func (s *stagedEngine) Write(rows []disk.Row) error {
 		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
 	}
 	if s.failed == nil {
-		s.failed = checkRows(rows)
+		s.failed = disk.CheckRows(rows)
 	}
 	for _, r := range rows {
 		if s.failed != nil {

@@ -113,7 +113,7 @@ func TestStagedRowsComeInOrder(t *testing.T) {
 		{"a row comes twice", []disk.Row{row("a", 1), row("a", 1)}, messages.Code_INVALID},
 		{"the empty key comes late", []disk.Row{row("a", 1), row("", 1)}, messages.Code_INVALID},
 		{"no revision", []disk.Row{row("a", 0)}, messages.Code_INVALID},
-		{"a key too long", []disk.Row{row(string(make([]byte, engineKeyMax+1)), 1)}, messages.Code_INVALID},
+		{"a key too long", []disk.Row{row(string(make([]byte, disk.KeyBytesMax+1)), 1)}, messages.Code_INVALID},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := beginStaging(t)

@@ -200,7 +200,7 @@ func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if l.failed != nil {
 		return l.failed
 	}
-	if err := l.refuseGap(entries); err != nil {
+	if err := disk.RefuseGap(l.base, l.index, entries); err != nil {
 		return err
 	}
 	synced := len(entries) > 0 ||
@@ -222,21 +222,6 @@ func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 		return nil
 	}
 	return l.testify()
-}
-
-// refuseGap keeps the log one that can be read back.
-func (l *walLog) refuseGap(entries []*raftpb.Entry) error {
-	next := l.index + 1
-	for i, e := range entries {
-		if i == 0 && e.GetIndex() > l.base && e.GetIndex() <= next {
-			next = e.GetIndex()
-		}
-		if e.GetIndex() != next {
-			return messages.Errorf(messages.Code_INTERNAL, "the log (%d, %d] cannot take entry %d", l.base, l.index, e.GetIndex())
-		}
-		next++
-	}
-	return nil
 }
 
 // testify writes the witness of all that was saved, which has just been synced.
