@@ -19,6 +19,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // Keys in Badger begin with one byte that says whose they are, so that no key of
@@ -94,7 +95,7 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 
 // createEngine makes an empty engine, durably.
 func createEngine(dir string, logger *slog.Logger) error {
-	if err := makeDirectory(dir); err != nil {
+	if err := durable.MakeDirectory(dir); err != nil {
 		return err
 	}
 	db, err := badger.OpenManaged(engineOptions(dir, logger))
@@ -104,7 +105,7 @@ func createEngine(dir string, logger *slog.Logger) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	return syncDirectory(dir)
+	return durable.SyncDirectory(dir)
 }
 
 // openEngine opens the rows and holds them against the seal of the checkpoint
@@ -152,7 +153,7 @@ func dropEmptyFiles(dir string) error {
 		err = errors.Join(err, infoErr)
 	}
 	if err != nil {
-		return fileError("open the state", err)
+		return durable.Error("open the state", err)
 	}
 	return nil
 }
@@ -162,7 +163,7 @@ func dropEmptyFiles(dir string) error {
 func shrinkMemTables(dir string, logger *slog.Logger) error {
 	need, err := memTablesNeed(dir)
 	if err != nil {
-		return fileError("read the state", err)
+		return durable.Error("read the state", err)
 	}
 	if need <= engineMemTable {
 		return nil
@@ -172,7 +173,7 @@ func shrinkMemTables(dir string, logger *slog.Logger) error {
 		return err
 	}
 	if err := db.Close(); err != nil {
-		return fileError("open the state", err)
+		return durable.Error("open the state", err)
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ func openBadger(options badger.Options) (db *badger.DB, err error) {
 	case err == nil:
 		return db, nil
 	case errors.Is(err, os.ErrPermission):
-		return nil, fileError("open the state", err)
+		return nil, durable.Error("open the state", err)
 	}
 	return nil, engineDamaged("%s cannot be opened: %v", dir, err)
 }
@@ -285,7 +286,7 @@ func (e *badgerEngine) endWrite(rows []disk.Row, marker uint64, err error) error
 // fail keeps the first error; the mutex is held.
 func (e *badgerEngine) fail(what string, err error) error {
 	if e.failed == nil {
-		e.failed = fileError(what, err)
+		e.failed = durable.Error(what, err)
 	}
 	return e.failed
 }
@@ -438,7 +439,7 @@ func (e *badgerEngine) Close() error {
 	}
 	e.mutex.Unlock()
 	if err := e.db.Close(); err != nil {
-		return fileError("close the state", err)
+		return durable.Error("close the state", err)
 	}
 	return nil
 }

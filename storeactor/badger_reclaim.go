@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"keyval/messages"
+	"keyval/storeactor/files/durable"
 )
 
 // How space comes back. Badger drops versions only where it compacts: of those at
@@ -103,7 +104,7 @@ func (e *badgerEngine) Reclaim() error {
 		err = e.flatten()
 	}
 	if err != nil {
-		return fileError("reclaim the space of the state", err)
+		return durable.Error("reclaim the space of the state", err)
 	}
 	return e.refuseClosed() // it may have been called off
 }
@@ -114,7 +115,7 @@ func (e *badgerEngine) checkReclaim() error {
 	if err := e.refuseClosed(); err != nil {
 		return err
 	}
-	return checkRoom(e.dir, uint64(e.Size())+2*engineMemTable)
+	return durable.CheckRoom("reclaim the space of the state", e.dir, uint64(e.Size())+2*engineMemTable)
 }
 
 func (e *badgerEngine) refuseClosed() error {

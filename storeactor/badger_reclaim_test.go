@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -314,7 +315,7 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 func TestMemTablesOfEarlierVersions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), stateName)
 	former := engineOptions(dir, quiet).WithMemTableSize(engineMemTableMax)
-	if err := makeDirectory(dir); err != nil {
+	if err := durable.MakeDirectory(dir); err != nil {
 		t.Fatal(err)
 	}
 	db, err := badger.OpenManaged(former)

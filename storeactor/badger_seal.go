@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,7 +101,7 @@ func sealEngine(db *badger.DB, dir string, markers uint64, before engineSeal) (e
 		}
 		seal.MemTables = append(seal.MemTables, m)
 	}
-	return seal, syncPath(dir)
+	return seal, durable.Sync(dir)
 }
 
 func sealMemTable(path string, before engineSeal) (sealedMemTable, error) {
@@ -146,7 +147,7 @@ func (s engineSeal) checkMemTables(dir string) error {
 			continue // the markers tell whether it became a table
 		}
 		if err != nil {
-			return fileError("open the state", err)
+			return durable.Error("open the state", err)
 		}
 		found, err := readMemTable(f)
 		if err == nil && found.Nonce == sealed.Nonce {
@@ -154,7 +155,7 @@ func (s engineSeal) checkMemTables(dir string) error {
 		}
 		f.Close()
 		if err != nil {
-			return fileError("read the state", err)
+			return durable.Error("read the state", err)
 		}
 		if found.Nonce == sealed.Nonce && found.Length < sealed.Length {
 			return engineDamaged("%s is whole for %d bytes only, and %d were synced", filepath.Join(dir, sealed.Name), found.Length, sealed.Length)
@@ -173,7 +174,7 @@ func (s engineSeal) checkTables(dir string) error {
 		return engineDamaged("%s is missing", path)
 	}
 	if err != nil {
-		return fileError("open the state", err)
+		return durable.Error("open the state", err)
 	}
 	defer f.Close()
 	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
@@ -202,12 +203,12 @@ func checkTable(path string) error {
 		return engineDamaged("%s is missing", path)
 	}
 	if err != nil {
-		return fileError("open the state", err)
+		return durable.Error("open the state", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return fileError("read the state", err)
+		return durable.Error("read the state", err)
 	}
 	tail := tableTail{file: f, end: info.Size()}
 	checksum, index := &pb.Checksum{}, []byte(nil)
@@ -342,7 +343,7 @@ func (r *entryReader) entry() (size int64, err error) {
 	if key == 0 || key > 1<<17 || value > 2*(disk.ValueBytesMax+1) || !r.take(int(key+value)) {
 		return 0, nil
 	}
-	sum := crc32.Checksum(r.entryBytes, castagnoli)
+	sum := crc32.Checksum(r.entryBytes, durable.Castagnoli)
 	if !r.take(4) {
 		return 0, nil
 	}

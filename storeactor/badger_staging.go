@@ -9,10 +9,10 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/ristretto/v2/z"
-	"golang.org/x/sys/unix"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 const (
@@ -42,19 +42,19 @@ type stagedEngine struct {
 // is there.
 func createStagedEngine(dir string, logger *slog.Logger) (*stagedEngine, error) {
 	if err := os.RemoveAll(dir); err != nil {
-		return nil, fileError("remove an unfinished state", err)
+		return nil, durable.Error("remove an unfinished state", err)
 	}
-	if err := makeDirectory(dir); err != nil {
-		return nil, fileError("stage a state", err)
+	if err := durable.MakeDirectory(dir); err != nil {
+		return nil, durable.Error("stage a state", err)
 	}
 	options := engineOptions(dir, logger).WithMemTableSize(stagedMemTable).WithBaseTableSize(stagedTable)
 	db, err := badger.OpenManaged(options)
 	if err != nil {
-		return nil, fileError("stage a state", err)
+		return nil, durable.Error("stage a state", err)
 	}
 	s := &stagedEngine{dir: dir, db: db, writer: db.NewStreamWriter(), buffer: newStagedBuffer()}
 	if err := s.writer.Prepare(); err != nil {
-		return nil, errors.Join(fileError("stage a state", err), s.Drop())
+		return nil, errors.Join(durable.Error("stage a state", err), s.Drop())
 	}
 	return s, nil
 }
@@ -98,24 +98,13 @@ func (s *stagedEngine) add(r disk.Row) error {
 
 // pass hands on what is in the buffer, which the writer has copied when it returns.
 func (s *stagedEngine) pass() error {
-	if err := checkRoom(s.dir, stagedRoom); err != nil {
+	if err := durable.CheckRoom("stage a state", s.dir, stagedRoom); err != nil {
 		return err
 	}
 	if err := s.writer.Write(s.buffer); err != nil {
-		return fileError("stage a state", err)
+		return durable.Error("stage a state", err)
 	}
 	s.buffer.Reset()
-	return nil
-}
-
-func checkRoom(dir string, need uint64) error {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
-		return fileError("ask how much room the disk has", err)
-	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < need {
-		return fileError("stage a state", unix.ENOSPC)
-	}
 	return nil
 }
 
@@ -134,7 +123,7 @@ func (s *stagedEngine) Seal() (engineSeal, error) {
 		return engineSeal{}, s.failed
 	}
 	if err := s.writer.Flush(); err != nil {
-		s.failed = fileError("stage a state", err)
+		s.failed = durable.Error("stage a state", err)
 		return engineSeal{}, s.failed
 	}
 	s.closed = true
@@ -146,7 +135,7 @@ func (s *stagedEngine) Seal() (engineSeal, error) {
 	seal := engineSeal{Markers: engine.seal.Markers}
 	seal.Table, s.failed = newestTable(s.dir)
 	if s.failed == nil {
-		s.failed = syncDirectory(s.dir)
+		s.failed = durable.SyncDirectory(s.dir)
 	}
 	return seal, s.failed
 }
@@ -155,29 +144,17 @@ func (s *stagedEngine) Seal() (engineSeal, error) {
 func newestTable(dir string) (newest uint64, err error) {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if err != nil {
-		return 0, fileError("read the state", err)
+		return 0, durable.Error("read the state", err)
 	}
 	defer f.Close()
 	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
 	if err != nil {
-		return 0, fileError("read the state", err)
+		return 0, durable.Error("read the state", err)
 	}
 	for id := range manifest.Tables {
 		newest = max(newest, id)
 	}
 	return newest, nil
-}
-
-// syncDirectory makes a directory and all files in it durable.
-func syncDirectory(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		err = errors.Join(err, syncPath(filepath.Join(dir, e.Name())))
-	}
-	if err := errors.Join(err, syncPath(dir)); err != nil {
-		return fileError("sync the state", err)
-	}
-	return nil
 }
 
 // Drop lets go of the files and removes them where they were made.
@@ -190,7 +167,7 @@ func (s *stagedEngine) Drop() error {
 		_ = s.db.Close()
 	}
 	if err := os.RemoveAll(s.dir); err != nil {
-		return fileError("remove a staged state", err)
+		return durable.Error("remove a staged state", err)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // A node's directory:
@@ -47,7 +47,6 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
-	temporary      = ".tmp"
 )
 
 const identityFormat = 1
@@ -75,10 +74,10 @@ type files struct {
 func OpenFiles(dir string, logger *slog.Logger) (disk.Disk, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fileError("open the data directory", err)
+		return nil, durable.Error("open the data directory", err)
 	}
-	if err := makeDirectory(dir); err != nil {
-		return nil, fileError("make the data directory", err)
+	if err := durable.MakeDirectory(dir); err != nil {
+		return nil, durable.Error("make the data directory", err)
 	}
 	if err := refuseForeign(dir); err != nil {
 		return nil, err
@@ -102,9 +101,9 @@ func OpenFiles(dir string, logger *slog.Logger) (disk.Disk, error) {
 func refuseForeign(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return fileError("read the data directory", err)
+		return durable.Error("read the data directory", err)
 	}
-	ours := []string{lockName, identityName, identityName + temporary, "lost+found"}
+	ours := []string{lockName, identityName, identityName + durable.Temporary, "lost+found"}
 	var foreign []string
 	used := false
 	for _, e := range entries {
@@ -131,7 +130,7 @@ func refuseForeign(dir string) error {
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fileError("lock the data directory", err)
+		return nil, durable.Error("lock the data directory", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -150,7 +149,7 @@ func lockDirectory(dir string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fileError("lock the data directory", err)
+		return nil, durable.Error("lock the data directory", err)
 	}
 	return f, nil
 }
@@ -179,7 +178,7 @@ func (f *files) Identity() (*messages.Identity, error) {
 		return nil, messages.Errorf(messages.Code_NOT_FOUND, "%s has no identity yet", f.dir)
 	}
 	if err != nil {
-		return nil, fileError("read the identity", err)
+		return nil, durable.Error("read the identity", err)
 	}
 	return decodeIdentity(f.path(identityName), text)
 }
@@ -190,13 +189,13 @@ func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 		return nil, disk.Damaged("%s is not the identity of a node", path)
 	}
 	if format > identityFormat {
-		return nil, formatError(path, format, identityFormat)
+		return nil, durable.FormatError(path, format, identityFormat)
 	}
 	body, tail := text, []byte(nil)
 	if at := bytes.LastIndexByte(bytes.TrimRight(text, "\n"), '\n') + 1; at > 0 {
 		body, tail = text[:at], text[at:]
 	}
-	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, castagnoli) {
+	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, durable.Castagnoli) {
 		return nil, disk.Damaged("%s was altered: its checksum does not fit", path)
 	}
 	_, document, _ := bytes.Cut(body, []byte("\n"))
@@ -205,7 +204,7 @@ func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 		return nil, disk.Damaged("%s cannot be read: %v", path, err)
 	}
 	if id.Format > identityFormat {
-		return nil, formatError(path, id.Format, identityFormat)
+		return nil, durable.FormatError(path, id.Format, identityFormat)
 	}
 	return id, nil
 }
@@ -220,9 +219,9 @@ func (f *files) WriteIdentity(id *messages.Identity) error {
 		return messages.Errorf(messages.Code_INVALID, "the identity cannot be written: %v", err)
 	}
 	text := fmt.Appendf(nil, identityHead+"%s\n", identityFormat, document)
-	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, castagnoli))
-	if err := replaceFile(f.path(identityName), text); err != nil {
-		return fileError("write the identity", err)
+	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, durable.Castagnoli))
+	if err := durable.Replace(f.path(identityName), text); err != nil {
+		return durable.Error("write the identity", err)
 	}
 	return nil
 }
@@ -304,7 +303,7 @@ func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
 		return messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed: the checkpoint of index %d is of the state before it", c.Index)
 	}
 	path := filepath.Join(generation, checkpointName)
-	durable, seal, err := readCheckpoint(path)
+	last, seal, err := readCheckpoint(path)
 	if err != nil {
 		return err
 	}
@@ -313,11 +312,11 @@ func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
 			return err
 		}
 	}
-	if err := f.refuseUnsynced(generation, durable, c); err != nil {
+	if err := f.refuseUnsynced(generation, last, c); err != nil {
 		return err
 	}
 	if err := writeCheckpoint(path, c, seal); err != nil {
-		f.checkpoint = fileError("write the checkpoint", err)
+		f.checkpoint = durable.Error("write the checkpoint", err)
 	}
 	return f.checkpoint
 }
@@ -343,64 +342,4 @@ func (f *files) refuseUnsynced(generation string, durable, c *messages.Checkpoin
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, commit)
 	}
 	return nil
-}
-
-// replaceFile makes data the whole content of a file, durably and all at once.
-func replaceFile(path string, data []byte) error {
-	f, err := os.OpenFile(path+temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+temporary, path); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(path))
-}
-
-// makeDirectory makes a directory with its parents, and its entry durable.
-func makeDirectory(path string) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	return syncPath(filepath.Dir(path))
-}
-
-// syncPath makes a file or the entries of a directory durable.
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// fileError gives an error of the operating system a code and a next step; one
-// that has them already stays as it is.
-func fileError(what string, err error) error {
-	var known *messages.Error
-	switch {
-	case errors.As(err, &known):
-		return known
-	case errors.Is(err, fs.ErrPermission):
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "cannot %s: %v", what, err).
-			WithHint("give this user the directory, or run as the user who owns it")
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("make room on the disk and start again")
-	}
-	return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("check the disk and start again")
-}
-
-func formatError(path string, found, known uint32) error {
-	return messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d, and this version knows formats up to %d", path, found, known).
-		WithHint("start this node with the newer version that wrote it")
 }

@@ -10,6 +10,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 const archiveSuffix = ".kvsnap"
@@ -36,7 +37,7 @@ func (a archive) path(id string) (string, error) {
 func (a archive) List() ([]disk.ArchiveFile, error) {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil && !os.IsNotExist(err) {
-		return nil, fileError("list the snapshots", err)
+		return nil, durable.Error("list the snapshots", err)
 	}
 	var found []disk.ArchiveFile
 	for _, e := range entries {
@@ -49,7 +50,7 @@ func (a archive) List() ([]disk.ArchiveFile, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fileError("list the snapshots", err)
+			return nil, durable.Error("list the snapshots", err)
 		}
 		found = append(found, disk.ArchiveFile{ID: id, Bytes: info.Size()})
 	}
@@ -62,15 +63,15 @@ func (a archive) Create(id string) (disk.ArchiveWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeDirectory(a.dir); err != nil {
-		return nil, fileError("make the directory of snapshots", err)
+	if err := durable.MakeDirectory(a.dir); err != nil {
+		return nil, durable.Error("make the directory of snapshots", err)
 	}
-	file, err := os.OpenFile(path+temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.OpenFile(path+durable.Temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if os.IsExist(err) {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the snapshot %s is being written", id).WithHint("name another id, or wait")
 	}
 	if err != nil {
-		return nil, fileError("write a snapshot", err)
+		return nil, durable.Error("write a snapshot", err)
 	}
 	w := &archiveWriter{file: file, path: path}
 	// Whoever has the temporary name has the id: nobody can commit it meanwhile.
@@ -94,7 +95,7 @@ func (a archive) Open(id string) (io.ReadCloser, error) {
 		return nil, noSnapshot(id)
 	}
 	if err != nil {
-		return nil, fileError("read a snapshot", err)
+		return nil, durable.Error("read a snapshot", err)
 	}
 	return file, nil
 }
@@ -109,10 +110,10 @@ func (a archive) Delete(id string) error {
 		return noSnapshot(id)
 	}
 	if err == nil {
-		err = syncPath(a.dir)
+		err = durable.Sync(a.dir)
 	}
 	if err != nil {
-		return fileError("delete a snapshot", err)
+		return durable.Error("delete a snapshot", err)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func (w *archiveWriter) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.Write(p)
 	if err != nil {
-		w.failed = fileError("write a snapshot", err)
+		w.failed = durable.Error("write a snapshot", err)
 	}
 	return n, w.failed
 }
@@ -154,15 +155,15 @@ func (w *archiveWriter) Commit() error {
 	}
 	err := w.file.Sync()
 	if err == nil {
-		err = os.Rename(w.path+temporary, w.path)
+		err = os.Rename(w.path+durable.Temporary, w.path)
 	}
 	if err != nil {
-		w.failed = fileError("write a snapshot", err)
+		w.failed = durable.Error("write a snapshot", err)
 		return w.failed
 	}
 	w.closed = true
-	if err := errors.Join(w.file.Close(), syncPath(filepath.Dir(w.path))); err != nil {
-		return fileError("write a snapshot", err)
+	if err := errors.Join(w.file.Close(), durable.Sync(filepath.Dir(w.path))); err != nil {
+		return durable.Error("write a snapshot", err)
 	}
 	return nil
 }
@@ -172,8 +173,8 @@ func (w *archiveWriter) Abort() error {
 		return nil
 	}
 	w.closed = true
-	if err := errors.Join(w.file.Close(), os.Remove(w.path+temporary)); err != nil {
-		return fileError("give up a snapshot", err)
+	if err := errors.Join(w.file.Close(), os.Remove(w.path+durable.Temporary)); err != nil {
+		return durable.Error("give up a snapshot", err)
 	}
 	return nil
 }
@@ -185,7 +186,7 @@ func (f *files) removeUncommitted() {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), archiveSuffix+temporary) {
+		if strings.HasSuffix(e.Name(), archiveSuffix+durable.Temporary) {
 			err = errors.Join(err, os.Remove(f.path(snapshotsName, e.Name())))
 		}
 	}

@@ -3,13 +3,13 @@ package storeactor
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"io"
 	"os"
 
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // The checkpoint file, little endian:
@@ -42,28 +42,28 @@ func writeCheckpoint(path string, c *messages.Checkpoint, seal engineSeal) error
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(sealed)))
 	b = append(append(b, body...), sealed...)
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	return replaceFile(path, b)
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
+	return durable.Replace(path, b)
 }
 
 func readCheckpoint(path string) (*messages.Checkpoint, engineSeal, error) {
 	var seal engineSeal
-	b, err := readBounded(path, checkpointSizeMax)
+	b, err := durable.ReadBounded(path, checkpointSizeMax)
 	if os.IsNotExist(err) {
 		return nil, seal, disk.Damaged("the checkpoint %s is missing", path)
 	}
 	if err != nil {
-		return nil, seal, fileError("read the checkpoint", err)
+		return nil, seal, durable.Error("read the checkpoint", err)
 	}
 	if len(b) < checkpointHead+4 || string(b[:8]) != checkpointMagic {
 		return nil, seal, disk.Damaged("%s is not a checkpoint", path)
 	}
 	end := len(b) - 4
-	if crc32.Checksum(b[:end], castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
+	if crc32.Checksum(b[:end], durable.Castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
 		return nil, seal, disk.Damaged("the checkpoint %s was altered: its checksum does not fit", path)
 	}
 	if format := binary.LittleEndian.Uint32(b[8:]); format > checkpointFormat {
-		return nil, seal, formatError(path, format, checkpointFormat)
+		return nil, seal, durable.FormatError(path, format, checkpointFormat)
 	}
 	body, sealed := uint64(binary.LittleEndian.Uint32(b[12:])), uint64(binary.LittleEndian.Uint32(b[16:]))
 	if checkpointHead+body+sealed != uint64(end) {
@@ -77,15 +77,4 @@ func readCheckpoint(path string) (*messages.Checkpoint, engineSeal, error) {
 		return nil, seal, disk.Damaged("the checkpoint %s cannot be read: %v", path, err)
 	}
 	return c, seal, nil
-}
-
-// readBounded reads a file of at most max bytes; of a longer one, a part that no
-// checksum fits.
-func readBounded(path string, max int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, max))
 }

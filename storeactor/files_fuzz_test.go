@@ -14,6 +14,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/durable"
 )
 
 // The files of a directory carry checksums, so that bytes alone hardly ever get
@@ -50,7 +51,7 @@ func FuzzCheckpointFile(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
 		if sum {
-			data = binary.LittleEndian.AppendUint32(data[:len(data):len(data)], crc32.Checksum(data, castagnoli))
+			data = binary.LittleEndian.AppendUint32(data[:len(data):len(data)], crc32.Checksum(data, durable.Castagnoli))
 		}
 		path := filepath.Join(t.TempDir(), checkpointName)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -85,7 +86,7 @@ func FuzzIdentityFile(f *testing.F) {
 	f.Add([]byte("\n\n\n"), true)
 	f.Fuzz(func(t *testing.T, text []byte, sum bool) {
 		if sum {
-			text = fmt.Appendf(text[:len(text):len(text)], identityTail, crc32.Checksum(text, castagnoli))
+			text = fmt.Appendf(text[:len(text):len(text)], identityTail, crc32.Checksum(text, durable.Castagnoli))
 		}
 		id, err := decodeIdentity("identity", text)
 		openly(t, err)
@@ -105,7 +106,7 @@ func FuzzWitnessFile(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
 		if sum && len(data) >= witnessSlot-4 {
-			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], castagnoli))
+			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], durable.Castagnoli))
 		}
 		path := filepath.Join(t.TempDir(), witnessName)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -196,7 +197,7 @@ func FuzzLogSegment(f *testing.F) {
 func FuzzMemTable(f *testing.F) {
 	entry := func(key, value string) []byte {
 		b := append([]byte{0, 0, byte(len(key)), byte(len(value)), 0}, key+value...)
-		return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+		return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
 	}
 	f.Add(entry("k", "v"), entry("k2", ""))
 	f.Add([]byte{0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, []byte{})

@@ -14,6 +14,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // generationNumber is the number in the name of a generation; 0 for other names.
@@ -39,7 +40,7 @@ func (f *files) current() (string, error) {
 		return "", messages.Errorf(messages.Code_NOT_FOUND, "%s is not initialised", f.dir)
 	}
 	if err != nil {
-		return "", fileError("read CURRENT", err)
+		return "", durable.Error("read CURRENT", err)
 	}
 	name, _ := strings.CutSuffix(string(text), "\n")
 	if generationNumber(name) == 0 {
@@ -58,8 +59,8 @@ func (f *files) settled() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(syncPath(generation), syncPath(f.dir)); err != nil {
-		return "", fileError("sync the data directory", err)
+	if err := errors.Join(durable.Sync(generation), durable.Sync(f.dir)); err != nil {
+		return "", durable.Error("sync the data directory", err)
 	}
 	return generation, nil
 }
@@ -106,7 +107,7 @@ func lastWitness(path string) (disk.Witness, error) {
 func (f *files) generations() ([]string, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
-		return nil, fileError("read the data directory", err)
+		return nil, durable.Error("read the data directory", err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -173,20 +174,20 @@ func (f *files) Initialise(first *messages.Checkpoint) error {
 	}
 	generation := f.path(firstName)
 	if err := os.RemoveAll(generation); err != nil {
-		return fileError("remove a half-made generation", err)
+		return durable.Error("remove a half-made generation", err)
 	}
 	if err := f.makeGeneration(generation, first, id); err != nil {
-		return fileError("make the first generation", err)
+		return durable.Error("make the first generation", err)
 	}
-	if err := replaceFile(f.path(currentName), []byte(firstName+"\n")); err != nil {
-		return fileError("write CURRENT", err)
+	if err := durable.Replace(f.path(currentName), []byte(firstName+"\n")); err != nil {
+		return durable.Error("write CURRENT", err)
 	}
 	return nil
 }
 
 // makeGeneration writes a whole generation, durably.
 func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
-	if err := makeDirectory(path); err != nil {
+	if err := durable.MakeDirectory(path); err != nil {
 		return err
 	}
 	hs := &raftpb.HardState{Term: new(first.Term)}
@@ -199,7 +200,7 @@ func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *mess
 	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, engineSeal{}); err != nil {
 		return err
 	}
-	return errors.Join(syncPath(path), syncPath(f.dir))
+	return errors.Join(durable.Sync(path), durable.Sync(f.dir))
 }
 
 // staging is the next generation in the making: state and checkpoint, no log.
@@ -222,10 +223,10 @@ func (f *files) Stage() (disk.Staging, error) {
 		}
 	}
 	if err := os.RemoveAll(path); err != nil {
-		return nil, fileError("remove an unfinished state", err)
+		return nil, durable.Error("remove an unfinished state", err)
 	}
-	if err := makeDirectory(path); err != nil {
-		return nil, fileError("stage a state", err)
+	if err := durable.MakeDirectory(path); err != nil {
+		return nil, durable.Error("stage a state", err)
 	}
 	engine, err := createStagedEngine(filepath.Join(path, stateName), f.logger)
 	if err != nil {
@@ -260,8 +261,8 @@ func (s *staging) Seal(c *messages.Checkpoint) error {
 		return err
 	}
 	err = writeCheckpoint(filepath.Join(s.path, checkpointName), c, seal)
-	if err := errors.Join(err, syncPath(s.path), syncPath(s.files.dir)); err != nil {
-		return fileError("seal a staged state", err)
+	if err := errors.Join(err, durable.Sync(s.path), durable.Sync(s.files.dir)); err != nil {
+		return durable.Error("seal a staged state", err)
 	}
 	s.files.mutex.Lock()
 	defer s.files.mutex.Unlock()
@@ -285,7 +286,7 @@ func (s *staging) Drop() error {
 func (s *staging) remove() error {
 	err := s.engine.Drop()
 	if err := errors.Join(err, os.RemoveAll(s.path)); err != nil {
-		return fileError("remove a staged state", err)
+		return durable.Error("remove a staged state", err)
 	}
 	return nil
 }
@@ -307,15 +308,15 @@ func (f *files) Install(index, term uint64, hs *raftpb.HardState) error {
 		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with commit %d in term %d", index, term, hs.GetCommit(), hs.GetTerm())
 	}
 	if err := createLog(s.path, s.sealed, hs, id, f.logger); err != nil {
-		return fileError("make the log of an installed state", err)
+		return durable.Error("make the log of an installed state", err)
 	}
 	f.step("log made")
-	if err := errors.Join(syncPath(s.path), syncPath(f.dir)); err != nil {
-		return fileError("sync an installed state", err)
+	if err := errors.Join(durable.Sync(s.path), durable.Sync(f.dir)); err != nil {
+		return durable.Error("sync an installed state", err)
 	}
 	f.step("log durable")
-	if err := replaceFile(f.path(currentName), []byte(filepath.Base(s.path)+"\n")); err != nil {
-		return fileError("write CURRENT", err)
+	if err := durable.Replace(f.path(currentName), []byte(filepath.Base(s.path)+"\n")); err != nil {
+		return durable.Error("write CURRENT", err)
 	}
 	f.step("switched")
 	f.log, f.staging = nil, nil
@@ -332,8 +333,8 @@ func (f *files) Condemn(reason string) error {
 	if f.condemned() != nil {
 		return nil
 	}
-	if err := replaceFile(f.path(condemnedName), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
-		return fileError("condemn the data directory", err)
+	if err := durable.Replace(f.path(condemnedName), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
+		return durable.Error("condemn the data directory", err)
 	}
 	return nil
 }
@@ -341,12 +342,12 @@ func (f *files) Condemn(reason string) error {
 // condemned is DAMAGED, with the reason, if the directory was condemned. The file
 // alone condemns it, whatever it holds.
 func (f *files) condemned() error {
-	text, err := readBounded(f.path(condemnedName), reasonMax)
+	text, err := durable.ReadBounded(f.path(condemnedName), reasonMax)
 	if os.IsNotExist(err) {
 		return nil
 	}
 	if err != nil {
-		return fileError("read why the data directory was condemned", err)
+		return durable.Error("read why the data directory was condemned", err)
 	}
 	reason := strings.Map(func(r rune) rune {
 		if r == '\n' || !unicode.IsPrint(r) {

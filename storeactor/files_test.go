@@ -16,6 +16,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/durable"
 )
 
 // makeFiles makes an initialised directory that nobody has open.
@@ -147,7 +148,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 			os.Remove(filepath.Join(dir, firstName, witnessName))
 		}, messages.Code_OK},
 		{"with half a CURRENT", func(t *testing.T, dir string) {
-			writeTestFile(t, filepath.Join(dir, currentName+temporary), "gener")
+			writeTestFile(t, filepath.Join(dir, currentName+durable.Temporary), "gener")
 		}, messages.Code_OK},
 		{"that was in use", func(t *testing.T, dir string) {
 			writeTestFile(t, filepath.Join(dir, currentName), firstName+"\n")

@@ -16,6 +16,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // walLog is the Log over etcd's WAL package and a witness.
@@ -58,7 +59,7 @@ func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState,
 	if err != nil {
 		return err
 	}
-	if err := syncPath(filepath.Join(generation, walName)); err != nil {
+	if err := durable.Sync(filepath.Join(generation, walName)); err != nil {
 		return err
 	}
 	return createWitness(filepath.Join(generation, witnessName), disk.Witness{
@@ -130,7 +131,7 @@ func baseOf(w disk.Witness) *walpb.Snapshot {
 
 func readError(dir string, err error) error {
 	if errors.Is(err, os.ErrPermission) {
-		return fileError("read the log", err)
+		return durable.Error("read the log", err)
 	}
 	return disk.Damaged("the log %s cannot be read: %v", dir, err)
 }
@@ -139,7 +140,7 @@ func readError(dir string, err error) error {
 // sees to it that this took nothing away.
 func openLogToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.WAL, error) {
 	if err := dropUnfinished(dir); err != nil {
-		return nil, fileError("remove unfinished parts of the log", err)
+		return nil, durable.Error("remove unfinished parts of the log", err)
 	}
 	base := &walpb.Snapshot{Index: new(image.BaseIndex), Term: new(image.BaseTerm)}
 	w, hardState, entries, err := openSegments(dir, base, logger)
@@ -182,16 +183,16 @@ func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.W
 func (l *walLog) syncOpened() error {
 	base := &walpb.Snapshot{Index: new(l.base), Term: new(l.terms.at(l.base)), ConfState: &raftpb.ConfState{}}
 	if err := errors.Join(l.wal.Save(l.hardState, nil), l.wal.SaveSnapshot(base)); err != nil {
-		return fileError("write the log", err)
+		return durable.Error("write the log", err)
 	}
-	if err := syncPath(l.dir); err != nil {
-		return fileError("sync the log's directory", err)
+	if err := durable.Sync(l.dir); err != nil {
+		return durable.Error("sync the log's directory", err)
 	}
 	if err := l.Sync(); err != nil {
 		return err
 	}
 	if err := dropSegments(l.dir, l.base, l.step); err != nil {
-		return fileError("remove old parts of the log", err)
+		return durable.Error("remove old parts of the log", err)
 	}
 	return nil
 }
@@ -255,7 +256,7 @@ func (l *walLog) Sync() error {
 
 // fail keeps the first error: after it nobody knows what the disk holds.
 func (l *walLog) fail(what string, err error) error {
-	l.failed = fileError(what, err)
+	l.failed = durable.Error(what, err)
 	return l.failed
 }
 
@@ -267,7 +268,7 @@ func (l *walLog) Close() error {
 		l.failed = messages.Errorf(messages.Code_INTERNAL, "the log is closed")
 	}
 	if err := errors.Join(l.wal.Close(), l.witness.file.Close()); err != nil {
-		return fileError("close the log", err)
+		return durable.Error("close the log", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"io"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 	"os"
 )
 
@@ -19,8 +20,6 @@ const (
 	witnessSlot   = 8 + 4 + 8*8 + 4
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 func encodeWitness(w disk.Witness) []byte {
 	b := make([]byte, 0, witnessSlot)
 	b = append(b, witnessMagic...)
@@ -28,7 +27,7 @@ func encodeWitness(w disk.Witness) []byte {
 	for _, v := range []uint64{w.Sequence, w.BaseIndex, w.BaseTerm, w.Index, w.Term, w.HardTerm, w.Vote, w.Commit} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
 }
 
 // decodeWitness reads one slot. It reports false for one that was never written,
@@ -38,7 +37,7 @@ func decodeWitness(b []byte) (w disk.Witness, format uint32, ok bool) {
 		return w, 0, false
 	}
 	b = b[:witnessSlot]
-	if crc32.Checksum(b[:witnessSlot-4], castagnoli) != binary.LittleEndian.Uint32(b[witnessSlot-4:]) {
+	if crc32.Checksum(b[:witnessSlot-4], durable.Castagnoli) != binary.LittleEndian.Uint32(b[witnessSlot-4:]) {
 		return w, 0, false
 	}
 	for i, field := range []*uint64{&w.Sequence, &w.BaseIndex, &w.BaseTerm, &w.Index, &w.Term, &w.HardTerm, &w.Vote, &w.Commit} {
@@ -58,7 +57,7 @@ func createWitness(path string, first disk.Witness) error {
 	first.Sequence = 1
 	blocks := make([]byte, 2*witnessBlock)
 	copy(blocks[witnessBlock:], encodeWitness(first))
-	return replaceFile(path, blocks)
+	return durable.Replace(path, blocks)
 }
 
 // openWitness reads the newer of the two slots that are whole.
@@ -68,7 +67,7 @@ func openWitness(path string) (*witnessFile, error) {
 		return nil, disk.Damaged("the log's witness %s is missing", path)
 	}
 	if err != nil {
-		return nil, fileError("open the log's witness", err)
+		return nil, durable.Error("open the log's witness", err)
 	}
 	last, err := readWitness(f)
 	if err != nil {
@@ -83,14 +82,14 @@ func readWitness(f *os.File) (disk.Witness, error) {
 	for slot := range int64(2) {
 		b := make([]byte, witnessSlot)
 		if _, err := f.ReadAt(b, slot*witnessBlock); err != nil && err != io.EOF {
-			return last, fileError("read the log's witness", err)
+			return last, durable.Error("read the log's witness", err)
 		}
 		w, format, ok := decodeWitness(b)
 		if !ok {
 			continue
 		}
 		if format > witnessFormat {
-			return last, formatError(f.Name(), format, witnessFormat)
+			return last, durable.FormatError(f.Name(), format, witnessFormat)
 		}
 		if w.Sequence > last.Sequence {
 			last = w
