@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files/durable"
 	"path/filepath"
 	"slices"
@@ -59,7 +60,7 @@ func countRows(t *testing.T, e *badgerEngine, floor, revision uint64) (rows int)
 func crashed(t *testing.T, e *badgerEngine, seal engineSeal) *badgerEngine {
 	t.Helper()
 	left := filepath.Join(t.TempDir(), stateName)
-	if err := CopyDirectory(e.dir, left); err != nil {
+	if err := disktest.CopyDirectory(e.dir, left); err != nil {
 		t.Fatal(err)
 	}
 	again, err := openEngine(left, seal, quiet)

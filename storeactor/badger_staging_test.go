@@ -9,6 +9,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 func beginStaging(t *testing.T) *stagedEngine {
@@ -163,7 +164,7 @@ func TestStagedDamageIsRefused(t *testing.T) {
 	}
 	refused := func(what string, change func(dir string)) {
 		left := filepath.Join(t.TempDir(), stateName)
-		if err := CopyDirectory(dir, left); err != nil {
+		if err := disktest.CopyDirectory(dir, left); err != nil {
 			t.Fatal(err)
 		}
 		change(left)

@@ -14,6 +14,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // fillEngine writes rows of these revisions, 1 KiB each.
@@ -57,7 +58,7 @@ func makeEngine(t *testing.T, flushed bool) (dir string, seal engineSeal) {
 	}
 	fillEngine(t, e, 101, 150)
 	left := filepath.Join(t.TempDir(), stateName)
-	if err := CopyDirectory(dir, left); err != nil { // what a killed process leaves
+	if err := disktest.CopyDirectory(dir, left); err != nil { // what a killed process leaves
 		t.Fatal(err)
 	}
 	if err := e.Close(); err != nil {
@@ -75,24 +76,6 @@ func only(t *testing.T, dir, pattern string) string {
 	return names[0]
 }
 
-// flipAt flips a bit of a file.
-func flipAt(t *testing.T, path string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 1
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestEngineDamageIsRefused(t *testing.T) {
 	sealed := func(s engineSeal) int64 { return s.MemTables[0].Length }
 	for _, c := range []struct {
@@ -104,16 +87,16 @@ func TestEngineDamageIsRefused(t *testing.T) {
 		{"whole", false, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
 		{"whole, with a table", true, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
 		{"unsynced rows damaged", false, func(t *testing.T, dir string, seal engineSeal) {
-			flipAt(t, only(t, dir, "*.mem"), sealed(seal)+30)
+			disktest.FlipAt(t, only(t, dir, "*.mem"), sealed(seal)+30)
 		}, messages.Code_OK},
 		{"unsynced rows gone", false, func(t *testing.T, dir string, seal engineSeal) {
 			os.Truncate(only(t, dir, "*.mem"), sealed(seal))
 		}, messages.Code_OK},
 		{"a new memtable without a byte", false, func(t *testing.T, dir string, _ engineSeal) {
-			writeTestFile(t, filepath.Join(dir, "00009.mem"), "") // made, and then the power failed
+			disktest.WriteFile(t, filepath.Join(dir, "00009.mem"), "") // made, and then the power failed
 		}, messages.Code_OK},
 		{"a new value log without a byte", true, func(t *testing.T, dir string, _ engineSeal) {
-			writeTestFile(t, filepath.Join(dir, "000009.vlog"), "")
+			disktest.WriteFile(t, filepath.Join(dir, "000009.vlog"), "")
 		}, messages.Code_OK},
 		{"no MANIFEST", true, func(t *testing.T, dir string, _ engineSeal) {
 			os.Remove(filepath.Join(dir, badger.ManifestFilename))
@@ -125,7 +108,7 @@ func TestEngineDamageIsRefused(t *testing.T) {
 			os.Truncate(filepath.Join(dir, badger.ManifestFilename), 8)
 		}, messages.Code_DAMAGED},
 		{"MANIFEST altered", true, func(t *testing.T, dir string, _ engineSeal) {
-			flipAt(t, filepath.Join(dir, badger.ManifestFilename), 20)
+			disktest.FlipAt(t, filepath.Join(dir, badger.ManifestFilename), 20)
 		}, messages.Code_DAMAGED},
 		{"memtable gone", false, func(t *testing.T, dir string, _ engineSeal) {
 			os.Remove(only(t, dir, "*.mem"))
@@ -140,19 +123,19 @@ func TestEngineDamageIsRefused(t *testing.T) {
 			os.Truncate(only(t, dir, "*.mem"), sealed(seal)-1)
 		}, messages.Code_DAMAGED},
 		{"first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
-			flipAt(t, only(t, dir, "*.mem"), 100)
+			disktest.FlipAt(t, only(t, dir, "*.mem"), 100)
 		}, messages.Code_DAMAGED},
 		{"last synced row altered", false, func(t *testing.T, dir string, seal engineSeal) {
-			flipAt(t, only(t, dir, "*.mem"), sealed(seal)-500)
+			disktest.FlipAt(t, only(t, dir, "*.mem"), sealed(seal)-500)
 		}, messages.Code_DAMAGED},
 		{"size of the first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
-			flipAt(t, only(t, dir, "*.mem"), memHead+3)
+			disktest.FlipAt(t, only(t, dir, "*.mem"), memHead+3)
 		}, messages.Code_DAMAGED},
 		{"table gone", true, func(t *testing.T, dir string, _ engineSeal) {
 			os.Remove(only(t, dir, "*.sst"))
 		}, messages.Code_DAMAGED},
 		{"table altered", true, func(t *testing.T, dir string, _ engineSeal) {
-			flipAt(t, only(t, dir, "*.sst"), 3000)
+			disktest.FlipAt(t, only(t, dir, "*.sst"), 3000)
 		}, messages.Code_DAMAGED},
 		{"table cut", true, func(t *testing.T, dir string, _ engineSeal) {
 			os.Truncate(only(t, dir, "*.sst"), 5000)
@@ -192,7 +175,7 @@ func TestEngineDamageIsRefused(t *testing.T) {
 // tableSizes are the tables that are there. One that was refused stays as it was.
 func tableSizes(t *testing.T, dir string) map[string]int64 {
 	t.Helper()
-	sizes, err := fileSizes(dir)
+	sizes, err := disktest.FileSizes(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +202,7 @@ func TestSealOutlivesItsMemTables(t *testing.T) {
 		t.Skip("names of memtable files do not come again")
 	}
 	left := filepath.Join(t.TempDir(), stateName)
-	if err := CopyDirectory(dir, left); err != nil {
+	if err := disktest.CopyDirectory(dir, left); err != nil {
 		t.Fatal(err)
 	}
 	again, err := openEngine(left, seal, quiet)

@@ -8,6 +8,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // TestArchiveKnowsItsFiles: what else lies in the directory is neither listed nor
@@ -15,7 +16,7 @@ import (
 func TestArchiveKnowsItsFiles(t *testing.T) {
 	dir := makeFiles(t)
 	for _, name := range []string{"a.kvsnap", "b.kvsnap.tmp", "B.kvsnap", "a.b.kvsnap", "notes.txt", "c.tmp", "d.kvsnap/file"} {
-		writeTestFile(t, filepath.Join(dir, snapshotsName, name), "x")
+		disktest.WriteFile(t, filepath.Join(dir, snapshotsName, name), "x")
 	}
 	d := mustOpen(t, dir)
 	found, err := d.Archive().List()

@@ -29,7 +29,7 @@ func (d *directory) Open() (disk.Disk, error) {
 
 func (d *directory) Crash() {
 	left := filepath.Join(d.t.TempDir(), "data")
-	if err := storeactor.CopyDirectory(d.path, left); err != nil {
+	if err := disktest.CopyDirectory(d.path, left); err != nil {
 		d.t.Fatal(err)
 	}
 	d.path = left

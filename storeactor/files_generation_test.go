@@ -22,7 +22,7 @@ func stageTest(t *testing.T, d disk.Disk, index, term uint64) disk.Staging {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := proto.Clone(testFirst).(*messages.Checkpoint)
+	c := proto.Clone(disktest.First).(*messages.Checkpoint)
 	c.Index, c.Term, c.Revision = index, term, index
 	err = errors.Join(s.Write([]disk.Row{{Key: []byte("k"), Value: fmt.Appendf(nil, "of %d", index), Revision: index}}), s.Seal(c))
 	if err != nil {
@@ -87,7 +87,7 @@ func TestInstallIsWholeAtEveryStep(t *testing.T) {
 		t.Helper()
 		steps = append(steps, step)
 		left := filepath.Join(t.TempDir(), "data")
-		if err := CopyDirectory(dir, left); err != nil {
+		if err := disktest.CopyDirectory(dir, left); err != nil {
 			t.Fatal(err)
 		}
 		expected, generation := uint64(1), firstName
@@ -125,7 +125,7 @@ func TestInstallIsWholeAtEveryStep(t *testing.T) {
 func TestOldGenerationGoesWithItsEngine(t *testing.T) {
 	dir := makeFiles(t)
 	d := mustOpen(t, dir)
-	old, err := d.OpenEngine(testFirst)
+	old, err := d.OpenEngine(disktest.First)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestMissingCurrent(t *testing.T) {
 			dir := makeFiles(t)
 			standsAt(t, "first", dir)
 			d := mustOpen(t, dir)
-			if _, err := d.OpenEngine(testFirst); err != nil {
+			if _, err := d.OpenEngine(disktest.First); err != nil {
 				t.Fatal(err)
 			}
 			installTest(t, d, 100)
@@ -207,7 +207,7 @@ func TestMissingCurrent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
-			if err := CopyDirectory(c.dir(t), dir); err != nil {
+			if err := disktest.CopyDirectory(c.dir(t), dir); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Remove(filepath.Join(dir, currentName)); err != nil {
@@ -220,7 +220,7 @@ func TestMissingCurrent(t *testing.T) {
 			if !errors.As(err, &known) || known.Code != messages.Code_DAMAGED || !strings.Contains(known.Message, c.says) || !strings.Contains(known.Hint, c.hints) {
 				t.Fatalf("%v, expected DAMAGED that says %q and hints at %q", err, c.says, c.hints)
 			}
-			if err := d.Initialise(testFirst); messages.CodeOf(err) != messages.Code_DAMAGED {
+			if err := d.Initialise(disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
 				t.Fatalf("Initialise: %v", err)
 			}
 			if _, err := d.Stage(); messages.CodeOf(err) != messages.Code_DAMAGED {
@@ -239,13 +239,13 @@ func TestMissingCurrent(t *testing.T) {
 func TestUsedDirectoryWithoutIdentity(t *testing.T) {
 	for _, name := range []string{"generation-7/witness", currentName, condemnedName, "snapshots/a.kvsnap"} {
 		dir := t.TempDir()
-		writeTestFile(t, filepath.Join(dir, name), "x")
+		disktest.WriteFile(t, filepath.Join(dir, name), "x")
 		if _, err := OpenFiles(dir, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("a directory with %s: %v, expected DAMAGED", name, err)
 		}
 	}
 	dir := t.TempDir()
-	writeTestFile(t, filepath.Join(dir, "generation-07"), "x")
+	disktest.WriteFile(t, filepath.Join(dir, "generation-07"), "x")
 	if _, err := OpenFiles(dir, quiet); messages.CodeOf(err) != messages.Code_CONFLICT {
 		t.Errorf("a directory with generation-07: %v, expected CONFLICT", err)
 	}
@@ -278,9 +278,9 @@ func FuzzCondemnedFile(f *testing.F) {
 	f.Add([]byte("\xff\xfe\x00\x1b[2J"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		dir := t.TempDir()
-		writeTestFile(t, filepath.Join(dir, condemnedName), string(text))
+		disktest.WriteFile(t, filepath.Join(dir, condemnedName), string(text))
 		is, err := (&files{dir: dir}).Initialised()
-		openly(t, err)
+		disktest.Openly(t, err)
 		if is || err == nil || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 			t.Fatalf("%q: %t, %v", text, is, err)
 		}

@@ -24,7 +24,7 @@ func makeFiles(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	d := mustOpen(t, dir)
-	if err := errors.Join(d.WriteIdentity(testIdentity), d.Initialise(testFirst), d.Close()); err != nil {
+	if err := errors.Join(d.WriteIdentity(disktest.Identity), d.Initialise(disktest.First), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -38,29 +38,6 @@ func mustOpen(t *testing.T, dir string) disk.Disk {
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
-}
-
-func writeTestFile(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// rewrite replaces text in a file.
-func rewrite(t *testing.T, path, old, new string) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Contains(b, []byte(old)) {
-		t.Fatalf("%s does not hold %q", path, old)
-	}
-	writeTestFile(t, path, strings.Replace(string(b), old, new, 1))
 }
 
 func TestDirectoriesThatAreRefused(t *testing.T) {
@@ -81,10 +58,10 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 			rewrite(t, filepath.Join(dir, identityName), "crc32c", "")
 		}, messages.Code_DAMAGED, "checksum"},
 		{"with an empty identity", func(t *testing.T, dir string) {
-			writeTestFile(t, filepath.Join(dir, identityName), "")
+			disktest.WriteFile(t, filepath.Join(dir, identityName), "")
 		}, messages.Code_DAMAGED, "not the identity"},
 		{"with garbage for an identity", func(t *testing.T, dir string) {
-			writeTestFile(t, filepath.Join(dir, identityName), "\x00\x01\x02")
+			disktest.WriteFile(t, filepath.Join(dir, identityName), "\x00\x01\x02")
 		}, messages.Code_DAMAGED, "not the identity"},
 		{"without its identity", func(t *testing.T, dir string) {
 			os.Remove(filepath.Join(dir, identityName))
@@ -104,7 +81,7 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 
 func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
-	writeTestFile(t, filepath.Join(dir, "photo.jpg"), "a cat")
+	disktest.WriteFile(t, filepath.Join(dir, "photo.jpg"), "a cat")
 	_, err := OpenFiles(dir, quiet)
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), "photo.jpg") {
 		t.Fatalf("got %v, expected CONFLICT", err)
@@ -148,10 +125,10 @@ func TestHalfMadeGeneration(t *testing.T) {
 			os.Remove(filepath.Join(dir, firstName, witnessName))
 		}, messages.Code_OK},
 		{"with half a CURRENT", func(t *testing.T, dir string) {
-			writeTestFile(t, filepath.Join(dir, currentName+durable.Temporary), "gener")
+			disktest.WriteFile(t, filepath.Join(dir, currentName+durable.Temporary), "gener")
 		}, messages.Code_OK},
 		{"that was in use", func(t *testing.T, dir string) {
-			writeTestFile(t, filepath.Join(dir, currentName), firstName+"\n")
+			disktest.WriteFile(t, filepath.Join(dir, currentName), firstName+"\n")
 			d := mustOpen(t, dir)
 			l, _, err := d.OpenLog()
 			if err != nil {
@@ -173,7 +150,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 			if is || messages.CodeOf(err) != c.expected {
 				t.Fatalf("initialised %t, %v", is, err)
 			}
-			if err := d.Initialise(testFirst); messages.CodeOf(err) != c.expected {
+			if err := d.Initialise(disktest.First); messages.CodeOf(err) != c.expected {
 				t.Fatalf("Initialise: %v", err)
 			}
 			if c.expected != messages.Code_OK {
@@ -193,12 +170,12 @@ func TestHalfMadeGeneration(t *testing.T) {
 func TestCurrentIsHeldAgainstTheDirectory(t *testing.T) {
 	for _, text := range []string{"", "generation-2\n", "generation-1/../..\n", "generation-01\n", "../generation-1\n", "\x00\n"} {
 		dir := makeFiles(t)
-		writeTestFile(t, filepath.Join(dir, currentName), text)
+		disktest.WriteFile(t, filepath.Join(dir, currentName), text)
 		d := mustOpen(t, dir)
 		if _, err := d.Initialised(); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("CURRENT %q: %v, expected DAMAGED", text, err)
 		}
-		if err := d.Initialise(testFirst); messages.CodeOf(err) != messages.Code_DAMAGED {
+		if err := d.Initialise(disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("CURRENT %q: Initialise: %v, expected DAMAGED", text, err)
 		}
 	}
@@ -207,11 +184,11 @@ func TestCurrentIsHeldAgainstTheDirectory(t *testing.T) {
 func TestCheckpointDamageIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), checkpointName)
 	seal := engineSeal{Markers: 7, Table: 3, MemTables: []sealedMemTable{{"00001.mem", "0011", 20}, {"00002.mem", "-", 4000}}}
-	if err := writeCheckpoint(path, testFirst, seal); err != nil {
+	if err := writeCheckpoint(path, disktest.First, seal); err != nil {
 		t.Fatal(err)
 	}
 	got, gotSeal, err := readCheckpoint(path)
-	if err != nil || !proto.Equal(got, testFirst) || fmt.Sprint(gotSeal) != fmt.Sprint(seal) {
+	if err != nil || !proto.Equal(got, disktest.First) || fmt.Sprint(gotSeal) != fmt.Sprint(seal) {
 		t.Fatalf("read %v, %v, %v", got, gotSeal, err)
 	}
 	whole, err := os.ReadFile(path)
@@ -220,7 +197,7 @@ func TestCheckpointDamageIsRefused(t *testing.T) {
 	}
 	refused := func(name string, b []byte) {
 		t.Helper()
-		writeTestFile(t, path, string(b))
+		disktest.WriteFile(t, path, string(b))
 		if _, _, err := readCheckpoint(path); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("%s: %v, expected DAMAGED", name, err)
 		}
@@ -275,7 +252,7 @@ func saveUntilKilled(dir string) {
 		if index%50 == 0 {
 			fail(e.Sync())
 			fail(l.Sync())
-			fail(d.WriteCheckpoint(&messages.Checkpoint{ClusterId: testFirst.ClusterId, Index: index - 1, Term: 2, Revision: index - 1}))
+			fail(d.WriteCheckpoint(&messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: index - 1, Term: 2, Revision: index - 1}))
 		}
 		fmt.Println(index)
 	}
@@ -346,4 +323,17 @@ func runUntilKilled(t *testing.T, dir string, lines int) (said uint64) {
 	}
 	c.Wait()
 	return said
+}
+
+// rewrite replaces text in a file.
+func rewrite(t *testing.T, path, old, new string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%s does not hold %q", path, old)
+	}
+	disktest.WriteFile(t, path, strings.Replace(string(b), old, new, 1))
 }

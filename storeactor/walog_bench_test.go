@@ -76,7 +76,7 @@ func BenchmarkLogOpen(b *testing.B) {
 
 func benchmarkLog(b *testing.B) *walLog {
 	generation := b.TempDir()
-	if err := createLog(generation, testFirst, disktest.HardState(1, 0, 1), testIdentity, quiet); err != nil {
+	if err := createLog(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, quiet); err != nil {
 		b.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)

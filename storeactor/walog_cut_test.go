@@ -114,8 +114,8 @@ func TestCutGivesSpaceBack(t *testing.T) {
 // segments too, each with the name that an open at the base looks for.
 func TestNewSegmentWithoutEntries(t *testing.T) {
 	generation := t.TempDir()
-	at := &messages.Checkpoint{ClusterId: testFirst.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
-	if err := createLog(generation, at, disktest.HardState(6, 2, 1000), testIdentity, quiet); err != nil {
+	at := &messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
+	if err := createLog(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	for term := uint64(6); len(readFiles(t, generation).segments) < 3; {
@@ -144,7 +144,7 @@ func TestUnfinishedSegmentIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"0.tmp", "1.tmp"} {
-		writeTestFile(t, filepath.Join(generation, walName, name), string(bytes.Repeat([]byte{0x55}, int(wal.SegmentSizeBytes))))
+		disktest.WriteFile(t, filepath.Join(generation, walName, name), string(bytes.Repeat([]byte{0x55}, int(wal.SegmentSizeBytes))))
 	}
 	l, _, err := reopenLog(generation)
 	if err != nil {
@@ -189,7 +189,7 @@ func TestSegmentsByBase(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"0000000000000002-000000000000000b.wal", "0000000000000001-0000000000000000.wal",
 		"0000000000000001-0000000000000000.wal.broken", "0.tmp", "x.wal", "0000000000000003-b.wal"} {
-		writeTestFile(t, filepath.Join(dir, name), "")
+		disktest.WriteFile(t, filepath.Join(dir, name), "")
 	}
 	if names, err := segments(dir); err != nil || !slices.Equal(names, []string{segmentName(1, 0), segmentName(2, 11)}) {
 		t.Fatalf("%v, %v", names, err)

@@ -24,11 +24,7 @@ import (
 // Small segments keep the tests fast, and let them cross from one to the next.
 func init() { wal.SegmentSizeBytes = 16 << 10 }
 
-var (
-	quiet        = slog.New(slog.DiscardHandler)
-	testIdentity = &messages.Identity{Format: 1, Incarnation: []byte("0123456789abcdef"), Name: "node1"}
-	testFirst    = &messages.Checkpoint{ClusterId: []byte("fedcba9876543210"), Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}
-)
+var quiet = slog.New(slog.DiscardHandler)
 
 // testLog is a log's files at one moment.
 type testLog struct {
@@ -39,7 +35,7 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *walLog) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := createLog(generation, testFirst, disktest.HardState(testFirst.Term, 0, testFirst.Index), testIdentity, quiet); err != nil {
+	if err := createLog(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -51,7 +47,7 @@ func makeLog(t *testing.T) (generation string, l *walLog) {
 }
 
 func reopenLog(generation string) (*walLog, *disk.LogImage, error) {
-	return openLog(generation, logMetadata(testFirst.ClusterId, testIdentity.Incarnation), func(string) {}, quiet)
+	return openLog(generation, logMetadata(disktest.First.ClusterId, disktest.Identity.Incarnation), func(string) {}, quiet)
 }
 
 // readFiles reads a log's files as a killed process would leave them.
@@ -239,7 +235,7 @@ func TestLogWithMissingPartsIsRefused(t *testing.T) {
 	if (testLog{segments: whole.segments, witness: make([]byte, 2*witnessBlock)}).open(t, copied) != nil {
 		t.Error("opened without a witness")
 	}
-	_, _, err := openLog(copied, logMetadata(testFirst.ClusterId, []byte("another")), func(string) {}, quiet)
+	_, _, err := openLog(copied, logMetadata(disktest.First.ClusterId, []byte("another")), func(string) {}, quiet)
 	if messages.CodeOf(err) != messages.Code_DAMAGED {
 		t.Errorf("another node's log: %v", err)
 	}

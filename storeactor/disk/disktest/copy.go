@@ -1,4 +1,4 @@
-package storeactor
+package disktest
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ func CopyDirectory(from, to string) error {
 		if err := os.RemoveAll(to); err != nil {
 			return err
 		}
-		before, err := fileSizes(from)
+		before, err := FileSizes(from)
 		if err != nil {
 			return err
 		}
@@ -30,7 +30,7 @@ func CopyDirectory(from, to string) error {
 				copied = errors.Join(copied, copyFile(filepath.Join(from, name), filepath.Join(to, name)))
 			}
 		}
-		after, err := fileSizes(from)
+		after, err := FileSizes(from)
 		if err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func CopyDirectory(from, to string) error {
 	}
 }
 
-// fileSizes is the sizes of files by path; -1 of a directory.
-func fileSizes(dir string) (map[string]int64, error) {
+// FileSizes is the sizes of files by path; -1 of a directory.
+func FileSizes(dir string) (map[string]int64, error) {
 	sizes := map[string]int64{}
 	return sizes, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if errors.Is(err, os.ErrNotExist) {
