@@ -2,10 +2,11 @@ package storeactor
 
 import (
 	"bytes"
-	"keyval/storeactor/disk"
 	"runtime"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"keyval/storeactor/disk"
 )
 
 // exportStep is how many versions that nobody wants an export steps over before

@@ -3,11 +3,12 @@ package storeactor
 import (
 	"bytes"
 	"fmt"
-	"keyval/storeactor/disk"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"keyval/storeactor/disk"
 )
 
 // An export steps over what is below the floor, or seeks past it: the next key may

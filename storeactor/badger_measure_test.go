@@ -3,7 +3,6 @@ package storeactor
 import (
 	"fmt"
 	"io/fs"
-	"keyval/storeactor/disk"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"keyval/storeactor/disk"
 )
 
 // What is measured here takes minutes and says figures rather than yes or no; it

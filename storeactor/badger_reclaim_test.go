@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"keyval/storeactor/disk"
-	"keyval/storeactor/disk/disktest"
-	"keyval/storeactor/files/durable"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -14,6 +11,10 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
+
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/durable"
 )
 
 func newEngine(t *testing.T) *badgerEngine {

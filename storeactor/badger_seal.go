@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"keyval/storeactor/disk"
-	"keyval/storeactor/files/durable"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +19,9 @@ import (
 	"github.com/dgraph-io/badger/v4/y"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
 )
 
 // engineSeal is what an engine's Sync made durable. It travels in the checkpoint

@@ -18,6 +18,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files/durable"
+	"keyval/storeactor/files/wal"
 )
 
 // A node's directory:
@@ -41,8 +42,6 @@ const (
 	identityName   = "identity"
 	currentName    = "CURRENT"
 	firstName      = "generation-1"
-	walName        = "wal"
-	witnessName    = "witness"
 	stateName      = "state"
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
@@ -61,7 +60,7 @@ type files struct {
 	// mutex guards what is below: log, machine, checkpoint and intake each come
 	// from their own goroutine.
 	mutex      sync.Mutex
-	log        *walLog       // the last one opened of the generation that counts, if any
+	log        *wal.Log      // the last one opened of the generation that counts, if any
 	engine     *badgerEngine // the last one opened, if any
 	engineOf   string        // the path of its generation
 	staging    *staging      // neither dropped nor installed yet, or nil
@@ -229,7 +228,7 @@ func (f *files) WriteIdentity(id *messages.Identity) error {
 func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if f.log != nil && !f.log.closed.Load() {
+	if f.log != nil && !f.log.Closed() {
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
 	}
 	generation, err := f.settled()
@@ -244,7 +243,7 @@ func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, image, err := openLog(generation, logMetadata(checkpoint.ClusterId, id.Incarnation), f.step, f.logger)
+	log, image, err := wal.Open(generation, wal.Metadata(checkpoint.ClusterId, id.Incarnation), f.step, f.logger)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -329,14 +328,16 @@ func (f *files) refuseUnsynced(generation string, durable, c *messages.Checkpoin
 	}
 	var commit uint64
 	if f.log != nil {
-		commit = f.log.syncedCommit.Load()
+		commit = f.log.SyncedCommit()
 	} else {
-		w, err := openWitness(filepath.Join(generation, witnessName))
+		w, found, err := wal.ReadWitness(generation)
 		if err != nil {
 			return err
 		}
-		w.file.Close()
-		commit = w.last.Commit
+		if !found {
+			return disk.Damaged("the log's witness in %s is missing", generation)
+		}
+		commit = w.Commit
 	}
 	if c.Index > commit {
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, commit)

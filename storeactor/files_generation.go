@@ -15,6 +15,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files/durable"
+	"keyval/storeactor/files/wal"
 )
 
 // generationNumber is the number in the name of a generation; 0 for other names.
@@ -75,8 +76,8 @@ func (f *files) refuseUsed() error {
 	}
 	var used []string // those with a log; others were staged, or broke off
 	for _, name := range names {
-		last, err := lastWitness(f.path(name, witnessName))
-		if os.IsNotExist(err) || name == firstName && err == nil && last.Sequence == 1 {
+		last, found, err := wal.ReadWitness(f.path(name))
+		if !found && err == nil || name == firstName && err == nil && last.Sequence == 1 {
 			continue
 		}
 		used = append(used, name)
@@ -91,16 +92,6 @@ func (f *files) refuseUsed() error {
 		return disk.Damaged("%s is missing, and so is the generation that was in use", missing)
 	}
 	return nil
-}
-
-// lastWitness reads a witness that nobody has open.
-func lastWitness(path string) (disk.Witness, error) {
-	w, err := os.Open(path)
-	if err != nil {
-		return disk.Witness{}, err
-	}
-	defer w.Close()
-	return readWitness(w)
 }
 
 // generations are the names of all generations that are there, whole or not.
@@ -191,7 +182,7 @@ func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *mess
 		return err
 	}
 	hs := &raftpb.HardState{Term: new(first.Term)}
-	if err := createLog(path, first, hs, id, f.logger); err != nil {
+	if err := wal.Create(path, first, hs, id, f.logger); err != nil {
 		return err
 	}
 	if err := createEngine(filepath.Join(path, stateName), f.logger); err != nil {
@@ -302,12 +293,12 @@ func (f *files) Install(index, term uint64, hs *raftpb.HardState) error {
 	switch {
 	case s == nil || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
 		return messages.Errorf(messages.Code_NOT_FOUND, "no state of index %d and term %d is staged", index, term)
-	case f.log != nil && !f.log.closed.Load():
+	case f.log != nil && !f.log.Closed():
 		return messages.Errorf(messages.Code_CONFLICT, "the log of %s is open", f.dir)
 	case hs.GetCommit() < index || hs.GetTerm() < term:
 		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with commit %d in term %d", index, term, hs.GetCommit(), hs.GetTerm())
 	}
-	if err := createLog(s.path, s.sealed, hs, id, f.logger); err != nil {
+	if err := wal.Create(s.path, s.sealed, hs, id, f.logger); err != nil {
 		return durable.Error("make the log of an installed state", err)
 	}
 	f.step("log made")

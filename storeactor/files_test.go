@@ -122,7 +122,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 			os.RemoveAll(filepath.Join(dir, firstName, stateName))
 		}, messages.Code_OK},
 		{"without a witness", func(t *testing.T, dir string) {
-			os.Remove(filepath.Join(dir, firstName, witnessName))
+			os.Remove(filepath.Join(dir, firstName, "witness"))
 		}, messages.Code_OK},
 		{"with half a CURRENT", func(t *testing.T, dir string) {
 			disktest.WriteFile(t, filepath.Join(dir, currentName+durable.Temporary), "gener")

@@ -1,9 +1,9 @@
 package disktest
 
 import (
-	"keyval/messages"
-
 	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
 )
 
 var (

@@ -1,4 +1,4 @@
-package storeactor
+package wal
 
 import (
 	"errors"
@@ -16,19 +16,19 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// logSegment is the size at which the log begins a new file, in bytes. Two are
+// segmentBytes is the size at which the log begins a new file, in bytes. Two are
 // preallocated, and a cut frees whole ones: so the log takes up to three of them
 // more than its entries.
-const logSegment = 16 << 20
+const segmentBytes = 16 << 20
 
 // The WAL package has one size for all logs of a process.
-func init() { wal.SegmentSizeBytes = logSegment }
+func init() { wal.SegmentSizeBytes = segmentBytes }
 
 // Cut makes the base durable before anything goes: first its record in the log,
 // which an open at the old base passes over, then the witness that names it. Only
 // then, whatever a power cut takes, every later open begins at this base or above,
 // and files below it are of no use to anybody.
-func (l *walLog) Cut(index, term uint64, conf *raftpb.ConfState) error {
+func (l *Log) Cut(index, term uint64, conf *raftpb.ConfState) error {
 	if l.failed != nil {
 		return l.failed
 	}

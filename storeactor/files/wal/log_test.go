@@ -1,9 +1,8 @@
-package storeactor
+package wal
 
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,18 +23,16 @@ import (
 // Small segments keep the tests fast, and let them cross from one to the next.
 func init() { wal.SegmentSizeBytes = 16 << 10 }
 
-var quiet = slog.New(slog.DiscardHandler)
-
 // testLog is a log's files at one moment.
 type testLog struct {
 	segments map[string][]byte
 	witness  []byte
 }
 
-func makeLog(t *testing.T) (generation string, l *walLog) {
+func makeLog(t *testing.T) (generation string, l *Log) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := createLog(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -46,14 +43,14 @@ func makeLog(t *testing.T) (generation string, l *walLog) {
 	return generation, l
 }
 
-func reopenLog(generation string) (*walLog, *disk.LogImage, error) {
-	return openLog(generation, logMetadata(disktest.First.ClusterId, disktest.Identity.Incarnation), func(string) {}, quiet)
+func reopenLog(generation string) (*Log, *disk.LogImage, error) {
+	return Open(generation, Metadata(disktest.First.ClusterId, disktest.Identity.Incarnation), func(string) {}, quiet)
 }
 
 // readFiles reads a log's files as a killed process would leave them.
 func readFiles(t *testing.T, generation string) testLog {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(generation, walName, "*.wal"))
+	names, err := filepath.Glob(filepath.Join(generation, dirName, "*.wal"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +88,7 @@ func (l testLog) with(last []byte) testLog {
 // open opens a copy of the log. The image is nil if it is damaged.
 func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
 	t.Helper()
-	dir := filepath.Join(generation, walName)
+	dir := filepath.Join(generation, dirName)
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +145,7 @@ func (l testLog) records(t *testing.T) []int64 {
 	return offsets
 }
 
-func mustSave(t *testing.T, l *walLog, hs *raftpb.HardState, entries []*raftpb.Entry) {
+func mustSave(t *testing.T, l *Log, hs *raftpb.HardState, entries []*raftpb.Entry) {
 	t.Helper()
 	if err := l.Save(hs, entries); err != nil {
 		t.Fatal(err)
@@ -161,7 +158,7 @@ func sameImage(a, b *disk.LogImage) bool {
 }
 
 // fillLog saves entries until the log has three segments and some more.
-func fillLog(t *testing.T, generation string, l *walLog) {
+func fillLog(t *testing.T, generation string, l *Log) {
 	t.Helper()
 	for term := uint64(2); ; term++ {
 		mustSave(t, l, disktest.HardState(term, 1, l.index), nil)
@@ -170,7 +167,7 @@ func fillLog(t *testing.T, generation string, l *walLog) {
 			es[0].Data, es[1].Data = bytes.Repeat([]byte{1}, 700), bytes.Repeat([]byte{2}, 41)
 			mustSave(t, l, disktest.HardState(term, 1, l.index), es)
 		}
-		if names, _ := filepath.Glob(filepath.Join(generation, walName, "*.wal")); len(names) == 3 {
+		if names, _ := filepath.Glob(filepath.Join(generation, dirName, "*.wal")); len(names) == 3 {
 			mustSave(t, l, disktest.HardState(term+1, 2, l.index), disktest.Entries(l.index, term+1, term+1))
 			return
 		}
@@ -235,7 +232,7 @@ func TestLogWithMissingPartsIsRefused(t *testing.T) {
 	if (testLog{segments: whole.segments, witness: make([]byte, 2*witnessBlock)}).open(t, copied) != nil {
 		t.Error("opened without a witness")
 	}
-	_, _, err := openLog(copied, logMetadata(disktest.First.ClusterId, []byte("another")), func(string) {}, quiet)
+	_, _, err := Open(copied, Metadata(disktest.First.ClusterId, []byte("another")), func(string) {}, quiet)
 	if messages.CodeOf(err) != messages.Code_DAMAGED {
 		t.Errorf("another node's log: %v", err)
 	}

@@ -1,4 +1,6 @@
-package storeactor
+// Package wal is a node's durable Raft log: etcd's write-ahead log, which cannot
+// tell a torn end from a damaged one, and a witness beside it, which can.
+package wal
 
 import (
 	"errors"
@@ -19,8 +21,8 @@ import (
 	"keyval/storeactor/files/durable"
 )
 
-// walLog is the Log over etcd's WAL package and a witness.
-type walLog struct {
+// Log is the Log over etcd's WAL package and a witness.
+type Log struct {
 	wal     *wal.WAL
 	dir     string
 	witness *witnessFile
@@ -37,19 +39,21 @@ type walLog struct {
 	closed       atomic.Bool
 }
 
-// logMetadata is at the head of every segment: whose log it is.
-func logMetadata(clusterID, incarnation []byte) []byte {
+const dirName = "wal" // of the directory, in a generation's
+
+// Metadata stands at the head of every segment: whose log it is.
+func Metadata(clusterID, incarnation []byte) []byte {
 	return fmt.Appendf(nil, "keyval log 1\ncluster %x\nincarnation %x\n", clusterID, incarnation)
 }
 
-// createLog makes the log of a new generation and its witness, durably. It is
+// Create makes the log of a new generation and its witness, durably. It is
 // empty, so its commit is its base: the index of the generation's checkpoint.
 // Term and vote are hs's.
-func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, logger *slog.Logger) error {
+func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, logger *slog.Logger) error {
 	if at.Index > 0 && at.ConfState == nil {
 		return messages.Errorf(messages.Code_INVALID, "the checkpoint of index %d has no configuration", at.Index)
 	}
-	w, err := wal.Create(walLogger(logger), filepath.Join(generation, walName), logMetadata(at.ClusterId, id.Incarnation))
+	w, err := wal.Create(zapLogger(logger), filepath.Join(generation, dirName), Metadata(at.ClusterId, id.Incarnation))
 	if err != nil {
 		return err
 	}
@@ -59,35 +63,35 @@ func createLog(generation string, at *messages.Checkpoint, hs *raftpb.HardState,
 	if err != nil {
 		return err
 	}
-	if err := durable.Sync(filepath.Join(generation, walName)); err != nil {
+	if err := durable.Sync(filepath.Join(generation, dirName)); err != nil {
 		return err
 	}
-	return createWitness(filepath.Join(generation, witnessName), disk.Witness{
+	return createWitness(generation, disk.Witness{
 		BaseIndex: at.Index, BaseTerm: at.Term,
 		Index: at.Index, Term: at.Term,
 		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index,
 	})
 }
 
-// openLog reads the log and holds it against its witness before anything is
+// Open reads the log and holds it against its witness before anything is
 // written, since opening for writing cuts off whatever looks like a torn end.
-func openLog(generation string, metadata []byte, step func(string), logger *slog.Logger) (*walLog, *disk.LogImage, error) {
-	witness, err := openWitness(filepath.Join(generation, witnessName))
+func Open(generation string, metadata []byte, step func(string), logger *slog.Logger) (*Log, *disk.LogImage, error) {
+	witness, err := openWitness(generation)
 	if err != nil {
 		return nil, nil, err
 	}
-	dir := filepath.Join(generation, walName)
+	dir := filepath.Join(generation, dirName)
 	image, err := readLog(dir, witness.last, metadata, logger)
 	if err != nil {
 		witness.file.Close()
 		return nil, nil, err
 	}
-	w, err := openLogToAppend(dir, image, logger)
+	w, err := openToAppend(dir, image, logger)
 	if err != nil {
 		witness.file.Close()
 		return nil, nil, err
 	}
-	l := &walLog{wal: w, dir: dir, witness: witness, step: step,
+	l := &Log{wal: w, dir: dir, witness: witness, step: step,
 		base: image.BaseIndex, terms: runsOf(image), hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
 	l.index, l.term = image.Last()
 	if err := l.syncOpened(); err != nil {
@@ -105,7 +109,7 @@ func readLog(dir string, witness disk.Witness, metadata []byte, logger *slog.Log
 			image, err = nil, disk.Damaged("the log %s cannot be read: %v", dir, r)
 		}
 	}()
-	w, err := wal.OpenForRead(walLogger(logger), dir, baseOf(witness))
+	w, err := wal.OpenForRead(zapLogger(logger), dir, baseOf(witness))
 	if err != nil {
 		return nil, readError(dir, err)
 	}
@@ -136,16 +140,16 @@ func readError(dir string, err error) error {
 	return disk.Damaged("the log %s cannot be read: %v", dir, err)
 }
 
-// openLogToAppend opens a log that met its witness, repairing a torn end, and
+// openToAppend opens a log that met its witness, repairing a torn end, and
 // sees to it that this took nothing away.
-func openLogToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.WAL, error) {
+func openToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.WAL, error) {
 	if err := dropUnfinished(dir); err != nil {
 		return nil, durable.Error("remove unfinished parts of the log", err)
 	}
 	base := &walpb.Snapshot{Index: new(image.BaseIndex), Term: new(image.BaseTerm)}
 	w, hardState, entries, err := openSegments(dir, base, logger)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		if !wal.Repair(walLogger(logger), dir) {
+		if !wal.Repair(zapLogger(logger), dir) {
 			return nil, disk.Damaged("the torn end of the log %s cannot be repaired: %v", dir, err)
 		}
 		w, hardState, entries, err = openSegments(dir, base, logger)
@@ -163,7 +167,7 @@ func openLogToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wa
 }
 
 func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.WAL, *raftpb.HardState, []*raftpb.Entry, error) {
-	w, err := wal.Open(walLogger(logger), dir, base)
+	w, err := wal.Open(zapLogger(logger), dir, base)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -180,7 +184,7 @@ func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.W
 // left. Saving the HardState again tells it to the WAL, which repeats it at the
 // head of the next segment; the base likewise, whose index the WAL needs for the
 // next segment's name while there is no entry.
-func (l *walLog) syncOpened() error {
+func (l *Log) syncOpened() error {
 	base := &walpb.Snapshot{Index: new(l.base), Term: new(l.terms.at(l.base)), ConfState: &raftpb.ConfState{}}
 	if err := errors.Join(l.wal.Save(l.hardState, nil), l.wal.SaveSnapshot(base)); err != nil {
 		return durable.Error("write the log", err)
@@ -197,7 +201,8 @@ func (l *walLog) syncOpened() error {
 	return nil
 }
 
-func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+// Save is as disk.Log says.
+func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if l.failed != nil {
 		return l.failed
 	}
@@ -226,7 +231,7 @@ func (l *walLog) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 }
 
 // testify writes the witness of all that was saved, which has just been synced.
-func (l *walLog) testify() error {
+func (l *Log) testify() error {
 	w := l.witness.last
 	w.BaseIndex, w.BaseTerm = l.base, l.terms.at(l.base)
 	w.Index, w.Term = l.index, l.term
@@ -238,7 +243,8 @@ func (l *walLog) testify() error {
 	return nil
 }
 
-func (l *walLog) Sync() error {
+// Sync is as disk.Log says.
+func (l *Log) Sync() error {
 	if l.failed != nil {
 		return l.failed
 	}
@@ -255,12 +261,20 @@ func (l *walLog) Sync() error {
 }
 
 // fail keeps the first error: after it nobody knows what the disk holds.
-func (l *walLog) fail(what string, err error) error {
+func (l *Log) fail(what string, err error) error {
 	l.failed = durable.Error(what, err)
 	return l.failed
 }
 
-func (l *walLog) Close() error {
+// SyncedCommit is the commit index of the last HardState that was surely synced.
+// It may be asked beside everything else, as Closed.
+func (l *Log) SyncedCommit() uint64 { return l.syncedCommit.Load() }
+
+// Closed reports whether the log was closed.
+func (l *Log) Closed() bool { return l.closed.Load() }
+
+// Close lets go of the files.
+func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package storeactor
+package wal
 
 import (
 	"encoding/binary"
@@ -25,11 +25,11 @@ func FuzzWitnessFile(f *testing.F) {
 		if sum && len(data) >= witnessSlot-4 {
 			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], durable.Castagnoli))
 		}
-		path := filepath.Join(t.TempDir(), witnessName)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
+		generation := t.TempDir()
+		if err := os.WriteFile(filepath.Join(generation, witnessName), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		found, err := openWitness(path)
+		found, err := openWitness(generation)
 		disktest.Openly(t, err)
 		if err != nil {
 			return
@@ -47,7 +47,7 @@ func FuzzWitnessFile(f *testing.F) {
 // it said before.
 func FuzzLogSegment(f *testing.F) {
 	generation := f.TempDir()
-	if err := createLog(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
 		f.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -68,7 +68,7 @@ func FuzzLogSegment(f *testing.F) {
 		f.Fatal(err)
 	}
 	before := testLog{segments: map[string][]byte{}}
-	name := filepath.Join(generation, walName, "0000000000000000-0000000000000000.wal")
+	name := filepath.Join(generation, dirName, "0000000000000000-0000000000000000.wal")
 	if before.segments[filepath.Base(name)], err = os.ReadFile(name); err != nil {
 		f.Fatal(err)
 	}

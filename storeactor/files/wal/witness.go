@@ -1,12 +1,14 @@
-package storeactor
+package wal
 
 import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"os"
+	"path/filepath"
+
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files/durable"
-	"os"
 )
 
 // The witness file is two slots, each alone in its block, written in turn: a
@@ -14,6 +16,7 @@ import (
 //
 //	magic [8] | format uint32 | 8 fields uint64 | CRC32C of all before uint32
 const (
+	witnessName   = "witness"
 	witnessMagic  = "KVWITNES"
 	witnessFormat = 1
 	witnessBlock  = 4096 // bytes
@@ -53,15 +56,16 @@ type witnessFile struct {
 }
 
 // createWitness writes the first witness of a new log, durably.
-func createWitness(path string, first disk.Witness) error {
+func createWitness(generation string, first disk.Witness) error {
 	first.Sequence = 1
 	blocks := make([]byte, 2*witnessBlock)
 	copy(blocks[witnessBlock:], encodeWitness(first))
-	return durable.Replace(path, blocks)
+	return durable.Replace(filepath.Join(generation, witnessName), blocks)
 }
 
 // openWitness reads the newer of the two slots that are whole.
-func openWitness(path string) (*witnessFile, error) {
+func openWitness(generation string) (*witnessFile, error) {
+	path := filepath.Join(generation, witnessName)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if os.IsNotExist(err) {
 		return nil, disk.Damaged("the log's witness %s is missing", path)
@@ -75,6 +79,21 @@ func openWitness(path string) (*witnessFile, error) {
 		return nil, err
 	}
 	return &witnessFile{file: f, last: last}, nil
+}
+
+// ReadWitness reads the witness of a log that nobody has open. It reports false if
+// there is none.
+func ReadWitness(generation string) (w disk.Witness, found bool, err error) {
+	f, err := os.Open(filepath.Join(generation, witnessName))
+	if os.IsNotExist(err) {
+		return w, false, nil
+	}
+	if err != nil {
+		return w, false, durable.Error("open the log's witness", err)
+	}
+	defer f.Close()
+	w, err = readWitness(f)
+	return w, true, err
 }
 
 func readWitness(f *os.File) (disk.Witness, error) {

@@ -1,4 +1,4 @@
-package storeactor
+package wal
 
 import (
 	"os"
@@ -10,11 +10,11 @@ import (
 )
 
 func TestWitnessFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), witnessName)
-	if err := createWitness(path, disk.Witness{Index: 1, Term: 1}); err != nil {
+	generation := t.TempDir()
+	if err := createWitness(generation, disk.Witness{Index: 1, Term: 1}); err != nil {
 		t.Fatal(err)
 	}
-	f, err := openWitness(path)
+	f, err := openWitness(generation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestWitnessFile(t *testing.T) {
 			t.Fatalf("after writing %d: %+v, %v", i, got, err)
 		}
 	}
-	whole, err := os.ReadFile(path)
+	whole, err := os.ReadFile(filepath.Join(generation, witnessName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,11 +52,11 @@ func damagedWitness(t *testing.T, whole []byte, flips ...int) disk.Witness {
 	for _, at := range flips {
 		damaged[at] ^= 0x10
 	}
-	path := filepath.Join(t.TempDir(), witnessName)
-	if err := os.WriteFile(path, damaged, 0o600); err != nil {
+	generation := t.TempDir()
+	if err := os.WriteFile(filepath.Join(generation, witnessName), damaged, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := openWitness(path)
+	f, err := openWitness(generation)
 	if err != nil {
 		if messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Fatalf("unexpected error: %v", err)

@@ -1,11 +1,12 @@
-package storeactor
+package wal
 
 import (
 	"fmt"
-	"keyval/storeactor/disk/disktest"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
+
+	"keyval/storeactor/disk/disktest"
 )
 
 // BenchmarkLogSave saves 64 entries of 1 KiB at a time, by the size of segments,
@@ -13,7 +14,7 @@ import (
 //
 //	go test ./storeactor -run '^$' -bench LogSave -benchtime 4000x -count 4
 func BenchmarkLogSave(b *testing.B) {
-	for _, segment := range []int64{64 * 1000 * 1000, 32 << 20, logSegment, 4 << 20} {
+	for _, segment := range []int64{64 * 1000 * 1000, 32 << 20, segmentBytes, 4 << 20} {
 		for _, cut := range []bool{false, true} {
 			b.Run(fmt.Sprintf("segment=%d/cut=%t", segment, cut), func(b *testing.B) { benchmarkSaves(b, segment, cut) })
 		}
@@ -42,7 +43,7 @@ func benchmarkSaves(b *testing.B, segment int64, cut bool) {
 // BenchmarkLogOpen opens a log that holds 16 MiB behind its base, of 128 MiB that
 // were written.
 func BenchmarkLogOpen(b *testing.B) {
-	for _, segment := range []int64{64 * 1000 * 1000, logSegment, 4 << 20} {
+	for _, segment := range []int64{64 * 1000 * 1000, segmentBytes, 4 << 20} {
 		b.Run(fmt.Sprintf("segment=%d", segment), func(b *testing.B) {
 			defer func(before int64) { wal.SegmentSizeBytes = before }(wal.SegmentSizeBytes)
 			wal.SegmentSizeBytes = segment
@@ -59,7 +60,7 @@ func BenchmarkLogOpen(b *testing.B) {
 					}
 				}
 			}
-			generation := l.dir[:len(l.dir)-len(walName)-1]
+			generation := l.dir[:len(l.dir)-len(dirName)-1]
 			if err := l.Close(); err != nil {
 				b.Fatal(err)
 			}
@@ -74,9 +75,9 @@ func BenchmarkLogOpen(b *testing.B) {
 	}
 }
 
-func benchmarkLog(b *testing.B) *walLog {
+func benchmarkLog(b *testing.B) *Log {
 	generation := b.TempDir()
-	if err := createLog(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, quiet); err != nil {
 		b.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -87,7 +88,7 @@ func benchmarkLog(b *testing.B) *walLog {
 	return l
 }
 
-func benchmarkSave(b *testing.B, l *walLog, terms []uint64, data []byte) {
+func benchmarkSave(b *testing.B, l *Log, terms []uint64, data []byte) {
 	commit := disktest.HardState(2, 1, l.index)
 	es := disktest.Entries(l.index, terms...)
 	for _, e := range es {

@@ -1,4 +1,4 @@
-package storeactor
+package wal
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ import (
 var testConf = &raftpb.ConfState{Voters: []uint64{1}}
 
 // cutLog is a log of several segments, all of it committed and synced.
-func cutLog(t *testing.T) (generation string, l *walLog) {
+func cutLog(t *testing.T) (generation string, l *Log) {
 	t.Helper()
 	generation, l = makeLog(t)
 	fillLog(t, generation, l)
@@ -115,7 +115,7 @@ func TestCutGivesSpaceBack(t *testing.T) {
 func TestNewSegmentWithoutEntries(t *testing.T) {
 	generation := t.TempDir()
 	at := &messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
-	if err := createLog(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, quiet); err != nil {
 		t.Fatal(err)
 	}
 	for term := uint64(6); len(readFiles(t, generation).segments) < 3; {
@@ -144,7 +144,7 @@ func TestUnfinishedSegmentIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"0.tmp", "1.tmp"} {
-		disktest.WriteFile(t, filepath.Join(generation, walName, name), string(bytes.Repeat([]byte{0x55}, int(wal.SegmentSizeBytes))))
+		disktest.WriteFile(t, filepath.Join(generation, dirName, name), string(bytes.Repeat([]byte{0x55}, int(wal.SegmentSizeBytes))))
 	}
 	l, _, err := reopenLog(generation)
 	if err != nil {
