@@ -41,9 +41,10 @@ var rooms = map[string]room{
 	"mutant":                   {pure, nil},
 	"raftactor":                {actor, []string{"messages", "mutant"}},
 	"membershipactor":          {actor, []string{"messages"}},
-	"storeactor":               {actor, []string{"messages", "mutant", "storeactor/disk", "storeactor/files/durable", "storeactor/files/wal"}},
+	"storeactor":               {actor, []string{"messages", "mutant", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
 	"storeactor/disk":          {pure, []string{"messages"}},
 	"storeactor/disk/disktest": {world, []string{"messages", "storeactor/disk"}},
+	"storeactor/files/badger":  {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/files/durable": {world, []string{"messages"}},
 	"storeactor/files/wal":     {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"actors/seam":              {actor, nil},
@@ -63,7 +64,7 @@ var worldly = []string{
 	"actors/serve.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
 	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go", "actors/transport/window.go", "actors/transport/budget.go",
-	"storeactor/files*.go", "storeactor/badger*.go",
+	"storeactor/files*.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.

@@ -17,6 +17,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 	"keyval/storeactor/files/wal"
 )
@@ -60,11 +61,11 @@ type files struct {
 	// mutex guards what is below: log, machine, checkpoint and intake each come
 	// from their own goroutine.
 	mutex      sync.Mutex
-	log        *wal.Log      // the last one opened of the generation that counts, if any
-	engine     *badgerEngine // the last one opened, if any
-	engineOf   string        // the path of its generation
-	staging    *staging      // neither dropped nor installed yet, or nil
-	checkpoint error         // of a write that failed; nothing is written after it
+	log        *wal.Log       // the last one opened of the generation that counts, if any
+	engine     *badger.Engine // the last one opened, if any
+	engineOf   string         // the path of its generation
+	staging    *staging       // neither dropped nor installed yet, or nil
+	checkpoint error          // of a write that failed; nothing is written after it
 }
 
 // OpenFiles opens a node's directory, making it if it is not there, and keeps
@@ -254,7 +255,7 @@ func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
 func (f *files) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if f.engine != nil && !f.engine.closed.Load() {
+	if f.engine != nil && !f.engine.Closed() {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
 	}
 	generation, err := f.settled()
@@ -268,7 +269,7 @@ func (f *files) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	if at.GetRevision() > durable.Revision {
 		return nil, messages.Errorf(messages.Code_INTERNAL, "the state cannot be opened at revision %d: the last checkpoint is of revision %d", at.GetRevision(), durable.Revision)
 	}
-	engine, err := openEngine(filepath.Join(generation, stateName), seal, f.logger)
+	engine, err := badger.Open(filepath.Join(generation, stateName), seal, f.logger)
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +308,7 @@ func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
 		return err
 	}
 	if f.engine != nil {
-		if seal, err = f.engine.sealFor(c.Revision); err != nil {
+		if seal, err = f.engine.SealFor(c.Revision); err != nil {
 			return err
 		}
 	}

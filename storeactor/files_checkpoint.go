@@ -9,6 +9,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 )
 
@@ -26,12 +27,12 @@ const (
 	checkpointSizeMax = 1 << 30 // bytes of a file; the sessions in it are bounded far below
 )
 
-func writeCheckpoint(path string, c *messages.Checkpoint, seal engineSeal) error {
+func writeCheckpoint(path string, c *messages.Checkpoint, seal badger.Seal) error {
 	body, err := proto.Marshal(c)
 	if err != nil {
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint cannot be written: %v", err)
 	}
-	sealed := seal.encode()
+	sealed := seal.Encode()
 	size := checkpointHead + len(body) + len(sealed) + 4
 	if size > checkpointSizeMax {
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of %d bytes is above the bound of %d", size, checkpointSizeMax)
@@ -46,8 +47,8 @@ func writeCheckpoint(path string, c *messages.Checkpoint, seal engineSeal) error
 	return durable.Replace(path, b)
 }
 
-func readCheckpoint(path string) (*messages.Checkpoint, engineSeal, error) {
-	var seal engineSeal
+func readCheckpoint(path string) (*messages.Checkpoint, badger.Seal, error) {
+	var seal badger.Seal
 	b, err := durable.ReadBounded(path, checkpointSizeMax)
 	if os.IsNotExist(err) {
 		return nil, seal, disk.Damaged("the checkpoint %s is missing", path)
@@ -73,7 +74,7 @@ func readCheckpoint(path string) (*messages.Checkpoint, engineSeal, error) {
 	if err := proto.Unmarshal(b[checkpointHead:checkpointHead+body], c); err != nil {
 		return nil, seal, disk.Damaged("the checkpoint %s cannot be read: %v", path, err)
 	}
-	if seal, err = decodeSeal(b[checkpointHead+body : end]); err != nil {
+	if seal, err = badger.DecodeSeal(b[checkpointHead+body : end]); err != nil {
 		return nil, seal, disk.Damaged("the checkpoint %s cannot be read: %v", path, err)
 	}
 	return c, seal, nil

@@ -12,6 +12,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 )
 
@@ -22,7 +23,7 @@ import (
 func FuzzCheckpointFile(f *testing.F) {
 	dir := f.TempDir()
 	path := filepath.Join(dir, checkpointName)
-	seal := engineSeal{Markers: 3, Table: 2, MemTables: []sealedMemTable{{Name: "00001.mem", Nonce: "0a", Length: 44}}}
+	seal := badger.Seal{Markers: 3, Table: 2, MemTables: []badger.MemTable{{Name: "00001.mem", Nonce: "0a", Length: 44}}}
 	if err := writeCheckpoint(path, firstCheckpoint(), seal); err != nil {
 		f.Fatal(err)
 	}

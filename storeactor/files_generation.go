@@ -14,6 +14,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 	"keyval/storeactor/files/wal"
 )
@@ -119,7 +120,7 @@ func (f *files) removeStale() {
 		return
 	}
 	keep := []string{generation}
-	if f.engine != nil && !f.engine.closed.Load() {
+	if f.engine != nil && !f.engine.Closed() {
 		keep = append(keep, f.engineOf)
 	}
 	if f.staging != nil {
@@ -185,10 +186,10 @@ func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *mess
 	if err := wal.Create(path, first, hs, id, f.logger); err != nil {
 		return err
 	}
-	if err := createEngine(filepath.Join(path, stateName), f.logger); err != nil {
+	if err := badger.Create(filepath.Join(path, stateName), f.logger); err != nil {
 		return err
 	}
-	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, engineSeal{}); err != nil {
+	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, badger.Seal{}); err != nil {
 		return err
 	}
 	return errors.Join(durable.Sync(path), durable.Sync(f.dir))
@@ -198,7 +199,7 @@ func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *mess
 type staging struct {
 	files  *files
 	path   string
-	engine *stagedEngine
+	engine *badger.Staging
 	sealed *messages.Checkpoint // nil before Seal; guarded by the mutex of files
 }
 
@@ -219,7 +220,7 @@ func (f *files) Stage() (disk.Staging, error) {
 	if err := durable.MakeDirectory(path); err != nil {
 		return nil, durable.Error("stage a state", err)
 	}
-	engine, err := createStagedEngine(filepath.Join(path, stateName), f.logger)
+	engine, err := badger.Stage(filepath.Join(path, stateName), f.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 )
 
@@ -183,7 +184,7 @@ func TestCurrentIsHeldAgainstTheDirectory(t *testing.T) {
 
 func TestCheckpointDamageIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), checkpointName)
-	seal := engineSeal{Markers: 7, Table: 3, MemTables: []sealedMemTable{{"00001.mem", "0011", 20}, {"00002.mem", "-", 4000}}}
+	seal := badger.Seal{Markers: 7, Table: 3, MemTables: []badger.MemTable{{Name: "00001.mem", Nonce: "0011", Length: 20}, {Name: "00002.mem", Nonce: "-", Length: 4000}}}
 	if err := writeCheckpoint(path, disktest.First, seal); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ import (
 )
 
 // What is measured here takes minutes and says figures rather than yes or no; it
-// runs when it is asked for: KEYVAL_MEASURE=1 go test ./storeactor -run Measure -v
+// runs when it is asked for: KEYVAL_MEASURE=1 go test ./storeactor/files/badger -run Measure -v
 func measured(t *testing.T) *measure {
 	if os.Getenv("KEYVAL_MEASURE") == "" {
 		t.Skip("KEYVAL_MEASURE is not set")
@@ -31,13 +31,13 @@ func measured(t *testing.T) *measure {
 		}
 		t.Cleanup(func() { os.RemoveAll(dir) })
 	}
-	return &measure{T: t, dir: filepath.Join(dir, stateName), began: time.Now(), cpu: processorTime()}
+	return &measure{T: t, dir: filepath.Join(dir, "state"), began: time.Now(), cpu: processorTime()}
 }
 
 type measure struct {
 	*testing.T
 	dir      string
-	engine   *badgerEngine
+	engine   *Engine
 	began    time.Time
 	cpu      time.Duration
 	revision uint64
@@ -52,9 +52,9 @@ func (m *measure) ok(err error) {
 
 func (m *measure) open() {
 	m.Helper()
-	m.ok(createEngine(m.dir, quiet))
+	m.ok(Create(m.dir, quiet))
 	var err error
-	m.engine, err = openEngine(m.dir, engineSeal{}, quiet)
+	m.engine, err = Open(m.dir, Seal{}, quiet)
 	m.ok(err)
 }
 
@@ -237,7 +237,7 @@ func TestMeasureReclaim(t *testing.T) {
 			seal := m.engine.seal
 			m.ok(m.engine.Close())
 			var err error
-			m.engine, err = openEngine(m.dir, seal, quiet)
+			m.engine, err = Open(m.dir, seal, quiet)
 			m.ok(err)
 			m.lap("opened again")
 			m.ok(m.engine.Close())
@@ -265,9 +265,9 @@ func TestMeasureSteadyState(t *testing.T) {
 // A gigabyte that comes from elsewhere.
 func TestMeasureStaging(t *testing.T) {
 	m := measured(t)
-	s, err := createStagedEngine(m.dir, quiet)
+	s, err := Stage(m.dir, quiet)
 	m.ok(err)
-	m.engine = &badgerEngine{db: s.db, dir: s.dir}
+	m.engine = &Engine{db: s.db, dir: s.dir}
 	value := randomValue(1000)
 	const n = 1_000_000
 	rows := make([]disk.Row, 0, 1000)
@@ -288,7 +288,7 @@ func TestMeasureStaging(t *testing.T) {
 	m.ok(err)
 	m.lap("sealed")
 	t.Logf("at most %d MiB of heap", peak>>20)
-	m.engine, err = openEngine(m.dir, seal, quiet)
+	m.engine, err = Open(m.dir, seal, quiet)
 	m.ok(err)
 	m.lap("opened")
 	m.ok(m.engine.Close())

@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"
@@ -17,13 +17,13 @@ import (
 	"keyval/storeactor/files/durable"
 )
 
-func newEngine(t *testing.T) *badgerEngine {
+func newEngine(t *testing.T) *Engine {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), stateName)
-	if err := createEngine(dir, quiet); err != nil {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := Create(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
-	e, err := openEngine(dir, engineSeal{}, quiet)
+	e, err := Open(dir, Seal{}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func newEngine(t *testing.T) *badgerEngine {
 }
 
 // fillKeys writes rows of these keys with a value of some size.
-func fillKeys(t *testing.T, e *badgerEngine, from, to, size int, revision uint64, deleted bool) {
+func fillKeys(t *testing.T, e *Engine, from, to, size int, revision uint64, deleted bool) {
 	t.Helper()
 	for at := from; at < to; at += 1000 {
 		var rows []disk.Row
@@ -49,7 +49,7 @@ func fillKeys(t *testing.T, e *badgerEngine, from, to, size int, revision uint64
 	}
 }
 
-func countRows(t *testing.T, e *badgerEngine, floor, revision uint64) (rows int) {
+func countRows(t *testing.T, e *Engine, floor, revision uint64) (rows int) {
 	t.Helper()
 	if err := e.Export(disk.Cursor{}, floor, revision, func(disk.Row) bool { rows++; return true }); err != nil {
 		t.Fatal(err)
@@ -58,13 +58,13 @@ func countRows(t *testing.T, e *badgerEngine, floor, revision uint64) (rows int)
 }
 
 // crashed opens what a process that was killed now would leave.
-func crashed(t *testing.T, e *badgerEngine, seal engineSeal) *badgerEngine {
+func crashed(t *testing.T, e *Engine, seal Seal) *Engine {
 	t.Helper()
-	left := filepath.Join(t.TempDir(), stateName)
+	left := filepath.Join(t.TempDir(), "state")
 	if err := disktest.CopyDirectory(e.dir, left); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openEngine(left, seal, quiet)
+	again, err := Open(left, seal, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestTouchesAreNotSeen(t *testing.T) {
 	if err := e.Write(rows); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.touch([][]byte{engineKey([]byte("a")), engineKey([]byte("aa")), engineKey([]byte("c"))}); err != nil {
+	if err := e.touch([][]byte{userKey([]byte("a")), userKey([]byte("aa")), userKey([]byte("c"))}); err != nil {
 		t.Fatal(err)
 	}
 	reads := func() {
@@ -278,7 +278,7 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 		t.Fatal("two compactions of the first level at once could bring back what was deleted: see Discard")
 	}
 	e := newEngine(t)
-	for revision := uint64(1); revision <= engineTablesStall+1; revision++ {
+	for revision := uint64(1); revision <= tablesMax+1; revision++ {
 		fillKeys(t, e, 0, 100, 100, revision, false)
 		if err := errors.Join(e.Sync(), e.Close()); err != nil {
 			t.Fatal(err)
@@ -291,7 +291,7 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 		e.closed.Store(false)
 		e.failed = nil
 	}
-	if n := e.db.Levels()[0].NumTables; n != engineTablesStall+1 {
+	if n := e.db.Levels()[0].NumTables; n != tablesMax+1 {
 		t.Fatalf("%d tables", n)
 	}
 	e.Discard(3)
@@ -301,7 +301,7 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e, err := openEngine(e.dir, e.seal, quiet)
+	e, err := Open(e.dir, e.seal, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,8 +315,8 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 
 // Earlier versions had memtables of 64 MiB, for which there is no room now.
 func TestMemTablesOfEarlierVersions(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), stateName)
-	former := engineOptions(dir, quiet).WithMemTableSize(engineMemTableMax)
+	dir := filepath.Join(t.TempDir(), "state")
+	former := engineOptions(dir, quiet).WithMemTableSize(memTableBytesMax)
 	if err := durable.MakeDirectory(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -324,13 +324,13 @@ func TestMemTablesOfEarlierVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &badgerEngine{db: db, dir: dir}
+	e := &Engine{db: db, dir: dir}
 	const n = 110_000
 	fillKeys(t, e, 0, n, 400, 1, false)
 	if err := e.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if len(e.seal.MemTables) != 1 || e.seal.MemTables[0].Length < engineMemTable*5/4 {
+	if len(e.seal.MemTables) != 1 || e.seal.MemTables[0].Length < memTableBytes*5/4 {
 		t.Fatalf("%+v", e.seal.MemTables)
 	}
 	again := crashed(t, e, e.seal)
@@ -357,10 +357,10 @@ func TestSealNamesTablesWithMarkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, info := range e.db.Tables() {
-		if info.ID > e.seal.Table && info.Left[0] == engineMarker {
+		if info.ID > e.seal.Table && info.Left[0] == prefixMarker {
 			t.Errorf("%s begins with a marker, and the seal names table %d", table.IDToFilename(info.ID), e.seal.Table)
 		}
-		if info.ID == e.seal.Table && info.Left[0] != engineMarker {
+		if info.ID == e.seal.Table && info.Left[0] != prefixMarker {
 			t.Errorf("%s, which the seal names, begins with %q", table.IDToFilename(info.ID), info.Left)
 		}
 	}

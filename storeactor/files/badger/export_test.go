@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"

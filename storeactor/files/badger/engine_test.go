@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"
@@ -30,13 +30,13 @@ func fillEngine(t *testing.T, e disk.Engine, from, to uint64) {
 
 // makeEngine makes an engine's files with revisions 1 to 100 synced and 101 to
 // 150 not; flushed: the first 50 are in a table.
-func makeEngine(t *testing.T, flushed bool) (dir string, seal engineSeal) {
+func makeEngine(t *testing.T, flushed bool) (dir string, seal Seal) {
 	t.Helper()
-	dir = filepath.Join(t.TempDir(), stateName)
-	if err := createEngine(dir, quiet); err != nil {
+	dir = filepath.Join(t.TempDir(), "state")
+	if err := Create(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
-	e, err := openEngine(dir, seal, quiet)
+	e, err := Open(dir, seal, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func makeEngine(t *testing.T, flushed bool) (dir string, seal engineSeal) {
 		if err := errors.Join(e.Sync(), e.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if e, err = openEngine(dir, e.seal, quiet); err != nil {
+		if e, err = Open(dir, e.seal, quiet); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -53,11 +53,11 @@ func makeEngine(t *testing.T, flushed bool) (dir string, seal engineSeal) {
 	if err := e.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if seal, err = e.sealFor(100); err != nil {
+	if seal, err = e.SealFor(100); err != nil {
 		t.Fatal(err)
 	}
 	fillEngine(t, e, 101, 150)
-	left := filepath.Join(t.TempDir(), stateName)
+	left := filepath.Join(t.TempDir(), "state")
 	if err := disktest.CopyDirectory(dir, left); err != nil { // what a killed process leaves
 		t.Fatal(err)
 	}
@@ -77,71 +77,71 @@ func only(t *testing.T, dir, pattern string) string {
 }
 
 func TestEngineDamageIsRefused(t *testing.T) {
-	sealed := func(s engineSeal) int64 { return s.MemTables[0].Length }
+	sealed := func(s Seal) int64 { return s.MemTables[0].Length }
 	for _, c := range []struct {
 		name     string
 		flushed  bool
-		change   func(t *testing.T, dir string, seal engineSeal)
+		change   func(t *testing.T, dir string, seal Seal)
 		expected messages.Code
 	}{
-		{"whole", false, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
-		{"whole, with a table", true, func(*testing.T, string, engineSeal) {}, messages.Code_OK},
-		{"unsynced rows damaged", false, func(t *testing.T, dir string, seal engineSeal) {
+		{"whole", false, func(*testing.T, string, Seal) {}, messages.Code_OK},
+		{"whole, with a table", true, func(*testing.T, string, Seal) {}, messages.Code_OK},
+		{"unsynced rows damaged", false, func(t *testing.T, dir string, seal Seal) {
 			disktest.FlipAt(t, only(t, dir, "*.mem"), sealed(seal)+30)
 		}, messages.Code_OK},
-		{"unsynced rows gone", false, func(t *testing.T, dir string, seal engineSeal) {
+		{"unsynced rows gone", false, func(t *testing.T, dir string, seal Seal) {
 			os.Truncate(only(t, dir, "*.mem"), sealed(seal))
 		}, messages.Code_OK},
-		{"a new memtable without a byte", false, func(t *testing.T, dir string, _ engineSeal) {
+		{"a new memtable without a byte", false, func(t *testing.T, dir string, _ Seal) {
 			disktest.WriteFile(t, filepath.Join(dir, "00009.mem"), "") // made, and then the power failed
 		}, messages.Code_OK},
-		{"a new value log without a byte", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"a new value log without a byte", true, func(t *testing.T, dir string, _ Seal) {
 			disktest.WriteFile(t, filepath.Join(dir, "000009.vlog"), "")
 		}, messages.Code_OK},
-		{"no MANIFEST", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"no MANIFEST", true, func(t *testing.T, dir string, _ Seal) {
 			os.Remove(filepath.Join(dir, badger.ManifestFilename))
 		}, messages.Code_DAMAGED},
-		{"MANIFEST empty", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"MANIFEST empty", true, func(t *testing.T, dir string, _ Seal) {
 			os.Truncate(filepath.Join(dir, badger.ManifestFilename), 0)
 		}, messages.Code_DAMAGED},
-		{"MANIFEST without its tables", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"MANIFEST without its tables", true, func(t *testing.T, dir string, _ Seal) {
 			os.Truncate(filepath.Join(dir, badger.ManifestFilename), 8)
 		}, messages.Code_DAMAGED},
-		{"MANIFEST altered", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"MANIFEST altered", true, func(t *testing.T, dir string, _ Seal) {
 			disktest.FlipAt(t, filepath.Join(dir, badger.ManifestFilename), 20)
 		}, messages.Code_DAMAGED},
-		{"memtable gone", false, func(t *testing.T, dir string, _ engineSeal) {
+		{"memtable gone", false, func(t *testing.T, dir string, _ Seal) {
 			os.Remove(only(t, dir, "*.mem"))
 		}, messages.Code_DAMAGED},
-		{"memtable gone beside a table", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"memtable gone beside a table", true, func(t *testing.T, dir string, _ Seal) {
 			os.Remove(only(t, dir, "*.mem"))
 		}, messages.Code_DAMAGED},
-		{"memtable empty", false, func(t *testing.T, dir string, _ engineSeal) {
+		{"memtable empty", false, func(t *testing.T, dir string, _ Seal) {
 			os.Truncate(only(t, dir, "*.mem"), 0)
 		}, messages.Code_DAMAGED},
-		{"memtable cut", false, func(t *testing.T, dir string, seal engineSeal) {
+		{"memtable cut", false, func(t *testing.T, dir string, seal Seal) {
 			os.Truncate(only(t, dir, "*.mem"), sealed(seal)-1)
 		}, messages.Code_DAMAGED},
-		{"first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
+		{"first row altered", false, func(t *testing.T, dir string, _ Seal) {
 			disktest.FlipAt(t, only(t, dir, "*.mem"), 100)
 		}, messages.Code_DAMAGED},
-		{"last synced row altered", false, func(t *testing.T, dir string, seal engineSeal) {
+		{"last synced row altered", false, func(t *testing.T, dir string, seal Seal) {
 			disktest.FlipAt(t, only(t, dir, "*.mem"), sealed(seal)-500)
 		}, messages.Code_DAMAGED},
-		{"size of the first row altered", false, func(t *testing.T, dir string, _ engineSeal) {
+		{"size of the first row altered", false, func(t *testing.T, dir string, _ Seal) {
 			disktest.FlipAt(t, only(t, dir, "*.mem"), memHead+3)
 		}, messages.Code_DAMAGED},
-		{"table gone", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"table gone", true, func(t *testing.T, dir string, _ Seal) {
 			os.Remove(only(t, dir, "*.sst"))
 		}, messages.Code_DAMAGED},
-		{"table altered", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"table altered", true, func(t *testing.T, dir string, _ Seal) {
 			disktest.FlipAt(t, only(t, dir, "*.sst"), 3000)
 		}, messages.Code_DAMAGED},
-		{"table cut", true, func(t *testing.T, dir string, _ engineSeal) {
+		{"table cut", true, func(t *testing.T, dir string, _ Seal) {
 			os.Truncate(only(t, dir, "*.sst"), 5000)
 		}, messages.Code_DAMAGED},
-		{"all files gone but an empty start", true, func(t *testing.T, dir string, _ engineSeal) {
-			if err := errors.Join(os.RemoveAll(dir), createEngine(dir, quiet)); err != nil {
+		{"all files gone but an empty start", true, func(t *testing.T, dir string, _ Seal) {
+			if err := errors.Join(os.RemoveAll(dir), Create(dir, quiet)); err != nil {
 				t.Fatal(err)
 			}
 		}, messages.Code_DAMAGED},
@@ -150,7 +150,7 @@ func TestEngineDamageIsRefused(t *testing.T) {
 			dir, seal := makeEngine(t, c.flushed)
 			c.change(t, dir, seal)
 			tables := tableSizes(t, dir)
-			e, err := openEngine(dir, seal, quiet)
+			e, err := Open(dir, seal, quiet)
 			if messages.CodeOf(err) != c.expected {
 				t.Fatalf("got %v, expected %v", err, c.expected)
 			}
@@ -187,25 +187,25 @@ func tableSizes(t *testing.T, dir string) map[string]int64 {
 // against its namesake.
 func TestSealOutlivesItsMemTables(t *testing.T) {
 	dir, seal := makeEngine(t, true)
-	e, err := openEngine(dir, seal, quiet)
+	e, err := Open(dir, seal, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Close(); err != nil { // its memtables become tables
 		t.Fatal(err)
 	}
-	if e, err = openEngine(dir, seal, quiet); err != nil {
+	if e, err = Open(dir, seal, quiet); err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
 	if only(t, dir, "*.mem") != filepath.Join(dir, seal.MemTables[0].Name) {
 		t.Skip("names of memtable files do not come again")
 	}
-	left := filepath.Join(t.TempDir(), stateName)
+	left := filepath.Join(t.TempDir(), "state")
 	if err := disktest.CopyDirectory(dir, left); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openEngine(left, seal, quiet)
+	again, err := Open(left, seal, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,11 +215,11 @@ func TestSealOutlivesItsMemTables(t *testing.T) {
 }
 
 func TestSyncBesideWrites(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), stateName)
-	if err := createEngine(dir, quiet); err != nil {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := Create(dir, quiet); err != nil {
 		t.Fatal(err)
 	}
-	e, err := openEngine(dir, engineSeal{}, quiet)
+	e, err := Open(dir, Seal{}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestSyncBesideWrites(t *testing.T) {
 			written <- revision
 		}
 	})
-	var seal engineSeal
+	var seal Seal
 	var last uint64
 	for revision := range written {
 		if revision%60 != 0 {
@@ -246,7 +246,7 @@ func TestSyncBesideWrites(t *testing.T) {
 		if err := e.Sync(); err != nil {
 			t.Fatal(err)
 		}
-		if seal, err = e.sealFor(revision); err != nil {
+		if seal, err = e.SealFor(revision); err != nil {
 			t.Fatal(err)
 		}
 		last = revision
@@ -255,7 +255,7 @@ func TestSyncBesideWrites(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if e, err = openEngine(dir, seal, quiet); err != nil {
+	if e, err = Open(dir, seal, quiet); err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()

@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ import (
 	"keyval/storeactor/disk/disktest"
 )
 
-func beginStaging(t *testing.T) *stagedEngine {
+func beginStaging(t *testing.T) *Staging {
 	t.Helper()
-	s, err := createStagedEngine(filepath.Join(t.TempDir(), stateName), quiet)
+	s, err := Stage(filepath.Join(t.TempDir(), "state"), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func beginStaging(t *testing.T) *stagedEngine {
 }
 
 // sealed stages rows and opens the engine that they make.
-func sealed(t *testing.T, rows []disk.Row) (string, engineSeal) {
+func sealed(t *testing.T, rows []disk.Row) (string, Seal) {
 	t.Helper()
 	s := beginStaging(t)
 	for len(rows) > 0 {
@@ -59,7 +59,7 @@ func TestStagedRowsReadBack(t *testing.T) {
 	for _, rows := range [][]disk.Row{nil, {{Key: nil, Revision: 1}}, stagedRows(1, 10), stagedRows(30_000, 500)} {
 		t.Run(fmt.Sprint(len(rows)), func(t *testing.T) {
 			dir, seal := sealed(t, rows)
-			e, err := openEngine(dir, seal, quiet)
+			e, err := Open(dir, seal, quiet)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,7 @@ func TestStagedRowsReadBack(t *testing.T) {
 			if err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if e, err = openEngine(dir, again, quiet); err != nil {
+			if e, err = Open(dir, again, quiet); err != nil {
 				t.Fatal(err)
 			}
 			if _, found, err := e.Get([]byte("key2000"), 3000); !found || err != nil {
@@ -163,12 +163,12 @@ func TestStagedDamageIsRefused(t *testing.T) {
 		t.Fatalf("only %d tables", len(tables))
 	}
 	refused := func(what string, change func(dir string)) {
-		left := filepath.Join(t.TempDir(), stateName)
+		left := filepath.Join(t.TempDir(), "state")
 		if err := disktest.CopyDirectory(dir, left); err != nil {
 			t.Fatal(err)
 		}
 		change(left)
-		if _, err := openEngine(left, seal, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
+		if _, err := Open(left, seal, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"
@@ -38,9 +38,9 @@ const (
 // Badger drops a deletion where no deeper level has the key, and forgets that
 // another table of the first level may have it. Two compactions that begin in the
 // first level at once, of which one takes older tables, would so bring back what
-// was deleted. While that level holds no more than engineTablesStall tables, there
+// was deleted. While that level holds no more than tablesMax tables, there
 // cannot be two; it may hold more only after a restart, and then the floor waits.
-func (e *badgerEngine) Discard(floor uint64) {
+func (e *Engine) Discard(floor uint64) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	e.floor = max(e.floor, floor)
@@ -48,8 +48,8 @@ func (e *badgerEngine) Discard(floor uint64) {
 }
 
 // discard hands the floor to Badger if it may have it; the mutex is held.
-func (e *badgerEngine) discard() {
-	if e.discarded == e.floor || e.closed.Load() || e.db.Levels()[0].NumTables > engineTablesStall {
+func (e *Engine) discard() {
+	if e.discarded == e.floor || e.closed.Load() || e.db.Levels()[0].NumTables > tablesMax {
 		return
 	}
 	e.discarded = e.floor
@@ -57,7 +57,7 @@ func (e *badgerEngine) discard() {
 }
 
 // Size is that of the tables, and of what the memtables' files take by now.
-func (e *badgerEngine) Size() int64 {
+func (e *Engine) Size() int64 {
 	var size int64
 	for _, l := range e.db.Levels() {
 		size += l.Size
@@ -71,7 +71,7 @@ func (e *badgerEngine) Size() int64 {
 	return size
 }
 
-func (e *badgerEngine) memTables() []string {
+func (e *Engine) memTables() []string {
 	// The pattern is well-formed, which is all that can be wrong.
 	names, _ := filepath.Glob(filepath.Join(e.dir, "*"+memSuffix))
 	return names
@@ -80,7 +80,7 @@ func (e *badgerEngine) memTables() []string {
 // Reclaim: the tables of the last level that hold much of what was discarded are
 // touched; what is in memory, with these touches, is pushed out; and all levels
 // are compacted into the last.
-func (e *badgerEngine) Reclaim() error {
+func (e *Engine) Reclaim() error {
 	e.reclaiming.Lock()
 	defer e.reclaiming.Unlock()
 	e.mutex.Lock()
@@ -111,14 +111,14 @@ func (e *badgerEngine) Reclaim() error {
 
 // checkReclaim: a compaction writes anew before it removes, and may take in all
 // there is; a full disk would end the process.
-func (e *badgerEngine) checkReclaim() error {
+func (e *Engine) checkReclaim() error {
 	if err := e.refuseClosed(); err != nil {
 		return err
 	}
-	return durable.CheckRoom("reclaim the space of the state", e.dir, uint64(e.Size())+2*engineMemTable)
+	return durable.CheckRoom("reclaim the space of the state", e.dir, uint64(e.Size())+2*memTableBytes)
 }
 
-func (e *badgerEngine) refuseClosed() error {
+func (e *Engine) refuseClosed() error {
 	if e.closed.Load() {
 		return messages.Errorf(messages.Code_INTERNAL, "the state is closed")
 	}
@@ -134,7 +134,7 @@ type tally struct {
 // worth finds tables of the last level whose range holds much that is dead: what
 // stands behind a key's newest version at or below the floor, and that version
 // itself if it is a deletion.
-func (e *badgerEngine) worth(floor uint64) ([][]byte, error) {
+func (e *Engine) worth(floor uint64) ([][]byte, error) {
 	last := lastLevel(e.db)
 	if len(last) == 0 {
 		return nil, nil
@@ -146,7 +146,7 @@ func (e *badgerEngine) worth(floor uint64) ([][]byte, error) {
 	at := 0
 	var key []byte
 	settled := false // the key's newest version at or below the floor has passed
-	for it.Seek([]byte{engineUser}); it.Valid() && !e.closed.Load(); it.Next() {
+	for it.Seek([]byte{prefixUser}); it.Valid() && !e.closed.Load(); it.Next() {
 		item := it.Item()
 		for at < len(last) && bytes.Compare(item.Key(), y.ParseKey(last[at].table.Right)) > 0 {
 			at++
@@ -184,7 +184,7 @@ func (t *tally) add(size int64, dead bool) {
 // lastLevel is the tables of users' keys in the last level, in order.
 func lastLevel(db *badger.DB) (last []tally) {
 	for _, t := range db.Tables() {
-		if t.Level == db.Opts().MaxLevels-1 && t.Right[0] == engineUser {
+		if t.Level == db.Opts().MaxLevels-1 && t.Right[0] == prefixUser {
 			last = append(last, tally{table: t})
 		}
 	}
@@ -195,7 +195,7 @@ func lastLevel(db *badger.DB) (last []tally) {
 // touch writes a deletion at revision 0 of each key: behind all that can be read
 // it says what is so without it. On its way down it takes with it the table of
 // the last level in whose range it is.
-func (e *badgerEngine) touch(keys [][]byte) error {
+func (e *Engine) touch(keys [][]byte) error {
 	for keys := range slices.Chunk(keys, 1000) {
 		batch := e.db.NewManagedWriteBatch()
 		for _, key := range keys {
@@ -212,12 +212,12 @@ func (e *badgerEngine) touch(keys [][]byte) error {
 }
 
 // fill writes a batch together with a filling entry, which is as good as deleted.
-func (e *badgerEngine) fill(batch *badger.WriteBatch, number uint64) error {
+func (e *Engine) fill(batch *badger.WriteBatch, number uint64) error {
 	defer batch.Cancel()
-	key := binary.BigEndian.AppendUint64([]byte{engineFiller}, number)
+	key := binary.BigEndian.AppendUint64([]byte{prefixFiller}, number)
 	entry := badger.NewEntry(key, make([]byte, reclaimFiller-1024))
 	entry.ExpiresAt = 1 // long ago
-	if err := batch.SetEntryAt(entry, engineVersion); err != nil {
+	if err := batch.SetEntryAt(entry, ownVersion); err != nil {
 		return err
 	}
 	return batch.Flush()
@@ -225,8 +225,8 @@ func (e *badgerEngine) fill(batch *badger.WriteBatch, number uint64) error {
 
 // pushDown pushes memtables out until there is a table below the first level:
 // Flatten takes a first level on its own for flat.
-func (e *badgerEngine) pushDown() error {
-	for range engineTables { // with so many, Badger compacts on its own
+func (e *Engine) pushDown() error {
+	for range tablesDue { // with so many, Badger compacts on its own
 		if err := e.pushOut(); err != nil || e.below() {
 			return err
 		}
@@ -236,13 +236,13 @@ func (e *badgerEngine) pushDown() error {
 }
 
 // below reports whether the first level is not all there is.
-func (e *badgerEngine) below() bool {
+func (e *Engine) below() bool {
 	levels := e.db.Levels()
 	return levels[0].NumTables == 0 || slices.ContainsFunc(levels[1:], func(l badger.LevelInfo) bool { return l.NumTables > 0 })
 }
 
 // wait waits for what Badger does on its own, in vain if need be.
-func (e *badgerEngine) wait(done func() bool) {
+func (e *Engine) wait(done func() bool) {
 	for waited := time.Duration(0); waited < reclaimWait && !e.closed.Load() && !done(); waited += reclaimPause {
 		time.Sleep(reclaimPause)
 	}
@@ -251,9 +251,9 @@ func (e *badgerEngine) wait(done func() bool) {
 // pushOut fills the memtable in use until there is a next one, which is the only
 // way to make a table of it, and waits for that. An iterator keeps the file of a
 // memtable although its table is there; so the wait has an end.
-func (e *badgerEngine) pushOut() error {
+func (e *Engine) pushOut() error {
 	before := e.memTables()
-	for number := uint64(1); number <= 2*engineMemTable/reclaimFiller && !added(before, e.memTables()); number++ {
+	for number := uint64(1); number <= 2*memTableBytes/reclaimFiller && !added(before, e.memTables()); number++ {
 		if err := e.fill(e.db.NewManagedWriteBatch(), number); err != nil {
 			return err
 		}
@@ -282,8 +282,6 @@ type flattening struct {
 
 var errFlattened = errors.New("flattened enough")
 
-const flattenStep = "Attempting to compact" // how Flatten announces one
-
 func (f *flattening) says(format string) {
 	if strings.HasPrefix(format, flattenStep) && (f.stop.Load() || f.steps.Add(-1) < 0) {
 		panic(errFlattened)
@@ -292,7 +290,7 @@ func (f *flattening) says(format string) {
 
 // flatten compacts all levels into the last. Badger's own compactions stand still
 // meanwhile and go on afterwards, however it ends.
-func (e *badgerEngine) flatten() (err error) {
+func (e *Engine) flatten() (err error) {
 	defer func() {
 		if r := recover(); r != nil && r != errFlattened {
 			panic(r)

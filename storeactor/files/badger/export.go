@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"bytes"
@@ -22,10 +22,11 @@ type exporter struct {
 	over            bool // yield wants no more
 }
 
-func (e *badgerEngine) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
+// Export is as disk.Engine says.
+func (e *Engine) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
 	x := &exporter{db: e.db, floor: floor, revision: revision, yield: yield}
 	runtime.Gosched() // as in a Scan
-	next := engineKey(after.Key)
+	next := userKey(after.Key)
 	if len(after.Key) > 0 || after.Revision != 0 {
 		if err := x.rest(next, after.Revision); err != nil || x.over {
 			return err
@@ -71,7 +72,7 @@ func (x *exporter) from(key []byte) error {
 	defer it.Close()
 	var done []byte // a key all of whose rows were yielded
 	skipped := 0    // versions of it, since then
-	end := []byte{engineEnd}
+	end := []byte{prefixEnd}
 	for it.Seek(key); it.Valid(); {
 		item := it.Item()
 		if bytes.Compare(item.Key(), end) >= 0 {
@@ -114,7 +115,7 @@ func (x *exporter) item(item *badger.Item) error {
 		return nil
 	})
 	if err != nil {
-		return engineDamaged("the value of %q cannot be read: %v", r.Key, err)
+		return damaged("the value of %q cannot be read: %v", r.Key, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package storeactor
+package badger
 
 import (
 	"errors"
@@ -23,12 +23,12 @@ const (
 	stagedTombstone = 1         // Badger's mark of a deletion, as in its backups
 )
 
-// stagedEngine is an engine in the making, whose rows come in order: they go
+// Staging is an engine in the making, whose rows come in order: they go
 // straight into tables of the last level (Badger's StreamWriter).
 //
 // The StreamWriter ends the process where it meets rows out of order or cannot
 // make a table, and a full disk is a fault at an address, so both are kept from it.
-type stagedEngine struct {
+type Staging struct {
 	dir    string
 	db     *badger.DB
 	writer *badger.StreamWriter
@@ -38,9 +38,9 @@ type stagedEngine struct {
 	failed error       // the first one; only Drop is left then
 }
 
-// createStagedEngine begins an engine in a directory of its own, in place of what
+// Stage begins an engine in a directory of its own, in place of what
 // is there.
-func createStagedEngine(dir string, logger *slog.Logger) (*stagedEngine, error) {
+func Stage(dir string, logger *slog.Logger) (*Staging, error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, durable.Error("remove an unfinished state", err)
 	}
@@ -52,7 +52,7 @@ func createStagedEngine(dir string, logger *slog.Logger) (*stagedEngine, error) 
 	if err != nil {
 		return nil, durable.Error("stage a state", err)
 	}
-	s := &stagedEngine{dir: dir, db: db, writer: db.NewStreamWriter(), buffer: newStagedBuffer()}
+	s := &Staging{dir: dir, db: db, writer: db.NewStreamWriter(), buffer: newStagedBuffer()}
 	if err := s.writer.Prepare(); err != nil {
 		return nil, errors.Join(durable.Error("stage a state", err), s.Drop())
 	}
@@ -64,7 +64,7 @@ func newStagedBuffer() *z.Buffer {
 }
 
 // Write adds rows, in order of keys and, within a key, of falling revisions.
-func (s *stagedEngine) Write(rows []disk.Row) error {
+func (s *Staging) Write(rows []disk.Row) error {
 	if s.failed == nil && s.closed {
 		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
 	}
@@ -80,12 +80,12 @@ func (s *stagedEngine) Write(rows []disk.Row) error {
 	return s.failed
 }
 
-func (s *stagedEngine) add(r disk.Row) error {
+func (s *Staging) add(r disk.Row) error {
 	if !s.last.Before(r) {
 		return messages.Errorf(messages.Code_INVALID, "row %q at revision %d comes behind %q at %d", r.Key, r.Revision, s.last.Key, s.last.Revision)
 	}
 	s.last = disk.Cursor{Key: append(s.last.Key[:0], r.Key...), Revision: r.Revision}
-	kv := &pb.KV{Key: engineKey(r.Key), Value: r.Value, Version: r.Revision}
+	kv := &pb.KV{Key: userKey(r.Key), Value: r.Value, Version: r.Revision}
 	if r.Deleted {
 		kv.Value, kv.Meta = nil, []byte{stagedTombstone}
 	}
@@ -97,7 +97,7 @@ func (s *stagedEngine) add(r disk.Row) error {
 }
 
 // pass hands on what is in the buffer, which the writer has copied when it returns.
-func (s *stagedEngine) pass() error {
+func (s *Staging) pass() error {
 	if err := durable.CheckRoom("stage a state", s.dir, stagedRoom); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (s *stagedEngine) pass() error {
 //
 // A marker is written last, whose table is the last one that the MANIFEST names:
 // so a MANIFEST that was cut short does not reach the seal, whatever it lost.
-func (s *stagedEngine) Seal() (engineSeal, error) {
+func (s *Staging) Seal() (Seal, error) {
 	if s.failed == nil && s.closed {
 		s.failed = messages.Errorf(messages.Code_INTERNAL, "the staged state is closed")
 	}
@@ -120,19 +120,19 @@ func (s *stagedEngine) Seal() (engineSeal, error) {
 		s.failed = s.pass()
 	}
 	if s.failed != nil {
-		return engineSeal{}, s.failed
+		return Seal{}, s.failed
 	}
 	if err := s.writer.Flush(); err != nil {
 		s.failed = durable.Error("stage a state", err)
-		return engineSeal{}, s.failed
+		return Seal{}, s.failed
 	}
 	s.closed = true
 	s.release()
-	engine := &badgerEngine{db: s.db, dir: s.dir}
+	engine := &Engine{db: s.db, dir: s.dir}
 	if s.failed = errors.Join(engine.Sync(), engine.Close()); s.failed != nil {
-		return engineSeal{}, s.failed
+		return Seal{}, s.failed
 	}
-	seal := engineSeal{Markers: engine.seal.Markers}
+	seal := Seal{Markers: engine.seal.Markers}
 	seal.Table, s.failed = newestTable(s.dir)
 	if s.failed == nil {
 		s.failed = durable.SyncDirectory(s.dir)
@@ -158,7 +158,7 @@ func newestTable(dir string) (newest uint64, err error) {
 }
 
 // Drop lets go of the files and removes them where they were made.
-func (s *stagedEngine) Drop() error {
+func (s *Staging) Drop() error {
 	if !s.closed {
 		s.closed = true
 		s.writer.Cancel()
@@ -172,7 +172,7 @@ func (s *stagedEngine) Drop() error {
 	return nil
 }
 
-func (s *stagedEngine) release() {
+func (s *Staging) release() {
 	// It is memory of our own, which cannot fail to go.
 	_ = s.buffer.Release()
 	s.buffer = nil
