@@ -41,9 +41,10 @@ var rooms = map[string]room{
 	"mutant":                   {pure, nil},
 	"raftactor":                {actor, []string{"messages", "mutant"}},
 	"membershipactor":          {actor, []string{"messages"}},
-	"storeactor":               {actor, []string{"messages", "mutant", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
+	"storeactor":               {actor, []string{"messages", "mutant", "storeactor/disk"}},
 	"storeactor/disk":          {pure, []string{"messages"}},
 	"storeactor/disk/disktest": {world, []string{"messages", "storeactor/disk"}},
+	"storeactor/files":         {world, []string{"messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
 	"storeactor/files/badger":  {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/files/durable": {world, []string{"messages"}},
 	"storeactor/files/wal":     {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
@@ -51,7 +52,7 @@ var rooms = map[string]room{
 	"actors/seam/production":   {world, []string{"actors/seam"}},
 	"actors/transport":         {actor, []string{"messages"}},
 	"actors/client":            {actor, []string{"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"}},
-	"actors":                   {actor, []string{"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "actors/seam", "actors/seam/production", "actors/transport"}},
+	"actors":                   {actor, []string{"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport"}},
 	"sim":                      {world, []string{"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client"}},
 	"cli":                      {world, []string{"messages", "actors", "actors/client", "sim"}},
 	"cli/kvctl":                {world, []string{"cli"}},
@@ -64,7 +65,6 @@ var worldly = []string{
 	"actors/serve.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
 	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go", "actors/transport/window.go", "actors/transport/budget.go",
-	"storeactor/files*.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.

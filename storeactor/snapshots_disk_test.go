@@ -12,12 +12,13 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files"
 )
 
 // realDisk is an initialised data directory.
 func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
-	d, err := OpenFiles(t.TempDir(), quiet)
+	d, err := files.Open(t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,13 @@
-package storeactor_test
+package files_test
 
 import (
 	"log/slog"
 	"path/filepath"
 	"testing"
 
-	"keyval/storeactor"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files"
 )
 
 func TestFilesKeepTheContract(t *testing.T) {
@@ -24,7 +24,7 @@ type directory struct {
 }
 
 func (d *directory) Open() (disk.Disk, error) {
-	return storeactor.OpenFiles(d.path, slog.New(slog.DiscardHandler))
+	return files.Open(d.path, slog.New(slog.DiscardHandler))
 }
 
 func (d *directory) Crash() {

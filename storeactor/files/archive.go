@@ -1,4 +1,4 @@
-package storeactor
+package files
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ type archive struct {
 	dir string
 }
 
-func (f *files) Archive() disk.Archive {
+func (f *directory) Archive() disk.Archive {
 	return archive{dir: f.path(snapshotsName)}
 }
 
@@ -180,7 +180,7 @@ func (w *archiveWriter) Abort() error {
 }
 
 // removeUncommitted removes what a crash left of files that were not committed.
-func (f *files) removeUncommitted() {
+func (f *directory) removeUncommitted() {
 	entries, err := os.ReadDir(f.path(snapshotsName))
 	if os.IsNotExist(err) {
 		return

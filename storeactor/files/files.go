@@ -1,10 +1,10 @@
-package storeactor
+// Package files is the disk of a real node: a directory with its log, its rows, its
+// checkpoint and its snapshot files.
+package files
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -49,10 +48,8 @@ const (
 	condemnedName  = "CONDEMNED"
 )
 
-const identityFormat = 1
-
-// files is the Disk over a directory.
-type files struct {
+// directory is the Disk over a directory.
+type directory struct {
 	dir    string
 	lock   *os.File
 	logger *slog.Logger
@@ -68,10 +65,10 @@ type files struct {
 	checkpoint error          // of a write that failed; nothing is written after it
 }
 
-// OpenFiles opens a node's directory, making it if it is not there, and keeps
+// Open opens a node's directory, making it if it is not there, and keeps
 // other processes out until Close. CONFLICT: it is in use, or it holds something
 // else; UNSUPPORTED: a newer version wrote it; DAMAGED: its identity is not whole.
-func OpenFiles(dir string, logger *slog.Logger) (disk.Disk, error) {
+func Open(dir string, logger *slog.Logger) (disk.Disk, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, durable.Error("open the data directory", err)
@@ -86,7 +83,7 @@ func OpenFiles(dir string, logger *slog.Logger) (disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &files{dir: dir, lock: lock, logger: logger, step: func(string) {}}
+	f := &directory{dir: dir, lock: lock, logger: logger, step: func(string) {}}
 	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		f.Close()
 		return nil, err
@@ -154,79 +151,18 @@ func lockDirectory(dir string) (*os.File, error) {
 	return f, nil
 }
 
-func (f *files) Close() error {
+func (f *directory) Close() error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	f.removeStale()
 	return f.lock.Close()
 }
 
-func (f *files) path(elements ...string) string {
+func (f *directory) path(elements ...string) string {
 	return filepath.Join(append([]string{f.dir}, elements...)...)
 }
 
-// The identity is text: a line with the format, the identity as JSON, a line
-// with the CRC32C of all before.
-const (
-	identityHead = "keyval identity %d\n"
-	identityTail = "crc32c %08x\n"
-)
-
-func (f *files) Identity() (*messages.Identity, error) {
-	text, err := os.ReadFile(f.path(identityName))
-	if os.IsNotExist(err) {
-		return nil, messages.Errorf(messages.Code_NOT_FOUND, "%s has no identity yet", f.dir)
-	}
-	if err != nil {
-		return nil, durable.Error("read the identity", err)
-	}
-	return decodeIdentity(f.path(identityName), text)
-}
-
-func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
-	var format, sum uint32
-	if n, _ := fmt.Sscanf(string(text), identityHead, &format); n != 1 {
-		return nil, disk.Damaged("%s is not the identity of a node", path)
-	}
-	if format > identityFormat {
-		return nil, durable.FormatError(path, format, identityFormat)
-	}
-	body, tail := text, []byte(nil)
-	if at := bytes.LastIndexByte(bytes.TrimRight(text, "\n"), '\n') + 1; at > 0 {
-		body, tail = text[:at], text[at:]
-	}
-	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, durable.Castagnoli) {
-		return nil, disk.Damaged("%s was altered: its checksum does not fit", path)
-	}
-	_, document, _ := bytes.Cut(body, []byte("\n"))
-	id := &messages.Identity{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(document, id); err != nil {
-		return nil, disk.Damaged("%s cannot be read: %v", path, err)
-	}
-	if id.Format > identityFormat {
-		return nil, durable.FormatError(path, id.Format, identityFormat)
-	}
-	return id, nil
-}
-
-func (f *files) WriteIdentity(id *messages.Identity) error {
-	if _, err := f.Identity(); messages.CodeOf(err) != messages.Code_NOT_FOUND {
-		return messages.Errorf(messages.Code_CONFLICT, "%s has an identity already", f.dir).
-			WithHint("name an empty directory for a new node")
-	}
-	document, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(id)
-	if err != nil {
-		return messages.Errorf(messages.Code_INVALID, "the identity cannot be written: %v", err)
-	}
-	text := fmt.Appendf(nil, identityHead+"%s\n", identityFormat, document)
-	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, durable.Castagnoli))
-	if err := durable.Replace(f.path(identityName), text); err != nil {
-		return durable.Error("write the identity", err)
-	}
-	return nil
-}
-
-func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
+func (f *directory) OpenLog() (disk.Log, *disk.LogImage, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.log != nil && !f.log.Closed() {
@@ -252,7 +188,7 @@ func (f *files) OpenLog() (disk.Log, *disk.LogImage, error) {
 	return log, image, nil
 }
 
-func (f *files) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
+func (f *directory) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if f.engine != nil && !f.engine.Closed() {
@@ -276,72 +212,4 @@ func (f *files) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	f.engine, f.engineOf = engine, generation
 	f.removeStale()
 	return engine, nil
-}
-
-func (f *files) Checkpoint() (*messages.Checkpoint, error) {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	generation, err := f.current()
-	if err != nil {
-		return nil, err
-	}
-	checkpoint, _, err := readCheckpoint(filepath.Join(generation, checkpointName))
-	return checkpoint, err
-}
-
-func (f *files) WriteCheckpoint(c *messages.Checkpoint) error {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	if f.checkpoint != nil {
-		return f.checkpoint
-	}
-	generation, err := f.current()
-	if err != nil {
-		return err
-	}
-	if f.engine != nil && f.engineOf != generation {
-		return messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed: the checkpoint of index %d is of the state before it", c.Index)
-	}
-	path := filepath.Join(generation, checkpointName)
-	last, seal, err := readCheckpoint(path)
-	if err != nil {
-		return err
-	}
-	if f.engine != nil {
-		if seal, err = f.engine.SealFor(c.Revision); err != nil {
-			return err
-		}
-	}
-	if err := f.refuseUnsynced(generation, last, c); err != nil {
-		return err
-	}
-	if err := writeCheckpoint(path, c, seal); err != nil {
-		f.checkpoint = durable.Error("write the checkpoint", err)
-	}
-	return f.checkpoint
-}
-
-// refuseUnsynced holds a checkpoint against the log: replay must never start at
-// an index that the log may not reach after a power cut.
-func (f *files) refuseUnsynced(generation string, durable, c *messages.Checkpoint) error {
-	if c.Index < durable.Index || c.Revision < durable.Revision {
-		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint goes back from index %d to %d", durable.Index, c.Index)
-	}
-	var commit uint64
-	if f.log != nil {
-		commit = f.log.SyncedCommit()
-	} else {
-		w, found, err := wal.ReadWitness(generation)
-		if err != nil {
-			return err
-		}
-		if !found {
-			return disk.Damaged("the log's witness in %s is missing", generation)
-		}
-		commit = w.Commit
-	}
-	if c.Index > commit {
-		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, commit)
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package storeactor
+package files
 
 import (
 	"bufio"
@@ -33,7 +33,7 @@ func makeFiles(t *testing.T) string {
 
 func mustOpen(t *testing.T, dir string) disk.Disk {
 	t.Helper()
-	d, err := OpenFiles(dir, quiet)
+	d, err := Open(dir, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 	} {
 		dir := makeFiles(t)
 		c.change(t, dir)
-		d, err := OpenFiles(dir, quiet)
+		d, err := Open(dir, quiet)
 		if err == nil {
 			d.Close()
 		}
@@ -83,14 +83,14 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	disktest.WriteFile(t, filepath.Join(dir, "photo.jpg"), "a cat")
-	_, err := OpenFiles(dir, quiet)
+	_, err := Open(dir, quiet)
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), "photo.jpg") {
 		t.Fatalf("got %v, expected CONFLICT", err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Fatalf("a foreign directory was written to: %v", entries)
 	}
-	_, err = OpenFiles(filepath.Join(dir, "photo.jpg"), quiet)
+	_, err = Open(filepath.Join(dir, "photo.jpg"), quiet)
 	if err == nil {
 		t.Fatal("a file was opened as a directory")
 	}
@@ -99,7 +99,7 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 func TestDirectoryIsOneProcess(t *testing.T) {
 	dir := makeFiles(t)
 	d := mustOpen(t, dir)
-	_, err := OpenFiles(dir, quiet) // flock counts open files, not processes
+	_, err := Open(dir, quiet) // flock counts open files, not processes
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("got %v, expected CONFLICT that names process %d", err, os.Getpid())
 	}
@@ -235,7 +235,7 @@ func saveUntilKilled(dir string) {
 			os.Exit(1)
 		}
 	}
-	d, err := OpenFiles(dir, quiet)
+	d, err := Open(dir, quiet)
 	fail(err)
 	l, image, err := d.OpenLog()
 	fail(err)

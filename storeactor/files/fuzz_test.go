@@ -1,4 +1,4 @@
-package storeactor
+package files
 
 import (
 	"encoding/binary"
@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
@@ -24,7 +25,7 @@ func FuzzCheckpointFile(f *testing.F) {
 	dir := f.TempDir()
 	path := filepath.Join(dir, checkpointName)
 	seal := badger.Seal{Markers: 3, Table: 2, MemTables: []badger.MemTable{{Name: "00001.mem", Nonce: "0a", Length: 44}}}
-	if err := writeCheckpoint(path, firstCheckpoint(), seal); err != nil {
+	if err := writeCheckpoint(path, disktest.First, seal); err != nil {
 		f.Fatal(err)
 	}
 	whole, err := os.ReadFile(path)
@@ -50,7 +51,7 @@ func FuzzCheckpointFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := FromCheckpoint(c); err != nil {
+		if _, err := storeactor.FromCheckpoint(c); err != nil {
 			disktest.Openly(t, err)
 			return
 		}
@@ -90,7 +91,7 @@ func FuzzCurrentFile(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		d := &files{dir: t.TempDir()}
+		d := &directory{dir: t.TempDir()}
 		if err := os.Mkdir(d.path(firstName), 0o700); err != nil {
 			t.Fatal(err)
 		}

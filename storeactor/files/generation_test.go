@@ -1,4 +1,4 @@
-package storeactor
+package files
 
 import (
 	"errors"
@@ -70,7 +70,7 @@ func standsAt(t *testing.T, name, dir string) uint64 {
 // generationsIn are the names of the generations in a directory.
 func generationsIn(t *testing.T, dir string) string {
 	t.Helper()
-	names, err := (&files{dir: dir}).generations()
+	names, err := (&directory{dir: dir}).generations()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func generationsIn(t *testing.T, dir string) string {
 // killed process leaves it.
 func TestInstallIsWholeAtEveryStep(t *testing.T) {
 	dir := makeFiles(t)
-	d := mustOpen(t, dir).(*files)
+	d := mustOpen(t, dir).(*directory)
 	var steps []string
 	look := func(step string) {
 		t.Helper()
@@ -240,13 +240,13 @@ func TestUsedDirectoryWithoutIdentity(t *testing.T) {
 	for _, name := range []string{"generation-7/witness", currentName, condemnedName, "snapshots/a.kvsnap"} {
 		dir := t.TempDir()
 		disktest.WriteFile(t, filepath.Join(dir, name), "x")
-		if _, err := OpenFiles(dir, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
+		if _, err := Open(dir, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("a directory with %s: %v, expected DAMAGED", name, err)
 		}
 	}
 	dir := t.TempDir()
 	disktest.WriteFile(t, filepath.Join(dir, "generation-07"), "x")
-	if _, err := OpenFiles(dir, quiet); messages.CodeOf(err) != messages.Code_CONFLICT {
+	if _, err := Open(dir, quiet); messages.CodeOf(err) != messages.Code_CONFLICT {
 		t.Errorf("a directory with generation-07: %v, expected CONFLICT", err)
 	}
 }
@@ -279,7 +279,7 @@ func FuzzCondemnedFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		dir := t.TempDir()
 		disktest.WriteFile(t, filepath.Join(dir, condemnedName), string(text))
-		is, err := (&files{dir: dir}).Initialised()
+		is, err := (&directory{dir: dir}).Initialised()
 		disktest.Openly(t, err)
 		if is || err == nil || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 			t.Fatalf("%q: %t, %v", text, is, err)

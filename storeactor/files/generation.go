@@ -1,4 +1,4 @@
-package storeactor
+package files
 
 import (
 	"errors"
@@ -7,10 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -33,7 +31,7 @@ func generationName(number uint64) string {
 }
 
 // current is the path of the generation that counts; NOT_FOUND if there is none.
-func (f *files) current() (string, error) {
+func (f *directory) current() (string, error) {
 	text, err := os.ReadFile(f.path(currentName))
 	if os.IsNotExist(err) {
 		if err := f.refuseUsed(); err != nil {
@@ -56,7 +54,7 @@ func (f *files) current() (string, error) {
 
 // settled is current, for good: what a process renamed right before it crashed may
 // be seen by the next one, and be taken back by a power cut.
-func (f *files) settled() (string, error) {
+func (f *directory) settled() (string, error) {
 	generation, err := f.current()
 	if err != nil {
 		return "", err
@@ -70,7 +68,7 @@ func (f *files) settled() (string, error) {
 // refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
 // to name it. A first one that was never opened is what a crash left of
 // Initialise; a later one has followed another.
-func (f *files) refuseUsed() error {
+func (f *directory) refuseUsed() error {
 	names, err := f.generations()
 	if err != nil {
 		return err
@@ -96,7 +94,7 @@ func (f *files) refuseUsed() error {
 }
 
 // generations are the names of all generations that are there, whole or not.
-func (f *files) generations() ([]string, error) {
+func (f *directory) generations() ([]string, error) {
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return nil, durable.Error("read the data directory", err)
@@ -114,7 +112,7 @@ func (f *files) generations() ([]string, error) {
 // one, unless an engine still reads there, and what a crash left of a staging. A
 // condemned or damaged directory stays as it is. What cannot be removed now is
 // removed another time.
-func (f *files) removeStale() {
+func (f *directory) removeStale() {
 	generation, err := f.current()
 	if err != nil || f.condemned() != nil {
 		return
@@ -138,7 +136,7 @@ func (f *files) removeStale() {
 	}
 }
 
-func (f *files) Initialised() (bool, error) {
+func (f *directory) Initialised() (bool, error) {
 	if err := f.condemned(); err != nil {
 		return false, err
 	}
@@ -149,7 +147,7 @@ func (f *files) Initialised() (bool, error) {
 	return err == nil, err
 }
 
-func (f *files) Initialise(first *messages.Checkpoint) error {
+func (f *directory) Initialise(first *messages.Checkpoint) error {
 	if err := f.condemned(); err != nil {
 		return err
 	}
@@ -178,7 +176,7 @@ func (f *files) Initialise(first *messages.Checkpoint) error {
 }
 
 // makeGeneration writes a whole generation, durably.
-func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
+func (f *directory) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
 	if err := durable.MakeDirectory(path); err != nil {
 		return err
 	}
@@ -193,160 +191,4 @@ func (f *files) makeGeneration(path string, first *messages.Checkpoint, id *mess
 		return err
 	}
 	return errors.Join(durable.Sync(path), durable.Sync(f.dir))
-}
-
-// staging is the next generation in the making: state and checkpoint, no log.
-type staging struct {
-	files  *files
-	path   string
-	engine *badger.Staging
-	sealed *messages.Checkpoint // nil before Seal; guarded by the mutex of files
-}
-
-func (f *files) Stage() (disk.Staging, error) {
-	path, before, err := f.nextGeneration()
-	if err != nil {
-		return nil, err
-	}
-	// From here on nothing can be installed, and so path stays the next one.
-	if before != nil {
-		if err := before.remove(); err != nil {
-			return nil, err
-		}
-	}
-	if err := os.RemoveAll(path); err != nil {
-		return nil, durable.Error("remove an unfinished state", err)
-	}
-	if err := durable.MakeDirectory(path); err != nil {
-		return nil, durable.Error("stage a state", err)
-	}
-	engine, err := badger.Stage(filepath.Join(path, stateName), f.logger)
-	if err != nil {
-		return nil, err
-	}
-	s := &staging{files: f, path: path, engine: engine}
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	f.staging = s
-	return s, nil
-}
-
-// nextGeneration is where a state may be staged. The staging before counts no more.
-func (f *files) nextGeneration() (path string, before *staging, err error) {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	generation, err := f.current()
-	if err != nil {
-		return "", nil, err
-	}
-	before, f.staging = f.staging, nil
-	return f.path(generationName(generationNumber(filepath.Base(generation)) + 1)), before, nil
-}
-
-func (s *staging) Write(rows []disk.Row) error {
-	return s.engine.Write(rows)
-}
-
-func (s *staging) Seal(c *messages.Checkpoint) error {
-	seal, err := s.engine.Seal()
-	if err != nil {
-		return err
-	}
-	err = writeCheckpoint(filepath.Join(s.path, checkpointName), c, seal)
-	if err := errors.Join(err, durable.Sync(s.path), durable.Sync(s.files.dir)); err != nil {
-		return durable.Error("seal a staged state", err)
-	}
-	s.files.mutex.Lock()
-	defer s.files.mutex.Unlock()
-	s.sealed = proto.Clone(c).(*messages.Checkpoint)
-	return nil
-}
-
-func (s *staging) Drop() error {
-	s.files.mutex.Lock()
-	ours := s.files.staging == s
-	if ours {
-		s.files.staging = nil
-	}
-	s.files.mutex.Unlock()
-	if !ours { // it was installed, or is gone already
-		return nil
-	}
-	return s.remove()
-}
-
-func (s *staging) remove() error {
-	err := s.engine.Drop()
-	if err := errors.Join(err, os.RemoveAll(s.path)); err != nil {
-		return durable.Error("remove a staged state", err)
-	}
-	return nil
-}
-
-func (f *files) Install(index, term uint64, hs *raftpb.HardState) error {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	id, err := f.Identity()
-	if err != nil {
-		return err
-	}
-	s := f.staging
-	switch {
-	case s == nil || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
-		return messages.Errorf(messages.Code_NOT_FOUND, "no state of index %d and term %d is staged", index, term)
-	case f.log != nil && !f.log.Closed():
-		return messages.Errorf(messages.Code_CONFLICT, "the log of %s is open", f.dir)
-	case hs.GetCommit() < index || hs.GetTerm() < term:
-		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with commit %d in term %d", index, term, hs.GetCommit(), hs.GetTerm())
-	}
-	if err := wal.Create(s.path, s.sealed, hs, id, f.logger); err != nil {
-		return durable.Error("make the log of an installed state", err)
-	}
-	f.step("log made")
-	if err := errors.Join(durable.Sync(s.path), durable.Sync(f.dir)); err != nil {
-		return durable.Error("sync an installed state", err)
-	}
-	f.step("log durable")
-	if err := durable.Replace(f.path(currentName), []byte(filepath.Base(s.path)+"\n")); err != nil {
-		return durable.Error("write CURRENT", err)
-	}
-	f.step("switched")
-	f.log, f.staging = nil, nil
-	f.removeStale()
-	return nil
-}
-
-const reasonMax = 4 << 10 // bytes of a reason that are kept
-
-// Condemn keeps the first reason: what follows is often only its effect.
-func (f *files) Condemn(reason string) error {
-	f.mutex.Lock()
-	defer f.mutex.Unlock()
-	if f.condemned() != nil {
-		return nil
-	}
-	if err := durable.Replace(f.path(condemnedName), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
-		return durable.Error("condemn the data directory", err)
-	}
-	return nil
-}
-
-// condemned is DAMAGED, with the reason, if the directory was condemned. The file
-// alone condemns it, whatever it holds.
-func (f *files) condemned() error {
-	text, err := durable.ReadBounded(f.path(condemnedName), reasonMax)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return durable.Error("read why the data directory was condemned", err)
-	}
-	reason := strings.Map(func(r rune) rune {
-		if r == '\n' || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(string(text)))
-	return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
-		WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
 }
