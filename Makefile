@@ -42,7 +42,7 @@ hostile: ## FRAMES (20000) of hostile input against a node under load
 	@KEYVAL_HOSTILE=$(FRAMES) $(GO) test ./cli/kvctl -run TestHostileStrangers -v -count=1 -timeout 60m
 
 powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, mkfs.ext4, loop devices)
-	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor -run TestPowerCuts -v -count=1 -timeout 60m
+	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor/files -run TestPowerCuts -v -count=1 -timeout 60m
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./cli/kvctl -run 'TestPowerCuts$$' -v -count=1 -timeout 60m
 
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures

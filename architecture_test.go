@@ -15,40 +15,68 @@ import (
 	"testing"
 )
 
-// mayImport lists, for every package, which packages of this module it may
-// import. A package that is not listed fails the test.
-var mayImport = map[string][]string{
-	"messages":                 {},
-	"mutant":                   {},
-	"raftactor":                {"messages", "mutant"},
-	"membershipactor":          {"messages"},
-	"storeactor":               {"messages", "mutant", "storeactor/disk"},
-	"storeactor/disk":          {"messages"},
-	"storeactor/disk/disktest": {"messages", "storeactor/disk"},
-	"actors/seam":              {},
-	"actors/seam/production":   {"actors/seam"},
-	"actors/transport":         {"messages"},
-	"actors/client":            {"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"},
-	"actors":                   {"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "actors/seam", "actors/seam/production", "actors/transport"},
-	"sim":                      {"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/disk", "sim/phrase"},
-	"sim/disk":                 {"messages", "storeactor/disk"},
-	"sim/phrase":               {"messages"},
-	"sim/script":               {"messages", "actors", "sim", "sim/disk", "sim/phrase"},
-	"cli":                      {"messages", "actors", "actors/client", "sim", "sim/script"},
-	"cli/kvctl":                {"cli"},
+// kind says what a package may touch. Its files say so by what they import.
+type kind int
+
+const (
+	// pure decides: no actor, nothing of the operating system, no disk, no clock.
+	pure kind = iota
+	// actor passes messages: nothing of the operating system, no disk, no clock, no
+	// goroutine, no lock, no future.
+	actor
+	// world is the production side of a seam, or a program, or a test's support: it
+	// may do all of it.
+	world
+)
+
+// room is a package: what it is, and which packages of this module it may import.
+type room struct {
+	kind    kind
+	imports []string
 }
 
-// worldly are the files where the world is: the production sides of the seams,
-// and the blocking façade of the client library. In every other file of an actor
-// package the bans hold.
+// rooms are all packages. One that is not listed fails the test.
+var rooms = map[string]room{
+	"messages":                 {pure, nil},
+	"mutant":                   {pure, nil},
+	"raftactor":                {actor, []string{"messages", "mutant"}},
+	"membershipactor":          {actor, []string{"messages"}},
+	"storeactor":               {actor, []string{"messages", "mutant", "storeactor/disk"}},
+	"storeactor/disk":          {pure, []string{"messages"}},
+	"storeactor/disk/disktest": {world, []string{"messages", "storeactor/disk"}},
+	"storeactor/files":         {world, []string{"messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
+	"storeactor/files/badger":  {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
+	"storeactor/files/durable": {world, []string{"messages"}},
+	"storeactor/files/wal":     {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
+	"actors/seam":              {actor, nil},
+	"actors/seam/production":   {world, []string{"actors/seam"}},
+	"actors/transport":         {actor, []string{"messages"}},
+	"actors/client":            {actor, []string{"messages", "mutant", "actors/seam", "actors/seam/production", "actors/transport"}},
+	"actors":                   {actor, []string{"messages", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport"}},
+	"sim":                      {world, []string{"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/disk", "sim/phrase"}},
+	"sim/disk":                 {pure, []string{"messages", "storeactor/disk"}},
+	"sim/phrase":               {pure, []string{"messages"}},
+	"sim/script":               {world, []string{"messages", "actors", "sim", "sim/disk", "sim/phrase"}},
+	"cli":                      {world, []string{"messages", "actors", "actors/client", "sim", "sim/script"}},
+	"cli/kvctl":                {world, []string{"cli"}},
+}
+
+// worldly are files that are world in a package that is not: the assembly of a
+// process, addresses as package net reads them, the blocking façade of the client
+// library, and what the environment chooses in a build with mutants.
 var worldly = []string{
-	"actors/seam/production/*", "actors/serve.go", "actors/client/facade*.go",
+	"actors/serve.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
 	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go", "actors/transport/window.go", "actors/transport/budget.go",
-	"storeactor/files*.go", "storeactor/walog*.go", "storeactor/witness*.go", "storeactor/badger*.go",
 }
 
-var actorPackages = []string{"raftactor", "membershipactor", "storeactor", "storeactor/disk", "actors", "actors/client", "actors/transport", "actors/seam"}
+// theWorld are imports of worldly files alone, with all that lies below them.
+var theWorld = []string{
+	"os", "net", "syscall", "golang.org/x/sys",
+	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io",
+}
+
+const actorLibrary = "github.com/asynkron/protoactor-go"
 
 // banned are selectors that an actor never uses, with the reason.
 var banned = map[string]string{
@@ -106,23 +134,45 @@ func sources(t *testing.T) []sourceFile {
 
 func TestImportsRunOneWay(t *testing.T) {
 	for _, f := range sources(t) {
-		allowed, known := mayImport[f.pkg]
+		r, known := rooms[f.pkg]
 		if !known {
 			t.Errorf("%s: package %s has no room in the house: list what it may import", f.path, f.pkg)
 			continue
 		}
 		for _, spec := range f.ast.Imports {
 			name, ours := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "keyval/")
-			if ours && !slices.Contains(allowed, name) {
+			switch {
+			case ours && !slices.Contains(r.imports, name):
 				t.Errorf("%s imports %s", f.path, name)
+			case ours && rooms[name].kind > f.kind():
+				t.Errorf("%s imports %s, which may do what this file may not", f.path, name)
+			case f.kind() < actor && below(name, actorLibrary):
+				t.Errorf("%s decides, and imports the actor library", f.path)
+			case f.kind() < world && slices.ContainsFunc(theWorld, func(root string) bool { return below(name, root) }):
+				t.Errorf("%s imports %s, which touches the world", f.path, name)
 			}
 		}
 	}
 }
 
+// kind is that of a file: its package's, unless it is worldly.
+func (f sourceFile) kind() kind {
+	for _, pattern := range worldly {
+		if ok, err := path.Match(pattern, f.path); ok && err == nil {
+			return world
+		}
+	}
+	return rooms[f.pkg].kind
+}
+
+// below reports whether a package is root or lies below it.
+func below(name, root string) bool {
+	return name == root || strings.HasPrefix(name, root+"/")
+}
+
 func TestActorsHaveNoClockGoroutineLockOrFuture(t *testing.T) {
 	for _, f := range sources(t) {
-		if !slices.Contains(actorPackages, f.pkg) || isWorldly(f.path) {
+		if f.kind() == world {
 			continue
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
@@ -149,13 +199,6 @@ func checkSelector(t *testing.T, f sourceFile, n *ast.SelectorExpr) {
 	}
 }
 
-func isWorldly(file string) bool {
-	return slices.ContainsFunc(worldly, func(pattern string) bool {
-		ok, err := path.Match(pattern, file)
-		return ok && err == nil
-	})
-}
-
 func TestReceiveIsATable(t *testing.T) {
 	for _, f := range sources(t) {
 		for _, d := range f.ast.Decls {
@@ -167,7 +210,7 @@ func TestReceiveIsATable(t *testing.T) {
 			if lines > linesMax {
 				t.Errorf("%s: %s has %d lines, %d are allowed", f.set.Position(fn.Pos()), fn.Name.Name, lines, linesMax)
 			}
-			if fn.Name.Name == "Receive" && fn.Recv != nil && slices.Contains(actorPackages, f.pkg) {
+			if fn.Name.Name == "Receive" && fn.Recv != nil && rooms[f.pkg].kind == actor {
 				checkReceive(t, f, fn)
 			}
 		}

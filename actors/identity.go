@@ -14,9 +14,6 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// identityFormat is the newest format of Identity this software writes and reads.
-const identityFormat = 1
-
 // foundersMax bounds the founders of a cluster, in number.
 const foundersMax = 9
 
@@ -82,7 +79,7 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 			WithHint("a first start needs --name, --listen, --data and --initial-cluster name=host:port,...")
 	}
 	identity := proto.Clone(want).(*messages.Identity)
-	identity.Format = identityFormat
+	identity.Format = disk.IdentityFormat
 	if identity.Advertise == "" {
 		identity.Advertise = identity.Listen
 	}

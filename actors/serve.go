@@ -9,7 +9,7 @@ import (
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/files"
 )
 
 // ServeOptions say which node to run. On a first start all of them are needed, but
@@ -35,7 +35,7 @@ type ServeOptions struct {
 // Serve runs a node with real disks, sockets and clocks until ctx ends, which is
 // no error, or until it cannot go on.
 func Serve(ctx context.Context, o ServeOptions) error {
-	disk, err := storeactor.OpenFiles(o.DataDir, o.Logger)
+	disk, err := files.Open(o.DataDir, o.Logger)
 	if err != nil {
 		return err
 	}

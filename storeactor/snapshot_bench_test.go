@@ -3,8 +3,9 @@ package storeactor
 import (
 	"bytes"
 	"fmt"
-	"keyval/storeactor/disk"
 	"testing"
+
+	"keyval/storeactor/disk"
 )
 
 // benchRows are rows of about 1 KiB each, in all so many bytes.

@@ -12,17 +12,18 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files"
 )
 
 // realDisk is an initialised data directory.
 func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
-	d, err := OpenFiles(t.TempDir(), quiet)
+	d, err := files.Open(t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	if err := errors.Join(d.WriteIdentity(testIdentity), d.Initialise(testFirst)); err != nil {
+	if err := errors.Join(d.WriteIdentity(disktest.Identity), d.Initialise(disktest.First)); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -40,14 +41,14 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 	})
 	a, b := houses[0], houses[1]
 	state := stateAt(5000, 4)
-	state.ClusterId, state.ConfState = testFirst.ClusterId, testFirst.ConfState
+	state.ClusterId, state.ConfState = disktest.First.ClusterId, disktest.First.ConfState
 	a.vault.checkpoint, a.vault.rows = state, nil
 	for i := range uint64(2000) {
 		key := fmt.Sprintf("key-%05d", i)
 		a.vault.rows = append(a.vault.rows, gone(key, 3000+i), row(key, i+5, fmt.Sprint("value of ", i)))
 	}
 	wish := msgSnap(1, 2)
-	wish.Snapshot.Metadata.ConfState = testFirst.ConfState
+	wish.Snapshot.Metadata.ConfState = disktest.First.ConfState
 	a.send(&messages.ShipSnapshot{Message: wish})
 	take[*messages.StagedSnapshot](b.raft)
 

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"keyval/storeactor"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files"
 )
 
 // A disk that alters a value and its checksum with it is found out: the node that
@@ -57,7 +57,7 @@ func alter(t *testing.T, dir, key string) {
 			t.Fatal(err)
 		}
 	}
-	d, err := storeactor.OpenFiles(dir, slog.New(slog.DiscardHandler))
+	d, err := files.Open(dir, slog.New(slog.DiscardHandler))
 	check(err)
 	checkpoint, err := d.Checkpoint()
 	check(err)

@@ -54,17 +54,11 @@ func (h *Engine) dead() error {
 	return nil
 }
 
-// Limits of a row, in bytes: those of the files.
-const (
-	keyMax   = 65000 - 1
-	valueMax = 1 << 20
-)
-
 func (h *Engine) Write(rows []disk.Row) error {
 	if err := h.dead(); err != nil || len(rows) == 0 {
 		return err
 	}
-	if err := checkRows(rows); err != nil {
+	if err := disk.CheckRows(rows); err != nil {
 		return err
 	}
 	if err := h.disk.noRoom("the state"); err != nil {
@@ -79,16 +73,6 @@ func (h *Engine) Write(rows []disk.Row) error {
 	t.unsynced = append(t.unsynced, b)
 	t.idle = t.idle && b.first > t.floor
 	t.tidy(h.disk.rng)
-	return nil
-}
-
-// checkRows refuses what the files cannot hold either.
-func checkRows(rows []disk.Row) error {
-	for _, r := range rows {
-		if r.Revision == 0 || len(r.Key) > keyMax || len(r.Value) >= valueMax {
-			return messages.Errorf(messages.Code_INVALID, "a row without a revision, or above the bounds")
-		}
-	}
 	return nil
 }
 

@@ -158,7 +158,7 @@ func (s *staging) Write(rows []disk.Row) error {
 	if err := s.mayWrite(); err != nil {
 		return err
 	}
-	if err := checkRows(rows); err != nil {
+	if err := disk.CheckRows(rows); err != nil {
 		return err
 	}
 	for _, r := range rows {

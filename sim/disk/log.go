@@ -185,7 +185,8 @@ func (h *logHandle) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 		return err
 	}
 	d, l := h.disk, h.log
-	if err := l.refuseGap(entries); err != nil {
+	last, _ := l.cached.last()
+	if err := disk.RefuseGap(l.cached.baseIndex, last, entries); err != nil {
 		return err
 	}
 	save := logSave{entries: slices.Clone(entries)}
@@ -219,21 +220,6 @@ func (h *logHandle) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 func (l *log) tear(rng *rand.Rand) {
 	n := len(l.unsynced) - 1
 	l.keep(n, rng.IntN(len(l.unsynced[n].entries)+1))
-}
-
-func (l *log) refuseGap(entries []*raftpb.Entry) error {
-	last, _ := l.cached.last()
-	next := last + 1
-	for i, e := range entries {
-		if i == 0 && e.GetIndex() > l.cached.baseIndex && e.GetIndex() <= next {
-			next = e.GetIndex()
-		}
-		if e.GetIndex() != next {
-			return messages.Errorf(messages.Code_INTERNAL, "the log (%d, %d] cannot take entry %d", l.cached.baseIndex, last, e.GetIndex())
-		}
-		next++
-	}
-	return nil
 }
 
 // sync makes the saves durable, and writes the witness of them.

@@ -11,6 +11,10 @@ import (
 	"keyval/messages"
 )
 
+// IdentityFormat is the newest format of an Identity that this software writes and
+// reads.
+const IdentityFormat = 1
+
 // Disk is one node's data directory, and the disk seam: files in production, a
 // model with volatile and durable parts in the simulator. One conformance suite
 // (storeactor/disk/disktest) holds both.

@@ -2,6 +2,8 @@ package disk
 
 import (
 	"bytes"
+
+	"keyval/messages"
 )
 
 // View reads user data as of a revision; see Engine.
@@ -10,12 +12,33 @@ type View interface {
 	Scan(from, to []byte, revision uint64, reverse bool, yield func(Row) bool) error
 }
 
-// Row is one version of a key: of 1 to 64,999 bytes, its value below 1 MiB, its
-// revision above 0.
+// Bounds of a row, in bytes. They are Badger's, which would keep longer values
+// apart from their keys.
+const (
+	KeyBytesMax   = 65_000 - 1
+	ValueBytesMax = 1<<20 - 1
+)
+
+// Row is one version of a key. Its revision is above 0.
 type Row struct {
 	Key, Value []byte
 	Revision   uint64
 	Deleted    bool
+}
+
+// CheckRows refuses as INVALID what no engine takes.
+func CheckRows(rows []Row) error {
+	for _, r := range rows {
+		switch {
+		case r.Revision == 0:
+			return messages.Errorf(messages.Code_INVALID, "a row has no revision")
+		case len(r.Key) > KeyBytesMax:
+			return messages.Errorf(messages.Code_INVALID, "a key of %d bytes is above the bound of %d", len(r.Key), KeyBytesMax)
+		case len(r.Value) > ValueBytesMax:
+			return messages.Errorf(messages.Code_INVALID, "a value of %d bytes is above the bound of %d", len(r.Value), ValueBytesMax)
+		}
+	}
+	return nil
 }
 
 // Engine is multi-version user data: at most one version of a key a revision.
@@ -61,7 +84,7 @@ type Cursor struct {
 	Revision uint64
 }
 
-// before reports whether a row may come behind the cursor.
+// Before reports whether a row may come behind the cursor.
 func (c Cursor) Before(r Row) bool {
 	order := bytes.Compare(c.Key, r.Key)
 	return order < 0 || order == 0 && (c.Revision == 0 || r.Revision < c.Revision)

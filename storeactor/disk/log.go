@@ -63,6 +63,22 @@ func (i *LogImage) Check() error {
 	return nil
 }
 
+// RefuseGap keeps the log (base, last] one that can be read back: INTERNAL for
+// entries that do not follow it, nor replace its end.
+func RefuseGap(base, last uint64, entries []*raftpb.Entry) error {
+	next := last + 1
+	for i, e := range entries {
+		if i == 0 && e.GetIndex() > base && e.GetIndex() <= next {
+			next = e.GetIndex()
+		}
+		if e.GetIndex() != next {
+			return messages.Errorf(messages.Code_INTERNAL, "the log (%d, %d] cannot take entry %d", base, last, e.GetIndex())
+		}
+		next++
+	}
+	return nil
+}
+
 // Damaged is DAMAGED, with the one thing to do about it.
 func Damaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, format, args...).

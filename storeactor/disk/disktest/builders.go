@@ -2,6 +2,16 @@ package disktest
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+)
+
+var (
+	// Identity and First are what a directory is made from. Nobody modifies them.
+	Identity = &messages.Identity{Format: 1, Incarnation: []byte("0123456789abcdef"), Name: "node1", Listen: "127.0.0.1:7001",
+		Founders: []*messages.Founder{{RaftId: 1, Name: "node1", Address: "127.0.0.1:7001"}}}
+	First = &messages.Checkpoint{Format: 1, ClusterId: []byte("fedcba9876543210"), Index: 1, Term: 1,
+		ConfState: &raftpb.ConfState{Voters: []uint64{1}}, NextRaftId: 2}
 )
 
 // Entries have these terms, from the index behind base on.

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -70,19 +69,12 @@ type node struct {
 	engine disk.Engine
 }
 
-var (
-	identity = &messages.Identity{Format: 1, Incarnation: []byte("0123456789abcdef"), Name: "node1", Listen: "127.0.0.1:7001",
-		Founders: []*messages.Founder{{RaftId: 1, Name: "node1", Address: "127.0.0.1:7001"}}}
-	first = &messages.Checkpoint{Format: 1, ClusterId: []byte("fedcba9876543210"), Index: 1, Term: 1,
-		ConfState: &raftpb.ConfState{Voters: []uint64{1}}, NextRaftId: 2}
-)
-
 // start makes a directory with its first generation and opens all of it.
 func start(t *testing.T, o Opener) *node {
 	n := &node{T: t, opener: o}
 	n.open()
-	n.ok(n.disk.WriteIdentity(identity))
-	n.ok(n.disk.Initialise(first))
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.ok(n.disk.Initialise(First))
 	n.openAll()
 	return n
 }
@@ -155,25 +147,25 @@ func testEmpty(t *testing.T, o Opener) {
 	n.same(is, false)
 	_, _, err = n.disk.OpenLog()
 	n.fails(messages.Code_NOT_FOUND, err)
-	_, err = n.disk.OpenEngine(first)
+	_, err = n.disk.OpenEngine(First)
 	n.fails(messages.Code_NOT_FOUND, err)
 	_, err = n.disk.Checkpoint()
 	n.fails(messages.Code_NOT_FOUND, err)
-	n.fails(messages.Code_NOT_FOUND, n.disk.WriteCheckpoint(first))
-	n.fails(messages.Code_NOT_FOUND, n.disk.Initialise(first))
+	n.fails(messages.Code_NOT_FOUND, n.disk.WriteCheckpoint(First))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Initialise(First))
 	n.ok(n.disk.Close())
 }
 
 func testIdentity(t *testing.T, o Opener) {
 	n := &node{T: t, opener: o}
 	n.open()
-	n.ok(n.disk.WriteIdentity(identity))
-	n.fails(messages.Code_CONFLICT, n.disk.WriteIdentity(identity))
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.fails(messages.Code_CONFLICT, n.disk.WriteIdentity(Identity))
 	o.Crash()
 	n.open()
 	got, err := n.disk.Identity()
 	n.ok(err)
-	n.same(got, identity)
+	n.same(got, Identity)
 	n.fails(messages.Code_CONFLICT, n.disk.WriteIdentity(&messages.Identity{Name: "node2"}))
 	n.ok(n.disk.Close())
 }
@@ -184,10 +176,10 @@ func testInitialise(t *testing.T, o Opener) {
 		is, err := n.disk.Initialised()
 		n.ok(err)
 		n.same(is, true)
-		n.fails(messages.Code_CONFLICT, n.disk.Initialise(first))
+		n.fails(messages.Code_CONFLICT, n.disk.Initialise(First))
 		got, err := n.disk.Checkpoint()
 		n.ok(err)
-		n.same(got, first)
+		n.same(got, First)
 		n.same(n.image.HardState, HardState(1, 0, 1))
 		n.same([]uint64{n.image.BaseIndex, n.image.BaseTerm, uint64(len(n.image.Entries))}, []uint64{1, 1, 0})
 		n.again(crash)
@@ -199,7 +191,7 @@ func testHandles(t *testing.T, o Opener) {
 	n := start(t, o)
 	_, _, err := n.disk.OpenLog()
 	n.fails(messages.Code_CONFLICT, err)
-	_, err = n.disk.OpenEngine(first)
+	_, err = n.disk.OpenEngine(First)
 	n.fails(messages.Code_CONFLICT, err)
 	n.ok(n.log.Close())
 	n.ok(n.engine.Close())
@@ -214,7 +206,7 @@ func testHandles(t *testing.T, o Opener) {
 }
 
 func checkpoint(index, revision uint64) *messages.Checkpoint {
-	c := proto.Clone(first).(*messages.Checkpoint)
+	c := proto.Clone(First).(*messages.Checkpoint)
 	c.Index, c.Term, c.Revision = index, 2, revision
 	c.Sessions = []*messages.Session{{Client: []byte("client"), TtlMs: revision}}
 	return c

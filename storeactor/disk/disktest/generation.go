@@ -262,10 +262,10 @@ func testCondemn(t *testing.T, o Opener) {
 		if !strings.Contains(err.Error(), "key \"a\" differs from node 2") {
 			t.Fatalf("%v: the first reason is gone", err)
 		}
-		n.fails(messages.Code_DAMAGED, n.disk.Initialise(first))
+		n.fails(messages.Code_DAMAGED, n.disk.Initialise(First))
 		got, err := n.disk.Identity() // it can still be told whose directory it is
 		n.ok(err)
-		n.same(got, identity)
+		n.same(got, Identity)
 		if e == inOrder {
 			n.close()
 			n.open()

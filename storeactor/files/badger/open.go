@@ -1,0 +1,160 @@
+package badger
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
+)
+
+const (
+	memTableBytes    = 32 << 20  // bytes of rows and their index
+	memTableBytesMax = 64 << 20  // bytes that earlier versions let a memtable have
+	memTablesMax     = 2         // that may wait to become tables
+	tablesDue        = 3         // of the first level: from here they are compacted
+	tablesMax        = 4         // of the first level: no more; see Discard for why not
+	tableBytes       = 4 << 20   // bytes of a table, at the first level that is in order
+	levelBytes       = 128 << 20 // bytes of that level
+	valueLogBytes    = 2 << 20   // bytes; there are none in it
+	markEveryBytes   = 8 << 20   // bytes of rows between markers, far below a memtable
+)
+
+// engineOptions: memory goes to memtables (one in use, one being made a table,
+// those that wait), and to the builders of tables, which keep what the largest
+// table took. Checksums are verified when a table is opened; later it is mapped.
+func engineOptions(dir string, logger *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(false).
+		WithDetectConflicts(false).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithMetricsEnabled(false).
+		WithMemTableSize(memTableBytes).
+		WithNumMemtables(memTablesMax).
+		WithNumLevelZeroTables(tablesDue).
+		WithNumLevelZeroTablesStall(tablesMax).
+		WithBaseTableSize(tableBytes).
+		WithBaseLevelSize(levelBytes).
+		WithNumCompactors(2).
+		WithValueThreshold(disk.ValueBytesMax + 1).
+		WithValueLogFileSize(valueLogBytes).
+		WithNumVersionsToKeep(1).
+		WithChecksumVerificationMode(options.OnTableRead).
+		WithBypassLockGuard(true). // the directory has a lock of its own
+		WithLogger(logAdapter{logger: logger})
+}
+
+// Create makes an empty engine, durably.
+func Create(dir string, logger *slog.Logger) error {
+	if err := durable.MakeDirectory(dir); err != nil {
+		return err
+	}
+	db, err := badger.OpenManaged(engineOptions(dir, logger))
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	return durable.SyncDirectory(dir)
+}
+
+// Open opens the rows and holds them against the seal of the checkpoint
+// that replay will start from: first the files, which Badger would silently cut
+// short or delete, then the markers that a lost file would have taken along.
+func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
+	if err := seal.checkTables(dir); err != nil {
+		return nil, err
+	}
+	if err := seal.checkMemTables(dir); err != nil {
+		return nil, err
+	}
+	if err := dropEmptyFiles(dir); err != nil {
+		return nil, err
+	}
+	if err := shrinkMemTables(dir, logger); err != nil {
+		return nil, err
+	}
+	e := &Engine{dir: dir, markers: seal.Markers, marked: true, seal: seal}
+	e.flattening.stop = &e.closed
+	options := engineOptions(dir, logger).WithLogger(logAdapter{logger, e.flattening.says})
+	var err error
+	if e.db, err = openBadger(options); err != nil {
+		return nil, err
+	}
+	if err := seal.checkMarkers(e.db); err != nil {
+		e.db.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// dropEmptyFiles removes files that a power cut left with a name and not a byte,
+// over which Badger would not open. Where a byte was lost, the markers tell.
+func dropEmptyFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if suffix := filepath.Ext(e.Name()); suffix != memSuffix && suffix != ".vlog" {
+			continue
+		}
+		info, infoErr := e.Info()
+		if infoErr == nil && info.Size() == 0 {
+			infoErr = os.Remove(filepath.Join(dir, e.Name()))
+		}
+		err = errors.Join(err, infoErr)
+	}
+	if err != nil {
+		return durable.Error("open the state", err)
+	}
+	return nil
+}
+
+// shrinkMemTables makes tables of memtable files with more in them than Badger has
+// room for now; it would end the process over them.
+func shrinkMemTables(dir string, logger *slog.Logger) error {
+	need, err := memTablesNeed(dir)
+	if err != nil {
+		return durable.Error("read the state", err)
+	}
+	if need <= memTableBytes {
+		return nil
+	}
+	db, err := openBadger(engineOptions(dir, logger).WithMemTableSize(memTableBytesMax))
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return durable.Error("open the state", err)
+	}
+	return nil
+}
+
+func openBadger(options badger.Options) (db *badger.DB, err error) {
+	dir := options.Dir
+	// Badger panics on some damaged files.
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, damaged("%s cannot be opened: %v", dir, r)
+		}
+	}()
+	db, err = badger.OpenManaged(options)
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, os.ErrPermission):
+		return nil, durable.Error("open the state", err)
+	}
+	return nil, damaged("%s cannot be opened: %v", dir, err)
+}
+
+func damaged(format string, args ...any) *messages.Error {
+	return messages.Errorf(messages.Code_DAMAGED, "the state is damaged: "+format, args...).
+		WithHint("keep the directory for inspection; the other nodes serve on without this one")
+}

@@ -1,0 +1,5 @@
+package badger
+
+import "log/slog"
+
+var quiet = slog.New(slog.DiscardHandler)

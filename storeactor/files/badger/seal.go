@@ -1,0 +1,193 @@
+package badger
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+	"golang.org/x/sys/unix"
+
+	"keyval/storeactor/files/durable"
+)
+
+// Seal is what an engine's Sync made durable. It travels in the checkpoint
+// file, and the engine is held against it when it is opened: Badger itself takes
+// a damaged memtable file for a short one and a missing one for none.
+//
+// A memtable file goes away when it has become a table. So that its loss can be
+// told from that, each one holds markers, which are rows like others: one from
+// every Sync and one every markEveryBytes bytes.
+type Seal struct {
+	Markers   uint64 // markers 1 to this are there
+	Table     uint64 // the number of the newest table that begins with a marker: it only ever gives way to newer ones, while others may go for good
+	MemTables []MemTable
+}
+
+// MemTable is one memtable file at the time of a Sync.
+type MemTable struct {
+	Name   string // of the file; names come again
+	Nonce  string // hex digits from the file's head, random: tells it from others of its name
+	Length int64  // bytes of whole entries that were synced
+}
+
+const (
+	sealHead = "markers %d table %d\n"
+	sealLine = "memtable %s %s %d\n"
+)
+
+// Encode is the text that DecodeSeal reads.
+func (s Seal) Encode() []byte {
+	b := fmt.Appendf(nil, sealHead, s.Markers, s.Table)
+	for _, m := range s.MemTables {
+		b = fmt.Appendf(b, sealLine, m.Name, m.Nonce, m.Length)
+	}
+	return b
+}
+
+// DecodeSeal reads what encode wrote.
+func DecodeSeal(b []byte) (Seal, error) {
+	var s Seal
+	head, rest, _ := strings.Cut(string(b), "\n")
+	if _, err := fmt.Sscanf(head+"\n", sealHead, &s.Markers, &s.Table); err != nil {
+		return s, err
+	}
+	for line := range strings.Lines(rest) {
+		var m MemTable
+		if _, err := fmt.Sscanf(line, sealLine, &m.Name, &m.Nonce, &m.Length); err != nil {
+			return s, err
+		}
+		s.MemTables = append(s.MemTables, m)
+	}
+	return s, nil
+}
+
+// sealFiles syncs every memtable file and the directory. before is the last
+// seal: what it covers is not read again. A file that goes away meanwhile has
+// become a table, which Badger syncs.
+func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, error) {
+	seal := Seal{Markers: markers, Table: before.Table}
+	for _, t := range db.Tables() {
+		if t.Left[0] == prefixMarker {
+			seal.Table = max(seal.Table, t.ID)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return seal, err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), memSuffix) {
+			continue
+		}
+		m, err := sealMemTable(filepath.Join(dir, e.Name()), before)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return seal, err
+		}
+		seal.MemTables = append(seal.MemTables, m)
+	}
+	return seal, durable.Sync(dir)
+}
+
+func sealMemTable(path string, before Seal) (MemTable, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return MemTable{}, err
+	}
+	defer f.Close()
+	m, err := readMemTable(f)
+	if err != nil {
+		return m, err
+	}
+	for _, b := range before.MemTables {
+		if b.Name == m.Name && b.Nonce == m.Nonce {
+			m.Length = b.Length
+		}
+	}
+	if m.Length, err = wholeEntries(f, m.Length); err != nil {
+		return m, err
+	}
+	return m, unix.Fdatasync(int(f.Fd()))
+}
+
+// checkMemTables: what was synced to a memtable file that is still there must be
+// there still, every entry with its checksum.
+func (s Seal) checkMemTables(dir string) error {
+	for _, sealed := range s.MemTables {
+		f, err := os.Open(filepath.Join(dir, sealed.Name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the markers tell whether it became a table
+		}
+		if err != nil {
+			return durable.Error("open the state", err)
+		}
+		found, err := readMemTable(f)
+		if err == nil && found.Nonce == sealed.Nonce {
+			found.Length, err = wholeEntries(f, memHead)
+		}
+		f.Close()
+		if err != nil {
+			return durable.Error("read the state", err)
+		}
+		if found.Nonce == sealed.Nonce && found.Length < sealed.Length {
+			return damaged("%s is whole for %d bytes only, and %d were synced", filepath.Join(dir, sealed.Name), found.Length, sealed.Length)
+		}
+	}
+	return nil
+}
+
+// checkTables: the MANIFEST names tables as new as the sealed ones, and each is
+// there with a whole index. Badger would delete tables that a shortened MANIFEST
+// does not name, and crash on an index that is not whole.
+func (s Seal) checkTables(dir string) error {
+	path := filepath.Join(dir, badger.ManifestFilename)
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return damaged("%s is missing", path)
+	}
+	if err != nil {
+		return durable.Error("open the state", err)
+	}
+	defer f.Close()
+	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
+	if err != nil {
+		return damaged("%s cannot be read: %v", path, err)
+	}
+	var newest uint64
+	for id := range manifest.Tables {
+		newest = max(newest, id)
+		if err := checkTable(table.NewFilename(id, dir)); err != nil {
+			return err
+		}
+	}
+	if newest < s.Table {
+		return damaged("%s ends at table %d, and table %d was synced", path, newest, s.Table)
+	}
+	return nil
+}
+
+// checkMarkers looks for the last markers, all of them, and for ever sparser ones
+// before: those have long been in tables, which are checked by themselves.
+func (s Seal) checkMarkers(db *badger.DB) error {
+	const all = 256
+	txn := db.NewTransactionAt(ownVersion, false)
+	defer txn.Discard()
+	for back := uint64(0); back < s.Markers; {
+		number := s.Markers - back
+		if _, err := txn.Get(markerKey(number)); err != nil {
+			return damaged("rows that were synced are gone: marker %d of %d: %v", number, s.Markers, err)
+		}
+		if back < all {
+			back++
+		} else {
+			back *= 2
+		}
+	}
+	return nil
+}

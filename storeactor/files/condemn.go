@@ -1,0 +1,45 @@
+package files
+
+import (
+	"os"
+	"strings"
+	"unicode"
+
+	"keyval/messages"
+	"keyval/storeactor/files/durable"
+)
+
+const reasonMax = 4 << 10 // bytes of a reason that are kept
+
+// Condemn keeps the first reason: what follows is often only its effect.
+func (f *directory) Condemn(reason string) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.condemned() != nil {
+		return nil
+	}
+	if err := durable.Replace(f.path(condemnedName), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
+		return durable.Error("condemn the data directory", err)
+	}
+	return nil
+}
+
+// condemned is DAMAGED, with the reason, if the directory was condemned. The file
+// alone condemns it, whatever it holds.
+func (f *directory) condemned() error {
+	text, err := durable.ReadBounded(f.path(condemnedName), reasonMax)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return durable.Error("read why the data directory was condemned", err)
+	}
+	reason := strings.Map(func(r rune) rune {
+		if r == '\n' || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.TrimSpace(string(text)))
+	return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
+		WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
+}

@@ -1,0 +1,215 @@
+// Package files is the disk of a real node: a directory with its log, its rows, its
+// checkpoint and its snapshot files.
+package files
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
+	"keyval/storeactor/files/durable"
+	"keyval/storeactor/files/wal"
+)
+
+// A node's directory:
+//
+//	LOCK              held by flock while a process uses it; the process's pid
+//	identity          whose directory this is, readable by people
+//	CURRENT           the name of the generation that counts
+//	generation-1/     log and state that belong together; each snapshot that is
+//	                  installed makes the next one
+//	  wal/            the log
+//	  witness         what was last synced to it
+//	  state/          the engine's rows (Badger)
+//	  checkpoint      all other state, and what the engine had synced by then
+//	snapshots/        snapshot files, by id
+//	CONDEMNED         if it is there: never to be served again, and why
+//
+// Small files are replaced whole: temporary file, sync, rename, sync of the
+// directory. CURRENT is written last, so a generation is there whole or not at all.
+const (
+	lockName       = "LOCK"
+	identityName   = "identity"
+	currentName    = "CURRENT"
+	firstName      = "generation-1"
+	stateName      = "state"
+	checkpointName = "checkpoint"
+	snapshotsName  = "snapshots"
+	condemnedName  = "CONDEMNED"
+)
+
+// directory is the Disk over a directory.
+type directory struct {
+	dir    string
+	lock   *os.File
+	logger *slog.Logger
+	step   func(string) // told what was just done; for tests, which look at the files then
+
+	// mutex guards what is below: log, machine, checkpoint and intake each come
+	// from their own goroutine.
+	mutex      sync.Mutex
+	log        *wal.Log       // the last one opened of the generation that counts, if any
+	engine     *badger.Engine // the last one opened, if any
+	engineOf   string         // the path of its generation
+	staging    *staging       // neither dropped nor installed yet, or nil
+	checkpoint error          // of a write that failed; nothing is written after it
+}
+
+// Open opens a node's directory, making it if it is not there, and keeps
+// other processes out until Close. CONFLICT: it is in use, or it holds something
+// else; UNSUPPORTED: a newer version wrote it; DAMAGED: its identity is not whole.
+func Open(dir string, logger *slog.Logger) (disk.Disk, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, durable.Error("open the data directory", err)
+	}
+	if err := durable.MakeDirectory(dir); err != nil {
+		return nil, durable.Error("make the data directory", err)
+	}
+	if err := refuseForeign(dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &directory{dir: dir, lock: lock, logger: logger, step: func(string) {}}
+	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		f.Close()
+		return nil, err
+	}
+	f.removeStale()
+	f.removeUncommitted()
+	return f, nil
+}
+
+// refuseForeign keeps out of directories that hold something else, before
+// anything is written to them.
+func refuseForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return durable.Error("read the data directory", err)
+	}
+	ours := []string{lockName, identityName, identityName + durable.Temporary, "lost+found"}
+	var foreign []string
+	used := false
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == identityName:
+			return nil
+		case slices.Contains([]string{currentName, condemnedName, snapshotsName}, name) || generationNumber(name) != 0:
+			used = true
+		case !slices.Contains(ours, name):
+			foreign = append(foreign, name)
+		}
+	}
+	switch {
+	case used:
+		return disk.Damaged("the identity of %s is missing", dir)
+	case len(foreign) > 0:
+		return messages.Errorf(messages.Code_CONFLICT, "%s is not a node's directory: it holds %s", dir, strings.Join(foreign[:min(3, len(foreign))], ", ")).
+			WithHint("name an empty directory, or one that a node has used")
+	}
+	return nil
+}
+
+// lockDirectory takes the lock, which ends with the process whatever happens.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, durable.Error("lock the data directory", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		holder := make([]byte, 32)
+		n, _ := f.ReadAt(holder, 0)
+		f.Close()
+		pid := strings.TrimSpace(string(holder[:n]))
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, pid).
+			WithHint("stop that process first, or name another directory")
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, durable.Error("lock the data directory", err)
+	}
+	return f, nil
+}
+
+func (f *directory) Close() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.removeStale()
+	return f.lock.Close()
+}
+
+func (f *directory) path(elements ...string) string {
+	return filepath.Join(append([]string{f.dir}, elements...)...)
+}
+
+func (f *directory) OpenLog() (disk.Log, *disk.LogImage, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.log != nil && !f.log.Closed() {
+		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
+	}
+	generation, err := f.settled()
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := f.Identity()
+	if err != nil {
+		return nil, nil, err
+	}
+	checkpoint, _, err := readCheckpoint(filepath.Join(generation, checkpointName))
+	if err != nil {
+		return nil, nil, err
+	}
+	log, image, err := wal.Open(generation, wal.Metadata(checkpoint.ClusterId, id.Incarnation), f.step, f.logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.log = log
+	return log, image, nil
+}
+
+func (f *directory) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if f.engine != nil && !f.engine.Closed() {
+		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
+	}
+	generation, err := f.settled()
+	if err != nil {
+		return nil, err
+	}
+	durable, seal, err := readCheckpoint(filepath.Join(generation, checkpointName))
+	if err != nil {
+		return nil, err
+	}
+	if at.GetRevision() > durable.Revision {
+		return nil, messages.Errorf(messages.Code_INTERNAL, "the state cannot be opened at revision %d: the last checkpoint is of revision %d", at.GetRevision(), durable.Revision)
+	}
+	engine, err := badger.Open(filepath.Join(generation, stateName), seal, f.logger)
+	if err != nil {
+		return nil, err
+	}
+	f.engine, f.engineOf = engine, generation
+	f.removeStale()
+	return engine, nil
+}

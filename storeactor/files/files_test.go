@@ -1,0 +1,340 @@
+package files
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/files/badger"
+	"keyval/storeactor/files/durable"
+)
+
+// makeFiles makes an initialised directory that nobody has open.
+func makeFiles(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	d := mustOpen(t, dir)
+	if err := errors.Join(d.WriteIdentity(disktest.Identity), d.Initialise(disktest.First), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func mustOpen(t *testing.T, dir string) disk.Disk {
+	t.Helper()
+	d, err := Open(dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestDirectoriesThatAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		change   func(t *testing.T, dir string)
+		expected messages.Code
+		says     string
+	}{
+		{"whole", func(*testing.T, string) {}, messages.Code_OK, ""},
+		{"of a newer format", func(t *testing.T, dir string) {
+			rewrite(t, filepath.Join(dir, identityName), "identity 1", "identity 2")
+		}, messages.Code_UNSUPPORTED, "format 2"},
+		{"with an altered identity", func(t *testing.T, dir string) {
+			rewrite(t, filepath.Join(dir, identityName), "node1", "node2")
+		}, messages.Code_DAMAGED, "checksum"},
+		{"with an identity cut short", func(t *testing.T, dir string) {
+			rewrite(t, filepath.Join(dir, identityName), "crc32c", "")
+		}, messages.Code_DAMAGED, "checksum"},
+		{"with an empty identity", func(t *testing.T, dir string) {
+			disktest.WriteFile(t, filepath.Join(dir, identityName), "")
+		}, messages.Code_DAMAGED, "not the identity"},
+		{"with garbage for an identity", func(t *testing.T, dir string) {
+			disktest.WriteFile(t, filepath.Join(dir, identityName), "\x00\x01\x02")
+		}, messages.Code_DAMAGED, "not the identity"},
+		{"without its identity", func(t *testing.T, dir string) {
+			os.Remove(filepath.Join(dir, identityName))
+		}, messages.Code_DAMAGED, "identity"},
+	} {
+		dir := makeFiles(t)
+		c.change(t, dir)
+		d, err := Open(dir, quiet)
+		if err == nil {
+			d.Close()
+		}
+		if messages.CodeOf(err) != c.expected || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("a directory %s: %v, expected %v that says %q", c.name, err, c.expected, c.says)
+		}
+	}
+}
+
+func TestForeignDirectoryIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	disktest.WriteFile(t, filepath.Join(dir, "photo.jpg"), "a cat")
+	_, err := Open(dir, quiet)
+	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), "photo.jpg") {
+		t.Fatalf("got %v, expected CONFLICT", err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Fatalf("a foreign directory was written to: %v", entries)
+	}
+	_, err = Open(filepath.Join(dir, "photo.jpg"), quiet)
+	if err == nil {
+		t.Fatal("a file was opened as a directory")
+	}
+}
+
+func TestDirectoryIsOneProcess(t *testing.T) {
+	dir := makeFiles(t)
+	d := mustOpen(t, dir)
+	_, err := Open(dir, quiet) // flock counts open files, not processes
+	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
+		t.Fatalf("got %v, expected CONFLICT that names process %d", err, os.Getpid())
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, dir)
+}
+
+func TestHalfMadeGeneration(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		change   func(t *testing.T, dir string) // CURRENT is gone already
+		expected messages.Code                  // of Initialised and Initialise
+	}{
+		{"whole but for CURRENT", func(*testing.T, string) {}, messages.Code_OK},
+		{"without a checkpoint", func(t *testing.T, dir string) {
+			os.Remove(filepath.Join(dir, firstName, checkpointName))
+		}, messages.Code_OK},
+		{"without state", func(t *testing.T, dir string) {
+			os.RemoveAll(filepath.Join(dir, firstName, stateName))
+		}, messages.Code_OK},
+		{"without a witness", func(t *testing.T, dir string) {
+			os.Remove(filepath.Join(dir, firstName, "witness"))
+		}, messages.Code_OK},
+		{"with half a CURRENT", func(t *testing.T, dir string) {
+			disktest.WriteFile(t, filepath.Join(dir, currentName+durable.Temporary), "gener")
+		}, messages.Code_OK},
+		{"that was in use", func(t *testing.T, dir string) {
+			disktest.WriteFile(t, filepath.Join(dir, currentName), firstName+"\n")
+			d := mustOpen(t, dir)
+			l, _, err := d.OpenLog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(l.Close(), d.Close(), os.Remove(filepath.Join(dir, currentName))); err != nil {
+				t.Fatal(err)
+			}
+		}, messages.Code_DAMAGED},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := makeFiles(t)
+			if err := os.Remove(filepath.Join(dir, currentName)); err != nil {
+				t.Fatal(err)
+			}
+			c.change(t, dir)
+			d := mustOpen(t, dir)
+			is, err := d.Initialised()
+			if is || messages.CodeOf(err) != c.expected {
+				t.Fatalf("initialised %t, %v", is, err)
+			}
+			if err := d.Initialise(disktest.First); messages.CodeOf(err) != c.expected {
+				t.Fatalf("Initialise: %v", err)
+			}
+			if c.expected != messages.Code_OK {
+				return
+			}
+			l, _, err := d.OpenLog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestCurrentIsHeldAgainstTheDirectory(t *testing.T) {
+	for _, text := range []string{"", "generation-2\n", "generation-1/../..\n", "generation-01\n", "../generation-1\n", "\x00\n"} {
+		dir := makeFiles(t)
+		disktest.WriteFile(t, filepath.Join(dir, currentName), text)
+		d := mustOpen(t, dir)
+		if _, err := d.Initialised(); messages.CodeOf(err) != messages.Code_DAMAGED {
+			t.Errorf("CURRENT %q: %v, expected DAMAGED", text, err)
+		}
+		if err := d.Initialise(disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
+			t.Errorf("CURRENT %q: Initialise: %v, expected DAMAGED", text, err)
+		}
+	}
+}
+
+func TestCheckpointDamageIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), checkpointName)
+	seal := badger.Seal{Markers: 7, Table: 3, MemTables: []badger.MemTable{{Name: "00001.mem", Nonce: "0011", Length: 20}, {Name: "00002.mem", Nonce: "-", Length: 4000}}}
+	if err := writeCheckpoint(path, disktest.First, seal); err != nil {
+		t.Fatal(err)
+	}
+	got, gotSeal, err := readCheckpoint(path)
+	if err != nil || !proto.Equal(got, disktest.First) || fmt.Sprint(gotSeal) != fmt.Sprint(seal) {
+		t.Fatalf("read %v, %v, %v", got, gotSeal, err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(name string, b []byte) {
+		t.Helper()
+		disktest.WriteFile(t, path, string(b))
+		if _, _, err := readCheckpoint(path); messages.CodeOf(err) != messages.Code_DAMAGED {
+			t.Errorf("%s: %v, expected DAMAGED", name, err)
+		}
+	}
+	for at := range whole {
+		b := bytes.Clone(whole)
+		b[at] ^= 4
+		refused(fmt.Sprintf("byte %d flipped", at), b)
+		refused(fmt.Sprintf("cut at %d", at), whole[:at])
+	}
+	refused("longer", append(bytes.Clone(whole), 0))
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := readCheckpoint(path); messages.CodeOf(err) != messages.Code_DAMAGED {
+		t.Errorf("missing: %v, expected DAMAGED", err)
+	}
+}
+
+// The test below runs this binary once more as a process that saves and is killed.
+const killedEnvironment = "KEYVAL_TEST_SAVE_TO"
+
+func init() {
+	if dir := os.Getenv(killedEnvironment); dir != "" {
+		saveUntilKilled(dir)
+	}
+}
+
+// saveUntilKilled writes log and state and says which index is durable.
+func saveUntilKilled(dir string) {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+	}
+	d, err := Open(dir, quiet)
+	fail(err)
+	l, image, err := d.OpenLog()
+	fail(err)
+	at, err := d.Checkpoint()
+	fail(err)
+	e, err := d.OpenEngine(at)
+	fail(err)
+	index, _ := image.Last()
+	for {
+		index++
+		es := disktest.Entries(index-1, 2)
+		es[0].Data = bytes.Repeat([]byte{byte(index)}, int(index*131%900))
+		fail(l.Save(disktest.HardState(2, 1, index-1), es))
+		fail(e.Write([]disk.Row{{Key: fmt.Appendf(nil, "%d", index%10), Value: fmt.Appendf(nil, "%d", index), Revision: index}}))
+		if index%50 == 0 {
+			fail(e.Sync())
+			fail(l.Sync())
+			fail(d.WriteCheckpoint(&messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: index - 1, Term: 2, Revision: index - 1}))
+		}
+		fmt.Println(index)
+	}
+}
+
+func TestKilledProcessLosesNothing(t *testing.T) {
+	dir := makeFiles(t)
+	for round := range 4 {
+		said := runUntilKilled(t, dir, 60+round*77)
+		d := mustOpen(t, dir)
+		l, image, err := d.OpenLog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last, _ := image.Last(); last < said || last > said+1 {
+			t.Fatalf("the log ends at %d, and %d was the last to be said durable", last, said)
+		}
+		at, err := d.Checkpoint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at.Index < said/50*50-1 {
+			t.Fatalf("the checkpoint is of %d after index %d", at.Index, said)
+		}
+		e, err := d.OpenEngine(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := at.Revision - 9; i <= at.Revision; i++ {
+			r, found, err := e.Get(fmt.Appendf(nil, "%d", i%10), at.Revision)
+			if err != nil || !found || r.Revision != i || string(r.Value) != fmt.Sprint(i) {
+				t.Fatalf("revision %d of a checkpoint at %d: %v, %t, %v", i, at.Revision, r, found, err)
+			}
+		}
+		if err := errors.Join(l.Close(), e.Close(), d.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// runUntilKilled lets a process save this often and kills it in the midst of its
+// work; it returns the last index the process said.
+func runUntilKilled(t *testing.T, dir string, lines int) (said uint64) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self)
+	c.Env = append(os.Environ(), killedEnvironment+"="+dir)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	output := bufio.NewScanner(out)
+	for n := 0; output.Scan(); n++ {
+		if _, err := fmt.Sscan(output.Text(), &said); err != nil {
+			t.Fatalf("the process %s", output.Text())
+		}
+		if n == lines {
+			if err := c.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.Wait()
+	return said
+}
+
+// rewrite replaces text in a file.
+func rewrite(t *testing.T, path, old, new string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%s does not hold %q", path, old)
+	}
+	disktest.WriteFile(t, path, strings.Replace(string(b), old, new, 1))
+}

@@ -1,0 +1,194 @@
+package files
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
+	"keyval/storeactor/files/durable"
+	"keyval/storeactor/files/wal"
+)
+
+// generationNumber is the number in the name of a generation; 0 for other names.
+func generationNumber(name string) uint64 {
+	var number uint64
+	if n, _ := fmt.Sscanf(name, "generation-%d", &number); n != 1 || name != generationName(number) {
+		return 0
+	}
+	return number
+}
+
+func generationName(number uint64) string {
+	return fmt.Sprintf("generation-%d", number)
+}
+
+// current is the path of the generation that counts; NOT_FOUND if there is none.
+func (f *directory) current() (string, error) {
+	text, err := os.ReadFile(f.path(currentName))
+	if os.IsNotExist(err) {
+		if err := f.refuseUsed(); err != nil {
+			return "", err
+		}
+		return "", messages.Errorf(messages.Code_NOT_FOUND, "%s is not initialised", f.dir)
+	}
+	if err != nil {
+		return "", durable.Error("read CURRENT", err)
+	}
+	name, _ := strings.CutSuffix(string(text), "\n")
+	if generationNumber(name) == 0 {
+		return "", disk.Damaged("%s names no generation: %q", f.path(currentName), name)
+	}
+	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
+		return "", disk.Damaged("%s names %s, which is missing", f.path(currentName), name)
+	}
+	return f.path(name), nil
+}
+
+// settled is current, for good: what a process renamed right before it crashed may
+// be seen by the next one, and be taken back by a power cut.
+func (f *directory) settled() (string, error) {
+	generation, err := f.current()
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(durable.Sync(generation), durable.Sync(f.dir)); err != nil {
+		return "", durable.Error("sync the data directory", err)
+	}
+	return generation, nil
+}
+
+// refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
+// to name it. A first one that was never opened is what a crash left of
+// Initialise; a later one has followed another.
+func (f *directory) refuseUsed() error {
+	names, err := f.generations()
+	if err != nil {
+		return err
+	}
+	var used []string // those with a log; others were staged, or broke off
+	for _, name := range names {
+		last, found, err := wal.ReadWitness(f.path(name))
+		if !found && err == nil || name == firstName && err == nil && last.Sequence == 1 {
+			continue
+		}
+		used = append(used, name)
+	}
+	switch missing := f.path(currentName); {
+	case len(used) == 1:
+		return disk.Damaged("%s is missing, and %s was in use", missing, used[0]).
+			WithHint("if nothing else is missing, write the line %q to %s", used[0], missing)
+	case len(used) > 1:
+		return disk.Damaged("%s is missing, and %s were in use", missing, strings.Join(used, " and "))
+	case len(names) > 1 || len(names) == 1 && names[0] != firstName:
+		return disk.Damaged("%s is missing, and so is the generation that was in use", missing)
+	}
+	return nil
+}
+
+// generations are the names of all generations that are there, whole or not.
+func (f *directory) generations() ([]string, error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, durable.Error("read the data directory", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if generationNumber(e.Name()) != 0 {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// removeStale removes generations that do not count: those before an installed
+// one, unless an engine still reads there, and what a crash left of a staging. A
+// condemned or damaged directory stays as it is. What cannot be removed now is
+// removed another time.
+func (f *directory) removeStale() {
+	generation, err := f.current()
+	if err != nil || f.condemned() != nil {
+		return
+	}
+	keep := []string{generation}
+	if f.engine != nil && !f.engine.Closed() {
+		keep = append(keep, f.engineOf)
+	}
+	if f.staging != nil {
+		keep = append(keep, f.staging.path)
+	}
+	names, err := f.generations()
+	for _, name := range names {
+		if path := f.path(name); !slices.Contains(keep, path) {
+			err = errors.Join(err, os.RemoveAll(path))
+			f.step("stale generation removed")
+		}
+	}
+	if err != nil {
+		f.logger.Warn("a state that does not count any more cannot be removed", "error", err)
+	}
+}
+
+func (f *directory) Initialised() (bool, error) {
+	if err := f.condemned(); err != nil {
+		return false, err
+	}
+	_, err := f.current()
+	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (f *directory) Initialise(first *messages.Checkpoint) error {
+	if err := f.condemned(); err != nil {
+		return err
+	}
+	id, err := f.Identity()
+	if err != nil {
+		return err
+	}
+	switch _, err := f.current(); messages.CodeOf(err) {
+	case messages.Code_NOT_FOUND:
+	case messages.Code_OK:
+		return messages.Errorf(messages.Code_CONFLICT, "%s is initialised already", f.dir)
+	default:
+		return err
+	}
+	generation := f.path(firstName)
+	if err := os.RemoveAll(generation); err != nil {
+		return durable.Error("remove a half-made generation", err)
+	}
+	if err := f.makeGeneration(generation, first, id); err != nil {
+		return durable.Error("make the first generation", err)
+	}
+	if err := durable.Replace(f.path(currentName), []byte(firstName+"\n")); err != nil {
+		return durable.Error("write CURRENT", err)
+	}
+	return nil
+}
+
+// makeGeneration writes a whole generation, durably.
+func (f *directory) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
+	if err := durable.MakeDirectory(path); err != nil {
+		return err
+	}
+	hs := &raftpb.HardState{Term: new(first.Term)}
+	if err := wal.Create(path, first, hs, id, f.logger); err != nil {
+		return err
+	}
+	if err := badger.Create(filepath.Join(path, stateName), f.logger); err != nil {
+		return err
+	}
+	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, badger.Seal{}); err != nil {
+		return err
+	}
+	return errors.Join(durable.Sync(path), durable.Sync(f.dir))
+}

@@ -1,0 +1,5 @@
+package wal
+
+import "log/slog"
+
+var quiet = slog.New(slog.DiscardHandler)
