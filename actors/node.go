@@ -144,9 +144,9 @@ func (a *node) onStarted(ctx actor.Context) {
 	} else {
 		core.founders = checkpoint.Founders
 	}
+	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
 	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
-	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval, messages.ActorFounding))
 	if checkpoint == nil {
 		a.tellPeers(ctx, core.founders)
 		return
@@ -210,21 +210,18 @@ func (a *node) serve(ctx actor.Context) {
 		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger,
 	}))
-	a.spawn(ctx, messages.ActorGateway, newGateway(w), actor.WithSupervisor(stopFailed))
-	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{
-		messages.ActorRaft, messages.ActorMachine, messages.ActorGateway, messages.ActorSnapshots, messages.ActorAudit,
-	}})
+	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }
 
-// stopFailed is the gateway's way with its sessions: a session that fails is
-// gone; its client attaches anew and repeats what was not answered.
-var stopFailed = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
-
-// spawn makes a child under the last part of its name.
-func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer, options ...actor.PropsOption) {
-	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, options...), name[len(messages.ActorNode)+1:])
+// spawn makes a child as the table of actors says. The ticker is the first of them.
+func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
+	spec := messages.ActorOf(name)
+	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, actor.WithSupervisor(supervision{a.wiring})), spec.Own())
 	if err != nil && !errors.Is(err, actor.ErrNameExists) {
 		panic(fmt.Sprintf("spawn %s: %v", name, err))
+	}
+	if spec.HearsTicks {
+		ctx.Send(a.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{name}})
 	}
 }
 

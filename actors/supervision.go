@@ -12,9 +12,7 @@ import (
 // for what it is: a fault that restarting does not mend.
 const restartsMax = 10
 
-// supervision decides what a panic means. In consensus, log and machine it is a
-// broken invariant, and ends the process before it can do harm. Every other actor
-// starts anew with an empty memory and is introduced again.
+// supervision decides what a panic means, as the table of actors says.
 //
 // It counts and never looks at a clock.
 type supervision struct{ wiring *wiring }
@@ -23,30 +21,21 @@ var _ actor.SupervisorStrategy = supervision{}
 
 // HandleFailure is called in the turn of the actor that failed.
 func (s supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, rs *actor.RestartStatistics, reason, message any) {
+	spec := messages.ActorOf(child.Id)
+	log := s.wiring.logger.With("actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	if spec.OnPanic == messages.Stops {
+		log.Error("an actor failed and stops")
+		supervisor.StopChildren(child)
+		return
+	}
 	rs.Fail()
-	if endsProcess(child.Id) || rs.FailureCount() > restartsMax {
+	if spec.OnPanic == messages.EndsProcess || rs.FailureCount() > restartsMax {
 		s.wiring.fatal(fmt.Errorf("%s broke an invariant while it took %T: %v", child.Id, message, reason))
 		return
 	}
-	s.wiring.logger.Error("an actor failed and starts anew", "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	log.Error("an actor failed and starts anew")
 	supervisor.RestartChildren(child)
-	if hearsTicks(child.Id) {
+	if spec.HearsTicks {
 		system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})
 	}
-}
-
-func hearsTicks(name string) bool {
-	switch name {
-	case messages.ActorGateway, messages.ActorFounding, messages.ActorSnapshots, messages.ActorAudit:
-		return true
-	}
-	return false
-}
-
-func endsProcess(name string) bool {
-	switch name {
-	case messages.ActorNode, messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorTicker:
-		return true
-	}
-	return false
 }

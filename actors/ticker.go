@@ -30,14 +30,8 @@ type hearer struct {
 	busy    bool
 }
 
-func newTicker(w *wiring, s seam.Ticker, interval time.Duration, names ...string) actor.Producer {
-	return func() actor.Actor {
-		t := &ticker{wiring: w, seam: s, interval: interval}
-		for _, name := range names {
-			t.hearers = append(t.hearers, &hearer{name: name})
-		}
-		return t
-	}
+func newTicker(w *wiring, s seam.Ticker, interval time.Duration) actor.Producer {
+	return func() actor.Actor { return &ticker{wiring: w, seam: s, interval: interval} }
 }
 
 // Receive takes one message.

@@ -115,7 +115,7 @@ func (r *run) follow(m *machine, actorID string, message any) {
 			r.tearInstall(m)
 		}
 		if _, on := r.swarm.rates[faultPanic]; on && r.striking && !r.healed && r.chaos.IntN(6) == 0 {
-			r.inject(m, messages.ActorIntake)
+			r.inject(m, messages.ActorOf(messages.ActorIntake))
 		}
 	case *messages.Append:
 		if kind := message.Message.GetType(); kind != raftpb.MsgStorageAppend {

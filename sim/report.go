@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"keyval/messages"
 )
 
 // Report is what came of a run.
@@ -112,8 +114,8 @@ func Cells() []string {
 	for at := CrashInSave; at < crashPoints; at++ {
 		cells = append(cells, tornCell(at))
 	}
-	for _, name := range slices.Concat(fragile, core) {
-		cells = append(cells, panicCell(name))
+	for _, a := range messages.Actors {
+		cells = append(cells, panicCell(a))
 	}
 	for a := range aims {
 		for _, role := range roles {

@@ -209,7 +209,7 @@ func (m *machine) mend() {
 		}
 		return
 	case m.up():
-		m.host.pace, m.host.burst, m.host.sabotage = m.pace, 0, ""
+		m.host.pace, m.host.burst, m.host.sabotage = m.pace, 0, nil
 		m.host.thaw()
 	case !m.damaged:
 		m.start()

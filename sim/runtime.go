@@ -9,6 +9,8 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	cmap "github.com/orcaman/concurrent-map"
+
+	"keyval/messages"
 )
 
 // queue is the one run queue of a world: the mailboxes that have something to
@@ -66,8 +68,8 @@ type host struct {
 	// time. An actor waits that long before the message reaches it.
 	delay func(actorID string, message any) time.Duration
 
-	// sabotage lets the next message to an actor of this name panic.
-	sabotage string
+	// sabotage lets the next message to such an actor panic; nil: to none.
+	sabotage *messages.Actor
 	doomed   bool // an actor of its core was made to panic
 
 	recent *recent // what happened on this machine, over all incarnations

@@ -83,7 +83,15 @@ func actorName(speaker string) string {
 }
 
 // kinds are the actors that a filter can name.
-var kinds = []string{"client", "gateway", "session", "raft", "log", "machine", "checkpoint", "reader", "membership", "snapshots", "intake", "archive", "audit", "reclaim", "founding", "transport", "ticker", "node", "network"}
+var kinds = append([]string{"client", "network"}, kindsOf(messages.Actors)...)
+
+func kindsOf(actors []*messages.Actor) []string {
+	var kinds []string
+	for _, a := range actors {
+		kinds = append(kinds, a.Kind())
+	}
+	return kinds
+}
 
 // kindOf is what a filter calls an actor: "session", and "client" for a client.
 func kindOf(speaker string) string {

@@ -375,10 +375,10 @@ func (s *Script) panicNext(w words) *messages.Error {
 		return messages.Errorf(messages.Code_CONFLICT, "%s is down", m.name())
 	}
 	name := strings.TrimPrefix(w.args[1], messages.ActorNode+"/")
-	i := slices.IndexFunc(fragile, func(f string) bool { return kindOf("n "+f) == name })
+	i := slices.IndexFunc(fragile, func(a *messages.Actor) bool { return a.Kind() == name })
 	if i < 0 {
 		return messages.Errorf(messages.Code_INVALID, "%q is no actor that may fail and start anew", w.args[1]).
-			WithHint("gateway, session, reader, membership, founding, snapshots, intake and archive are")
+			WithHint("%s are", strings.Join(kindsOf(fragile), ", "))
 	}
 	m.host.sabotage = fragile[i]
 	return nil
