@@ -135,7 +135,7 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)
 	}
-	if !system && h.sabotaged(actorID) {
+	if _, starts := message.(*actor.Started); (starts || !system) && h.sabotaged(actorID) {
 		into := h.sabotage
 		h.sabotage = nil
 		if w.watch != nil {
