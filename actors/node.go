@@ -81,11 +81,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
 	}
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
-	root = root.Copy().WithGuardian(supervision{w})
+	root = root.Copy().WithGuardian(newSupervision(w))
 	n := &Node{System: system, root: root, done: make(chan struct{})}
 	pid, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
 		return &node{wiring: w, cfg: cfg, identity: identity, nonces: nonces, done: n.done}
-	}, actor.WithSupervisor(supervision{w})), messages.ActorNode)
+	}, actor.WithSupervisor(newSupervision(w))), messages.ActorNode)
 	if err != nil {
 		return nil, fmt.Errorf("spawn the node: %w", err)
 	}
@@ -216,7 +216,7 @@ func (a *node) serve(ctx actor.Context) {
 // spawn makes a child as the table of actors says. The ticker is the first of them.
 func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 	spec := messages.ActorOf(name)
-	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, actor.WithSupervisor(supervision{a.wiring})), spec.Own())
+	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, actor.WithSupervisor(newSupervision(a.wiring))), spec.Own())
 	if err != nil && !errors.Is(err, actor.ErrNameExists) {
 		panic(fmt.Sprintf("spawn %s: %v", name, err))
 	}

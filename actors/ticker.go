@@ -55,6 +55,7 @@ func (a *ticker) Receive(ctx actor.Context) {
 }
 
 func (a *ticker) onBeat(ctx actor.Context) {
+	a.wiring.beats.Add(1)
 	for _, h := range a.hearers {
 		h.elapsed++
 		if h.busy {

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -19,6 +20,8 @@ type wiring struct {
 	pid     int64 // of the process, for people
 	logger  *slog.Logger
 	fatal   func(error)
+
+	beats atomic.Uint64 // of the ticker: the time that supervision goes by
 }
 
 // local is the PID of an actor of this node.
