@@ -64,9 +64,8 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.onTick(ctx, m)
 	case *actor.Terminated:
 		a.sessions.remove(m.Who.Id)
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("gateway: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 

@@ -78,7 +78,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
-		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
+		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
 	}
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
@@ -122,9 +122,8 @@ func (a *node) Receive(ctx actor.Context) {
 		a.onFounded(ctx, m)
 	case *actor.Stopped:
 		close(a.done)
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("node: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 
@@ -184,7 +183,7 @@ func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 	}))
@@ -208,7 +207,7 @@ func (a *node) serve(ctx actor.Context) {
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
 		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
-		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger,
+		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 	}))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -48,9 +47,8 @@ func (a *ticker) Receive(ctx actor.Context) {
 		a.onHearTicks(m)
 	case *actor.Stopping, *actor.Restarting:
 		a.stop()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("ticker: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 

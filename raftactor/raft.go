@@ -1,13 +1,14 @@
 package raftactor
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
 // Config wires a Raft actor. The functions make PIDs anew for every use: a PID
@@ -18,6 +19,7 @@ type Config struct {
 	ReadNonce uint64
 	Options   Options
 	Logger    *slog.Logger
+	Meter     prometheus.Registerer
 	Fatal     func(error)
 
 	Log, Machine, Snapshots, Gateway, Membership *actor.PID
@@ -81,10 +83,8 @@ func (a *Raft) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		ctx.Respond(a.replica.Leader())
 		return
-	case actor.SystemMessage, actor.AutoReceiveMessage:
-		return
 	default:
-		a.cfg.Logger.Warn("raft: unexpected message", "type", fmt.Sprintf("%T", m))
+		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 		return
 	}
 	if !a.flushing {
