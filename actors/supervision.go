@@ -4,8 +4,10 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
 // restartsMax is how often one actor may start anew without a quiet time of
@@ -20,7 +22,8 @@ const (
 // has one of its own, which it uses in its own turn.
 type supervision struct {
 	wiring   *wiring
-	failures map[string]failures // by the name of an actor that may start anew
+	failed   *prometheus.CounterVec // by actor
+	failures map[string]failures    // by the name of an actor that may start anew
 }
 
 // failures are those of one actor since it was quiet.
@@ -40,7 +43,11 @@ func (f failures) next(beat uint64) failures {
 var _ actor.SupervisorStrategy = (*supervision)(nil)
 
 func newSupervision(w *wiring) *supervision {
-	return &supervision{wiring: w, failures: map[string]failures{}}
+	return &supervision{
+		wiring: w, failures: map[string]failures{},
+		failed: telemetry.CounterBy(w.meter, "keyval_actor_failures_total",
+			"Panics of actors that the node has survived: the actor started anew, or stopped if it was a session.", "actor"),
+	}
 }
 
 // HandleFailure implements actor.SupervisorStrategy. The library's statistics are not
@@ -48,6 +55,7 @@ func newSupervision(w *wiring) *supervision {
 func (s *supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, message any) {
 	spec := messages.ActorOf(child.Id)
 	log := s.wiring.logger.With("actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	s.failed.WithLabelValues(spec.Kind()).Inc()
 	switch {
 	case spec.OnPanic == messages.Stops:
 		log.Error("an actor failed and stops")

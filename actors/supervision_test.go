@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"keyval/actors/seam/production"
 	"keyval/messages"
@@ -44,13 +46,16 @@ func TestSupervision(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := 0
-			w := &wiring{address: "node/1", logger: slog.New(slog.DiscardHandler), fatal: func(error) { ended++ }}
+			w := &wiring{address: "node/1", meter: prometheus.NewRegistry(), logger: slog.New(slog.DiscardHandler), fatal: func(error) { ended++ }}
 			system, _ := production.World(nil, nil).Runtime.NewSystem(w.address, w.logger)
 			defer system.Shutdown()
 			s, over := newSupervision(w), &ward{}
 			for _, beat := range row.beats {
 				w.beats.Store(beat)
 				s.HandleFailure(system, over, w.local(row.actor), nil, errors.New("it broke"), &messages.Flush{})
+			}
+			if n := testutil.ToFloat64(s.failed.WithLabelValues(messages.ActorOf(row.actor).Kind())); int(n) != len(row.beats) {
+				t.Errorf("%v failures are counted, %d were", n, len(row.beats))
 			}
 			if over.restarted != row.restarted || over.stopped != row.stopped || ended != row.ended {
 				t.Errorf("%d times restarted, %d stopped, %d times the process ended; want %d, %d, %d",

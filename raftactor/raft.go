@@ -33,13 +33,15 @@ type Config struct {
 type Raft struct {
 	cfg      Config
 	replica  *Replica
-	flushing bool // a Flush to itself is under way
+	meters   meters
+	led      AnnounceLeader // the last one that named a leader
+	flushing bool           // a Flush to itself is under way
 }
 
 // New makes the producer of a node's Raft actor.
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
-		return &Raft{cfg: cfg, replica: NewReplica(ReplicaConfig{
+		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
 			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
@@ -141,10 +143,17 @@ func (a *Raft) run(ctx actor.Context) {
 				ctx.Send(a.cfg.PID(Asker{Actor: r.Session}), &messages.ReadRefused{Request: r.Read.Request, Code: e.Code})
 			}
 		case RefuseProposal:
+			a.meters.refused.WithLabelValues(e.Refusal.Code.String()).Inc()
 			if e.To.Actor != "" {
 				ctx.Send(a.cfg.PID(e.To), e.Refusal)
 			}
+		case ElectionStarted:
+			a.meters.elections.Inc()
 		case AnnounceLeader:
+			if e.Leader != 0 && e != a.led {
+				a.led = e
+				a.meters.leaders.Inc()
+			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
 			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
 		case Die:

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
@@ -90,7 +92,8 @@ func (m *machine) start() {
 
 // seams are those of a process that are not disk or network.
 func (h *host) seams(random reader) seam.World {
-	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler)}
+	h.meter = prometheus.NewRegistry()
+	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter}
 }
 
 func (m *machine) identity() *messages.Identity {

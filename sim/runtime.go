@@ -9,6 +9,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	cmap "github.com/orcaman/concurrent-map"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/messages"
 )
@@ -72,8 +73,9 @@ type host struct {
 	sabotage *messages.Actor
 	doomed   bool // an actor of its core was made to panic
 
-	recent *recent // what happened on this machine, over all incarnations
-	memory *memory // what the checkers know of this incarnation
+	meter  *prometheus.Registry // of this process
+	recent *recent              // what happened on this machine, over all incarnations
+	memory *memory              // what the checkers know of this incarnation
 }
 
 var oneShard sync.Once
