@@ -81,7 +81,10 @@ generate: ## remake the generated code of messages/
 	  --go-grpc_out=$(OUT) --go-grpc_opt=module=keyval --go-grpc_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
 	  messages/*.proto
 
+docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
+	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
+
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts catchup overwrites mutants bench verify generate clean
+.PHONY: help build run test race sim chaos hostile powercuts catchup overwrites mutants bench verify generate docs clean

@@ -1,8 +1,6 @@
 package actors
 
 import (
-	"fmt"
-
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
@@ -31,9 +29,8 @@ func (a *founder) Receive(ctx actor.Context) {
 		if ok && from == m.RaftId {
 			a.run(ctx, a.core.onState(from, m))
 		}
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("founding: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 

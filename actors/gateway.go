@@ -64,9 +64,8 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.onTick(ctx, m)
 	case *actor.Terminated:
 		a.sessions.remove(m.Who.Id)
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("gateway: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 
@@ -85,7 +84,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	}
 	*a.next++
 	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord())),
-		"session-"+strconv.FormatUint(*a.next, 10))
+		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
 	}

@@ -1,8 +1,6 @@
 package actors
 
 import (
-	"fmt"
-
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/actors/transport"
@@ -51,9 +49,8 @@ func (a *links) Receive(ctx actor.Context) {
 			a.hub.Close()
 			a.hub = nil
 		}
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("transport: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 

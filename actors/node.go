@@ -79,14 +79,14 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
-		logger: cfg.World.Logger.With("node", identity.Name), fatal: cfg.World.Fatal,
+		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
 	}
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
-	root = root.Copy().WithGuardian(supervision{w})
+	root = root.Copy().WithGuardian(newSupervision(w))
 	n := &Node{System: system, root: root, done: make(chan struct{})}
 	pid, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
 		return &node{wiring: w, cfg: cfg, identity: identity, nonces: nonces, done: n.done}
-	}, actor.WithSupervisor(supervision{w})), messages.ActorNode)
+	}, actor.WithSupervisor(newSupervision(w))), messages.ActorNode)
 	if err != nil {
 		return nil, fmt.Errorf("spawn the node: %w", err)
 	}
@@ -123,9 +123,8 @@ func (a *node) Receive(ctx actor.Context) {
 		a.onFounded(ctx, m)
 	case *actor.Stopped:
 		close(a.done)
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("node: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 
@@ -145,9 +144,9 @@ func (a *node) onStarted(ctx actor.Context) {
 	} else {
 		core.founders = checkpoint.Founders
 	}
+	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
 	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
-	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval, messages.ActorFounding))
 	if checkpoint == nil {
 		a.tellPeers(ctx, core.founders)
 		return
@@ -185,7 +184,7 @@ func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 	}))
@@ -209,23 +208,20 @@ func (a *node) serve(ctx actor.Context) {
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
 		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
-		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger,
+		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 	}))
-	a.spawn(ctx, messages.ActorGateway, newGateway(w), actor.WithSupervisor(stopFailed))
-	ctx.Send(w.local(messages.ActorTicker), &messages.HearTicks{Names: []string{
-		messages.ActorRaft, messages.ActorMachine, messages.ActorGateway, messages.ActorSnapshots, messages.ActorAudit,
-	}})
+	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }
 
-// stopFailed is the gateway's way with its sessions: a session that fails is
-// gone; its client attaches anew and repeats what was not answered.
-var stopFailed = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
-
-// spawn makes a child under the last part of its name.
-func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer, options ...actor.PropsOption) {
-	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, options...), name[len(messages.ActorNode)+1:])
+// spawn makes a child as the table of actors says. The ticker is the first of them.
+func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
+	spec := messages.ActorOf(name)
+	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, actor.WithSupervisor(newSupervision(a.wiring))), spec.Own())
 	if err != nil && !errors.Is(err, actor.ErrNameExists) {
 		panic(fmt.Sprintf("spawn %s: %v", name, err))
+	}
+	if spec.HearsTicks {
+		ctx.Send(a.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{name}})
 	}
 }
 

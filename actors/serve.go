@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
 	"keyval/messages"
@@ -24,7 +26,8 @@ type ServeOptions struct {
 	Token          string
 	Version        string
 	Logger         *slog.Logger
-	Announce       func(line string) // lines for people; nil: none
+	Meter          prometheus.Registerer // nil: nobody counts
+	Announce       func(line string)     // lines for people; nil: none
 
 	// Not recorded: each start says them anew.
 	HistoryRevisions uint64        // 0: no bound
@@ -48,6 +51,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		select {} // the actor that failed does nothing more; the process ends
 	})
+	world.Meter = o.Meter
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
 		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Token: o.Token,
 	})

@@ -1,8 +1,6 @@
 package actors
 
 import (
-	"fmt"
-
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
@@ -60,9 +58,8 @@ func (a *session) Receive(ctx actor.Context) {
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:
 		a.core.end()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("session: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 	a.run(ctx)
 }

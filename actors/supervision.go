@@ -4,49 +4,78 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
-// restartsMax is how often one actor may be restarted before its failure is taken
-// for what it is: a fault that restarting does not mend.
-const restartsMax = 10
+// restartsMax is how often one actor may start anew without a quiet time of
+// quietBeats between two failures. Beyond it, its failure is taken for what it is: a
+// fault that restarting does not mend, and the process ends.
+const (
+	restartsMax = 10
+	quietBeats  = 1_200 // of the ticker: a minute by default
+)
 
-// supervision decides what a panic means. In consensus, log and machine it is a
-// broken invariant, and ends the process before it can do harm. Every other actor
-// starts anew with an empty memory and is introduced again.
-//
-// It counts and never looks at a clock.
-type supervision struct{ wiring *wiring }
+// supervision decides what a panic means, as the table of actors says. Every parent
+// has one of its own, which it uses in its own turn.
+type supervision struct {
+	wiring   *wiring
+	failed   *prometheus.CounterVec // by actor
+	failures map[string]failures    // by the name of an actor that may start anew
+}
 
-var _ actor.SupervisorStrategy = supervision{}
+// failures are those of one actor since it was quiet.
+type failures struct {
+	count int
+	last  uint64 // the beat of the last one
+}
 
-// HandleFailure is called in the turn of the actor that failed.
-func (s supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, rs *actor.RestartStatistics, reason, message any) {
-	rs.Fail()
-	if endsProcess(child.Id) || rs.FailureCount() > restartsMax {
+// next is what is known after a failure at this beat.
+func (f failures) next(beat uint64) failures {
+	if beat-f.last >= quietBeats {
+		f.count = 0
+	}
+	return failures{f.count + 1, beat}
+}
+
+var _ actor.SupervisorStrategy = (*supervision)(nil)
+
+func newSupervision(w *wiring) *supervision {
+	return &supervision{
+		wiring: w, failures: map[string]failures{},
+		failed: telemetry.CounterBy(w.meter, "keyval_actor_failures_total",
+			"Panics of actors that the node has survived: the actor started anew, or stopped if it was a session.", "actor"),
+	}
+}
+
+// HandleFailure implements actor.SupervisorStrategy. The library's statistics are not
+// used: they go by the wall clock.
+func (s *supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, message any) {
+	spec := messages.ActorOf(child.Id)
+	log := s.wiring.logger.With("actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	s.failed.WithLabelValues(spec.Kind()).Inc()
+	switch {
+	case spec.OnPanic == messages.Stops:
+		log.Error("an actor failed and stops")
+		supervisor.StopChildren(child)
+	case spec.OnPanic == messages.EndsProcess:
 		s.wiring.fatal(fmt.Errorf("%s broke an invariant while it took %T: %v", child.Id, message, reason))
-		return
-	}
-	s.wiring.logger.Error("an actor failed and starts anew", "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
-	supervisor.RestartChildren(child)
-	if hearsTicks(child.Id) {
-		system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})
+	case s.tooOften(child.Id):
+		s.wiring.fatal(fmt.Errorf("%s failed %d times in short order, the last time while it took %T: %v", child.Id, restartsMax+1, message, reason))
+	default:
+		log.Error("an actor failed and starts anew")
+		supervisor.RestartChildren(child)
+		if spec.HearsTicks {
+			system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})
+		}
 	}
 }
 
-func hearsTicks(name string) bool {
-	switch name {
-	case messages.ActorGateway, messages.ActorFounding, messages.ActorSnapshots, messages.ActorAudit:
-		return true
-	}
-	return false
-}
-
-func endsProcess(name string) bool {
-	switch name {
-	case messages.ActorNode, messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorTicker:
-		return true
-	}
-	return false
+// tooOften counts a failure.
+func (s *supervision) tooOften(name string) bool {
+	f := s.failures[name].next(s.wiring.beats.Load())
+	s.failures[name] = f
+	return f.count > restartsMax
 }

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -30,14 +29,8 @@ type hearer struct {
 	busy    bool
 }
 
-func newTicker(w *wiring, s seam.Ticker, interval time.Duration, names ...string) actor.Producer {
-	return func() actor.Actor {
-		t := &ticker{wiring: w, seam: s, interval: interval}
-		for _, name := range names {
-			t.hearers = append(t.hearers, &hearer{name: name})
-		}
-		return t
-	}
+func newTicker(w *wiring, s seam.Ticker, interval time.Duration) actor.Producer {
+	return func() actor.Actor { return &ticker{wiring: w, seam: s, interval: interval} }
 }
 
 // Receive takes one message.
@@ -54,13 +47,13 @@ func (a *ticker) Receive(ctx actor.Context) {
 		a.onHearTicks(m)
 	case *actor.Stopping, *actor.Restarting:
 		a.stop()
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.wiring.logger.Warn("ticker: unexpected message", "type", fmt.Sprintf("%T", m))
+		a.wiring.unexpected(ctx)
 	}
 }
 
 func (a *ticker) onBeat(ctx actor.Context) {
+	a.wiring.beats.Add(1)
 	for _, h := range a.hearers {
 		h.elapsed++
 		if h.busy {

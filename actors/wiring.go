@@ -2,11 +2,14 @@ package actors
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/messages"
 	"keyval/raftactor"
+	"keyval/telemetry"
 )
 
 // wiring is what the actors of a node need to find each other. PIDs are made here
@@ -18,7 +21,10 @@ type wiring struct {
 	version string
 	pid     int64 // of the process, for people
 	logger  *slog.Logger
+	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)
+
+	beats atomic.Uint64 // of the ticker: the time that supervision goes by
 }
 
 // local is the PID of an actor of this node.
@@ -45,6 +51,9 @@ func (w *wiring) of(a raftactor.Asker) *actor.PID {
 	}
 	return actor.NewPID(a.Address, a.Actor)
 }
+
+// unexpected reports the message that an actor of the assembly has no handler for.
+func (w *wiring) unexpected(ctx actor.Context) { telemetry.Unexpected(ctx, w.logger, w.meter) }
 
 // ofClient is an actor of a client's system.
 func (w *wiring) ofClient(address, name string) *actor.PID { return actor.NewPID(address, name) }

@@ -27,7 +27,8 @@ func newServe(sh *Shell) *urfave.Command {
 and waits until all of them are there. Everything is recorded in the data directory:
 afterwards serve --data DIR is enough, and a flag that contradicts the record is refused.
 History is given up beyond --history-revisions or --history-time, whichever is reached
-first; the leader's setting counts. The three flags below are not recorded.
+first; the leader's setting counts. What --log-level and the flags below it say is not
+recorded.
 SIGINT or SIGTERM ends the node. Logs go to stderr.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
 kvctl serve --data ./n1`,
@@ -39,6 +40,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
+			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics for Prometheus at http://`HOST:PORT`/metrics; without a host, on loopback"},
 		}, tuningFlags()...),
 		Action: sh.action(serve),
 	}
@@ -59,6 +61,14 @@ func serve(c *Call) error {
 	}
 	if !isLoopback(options.Listen) {
 		c.note("warning: %s is open to the network, and links are neither encrypted nor authenticated", options.Listen)
+	}
+	metrics, err := c.openMetrics()
+	if err != nil {
+		return err
+	}
+	if metrics != nil {
+		defer metrics.close()
+		options.Meter = metrics.registry
 	}
 	if c.Env("GOGC") == "" {
 		// A third less memory for no throughput that could be measured: most of a node's

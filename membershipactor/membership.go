@@ -4,13 +4,14 @@
 package membershipactor
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
 // Config wires a membership actor.
@@ -18,6 +19,7 @@ type Config struct {
 	Self                                       messages.RaftID
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
 	Logger                                     *slog.Logger
+	Meter                                      prometheus.Registerer
 }
 
 // Membership is the actor that holds the view.
@@ -51,8 +53,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.view.Fill(reply, a.cfg.Self)
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.cfg.Logger.Warn("membership: unexpected message", "type", fmt.Sprintf("%T", m))
+		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}
 }

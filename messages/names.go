@@ -33,29 +33,6 @@ const (
 	CommandSizeMax = KeySizeMax + ValueSizeMax + 1024
 )
 
-// Names of the actors of a node: the only place they are spelled out. An actor's
-// name is its parent's name and its own.
-const (
-	ActorNode       = "node"
-	ActorTicker     = "node/ticker"
-	ActorTransport  = "node/transport"
-	ActorFounding   = "node/founding"
-	ActorMembership = "node/membership"
-	ActorGateway    = "node/gateway"
-	ActorRaft       = "node/raft"
-	ActorLog        = "node/log"
-	ActorMachine    = "node/machine"
-	ActorCheckpoint = "node/machine/checkpoint"
-	ActorReclaim    = "node/machine/reclaim"
-	ActorSnapshots  = "node/snapshots"
-	ActorIntake     = "node/snapshots/intake"
-	ActorArchive    = "node/snapshots/archive"
-	ActorAudit      = "node/audit"
-
-	ActorSessionPrefix = "node/gateway/session-"
-	ActorReaderPrefix  = "node/machine/reader-"
-)
-
 // NodeAddress is the logical address of a replica's actors. Network addresses
 // stand in links and member records only.
 func NodeAddress(id RaftID) string { return "node/" + strconv.FormatUint(id, 10) }

@@ -1,13 +1,14 @@
 package raftactor
 
 import (
-	"fmt"
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
 // Config wires a Raft actor. The functions make PIDs anew for every use: a PID
@@ -18,6 +19,7 @@ type Config struct {
 	ReadNonce uint64
 	Options   Options
 	Logger    *slog.Logger
+	Meter     prometheus.Registerer
 	Fatal     func(error)
 
 	Log, Machine, Snapshots, Gateway, Membership *actor.PID
@@ -31,13 +33,15 @@ type Config struct {
 type Raft struct {
 	cfg      Config
 	replica  *Replica
-	flushing bool // a Flush to itself is under way
+	meters   meters
+	led      AnnounceLeader // the last one that named a leader
+	flushing bool           // a Flush to itself is under way
 }
 
 // New makes the producer of a node's Raft actor.
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
-		return &Raft{cfg: cfg, replica: NewReplica(ReplicaConfig{
+		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
 			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
@@ -81,10 +85,8 @@ func (a *Raft) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		ctx.Respond(a.replica.Leader())
 		return
-	case actor.SystemMessage, actor.AutoReceiveMessage:
-		return
 	default:
-		a.cfg.Logger.Warn("raft: unexpected message", "type", fmt.Sprintf("%T", m))
+		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 		return
 	}
 	if !a.flushing {
@@ -141,10 +143,17 @@ func (a *Raft) run(ctx actor.Context) {
 				ctx.Send(a.cfg.PID(Asker{Actor: r.Session}), &messages.ReadRefused{Request: r.Read.Request, Code: e.Code})
 			}
 		case RefuseProposal:
+			a.meters.refused.WithLabelValues(e.Refusal.Code.String()).Inc()
 			if e.To.Actor != "" {
 				ctx.Send(a.cfg.PID(e.To), e.Refusal)
 			}
+		case ElectionStarted:
+			a.meters.elections.Inc()
 		case AnnounceLeader:
+			if e.Leader != 0 && e != a.led {
+				a.led = e
+				a.meters.leaders.Inc()
+			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
 			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
 		case Die:

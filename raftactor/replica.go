@@ -6,6 +6,7 @@ package raftactor
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -111,23 +112,26 @@ type (
 		To      Asker
 		Refusal *messages.ProposalRefused
 	}
+	// ElectionStarted says that this replica asks the others for their votes.
+	ElectionStarted struct{}
 	// AnnounceLeader tells the node who leads now.
 	AnnounceLeader struct{ Leader, Term uint64 }
 	// Die ends the process: an invariant is broken that only a human can mend.
 	Die struct{ Reason error }
 )
 
-func (SendPeer) effect()       {}
-func (AppendLog) effect()      {}
-func (ApplyEntries) effect()   {}
-func (CutLog) effect()         {}
-func (ShipSnapshot) effect()   {}
-func (StagingUnused) effect()  {}
-func (ReadAt) effect()         {}
-func (RefuseReads) effect()    {}
-func (RefuseProposal) effect() {}
-func (AnnounceLeader) effect() {}
-func (Die) effect()            {}
+func (SendPeer) effect()        {}
+func (AppendLog) effect()       {}
+func (ApplyEntries) effect()    {}
+func (CutLog) effect()          {}
+func (ShipSnapshot) effect()    {}
+func (StagingUnused) effect()   {}
+func (ReadAt) effect()          {}
+func (RefuseReads) effect()     {}
+func (RefuseProposal) effect()  {}
+func (ElectionStarted) effect() {}
+func (AnnounceLeader) effect()  {}
+func (Die) effect()             {}
 
 // proposal is one command on its way into an entry.
 type proposal struct {
@@ -435,6 +439,9 @@ func (r *Replica) ready() {
 				r.emit(ReadAt{s.Index, batch})
 			}
 		}
+		if r.campaigns(rd.Messages) {
+			r.emit(ElectionStarted{})
+		}
 		r.announce()
 	}
 }
@@ -467,6 +474,24 @@ func (r *Replica) route(m *raftpb.Message) {
 			r.countSent(m)
 		}
 	}
+}
+
+// campaigns reports whether an election began: this replica stands where it did not
+// before, or asks again since the round before came to nothing. Pre-votes that lead to
+// votes are one election. A group of one asks nobody.
+func (r *Replica) campaigns(sent []*raftpb.Message) bool {
+	if !stands(r.node.BasicStatus().RaftState) {
+		return false
+	}
+	asks := raftpb.MsgPreVote
+	if r.cfg.Options.NoPreVote {
+		asks = raftpb.MsgVote
+	}
+	return !stands(r.role) || slices.ContainsFunc(sent, func(m *raftpb.Message) bool { return m.GetType() == asks })
+}
+
+func stands(role raft.StateType) bool {
+	return role == raft.StateCandidate || role == raft.StatePreCandidate
 }
 
 // announce tells of a new leader or term, and sends back what was queued under
@@ -516,7 +541,7 @@ func (r *Replica) roleName() string {
 		return "starting"
 	case r.role == raft.StateLeader:
 		return "leader"
-	case r.role == raft.StateCandidate, r.role == raft.StatePreCandidate:
+	case stands(r.role):
 		return "candidate"
 	case r.learns():
 		return "learner"

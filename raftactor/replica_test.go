@@ -23,11 +23,13 @@ type group struct {
 	commands map[uint64]int // applied commands
 }
 
-func newGroup(t *testing.T, ids ...uint64) *group {
+func newGroup(t *testing.T, ids ...uint64) *group { return newTunedGroup(t, Options{}, ids...) }
+
+func newTunedGroup(t *testing.T, options Options, ids ...uint64) *group {
 	g := &group{t: t, replicas: map[uint64]*Replica{}, held: map[uint64][]*raftpb.Message{}, hold: map[uint64]bool{},
 		cut: map[uint64]bool{}, seen: map[uint64][]Effect{}, commands: map[uint64]int{}}
 	for _, id := range ids {
-		r := NewReplica(ReplicaConfig{Self: id, TickMS: 50, ReadNonce: id, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+		r := NewReplica(ReplicaConfig{Self: id, TickMS: 50, ReadNonce: id, Logger: raftLogger{slog.New(slog.DiscardHandler)}, Options: options})
 		conf := &raftpb.ConfState{Voters: ids}
 		r.OnLogOpened(&messages.LogOpened{BaseIndex: 1, BaseTerm: 1, HardState: &raftpb.HardState{Term: proto.Uint64(1), Commit: proto.Uint64(1)}})
 		r.OnMachineOpened(&messages.MachineOpened{Index: 1, Term: 1, ConfState: conf})
@@ -117,6 +119,51 @@ func refusals(effects []Effect) (codes []messages.Code) {
 		}
 	}
 	return codes
+}
+
+func elections(effects []Effect) (n int) {
+	for _, e := range effects {
+		if _, ok := e.(ElectionStarted); ok {
+			n++
+		}
+	}
+	return n
+}
+
+func TestEveryElectionIsToldOnce(t *testing.T) {
+	for name, row := range map[string]struct {
+		replicas []uint64
+		options  Options
+	}{
+		"alone":            {[]uint64{1}, Options{}},
+		"of three":         {[]uint64{1, 2, 3}, Options{}},
+		"without pre-vote": {[]uint64{1, 2, 3}, Options{NoPreVote: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newTunedGroup(t, row.options, row.replicas...)
+			winner := g.elect()
+			if n := elections(g.seen[winner]); n != 1 {
+				t.Errorf("the winner of the first election has told of %d", n)
+			}
+		})
+	}
+}
+
+// TestElectionsInVainAreTold: each round of one that nobody hears.
+func TestElectionsInVainAreTold(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	lonely := g.elect()%3 + 1
+	g.cut[lonely] = true
+	before, ticks := elections(g.seen[lonely]), 200
+	for range ticks {
+		g.replicas[lonely].OnTick(1)
+		g.drain()
+	}
+	// A round takes one to two election timeouts.
+	timeout := g.replicas[lonely].cfg.Options.ElectionTicks
+	if n := elections(g.seen[lonely]) - before; n < ticks/(2*timeout)-1 || n > ticks/timeout {
+		t.Errorf("%d elections in %d ticks, with a timeout of %d to %d", n, ticks, timeout, 2*timeout)
+	}
 }
 
 func TestProposalsCommitOnEveryReplica(t *testing.T) {

@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"keyval/messages"
@@ -164,11 +163,11 @@ func (r *run) strike(f fault) {
 	case faultHangUp:
 		r.hangUp(s, nil)
 	case faultPanic:
-		name := pick(r.chaos, fragile...)
+		into := pick(r.chaos, fragile...)
 		if s.disk.Staging() && r.chaos.IntN(2) == 0 {
-			name = messages.ActorIntake
+			into = messages.ActorOf(messages.ActorIntake)
 		}
-		r.inject(s, name)
+		r.inject(s, into)
 	case faultCorePanic:
 		r.inject(s, pick(r.chaos, core...))
 	case faultClient:
@@ -438,32 +437,36 @@ func (r *run) hangUp(s *server, other *host) {
 
 // fragile are the actors that may fail and start anew, core those whose failure is
 // the whole process's.
-var (
-	fragile = []string{messages.ActorSessionPrefix, messages.ActorReaderPrefix, messages.ActorGateway, messages.ActorMembership,
-		messages.ActorFounding, messages.ActorTransport, messages.ActorSnapshots, messages.ActorIntake, messages.ActorArchive,
-		messages.ActorAudit}
-	core = []string{messages.ActorRaft, messages.ActorLog, messages.ActorMachine, messages.ActorCheckpoint, messages.ActorTicker}
-)
+var fragile, core = actorsByPolicy()
 
-// inject lets the next message that an actor of this name is given end in a panic.
-func (r *run) inject(s *server, name string) {
+func actorsByPolicy() (fragile, core []*messages.Actor) {
+	for _, a := range messages.Actors {
+		if a.OnPanic == messages.EndsProcess {
+			core = append(core, a)
+		} else {
+			fragile = append(fragile, a)
+		}
+	}
+	return fragile, core
+}
+
+// inject lets the next message that such an actor is given end in a panic.
+func (r *run) inject(s *server, into *messages.Actor) {
 	if s.up() {
-		s.host.sabotage = name
+		s.host.sabotage = into
 	}
 }
 
-// sabotaged reports whether this actor's message is to end in a panic. A name that
-// ends in a dash stands for all that begin with it.
+// sabotaged reports whether this actor's message is to end in a panic.
 func (h *host) sabotaged(actorID string) bool {
-	name := h.sabotage
-	return name != "" && (actorID == name || strings.HasSuffix(name, "-") && strings.HasPrefix(actorID, name))
+	return h.sabotage != nil && h.sabotage.Covers(actorID)
 }
 
 // injected: an actor panicked because it was made to. One of the core takes the
 // process with it, and soon.
-func (r *run) injected(h *host, name string) {
-	r.coverage[panicCell(name)]++
-	if !slices.Contains(core, name) {
+func (r *run) injected(h *host, into *messages.Actor) {
+	r.coverage[panicCell(into)]++
+	if into.OnPanic != messages.EndsProcess {
 		return
 	}
 	h.doomed = true
@@ -471,7 +474,7 @@ func (r *run) injected(h *host, name string) {
 	grace := coreGraceMax + r.slowness[h.node] + r.swarm.fsync + r.swarm.apply
 	r.world.clock.after(grace, h, func() {
 		if !h.frozen {
-			r.world.fail("a panic of the core ends the process", "%s lives on though %s panicked", h.name, name)
+			r.world.fail("a panic of the core ends the process", "%s lives on though %s panicked", h.name, into.Name)
 		}
 	})
 }
@@ -479,9 +482,7 @@ func (r *run) injected(h *host, name string) {
 // coreGraceMax is how long a process may outlive a panic of its core.
 const coreGraceMax = 100 * time.Millisecond
 
-func panicCell(name string) string {
-	return "panic-in-" + strings.TrimSuffix(name[strings.LastIndexByte(name, '/')+1:], "-")
-}
+func panicCell(in *messages.Actor) string { return "panic-in-" + in.Kind() }
 
 // aimed draws whether the server crashes right now or a little later: within
 // some steps, or some milliseconds, of what just happened.

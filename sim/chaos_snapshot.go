@@ -116,7 +116,7 @@ func (r *run) follow(s *server, actorID string, message any) {
 			r.tearInstall(s)
 		}
 		if _, on := r.swarm.rates[faultPanic]; on && r.striking && !r.healed && r.chaos.IntN(6) == 0 {
-			r.inject(s, messages.ActorIntake)
+			r.inject(s, messages.ActorOf(messages.ActorIntake))
 		}
 	case *messages.Append:
 		if kind := message.Message.GetType(); kind != raftpb.MsgStorageAppend {

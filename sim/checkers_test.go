@@ -162,6 +162,19 @@ func TestCheckersFire(t *testing.T) {
 				b.leads(1, 3)
 				b.append(1, entry(3, 3, ""))
 			}},
+		{"leader completeness", // the leader is late: one of a newer term has committed meanwhile
+			func(b *bench) {
+				b.append(1, entry(2, 1, ""))
+				b.leads(1, 1)
+				b.committedBy(0)
+				b.append(1, entry(3, 1, ""))
+			},
+			func(b *bench) {
+				b.append(1, entry(2, 1, ""))
+				b.leads(1, 3)
+				b.committedBy(0)
+				b.append(1, entry(3, 3, ""))
+			}},
 		{"replay starts at the checkpoint",
 			func(b *bench) { b.apply(0, entry(2, 2, "")) },
 			func(b *bench) { b.restart(0); b.apply(0, entry(1, 2, "")) }},

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"keyval/actors"
 	"keyval/actors/seam"
 	"keyval/messages"
@@ -88,7 +90,8 @@ func (s *server) start() {
 
 // seams are those of a process that are not disk or network.
 func (h *host) seams(random reader) seam.World {
-	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler)}
+	h.meter = prometheus.NewRegistry()
+	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter}
 }
 
 func (s *server) identity() *messages.Identity {
@@ -187,7 +190,7 @@ func (s *server) mend() {
 		}
 		return
 	case s.up():
-		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, ""
+		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, nil
 		s.host.thaw()
 	case !s.damaged:
 		s.start()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"keyval/messages"
 	"keyval/sim/disk"
 )
 
@@ -114,8 +115,8 @@ func Cells() []string {
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}
-	for _, name := range slices.Concat(fragile, core) {
-		cells = append(cells, panicCell(name))
+	for _, a := range messages.Actors {
+		cells = append(cells, panicCell(a))
 	}
 	for a := range aims {
 		for _, role := range roles {

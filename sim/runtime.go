@@ -9,6 +9,9 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	cmap "github.com/orcaman/concurrent-map"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"keyval/messages"
 )
 
 // queue is the one run queue of a world: the mailboxes that have something to
@@ -66,12 +69,13 @@ type host struct {
 	// the actor after that time.
 	delay func(actorID string, message any) time.Duration
 
-	// sabotage lets the next message to an actor of this name panic.
-	sabotage string
+	// sabotage lets the next message to such an actor panic; nil: to none.
+	sabotage *messages.Actor
 	doomed   bool // an actor of its core was made to panic
 
-	recent *recent // what happened under this name, over all incarnations
-	memory *memory // what the checkers know of this incarnation
+	meter  *prometheus.Registry // of this process
+	recent *recent              // what happened under this name, over all incarnations
+	memory *memory              // what the checkers know of this incarnation
 }
 
 var oneShard sync.Once

@@ -5,6 +5,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"keyval/actors"
 	"keyval/messages"
 	"keyval/sim/disk"
@@ -202,12 +204,14 @@ func (s Server) Thaw() {
 	s.server.host.thaw()
 }
 
-// Fragile are the actors that may fail and start anew: names, and beginnings of
-// names that end in a dash.
-func Fragile() []string { return fragile }
+// Fragile are the actors that may fail and start anew.
+func Fragile() []*messages.Actor { return fragile }
 
 // Panic lets the next message to one of those actors end in a panic.
-func (s Server) Panic(actor string) { s.server.host.sabotage = actor }
+func (s Server) Panic(into *messages.Actor) { s.server.host.sabotage = into }
+
+// Meter is what the process that runs on it has counted.
+func (s Server) Meter() prometheus.Gatherer { return s.server.host.meter }
 
 // CrashIn lets the process crash when its disk comes to a place.
 func (s Server) CrashIn(at disk.CrashPoint) { s.server.disk.CrashNext(at) }

@@ -46,7 +46,7 @@ type watcher interface {
 	// died: a process ended itself, or one of its actors panicked.
 	died(h *host, why string)
 	// injected: an actor of this name is made to panic.
-	injected(h *host, name string)
+	injected(h *host, into *messages.Actor)
 	// counted: a fault met a host.
 	counted(h *host, fault string)
 }
@@ -135,11 +135,11 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)
 	}
-	if !system && h.sabotaged(actorID) {
-		name := h.sabotage
-		h.sabotage = ""
+	if _, starts := message.(*actor.Started); (starts || !system) && h.sabotaged(actorID) {
+		into := h.sabotage
+		h.sabotage = nil
 		if w.watch != nil {
-			w.watch.injected(h, name)
+			w.watch.injected(h, into)
 		}
 		panic(injectedPanic(injectedCause + w.trace.name(message)))
 	}

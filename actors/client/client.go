@@ -12,6 +12,7 @@ import (
 	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
+	"keyval/telemetry"
 )
 
 // Times of a client that Config and Options leave out.
@@ -123,9 +124,8 @@ func (a *client) Receive(ctx actor.Context) {
 		a.run(ctx, a.core.snapshotReply(m))
 	case *actor.DeadLetterResponse:
 		// A link went while something was sent over it; its LinkDown follows.
-	case actor.SystemMessage, actor.AutoReceiveMessage:
 	default:
-		a.config.World.Logger.Warn("client: unexpected message", "type", fmt.Sprintf("%T", m))
+		telemetry.Unexpected(ctx, a.config.World.Logger, a.config.World.Meter)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Runtime makes actor systems and decides when their actors run.
@@ -35,4 +36,5 @@ type World struct {
 	// returns only in the simulator; the caller does nothing more.
 	Fatal  func(reason error)
 	Logger *slog.Logger
+	Meter  prometheus.Registerer // where actors register what they count; nil: nobody counts
 }

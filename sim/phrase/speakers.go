@@ -44,7 +44,16 @@ func Actor(speaker string) string {
 }
 
 // Kinds are the actors that a filter can name.
-var Kinds = []string{"client", "gateway", "session", "raft", "log", "machine", "checkpoint", "reader", "membership", "snapshots", "intake", "archive", "audit", "reclaim", "founding", "transport", "ticker", "node", "network"}
+var Kinds = append([]string{"client", "network"}, KindsOf(messages.Actors)...)
+
+// KindsOf is what a filter calls these actors.
+func KindsOf(actors []*messages.Actor) []string {
+	var kinds []string
+	for _, a := range actors {
+		kinds = append(kinds, a.Kind())
+	}
+	return kinds
+}
 
 // Kind is what a filter calls an actor: "session", and "client" for a client.
 func Kind(speaker string) string {

@@ -76,10 +76,10 @@ func panicNext(_ *player, server sim.Server, w words) *messages.Error {
 	}
 	name := strings.TrimPrefix(w.args[1], messages.ActorNode+"/")
 	fragile := sim.Fragile()
-	i := slices.IndexFunc(fragile, func(f string) bool { return phrase.Kind("n "+f) == name })
+	i := slices.IndexFunc(fragile, func(a *messages.Actor) bool { return a.Kind() == name })
 	if i < 0 {
 		return messages.Errorf(messages.Code_INVALID, "%q is no actor that may fail and start anew", w.args[1]).
-			WithHint("gateway, session, reader, membership, founding, snapshots, intake and archive are")
+			WithHint("%s are", strings.Join(phrase.KindsOf(fragile), ", "))
 	}
 	server.Panic(fragile[i])
 	return nil

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMetricsOfARealNode: a node tells what it counts where it was told to, and at
+// no other place; it does not start where somebody else listens already.
+func TestMetricsOfARealNode(t *testing.T) {
+	addresses := freeAddresses(t, 2)
+	p := newCluster(t, addresses[:1])
+	p.endpoints = p.listens
+	_, port, _ := net.SplitHostPort(addresses[1])
+	p.tuning = append(p.tuning, "--metrics-listen", ":"+port) // without a host: loopback
+	p.found()
+	c := p.connect(p.endpoints...)
+	if _, err := c.Put(context.Background(), []byte("k"), []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	status, page := pageAt(t, addresses[1], "/metrics")
+	if status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, page)
+	}
+	for _, line := range []string{
+		"keyval_raft_leader_changes_total 1\n", "keyval_raft_elections_started_total 1\n", "process_open_fds ", "go_goroutines ",
+	} {
+		if !strings.Contains(page, "\n"+line) {
+			t.Errorf("the metrics do not hold %q:\n%s", line, page)
+		}
+	}
+	if status, _ := pageAt(t, addresses[1], "/"); status != http.StatusNotFound {
+		t.Errorf("another page: status %d", status)
+	}
+
+	second := exec.Command(binary, "serve", "--data", p.dir+"/other", "--name", "o", "--listen", "127.0.0.1:1", "--initial-cluster", "o=127.0.0.1:1",
+		"--metrics-listen", addresses[1])
+	said, err := second.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 || !strings.Contains(string(said), "address "+addresses[1]+" is in use") {
+		t.Errorf("a busy port: %v\n%s", err, said)
+	}
+	if _, err := os.Stat(p.dir + "/other"); !os.IsNotExist(err) {
+		t.Errorf("it has begun a directory all the same: %v", err)
+	}
+}
+
+func pageAt(t *testing.T, address, path string) (status int, page string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.StatusCode, string(body)
+}

@@ -1,0 +1,25 @@
+package raftactor
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"keyval/telemetry"
+)
+
+// meters is what the Raft actor counts, from the effects that it carries.
+type meters struct {
+	leaders   prometheus.Counter
+	elections prometheus.Counter
+	refused   *prometheus.CounterVec // by code
+}
+
+func newMeters(meter prometheus.Registerer) meters {
+	return meters{
+		leaders: telemetry.Counter(meter, "keyval_raft_leader_changes_total",
+			"Leaderships, each of one replica in one term, that this node has heard of."),
+		elections: telemetry.Counter(meter, "keyval_raft_elections_started_total",
+			"Elections that this node has started: rounds of votes that it asked for."),
+		refused: telemetry.CounterBy(meter, "keyval_raft_proposals_refused_total",
+			"Proposals that this node has sent back, which were surely not proposed.", "code"),
+	}
+}

@@ -1,0 +1,65 @@
+// Package telemetry is how actors tell people what happens. An actor is given a
+// logger and a meter through its Config and uses no other: not the actor library's,
+// which is for developers.
+//
+// Metrics are named keyval_<part>_<what>, in base units (seconds, bytes), and counters
+// end in _total. A label has few values, which no client and no peer can choose.
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"keyval/messages"
+)
+
+// Counter makes a counter, or finds the one that an actor before this one made: it
+// goes on when an actor starts anew. Without a meter it counts for nobody.
+func Counter(meter prometheus.Registerer, name, help string) prometheus.Counter {
+	return registered(meter, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
+}
+
+// CounterBy is Counter with a label. Where every nanosecond counts, keep the counter
+// of a label's value rather than look it up each time.
+func CounterBy(meter prometheus.Registerer, name, help, label string) *prometheus.CounterVec {
+	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
+}
+
+func registered[C prometheus.Collector](meter prometheus.Registerer, c C) C {
+	if meter == nil {
+		return c
+	}
+	err := meter.Register(c)
+	if again, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		return again.ExistingCollector.(C)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("a metric that cannot be: %v", err))
+	}
+	return c
+}
+
+// Unexpected is the default case of every Receive: it reports a message that the actor
+// has no handler for. Messages of an actor's life need none.
+func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer) {
+	switch ctx.Message().(type) {
+	case actor.SystemMessage, actor.AutoReceiveMessage:
+		return
+	}
+	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
+	CounterBy(meter, "keyval_actor_unexpected_messages_total",
+		"Messages that an actor had no handler for: a defect.", "actor").WithLabelValues(Kind(ctx.Self().Id)).Inc()
+}
+
+// Kind is the value of a label actor: what people call an actor of this name. One of
+// another system than a node's has its own name.
+func Kind(name string) string {
+	if a := messages.ActorOf(name); a != nil {
+		return a.Kind()
+	}
+	return name
+}
