@@ -7,8 +7,8 @@ import (
 	"keyval/messages"
 )
 
-// links is the actor that owns the node's place in the network: it opens it, tells
-// it who belongs there, and closes it.
+// links is the actor that owns the node's side of the network: it opens the listener
+// and the links, tells them who the members are, and closes them.
 type links struct {
 	wiring  *wiring
 	network transport.Network
@@ -16,8 +16,8 @@ type links struct {
 	*place
 }
 
-// place outlives an actor that fails: the one that starts anew goes on with the
-// connections that stand and the peers that nobody would name again.
+// place is kept over restarts of the actor: connections stay open, and peers stay known,
+// whom nobody would name again.
 type place struct {
 	local transport.Local
 	hub   transport.Hub // nil: not opened yet
@@ -28,7 +28,6 @@ func newLinks(w *wiring, network transport.Network, listen string, local transpo
 	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
 }
 
-// Receive takes one message.
 func (a *links) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
@@ -55,7 +54,7 @@ func (a *links) Receive(ctx actor.Context) {
 }
 
 func (a *links) onStarted(ctx actor.Context) {
-	if a.hub != nil { // what the one that failed had in hand is lost
+	if a.hub != nil { // restarted: a MembersChanged may be lost
 		ctx.Request(a.wiring.machine(), &messages.Introduce{})
 		return
 	}
