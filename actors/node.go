@@ -143,7 +143,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		core.founders = checkpoint.Founders
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
-	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
 	if checkpoint == nil {
 		a.tellPeers(ctx, core.founders)

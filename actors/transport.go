@@ -7,9 +7,9 @@ import (
 	"keyval/messages"
 )
 
-// links is the actor that owns the node's side of the network: it opens the listener
+// transportActor is the actor that owns the node's side of the network: it opens the listener
 // and the links, tells them who the members are, and closes them.
-type links struct {
+type transportActor struct {
 	wiring  *wiring
 	network transport.Network
 	listen  string
@@ -23,12 +23,12 @@ type place struct {
 	hub   transport.Hub // nil: not opened yet
 }
 
-func newLinks(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
+func newTransport(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
-	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
+	return func() actor.Actor { return &transportActor{wiring: w, network: network, listen: listen, place: p} }
 }
 
-func (a *links) Receive(ctx actor.Context) {
+func (a *transportActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.onStarted(ctx)
@@ -53,7 +53,7 @@ func (a *links) Receive(ctx actor.Context) {
 	}
 }
 
-func (a *links) onStarted(ctx actor.Context) {
+func (a *transportActor) onStarted(ctx actor.Context) {
 	if a.hub != nil { // restarted: a MembersChanged may be lost
 		ctx.Request(a.wiring.machine(), &messages.Introduce{})
 		return
@@ -66,7 +66,7 @@ func (a *links) onStarted(ctx actor.Context) {
 	a.hub = hub
 }
 
-func (a *links) identify(cluster []byte, waitingFor string) {
+func (a *transportActor) identify(cluster []byte, waitingFor string) {
 	a.local.ClusterID, a.local.WaitingFor = cluster, waitingFor
 	if a.hub != nil {
 		a.hub.Identify(a.local)
