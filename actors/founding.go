@@ -6,19 +6,18 @@ import (
 	"keyval/messages"
 )
 
-// founder is the actor around founding. It goes on answering once the node is
-// initialised, for founders that are late.
+// founder is the actor around the core founding. It runs as long as the node does: a
+// founder that starts late still needs an answer.
 type founder struct {
 	wiring  *wiring
 	core    *founding
-	waiting string // as told last
+	waiting string // what the log was told last
 }
 
 func newFounder(w *wiring, core *founding) actor.Producer {
 	return func() actor.Actor { return &founder{wiring: w, core: core} }
 }
 
-// Receive takes one message.
 func (a *founder) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Tick:

@@ -13,20 +13,18 @@ import (
 // foundingAskTicks is how often a founder asks those it still waits for.
 const foundingAskTicks = 4
 
-// founding is how the first nodes of a cluster find together. Every founder has
-// made its incarnation durable before it speaks; when one knows the incarnations
-// of all, they are the cluster, and its id follows from them. A node that is
-// initialised already tells the others what was agreed, and so refuses an empty
-// directory under a name that is taken.
-//
-// Invariants: founders is the initial cluster as the identity records it, with
-// the incarnations heard so far; clusterID is set once and never changes.
+// founding is how the first nodes agree that they are one cluster. The danger is a
+// founder whose directory was emptied: if it could found again, what it acknowledged
+// would be lost. So every founder makes a random incarnation durable before it sends
+// anything, and a cluster is made of incarnations: a founder that knows those of all
+// computes the cluster id from them. One that is initialised answers with what was
+// agreed. An empty directory has another incarnation, and is refused.
 type founding struct {
 	self      messages.RaftID
 	token     string
-	founders  []*messages.Founder
-	clusterID []byte
-	ticks     uint32
+	founders  []*messages.Founder // those of the identity, with the incarnations heard so far
+	clusterID []byte              // nil until it is known; then it never changes
+	ticks     uint32              // since the others were asked
 }
 
 type (
@@ -35,14 +33,13 @@ type (
 		To    messages.RaftID
 		State *messages.FounderState
 	}
-	// founded says that all agree.
+	// founded: all founders agree.
 	founded struct{ *messages.Founded }
 	// cannotFound ends the process: the founders do not fit together.
 	cannotFound struct{ *messages.Error }
 )
 
-// newFounding starts from an identity. clusterID and members are those of an
-// initialised node, nil else.
+// newFounding starts from an identity. clusterID is nil unless the node is initialised.
 func newFounding(self messages.RaftID, identity *messages.Identity, clusterID []byte) *founding {
 	f := &founding{self: self, token: identity.Token, clusterID: clusterID}
 	for _, founder := range identity.Founders {
@@ -55,7 +52,7 @@ func newFounding(self messages.RaftID, identity *messages.Identity, clusterID []
 	return f
 }
 
-// waitingFor names the founders that were not heard yet.
+// waitingFor lists the founders whose incarnation is not known yet.
 func (f *founding) waitingFor() string {
 	var names []string
 	for _, founder := range f.founders {
@@ -66,8 +63,8 @@ func (f *founding) waitingFor() string {
 	return strings.Join(names, ", ")
 }
 
-// onTick asks every other founder, known or not: one may have initialised since it
-// was heard. It also completes a cluster of one.
+// onTick asks every other founder for its state, also one whose incarnation is known:
+// it may have been initialised since. A cluster of one is complete without asking.
 func (f *founding) onTick(elapsed uint32) []any {
 	if f.clusterID != nil {
 		return nil
@@ -89,7 +86,7 @@ func (f *founding) onTick(elapsed uint32) []any {
 	return out
 }
 
-// onState takes what another founder says, which the link has proved to be from.
+// onState handles the state of another founder. The link has verified who sent it.
 func (f *founding) onState(from messages.RaftID, m *messages.FounderState) []any {
 	if f.clusterID != nil {
 		if m.Answer {
@@ -119,7 +116,8 @@ func (f *founding) state(isAnswer bool) *messages.FounderState {
 	return s
 }
 
-// compare refuses a founder that means another cluster.
+// compare returns an error if the other founder was started with another token or with
+// other founders.
 func (f *founding) compare(from messages.RaftID, m *messages.FounderState) *messages.Error {
 	if m.Token != f.token {
 		return messages.Errorf(messages.Code_CONFLICT, "%s was started with another --cluster-token", f.name(from)).
@@ -160,8 +158,8 @@ func (f *founding) learn(from messages.RaftID, m *messages.FounderState) {
 	}
 }
 
-// adopt takes the cluster that another has initialised already, if this node's
-// very incarnation is part of it.
+// adopt joins the cluster of a founder that is initialised already. If that cluster
+// knows this node by another incarnation, this directory is not the one that it had.
 func (f *founding) adopt(from messages.RaftID, m *messages.FounderState) []any {
 	for _, theirs := range m.Founders {
 		for _, ours := range f.founders {

@@ -12,18 +12,18 @@ import (
 	"keyval/messages"
 )
 
-// sessionTicks is how often sessions are told the time.
+// sessionTicks is how many ticks a session is told of at once.
 const sessionTicks = 8
 
-// gateway is the clients' door: it gives each a session actor and brings it what
-// became of its commands.
+// gateway is where clients enter a node. It spawns a session actor for each client that
+// attaches, and hands it the outcomes of that client's commands.
 type gateway struct {
 	wiring    *wiring
 	view      membershipactor.View
 	logTimeMS uint64
 	sessions  *attachments
 	status    statusDesk
-	next      *uint64 // numbers session actors; outlives a gateway that fails, so that no name comes twice
+	next      *uint64 // the last session actor's number, kept over restarts: no name is used twice
 	ticks     uint32
 }
 
@@ -32,7 +32,6 @@ func newGateway(w *wiring) actor.Producer {
 	return func() actor.Actor { return &gateway{wiring: w, sessions: newAttachments(), next: next} }
 }
 
-// Receive takes one message.
 func (a *gateway) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
@@ -115,7 +114,8 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 	}
 }
 
-// askStatus sends a draft on its way; it comes back as a StatusReply.
+// askStatus sends a draft through membership and snapshots to raft. Each adds what it
+// knows, and raft answers with the StatusReply.
 func (a *gateway) askStatus(ctx actor.Context) {
 	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{Pid: a.wiring.pid, Version: a.wiring.version}})
 }
@@ -130,8 +130,8 @@ func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
 	}
 }
 
-// statusFor is a status as the answer to one request. It shares what is never
-// modified.
+// statusFor copies a status for one request. Members and transfers are shared by the
+// copies, since a message is never modified.
 func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 	return &messages.StatusReply{
 		Request: request, Code: m.Code, Revision: m.Revision, Name: m.Name, RaftId: m.RaftId, Role: m.Role, Term: m.Term,
@@ -141,7 +141,8 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 	}
 }
 
-// eachSession is every session actor, in an order that does not change.
+// eachSession lists the session actors in order: a map's own order differs from run to
+// run, and the simulator's runs must not.
 func (a *gateway) eachSession() []string { return slices.Sorted(maps.Keys(a.sessions.clientOf)) }
 
 func (a *gateway) tellLeader(ctx actor.Context) {

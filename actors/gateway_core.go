@@ -6,21 +6,21 @@ import (
 	"keyval/messages"
 )
 
-// Bounds of the gateway, in number.
+// Bounds of the gateway.
 const (
 	sessionsMax         = 16 << 10 // attached clients of a node
 	sessionsOfClientMax = 64       // of these, over the connections of one address
 	statusWaitingMax    = 4 << 10  // status requests that wait; beyond it BUSY
 )
 
-// statusAgainTicks is after how long a status that did not come is asked for again:
-// an actor on the way may have started anew.
+// statusAgainTicks is after how long a status that has not come is asked for again: an
+// actor on its way may have restarted and lost it.
 const statusAgainTicks = 20
 
-// attachments are the session actors of a gateway and whose they are.
+// attachments are the session actors of a gateway, by client and by owner.
 //
-// Invariant: of holds the newest session actor of each ClientID, and clientOf and
-// byOwner say the same the other way round.
+// Invariant: each client has one session actor; clientOf and byOwner hold the same
+// pairs as of.
 type attachments struct {
 	of       map[string]attachment // by ClientID
 	clientOf map[string]string     // ClientID by session actor
@@ -36,7 +36,7 @@ func newAttachments() *attachments {
 	return &attachments{of: map[string]attachment{}, clientOf: map[string]string{}, byOwner: map[string][]string{}}
 }
 
-// check says why a client cannot be attached now; nil if it can.
+// check returns why a client cannot be attached now, or nil if it can.
 func (a *attachments) check(client []byte, owner string) *messages.Error {
 	old, again := a.of[string(client)]
 	switch {
@@ -51,14 +51,14 @@ func (a *attachments) check(client []byte, owner string) *messages.Error {
 	return nil
 }
 
-// add takes a new session actor; the client has no older one any more.
+// add records a new session actor. The client's older one was removed before.
 func (a *attachments) add(client, owner, actor string) {
 	a.of[client] = attachment{actor: actor, owner: owner}
 	a.clientOf[actor] = client
 	a.byOwner[owner] = append(a.byOwner[owner], actor)
 }
 
-// remove forgets a session actor. It may be forgotten already.
+// remove deletes a session actor, if it is there.
 func (a *attachments) remove(actor string) {
 	client, ok := a.clientOf[actor]
 	if !ok {
@@ -75,11 +75,11 @@ func (a *attachments) remove(actor string) {
 	}
 }
 
-// statusDesk asks for one status at a time, however many want it: consensus has
-// better things to do than to tell everybody how it is. Whoever asks is told what
-// was so after he asked.
+// statusDesk bounds what status requests cost. Many clients may ask at once, and every
+// status takes a turn of the raft actor, so one at most is under way. Requests that come
+// meanwhile wait for the next one: nobody is told what was true before he asked.
 //
-// Invariant: the first asked of waiting are answered by the status under way.
+// Invariant: the status under way answers the first `asked` elements of waiting.
 type statusDesk struct {
 	waiting []statusAsker
 	asked   int
@@ -91,8 +91,8 @@ type statusAsker struct {
 	request        uint64
 }
 
-// ask queues a request, and reports whether a status is to be asked for now, and
-// whether there was no room.
+// ask queues a request. send: a status is to be asked for now. busy: there is no room,
+// and the request is not queued.
 func (d *statusDesk) ask(who statusAsker) (send, busy bool) {
 	if len(d.waiting) >= statusWaitingMax {
 		return false, true
@@ -101,7 +101,7 @@ func (d *statusDesk) ask(who statusAsker) (send, busy bool) {
 	return d.next(), false
 }
 
-// next starts the next status, unless one is under way or nobody waits.
+// next begins a status, and reports true, if somebody waits and none is under way.
 func (d *statusDesk) next() bool {
 	if d.asked > 0 || len(d.waiting) == 0 {
 		return false
@@ -110,13 +110,13 @@ func (d *statusDesk) next() bool {
 	return true
 }
 
-// answered is whom a status that came answers, and whether to ask for the next.
+// answered returns whom the status that came answers, and whether to ask for another.
 func (d *statusDesk) answered() (whom []statusAsker, send bool) {
 	whom, d.waiting, d.asked = d.waiting[:d.asked:d.asked], slices.Clone(d.waiting[d.asked:]), 0
 	return whom, d.next()
 }
 
-// tick reports whether to ask again for what did not come.
+// tick reports whether to ask again, since the status under way has not come.
 func (d *statusDesk) tick(elapsed int) bool {
 	if d.age += elapsed; d.asked == 0 || d.age < statusAgainTicks {
 		return false

@@ -19,9 +19,9 @@ const foundersMax = 9
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
-// Prepare says who a node is. On a first start it checks what is wanted and makes
-// it durable with a fresh incarnation, before the node speaks to anybody. Later it
-// is what was recorded, and what is wanted may name it again but not contradict.
+// Prepare returns the identity of a node. On a first start it checks want, adds a random
+// incarnation and makes both durable, before the node sends anything. Later it returns
+// what was recorded; want may leave fields out, but not contradict them.
 func Prepare(disk disk.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
 	recorded, err := disk.Identity()
 	if err == nil {
@@ -51,7 +51,7 @@ func RaftIDOf(identity *messages.Identity) messages.RaftID {
 	return 0
 }
 
-// contradicts compares only what is wanted explicitly.
+// contradicts returns an error if a field of want is set and differs from the record.
 func contradicts(recorded, want *messages.Identity) error {
 	refuse := func(flag, was, is string) error {
 		return messages.Errorf(messages.Code_INVALID, "%s says %q, this data directory was made with %q", flag, is, was).

@@ -1,6 +1,6 @@
-// Package actors is the node: its actors, their supervision and their wiring.
-// Every PID and every props is made in this package's assembly; what the actors
-// decide stands in their cores, which know neither.
+// Package actors is the node: it spawns all actors, connects and supervises them. PIDs
+// and props are made in node.go and wiring.go only. What an actor decides stands in a
+// core beside it, which knows neither.
 package actors
 
 import (
@@ -34,7 +34,7 @@ type Options struct {
 	CheckpointBytes   uint64
 	CheckpointTicks   uint32
 
-	// History is given up beyond so many revisions or so much log time; 0: no bound.
+	// How much history is kept, in revisions and in log time; 0: no bound.
 	HistoryRevisions uint64
 	HistoryTime      time.Duration
 
@@ -62,8 +62,8 @@ type Node struct {
 	done   chan struct{}
 }
 
-// Start spawns the tree of a node. If its disk is not initialised yet, it first
-// founds the cluster together with the others.
+// Start spawns the actors of a node. If its disk is not initialised, the node first
+// founds the cluster together with the other founders.
 func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if cfg.Options.TickInterval == 0 {
 		cfg.Options.TickInterval = 50 * time.Millisecond
@@ -110,11 +110,10 @@ type node struct {
 	done     chan struct{}
 }
 
-// nonces are random numbers of this incarnation: what it asks is told apart from
-// what an earlier one asked.
+// nonces are random numbers of this process. They stand in what it asks, so that an
+// answer to an earlier process is not taken for its own.
 type nonces struct{ reads, shipments, audits uint64 }
 
-// Receive takes one message.
 func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
@@ -145,7 +144,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		core.founders = checkpoint.Founders
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
-	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
 	if checkpoint == nil {
 		a.tellPeers(ctx, core.founders)
@@ -154,7 +153,7 @@ func (a *node) onStarted(ctx actor.Context) {
 	a.serve(ctx)
 }
 
-// checkpoint is the last one, or nil if the disk is not initialised.
+// checkpoint returns the last checkpoint, or nil if the disk is not initialised.
 func (a *node) checkpoint() (*messages.Checkpoint, error) {
 	initialised, err := a.cfg.Disk.Initialised()
 	if err != nil || !initialised {
@@ -163,7 +162,7 @@ func (a *node) checkpoint() (*messages.Checkpoint, error) {
 	return a.cfg.Disk.Checkpoint()
 }
 
-// onFounded initialises the disk as every founder does, and serves.
+// onFounded initialises the disk. All founders write the same state, and then serve.
 func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
 	if err := a.cfg.Disk.Initialise(firstCheckpoint(a.identity.Token, m)); err != nil {
 		a.wiring.fatal(err)
@@ -178,8 +177,8 @@ func (a *node) tellPeers(ctx actor.Context, founders []*messages.Founder) {
 	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.MembersChanged{Members: membersOf(founders)})
 }
 
-// serve spawns what needs an initialised disk: consensus first, since log and
-// machine tell raft once what they hold; whoever comes later asks to be introduced.
+// serve spawns the actors that need an initialised disk. Raft is the first: log and
+// machine tell it only once what they hold. The others ask for what they missed.
 func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
@@ -213,7 +212,8 @@ func (a *node) serve(ctx actor.Context) {
 	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }
 
-// spawn makes a child as the table of actors says. The ticker is the first of them.
+// spawn makes a child as the table of actors says. The ticker must be the first, since
+// it is told who hears ticks.
 func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 	spec := messages.ActorOf(name)
 	_, err := ctx.SpawnNamed(actor.PropsFromProducer(producer, actor.WithSupervisor(newSupervision(a.wiring))), spec.Own())

@@ -14,9 +14,9 @@ import (
 	"keyval/storeactor/files"
 )
 
-// ServeOptions say which node to run. On a first start all of them are needed, but
-// for Advertise (Listen) and Token; later DataDir is enough, and the others may
-// not contradict what was recorded.
+// ServeOptions say which node to run. A first start needs all that is recorded but
+// Advertise (default: Listen) and Token. Later DataDir is enough; the others may be left
+// out, but not contradict the record.
 type ServeOptions struct {
 	DataDir        string
 	Name           string

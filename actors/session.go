@@ -6,15 +6,16 @@ import (
 	"keyval/messages"
 )
 
-// session is the actor of one attached client: a thin shell around its core. It
-// ends with its client's connection; what the log knows of the session lives on.
+// session is the actor of one attached client, around sessionCore. It stops when the
+// client's connection ends. The replicated session, by which the machine recognises a
+// command that is sent again, does not.
 type session struct {
 	wiring *wiring
 	owner  string // the client's logical address; nobody else is heard
 	core   *sessionCore
 
-	// The PIDs that were used last. What they resolve to lasts as long as this
-	// system: the link of another system, or this node's raft, which never restarts.
+	// The PIDs that were used last. They may be kept, unlike others: they resolve to the
+	// link to another system, or to this node's raft, and neither is replaced.
 	leader, client *actor.PID
 	leaderID       messages.RaftID
 }
@@ -25,7 +26,6 @@ func newSession(w *wiring, owner string, client []byte, leader *messages.Leader)
 	}
 }
 
-// Receive takes one message.
 func (a *session) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Write:

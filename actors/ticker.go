@@ -10,9 +10,10 @@ import (
 	"keyval/messages"
 )
 
-// ticker brings time to the actors: every beat of the seam becomes one Tick for
-// each of them, but none is sent while the last is unprocessed. What was left out
-// is counted in the next.
+// ticker is the only source of time in a node: each beat of the seam is a Tick for every
+// actor that hears ticks. An actor that is slow must not find a heap of them in its
+// mailbox, so it is sent none before it has answered the last with Ticked. The beats that
+// it missed are counted in the next Tick.
 type ticker struct {
 	wiring   *wiring
 	seam     seam.Ticker
@@ -21,19 +22,17 @@ type ticker struct {
 	hearers  []*hearer
 }
 
-// hearer is one actor that is told the time. elapsed counts the ticks since the
-// last Tick it was sent.
+// hearer is one actor that hears ticks.
 type hearer struct {
 	name    string
-	elapsed uint32
-	busy    bool
+	elapsed uint32 // beats since its last Tick
+	busy    bool   // it has not answered its last Tick
 }
 
 func newTicker(w *wiring, s seam.Ticker, interval time.Duration) actor.Producer {
 	return func() actor.Actor { return &ticker{wiring: w, seam: s, interval: interval} }
 }
 
-// Receive takes one message.
 func (a *ticker) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:

@@ -12,9 +12,9 @@ import (
 	"keyval/telemetry"
 )
 
-// wiring is what the actors of a node need to find each other. PIDs are made here
-// and nowhere else in a node, anew for every use: a PID remembers the process it
-// was resolved to, and actors are restarted.
+// wiring is what the actors of a node need to find each other. PIDs are made here and
+// nowhere else in a node, and anew for every use: a PID caches the process that it was
+// resolved to, and that may be gone by the next use.
 type wiring struct {
 	self    messages.RaftID
 	address string // this node's logical address

@@ -1,6 +1,6 @@
-// Package membershipactor knows who belongs to the cluster. For now that is the
-// founders: the view of them, kept from what the machine applied and what raft
-// announced.
+// Package membershipactor holds a node's view of its cluster: the members, as the machine
+// applied them, and the leader, as raft announced it. Members are the founders; they do
+// not change.
 package membershipactor
 
 import (
@@ -33,7 +33,6 @@ func New(cfg Config) actor.Producer {
 	return func() actor.Actor { return &Membership{cfg: cfg} }
 }
 
-// Receive takes one message.
 func (a *Membership) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:

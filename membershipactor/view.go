@@ -2,9 +2,8 @@ package membershipactor
 
 import "keyval/messages"
 
-// View is what a node knows of its cluster: the members as last applied here, and
-// the leader as last announced here. A View is never modified, only followed by
-// another.
+// View is what a node knows of its cluster: the members as last applied here, and the
+// leader as last announced here. A View is never modified: a change makes another.
 type View struct {
 	ClusterID []byte
 	Members   []*messages.Member // by RaftID
@@ -27,8 +26,8 @@ func (v View) WithLeader(m *messages.LeaderChanged) View {
 	return v
 }
 
-// MembersChanged and LeaderChanged are the view as news, for an actor that starts
-// anew.
+// MembersChanged and LeaderChanged return the view as messages, for an actor that has
+// restarted.
 func (v View) MembersChanged() *messages.MembersChanged {
 	return &messages.MembersChanged{Members: v.Members, ClusterId: v.ClusterID}
 }

@@ -66,9 +66,9 @@ var Actors = []*Actor{
 	{ActorSnapshots, Restarts, true, "brings snapshots to other nodes, takes those that come"},
 	{ActorIntake, Restarts, false, "stages and verifies what comes"},
 	{ActorArchive, Restarts, false, "writes, lists and deletes snapshot files"},
-	{ActorAudit, Restarts, true, "compares what the members hold; the leader's asks"},
+	{ActorAudit, Restarts, true, "compares what the members hold; only the leader's asks"},
 	{ActorMembership, Restarts, false, "holds the view of the members"},
-	{ActorGateway, Restarts, true, "the clients' door"},
+	{ActorGateway, Restarts, true, "spawns a session for each client, and brings it the outcomes"},
 	{ActorSessionPrefix, Stops, false, "one attached client, which attaches again"},
 }
 

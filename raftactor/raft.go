@@ -48,7 +48,6 @@ func New(cfg Config) actor.Producer {
 	}
 }
 
-// Receive takes one message.
 func (a *Raft) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Flush:

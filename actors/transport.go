@@ -7,29 +7,28 @@ import (
 	"keyval/messages"
 )
 
-// links is the actor that owns the node's place in the network: it opens it, tells
-// it who belongs there, and closes it.
-type links struct {
+// transportActor is the actor that owns the node's side of the network: it opens the listener
+// and the links, tells them who the members are, and closes them.
+type transportActor struct {
 	wiring  *wiring
 	network transport.Network
 	listen  string
 	*place
 }
 
-// place outlives an actor that fails: the one that starts anew goes on with the
-// connections that stand and the peers that nobody would name again.
+// place is kept over restarts of the actor: connections stay open, and peers stay known,
+// whom nobody would name again.
 type place struct {
 	local transport.Local
 	hub   transport.Hub // nil: not opened yet
 }
 
-func newLinks(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
+func newTransport(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
-	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
+	return func() actor.Actor { return &transportActor{wiring: w, network: network, listen: listen, place: p} }
 }
 
-// Receive takes one message.
-func (a *links) Receive(ctx actor.Context) {
+func (a *transportActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.onStarted(ctx)
@@ -54,8 +53,8 @@ func (a *links) Receive(ctx actor.Context) {
 	}
 }
 
-func (a *links) onStarted(ctx actor.Context) {
-	if a.hub != nil { // what the one that failed had in hand is lost
+func (a *transportActor) onStarted(ctx actor.Context) {
+	if a.hub != nil { // restarted: a MembersChanged may be lost
 		ctx.Request(a.wiring.machine(), &messages.Introduce{})
 		return
 	}
@@ -67,7 +66,7 @@ func (a *links) onStarted(ctx actor.Context) {
 	a.hub = hub
 }
 
-func (a *links) identify(cluster []byte, waitingFor string) {
+func (a *transportActor) identify(cluster []byte, waitingFor string) {
 	a.local.ClusterID, a.local.WaitingFor = cluster, waitingFor
 	if a.hub != nil {
 		a.hub.Identify(a.local)
