@@ -205,18 +205,6 @@ func (o *outlet) seal(to Conn, target string, message any, sender *actor.PID) (i
 	return item{sealed: sealed, founding: isFounding(m), lane: LaneOf(m)}, true
 }
 
-// checkOut is Check and the rest of Open for a message on its way to the far
-// side, so that a mistake of ours shows here and does not cost the connection.
-func (c Conn) checkOut(number uint32, target, sender string, m proto.Message, size int) error {
-	if err := c.check(number, target, sender, size, true); err != nil {
-		return err
-	}
-	if what := contradiction(c.Local, c.RaftID, m); what != "" {
-		return messages.Errorf(messages.Code_INTERNAL, "to %s: %s", c.Address, what)
-	}
-	return nil
-}
-
 // limited logs at most one line an interval, and how many it kept to itself.
 type limited struct {
 	logger *slog.Logger
