@@ -391,7 +391,7 @@ func (f *frozen) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Fra
 	}
 	w, r := Admit(nodeLocal(2), Known{}, hello.GetHello())
 	if r != nil {
-		return s.Send(&messages.Frame{Kind: &messages.Frame_Refusal{Refusal: r}})
+		return r
 	}
 	if err := s.Send(&messages.Frame{Kind: &messages.Frame_Welcome{Welcome: w}}); err != nil {
 		return err

@@ -174,8 +174,8 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local Local, known
 		return refused(endpoint, r)
 	}
 	d.welcome = in.control.GetWelcome()
-	if r := Welcomed(local, known, to, d.welcome); r != nil {
-		return refused(endpoint, r)
+	if why := Welcomed(local, known, to, d.welcome); why != nil {
+		return why.At(endpoint, "")
 	}
 	d.conn = Reached(local, lane, d.welcome)
 	return nil
@@ -246,11 +246,9 @@ func broken(endpoint string, err error) *messages.Error {
 		WithHint("the node may have stopped; what was under way may or may not have happened")
 }
 
-func refused(endpoint string, r *messages.Refusal) *messages.Error {
-	return (&messages.Error{Code: r.Code, Message: legible(r.Message), Hint: legible(r.Hint)}).At(endpoint, "")
-}
-
-func refusalFrame(r *messages.Refusal) *outgoing {
+// refusalFrame tells the far side why its connection ends.
+func refusalFrame(why *messages.Error) *outgoing {
+	r := &messages.Refusal{Code: why.Code, Message: why.Message, Hint: why.Hint}
 	return &outgoing{control: &messages.Frame{Kind: &messages.Frame_Refusal{Refusal: r}}}
 }
 

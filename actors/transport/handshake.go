@@ -23,8 +23,8 @@ func HelloTo(local Local, to messages.RaftID, lane messages.Lane) *messages.Hell
 	return h
 }
 
-// Admit is a node's answer to a hello: a welcome or a refusal, never both.
-func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, *messages.Refusal) {
+// Admit is a node's answer to a hello: a welcome, or why there is none.
+func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, *messages.Error) {
 	refusal := admitAnyone(local, hello)
 	if refusal == nil {
 		switch hello.Role {
@@ -33,11 +33,11 @@ func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, 
 		case messages.Role_CLIENT:
 			refusal = admitClient(local, hello)
 		default:
-			refusal = refuse(messages.Code_INVALID, "the hello names no role")
+			refusal = messages.Errorf(messages.Code_INVALID, "the hello names no role")
 		}
 	}
 	if refusal != nil {
-		return nil, refusal.Refusal
+		return nil, refusal
 	}
 	return &messages.Welcome{
 		Protocol: messages.ProtocolVersion, ClusterId: local.ClusterID, RaftId: local.RaftID,
@@ -45,41 +45,41 @@ func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, 
 	}, nil
 }
 
-func admitAnyone(local Local, hello *messages.Hello) *refusal {
+func admitAnyone(local Local, hello *messages.Hello) *messages.Error {
 	switch {
 	case hello == nil:
-		return refuse(messages.Code_INVALID, "a connection starts with a hello")
+		return messages.Errorf(messages.Code_INVALID, "a connection starts with a hello")
 	case hello.Protocol != messages.ProtocolVersion:
-		return refuse(messages.Code_UNSUPPORTED, "node %s speaks protocol %d, not %d", local.Name, messages.ProtocolVersion, hello.Protocol).
-			hint("use the same version of kvctl on both sides; this node runs %s", local.Version)
+		return messages.Errorf(messages.Code_UNSUPPORTED, "node %s speaks protocol %d, not %d", local.Name, messages.ProtocolVersion, hello.Protocol).
+			WithHint("use the same version of kvctl on both sides; this node runs %s", local.Version)
 	case !validText(hello.Version):
-		return refuse(messages.Code_INVALID, "the version of the hello is no version")
+		return messages.Errorf(messages.Code_INVALID, "the version of the hello is no version")
 	case len(hello.ClusterId) != 0 && len(hello.ClusterId) != messages.ClusterIDSize:
-		return refuse(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(hello.ClusterId))
+		return messages.Errorf(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(hello.ClusterId))
 	case hello.To != 0 && hello.To != local.RaftID:
-		return refuse(messages.Code_CONFLICT, "node %s has raft id %d, not %d", local.Name, local.RaftID, hello.To).
-			hint("an address may be wrong or used twice: compare `kvctl status --json` of both")
+		return messages.Errorf(messages.Code_CONFLICT, "node %s has raft id %d, not %d", local.Name, local.RaftID, hello.To).
+			WithHint("an address may be wrong or used twice: compare `kvctl status --json` of both")
 	case otherCluster(local.ClusterID, hello.ClusterId):
 		return refuseCluster(local.Name, local.ClusterID, hello.ClusterId)
 	}
 	return nil
 }
 
-func admitNode(local Local, known Known, hello *messages.Hello) *refusal {
+func admitNode(local Local, known Known, hello *messages.Hello) *messages.Error {
 	switch {
 	case !isReplica(hello.RaftId):
-		return refuse(messages.Code_INVALID, "%d is not the raft id of a node", hello.RaftId)
+		return messages.Errorf(messages.Code_INVALID, "%d is not the raft id of a node", hello.RaftId)
 	case hello.RaftId == local.RaftID:
-		return refuse(messages.Code_CONFLICT, "node %s has raft id %d itself", local.Name, local.RaftID).
-			hint("two nodes run under one name, or a node dials its own address: compare `kvctl status --json` of both")
+		return messages.Errorf(messages.Code_CONFLICT, "node %s has raft id %d itself", local.Name, local.RaftID).
+			WithHint("two nodes run under one name, or a node dials its own address: compare `kvctl status --json` of both")
 	case hello.To == 0:
-		return refuse(messages.Code_INVALID, "the hello of a node names the node it means to reach")
+		return messages.Errorf(messages.Code_INVALID, "the hello of a node names the node it means to reach")
 	case len(hello.Incarnation) != messages.IncarnationSize:
-		return refuse(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(hello.Incarnation))
+		return messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(hello.Incarnation))
 	case hello.Address != "":
-		return refuse(messages.Code_INVALID, "a node has no client address")
+		return messages.Errorf(messages.Code_INVALID, "a node has no client address")
 	case hello.Lane < messages.Lane_CONTROL || hello.Lane > messages.Lane_BULK:
-		return refuse(messages.Code_INVALID, "there is no lane %d", hello.Lane)
+		return messages.Errorf(messages.Code_INVALID, "there is no lane %d", hello.Lane)
 	}
 	if len(hello.ClusterId) == 0 {
 		return nil // it founds, and may only hear from founding why it cannot
@@ -87,55 +87,52 @@ func admitNode(local Local, known Known, hello *messages.Hello) *refusal {
 	return known.refuses(hello.RaftId, hello.Incarnation)
 }
 
-func admitClient(local Local, hello *messages.Hello) *refusal {
+func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	switch {
 	case !messages.IsClientAddress(hello.Address):
-		return refuse(messages.Code_INVALID, "%q is not a client's address", legible(hello.Address))
+		return messages.Errorf(messages.Code_INVALID, "%q is not a client's address", legible(hello.Address))
 	case hello.RaftId != 0 || len(hello.Incarnation) != 0:
-		return refuse(messages.Code_INVALID, "a client has neither raft id nor incarnation")
+		return messages.Errorf(messages.Code_INVALID, "a client has neither raft id nor incarnation")
 	case hello.Lane != messages.Lane_CONTROL:
-		return refuse(messages.Code_INVALID, "a client has no lane %d", hello.Lane)
+		return messages.Errorf(messages.Code_INVALID, "a client has no lane %d", hello.Lane)
 	case len(hello.ClusterId) != 0 && len(local.ClusterID) == 0:
-		return refuse(messages.Code_CONFLICT, "node %s belongs to no cluster yet, and cluster %x is wanted", local.Name, hello.ClusterId).
-			hint("wait until it is founded, or use the endpoints of that cluster")
+		return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to no cluster yet, and cluster %x is wanted", local.Name, hello.ClusterId).
+			WithHint("wait until it is founded, or use the endpoints of that cluster")
 	}
 	return nil
 }
 
 // Welcomed is the dialling side's check of a welcome. to is the RaftID it means
 // to reach, 0: whoever answers.
-func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome) *messages.Refusal {
-	var r *refusal
+func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome) *messages.Error {
+	var why *messages.Error
 	switch {
 	case w == nil:
-		r = refuse(messages.Code_UNREACHABLE, "the node answered the hello with something else")
+		why = messages.Errorf(messages.Code_UNREACHABLE, "the node answered the hello with something else")
 	case w.Protocol != messages.ProtocolVersion:
-		r = refuse(messages.Code_UNSUPPORTED, "the node speaks protocol %d, not %d", w.Protocol, messages.ProtocolVersion).
-			hint("use the same version of kvctl on both sides")
+		why = messages.Errorf(messages.Code_UNSUPPORTED, "the node speaks protocol %d, not %d", w.Protocol, messages.ProtocolVersion).
+			WithHint("use the same version of kvctl on both sides")
 	case !isReplica(w.RaftId):
-		r = refuse(messages.Code_INVALID, "%d is not the raft id of a node", w.RaftId)
+		why = messages.Errorf(messages.Code_INVALID, "%d is not the raft id of a node", w.RaftId)
 	case to != 0 && w.RaftId != to:
-		r = refuse(messages.Code_CONFLICT, "raft id %d answered in place of %d", w.RaftId, to)
+		why = messages.Errorf(messages.Code_CONFLICT, "raft id %d answered in place of %d", w.RaftId, to)
 	case local.Role == messages.Role_NODE && w.RaftId == local.RaftID:
-		r = refuse(messages.Code_CONFLICT, "the node answered under our own raft id %d", w.RaftId)
+		why = messages.Errorf(messages.Code_CONFLICT, "the node answered under our own raft id %d", w.RaftId)
 	case len(w.ClusterId) != 0 && len(w.ClusterId) != messages.ClusterIDSize:
-		r = refuse(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(w.ClusterId))
+		why = messages.Errorf(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(w.ClusterId))
 	case len(w.Incarnation) != messages.IncarnationSize:
-		r = refuse(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(w.Incarnation))
+		why = messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(w.Incarnation))
 	case !validText(w.Name) || !validText(w.Version):
-		r = refuse(messages.Code_INVALID, "the welcome has an unreadable name or version")
+		why = messages.Errorf(messages.Code_INVALID, "the welcome has an unreadable name or version")
 	case otherCluster(local.ClusterID, w.ClusterId),
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
-		r = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
+		why = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
 	case len(w.ClusterId) == 0:
 		// It founds: only founding speaks with it, and tells it why it cannot.
 	default:
-		r = known.refuses(w.RaftId, w.Incarnation)
+		why = known.refuses(w.RaftId, w.Incarnation)
 	}
-	if r == nil {
-		return nil
-	}
-	return r.Refusal
+	return why
 }
 
 func otherCluster(a, b []byte) bool { return len(a) != 0 && len(b) != 0 && !bytes.Equal(a, b) }

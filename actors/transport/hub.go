@@ -96,9 +96,9 @@ func (h *hub) Identify(local Local) {
 	for _, p := range *h.peers.Load() {
 		p.restart()
 	}
-	h.endAll(func(c *inbound) *refusal {
+	h.endAll(func(c *inbound) *messages.Error {
 		if c.conn.Founding || otherCluster(c.hello.ClusterId, local.ClusterID) {
-			return refuse(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID)
+			return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID)
 		}
 		return nil
 	})
@@ -130,7 +130,7 @@ func (h *hub) SetPeers(members []*messages.Member) {
 			p.cancel()
 		}
 	}
-	h.endAll(func(c *inbound) *refusal {
+	h.endAll(func(c *inbound) *messages.Error {
 		if c.conn.Role != messages.Role_NODE {
 			return nil
 		}
@@ -140,11 +140,11 @@ func (h *hub) SetPeers(members []*messages.Member) {
 
 // endAll ends the connections that came in and for which why has a reason. h.mu
 // is held.
-func (h *hub) endAll(why func(*inbound) *refusal) {
+func (h *hub) endAll(why func(*inbound) *messages.Error) {
 	for _, list := range h.inbound {
 		for _, c := range list {
 			if r := why(c); r != nil {
-				c.end(r.Refusal)
+				c.end(r)
 			}
 		}
 	}
@@ -214,10 +214,10 @@ func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID
 	}
 }
 
-func notTaken(q *queue) *messages.Refusal {
+func notTaken(q *queue) *messages.Error {
 	bytes, _ := q.sizes()
-	return refuse(messages.Code_BUSY, "%d bytes of replies were not taken", bytes).
-		hint("read replies as fast as requests are sent").Refusal
+	return messages.Errorf(messages.Code_BUSY, "%d bytes of replies were not taken", bytes).
+		WithHint("read replies as fast as requests are sent")
 }
 
 // reject tells those who wait for the proposals among the items that they were

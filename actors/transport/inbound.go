@@ -49,14 +49,14 @@ type inbound struct {
 
 	once    sync.Once
 	ended   chan struct{} // closed when it has to end
-	refusal *messages.Refusal
+	refusal *messages.Error
 }
 
 func (c *inbound) key() inboundKey { return inboundKey{c.conn.Address, c.conn.Lane} }
 
 // end has the connection's handler say why and return; then, or when that takes
 // too long, the connection is closed: it carries one stream. It does not wait.
-func (c *inbound) end(why *messages.Refusal) {
+func (c *inbound) end(why *messages.Error) {
 	c.once.Do(func() {
 		c.refusal = why
 		c.queue.close()
@@ -112,12 +112,12 @@ func (h *hub) read(c *inbound, s stream) {
 		return
 	}
 	h.outlet.log.warn("a connection was ended for what it sent", "from", c.conn.Address, "reason", violation.Message)
-	c.end(&messages.Refusal{Code: violation.Code, Message: violation.Message, Hint: violation.Hint})
+	c.end(violation)
 }
 
 // enter admits a connection and makes it the newest of its key, or refuses it. A
 // node has one connection a lane.
-func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcome, *messages.Refusal) {
+func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcome, *messages.Error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local := *h.local.Load()
@@ -126,7 +126,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	case refusal != nil:
 		return nil, nil, refusal
 	case h.closed || g == nil || !g.prove(h.known.Load().member(hello)):
-		return nil, nil, refuse(messages.Code_UNREACHABLE, "node %s is stopping", local.Name).Refusal
+		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
 	}
 	c := &inbound{
 		conn: Accepted(local, hello), hello: hello, guest: g,
@@ -144,7 +144,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	list := append(h.inbound[c.key()], c)
 	h.inbound[c.key()] = list
 	for _, old := range list[:max(0, len(list)-room)] {
-		old.end(refuse(messages.Code_CONFLICT, "%s has connected again", c.conn.Address).Refusal)
+		old.end(messages.Errorf(messages.Code_CONFLICT, "%s has connected again", c.conn.Address))
 	}
 	return c, welcome, nil
 }

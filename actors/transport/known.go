@@ -42,16 +42,16 @@ func (k Known) member(h *messages.Hello) bool {
 	return h.Role == messages.Role_NODE && len(known) > 0 && bytes.Equal(known, h.Incarnation)
 }
 
-func (k Known) refuses(id messages.RaftID, incarnation []byte) *refusal {
+func (k Known) refuses(id messages.RaftID, incarnation []byte) *messages.Error {
 	known := k.incarnations[id]
 	switch {
 	case k.removed[id]:
-		return refuse(messages.Code_NOT_ALLOWED, "raft id %d was removed from this cluster", id).
-			hint("stop that node: a removed identity never comes back")
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was removed from this cluster", id).
+			WithHint("stop that node: a removed identity never comes back")
 	case len(known) > 0 && !bytes.Equal(known, incarnation):
-		return refuse(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
 			id, short(known), short(incarnation)).
-			hint("start it on its old data directory; the other nodes serve on without it")
+			WithHint("start it on its old data directory; the other nodes serve on without it")
 	}
 	return nil
 }

@@ -10,25 +10,18 @@ import (
 // wordsMax bounds a far side's words that are repeated to people, in bytes.
 const wordsMax = 512
 
-// refusal is a Refusal that is being worded.
-type refusal struct{ *messages.Refusal }
-
-func refuse(code messages.Code, format string, args ...any) *refusal {
-	return &refusal{&messages.Refusal{Code: code, Message: messages.Errorf(code, format, args...).Message}}
+// refused is the error that an endpoint's refusal stands for.
+func refused(endpoint string, r *messages.Refusal) *messages.Error {
+	return (&messages.Error{Code: r.Code, Message: legible(r.Message), Hint: legible(r.Hint)}).At(endpoint, "")
 }
 
-func (r *refusal) hint(format string, args ...any) *refusal {
-	r.Hint = messages.Errorf(r.Code, format, args...).Message
-	return r
-}
-
-func refuseCluster(node string, its, wanted []byte) *refusal {
+func refuseCluster(node string, its, wanted []byte) *messages.Error {
 	if len(its) == 0 {
-		return refuse(messages.Code_CONFLICT, "node %s belongs to no cluster yet, and cluster %x is wanted", node, wanted).
-			hint("wait until it is founded, or use the endpoints of that cluster")
+		return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to no cluster yet, and cluster %x is wanted", node, wanted).
+			WithHint("wait until it is founded, or use the endpoints of that cluster")
 	}
-	return refuse(messages.Code_CONFLICT, "node %s belongs to cluster %x, not to cluster %x", node, its, wanted).
-		hint("check the endpoints; a node that is to change clusters needs an empty data directory")
+	return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to cluster %x, not to cluster %x", node, its, wanted).
+		WithHint("check the endpoints; a node that is to change clusters needs an empty data directory")
 }
 
 // legible is what people are shown of a far side's words: a bounded line without
