@@ -113,7 +113,7 @@ func BenchmarkCodec(b *testing.B) {
 			if err := (codec{}).Unmarshal(wire, in); err != nil {
 				b.Fatal(err)
 			}
-			open(b, in.envelopes)
+			open(b, in.Envelopes)
 			in.free()
 			wire.Free()
 		})

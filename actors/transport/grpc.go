@@ -170,10 +170,10 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local Local, known
 	if err = d.RecvMsg(in); err != nil {
 		return stranger(endpoint, err)
 	}
-	if r := in.control.GetRefusal(); r != nil {
+	if r := in.Control.GetRefusal(); r != nil {
 		return refused(endpoint, r)
 	}
-	d.welcome = in.control.GetWelcome()
+	d.welcome = in.Control.GetWelcome()
 	if why := Welcomed(local, known, to, d.welcome); why != nil {
 		return why.At(endpoint, "")
 	}

@@ -81,7 +81,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 	if err := s.RecvMsg(hello); err != nil {
 		return err
 	}
-	c, welcome, refusal := h.enter(hello.control.GetHello(), guestOf(s.Context()))
+	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()))
 	if refusal != nil {
 		h.outlet.log.warn("a connection was refused", "from", remote(s.Context()), "reason", refusal.Message)
 		return s.SendMsg(refusalFrame(refusal))

@@ -88,11 +88,11 @@ func (i *inlet) read(s stream) (err error) {
 		if err := s.RecvMsg(in); err != nil {
 			return err
 		}
-		if in.control != nil {
-			return i.control(in.control)
+		if in.Control != nil {
+			return i.control(in.Control)
 		}
 		i.guest.consumed()
-		for _, e := range in.envelopes {
+		for _, e := range in.Envelopes {
 			if err := i.deliver(e); err != nil {
 				return err
 			}
@@ -197,7 +197,7 @@ func (o *outlet) seal(to Conn, target string, message any, sender *actor.PID) (i
 		o.log.warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
 		return item{}, false
 	}
-	sealed, err := seal(number, target, name, m, size)
+	sealed, err := Seal(number, target, name, m, size)
 	if err != nil {
 		o.log.warn("a message was dropped", "reason", err)
 		return item{}, false

@@ -201,7 +201,7 @@ func readRefusal(d *dialled) error {
 	if err := d.RecvMsg(in); err != nil {
 		return err
 	}
-	if r := in.control.GetRefusal(); r != nil {
+	if r := in.Control.GetRefusal(); r != nil {
 		return refused(d.conn.Address, r)
 	}
 	return messages.Errorf(messages.Code_INVALID, "%s sent messages on a stream that is not its own", d.conn.Address)
