@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 	"keyval/storeactor"
 )
@@ -55,7 +55,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	node, err := Start(Config{
-		Disk: disk, Network: transport.NewGRPC(transport.Options{Logger: o.Logger}), World: world,
+		Disk: disk, Network: grpc.New(grpc.Options{Logger: o.Logger}), World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
 		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
 	}, identity)

@@ -17,6 +17,7 @@ import (
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -66,7 +67,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
 	}
 	if o.Network == nil {
-		o.Network = transport.NewGRPC(transport.Options{Logger: o.Logger})
+		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
 	}
 	return connect(o, production.World(o.Logger, nil))
 }

@@ -21,6 +21,7 @@ import (
 
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -680,7 +681,7 @@ func TestOverGRPC(t *testing.T) {
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
-	hub, err := transport.NewGRPC(transport.Options{}).Serve(node.system, node.endpoint, transport.Local{
+	hub, err := grpc.New(grpc.Options{}).Serve(node.system, node.endpoint, transport.Local{
 		Role: messages.Role_NODE, ClusterID: make([]byte, messages.ClusterIDSize), RaftID: 1,
 		Incarnation: make([]byte, messages.IncarnationSize), Name: "n1", Address: messages.NodeAddress(1), Version: "test",
 	}, nil)

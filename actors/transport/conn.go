@@ -78,15 +78,15 @@ func (c Conn) check(number uint32, target, sender string, size int, out bool) er
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "a %s sends no %s to actor %s", p.from, r.message.ProtoReflect().Descriptor().Name(), target)
 	case size > r.sizeMax:
 		return messages.Errorf(messages.Code_INVALID, "a %s of %d bytes, %d are allowed", r.message.ProtoReflect().Descriptor().Name(), size, r.sizeMax)
-	case c.Founding && !isFounding(r.message):
+	case c.Founding && !IsFounding(r.message):
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "only founders speak before there is a cluster")
 	}
 	return nil
 }
 
-// checkOut is Check and the rest of Open for a message on its way to the far
+// CheckOut is Check and the rest of Open for a message on its way to the far
 // side, so that a mistake of ours shows here and does not cost the connection.
-func (c Conn) checkOut(number uint32, target, sender string, m proto.Message, size int) error {
+func (c Conn) CheckOut(number uint32, target, sender string, m proto.Message, size int) error {
 	if err := c.check(number, target, sender, size, true); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func admitAnyone(local Local, hello *messages.Hello) *messages.Error {
 	case hello.To != 0 && hello.To != local.RaftID:
 		return messages.Errorf(messages.Code_CONFLICT, "node %s has raft id %d, not %d", local.Name, local.RaftID, hello.To).
 			WithHint("an address may be wrong or used twice: compare `kvctl status --json` of both")
-	case otherCluster(local.ClusterID, hello.ClusterId):
+	case OtherCluster(local.ClusterID, hello.ClusterId):
 		return refuseCluster(local.Name, local.ClusterID, hello.ClusterId)
 	}
 	return nil
@@ -84,13 +84,13 @@ func admitNode(local Local, known Known, hello *messages.Hello) *messages.Error 
 	if len(hello.ClusterId) == 0 {
 		return nil // it founds, and may only hear from founding why it cannot
 	}
-	return known.refuses(hello.RaftId, hello.Incarnation)
+	return known.Refuses(hello.RaftId, hello.Incarnation)
 }
 
 func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	switch {
 	case !messages.IsClientAddress(hello.Address):
-		return messages.Errorf(messages.Code_INVALID, "%q is not a client's address", legible(hello.Address))
+		return messages.Errorf(messages.Code_INVALID, "%q is not a client's address", Legible(hello.Address))
 	case hello.RaftId != 0 || len(hello.Incarnation) != 0:
 		return messages.Errorf(messages.Code_INVALID, "a client has neither raft id nor incarnation")
 	case hello.Lane != messages.Lane_CONTROL:
@@ -124,18 +124,20 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 		why = messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(w.Incarnation))
 	case !validText(w.Name) || !validText(w.Version):
 		why = messages.Errorf(messages.Code_INVALID, "the welcome has an unreadable name or version")
-	case otherCluster(local.ClusterID, w.ClusterId),
+	case OtherCluster(local.ClusterID, w.ClusterId),
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
 		why = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
 	case len(w.ClusterId) == 0:
 		// It founds: only founding speaks with it, and tells it why it cannot.
 	default:
-		why = known.refuses(w.RaftId, w.Incarnation)
+		why = known.Refuses(w.RaftId, w.Incarnation)
 	}
 	return why
 }
 
-func otherCluster(a, b []byte) bool { return len(a) != 0 && len(b) != 0 && !bytes.Equal(a, b) }
+// OtherCluster reports whether two cluster ids exclude each other. An empty one is
+// not known yet.
+func OtherCluster(a, b []byte) bool { return len(a) != 0 && len(b) != 0 && !bytes.Equal(a, b) }
 
 // isReplica leaves out none and the ids by which Raft calls its own storage.
 func isReplica(id messages.RaftID) bool { return id != 0 && id < math.MaxUint64-1 }

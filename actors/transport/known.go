@@ -36,13 +36,14 @@ func (k Known) With(members []*messages.Member) Known {
 // Removed reports whether id was a member and is none any more.
 func (k Known) Removed(id messages.RaftID) bool { return k.removed[id] }
 
-// member reports whether a hello is that of a member, as far as that is known.
-func (k Known) member(h *messages.Hello) bool {
+// Member reports whether a hello is that of a member, as far as that is known.
+func (k Known) Member(h *messages.Hello) bool {
 	known := k.incarnations[h.RaftId]
 	return h.Role == messages.Role_NODE && len(known) > 0 && bytes.Equal(known, h.Incarnation)
 }
 
-func (k Known) refuses(id messages.RaftID, incarnation []byte) *messages.Error {
+// Refuses says why this node takes no connection from a replica; nil: it does.
+func (k Known) Refuses(id messages.RaftID, incarnation []byte) *messages.Error {
 	known := k.incarnations[id]
 	switch {
 	case k.removed[id]:

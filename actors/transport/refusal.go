@@ -10,9 +10,9 @@ import (
 // wordsMax bounds a far side's words that are repeated to people, in bytes.
 const wordsMax = 512
 
-// refused is the error that an endpoint's refusal stands for.
-func refused(endpoint string, r *messages.Refusal) *messages.Error {
-	return (&messages.Error{Code: r.Code, Message: legible(r.Message), Hint: legible(r.Hint)}).At(endpoint, "")
+// Refused is the error that an endpoint's refusal stands for.
+func Refused(endpoint string, r *messages.Refusal) *messages.Error {
+	return (&messages.Error{Code: r.Code, Message: Legible(r.Message), Hint: Legible(r.Hint)}).At(endpoint, "")
 }
 
 func refuseCluster(node string, its, wanted []byte) *messages.Error {
@@ -24,9 +24,9 @@ func refuseCluster(node string, its, wanted []byte) *messages.Error {
 		WithHint("check the endpoints; a node that is to change clusters needs an empty data directory")
 }
 
-// legible is what people are shown of a far side's words: a bounded line without
+// Legible is what people are shown of a far side's words: a bounded line without
 // controls.
-func legible(s string) string {
+func Legible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return ' '

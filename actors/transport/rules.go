@@ -17,13 +17,15 @@ const (
 	// CommandBodySizeMax bounds the body of an envelope that carries a command, in
 	// bytes: the largest command and the fields around it.
 	CommandBodySizeMax = messages.CommandSizeMax + 1<<10
+	// PieceBodySizeMax bounds the body of a SnapshotPiece, in bytes: a chunk with the
+	// two keys of its range.
+	PieceBodySizeMax = 3 << 20
 	// EnvelopesMax bounds a parcel, in envelopes.
 	EnvelopesMax = 4096
 
 	nameSizeMax  = 128      // of an actor, a node and a version, in bytes
 	smallBodyMax = 4 << 10  // of a message without data, in bytes
 	readBodyMax  = 64 << 10 // of a Read, in bytes: two keys and little else
-	pieceBodyMax = 3 << 20  // of a SnapshotPiece, in bytes: a chunk with the two keys of its range
 	foundingMax  = 64 << 10 // of a FounderState, in bytes
 )
 
@@ -43,7 +45,7 @@ var rules = []rule{
 
 	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotOffer{}, is(messages.ActorSnapshots), readBodyMax},
 	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPull{}, is(messages.ActorSnapshots), smallBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPiece{}, is(messages.ActorSnapshots), pieceBodyMax},
+	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPiece{}, is(messages.ActorSnapshots), PieceBodySizeMax},
 	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotEnd{}, is(messages.ActorSnapshots), smallBodyMax},
 	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAsk{}, is(messages.ActorAudit), readBodyMax},
 	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAnswer{}, is(messages.ActorAudit), readBodyMax},
@@ -90,7 +92,8 @@ func isSession(actor string) bool {
 // isActor keeps the processes of the actor library itself out of reach.
 func isActor(actor string) bool { return actor != "eventstream" && actor != "deadletter" }
 
-func isFounding(m proto.Message) bool {
+// IsFounding reports whether a message may pass before there is a cluster.
+func IsFounding(m proto.Message) bool {
 	_, ok := m.(*messages.FounderState)
 	return ok
 }

@@ -111,8 +111,8 @@ func TestCheckBounds(t *testing.T) {
 	}{
 		{"largest Raft message", node, &messages.Envelope{Type: raft, Target: messages.ActorRaft, Body: make([]byte, BodySizeMax)}, true},
 		{"larger", node, &messages.Envelope{Type: raft, Target: messages.ActorRaft, Body: make([]byte, BodySizeMax+1)}, false},
-		{"largest piece", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, pieceBodyMax)}, true},
-		{"larger", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, pieceBodyMax+1)}, false},
+		{"largest piece", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, PieceBodySizeMax)}, true},
+		{"larger", node, &messages.Envelope{Type: piece, Target: snapshots, Body: make([]byte, PieceBodySizeMax+1)}, false},
 		{"largest command", client, &messages.Envelope{Type: write, Target: aSession, Body: make([]byte, CommandBodySizeMax)}, true},
 		{"larger", client, &messages.Envelope{Type: write, Target: aSession, Body: make([]byte, CommandBodySizeMax+1)}, false},
 		{"long sender", client, &messages.Envelope{Type: write, Target: aSession, Sender: long}, true},

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/grpc"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -19,7 +20,7 @@ import (
 // of other systems, the links to its peers, and the streams that came in.
 type hub struct {
 	messages.UnimplementedLinkServer
-	net      *GRPC
+	net      *Network
 	system   *actor.ActorSystem
 	events   *actor.PID
 	logger   *slog.Logger
@@ -33,8 +34,8 @@ type hub struct {
 	absent   atomic.Int64   // messages that came for actors that are not there
 	unrouted atomic.Int64   // messages for systems to which there is no way
 
-	local atomic.Pointer[Local]
-	known atomic.Pointer[Known]
+	local atomic.Pointer[transport.Local]
+	known atomic.Pointer[transport.Known]
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
 
 	clients sync.Map // logical address -> *inbound, the newest
@@ -45,12 +46,12 @@ type hub struct {
 	closed  bool
 }
 
-var _ Hub = (*hub)(nil)
+var _ transport.Hub = (*hub)(nil)
 var _ actor.Process = (*hub)(nil)
 
 // Serve implements Network. The Hub has a method Addr() net.Addr, which tells
 // where it listens when the port was 0.
-func (g *GRPC) Serve(system *actor.ActorSystem, address string, local Local, events *actor.PID) (Hub, error) {
+func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (transport.Hub, error) {
 	l, err := listen(address)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (g *GRPC) Serve(system *actor.ActorSystem, address string, local Local, eve
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.local.Store(&local)
-	h.known.Store(&Known{})
+	h.known.Store(&transport.Known{})
 	h.peers.Store(&map[string]*peer{})
 	messages.RegisterLinkServer(h.server, h)
 	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
@@ -85,7 +86,7 @@ func (h *hub) Addr() net.Addr { return h.listener.Addr() }
 func (h *hub) self() messages.RaftID { return h.local.Load().RaftID }
 
 // Identify implements Hub.
-func (h *hub) Identify(local Local) {
+func (h *hub) Identify(local transport.Local) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := *h.local.Load()
@@ -97,7 +98,7 @@ func (h *hub) Identify(local Local) {
 		p.restart()
 	}
 	h.endAll(func(c *inbound) *messages.Error {
-		if c.conn.Founding || otherCluster(c.hello.ClusterId, local.ClusterID) {
+		if c.conn.Founding || transport.OtherCluster(c.hello.ClusterId, local.ClusterID) {
 			return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID)
 		}
 		return nil
@@ -134,7 +135,7 @@ func (h *hub) SetPeers(members []*messages.Member) {
 		if c.conn.Role != messages.Role_NODE {
 			return nil
 		}
-		return known.refuses(c.conn.RaftID, c.hello.Incarnation)
+		return known.Refuses(c.conn.RaftID, c.hello.Incarnation)
 	})
 }
 

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -44,7 +45,7 @@ type heard struct {
 type station struct {
 	t      testing.TB
 	system *actor.ActorSystem
-	local  Local
+	local  transport.Local
 	hub    *hub
 	dialer *dialer
 	log    *syncBuffer
@@ -61,18 +62,18 @@ func incarnation(id messages.RaftID) []byte {
 	return bytes.Repeat([]byte{byte(id)}, messages.IncarnationSize)
 }
 
-func nodeLocal(id messages.RaftID) Local {
-	return Local{
+func nodeLocal(id messages.RaftID) transport.Local {
+	return transport.Local{
 		Role: messages.Role_NODE, ClusterID: clusterA, RaftID: id, Incarnation: incarnation(id),
 		Name: fmt.Sprintf("node%d", id), Address: messages.NodeAddress(id), Version: "test",
 	}
 }
 
-func clientLocal(n byte) Local {
-	return Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(bytes.Repeat([]byte{n}, 16)), Version: "test"}
+func clientLocal(n byte) transport.Local {
+	return transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(bytes.Repeat([]byte{n}, 16)), Version: "test"}
 }
 
-func newStation(t testing.TB, local Local) *station {
+func newStation(t testing.TB, local transport.Local) *station {
 	t.Helper()
 	s := &station{t: t, local: local, log: &syncBuffer{}, inbox: make(chan heard, 1<<16), events: make(chan proto.Message, 1<<10)}
 	logger := slog.New(slog.NewTextHandler(s.log, nil))
@@ -128,10 +129,10 @@ func testOptions() Options {
 }
 
 // serveAt makes a node that listens.
-func serveAt(t testing.TB, local Local, listen string) *station {
+func serveAt(t testing.TB, local transport.Local, listen string) *station {
 	t.Helper()
 	s := newStation(t, local)
-	h, err := NewGRPC(testOptions()).Serve(s.system, listen, local, s.spawnEvents())
+	h, err := New(testOptions()).Serve(s.system, listen, local, s.spawnEvents())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,10 @@ func serveAt(t testing.TB, local Local, listen string) *station {
 	return s
 }
 
-func serve(t testing.TB, local Local) *station { t.Helper(); return serveAt(t, local, "127.0.0.1:0") }
+func serve(t testing.TB, local transport.Local) *station {
+	t.Helper()
+	return serveAt(t, local, "127.0.0.1:0")
+}
 
 func (s *station) address() string { return s.hub.Addr().String() }
 
@@ -160,10 +164,10 @@ func introduce(stations ...*station) {
 }
 
 // join makes a client.
-func join(t testing.TB, local Local) *station {
+func join(t testing.TB, local transport.Local) *station {
 	t.Helper()
 	s := newStation(t, local)
-	d, err := NewGRPC(testOptions()).Join(s.system, local, s.spawnEvents())
+	d, err := New(testOptions()).Join(s.system, local, s.spawnEvents())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,6 +228,15 @@ func raftMessage(kind raftpb.MessageType, from, to, term uint64) *messages.RaftM
 	return &messages.RaftMessage{Message: &raftpb.Message{Type: kind.Enum(), From: &from, To: &to, Term: &term}}
 }
 
+// offered is what node 1 offers node 2.
+func offered() *messages.SnapshotOffer {
+	m := raftMessage(raftpb.MsgSnap, 1, 2, 3).Message
+	m.Snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+		Index: new(uint64(9)), Term: new(uint64(3)), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}},
+	}}
+	return &messages.SnapshotOffer{Shipment: 1, Message: m, Bytes: 1}
+}
+
 func same(t testing.TB, got, want proto.Message) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
@@ -237,13 +250,12 @@ func TestNodesExchangeRaftMessagesOnThreeLanes(t *testing.T) {
 	b.spawn(messages.ActorRaft, nil)
 	b.spawn(messages.ActorSnapshots, nil)
 	introduce(a, b)
-	offered := offer(func(m *raftpb.Message) { m.From, m.To = new(uint64(1)), new(uint64(2)) })
 	append := raftMessage(raftpb.MsgApp, 1, 2, 7)
 	append.Message.Entries = []*raftpb.Entry{{Term: proto.Uint64(7), Index: proto.Uint64(3), Data: []byte("data")}}
 	for lane, m := range map[messages.Lane]proto.Message{
 		messages.Lane_CONTROL: raftMessage(raftpb.MsgHeartbeat, 1, 2, 7),
 		messages.Lane_APPEND:  append,
-		messages.Lane_BULK:    offered,
+		messages.Lane_BULK:    offered(),
 	} {
 		to := a.pid(2, messages.ActorRaft)
 		if lane == messages.Lane_BULK {
@@ -559,7 +571,7 @@ func TestProposalWithoutAWayIsRefused(t *testing.T) {
 
 func TestBusyPortIsNamed(t *testing.T) {
 	n := serve(t, nodeLocal(1))
-	_, err := NewGRPC(Options{}).Serve(newStation(t, nodeLocal(2)).system, n.address(), nodeLocal(2), nil)
+	_, err := New(Options{}).Serve(newStation(t, nodeLocal(2)).system, n.address(), nodeLocal(2), nil)
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), n.address()+" is in use") {
 		t.Errorf("%v", err)
 	}

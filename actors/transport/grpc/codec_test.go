@@ -1,12 +1,32 @@
-package transport
+package grpc
 
 import (
 	"testing"
 
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
+
+func mustSeal(t testing.TB, target, sender string, m proto.Message) []byte {
+	t.Helper()
+	number, ok := messages.TypeNumber(m)
+	if !ok {
+		t.Fatalf("%T has no number", m)
+	}
+	b, err := transport.Seal(number, target, sender, m, proto.Size(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// parcel is what the general decoder makes of the same bytes.
+func parcel(envelopes []*messages.Envelope) *messages.Frame {
+	return &messages.Frame{Kind: &messages.Frame_Parcel{Parcel: &messages.Parcel{Envelopes: envelopes}}}
+}
 
 func mustMarshal(t testing.TB, out *outgoing) []byte {
 	t.Helper()
@@ -20,7 +40,7 @@ func mustMarshal(t testing.TB, out *outgoing) []byte {
 
 func TestControlFramesPass(t *testing.T) {
 	for _, f := range []*messages.Frame{
-		{Kind: &messages.Frame_Hello{Hello: HelloTo(nodeLocal(1), 2, messages.Lane_BULK)}},
+		{Kind: &messages.Frame_Hello{Hello: transport.HelloTo(nodeLocal(1), 2, messages.Lane_BULK)}},
 		{Kind: &messages.Frame_Refusal{Refusal: &messages.Refusal{Code: messages.Code_BUSY, Message: "m"}}},
 		{},
 	} {
@@ -47,6 +67,10 @@ func TestIncomingIsReused(t *testing.T) {
 		}
 		if len(in.Envelopes) != int(i)+1 {
 			t.Fatalf("%d envelopes, want %d", len(in.Envelopes), i+1)
+		}
+		general := &messages.Frame{}
+		if err := proto.Unmarshal(mustMarshal(t, &outgoing{sealed: sealed}), general); err != nil || len(general.GetParcel().GetEnvelopes()) != len(sealed) {
+			t.Fatalf("to protobuf it is %v: %v", general, err)
 		}
 		for _, e := range in.Envelopes {
 			got, err := messages.Open(e)

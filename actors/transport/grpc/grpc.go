@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -36,42 +37,42 @@ const (
 	keepaliveTimeout = 3 * time.Second  // no answer to that: the connection is dead
 )
 
-// Options tune a GRPC. The zero Options are good for production.
+// Options tune a Network. The zero Options are good for production.
 type Options struct {
 	Logger           *slog.Logger  // nil: the actor system's
 	HandshakeTimeout time.Duration // from accepting a connection to its admitted hello; 0: 5 s
 	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
 }
 
-// GRPC is the Network of production: one bidirectional gRPC stream a link.
-type GRPC struct {
+// Network is the transport.Network of production: one bidirectional gRPC stream a link.
+type Network struct {
 	options Options
 }
 
-var _ Network = (*GRPC)(nil)
+var _ transport.Network = (*Network)(nil)
 
-// NewGRPC makes a network.
-func NewGRPC(options Options) *GRPC {
+// New makes a network.
+func New(options Options) *Network {
 	if options.HandshakeTimeout == 0 {
 		options.HandshakeTimeout = 5 * time.Second
 	}
 	if options.DialTimeout == 0 {
 		options.DialTimeout = 2 * time.Second
 	}
-	return &GRPC{options: options}
+	return &Network{options: options}
 }
 
 // credentials are those of both ends of every connection: the place for TLS.
-func (g *GRPC) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
+func (g *Network) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
 
-func (g *GRPC) logger(system *actor.ActorSystem) *slog.Logger {
+func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
 	if g.options.Logger != nil {
 		return g.options.Logger
 	}
 	return system.Logger()
 }
 
-func (g *GRPC) server() *grpc.Server {
+func (g *Network) server() *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(g.credentials()),
 		grpc.ForceServerCodecV2(codec{}),
@@ -107,7 +108,7 @@ type dialled struct {
 	grpc.ClientStream
 	client  *grpc.ClientConn
 	cancel  context.CancelFunc
-	conn    Conn
+	conn    transport.Conn
 	welcome *messages.Welcome
 }
 
@@ -124,7 +125,7 @@ type failure struct {
 
 // dial connects to an endpoint and says hello. ctx ends the stream, not only the
 // dialling. to is the RaftID it means to reach, 0: whoever answers.
-func (g *GRPC) dial(ctx context.Context, endpoint string, local Local, known Known, to messages.RaftID, lane messages.Lane) (*dialled, *failure) {
+func (g *Network) dial(ctx context.Context, endpoint string, local transport.Local, known transport.Known, to messages.RaftID, lane messages.Lane) (*dialled, *failure) {
 	until, done := context.WithTimeout(ctx, g.options.DialTimeout)
 	defer done()
 	raw, err := (&net.Dialer{}).DialContext(until, "tcp", endpoint)
@@ -155,13 +156,13 @@ func (g *GRPC) dial(ctx context.Context, endpoint string, local Local, known Kno
 }
 
 // greet opens the stream and exchanges hello and welcome.
-func (d *dialled) greet(ctx context.Context, endpoint string, local Local, known Known, to messages.RaftID, lane messages.Lane) *messages.Error {
+func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Local, known transport.Known, to messages.RaftID, lane messages.Lane) *messages.Error {
 	var err error
 	d.ClientStream, err = d.client.NewStream(ctx, &messages.Link_ServiceDesc.Streams[0], messages.Link_Connect_FullMethodName)
 	if err != nil {
 		return stranger(endpoint, err)
 	}
-	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: HelloTo(local, to, lane)}}
+	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: transport.HelloTo(local, to, lane)}}
 	if err = d.SendMsg(&outgoing{control: hello}); err != nil && err != io.EOF {
 		return stranger(endpoint, err)
 	}
@@ -171,19 +172,19 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local Local, known
 		return stranger(endpoint, err)
 	}
 	if r := in.Control.GetRefusal(); r != nil {
-		return refused(endpoint, r)
+		return transport.Refused(endpoint, r)
 	}
 	d.welcome = in.Control.GetWelcome()
-	if why := Welcomed(local, known, to, d.welcome); why != nil {
+	if why := transport.Welcomed(local, known, to, d.welcome); why != nil {
 		return why.At(endpoint, "")
 	}
-	d.conn = Reached(local, lane, d.welcome)
+	d.conn = transport.Reached(local, lane, d.welcome)
 	return nil
 }
 
 // dialOptions hand one connection that stands already to gRPC. It makes no other:
 // when to connect again is the link's decision.
-func (g *GRPC) dialOptions(raw net.Conn) []grpc.DialOption {
+func (g *Network) dialOptions(raw net.Conn) []grpc.DialOption {
 	var once sync.Once
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(g.credentials()),
@@ -232,7 +233,7 @@ func silent(endpoint string) *messages.Error {
 
 // stranger is the error of an endpoint that listens but does not complete a hello.
 func stranger(endpoint string, err error) *messages.Error {
-	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, legible(status.Convert(err).Message())).
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, transport.Legible(status.Convert(err).Message())).
 		WithHint("check that this is the port of a KeyVal node")
 }
 

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -29,7 +30,7 @@ func writeQueue(s stream, q *queue, stop <-chan struct{}, founding bool, reject 
 			return nil
 		case <-q.ready:
 		}
-		batch = q.take(batch[:0], parcelSizeMax, EnvelopesMax)
+		batch = q.take(batch[:0], parcelSizeMax, transport.EnvelopesMax)
 		if founding {
 			batch = foundersOnly(batch, reject)
 		}
@@ -62,7 +63,7 @@ const detachesMax = 256
 // inlet delivers what comes in on one connection to the actors of a system.
 type inlet struct {
 	system *actor.ActorSystem
-	conn   Conn
+	conn   transport.Conn
 	absent *atomic.Int64 // counts messages to actors that are not there
 	from   *actor.PID    // who sent the last message
 
@@ -103,7 +104,7 @@ func (i *inlet) read(s stream) (err error) {
 
 func (i *inlet) control(f *messages.Frame) error {
 	if r := f.GetRefusal(); r != nil {
-		return refused(i.conn.Address, r)
+		return transport.Refused(i.conn.Address, r)
 	}
 	return messages.Errorf(messages.Code_INVALID, "%s sent a second hello", i.conn.Address)
 }
@@ -171,7 +172,7 @@ type outlet struct {
 
 // seal makes an item of a message that this side may send over a connection; it
 // reports false, and tells the log, for one that it may not.
-func (o *outlet) seal(to Conn, target string, message any, sender *actor.PID) (item, bool) {
+func (o *outlet) seal(to transport.Conn, target string, message any, sender *actor.PID) (item, bool) {
 	m, ok := message.(proto.Message)
 	if !ok {
 		o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
@@ -193,16 +194,16 @@ func (o *outlet) seal(to Conn, target string, message any, sender *actor.PID) (i
 		name = sender.Id
 	}
 	size := proto.Size(m)
-	if err := to.checkOut(number, target, name, m, size); err != nil {
+	if err := to.CheckOut(number, target, name, m, size); err != nil {
 		o.log.warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
 		return item{}, false
 	}
-	sealed, err := Seal(number, target, name, m, size)
+	sealed, err := transport.Seal(number, target, name, m, size)
 	if err != nil {
 		o.log.warn("a message was dropped", "reason", err)
 		return item{}, false
 	}
-	return item{sealed: sealed, founding: isFounding(m), lane: LaneOf(m)}, true
+	return item{sealed: sealed, founding: transport.IsFounding(m), lane: transport.LaneOf(m)}, true
 }
 
 // limited logs at most one line an interval, and how many it kept to itself.

@@ -1,10 +1,11 @@
-package transport
+package grpc
 
 import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -84,7 +85,7 @@ func TestWindowOfChunksFitsItsLane(t *testing.T) {
 		}
 	}
 	largest := &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{Body: make([]byte, 2<<20)}}
-	if size := len(mustSeal(t, messages.ActorSnapshots, "", largest)); size > pieceBodyMax || 2*pieceBodyMax > laneLimits[messages.Lane_BULK] {
+	if size := len(mustSeal(t, messages.ActorSnapshots, "", largest)); size > transport.PieceBodySizeMax || 2*transport.PieceBodySizeMax > laneLimits[messages.Lane_BULK] {
 		t.Errorf("the largest piece has %d bytes", size)
 	}
 }

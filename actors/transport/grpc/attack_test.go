@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -49,9 +50,9 @@ func (a *attacker) say(f *messages.Frame) {
 	}
 }
 
-func helloFrame(local Local, change func(*messages.Hello)) *messages.Frame {
+func helloFrame(local transport.Local, change func(*messages.Hello)) *messages.Frame {
 	to := messages.RaftID(1)
-	h := HelloTo(local, to, messages.Lane_CONTROL)
+	h := transport.HelloTo(local, to, messages.Lane_CONTROL)
 	if change != nil {
 		change(h)
 	}
@@ -59,7 +60,7 @@ func helloFrame(local Local, change func(*messages.Hello)) *messages.Frame {
 }
 
 // hello introduces the attacker as a rightful client or node.
-func (a *attacker) hello(local Local) *attacker {
+func (a *attacker) hello(local transport.Local) *attacker {
 	a.t.Helper()
 	a.say(helloFrame(local, nil))
 	f, err := a.Recv()
@@ -135,7 +136,7 @@ func TestViolationsEndTheConnection(t *testing.T) {
 	stray, _ := messages.Seal("node/machine", "", raftMessage(raftpb.MsgHeartbeat, 2, 1, 1))
 	write, _ := messages.Seal(aSession, "", &messages.Write{})
 	for name, test := range map[string]struct {
-		local Local
+		local transport.Local
 		e     *messages.Envelope
 		text  string
 	}{
@@ -389,7 +390,7 @@ func (f *frozen) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Fra
 	if err != nil {
 		return err
 	}
-	w, r := Admit(nodeLocal(2), Known{}, hello.GetHello())
+	w, r := transport.Admit(nodeLocal(2), transport.Known{}, hello.GetHello())
 	if r != nil {
 		return r
 	}
@@ -453,7 +454,7 @@ func (panics) SendMsg(any) error { return nil }
 func (panics) RecvMsg(any) error { panic("unforeseen") }
 
 func TestPanicEndsOneConnection(t *testing.T) {
-	err := (&inlet{conn: Conn{Address: "node/2"}}).read(panics{})
+	err := (&inlet{conn: transport.Conn{Address: "node/2"}}).read(panics{})
 	if messages.CodeOf(err) != messages.Code_INTERNAL || !strings.Contains(err.Error(), "unforeseen") {
 		t.Errorf("%v", err)
 	}

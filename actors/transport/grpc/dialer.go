@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -18,10 +19,10 @@ const requestBytesMax = 8 << 20
 // dialer is a client's place in the network: the process that stands for the
 // actors of all nodes, and the links to them.
 type dialer struct {
-	net      *GRPC
+	net      *Network
 	system   *actor.ActorSystem
 	events   *actor.PID
-	local    Local
+	local    transport.Local
 	outlet   outlet
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -37,7 +38,7 @@ type dialer struct {
 	closed bool
 }
 
-var _ Dialer = (*dialer)(nil)
+var _ transport.Dialer = (*dialer)(nil)
 var _ actor.Process = (*dialer)(nil)
 
 // clientLink is a client's link to one endpoint.
@@ -48,12 +49,12 @@ type clientLink struct {
 	overflow atomic.Bool // the node did not take what was sent
 	hung     atomic.Bool
 
-	conn Conn   // once it is up
-	up   uint64 // when it came up, in links; 0: it is not. The dialer's lock guards it.
+	conn transport.Conn // once it is up
+	up   uint64         // when it came up, in links; 0: it is not. The dialer's lock guards it.
 }
 
 // Join implements Network.
-func (g *GRPC) Join(system *actor.ActorSystem, local Local, events *actor.PID) (Dialer, error) {
+func (g *Network) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (transport.Dialer, error) {
 	if !messages.IsClientAddress(local.Address) || local.Role != messages.Role_CLIENT {
 		return nil, messages.Errorf(messages.Code_INVALID, "%q is not a client's address", local.Address)
 	}
@@ -101,7 +102,7 @@ func (d *dialer) Close() {
 
 // run makes a link and serves it until it ends.
 func (d *dialer) run(ctx context.Context, l *clientLink) *messages.Error {
-	s, failed := d.net.dial(ctx, l.endpoint, d.local, Known{}, 0, messages.Lane_CONTROL)
+	s, failed := d.net.dial(ctx, l.endpoint, d.local, transport.Known{}, 0, messages.Lane_CONTROL)
 	if failed != nil {
 		return failed.Error
 	}
@@ -136,7 +137,7 @@ func (d *dialer) rise(l *clientLink, s *dialled) {
 	d.routes.Store(s.conn.Address, l)
 	w := s.welcome
 	d.tell(&messages.LinkUp{
-		Endpoint: l.endpoint, RaftId: w.RaftId, Name: w.Name, ClusterId: w.ClusterId, Version: w.Version, WaitingFor: legible(w.WaitingFor),
+		Endpoint: l.endpoint, RaftId: w.RaftId, Name: w.Name, ClusterId: w.ClusterId, Version: w.Version, WaitingFor: transport.Legible(w.WaitingFor),
 	})
 }
 

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	grpcpeer "google.golang.org/grpc/peer"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -41,7 +42,7 @@ type inboundKey struct {
 
 // inbound is an admitted connection that came in.
 type inbound struct {
-	conn   Conn
+	conn   transport.Conn
 	hello  *messages.Hello
 	queue  *queue  // to a client; of a node's connection it stays empty
 	window *window // of a client; nil of a node, whose traffic Raft bounds
@@ -121,15 +122,15 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local := *h.local.Load()
-	welcome, refusal := Admit(local, *h.known.Load(), hello)
+	welcome, refusal := transport.Admit(local, *h.known.Load(), hello)
 	switch {
 	case refusal != nil:
 		return nil, nil, refusal
-	case h.closed || g == nil || !g.prove(h.known.Load().member(hello)):
+	case h.closed || g == nil || !g.prove(h.known.Load().Member(hello)):
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
 	}
 	c := &inbound{
-		conn: Accepted(local, hello), hello: hello, guest: g,
+		conn: transport.Accepted(local, hello), hello: hello, guest: g,
 		queue: newQueue(replyBytesMax, false), ended: make(chan struct{}),
 	}
 	c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -18,7 +19,7 @@ type outgoing struct {
 
 // incoming is a frame that came in, with the buffer in which its envelopes' bodies lie.
 type incoming struct {
-	Incoming
+	transport.Incoming
 	buffer mem.Buffer // nil: none is held
 }
 
@@ -52,7 +53,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	for i := range out.sealed {
 		size += len(out.sealed[i].sealed)
 	}
-	head := AppendParcelHead(make([]byte, 0, ParcelHeadMax), size)
+	head := transport.AppendParcelHead(make([]byte, 0, transport.ParcelHeadMax), size)
 	buf := parcels.Get(len(head) + size)
 	n := copy(*buf, head)
 	for i := range out.sealed {

@@ -1,4 +1,4 @@
-package transport
+package grpc
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -31,7 +32,7 @@ const (
 type peer struct {
 	hub    *hub
 	member *messages.Member
-	conn   Conn // what an envelope to it has to respect
+	conn   transport.Conn // what an envelope to it has to respect
 	lanes  [len(laneLimits)]*lane
 	cancel context.CancelFunc
 }
@@ -51,7 +52,7 @@ type lane struct {
 
 func (h *hub) newPeer(m *messages.Member) *peer {
 	ctx, cancel := context.WithCancel(h.ctx)
-	p := &peer{hub: h, member: m, cancel: cancel, conn: Conn{
+	p := &peer{hub: h, member: m, cancel: cancel, conn: transport.Conn{
 		Role: messages.Role_NODE, Address: messages.NodeAddress(m.RaftId), RaftID: m.RaftId,
 		To: messages.Role_NODE, Local: h.self(),
 	}}
@@ -202,7 +203,7 @@ func readRefusal(d *dialled) error {
 		return err
 	}
 	if r := in.Control.GetRefusal(); r != nil {
-		return refused(d.conn.Address, r)
+		return transport.Refused(d.conn.Address, r)
 	}
 	return messages.Errorf(messages.Code_INVALID, "%s sent messages on a stream that is not its own", d.conn.Address)
 }
