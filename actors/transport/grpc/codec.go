@@ -17,6 +17,12 @@ type outgoing struct {
 	sealed  []item
 }
 
+// refusalFrame tells the far side why its connection ends.
+func refusalFrame(why *messages.Error) *outgoing {
+	r := &messages.Refusal{Code: why.Code, Message: why.Message, Hint: why.Hint}
+	return &outgoing{control: &messages.Frame{Kind: &messages.Frame_Refusal{Refusal: r}}}
+}
+
 // incoming is a frame that came in, with the buffer in which its envelopes' bodies lie.
 type incoming struct {
 	transport.Incoming

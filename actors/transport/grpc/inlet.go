@@ -1,11 +1,7 @@
 package grpc
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
@@ -13,48 +9,6 @@ import (
 	"keyval/actors/transport"
 	"keyval/messages"
 )
-
-// stream is one end of a gRPC stream.
-type stream interface {
-	SendMsg(any) error
-	RecvMsg(any) error
-}
-
-// writeQueue sends what comes into q, as much at a time as there is, until the
-// stream breaks or stop is closed. What may not pass goes to reject.
-func writeQueue(s stream, q *queue, stop <-chan struct{}, founding bool, reject func(item)) error {
-	var batch []item
-	for {
-		select {
-		case <-stop:
-			return nil
-		case <-q.ready:
-		}
-		batch = q.take(batch[:0], parcelSizeMax, transport.EnvelopesMax)
-		if founding {
-			batch = foundersOnly(batch, reject)
-		}
-		if len(batch) > 0 {
-			if err := s.SendMsg(&outgoing{sealed: batch}); err != nil {
-				return err
-			}
-		}
-		clear(batch)
-		q.sent()
-	}
-}
-
-func foundersOnly(batch []item, reject func(item)) []item {
-	kept := batch[:0]
-	for _, it := range batch {
-		if it.founding {
-			kept = append(kept, it)
-		} else {
-			reject(it)
-		}
-	}
-	return kept
-}
 
 // detachesMax bounds the Detach messages of one connection beyond its Attach
 // messages, in number.
@@ -162,67 +116,4 @@ func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
 		return messages.Errorf(messages.Code_BUSY, "%d requests or %d bytes are unanswered", windowRequestsMax, windowBytesMax)
 	}
 	return nil
-}
-
-// outlet seals what the actors of a system send to another.
-type outlet struct {
-	system *actor.ActorSystem
-	log    *limited
-}
-
-// seal makes an item of a message that this side may send over a connection; it
-// reports false, and tells the log, for one that it may not.
-func (o *outlet) seal(to transport.Conn, target string, message any, sender *actor.PID) (item, bool) {
-	m, ok := message.(proto.Message)
-	if !ok {
-		o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
-		return item{}, false
-	}
-	number, ok := messages.TypeNumber(m)
-	if !ok {
-		if _, dead := message.(*actor.DeadLetterResponse); !dead {
-			o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
-		}
-		return item{}, false
-	}
-	name := ""
-	if sender != nil {
-		if sender.Address != o.system.Address() {
-			o.log.warn("a message in the name of another system's actor was dropped", "sender", sender.Address+"/"+sender.Id)
-			return item{}, false
-		}
-		name = sender.Id
-	}
-	size := proto.Size(m)
-	if err := to.CheckOut(number, target, name, m, size); err != nil {
-		o.log.warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
-		return item{}, false
-	}
-	sealed, err := transport.Seal(number, target, name, m, size)
-	if err != nil {
-		o.log.warn("a message was dropped", "reason", err)
-		return item{}, false
-	}
-	return item{sealed: sealed, founding: transport.IsFounding(m), lane: transport.LaneOf(m)}, true
-}
-
-// limited logs at most one line an interval, and how many it kept to itself.
-type limited struct {
-	logger *slog.Logger
-	next   atomic.Int64 // Unix nanoseconds before which nothing is said
-	kept   atomic.Int64
-}
-
-const logInterval = time.Second
-
-func (l *limited) warn(message string, args ...any) {
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(logInterval)) {
-		l.kept.Add(1)
-		return
-	}
-	if kept := l.kept.Swap(0); kept > 0 {
-		args = append(args, "kept_silent", kept)
-	}
-	l.logger.Log(context.Background(), slog.LevelWarn, "transport: "+message, args...)
 }
