@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -13,7 +14,7 @@ import (
 // it who belongs there, and closes it.
 type links struct {
 	wiring  *wiring
-	network transport.Network
+	network seam.Network
 	listen  string
 	*place
 }
@@ -22,10 +23,10 @@ type links struct {
 // connections that stand and the peers that nobody would name again.
 type place struct {
 	local transport.Local
-	hub   transport.Hub // nil: not opened yet
+	hub   seam.Hub // nil: not opened yet
 }
 
-func newLinks(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
+func newLinks(w *wiring, network seam.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
 	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
 }

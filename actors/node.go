@@ -46,7 +46,7 @@ type Options struct {
 // world. The same assembly serves in production, in tests and in the simulator.
 type Config struct {
 	Disk      storeactor.Disk
-	Network   transport.Network
+	Network   seam.Network
 	World     seam.World
 	Version   string
 	ProcessID int64

@@ -31,7 +31,7 @@ type Config struct {
 	Endpoints []string
 	// Network is the transport seam. The client joins it when it starts, under
 	// its system's address, which must be one of messages.ClientAddress.
-	Network transport.Network
+	Network seam.Network
 	// World is the other seams. Ticker, Rand, Fatal and Logger are used.
 	World seam.World
 	// TickInterval is the grain of all its times; 0: DefaultTickInterval.
@@ -70,7 +70,7 @@ func distinct(names []string) []string {
 type client struct {
 	config Config
 	core   *core
-	dialer transport.Dialer
+	dialer seam.Dialer
 	stop   func() // the ticker
 	// elapsed counts the ticks that were not processed yet. A Tick is on its way
 	// exactly while it is above 0, so there is never more than one.

@@ -16,7 +16,6 @@ import (
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
@@ -42,7 +41,7 @@ type Options struct {
 	// Logger is told what goes wrong inside; nil discards.
 	Logger *slog.Logger
 	// Network reaches the nodes; nil: gRPC.
-	Network transport.Network
+	Network seam.Network
 	// Version is told to the nodes.
 	Version string
 }

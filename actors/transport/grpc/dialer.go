@@ -8,6 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -38,7 +39,7 @@ type dialer struct {
 	closed bool
 }
 
-var _ transport.Dialer = (*dialer)(nil)
+var _ seam.Dialer = (*dialer)(nil)
 var _ actor.Process = (*dialer)(nil)
 
 // clientLink is a client's link to one endpoint.
@@ -54,7 +55,7 @@ type clientLink struct {
 }
 
 // Join implements Network.
-func (g *Network) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (transport.Dialer, error) {
+func (g *Network) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (seam.Dialer, error) {
 	if !messages.IsClientAddress(local.Address) || local.Role != messages.Role_CLIENT {
 		return nil, messages.Errorf(messages.Code_INVALID, "%q is not a client's address", local.Address)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/grpc"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -46,12 +47,12 @@ type hub struct {
 	closed  bool
 }
 
-var _ transport.Hub = (*hub)(nil)
+var _ seam.Hub = (*hub)(nil)
 var _ actor.Process = (*hub)(nil)
 
 // Serve implements Network. The Hub has a method Addr() net.Addr, which tells
 // where it listens when the port was 0.
-func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (transport.Hub, error) {
+func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (seam.Hub, error) {
 	l, err := listen(address)
 	if err != nil {
 		return nil, err

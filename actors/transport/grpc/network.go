@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	"keyval/actors/transport"
+	"keyval/actors/seam"
 	"keyval/messages"
 )
 
@@ -39,12 +39,12 @@ type Options struct {
 	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
 }
 
-// Network is the transport.Network of production: one bidirectional gRPC stream a link.
+// Network is the seam.Network of production: one bidirectional gRPC stream a link.
 type Network struct {
 	options Options
 }
 
-var _ transport.Network = (*Network)(nil)
+var _ seam.Network = (*Network)(nil)
 
 // New makes a network.
 func New(options Options) *Network {

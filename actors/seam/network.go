@@ -1,35 +1,29 @@
-// Package transport links actor systems: a PID whose address belongs to another
-// system reaches it over a connection that has proved who is at its other end.
-//
-// A guard stands at every entrance. Until the hello of a connection is admitted
-// nothing passes; afterwards each envelope is held against what that role may
-// send to which actor. Sender addresses are never on the wire: they are those
-// of the connection. System messages come from nobody.
-package transport
+package seam
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
-// Network is the transport seam: gRPC in production, the simulated network in
+// Network links actor systems: gRPC in production, the simulated network in
 // the simulator.
 type Network interface {
 	// Serve joins a node's system to the network at a listening address
 	// (host:port). events is told ClientGone. It is the caller's part to have
 	// given the system its logical address.
-	Serve(system *actor.ActorSystem, listen string, local Local, events *actor.PID) (Hub, error)
+	Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (Hub, error)
 	// Join joins a client's system, which never listens. events is told LinkUp
 	// and LinkDown for every Dial.
-	Join(system *actor.ActorSystem, local Local, events *actor.PID) (Dialer, error)
+	Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (Dialer, error)
 }
 
 // Hub is a node's place in the network. Its methods do not block.
 type Hub interface {
 	// Identify replaces who this node says it is. Links made under another
 	// cluster id are closed.
-	Identify(local Local)
+	Identify(local transport.Local)
 	// SetPeers replaces the nodes this one links to, and whom it may refuse.
 	// Messages to others are dropped. Links are made as messages need them, kept,
 	// and made again with a bounded, growing delay while a peer is away.
@@ -48,16 +42,4 @@ type Dialer interface {
 	// Hang ends the link to endpoint, if there is one; a LinkDown follows.
 	Hang(endpoint string)
 	Close()
-}
-
-// Local is who a system says it is.
-type Local struct {
-	Role        messages.Role
-	ClusterID   []byte // empty while founding, and of a client that takes any cluster
-	RaftID      messages.RaftID
-	Incarnation []byte
-	Name        string
-	Address     string // logical: node/<RaftID> or client/<32 hex digits>
-	Version     string
-	WaitingFor  string // why the node does not serve yet
 }
