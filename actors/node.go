@@ -144,7 +144,7 @@ func (a *node) onStarted(ctx actor.Context) {
 	} else {
 		core.founders = checkpoint.Founders
 	}
-	a.spawn(ctx, messages.ActorTransport, newLinks(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval, messages.ActorFounding))
 	if checkpoint == nil {

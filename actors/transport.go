@@ -10,9 +10,9 @@ import (
 	"keyval/messages"
 )
 
-// links is the actor that owns the node's place in the network: it opens it, tells
-// it who belongs there, and closes it.
-type links struct {
+// transportActor is the actor "transport". It owns the node's place in the network:
+// it opens it, tells it who belongs there, and closes it.
+type transportActor struct {
 	wiring  *wiring
 	network seam.Network
 	listen  string
@@ -26,13 +26,12 @@ type place struct {
 	hub   seam.Hub // nil: not opened yet
 }
 
-func newLinks(w *wiring, network seam.Network, listen string, local transport.Local) actor.Producer {
+func newTransport(w *wiring, network seam.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
-	return func() actor.Actor { return &links{wiring: w, network: network, listen: listen, place: p} }
+	return func() actor.Actor { return &transportActor{wiring: w, network: network, listen: listen, place: p} }
 }
 
-// Receive takes one message.
-func (a *links) Receive(ctx actor.Context) {
+func (a *transportActor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.onStarted(ctx)
@@ -58,7 +57,7 @@ func (a *links) Receive(ctx actor.Context) {
 	}
 }
 
-func (a *links) onStarted(ctx actor.Context) {
+func (a *transportActor) onStarted(ctx actor.Context) {
 	if a.hub != nil { // what the one that failed had in hand is lost
 		ctx.Request(a.wiring.machine(), &messages.Introduce{})
 		return
@@ -71,7 +70,7 @@ func (a *links) onStarted(ctx actor.Context) {
 	a.hub = hub
 }
 
-func (a *links) identify(cluster []byte, waitingFor string) {
+func (a *transportActor) identify(cluster []byte, waitingFor string) {
 	a.local.ClusterID, a.local.WaitingFor = cluster, waitingFor
 	if a.hub != nil {
 		a.hub.Identify(a.local)
