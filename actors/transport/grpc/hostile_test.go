@@ -29,7 +29,7 @@ func TestDetachesAreBounded(t *testing.T) {
 		{"what was attached elsewhere", 0, detachesMax, true}, {"more than that", 0, detachesMax + 1, false},
 		{"what was attached here", 1000, 1000 + detachesMax, true}, {"and more", 1000, 1001 + detachesMax, false},
 	} {
-		i := &inlet{window: newWindow(&pool{})}
+		i := &inlet{window: newWindow(newPool())}
 		if err := send(i, &messages.Attach{}, test.attaches); err != nil {
 			t.Fatal(err)
 		}
@@ -69,8 +69,8 @@ func TestSnapshotRequestsAreCounted(t *testing.T) {
 	w := found.(*inbound).window
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.sizes) != 5 {
-		t.Errorf("%d requests are counted as unanswered, 5 are", len(w.sizes))
+	if len(w.taken) != 5 {
+		t.Errorf("%d requests are counted as unanswered, 5 are", len(w.taken))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"keyval/actors/seam"
@@ -39,8 +40,8 @@ type hub struct {
 	known atomic.Pointer[transport.Known]
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
 
-	clients sync.Map // logical address -> *inbound, the newest
-	pool    pool     // what clients have unanswered
+	clients sync.Map            // logical address -> *inbound, the newest
+	pool    *semaphore.Weighted // what clients have unanswered, in bytes
 
 	mu      sync.Mutex
 	inbound map[inboundKey][]*inbound // admitted, the newest last; none is empty
@@ -64,7 +65,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 			Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax,
 			arrived: newBudget(arrivedMax),
 		},
-		replies: newBudget(repliesMax),
+		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())

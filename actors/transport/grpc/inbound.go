@@ -103,7 +103,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, ended: c.ended, guest: c.guest}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, guest: c.guest}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -137,7 +137,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
 		room = connectionsOfClientMax
-		c.window = newWindow(&h.pool)
+		c.window = newWindow(h.pool)
 		h.clients.Store(c.conn.Address, c)
 	} else if p := (*h.peers.Load())[c.conn.Address]; p != nil {
 		p.rouse()

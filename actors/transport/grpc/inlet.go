@@ -23,9 +23,8 @@ type inlet struct {
 
 	detaches int // more than there were attaches, at most detachesMax
 
-	window *window         // bounds what a client has unanswered; nil: nothing does
-	ended  <-chan struct{} // with window: closed when the connection has to end
-	guest  *guest          // what it came in on; nil: this side dialled
+	window *window // bounds what a client has unanswered; nil: nothing does
+	guest  *guest  // what it came in on; nil: this side dialled
 }
 
 // read delivers until the stream ends. The error is a *messages.Error if the far
@@ -112,7 +111,7 @@ func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
 	switch {
 	case e.Sender == "":
 		return messages.Errorf(messages.Code_INVALID, "a request names the actor that is to be answered")
-	case !i.window.enter(len(e.Body), i.ended):
+	case !i.window.enter(len(e.Body)):
 		return messages.Errorf(messages.Code_BUSY, "%d requests or %d bytes are unanswered", windowRequestsMax, windowBytesMax)
 	}
 	return nil
