@@ -293,7 +293,7 @@ func (s *seat) send(address string, target, sender *actor.PID, body proto.Messag
 	s.net.world.ear.sealed(envelope)
 	if id, ok := messages.ParseNodeAddress(address); ok && s.local.Role == messages.Role_NODE {
 		s.net.world.departs(s.host, id, body)
-		s.sendPeer(id, transport.LaneOf(body), envelope)
+		s.sendPeer(id, transport.LaneOf(messages.KindOf(body), body), envelope)
 		return
 	}
 	for _, c := range s.net.conns {

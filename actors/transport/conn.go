@@ -42,7 +42,7 @@ func Reached(local Local, lane messages.Lane, w *messages.Welcome) Conn {
 // which actor, without opening it. The error is a *messages.Error; the
 // connection must end then.
 func (c Conn) Check(e *messages.Envelope) error {
-	return c.check(e.GetType(), e.GetTarget(), e.GetSender(), len(e.GetBody()), false)
+	return c.check(c.Role, c.To, e.GetType(), messages.KindNumbered(e.GetType()), e.GetTarget(), e.GetSender(), len(e.GetBody()))
 }
 
 // Open is Check and messages.Open, and holds what the message says about its
@@ -61,37 +61,32 @@ func (c Conn) Open(e *messages.Envelope) (proto.Message, error) {
 	return m, nil
 }
 
-// check judges an envelope on its way in or, with out, the same one on its way
-// to the far side.
-func (c Conn) check(number uint32, target, sender string, size int, out bool) error {
-	p := passage{from: c.Role, to: c.To, number: number}
-	if out {
-		p.from, p.to = p.to, p.from
-	}
-	r, ok := ruleOf[p]
-	switch {
-	case !ok:
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "a %s sends no message of type %d to a %s", p.from, number, p.to)
-	case !isActorName(target) || sender != "" && !isActorName(sender):
-		return messages.Errorf(messages.Code_INVALID, "an actor's name is empty, too long or unprintable")
-	case !r.target(target):
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "a %s sends no %s to actor %s", p.from, r.message.ProtoReflect().Descriptor().Name(), target)
-	case size > r.sizeMax:
-		return messages.Errorf(messages.Code_INVALID, "a %s of %d bytes, %d are allowed", r.message.ProtoReflect().Descriptor().Name(), size, r.sizeMax)
-	case c.Founding && !IsFounding(r.message):
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "only founders speak before there is a cluster")
-	}
-	return nil
-}
-
-// CheckOut is Check and the rest of Open for a message on its way to the far
-// side, so that a mistake of ours shows here and does not cost the connection.
-func (c Conn) CheckOut(number uint32, target, sender string, m proto.Message, size int) error {
-	if err := c.check(number, target, sender, size, true); err != nil {
+// CheckOut is Check and the rest of Open for a message of kind k on its way to the
+// far side, so that a mistake of ours shows here and does not cost the connection.
+func (c Conn) CheckOut(k *messages.Kind, target, sender string, m proto.Message, size int) error {
+	if err := c.check(c.To, c.Role, k.Number, k, target, sender, size); err != nil {
 		return err
 	}
 	if what := contradiction(c.Local, c.RaftID, m); what != "" {
 		return messages.Errorf(messages.Code_INTERNAL, "to %s: %s", c.Address, what)
+	}
+	return nil
+}
+
+// check judges an envelope on its way from one role to another. k is nil where no
+// message has its number.
+func (c Conn) check(from, to messages.Role, number uint32, k *messages.Kind, target, sender string, size int) error {
+	switch {
+	case k == nil || k.From != from || k.To != to:
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "a %s sends no message of type %d to a %s", from, number, to)
+	case !isActorName(target) || sender != "" && !isActorName(sender):
+		return messages.Errorf(messages.Code_INVALID, "an actor's name is empty, too long or unprintable")
+	case !reaches(k, target):
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "a %s sends no %s to actor %s", from, k.Name, target)
+	case size > bodySizeMax[k.Size]:
+		return messages.Errorf(messages.Code_INVALID, "a %s of %d bytes, %d are allowed", k.Name, size, bodySizeMax[k.Size])
+	case c.Founding && !k.Founding:
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "only founders speak before there is a cluster")
 	}
 	return nil
 }

@@ -16,11 +16,7 @@ import (
 
 func mustSeal(t testing.TB, target, sender string, m proto.Message) []byte {
 	t.Helper()
-	number, ok := messages.TypeNumber(m)
-	if !ok {
-		t.Fatalf("%T has no number", m)
-	}
-	b, err := Seal(number, target, sender, m, proto.Size(m))
+	b, err := Seal(messages.KindOf(m).Number, target, sender, m, proto.Size(m))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,79 +23,28 @@ const (
 	// EnvelopesMax bounds a parcel, in envelopes.
 	EnvelopesMax = 4096
 
-	nameSizeMax  = 128      // of an actor, a node and a version, in bytes
-	smallBodyMax = 4 << 10  // of a message without data, in bytes
-	readBodyMax  = 64 << 10 // of a Read, in bytes: two keys and little else
-	foundingMax  = 64 << 10 // of a FounderState, in bytes
+	nameSizeMax = 128 // of an actor, a node and a version, in bytes
 )
 
-// rule says who may send a type to which actor.
-type rule struct {
-	from, to messages.Role
-	message  proto.Message
-	target   func(actor string) bool
-	sizeMax  int // of the body, in bytes
+// bodySizeMax bounds the body of an envelope by its kind's Size, in bytes.
+var bodySizeMax = [...]int{
+	messages.Size_SMALL:   4 << 10,
+	messages.Size_MEDIUM:  64 << 10,
+	messages.Size_COMMAND: CommandBodySizeMax,
+	messages.Size_CHUNK:   PieceBodySizeMax,
+	messages.Size_LARGE:   BodySizeMax,
 }
 
-var rules = []rule{
-	{messages.Role_NODE, messages.Role_NODE, &messages.RaftMessage{}, is(messages.ActorRaft), BodySizeMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.Propose{}, is(messages.ActorRaft), CommandBodySizeMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.ProposalRefused{}, isSession, smallBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.FounderState{}, is(messages.ActorFounding), foundingMax},
-
-	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotOffer{}, is(messages.ActorSnapshots), readBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPull{}, is(messages.ActorSnapshots), smallBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotPiece{}, is(messages.ActorSnapshots), PieceBodySizeMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.SnapshotEnd{}, is(messages.ActorSnapshots), smallBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAsk{}, is(messages.ActorAudit), readBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.AuditAnswer{}, is(messages.ActorAudit), readBodyMax},
-	{messages.Role_NODE, messages.Role_NODE, &messages.AuditVerdict{}, is(messages.ActorAudit), readBodyMax},
-
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.Attach{}, is(messages.ActorGateway), smallBodyMax},
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.StatusRequest{}, is(messages.ActorGateway), smallBodyMax},
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.Write{}, isSession, CommandBodySizeMax},
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.Read{}, isSession, readBodyMax},
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.Detach{}, isSession, smallBodyMax},
-	{messages.Role_CLIENT, messages.Role_NODE, &messages.SnapshotRequest{}, is(messages.ActorSnapshots), smallBodyMax},
-
-	{messages.Role_NODE, messages.Role_CLIENT, &messages.Attached{}, isActor, readBodyMax},
-	{messages.Role_NODE, messages.Role_CLIENT, &messages.WriteReply{}, isActor, readBodyMax},
-	{messages.Role_NODE, messages.Role_CLIENT, &messages.ReadReply{}, isActor, BodySizeMax},
-	{messages.Role_NODE, messages.Role_CLIENT, &messages.StatusReply{}, isActor, BodySizeMax},
-	{messages.Role_NODE, messages.Role_CLIENT, &messages.SnapshotReply{}, isActor, BodySizeMax},
-}
-
-type passage struct {
-	from, to messages.Role
-	number   uint32
-}
-
-var ruleOf = func() map[passage]rule {
-	m := map[passage]rule{}
-	for _, r := range rules {
-		number, ok := messages.TypeNumber(r.message)
-		if !ok {
-			panic("transport: a rule for a message that does not cross links")
-		}
-		m[passage{r.from, r.to, number}] = r
+// reaches reports whether a message of this kind may go to an actor of that name.
+func reaches(k *messages.Kind, actor string) bool {
+	switch {
+	case k.Actor == "": // of a client; the processes of the actor library itself are out of reach
+		return actor != "eventstream" && actor != "deadletter"
+	case strings.HasSuffix(k.Actor, "-"):
+		id, ok := strings.CutPrefix(actor, k.Actor)
+		return ok && id != "" && !strings.Contains(id, "/")
 	}
-	return m
-}()
-
-func is(name string) func(string) bool { return func(actor string) bool { return actor == name } }
-
-func isSession(actor string) bool {
-	id, ok := strings.CutPrefix(actor, messages.ActorSessionPrefix)
-	return ok && id != "" && !strings.Contains(id, "/")
-}
-
-// isActor keeps the processes of the actor library itself out of reach.
-func isActor(actor string) bool { return actor != "eventstream" && actor != "deadletter" }
-
-// IsFounding reports whether a message may pass before there is a cluster.
-func IsFounding(m proto.Message) bool {
-	_, ok := m.(*messages.FounderState)
-	return ok
+	return actor == k.Actor
 }
 
 // crosses lists the Raft messages that one replica sends another as they are. The
@@ -163,21 +112,14 @@ func offerContradiction(from, to messages.RaftID, r *raftpb.Message) string {
 	return ""
 }
 
-// LaneOf is the lane on which a node sends a message to another. All that speaks of
-// one snapshot takes one lane, so that it comes in order.
-func LaneOf(m proto.Message) messages.Lane {
-	switch m := m.(type) {
-	case *messages.Propose:
+// LaneOf is the lane on which a node sends a message of kind k to another: that of
+// its kind, but for the one message whose lane depends on what it carries. An append
+// with entries may be large, and must not hold up votes and heartbeats.
+func LaneOf(k *messages.Kind, m proto.Message) messages.Lane {
+	if r, ok := m.(*messages.RaftMessage); ok && r.GetMessage().GetType() == raftpb.MsgApp && len(r.Message.Entries) > 0 {
 		return messages.Lane_APPEND
-	case *messages.RaftMessage:
-		if m.GetMessage().GetType() == raftpb.MsgApp && len(m.Message.Entries) > 0 {
-			return messages.Lane_APPEND
-		}
-	case *messages.SnapshotOffer, *messages.SnapshotPull, *messages.SnapshotPiece, *messages.SnapshotEnd,
-		*messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
-		return messages.Lane_BULK
 	}
-	return messages.Lane_CONTROL
+	return k.Lane
 }
 
 // isActorName takes printable ASCII without spaces.

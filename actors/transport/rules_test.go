@@ -2,6 +2,7 @@ package transport
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +70,12 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 			}
 		}
 	}
+	for number := range uint32(1000) {
+		same := func(m proto.Message) bool { return messages.KindOf(m) == messages.KindNumbered(number) }
+		if messages.KindNumbered(number) != nil && !slices.ContainsFunc(everyMessage, same) {
+			t.Errorf("everyMessage has none of number %d", number)
+		}
+	}
 	passed := 0
 	for name, c := range conns {
 		for _, target := range targets {
@@ -99,7 +106,7 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 func TestCheckBounds(t *testing.T) {
 	node := Conn{Role: messages.Role_NODE, RaftID: 2, To: messages.Role_NODE, Local: 1}
 	client := Conn{Role: messages.Role_CLIENT, To: messages.Role_NODE, Local: 1}
-	number := func(m proto.Message) uint32 { n, _ := messages.TypeNumber(m); return n }
+	number := func(m proto.Message) uint32 { return messages.KindOf(m).Number }
 	raft, write, piece := number(&messages.RaftMessage{}), number(&messages.Write{}), number(&messages.SnapshotPiece{})
 	const snapshots = messages.ActorSnapshots
 	long := strings.Repeat("x", nameSizeMax)
@@ -209,7 +216,7 @@ func TestLaneOf(t *testing.T) {
 		{raftMessage(raftpb.MsgApp, 1, 2, 1), messages.Lane_CONTROL}, {raftMessage(raftpb.MsgVote, 1, 2, 1), messages.Lane_CONTROL},
 		{&messages.FounderState{}, messages.Lane_CONTROL}, {&messages.RaftMessage{}, messages.Lane_CONTROL},
 	} {
-		if got := LaneOf(test.m); got != test.lane {
+		if got := LaneOf(messages.KindOf(test.m), test.m); got != test.lane {
 			t.Errorf("%s: %v, want %v", messages.Line(test.m), got, test.lane)
 		}
 	}

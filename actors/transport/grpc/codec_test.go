@@ -12,11 +12,7 @@ import (
 
 func mustSeal(t testing.TB, target, sender string, m proto.Message) []byte {
 	t.Helper()
-	number, ok := messages.TypeNumber(m)
-	if !ok {
-		t.Fatalf("%T has no number", m)
-	}
-	b, err := transport.Seal(number, target, sender, m, proto.Size(m))
+	b, err := transport.Seal(messages.KindOf(m).Number, target, sender, m, proto.Size(m))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,8 +28,8 @@ func (o *outlet) seal(to transport.Conn, target string, message any, sender *act
 		o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
 		return item{}, false
 	}
-	number, ok := messages.TypeNumber(m)
-	if !ok {
+	kind := messages.KindOf(m)
+	if kind == nil {
 		if _, dead := message.(*actor.DeadLetterResponse); !dead {
 			o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
 		}
@@ -44,16 +44,16 @@ func (o *outlet) seal(to transport.Conn, target string, message any, sender *act
 		name = sender.Id
 	}
 	size := proto.Size(m)
-	if err := to.CheckOut(number, target, name, m, size); err != nil {
+	if err := to.CheckOut(kind, target, name, m, size); err != nil {
 		o.log.warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
 		return item{}, false
 	}
-	sealed, err := transport.Seal(number, target, name, m, size)
+	sealed, err := transport.Seal(kind.Number, target, name, m, size)
 	if err != nil {
 		o.log.warn("a message was dropped", "reason", err)
 		return item{}, false
 	}
-	return item{sealed: sealed, founding: transport.IsFounding(m), lane: transport.LaneOf(m)}, true
+	return item{sealed: sealed, founding: kind.Founding, lane: transport.LaneOf(kind, m)}, true
 }
 
 // limited logs at most one line an interval, and how many it kept to itself.
