@@ -220,8 +220,10 @@ func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	if w.proposed > 1 {
 		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
 	}
+	// A redirect to somebody else shows that the leader this node knows leads no longer.
+	// The client is then told of none and tries another node, instead of going back there.
 	if m.Code != messages.Code_REDIRECT || m.Leader == s.leader.GetRaftId() {
-		reply.Leader = s.leader // else whom this node takes for the leader is not: no advice is better
+		reply.Leader = s.leader
 	}
 	s.answerWrite(m.Seq, w, reply)
 }

@@ -96,7 +96,6 @@ func New(cfg Config) actor.Producer {
 	return func() actor.Actor { return &client{config: cfg, elapsed: new(atomic.Uint32)} }
 }
 
-// Receive takes one message.
 func (a *client) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:

@@ -4,7 +4,7 @@ import (
 	"keyval/messages"
 )
 
-// writeReply: what became of a command, or that it was not taken.
+// writeReply takes the news what became of a command, or that it was not taken.
 func (c *core) writeReply(m *messages.WriteReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.writes[m.Request]
@@ -32,8 +32,9 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	return c.settle()
 }
 
-// expireSession: the log does not know the session any more. A command whose
-// only sending was refused goes into a new session; of others nobody knows.
+// expireSession takes the news that the log does not know the session any more. A
+// command that was sent once, and refused with that, surely did not happen and goes
+// into a new session. What became of others is unknown.
 func (c *core) expireSession(r *request, why *messages.Error) {
 	c.session.retiring = true
 	switch {
@@ -55,7 +56,7 @@ func (c *core) expireSession(r *request, why *messages.Error) {
 	}
 }
 
-// readReply: what was read, or that the node could not.
+// readReply takes what was read, or the news that the node could not read.
 func (c *core) readReply(m *messages.ReadReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.reads[m.Request]
@@ -87,8 +88,8 @@ func (c *core) statusReply(m *messages.StatusReply) []effect {
 	return c.settle()
 }
 
-// snapshotReply: what a node says of its own snapshots. Whatever it says, another
-// node could not say it better.
+// snapshotReply takes what a node says of its own snapshots. Any answer but BUSY is
+// final: no other node knows more.
 func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
 	r := c.requests.ofNode[m.Request]
 	switch {
@@ -123,7 +124,7 @@ func fateOf(code messages.Code) fate {
 // expire answers a request whose deadline has passed.
 func (c *core) expire(r *request) { c.fail(r, c.explainExpired(r)) }
 
-// failUnsent answers what was surely not done: nobody will take it.
+// failUnsent fails what was surely not done, since no node will take it.
 func (c *core) failUnsent() {
 	for _, r := range c.requests.all {
 		if !r.done && r.live == 0 {

@@ -22,7 +22,7 @@ const (
 // session for it.
 func (k kind) ofNode() bool { return k == status || k == snapshot }
 
-// requestOverhead counts beside the bytes that the asker handed over.
+// requestOverhead is what a request costs beside the bytes that the asker handed over.
 const requestOverhead = 128
 
 // request is one Submit on its way to its one answer.
@@ -78,7 +78,7 @@ type requests struct {
 
 	writes map[uint64]*request // numbered, by seq
 	reads  map[uint64]*request
-	ofNode map[uint64]*request // statuses and snapshot requests, by one row of numbers
+	ofNode map[uint64]*request // statuses and snapshot requests, numbered together
 	fresh  []*request          // those of them that were never sent
 
 	readNumber, ofNodeNumber uint64

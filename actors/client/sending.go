@@ -7,8 +7,8 @@ import (
 	"keyval/mutant"
 )
 
-// sendRequests sends what the link in use has credits for: what was sent before
-// first, then in the order of submission.
+// sendRequests sends what the link in use has credits for: first what was sent before,
+// then the rest in the order of submission.
 func (c *core) sendRequests() {
 	l, q := c.links.current, &c.requests
 	if l == nil || l.session == "" {
@@ -166,7 +166,7 @@ func (c *core) send(r *request, l *link) {
 	c.emit(send{l.address, to, r.message})
 }
 
-// firstPatience is longer for what a node has to read much for.
+// firstPatience is longer for requests that make a node read much.
 func (r *request) firstPatience() uint64 {
 	if r.kind == snapshot || r.read.GetDigest() != nil {
 		return patienceMaxMs
@@ -207,7 +207,7 @@ func (c *core) releaseAll(l *link, misses int) {
 	}
 }
 
-// releaseSessions takes off l what its session actor should have answered.
+// releaseSessions takes off l the requests that its session actor should have answered.
 func (c *core) releaseSessions(l *link) {
 	for _, r := range c.requests.all {
 		if r.via == l && !r.kind.ofNode() {
@@ -224,8 +224,8 @@ func (c *core) silence(r *request) {
 	c.miss(r, l, messages.Errorf(messages.Code_TIMED_OUT, "no answer within %d ms", c.now-r.sentAt))
 }
 
-// refuse sends a request once more that a node did not take, after a while. A
-// node that is busy is not left for it, one that is unsound at once.
+// refuse sends a request once more, after a while, that a node did not take. A busy
+// node is not left for that; an unsound one is left at once.
 func (c *core) refuse(r *request, why *messages.Error) {
 	l := r.via
 	r.last = why
@@ -240,8 +240,8 @@ func (c *core) refuse(r *request, why *messages.Error) {
 	}
 }
 
-// miss counts against the node; it is left when it was of no use to a request
-// several times, and to no other request meanwhile.
+// miss counts a silence or refusal against the node of l. The node is left when it
+// failed the same request several times and was of use to no other meanwhile.
 func (c *core) miss(r *request, l *link, why *messages.Error) {
 	r.misses++
 	if r.misses >= missesMax && l.heard < r.sentAt {
@@ -249,7 +249,7 @@ func (c *core) miss(r *request, l *link, why *messages.Error) {
 	}
 }
 
-// useful notes an answer of consequence.
+// useful notes that the node of l gave an answer that shows it at work.
 func (c *core) useful(l *link) {
 	if l == nil {
 		return

@@ -61,8 +61,9 @@ func (c Conn) Open(e *messages.Envelope) (proto.Message, error) {
 	return m, nil
 }
 
-// CheckOut is Check and the rest of Open for a message of kind k on its way to the
-// far side, so that a mistake of ours shows here and does not cost the connection.
+// CheckOut does for a message of kind k that is about to be sent what the far side's
+// Open will do, so that a mistake of ours is reported here and does not cost the
+// connection.
 func (c Conn) CheckOut(k *messages.Kind, target, sender string, m proto.Message, size int) error {
 	if err := c.check(c.To, c.Role, k.Number, k, target, sender, size); err != nil {
 		return err

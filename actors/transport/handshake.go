@@ -82,7 +82,7 @@ func admitNode(local Local, known Known, hello *messages.Hello) *messages.Error 
 		return messages.Errorf(messages.Code_INVALID, "there is no lane %d", hello.Lane)
 	}
 	if len(hello.ClusterId) == 0 {
-		return nil // it founds, and may only hear from founding why it cannot
+		return nil // one of both is being founded: only FounderState passes, which says what is wrong
 	}
 	return known.Refuses(hello.RaftId, hello.Incarnation)
 }
@@ -128,7 +128,7 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
 		why = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
 	case len(w.ClusterId) == 0:
-		// It founds: only founding speaks with it, and tells it why it cannot.
+		// It is being founded: only FounderState passes, which says what is wrong.
 	default:
 		why = known.Refuses(w.RaftId, w.Incarnation)
 	}
@@ -139,7 +139,7 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 // not known yet.
 func OtherCluster(a, b []byte) bool { return len(a) != 0 && len(b) != 0 && !bytes.Equal(a, b) }
 
-// isReplica leaves out none and the ids by which Raft calls its own storage.
+// isReplica excludes 0, which is nobody, and the ids that Raft uses for its own storage.
 func isReplica(id messages.RaftID) bool { return id != 0 && id < math.MaxUint64-1 }
 
 func validText(s string) bool {

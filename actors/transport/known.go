@@ -7,16 +7,16 @@ import (
 	"keyval/messages"
 )
 
-// Known is what a node knows of the members: whom it may refuse. It never makes
-// being known a condition, since a node that lags must hear leaders that it does
-// not know yet. The zero Known knows nobody. A Known is never modified.
+// Known is what a node knows of the members. It is used to refuse, never to require:
+// a node that lags must hear leaders that it does not know yet. The zero Known knows
+// nobody. A Known is never modified.
 type Known struct {
 	incarnations map[messages.RaftID][]byte // of members; empty: not known yet
 	removed      map[messages.RaftID]bool   // were members once; RaftIDs are never reused
 }
 
-// With is what is known once these are the members. Whoever was a member and is
-// none of them was removed. An empty list says nothing and changes nothing.
+// With returns what is known once these are the members. Whoever was a member before
+// and is not in the list was removed. An empty list changes nothing.
 func (k Known) With(members []*messages.Member) Known {
 	if len(members) == 0 {
 		return k
@@ -36,7 +36,7 @@ func (k Known) With(members []*messages.Member) Known {
 // Removed reports whether id was a member and is none any more.
 func (k Known) Removed(id messages.RaftID) bool { return k.removed[id] }
 
-// Member reports whether a hello is that of a member, as far as that is known.
+// Member reports whether a hello comes from a member whose incarnation is known.
 func (k Known) Member(h *messages.Hello) bool {
 	known := k.incarnations[h.RaftId]
 	return h.Role == messages.Role_NODE && len(known) > 0 && bytes.Equal(known, h.Incarnation)

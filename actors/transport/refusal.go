@@ -24,8 +24,8 @@ func refuseCluster(node string, its, wanted []byte) *messages.Error {
 		WithHint("check the endpoints; a node that is to change clusters needs an empty data directory")
 }
 
-// Legible is what people are shown of a far side's words: a bounded line without
-// controls.
+// Legible makes a far side's words safe to show: one bounded line without control
+// characters.
 func Legible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -48,8 +48,8 @@ func reaches(k *messages.Kind, actor string) bool {
 }
 
 // crosses lists the Raft messages that one replica sends another as they are. The
-// others are of a replica and its own storage, or ask it to act; a MsgSnap comes
-// with what it speaks of, in a SnapshotOffer.
+// others are between a replica and its own storage, or ask it to act. A MsgSnap
+// travels in a SnapshotOffer, since it is of no use without the snapshot.
 var crosses = map[raftpb.MessageType]bool{
 	raftpb.MsgApp: true, raftpb.MsgAppResp: true,
 	raftpb.MsgVote: true, raftpb.MsgVoteResp: true,
@@ -59,8 +59,8 @@ var crosses = map[raftpb.MessageType]bool{
 	raftpb.MsgTransferLeader: true, raftpb.MsgTimeoutNow: true,
 }
 
-// contradiction says where a message claims other than that replica from sends
-// it to replica to, or is none that may be sent; empty: nowhere.
+// contradiction says what is wrong with a message from replica from to replica to:
+// it names another sender or receiver, or may not be sent at all. Empty: nothing is.
 func contradiction(from, to messages.RaftID, m proto.Message) string {
 	switch m := m.(type) {
 	case *messages.RaftMessage:
@@ -93,8 +93,8 @@ func contradiction(from, to messages.RaftID, m proto.Message) string {
 	return ""
 }
 
-// offerContradiction is contradiction for the MsgSnap of an offer, which goes on to
-// the receiver's raft: it has nothing but the snapshot's place in the log.
+// offerContradiction is contradiction for the MsgSnap of an offer. The receiver hands
+// it to its raft, so it must hold the snapshot's place in the log and nothing else.
 func offerContradiction(from, to messages.RaftID, r *raftpb.Message) string {
 	at := r.GetSnapshot().GetMetadata()
 	switch {

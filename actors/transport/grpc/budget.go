@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// budget is a number of bytes that connections hold together, none of which is
-// trusted. When it is overdrawn, the one that holds the most has to leave, and the
-// next, until it is not: whoever comes and wants little finds room.
+// budget bounds the bytes that connections hold together. No connection is trusted to
+// hold little. When the budget is overdrawn, the one that holds the most is closed, and
+// then the next, until it is not; so a newcomer that wants little finds room.
 type budget struct {
 	left atomic.Int64
 
@@ -71,8 +71,8 @@ func (s *share) close() {
 	delete(s.of.shares, s)
 }
 
-// relieve has the greatest share leave that stays yet, unless those that leave
-// already give back enough.
+// relieve asks the greatest share to leave. It does nothing if shares that were asked
+// before, and have not left yet, hold enough.
 func (b *budget) relieve() {
 	b.mu.Lock()
 	var greatest *share

@@ -10,10 +10,9 @@ import (
 // parcels are the buffers of frames on their way out and in.
 var parcels = &buffers{}
 
-// buffers is a pool of byte slices by powers of two. gRPC's own has few sizes,
-// the last of them 1 MiB, and clears the whole of each that it gives out: more
-// work than writing what most parcels hold. Here they are given out as they came
-// back: who gets one writes all of it.
+// buffers is a pool of byte slices by powers of two. gRPC's own pool has few sizes, up
+// to 1 MiB, and clears the whole buffer each time: more work than writing what most
+// parcels hold. This one does not clear, since whoever gets a buffer writes all of it.
 type buffers struct {
 	pools [bufferBitsMax + 1]sync.Pool // of *[]byte with a capacity of 1<<index
 }

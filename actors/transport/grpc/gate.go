@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// gate is a listener that bounds what strangers can hold. A connection is
-// unproven until its hello is admitted: so many of them may be open, so long. One
-// more than that costs the oldest, so that they cannot shut out those who have
-// something to say.
+// gate is a listener that bounds what strangers can hold. A connection is unproven
+// until its hello is admitted. The number of unproven connections and their age are
+// bounded; one more than allowed closes the oldest, so that idle strangers cannot shut
+// out those who have something to say.
 type gate struct {
 	net.Listener
 	patience    time.Duration // how long a connection may stay unproven
@@ -70,7 +70,7 @@ type guest struct {
 	place  *list.Element // among the unproven; nil: proved
 	timer  *time.Timer
 	closed bool
-	trusts atomic.Bool // that what arrives becomes frames: a member's
+	trusts atomic.Bool // a member's: what arrives is not counted
 	unread *share      // of gate.arrived: what came since the last whole frame
 }
 
@@ -83,8 +83,8 @@ const (
 
 var errUnread = errors.New("too much arrived that is no whole frame")
 
-// Read implements net.Conn. Whoever sends what never becomes a frame holds memory
-// that no reader gives back: it is bounded for each connection and in all.
+// Read implements net.Conn. Bytes that never become a whole frame hold memory that no
+// reader gives back, so they are bounded for each connection and in all.
 func (c *guest) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n <= 0 || c.trusts.Load() {
@@ -98,8 +98,9 @@ func (c *guest) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// consumed says that a frame is whole. What arrived behind it is counted as if it
-// had not: the next frame's end comes soon, or more arrives.
+// consumed says that a frame is whole, and sets the count back to zero. The start of
+// the next frame may have arrived already and is then not counted. That is at most one
+// read too little: if the frame never ends, all that follows is counted.
 func (c *guest) consumed() {
 	if c != nil {
 		c.unread.settle()
@@ -121,8 +122,8 @@ type guestAddr struct {
 // RemoteAddr implements net.Conn.
 func (c *guest) RemoteAddr() net.Addr { return guestAddr{c.Conn.RemoteAddr(), c} }
 
-// prove lets the connection stay, a member's for whatever it sends. It reports
-// false if it is closed already.
+// prove lets the connection stay; what a member sends is not counted any more. It
+// reports false if the connection is closed already.
 func (c *guest) prove(member bool) bool {
 	c.trusts.Store(member)
 	c.consumed()

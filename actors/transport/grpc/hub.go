@@ -164,9 +164,9 @@ func (h *hub) Close() {
 	h.running.Wait()
 }
 
-// resolve stands behind all PIDs of other systems. PIDs keep what they are given,
-// so it gives them something that lasts: the hub, which finds the way anew for
-// every message.
+// resolve finds the process behind a PID of another system. A PID keeps what it is
+// given for ever, so that must last: it is the hub itself, which looks up the way anew
+// for every message.
 func (h *hub) resolve(*actor.PID) (actor.Process, bool) { return h, true }
 
 // SendUserMessage implements actor.Process: it seals the message in the sender's
@@ -223,8 +223,8 @@ func notTaken(q *queue) *messages.Error {
 		WithHint("read replies as fast as requests are sent")
 }
 
-// reject tells those who wait for the proposals among the items that they were
-// surely not proposed.
+// reject tells the askers of the proposals among the items that these were surely not
+// proposed.
 func (h *hub) reject(items ...item) {
 	for _, it := range items {
 		if it.asker == nil {

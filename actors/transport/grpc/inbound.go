@@ -21,9 +21,9 @@ const (
 	// replyBytesMax bounds the replies that wait for one client, in bytes. A client
 	// that does not take them loses its connection.
 	replyBytesMax = 8 << 20
-	// repliesMax bounds the replies that wait for all clients, in bytes, and
-	// arrivedMax what has arrived from all but members and is not yet whole frames.
-	// Beyond it the connection that holds the most is ended.
+	// repliesMax bounds the replies that wait for all clients, in bytes. arrivedMax
+	// bounds what has arrived from all connections but members' and is not yet a whole
+	// frame. Beyond either, the connection that holds the most is ended.
 	repliesMax = 256 << 20
 	arrivedMax = 256 << 20
 	// connectionsOfClientMax is how many connections one client may have, as when it
@@ -55,8 +55,9 @@ type inbound struct {
 
 func (c *inbound) key() inboundKey { return inboundKey{c.conn.Address, c.conn.Lane} }
 
-// end has the connection's handler say why and return; then, or when that takes
-// too long, the connection is closed: it carries one stream. It does not wait.
+// end makes the connection's handler say why and return, which closes the connection,
+// since it carries one stream. A handler that takes too long is cut off. end does not
+// wait.
 func (c *inbound) end(why *messages.Error) {
 	c.once.Do(func() {
 		c.refusal = why

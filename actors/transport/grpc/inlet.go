@@ -93,8 +93,8 @@ func (i *inlet) sender(name string) *actor.PID {
 	return i.from
 }
 
-// count waits for room in the window of a client, which counts requests against
-// replies: each names who is to be answered.
+// count waits for room in the window of a client. The window counts requests against
+// replies, so every request must name who is to be answered.
 func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
 	if i.window == nil {
 		return nil
@@ -102,7 +102,7 @@ func (i *inlet) count(e *messages.Envelope, m proto.Message) error {
 	switch m.(type) {
 	case *messages.Attach:
 		i.detaches--
-	case *messages.Detach: // has no answer: there is one for an attach, and a few for those over other connections
+	case *messages.Detach: // has no answer to be counted: one is allowed for each Attach here, and a few for those made elsewhere
 		if i.detaches++; i.detaches > detachesMax {
 			return messages.Errorf(messages.Code_NOT_ALLOWED, "%d sessions more are detached than were attached", i.detaches)
 		}

@@ -12,9 +12,9 @@ import (
 	"keyval/messages"
 )
 
-// Bounds of the queues to one peer, by lane, in bytes. An append lane holds about
-// what Raft has in flight to one follower; while there is no connection, only so
-// much waits as one dialling may take.
+// Bounds of the queues to one peer, by lane, in bytes. An append lane holds about what
+// Raft has in flight to one follower. While there is no connection a queue holds less:
+// what is sent while one dials.
 var (
 	laneLimits     = [...]int{messages.Lane_CONTROL: 1 << 20, messages.Lane_APPEND: 32 << 20, messages.Lane_BULK: 8 << 20}
 	diallingLimits = [...]int{messages.Lane_CONTROL: 64 << 10, messages.Lane_APPEND: 2 << 20, messages.Lane_BULK: 5 << 20}
@@ -156,7 +156,7 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.mu.Lock()
-	l.interrupt = cancel // before the identity is read: a change of it from now on interrupts
+	l.interrupt = cancel // before the identity is read, so that any later change of it interrupts this attempt
 	l.mu.Unlock()
 	h, m := l.peer.hub, l.peer.member
 	d, failed := h.net.dial(ctx, m.Address, *h.local.Load(), *h.known.Load(), m.RaftId, l.kind)

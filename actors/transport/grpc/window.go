@@ -37,7 +37,7 @@ type window struct {
 	pool *semaphore.Weighted
 
 	mu     sync.Mutex
-	taken  []taken // by the requests, the oldest first
+	taken  []taken // one a request, the oldest first
 	bytes  int     // their sum
 	closed bool
 	wake   context.CancelFunc // ends the wait of enter; nil: it does not wait
@@ -101,8 +101,8 @@ func (w *window) take(size int) (context.Context, room) {
 	return wait, found
 }
 
-// takePooled takes the room for which the pool has given its part. It reports false if
-// the connection ended meanwhile.
+// takePooled takes room for a request of which the pool holds its part already. It
+// reports false if the connection ended meanwhile.
 func (w *window) takePooled(size int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
