@@ -83,6 +83,7 @@ generate: ## remake the generated code of messages/
 
 docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
+	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
 
 clean: ## remove what make made
 	@rm -rf $(BIN)

@@ -49,11 +49,12 @@ var rooms = map[string]room{
 	"storeactor/files/badger":  {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/files/durable": {world, []string{"messages"}},
 	"storeactor/files/wal":     {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
-	"actors/seam":              {actor, nil},
+	"actors/seam":              {actor, []string{"messages", "actors/transport"}},
 	"actors/seam/production":   {world, []string{"actors/seam"}},
-	"actors/transport":         {actor, []string{"messages"}},
-	"actors/client":            {actor, []string{"messages", "mutant", "telemetry", "actors/seam", "actors/seam/production", "actors/transport"}},
-	"actors":                   {actor, []string{"messages", "telemetry", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport"}},
+	"actors/transport":         {pure, []string{"messages"}},
+	"actors/transport/grpc":    {world, []string{"messages", "actors/seam", "actors/transport"}},
+	"actors/client":            {actor, []string{"messages", "mutant", "telemetry", "actors/seam", "actors/seam/production", "actors/transport", "actors/transport/grpc"}},
+	"actors":                   {actor, []string{"messages", "telemetry", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport", "actors/transport/grpc"}},
 	"sim":                      {world, []string{"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/disk", "sim/phrase"}},
 	"sim/disk":                 {pure, []string{"messages", "storeactor/disk"}},
 	"sim/phrase":               {pure, []string{"messages"}},
@@ -67,8 +68,6 @@ var rooms = map[string]room{
 // library, and what the environment chooses in a build with mutants.
 var worldly = []string{
 	"actors/serve.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
-	"actors/transport/grpc.go", "actors/transport/link.go", "actors/transport/peer.go", "actors/transport/hub.go",
-	"actors/transport/inbound.go", "actors/transport/dialer.go", "actors/transport/gate.go", "actors/transport/queue.go", "actors/transport/window.go", "actors/transport/budget.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.

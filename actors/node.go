@@ -47,7 +47,7 @@ type Options struct {
 // world. The same assembly serves in production, in tests and in the simulator.
 type Config struct {
 	Disk      disk.Disk
-	Network   transport.Network
+	Network   seam.Network
 	World     seam.World
 	Version   string
 	ProcessID int64

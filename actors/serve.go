@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 	"keyval/storeactor/files"
 )
@@ -59,7 +59,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	node, err := Start(Config{
-		Disk: disk, Network: transport.NewGRPC(transport.Options{Logger: o.Logger}), World: world,
+		Disk: disk, Network: grpc.New(grpc.Options{Logger: o.Logger}), World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
 		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
 	}, identity)

@@ -10,14 +10,14 @@ import (
 	"keyval/messages"
 )
 
-// Bounds of what a session may have unanswered at once. Beyond them it answers BUSY.
+// Credits of a session: what may be unanswered at once, beyond it BUSY.
 const (
 	sessionRequestsMax = 1024
 	sessionBytesMax    = 8 << 20
 )
 
-// Ages of an unanswered request, in ticks: when it is sent again, since it may have been
-// lost, and when it is given up, since the client's own deadline has passed.
+// Ages in ticks after which a session asks again for what may have been lost, and
+// after which it gives up on an answer: the client's own deadline has passed then.
 const (
 	proposeAgainTicks = 40
 	readAgainTicks    = 60
@@ -51,10 +51,10 @@ func (answer) sessionEffect()    {}
 
 type pendingWrite struct {
 	actor    string // of the client's system
-	asked    int    // how often the client sent it; each time is answered
+	asked    int    // times; each is answered
 	command  []byte
 	age      int
-	proposed int // how often; after the first time, an earlier attempt may have been taken
+	proposed int // times; beyond the first, nobody knows what became of the earlier ones
 }
 
 type pendingRead struct {
@@ -64,12 +64,12 @@ type pendingRead struct {
 	age   int
 }
 
-// sessionCore holds the unanswered requests of one client.
+// sessionCore is one client's requests on their way through this node.
 //
-// Invariants: len(writes)+len(reads) <= sessionRequestsMax; bytes is the size of all
-// pending commands, and <= sessionBytesMax. A write stays pending until its outcome is
-// applied on this node, even if the leader changes. It may be proposed any number of
-// times: the machine executes each number once.
+// Invariants: len(writes)+len(reads) <= sessionRequestsMax and bytes, the sum of
+// the pending commands, <= sessionBytesMax. A write stays pending until its
+// outcome is applied here, however many leaders it meets; its number makes every
+// repetition harmless.
 type sessionCore struct {
 	self   messages.RaftID
 	client []byte
@@ -99,14 +99,14 @@ func (s *sessionCore) take() []sessionEffect {
 	return out
 }
 
-// reuse saves an allocation: the next effects go where those that were carried out stood.
+// reuse takes back a list of effects that were carried out, for those to come.
 func (s *sessionCore) reuse(effects []sessionEffect) {
 	clear(effects)
 	s.effects = effects[:0]
 }
 
-// onWrite checks a command and proposes it. If its number is pending already, only whom
-// to answer changes.
+// onWrite checks a command and proposes it. Asking again for a pending number
+// only renews whom to answer.
 func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 	if w, ok := s.writes[m.Request]; ok && bytes.Equal(w.command, m.Command) {
 		w.actor, w.asked = actor, w.asked+1
@@ -152,8 +152,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
 }
 
-// onRead passes a read on to raft, or to the machine if it may be stale. A number that
-// is pending already stands for the same read.
+// onRead sends a read on. A repeated number is a repetition of the same read.
 func (s *sessionCore) onRead(actor string, m *messages.Read) {
 	if r, ok := s.reads[m.Request]; ok {
 		r.actor, r.asked = actor, r.asked+1
@@ -185,8 +184,8 @@ func (s *sessionCore) ask(m *messages.Read) {
 	s.emit(readIndex{m})
 }
 
-// onOutcome answers a write that the machine has applied. It may not be pending: it was
-// sent through an earlier session actor, or is answered already.
+// onOutcome takes what the machine applied. An outcome of an earlier life of the
+// session, or one answered already, meets nobody.
 func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	w, ok := s.writes[o.Seq]
 	if !ok {
@@ -197,8 +196,8 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	})
 }
 
-// answerWrite ends a pending write. There is one reply for each time that the client
-// sent it, since the link counts requests against replies.
+// answerWrite ends a pending write. Every time it was asked is answered: the link
+// counts requests against replies.
 func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.WriteReply) {
 	delete(s.writes, seq)
 	s.bytes -= len(w.command)
@@ -208,11 +207,10 @@ func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.W
 	}
 }
 
-// onProposalRefused answers a write that was refused; the client decides where to go
-// next. A write that was proposed once was surely not executed. If it was proposed
-// before, that attempt may have been taken: its outcome is unknown, and the client may
-// send it again under the same number. A refusal without a term comes from the link,
-// which knows nothing of other attempts.
+// onProposalRefused passes a refusal on: the client decides where to go next. What
+// was refused the first time surely did not happen; an earlier proposal may have
+// been taken, and its number keeps it from happening twice. A refusal without a
+// term is the link's, which knows no leaders: it says nothing of other attempts.
 func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	w, ok := s.writes[m.Seq]
 	if !ok || m.Term == 0 && w.proposed > 1 || m.Term != 0 && m.Term < s.term {
@@ -222,8 +220,8 @@ func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 	if w.proposed > 1 {
 		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
 	}
-	// The replica that this node takes for the leader may redirect to another one. Then
-	// this node's leader is out of date, and the reply names none.
+	// A redirect to somebody else shows that the leader this node knows leads no longer.
+	// The client is then told of none and tries another node, instead of going back there.
 	if m.Code != messages.Code_REDIRECT || m.Leader == s.leader.GetRaftId() {
 		reply.Leader = s.leader
 	}
@@ -245,8 +243,8 @@ func (s *sessionCore) answerRead(reply *messages.ReadReply) {
 	}
 }
 
-// onLeader proposes all pending writes again, in order, if there is a new leader: the
-// old one may have lost them.
+// onLeader proposes everything pending anew to a new leader, in order: what the
+// old one had in hand may be gone.
 func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
 	if term < s.term {
 		return
@@ -261,8 +259,8 @@ func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
 	}
 }
 
-// onTick sends again what a link or a reader may have lost, and gives up what nobody
-// waits for any more.
+// onTick asks again for what may have been lost on a link or with a reader, and
+// gives up on what nobody waits for any more.
 func (s *sessionCore) onTick(elapsed int) {
 	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
 		w := s.writes[seq]
@@ -288,7 +286,7 @@ func (s *sessionCore) onTick(elapsed int) {
 	}
 }
 
-// end answers all pending requests when the actor stops before it knows their outcome.
+// end answers whatever is pending when the session actor ends before it knows.
 func (s *sessionCore) end() {
 	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
 		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved", Leader: s.leader})

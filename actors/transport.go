@@ -3,6 +3,7 @@ package actors
 import (
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -11,7 +12,7 @@ import (
 // and the links, tells them who the members are, and closes them.
 type transportActor struct {
 	wiring  *wiring
-	network transport.Network
+	network seam.Network
 	listen  string
 	*place
 }
@@ -20,10 +21,10 @@ type transportActor struct {
 // whom nobody would name again.
 type place struct {
 	local transport.Local
-	hub   transport.Hub // nil: not opened yet
+	hub   seam.Hub // nil: not opened yet
 }
 
-func newTransport(w *wiring, network transport.Network, listen string, local transport.Local) actor.Producer {
+func newTransport(w *wiring, network seam.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
 	return func() actor.Actor { return &transportActor{wiring: w, network: network, listen: listen, place: p} }
 }

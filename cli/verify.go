@@ -104,44 +104,48 @@ func verify(c *Call) error {
 		if err != nil {
 			return err
 		}
-		v := &verifier{newest: store.Newest, patience: stall, fixed: revision != 0, revision: revision, from: prefix, to: client.PrefixEnd(prefix)}
-		if v.revision == 0 {
-			v.revision = newest
+		v := &client.Verification{
+			From: prefix, To: client.PrefixEnd(prefix), Revision: revision, Fixed: revision != 0, Newest: store.Newest, Patience: stall,
 		}
-		v.first = v.revision
-		v.tellTo(p)
+		if !v.Fixed {
+			v.Revision = newest
+		}
+		first := v.Revision
+		tellTo(v, p)
 		closeAll := c.summon(ctx, v, members)
 		defer closeAll()
 		began := time.Now()
-		found, err := v.run(ctx)
+		found, err := v.Run(ctx)
 		p.end()
 		if err != nil {
-			return broken(err, fmt.Sprintf("the comparison broke after %s: ", plural(v.keys, "key")))
+			return broken(err, fmt.Sprintf("the comparison broke after %s: ", plural(v.Keys, "key")))
 		}
-		return c.printVerified(v, found, time.Since(began))
+		return c.printVerified(v, first, members, found, time.Since(began))
 	})
 }
 
 // summon connects to every member that answers. The function ends the connections.
-func (c *Call) summon(ctx context.Context, v *verifier, members []member) func() {
-	for _, m := range members {
-		r := &replica{member: m, problem: m.problem}
-		if r.Endpoint == "" {
-			r.Endpoint = m.address
+func (c *Call) summon(ctx context.Context, v *client.Verification, members []member) func() {
+	var stores []Store
+	for i := range members {
+		m := &members[i]
+		r := &client.Replica{Name: m.Name}
+		if m.Endpoint == "" {
+			m.Endpoint = m.address
 		}
-		if r.problem == nil {
-			store, err := c.storeAt(ctx, r.Endpoint)
-			if r.store = store; err != nil {
-				r.problem, _ = explain(err)
-			}
+		if m.problem != nil {
+			r.Problem = m.problem
+		} else if store, err := c.storeAt(ctx, m.Endpoint); err != nil {
+			r.Problem = err
+		} else {
+			r.Holder = store
+			stores = append(stores, store)
 		}
-		v.replicas = append(v.replicas, r)
+		v.Replicas = append(v.Replicas, r)
 	}
 	return func() {
-		for _, r := range v.replicas {
-			if r.store != nil {
-				r.store.Close()
-			}
+		for _, store := range stores {
+			store.Close()
 		}
 	}
 }
@@ -154,35 +158,36 @@ type verifyEvent struct {
 	WaitingFor string `json:"waiting_for,omitempty"`
 }
 
-// tellTo has the verifier tell how far it is.
-func (v *verifier) tellTo(p *progress) {
+// tellTo has a verification tell how far it is.
+func tellTo(v *client.Verification, p *progress) {
 	var r rate
 	p.told = time.Now()
-	v.compared = func() {
+	v.Compared = func() {
 		now := time.Now()
-		r.note(now, v.bytes)
+		r.note(now, v.Bytes)
 		if p.due(now) {
-			p.tell(now, verifyEvent{v.keys, v.bytes, uint64(r.perSecond), ""}, "compared %s, %s, %s/s",
-				plural(v.keys, "key"), bytesText(v.bytes), bytesText(uint64(r.perSecond)))
+			p.tell(now, verifyEvent{v.Keys, v.Bytes, uint64(r.perSecond), ""}, "compared %s, %s, %s/s",
+				plural(v.Keys, "key"), bytesText(v.Bytes), bytesText(uint64(r.perSecond)))
 		}
 	}
-	v.waiting = func(name string, at, of uint64) {
+	v.Waiting = func(name string, at, of uint64) {
 		if now := time.Now(); p.due(now) {
-			p.tell(now, verifyEvent{v.keys, v.bytes, 0, name}, "waiting for %s, which is at revision %d of %d", name, at, of)
+			p.tell(now, verifyEvent{v.Keys, v.Bytes, 0, name}, "waiting for %s, which is at revision %d of %d", name, at, of)
 		}
 	}
 }
 
-func (c *Call) printVerified(v *verifier, found *difference, took time.Duration) error {
-	r := verifyJSON{Revision: v.first, LastRevision: v.revision, Keys: v.keys, Bytes: v.bytes}
+func (c *Call) printVerified(v *client.Verification, first uint64, members []member, found *client.Difference, took time.Duration) error {
+	r := verifyJSON{Revision: first, LastRevision: v.Revision, Keys: v.Keys, Bytes: v.Bytes}
 	var absent, compared []string
-	for _, asked := range v.replicas {
-		row := verifyMemberJSON{Name: asked.Name, Endpoint: asked.Endpoint, Asked: asked.problem == nil}
-		if asked.problem != nil {
-			row.Error = asked.problem.Message
-			absent = append(absent, fmt.Sprintf("%s could not be asked: %s", asked.Name, asked.problem.Message))
+	for i, replica := range v.Replicas {
+		row := verifyMemberJSON{Name: replica.Name, Endpoint: members[i].Endpoint, Asked: replica.Problem == nil}
+		if replica.Problem != nil {
+			problem, _ := explain(replica.Problem)
+			row.Error = problem.Message
+			absent = append(absent, fmt.Sprintf("%s could not be asked: %s", replica.Name, problem.Message))
 		} else {
-			compared = append(compared, asked.Name)
+			compared = append(compared, replica.Name)
 		}
 		r.Members = append(r.Members, row)
 	}
@@ -194,7 +199,7 @@ func (c *Call) printVerified(v *verifier, found *difference, took time.Duration)
 			return err
 		}
 	case c.Format == Simple:
-		c.printSimple([][]string{{verdict(r, len(absent)), strconv.FormatUint(v.keys, 10)}})
+		c.printSimple([][]string{{verdict(r, len(absent)), strconv.FormatUint(v.Keys, 10)}})
 	default:
 		c.tellVerified(r, found, compared, took)
 	}
@@ -221,7 +226,7 @@ func verdict(r verifyJSON, absent int) string {
 	return "equal"
 }
 
-func (c *Call) tellVerified(r verifyJSON, found *difference, compared []string, took time.Duration) {
+func (c *Call) tellVerified(r verifyJSON, found *client.Difference, compared []string, took time.Duration) {
 	at := fmt.Sprintf("at revision %d", r.Revision)
 	if r.LastRevision != r.Revision {
 		at = fmt.Sprintf("at revisions %d to %d", r.Revision, r.LastRevision)
@@ -239,15 +244,15 @@ func (c *Call) tellVerified(r verifyJSON, found *difference, compared []string, 
 		return
 	}
 	fmt.Fprintf(c.Stdout, "%s: at revision %d the members do not hold the same. The first key that differs is %s:\n\n",
-		c.paint(red, "DIFFERENT"), found.revision, shown(found.key))
+		c.paint(red, "DIFFERENT"), found.Revision, shown(found.Key))
 	var cells [][]string
-	for _, h := range found.holds {
-		if !h.present {
-			cells = append(cells, []string{h.name, "-", "-", "-", "it is not there"})
+	for _, h := range found.Holds {
+		if !h.Present {
+			cells = append(cells, []string{h.Name, "-", "-", "-", "it is not there"})
 			continue
 		}
-		cells = append(cells, []string{h.name, strconv.FormatUint(h.item.Revision, 10), strconv.Itoa(len(h.item.Value)),
-			valueHash(h.item.Value)[:16], shown(h.item.Value)})
+		cells = append(cells, []string{h.Name, strconv.FormatUint(h.Item.Revision, 10), strconv.Itoa(len(h.Item.Value)),
+			valueHash(h.Item.Value)[:16], shown(h.Item.Value)})
 	}
 	c.printTable([]string{"MEMBER", "WRITTEN AT", "BYTES", "SHA-256", "VALUE"}, cells)
 	c.note("\nThe keys before it are alike: %s. Keep the directory of whoever is wrong; see docs/OPERATIONS.md.", alike)
@@ -258,17 +263,17 @@ func valueHash(value []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func differenceRow(d *difference) *differenceJSON {
+func differenceRow(d *client.Difference) *differenceJSON {
 	if d == nil {
 		return nil
 	}
-	row := &differenceJSON{Revision: d.revision}
-	row.Key, row.KeyBase64 = text(d.key)
-	for _, h := range d.holds {
-		one := heldJSON{Name: h.name, Present: h.present}
-		if h.present {
-			one.Revision, one.Bytes, one.SHA256 = h.item.Revision, len(h.item.Value), valueHash(h.item.Value)
-			one.Value, one.ValueBase64 = text(h.item.Value[:min(len(h.item.Value), heldValueMax)])
+	row := &differenceJSON{Revision: d.Revision}
+	row.Key, row.KeyBase64 = text(d.Key)
+	for _, h := range d.Holds {
+		one := heldJSON{Name: h.Name, Present: h.Present}
+		if h.Present {
+			one.Revision, one.Bytes, one.SHA256 = h.Item.Revision, len(h.Item.Value), valueHash(h.Item.Value)
+			one.Value, one.ValueBase64 = text(h.Item.Value[:min(len(h.Item.Value), heldValueMax)])
 		}
 		row.Members = append(row.Members, one)
 	}

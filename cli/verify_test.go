@@ -1,17 +1,12 @@
 package cli
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"keyval/actors/client"
-	"keyval/messages"
 )
 
 func TestVerifyEqual(t *testing.T) {
@@ -118,95 +113,4 @@ func TestVerifyGoesOnWhenItsRevisionIsGivenUp(t *testing.T) {
 	if fixed.check(t, 1, ""); !strings.HasPrefix(fixed.stderr, "kvctl: the comparison broke after 4 keys: revision 6 is no longer kept, the oldest is 7\n") {
 		t.Errorf("%q", fixed.stderr)
 	}
-}
-
-// stalled is a node that never comes to the revision.
-type stalled struct{ Store }
-
-func (stalled) Digest(context.Context, []byte, []byte, int, uint64) (client.DigestResult, error) {
-	return client.DigestResult{}, messages.Errorf(messages.Code_INVALID, "in the future")
-}
-func (stalled) Status(context.Context) (*messages.StatusReply, string, error) {
-	return &messages.StatusReply{Revision: 3}, "", nil
-}
-
-func TestVerifyDoesNotWaitForWhoDoesNotGetOn(t *testing.T) {
-	told := 0
-	v := &verifier{revision: 9, patience: 10 * time.Millisecond, compared: func() {}, waiting: func(name string, at, of uint64) {
-		if told++; name != "node1" || at != 3 || of != 9 {
-			t.Errorf("%s is at %d of %d", name, at, of)
-		}
-	}}
-	for _, name := range []string{"node1", "node2"} {
-		r := &replica{store: &fakeStore{newFake(), "127.0.0.1:7001"}}
-		if r.Name = name; name == "node1" {
-			r.store = stalled{}
-		}
-		v.replicas = append(v.replicas, r)
-	}
-	if _, err := v.run(t.Context()); err != nil || told == 0 {
-		t.Fatal(err)
-	}
-	if p := v.replicas[0].problem; p == nil || p.Message != "it is at revision 3 and does not get on to 9" {
-		t.Errorf("%v", p)
-	}
-}
-
-// TestVerifyFindsWhatIsThere: against a comparison of all keys one by one.
-func TestVerifyFindsWhatIsThere(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		f := newFake()
-		f.revision, f.own = 1, map[string]map[string]client.GetResult{}
-		endpoints := strings.Split(defaultEndpoints, ",")
-		for i := range rapid.IntRange(0, 40).Draw(rt, "keys") {
-			f.items[fmt.Sprintf("k%02d", i)] = client.GetResult{Value: []byte("v"), Revision: 1}
-		}
-		v := &verifier{revision: 1, compared: func() {}, waiting: func(string, uint64, uint64) {}}
-		for i, e := range endpoints {
-			f.own[e] = map[string]client.GetResult{}
-			r := &replica{store: &fakeStore{f, e}}
-			r.Name = fmt.Sprint("node", i+1)
-			v.replicas = append(v.replicas, r)
-		}
-		first, before := "", uint64(0)
-		for range rapid.IntRange(0, 3).Draw(rt, "differences") {
-			key := fmt.Sprintf("k%02d", rapid.IntRange(0, 45).Draw(rt, "key"))
-			own := f.own[rapid.SampledFrom(endpoints).Draw(rt, "node")]
-			_, common := f.items[key]
-			if rapid.Bool().Draw(rt, "missing") {
-				if own[key] = (client.GetResult{}); !common {
-					delete(own, key)
-					continue
-				}
-			} else {
-				own[key] = client.GetResult{Value: []byte("w"), Revision: 1}
-			}
-		}
-		for i := range 46 {
-			key := fmt.Sprintf("k%02d", i)
-			holds := map[string]bool{}
-			for _, e := range endpoints {
-				item := (&fakeStore{f, e}).held()[key]
-				holds[fmt.Sprint(item.Revision, string(item.Value))] = true
-			}
-			switch _, none := holds["0"]; {
-			case first != "":
-			case len(holds) > 1:
-				first = key
-			case !none:
-				before++
-			}
-		}
-		d, err := v.run(t.Context())
-		switch {
-		case err != nil:
-			rt.Fatal(err)
-		case d == nil && first != "" || d != nil && string(d.key) != first:
-			rt.Fatalf("found %+v, but %q is the first", d, first)
-		case d == nil && v.keys != uint64(len(f.items)):
-			rt.Fatalf("compared %d of %d keys", v.keys, len(f.items))
-		case d != nil && v.keys != before:
-			rt.Fatalf("%d keys are alike before %q, not %d", before, first, v.keys)
-		}
-	})
 }

@@ -69,7 +69,7 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_client_proto_rawDescGZIP(), []int{0}
 }
 
-// Attach asks a node's gateway for a session actor. Answered with Attached.
+// Attach asks for a session actor.
 type Attach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"` // the ClientID its commands will name
@@ -312,7 +312,7 @@ func (x *Leader) GetTerm() uint64 {
 	return 0
 }
 
-// Write asks for a command. Answered with WriteReply, once.
+// Write asks for a command. It is answered once.
 type Write struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // the command's seq
@@ -458,7 +458,7 @@ func (x *WriteReply) GetLeader() *Leader {
 	return nil
 }
 
-// Read is answered with ReadReply, once.
+// Read is answered once.
 type Read struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Request     uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // any number the client chose
@@ -1000,7 +1000,7 @@ func (x *RangeDigest) GetMore() bool {
 	return false
 }
 
-// StatusRequest is answered with StatusReply by any node, leader or not.
+// StatusRequest is answered by any node, leader or not.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -1342,8 +1342,8 @@ func (x *Transfer) GetWaitingFor() string {
 	return ""
 }
 
-// SnapshotRequest is answered with SnapshotReply, once, by the node that is asked:
-// each keeps snapshots of its own.
+// SnapshotRequest is answered once, by the node that is asked: each keeps snapshots
+// of its own.
 type SnapshotRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Request uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -1820,9 +1820,10 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\rcommand.proto\" \n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"d\n" +
 	"\x06Attach\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\fR\x06client\"\xee\x01\n" +
+	"\x06client\x18\x01 \x01(\fR\x06client:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\x06client\x12\agateway\x1a\x13a client has a link\"\x88\x02\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -1830,16 +1831,18 @@ const file_client_proto_rawDesc = "" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\frequests_max\x18\x05 \x01(\rR\vrequestsMax\x12\x1b\n" +
 	"\tbytes_max\x18\x06 \x01(\x04R\bbytesMax\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\"\b\n" +
-	"\x06Detach\"c\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader:\x18\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18\b\"\x06Attach\"Q\n" +
+	"\x06Detach:G\x8a\xb5\x18\x1d\b\x03\x10\x02\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\"\n" +
+	"\x06client\x12\asession\x1a\x0fthe client ends\"c\n" +
 	"\x06Leader\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\";\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"\x8a\x01\n" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"\xda\x01\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
+	"\x06client\x12\asession\x1a\x13a command is wanted\"\x95\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -1848,14 +1851,15 @@ const file_client_proto_rawDesc = "" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\"\xf6\x01\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\"\n" +
 	"\x03get\x18\x04 \x01(\v2\x0e.keyval.v1.GetH\x00R\x03get\x12%\n" +
 	"\x04scan\x18\x05 \x01(\v2\x0f.keyval.v1.ScanH\x00R\x04scan\x12+\n" +
-	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digestB\x06\n" +
+	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digest:J\x8a\xb5\x18\x1f\b\x06\x10\x02\x18\x01\"\x15node/gateway/session-0\x01\x92\xb5\x18#\n" +
+	"\x06client\x12\asession\x1a\x10a read is wantedB\x06\n" +
 	"\x04kind\"\x17\n" +
 	"\x03Get\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"w\n" +
@@ -1872,7 +1876,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04Item\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x96\x02\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xb6\x02\n" +
 	"\tReadReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1881,15 +1885,16 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12.\n" +
-	"\x06digest\x18\b \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"s\n" +
+	"\x06digest\x18\b \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:\x1e\x8a\xb5\x18\b\b\a\x10\x01\x18\x020\x04\x92\xb5\x18\x0e\"\x04Read\"\x06ReadAt\"s\n" +
 	"\vRangeDigest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\fR\x04last\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\")\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
-	"\arequest\x18\x01 \x01(\x04R\arequest\"\x83\x05\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xb1\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1913,7 +1918,7 @@ const file_client_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x11 \x01(\x04R\blogBytes\x12)\n" +
 	"\x10checkpoint_index\x18\x12 \x01(\x04R\x0fcheckpointIndex\x12-\n" +
 	"\x12compacted_revision\x18\x13 \x01(\x04R\x11compactedRevision\x121\n" +
-	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers\"\xdc\x01\n" +
+	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
 	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
@@ -1925,12 +1930,14 @@ const file_client_proto_rawDesc = "" +
 	"\x04rate\x18\x06 \x01(\x04R\x04rate\x12\x15\n" +
 	"\x06eta_ms\x18\a \x01(\x04R\x05etaMs\x12\x1f\n" +
 	"\vwaiting_for\x18\b \x01(\tR\n" +
-	"waitingFor\"\xcc\x01\n" +
+	"waitingFor\"\xb4\x02\n" +
 	"\x0fSnapshotRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x123\n" +
 	"\x06create\x18\x02 \x01(\v2\x19.keyval.v1.SnapshotCreateH\x00R\x06create\x12-\n" +
 	"\x04list\x18\x03 \x01(\v2\x17.keyval.v1.SnapshotListH\x00R\x04list\x123\n" +
-	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06deleteB\x06\n" +
+	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06delete:f\x8a\xb5\x18\x16\b\n" +
+	"\x10\x02\x18\x01\"\x0enode/snapshots\x92\xb5\x18H\n" +
+	"\x06client\x12\tsnapshots\x1a3snapshot files are to be created, listed or deletedB\x06\n" +
 	"\x04kind\"D\n" +
 	"\x0eSnapshotCreate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
@@ -1938,13 +1945,13 @@ const file_client_proto_rawDesc = "" +
 	"\fSnapshotList\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\" \n" +
 	"\x0eSnapshotDelete\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xb3\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xd6\x01\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x125\n" +
 	"\tsnapshots\x18\x04 \x03(\v2\x17.keyval.v1.SnapshotInfoR\tsnapshots\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node\"\x8d\x03\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
 	"\fSnapshotInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -2042,6 +2049,7 @@ func file_client_proto_init() {
 	if File_client_proto != nil {
 		return
 	}
+	file_options_proto_init()
 	file_command_proto_init()
 	file_client_proto_msgTypes[6].OneofWrappers = []any{
 		(*Read_Get)(nil),

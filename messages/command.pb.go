@@ -1273,7 +1273,7 @@ var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
 	"\n" +
-	"\rcommand.proto\x12\tkeyval.v1\x1a\n" +
+	"\rcommand.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\n" +
 	"raft.proto\"s\n" +
 	"\bCommands\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x1e\n" +
@@ -1310,13 +1310,14 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x8a\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xc8\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"\x88\x04\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more:<\x92\xb5\x188\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\x88\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -1446,6 +1447,7 @@ func file_command_proto_init() {
 	if File_command_proto != nil {
 		return
 	}
+	file_options_proto_init()
 	file_command_proto_msgTypes[4].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),

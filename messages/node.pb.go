@@ -107,8 +107,8 @@ func (*Ticked) Descriptor() ([]byte, []int) {
 	return file_node_proto_rawDescGZIP(), []int{1}
 }
 
-// HearTicks: node -> ticker: from now on these actors are told the time. An actor
-// that is named again starts anew: a Tick it had in hand is forgotten.
+// HearTicks: from now on these actors are told the time. An actor that is named again
+// starts anew: a Tick it had in hand is forgotten.
 type HearTicks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
@@ -153,8 +153,7 @@ func (x *HearTicks) GetNames() []string {
 	return nil
 }
 
-// Introduce asks machine and raft to tell the sender again what they tell when it
-// changes: MembersChanged and LogTimeAdvanced, and LeaderChanged. An actor that
+// Introduce asks to tell the sender again what is told when it changes. An actor that
 // starts anew knows nothing.
 type Introduce struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +191,7 @@ func (*Introduce) Descriptor() ([]byte, []int) {
 	return file_node_proto_rawDescGZIP(), []int{3}
 }
 
-// Identified: node -> transport: who this node is from now on.
+// Identified says who this node is from now on.
 type Identified struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -283,7 +282,7 @@ func (*Flush) Descriptor() ([]byte, []int) {
 	return file_node_proto_rawDescGZIP(), []int{5}
 }
 
-// LogOpened: log -> raft, once, after the log was read, met its witness and was synced.
+// LogOpened is what the log held when it was opened.
 type LogOpened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	HardState     *raftpb.HardState      `protobuf:"bytes,1,opt,name=hard_state,json=hardState,proto3" json:"hard_state,omitempty"`
@@ -352,8 +351,7 @@ func (x *LogOpened) GetEntries() []*raftpb.Entry {
 	return nil
 }
 
-// MachineOpened: machine -> raft: where replay starts. Once, and again whenever a
-// snapshot was installed.
+// MachineOpened says where replay starts.
 type MachineOpened struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Index             uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -438,8 +436,7 @@ func (x *MachineOpened) GetCompactedRevision() uint64 {
 	return 0
 }
 
-// Append: raft -> log. message is a MsgStorageAppend. Answered with Appended
-// when all of it is durable; in order.
+// Append carries a MsgStorageAppend. It is answered in order.
 type Append struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -528,7 +525,7 @@ func (x *Appended) GetMessage() *raftpb.Message {
 	return nil
 }
 
-// Apply: raft -> machine. message is a MsgStorageApply. Answered with Applied.
+// Apply carries a MsgStorageApply.
 type Apply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -657,8 +654,7 @@ func (x *Applied) GetCompactedRevision() uint64 {
 	return 0
 }
 
-// SyncCommit: checkpoint -> log: make a HardState durable whose commit is at
-// least index. Answered with CommitSynced.
+// SyncCommit asks for a durable HardState whose commit is at least index.
 type SyncCommit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -747,7 +743,7 @@ func (x *CommitSynced) GetIndex() uint64 {
 	return 0
 }
 
-// WriteCheckpoint: machine -> checkpoint. Answered with CheckpointWritten.
+// WriteCheckpoint asks to make a checkpoint durable.
 type WriteCheckpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Checkpoint    *Checkpoint            `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
@@ -836,8 +832,8 @@ func (x *CheckpointWritten) GetIndex() uint64 {
 	return 0
 }
 
-// Checkpointed: machine -> raft: this checkpoint is durable, so the log may go up
-// to its index, and a follower whose log ends before may have it as a snapshot.
+// Checkpointed: this checkpoint is durable, so the log may go up to its index, and a
+// follower whose log ends before may have it as a snapshot.
 type Checkpointed struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Index             uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -914,7 +910,7 @@ func (x *Checkpointed) GetThorough() bool {
 	return false
 }
 
-// CutLog: raft -> log: entries up to index are not needed any more.
+// CutLog: entries up to index are not needed any more.
 type CutLog struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -975,8 +971,7 @@ func (x *CutLog) GetConfState() *raftpb.ConfState {
 	return nil
 }
 
-// ShipSnapshot: raft -> snapshots: bring this MsgSnap to its receiver. Answered with
-// SnapshotShipped, once, whatever happens.
+// ShipSnapshot: bring this MsgSnap to its receiver. It is answered once.
 type ShipSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -1073,8 +1068,7 @@ func (x *SnapshotShipped) GetFailed() bool {
 	return false
 }
 
-// StagedSnapshot: snapshots -> raft: what this MsgSnap speaks of is here, whole and
-// verified; step it. Answered with Installed by the log, or with StagingUnused.
+// StagedSnapshot: what this MsgSnap speaks of is here, whole and verified; step it.
 type StagedSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Message       *raftpb.Message        `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
@@ -1119,7 +1113,7 @@ func (x *StagedSnapshot) GetMessage() *raftpb.Message {
 	return nil
 }
 
-// StagingUnused: raft -> snapshots: raft has no use for the staged snapshot.
+// StagingUnused: raft has no use for the staged snapshot.
 type StagingUnused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -1164,8 +1158,8 @@ func (x *StagingUnused) GetIndex() uint64 {
 	return 0
 }
 
-// Installed: log -> machine: the staged snapshot is the state that counts, open it.
-// Answered with Switched, after MachineOpened went to raft. Also log -> snapshots.
+// Installed: the staged snapshot is the state that counts. The machine opens it and
+// answers after MachineOpened went to raft.
 type Installed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -1254,8 +1248,7 @@ func (x *Switched) GetIndex() uint64 {
 	return 0
 }
 
-// PinState: snapshots -> machine: keep what a snapshot needs until UnpinState.
-// Answered with StatePinned.
+// PinState: keep what a snapshot needs until UnpinState.
 type PinState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // names the pin; a later one of the same name takes its place
@@ -1420,8 +1413,7 @@ func (x *UnpinState) GetHolder() string {
 	return ""
 }
 
-// ReadRows: snapshots -> machine -> reader: the next rows of a pinned state, as they
-// stand in a snapshot. Answered with RowsRead.
+// ReadRows asks for the next rows of a pinned state, as they stand in a snapshot.
 type ReadRows struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Holder            string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`      // returned
@@ -1667,8 +1659,8 @@ func (x *RowsRead) GetMore() bool {
 	return false
 }
 
-// StageChunk: snapshots -> intake, answered with ChunkStaged, in order: begin (for
-// the first chunk), take rows, and with the trailer verify and seal.
+// StageChunk: begin (with the first chunk), take rows, and with the trailer verify and
+// seal. It is answered in order.
 type StageChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
@@ -1797,7 +1789,6 @@ func (x *ChunkStaged) GetSealed() bool {
 	return false
 }
 
-// DropStaging: snapshots -> intake.
 type DropStaging struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1834,7 +1825,7 @@ func (*DropStaging) Descriptor() ([]byte, []int) {
 	return file_node_proto_rawDescGZIP(), []int{32}
 }
 
-// WriteChunk: snapshots -> archive, answered with ChunkWritten, in order.
+// WriteChunk is answered in order.
 type WriteChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the file
@@ -1963,7 +1954,6 @@ func (x *ChunkWritten) GetBytes() uint64 {
 	return 0
 }
 
-// DropFile: snapshots -> archive: the one that is being written comes to nothing.
 type DropFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2008,7 +1998,7 @@ func (x *DropFile) GetId() string {
 	return ""
 }
 
-// Outcomes: machine -> gateway: what became of this node's commands.
+// Outcomes is what became of this node's commands.
 type Outcomes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Outcomes      []*SessionOutcome      `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
@@ -2105,8 +2095,7 @@ func (x *SessionOutcome) GetOutcome() *Outcome {
 	return nil
 }
 
-// ReadIndex: session -> raft: serve read when it is sure to be linearizable.
-// Goes on as ReadAt, or comes back as ReadRefused.
+// ReadIndex: serve read when it is sure to be linearizable.
 type ReadIndex struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // the actor to answer
@@ -2211,8 +2200,8 @@ func (x *ReadRefused) GetCode() Code {
 	return Code_OK
 }
 
-// ReadAt: raft -> machine (waits until index is applied) -> reader -> session
-// (ReadReply). A stale read goes from the session to the machine with index 0.
+// ReadAt waits in the machine until index is applied, and is served by a reader. A
+// stale read has index 0.
 type ReadAt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
@@ -2281,7 +2270,6 @@ func (x *ReadAt) GetCompacted() uint64 {
 	return 0
 }
 
-// LeaderChanged: raft -> gateway, membership.
 type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
@@ -2334,7 +2322,7 @@ func (x *LeaderChanged) GetTerm() uint64 {
 	return 0
 }
 
-// SessionLeader: gateway -> session: where proposals go from now on.
+// SessionLeader says where proposals go from now on.
 type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
@@ -2387,7 +2375,6 @@ func (x *SessionLeader) GetTerm() uint64 {
 	return 0
 }
 
-// MembersChanged: machine -> membership, gateway; membership -> transport.
 type MembersChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
@@ -2448,7 +2435,7 @@ func (x *MembersChanged) GetLogTimeMs() uint64 {
 	return 0
 }
 
-// LogTimeAdvanced: machine -> gateway, with every batch it applied.
+// LogTimeAdvanced comes with every batch that was applied.
 type LogTimeAdvanced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LogTimeMs     uint64                 `protobuf:"varint,1,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
@@ -2493,8 +2480,6 @@ func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
 	return 0
 }
 
-// LinkUp: network -> client: a node was reached and said who it is. LinkDown: a
-// link could not be made, was refused, or broke; what was under way on it is unknown.
 type LinkUp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
@@ -2579,6 +2564,7 @@ func (x *LinkUp) GetWaitingFor() string {
 	return ""
 }
 
+// What was under way on a link that broke is unknown.
 type LinkDown struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
@@ -2647,7 +2633,7 @@ func (x *LinkDown) GetHint() string {
 	return ""
 }
 
-// ClientGone: transport -> gateway: no connection of this address is left.
+// ClientGone: no connection of this address is left.
 type ClientGone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -2692,7 +2678,7 @@ func (x *ClientGone) GetAddress() string {
 	return ""
 }
 
-// Founded: founding -> node: all founders agree; the directory may be initialised.
+// Founded: the directory may be initialised.
 type Founded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -2745,8 +2731,7 @@ func (x *Founded) GetFounders() []*Founder {
 	return nil
 }
 
-// StatusDraft travels gateway -> membership -> snapshots -> raft, each adding what it
-// knows; raft answers the gateway.
+// StatusDraft is passed on, each adding what it knows; the last one answers the gateway.
 type StatusDraft struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reply         *StatusReply           `protobuf:"bytes,1,opt,name=reply,proto3" json:"reply,omitempty"`
@@ -2791,9 +2776,8 @@ func (x *StatusDraft) GetReply() *StatusReply {
 	return nil
 }
 
-// Submit: an actor of a client's system -> the client actor. One of operations,
-// read, status, snapshot. Answered with Done, once: at the latest when deadline_ms (of the
-// client's ticks) has passed.
+// Submit asks for one of operations, read, status and snapshot. It is answered once: at
+// the latest when deadline_ms (of the client's ticks) has passed.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"` // the asker's own; returned
@@ -2985,28 +2969,35 @@ var File_node_proto protoreflect.FileDescriptor
 const file_node_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"node.proto\x12\tkeyval.v1\x1a\n" +
-	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\x1a\x0esnapshot.proto\" \n" +
+	"node.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\n" +
+	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\x1a\x0esnapshot.proto\"h\n" +
 	"\x04Tick\x12\x18\n" +
-	"\aelapsed\x18\x01 \x01(\rR\aelapsed\"\b\n" +
-	"\x06Ticked\"!\n" +
+	"\aelapsed\x18\x01 \x01(\rR\aelapsed:F\x92\xb5\x18B\n" +
+	"\x06ticker\x12+the actors that hear it; gateway -> session\x1a\vtime passes\"\x14\n" +
+	"\x06Ticked:\n" +
+	"\x92\xb5\x18\x06\"\x04Tick\"F\n" +
 	"\tHearTicks\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"\v\n" +
-	"\tIntroduce\"L\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names:#\x92\xb5\x18\x1f\n" +
+	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"f\n" +
+	"\tIntroduce:Y\x92\xb5\x18U\n" +
+	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"|\n" +
 	"\n" +
 	"Identified\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
-	"waitingFor\"\a\n" +
-	"\x05Flush\"\xa2\x01\n" +
+	"waitingFor:.\x92\xb5\x18*\n" +
+	"\x04node\x12\ttransport\x1a\x17the cluster id is known\"M\n" +
+	"\x05Flush:D\x92\xb5\x18@\n" +
+	"\ban actor\x12\x06itself\x1a,so that all in its mailbox is taken together\"\xed\x01\n" +
 	"\tLogOpened\x120\n" +
 	"\n" +
 	"hard_state\x18\x01 \x01(\v2\x11.raftpb.HardStateR\thardState\x12\x1d\n" +
 	"\n" +
 	"base_index\x18\x02 \x01(\x04R\tbaseIndex\x12\x1b\n" +
 	"\tbase_term\x18\x03 \x01(\x04R\bbaseTerm\x12'\n" +
-	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries\"\xd6\x01\n" +
+	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries:I\x92\xb5\x18E\n" +
+	"\x03log\x12\x04raft\x1a8once: the log is read, has met its witness and is synced\"\xaa\x02\n" +
 	"\rMachineOpened\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
@@ -3014,79 +3005,96 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\"3\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision:R\x92\xb5\x18N\n" +
+	"\amachine\x12\x04raft\x1a=the checkpoint is loaded; again when a snapshot was installed\"f\n" +
 	"\x06Append\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"5\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:1\x92\xb5\x18-\n" +
+	"\x04raft\x12\x03log\x1a raft has entries or a hard state\"W\n" +
 	"\bAppended\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"2\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage: \x92\xb5\x18\x1c\x1a\x12when it is durable\"\x06Append\"^\n" +
 	"\x05Apply\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"\xd8\x01\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:*\x92\xb5\x18&\n" +
+	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xe5\x01\n" +
 	"\aApplied\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\"\"\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision:\v\x92\xb5\x18\a\"\x05Apply\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"$\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
+	"\n" +
+	"checkpoint\x12\x03log\x1a\x13before a checkpoint\"6\n" +
 	"\fCommitSynced\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"H\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:\x10\x92\xb5\x18\f\"\n" +
+	"SyncCommit\"\x84\x01\n" +
 	"\x0fWriteCheckpoint\x125\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
-	"checkpoint\")\n" +
+	"checkpoint::\x92\xb5\x186\n" +
+	"\amachine\x12\n" +
+	"checkpoint\x1a\x1fentries, bytes or ticks are due\"@\n" +
 	"\x11CheckpointWritten\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xb5\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:\x15\x92\xb5\x18\x11\"\x0fWriteCheckpoint\"\xfc\x01\n" +
 	"\fCheckpointed\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
 	"\n" +
 	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12-\n" +
 	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12\x1a\n" +
-	"\bthorough\x18\x05 \x01(\bR\bthorough\"d\n" +
+	"\bthorough\x18\x05 \x01(\bR\bthorough:E\x92\xb5\x18A\n" +
+	"\amachine\x12\x04raft\x1a0a checkpoint is durable: the log may go up to it\"\x96\x01\n" +
 	"\x06CutLog\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
 	"\n" +
-	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\"9\n" +
+	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState:0\x92\xb5\x18,\n" +
+	"\x04raft\x12\x03log\x1a\x1fentries are not needed any more\"{\n" +
 	"\fShipSnapshot\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"=\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:@\x92\xb5\x18<\n" +
+	"\x04raft\x12\tsnapshots\x1a)a follower needs what the log has no more\"c\n" +
 	"\x0fSnapshotShipped\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x16\n" +
-	"\x06failed\x18\x02 \x01(\bR\x06failed\";\n" +
+	"\x06failed\x18\x02 \x01(\bR\x06failed:$\x92\xb5\x18 \x1a\x10whatever happens\"\fShipSnapshot\"z\n" +
 	"\x0eStagedSnapshot\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"%\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:=\x92\xb5\x189\n" +
+	"\tsnapshots\x12\x04raft\x1a&a snapshot is here, whole and verified\";\n" +
 	"\rStagingUnused\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"!\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:\x14\x92\xb5\x18\x10\"\x0eStagedSnapshot\"k\n" +
 	"\tInstalled\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\" \n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:H\x92\xb5\x18D\n" +
+	"\x03log\x12\x12machine, snapshots\x1a\x19the new generation counts\"\x0eStagedSnapshot\"C\n" +
 	"\bSwitched\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"8\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:!\x92\xb5\x18\x1d\x1a\x10from the machine\"\tInstalled\"\x7f\n" +
 	"\bPinState\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x97\x01\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index:E\x92\xb5\x18A\n" +
+	"\tsnapshots\x12\amachine\x1a+what a snapshot reads must not be discarded\"\xa7\x01\n" +
 	"\vStatePinned\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x125\n" +
 	"\n" +
 	"checkpoint\x18\x03 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
 	"checkpoint\x12\x14\n" +
-	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\"$\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes:\x0e\x92\xb5\x18\n" +
+	"\"\bPinState\"P\n" +
 	"\n" +
 	"UnpinState\x12\x16\n" +
-	"\x06holder\x18\x01 \x01(\tR\x06holder\"\xd2\x01\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder:*\x92\xb5\x18&\n" +
+	"\tsnapshots\x12\amachine\x1a\x10it has been read\"\x9e\x02\n" +
 	"\bReadRows\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12-\n" +
 	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12*\n" +
 	"\x05after\x18\x05 \x01(\v2\x14.keyval.v1.RowCursorR\x05after\x12\x1b\n" +
-	"\tbytes_max\x18\x06 \x01(\rR\bbytesMax\"9\n" +
+	"\tbytes_max\x18\x06 \x01(\rR\bbytesMax:J\x92\xb5\x18F\n" +
+	"\tsnapshots\x12\x11machine -> reader\x1a&the next chunk of a snapshot is wanted\"9\n" +
 	"\tRowCursor\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xfb\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\x8b\x02\n" +
 	"\bRowsRead\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
@@ -3096,59 +3104,73 @@ const file_node_proto_rawDesc = "" +
 	"\x05count\x18\x06 \x01(\x04R\x05count\x12\x14\n" +
 	"\x05first\x18\a \x01(\fR\x05first\x12(\n" +
 	"\x04last\x18\b \x01(\v2\x14.keyval.v1.RowCursorR\x04last\x12\x12\n" +
-	"\x04more\x18\t \x01(\bR\x04more\"X\n" +
+	"\x04more\x18\t \x01(\bR\x04more:\x0e\x92\xb5\x18\n" +
+	"\"\bReadRows\"\x7f\n" +
 	"\n" +
 	"StageChunk\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"\x9c\x01\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk:%\x92\xb5\x18!\n" +
+	"\tsnapshots\x12\x06intake\x1a\fa chunk came\"\xae\x01\n" +
 	"\vChunkStaged\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
 	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
-	"\x06sealed\x18\x05 \x01(\bR\x06sealed\"\r\n" +
-	"\vDropStaging\"L\n" +
+	"\x06sealed\x18\x05 \x01(\bR\x06sealed:\x10\x92\xb5\x18\f\"\n" +
+	"StageChunk\"D\n" +
+	"\vDropStaging:5\x92\xb5\x181\n" +
+	"\tsnapshots\x12\x06intake\x1a\x1cthe shipment came to nothing\"\x7f\n" +
 	"\n" +
 	"WriteChunk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"\x8f\x01\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk:1\x92\xb5\x18-\n" +
+	"\tsnapshots\x12\aarchive\x1a\x17a file is being written\"\xa1\x01\n" +
 	"\fChunkWritten\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12#\n" +
 	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"\x1a\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes:\x10\x92\xb5\x18\f\"\n" +
+	"WriteChunk\"O\n" +
 	"\bDropFile\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"A\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id:3\x92\xb5\x18/\n" +
+	"\tsnapshots\x12\aarchive\x1a\x19the file comes to nothing\"\x89\x01\n" +
 	"\bOutcomes\x125\n" +
-	"\boutcomes\x18\x01 \x03(\v2\x19.keyval.v1.SessionOutcomeR\boutcomes\"V\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x19.keyval.v1.SessionOutcomeR\boutcomes:F\x92\xb5\x18B\n" +
+	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"J\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\x97\x01\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
-	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\"L\n" +
+	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read:K\x92\xb5\x18G\n" +
+	"\asession\x12\x04raft\x1a\x1da linearizable read is wanted*\x17or it goes on as ReadAt\"]\n" +
 	"\vReadRefused\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\"\x84\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\xf7\x01\n" +
 	"\x06ReadAt\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x05reads\x18\x02 \x03(\v2\x14.keyval.v1.ReadIndexR\x05reads\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1c\n" +
-	"\tcompacted\x18\x04 \x01(\x04R\tcompacted\";\n" +
+	"\tcompacted\x18\x04 \x01(\x04R\tcompacted:q\x92\xb5\x18m\n" +
+	"!raft, or session for a stale read\x12\x11machine -> reader\x1a%the index is confirmed; it is applied*\x0eto the session\"\x88\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"N\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\x8b\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\"|\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term:;\x92\xb5\x187\n" +
+	"\agateway\x12\asession\x1a#the same, with the leader's address\"\xfc\x01\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12\x1e\n" +
-	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs\"1\n" +
+	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs:~\x92\xb5\x18z\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a\x19members changed; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
-	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs\"\xab\x01\n" +
+	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
+	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
 	"\x06LinkUp\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x12\n" +
@@ -3157,21 +3179,26 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x04 \x01(\fR\tclusterId\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1f\n" +
 	"\vwaiting_for\x18\x06 \x01(\tR\n" +
-	"waitingFor\"y\n" +
+	"waitingFor:G\x92\xb5\x18C\n" +
+	"\anetwork\x12\x10the client actor\x1a&a node was reached, and said who it is\"\xcb\x01\n" +
 	"\bLinkDown\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint\"&\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint:P\x92\xb5\x18L\n" +
+	"\anetwork\x12\x10the client actor\x1a/a link could not be made, was refused, or broke\"b\n" +
 	"\n" +
 	"ClientGone\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"X\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress::\x92\xb5\x186\n" +
+	"\ttransport\x12\agateway\x1a a client's last connection ended\"\x82\x01\n" +
 	"\aFounded\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
-	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders\";\n" +
+	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders:(\x92\xb5\x18$\n" +
+	"\bfounding\x12\x04node\x1a\x12all founders agree\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
-	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply\"\x80\x02\n" +
+	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
+	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x02\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3181,7 +3208,8 @@ const file_node_proto_rawDesc = "" +
 	"operations\x12#\n" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
-	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\"\xa4\x02\n" +
+	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot:G\x92\xb5\x18C\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xd1\x02\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -3191,7 +3219,7 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
-	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshotB\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06SubmitB\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_node_proto_rawDescOnce sync.Once
@@ -3331,6 +3359,7 @@ func file_node_proto_init() {
 	if File_node_proto != nil {
 		return
 	}
+	file_options_proto_init()
 	file_command_proto_init()
 	file_client_proto_init()
 	file_snapshot_proto_init()

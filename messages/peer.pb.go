@@ -25,106 +25,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type Role int32
-
-const (
-	Role_ROLE_UNKNOWN Role = 0
-	Role_NODE         Role = 1
-	Role_CLIENT       Role = 2
-)
-
-// Enum value maps for Role.
-var (
-	Role_name = map[int32]string{
-		0: "ROLE_UNKNOWN",
-		1: "NODE",
-		2: "CLIENT",
-	}
-	Role_value = map[string]int32{
-		"ROLE_UNKNOWN": 0,
-		"NODE":         1,
-		"CLIENT":       2,
-	}
-)
-
-func (x Role) Enum() *Role {
-	p := new(Role)
-	*p = x
-	return p
-}
-
-func (x Role) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_peer_proto_enumTypes[0].Descriptor()
-}
-
-func (Role) Type() protoreflect.EnumType {
-	return &file_peer_proto_enumTypes[0]
-}
-
-func (x Role) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Role.Descriptor instead.
-func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{0}
-}
-
-// Lane separates what must never wait for another: votes, heartbeats and reads;
-// appends and proposals; snapshots. Clients use CONTROL only.
-type Lane int32
-
-const (
-	Lane_CONTROL Lane = 0
-	Lane_APPEND  Lane = 1
-	Lane_BULK    Lane = 2
-)
-
-// Enum value maps for Lane.
-var (
-	Lane_name = map[int32]string{
-		0: "CONTROL",
-		1: "APPEND",
-		2: "BULK",
-	}
-	Lane_value = map[string]int32{
-		"CONTROL": 0,
-		"APPEND":  1,
-		"BULK":    2,
-	}
-)
-
-func (x Lane) Enum() *Lane {
-	p := new(Lane)
-	*p = x
-	return p
-}
-
-func (x Lane) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Lane) Descriptor() protoreflect.EnumDescriptor {
-	return file_peer_proto_enumTypes[1].Descriptor()
-}
-
-func (Lane) Type() protoreflect.EnumType {
-	return &file_peer_proto_enumTypes[1]
-}
-
-func (x Lane) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Lane.Descriptor instead.
-func (Lane) EnumDescriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{1}
-}
-
 // Frame: the dialling side sends one hello, the other answers with a welcome or
 // a refusal; from then on both send parcels.
 type Frame struct {
@@ -552,7 +452,7 @@ func (x *Parcel) GetEnvelopes() []*Envelope {
 // a sender cannot be forged.
 type Envelope struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          uint32                 `protobuf:"varint,1,opt,name=type,proto3" json:"type,omitempty"`    // of messages.Types
+	Type          uint32                 `protobuf:"varint,1,opt,name=type,proto3" json:"type,omitempty"`    // Crossing.type of the message
 	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // actor of the receiving system
 	Sender        string                 `protobuf:"bytes,3,opt,name=sender,proto3" json:"sender,omitempty"` // actor of the sending system; empty: no answer expected
 	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
@@ -663,8 +563,8 @@ func (x *RaftMessage) GetMessage() *raftpb.Message {
 	return nil
 }
 
-// Propose asks the leader's raft to put one command into the log. The sender is
-// the session that waits, on this node or another.
+// Propose asks to put one command into the log. The sender is the session that waits
+// for its outcome, on this node or another.
 type Propose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Origin        uint64                 `protobuf:"varint,1,opt,name=origin,proto3" json:"origin,omitempty"`
@@ -794,8 +694,8 @@ func (x *ProposalRefused) GetTerm() uint64 {
 	return 0
 }
 
-// FounderState is what founders tell each other until all agree on one cluster.
-// It is answered with the receiver's own, unless it is an answer.
+// FounderState is what founders tell each other until all agree on one cluster. It is
+// answered with the receiver's own, unless it is an answer.
 type FounderState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Answer        bool                   `protobuf:"varint,1,opt,name=answer,proto3" json:"answer,omitempty"`
@@ -872,8 +772,8 @@ func (x *FounderState) GetClusterId() []byte {
 	return nil
 }
 
-// SnapshotOffer: a leader's snapshots -> a follower's: here is what your log lacks.
-// It is repeated until it is answered with SnapshotPull or SnapshotEnd.
+// SnapshotOffer tells a follower that what its log lacks can be had as a snapshot. It
+// is repeated until it is answered.
 type SnapshotOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"` // chosen by the sender, never used again by it
@@ -934,8 +834,8 @@ func (x *SnapshotOffer) GetBytes() uint64 {
 	return 0
 }
 
-// SnapshotPull: receiver -> sender: all chunks below next are taken, and those up
-// to next+window-1 may come.
+// SnapshotPull: all chunks below next are taken, and those up to next+window-1 may
+// come.
 type SnapshotPull struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
@@ -1004,7 +904,7 @@ func (x *SnapshotPull) GetAgain() bool {
 	return false
 }
 
-// SnapshotPiece: sender -> receiver. A chunk that is not the next is dropped.
+// SnapshotPiece carries one chunk. One that is not the next is dropped.
 type SnapshotPiece struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
@@ -1057,8 +957,7 @@ func (x *SnapshotPiece) GetChunk() *SnapshotChunk {
 	return nil
 }
 
-// SnapshotEnd ends a shipment, from either side; OK: the receiver has installed it
-// or no longer needs it.
+// SnapshotEnd ends a shipment. OK: the receiver has installed it or no longer needs it.
 type SnapshotEnd struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
@@ -1119,8 +1018,8 @@ func (x *SnapshotEnd) GetMessage() string {
 	return ""
 }
 
-// AuditAsk: the leader's audit -> every member's: what do you hold in [from, to) at
-// this revision? Answered with AuditAnswer, once; an empty to has no end.
+// AuditAsk asks what a member holds in [from, to) at a revision; an empty to has no
+// end. It is answered once.
 type AuditAsk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
@@ -1257,8 +1156,8 @@ func (x *AuditAnswer) GetDigest() *RangeDigest {
 	return nil
 }
 
-// AuditVerdict: the leader's audit -> a member's: most members hold something else
-// than you in [from, to) at this revision. Ask them yourself, and if it is so, serve no more.
+// AuditVerdict tells a member that most members hold something else than it does in
+// [from, to) at this revision. It asks them itself, and if it is so, serves no more.
 type AuditVerdict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1324,14 +1223,14 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\tkeyval.v1\x1a\n" +
+	"peer.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\n" +
 	"raft.proto\x1a\rcommand.proto\x1a\fclient.proto\x1a\x0esnapshot.proto\"\xc6\x01\n" +
 	"\x05Frame\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.keyval.v1.HelloH\x00R\x05hello\x12.\n" +
 	"\awelcome\x18\x02 \x01(\v2\x12.keyval.v1.WelcomeH\x00R\awelcome\x12.\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.keyval.v1.RefusalH\x00R\arefusal\x12+\n" +
 	"\x06parcel\x18\x04 \x01(\v2\x11.keyval.v1.ParcelH\x00R\x06parcelB\x06\n" +
-	"\x04kind\"\x8b\x02\n" +
+	"\x04kind\"\xd8\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04role\x12#\n" +
@@ -1342,7 +1241,8 @@ const file_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x06 \x01(\fR\vincarnation\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02to\x18\b \x01(\x04R\x02to\x12\x18\n" +
-	"\aversion\x18\t \x01(\tR\aversion\"\xce\x01\n" +
+	"\aversion\x18\t \x01(\tR\aversion:K\x92\xb5\x18G\n" +
+	"\x13the side that dials\x12\x15the node that listens\x1a\x19first on every connection\"\xdb\x01\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
@@ -1352,76 +1252,79 @@ const file_peer_proto_rawDesc = "" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1f\n" +
 	"\vwaiting_for\x18\a \x01(\tR\n" +
-	"waitingFor\"\\\n" +
+	"waitingFor:\v\x92\xb5\x18\a\"\x05Hello\"i\n" +
 	"\aRefusal\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\";\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint:\v\x92\xb5\x18\a\"\x05Hello\";\n" +
 	"\x06Parcel\x121\n" +
 	"\tenvelopes\x18\x01 \x03(\v2\x13.keyval.v1.EnvelopeR\tenvelopes\"b\n" +
 	"\bEnvelope\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x16\n" +
 	"\x06sender\x18\x03 \x01(\tR\x06sender\x12\x12\n" +
-	"\x04body\x18\x04 \x01(\fR\x04body\"8\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
-	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\"M\n" +
+	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\x9b\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand\"t\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand:\xcb\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xad\x01\n" +
+	"\x10session, machine\x12!raft of the leader, here or there\x1aWa write was checked, or a new leader is known; there is more history than is to be kept*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"\xa4\x01\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term:.\x8a\xb5\x18\x1d\b\"\x10\x01\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\t\"\aPropose\"\xa7\x02\n" +
 	"\fFounderState\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\bR\x06answer\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12.\n" +
 	"\bfounders\x18\x04 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\fR\tclusterId\"l\n" +
+	"cluster_id\x18\x05 \x01(\fR\tclusterId:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
+	"\bfounding\x12\x12founding of a peer\x1a1the cluster is being founded; a late founder asks\"\fFounderState\"\xd9\x01\n" +
 	"\rSnapshotOffer\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12)\n" +
 	"\amessage\x18\x02 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"l\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes:k\x8a\xb5\x18\x1a\b$\x10\x01\x18\x01\"\x0enode/snapshots(\x020\x01\x92\xb5\x18I\n" +
+	"\tsnapshots\x12\x13snapshots of a peer\x1a'a shipment begins, until it is answered\"\xa4\x02\n" +
 	"\fSnapshotPull\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\x04R\x04next\x12\x16\n" +
 	"\x06window\x18\x03 \x01(\rR\x06window\x12\x14\n" +
-	"\x05again\x18\x04 \x01(\bR\x05again\"[\n" +
+	"\x05again\x18\x04 \x01(\bR\x05again:\xb5\x01\x8a\xb5\x18\x18\b%\x10\x01\x18\x01\"\x0enode/snapshots(\x02\x92\xb5\x18\x94\x01\n" +
+	"\x19snapshots of the receiver\x12\x17snapshots of the sender\x1a@chunks were taken: credit for the next; nothing came for a while\"\rSnapshotOffer\"\rSnapshotPiece\"\xeb\x01\n" +
 	"\rSnapshotPiece\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\"h\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk:\x8d\x01\x8a\xb5\x18\x1a\b&\x10\x01\x18\x01\"\x0enode/snapshots(\x020\x03\x92\xb5\x18k\n" +
+	"\x17snapshots of the sender\x12\x19snapshots of the receiver\x1a'there is credit, and the rate allows it\"\fSnapshotPull\"\xf4\x01\n" +
 	"\vSnapshotEnd\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"v\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage:\x89\x01\x8a\xb5\x18\x18\b'\x10\x01\x18\x01\"\x0enode/snapshots(\x02\x92\xb5\x18i\n" +
+	"\x18snapshots of either side\x12\x16snapshots of the other\x1a&it is installed, refused or broken off\"\rSnapshotOffer\"\xe8\x01\n" +
 	"\bAuditAsk\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\fR\x02to\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"x\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
+	"node/audit(\x020\x01\x92\xb5\x18R\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a(the next range of keys is to be compared\"\xa2\x01\n" +
 	"\vAuditAnswer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
-	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\"N\n" +
+	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:(\x8a\xb5\x18\x16\b)\x10\x01\x18\x01\"\n" +
+	"node/audit(\x020\x01\x92\xb5\x18\n" +
+	"\"\bAuditAsk\"\xb8\x01\n" +
 	"\fAuditVerdict\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\fR\x02to*.\n" +
-	"\x04Role\x12\x10\n" +
-	"\fROLE_UNKNOWN\x10\x00\x12\b\n" +
-	"\x04NODE\x10\x01\x12\n" +
-	"\n" +
-	"\x06CLIENT\x10\x02*)\n" +
-	"\x04Lane\x12\v\n" +
-	"\aCONTROL\x10\x00\x12\n" +
-	"\n" +
-	"\x06APPEND\x10\x01\x12\b\n" +
-	"\x04BULK\x10\x0229\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
+	"node/audit(\x020\x01\x92\xb5\x18J\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1437,28 +1340,27 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_peer_proto_goTypes = []any{
-	(Role)(0),               // 0: keyval.v1.Role
-	(Lane)(0),               // 1: keyval.v1.Lane
-	(*Frame)(nil),           // 2: keyval.v1.Frame
-	(*Hello)(nil),           // 3: keyval.v1.Hello
-	(*Welcome)(nil),         // 4: keyval.v1.Welcome
-	(*Refusal)(nil),         // 5: keyval.v1.Refusal
-	(*Parcel)(nil),          // 6: keyval.v1.Parcel
-	(*Envelope)(nil),        // 7: keyval.v1.Envelope
-	(*RaftMessage)(nil),     // 8: keyval.v1.RaftMessage
-	(*Propose)(nil),         // 9: keyval.v1.Propose
-	(*ProposalRefused)(nil), // 10: keyval.v1.ProposalRefused
-	(*FounderState)(nil),    // 11: keyval.v1.FounderState
-	(*SnapshotOffer)(nil),   // 12: keyval.v1.SnapshotOffer
-	(*SnapshotPull)(nil),    // 13: keyval.v1.SnapshotPull
-	(*SnapshotPiece)(nil),   // 14: keyval.v1.SnapshotPiece
-	(*SnapshotEnd)(nil),     // 15: keyval.v1.SnapshotEnd
-	(*AuditAsk)(nil),        // 16: keyval.v1.AuditAsk
-	(*AuditAnswer)(nil),     // 17: keyval.v1.AuditAnswer
-	(*AuditVerdict)(nil),    // 18: keyval.v1.AuditVerdict
+	(*Frame)(nil),           // 0: keyval.v1.Frame
+	(*Hello)(nil),           // 1: keyval.v1.Hello
+	(*Welcome)(nil),         // 2: keyval.v1.Welcome
+	(*Refusal)(nil),         // 3: keyval.v1.Refusal
+	(*Parcel)(nil),          // 4: keyval.v1.Parcel
+	(*Envelope)(nil),        // 5: keyval.v1.Envelope
+	(*RaftMessage)(nil),     // 6: keyval.v1.RaftMessage
+	(*Propose)(nil),         // 7: keyval.v1.Propose
+	(*ProposalRefused)(nil), // 8: keyval.v1.ProposalRefused
+	(*FounderState)(nil),    // 9: keyval.v1.FounderState
+	(*SnapshotOffer)(nil),   // 10: keyval.v1.SnapshotOffer
+	(*SnapshotPull)(nil),    // 11: keyval.v1.SnapshotPull
+	(*SnapshotPiece)(nil),   // 12: keyval.v1.SnapshotPiece
+	(*SnapshotEnd)(nil),     // 13: keyval.v1.SnapshotEnd
+	(*AuditAsk)(nil),        // 14: keyval.v1.AuditAsk
+	(*AuditAnswer)(nil),     // 15: keyval.v1.AuditAnswer
+	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
+	(Role)(0),               // 17: keyval.v1.Role
+	(Lane)(0),               // 18: keyval.v1.Lane
 	(Code)(0),               // 19: keyval.v1.Code
 	(*raftpb.Message)(nil),  // 20: raftpb.Message
 	(*Founder)(nil),         // 21: keyval.v1.Founder
@@ -1466,14 +1368,14 @@ var file_peer_proto_goTypes = []any{
 	(*RangeDigest)(nil),     // 23: keyval.v1.RangeDigest
 }
 var file_peer_proto_depIdxs = []int32{
-	3,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
-	4,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
-	5,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
-	6,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	0,  // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	1,  // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
+	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
+	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
+	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
+	17, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	18, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
 	19, // 6: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
-	7,  // 7: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
+	5,  // 7: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
 	20, // 8: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
 	19, // 9: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
 	21, // 10: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
@@ -1482,8 +1384,8 @@ var file_peer_proto_depIdxs = []int32{
 	19, // 13: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
 	19, // 14: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
 	23, // 15: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	2,  // 16: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	2,  // 17: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	0,  // 16: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 17: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
 	17, // [17:18] is the sub-list for method output_type
 	16, // [16:17] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
@@ -1496,6 +1398,7 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
+	file_options_proto_init()
 	file_command_proto_init()
 	file_client_proto_init()
 	file_snapshot_proto_init()
@@ -1510,14 +1413,13 @@ func file_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      0,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_peer_proto_goTypes,
 		DependencyIndexes: file_peer_proto_depIdxs,
-		EnumInfos:         file_peer_proto_enumTypes,
 		MessageInfos:      file_peer_proto_msgTypes,
 	}.Build()
 	File_peer_proto = out.File

@@ -4,6 +4,7 @@
 package raftactor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,28 +42,21 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	set(&o.ElectionTicks, 10)
-	set(&o.HeartbeatTicks, 2)
-	set(&o.AppendsInFlightMax, 2)
-	set(&o.ProposalBytesMax, 32<<20)
-	set(&o.MaxSizePerMsg, 1<<20)
-	set(&o.MaxInflightMsgs, 256)
-	set(&o.MaxInflightBytes, 64<<20)
-	set(&o.MaxUncommitted, 64<<20)
-	set(&o.MaxCommitted, 4<<20)
-	set(&o.LogEntriesMax, 256<<10)
-	set(&o.LogBytesMax, 64<<20)
-	set(&o.LogEntriesKeep, 10_000)
-	set(&o.LogBytesKeep, 32<<20)
-	set(&o.PinnedBytesMax, 256<<20)
+	o.ElectionTicks = cmp.Or(o.ElectionTicks, 10)
+	o.HeartbeatTicks = cmp.Or(o.HeartbeatTicks, 2)
+	o.AppendsInFlightMax = cmp.Or(o.AppendsInFlightMax, 2)
+	o.ProposalBytesMax = cmp.Or(o.ProposalBytesMax, 32<<20)
+	o.MaxSizePerMsg = cmp.Or(o.MaxSizePerMsg, 1<<20)
+	o.MaxInflightMsgs = cmp.Or(o.MaxInflightMsgs, 256)
+	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 64<<20)
+	o.MaxUncommitted = cmp.Or(o.MaxUncommitted, 64<<20)
+	o.MaxCommitted = cmp.Or(o.MaxCommitted, 4<<20)
+	o.LogEntriesMax = cmp.Or(o.LogEntriesMax, 256<<10)
+	o.LogBytesMax = cmp.Or(o.LogBytesMax, 64<<20)
+	o.LogEntriesKeep = cmp.Or(o.LogEntriesKeep, 10_000)
+	o.LogBytesKeep = cmp.Or(o.LogBytesKeep, 32<<20)
+	o.PinnedBytesMax = cmp.Or(o.PinnedBytesMax, 256<<20)
 	return o
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // ReplicaConfig is what a replica is made of.

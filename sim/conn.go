@@ -88,13 +88,13 @@ func (n *network) dial(c *conn) {
 	n.conns = append(n.conns, c)
 	n.world.clock.after(dialTimeout, nil, func() {
 		if c.state == dialling || c.state == accepted {
-			n.fail(c, &messages.Refusal{Code: messages.Code_UNREACHABLE, Message: "no answer"})
+			n.fail(c, &messages.Error{Code: messages.Code_UNREACHABLE, Message: "no answer"})
 		}
 	})
 	to := n.listener(c.endpoint)
 	if to == nil {
 		n.world.clock.after(2*n.fair.latency, nil, func() {
-			n.fail(c, &messages.Refusal{Code: messages.Code_UNREACHABLE, Message: "connection refused"})
+			n.fail(c, &messages.Error{Code: messages.Code_UNREACHABLE, Message: "connection refused"})
 		})
 		return
 	}
@@ -163,7 +163,7 @@ func (s *seat) tell(event any) {
 }
 
 // fail ends a connection with a reason for the dialler.
-func (n *network) fail(c *conn, refusal *messages.Refusal) {
+func (n *network) fail(c *conn, refusal *messages.Error) {
 	if c.state == broken {
 		return
 	}
@@ -194,7 +194,7 @@ func (n *network) part(c *conn) {
 
 // sever breaks a connection; what is under way on it is lost.
 func (n *network) sever(c *conn, why string) {
-	n.fail(c, &messages.Refusal{Code: messages.Code_UNREACHABLE, Message: why})
+	n.fail(c, &messages.Error{Code: messages.Code_UNREACHABLE, Message: why})
 }
 
 // doubt breaks a silent connection once patience has run out, unless it has

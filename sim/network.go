@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -133,20 +134,20 @@ func (n *network) listener(address string) *seat {
 	return nil
 }
 
-// place is transport.Network for one host.
+// place is seam.Network for one host.
 type place struct {
 	net  *network
 	host *host
 }
 
-func (p place) Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (transport.Hub, error) {
+func (p place) Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (seam.Hub, error) {
 	if p.net.listener(listen) != nil {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", listen)
 	}
 	return p.net.sit(&seat{host: p.host, system: system, local: local, listen: listen, events: events}), nil
 }
 
-func (p place) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (transport.Dialer, error) {
+func (p place) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (seam.Dialer, error) {
 	return p.net.sit(&seat{host: p.host, system: system, local: local, events: events}), nil
 }
 
@@ -163,8 +164,8 @@ func (n *network) sit(s *seat) *seat {
 	return s
 }
 
-// seat is a system in the network. It is the transport.Hub of a node and the
-// transport.Dialer of a client.
+// seat is a system in the network. It is the seam.Hub of a node and the
+// seam.Dialer of a client.
 type seat struct {
 	net    *network
 	host   *host
@@ -182,7 +183,7 @@ type seat struct {
 
 func (s *seat) gone() bool { return s.closed || s.host.dead }
 
-// Identify implements transport.Hub.
+// Identify implements seam.Hub.
 func (s *seat) Identify(local transport.Local) {
 	moved := string(local.ClusterID) != string(s.local.ClusterID)
 	s.local = local
@@ -191,7 +192,7 @@ func (s *seat) Identify(local transport.Local) {
 	}
 }
 
-// SetPeers implements transport.Hub.
+// SetPeers implements seam.Hub.
 func (s *seat) SetPeers(peers []*messages.Member) {
 	s.peers, s.known = peers, s.known.With(peers)
 	s.sever(func(c *conn) bool {
@@ -212,14 +213,14 @@ func (s *seat) peer(id messages.RaftID) *messages.Member {
 	return nil
 }
 
-// Dial implements transport.Dialer.
+// Dial implements seam.Dialer.
 func (s *seat) Dial(endpoint string) {
 	if s.connTo(endpoint) == nil && !s.gone() {
 		s.net.dial(&conn{dialler: s, endpoint: endpoint})
 	}
 }
 
-// Hang implements transport.Dialer.
+// Hang implements seam.Dialer.
 func (s *seat) Hang(endpoint string) {
 	if c := s.connTo(endpoint); c != nil {
 		s.net.sever(c, "hung up")
@@ -292,7 +293,7 @@ func (s *seat) send(address string, target, sender *actor.PID, body proto.Messag
 	s.net.world.ear.sealed(envelope)
 	if id, ok := messages.ParseNodeAddress(address); ok && s.local.Role == messages.Role_NODE {
 		s.net.world.departs(s.host, id, body)
-		s.sendPeer(id, transport.LaneOf(body), envelope)
+		s.sendPeer(id, transport.LaneOf(messages.KindOf(body), body), envelope)
 		return
 	}
 	for _, c := range s.net.conns {

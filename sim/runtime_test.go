@@ -8,6 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
 )
@@ -227,15 +228,15 @@ func TestDelayedActor(t *testing.T) {
 // wire is two nodes and a client in a toy world.
 type wire struct {
 	*toy
-	hubs   map[string]transport.Hub
-	dialer transport.Dialer
+	hubs   map[string]seam.Hub
+	dialer seam.Dialer
 	got    map[string][]string // by host
 }
 
 const clientAddress = "client/00000000000000000000000000000001"
 
 func newWire(t *testing.T, seed uint64) *wire {
-	w := &wire{toy: newToy(seed), hubs: map[string]transport.Hub{}, got: map[string][]string{}}
+	w := &wire{toy: newToy(seed), hubs: map[string]seam.Hub{}, got: map[string][]string{}}
 	var members []*messages.Member
 	for i := range 2 {
 		members = append(members, &messages.Member{RaftId: idOf(i), Name: nameOf(i), Address: nameOf(i) + ":1", Incarnation: make([]byte, 16)})

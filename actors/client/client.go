@@ -32,7 +32,7 @@ type Config struct {
 	Endpoints []string
 	// Network is the transport seam. The client joins it when it starts, under
 	// its system's address, which must be one of messages.ClientAddress.
-	Network transport.Network
+	Network seam.Network
 	// World is the other seams. Ticker, Rand, Fatal and Logger are used.
 	World seam.World
 	// TickInterval is the grain of all its times; 0: DefaultTickInterval.
@@ -71,7 +71,7 @@ func distinct(names []string) []string {
 type client struct {
 	config Config
 	core   *core
-	dialer transport.Dialer
+	dialer seam.Dialer
 	stop   func() // the ticker
 	// elapsed counts the ticks that were not processed yet. A Tick is on its way
 	// exactly while it is above 0, so there is never more than one.
@@ -97,7 +97,6 @@ func New(cfg Config) actor.Producer {
 	return func() actor.Actor { return &client{config: cfg, elapsed: new(atomic.Uint32)} }
 }
 
-// Receive takes one message.
 func (a *client) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:

@@ -54,7 +54,7 @@
 //	world := production.World(logger, nil)
 //	system, root := world.Runtime.NewSystem(messages.ClientAddress(random), logger)
 //	pid, err := root.SpawnNamed(actor.PropsFromProducer(client.New(client.Config{
-//		Endpoints: endpoints, Network: transport.NewGRPC(transport.Options{}), World: world,
+//		Endpoints: endpoints, Network: grpc.New(grpc.Options{}), World: world,
 //	})), "client")
 //	// in an actor of system:
 //	ctx.Request(pid, &messages.Submit{Tag: 1, DeadlineMs: 2000, Operations: operations})

@@ -11,7 +11,7 @@ import (
 
 	"keyval/actors/client"
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -96,7 +96,7 @@ func ExampleNew() {
 	system, root := world.Runtime.NewSystem(messages.ClientAddress(random[:]), world.Logger)
 	defer system.Shutdown()
 	keeper, err := root.SpawnNamed(actor.PropsFromProducer(client.New(client.Config{
-		Endpoints: []string{"127.0.0.1:7001"}, Network: transport.NewGRPC(transport.Options{}), World: world,
+		Endpoints: []string{"127.0.0.1:7001"}, Network: grpc.New(grpc.Options{}), World: world,
 	})), "client")
 	if err != nil {
 		fmt.Println(err)

@@ -16,7 +16,7 @@ import (
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -41,7 +41,7 @@ type Options struct {
 	// Logger is told what goes wrong inside; nil discards.
 	Logger *slog.Logger
 	// Network reaches the nodes; nil: gRPC.
-	Network transport.Network
+	Network seam.Network
 	// Version is told to the nodes.
 	Version string
 }
@@ -66,7 +66,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
 	}
 	if o.Network == nil {
-		o.Network = transport.NewGRPC(transport.Options{Logger: o.Logger})
+		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
 	}
 	return connect(o, production.World(o.Logger, nil))
 }

@@ -19,8 +19,10 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/seam"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -34,13 +36,13 @@ type memory struct {
 	dialers []*memoryDialer
 }
 
-var _ transport.Network = (*memory)(nil)
+var _ seam.Network = (*memory)(nil)
 
-func (n *memory) Serve(*actor.ActorSystem, string, transport.Local, *actor.PID) (transport.Hub, error) {
+func (n *memory) Serve(*actor.ActorSystem, string, transport.Local, *actor.PID) (seam.Hub, error) {
 	return nil, errors.New("nodes are added with start")
 }
 
-func (n *memory) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (transport.Dialer, error) {
+func (n *memory) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (seam.Dialer, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	d := &memoryDialer{net: n, system: system, local: local, events: events, links: map[string]*fakeNode{}}
@@ -348,7 +350,7 @@ func (n *fakeNode) start(t *testing.T, net *memory) {
 	t.Cleanup(system.Shutdown)
 }
 
-func connected(t *testing.T, n transport.Network, o Options) *Client {
+func connected(t *testing.T, n seam.Network, o Options) *Client {
 	t.Helper()
 	o.Network = n
 	if o.Endpoints == nil {
@@ -680,7 +682,7 @@ func TestOverGRPC(t *testing.T) {
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
-	hub, err := transport.NewGRPC(transport.Options{}).Serve(node.system, node.endpoint, transport.Local{
+	hub, err := grpc.New(grpc.Options{}).Serve(node.system, node.endpoint, transport.Local{
 		Role: messages.Role_NODE, ClusterID: make([]byte, messages.ClusterIDSize), RaftID: 1,
 		Incarnation: make([]byte, messages.IncarnationSize), Name: "n1", Address: messages.NodeAddress(1), Version: "test",
 	}, nil)

@@ -9,8 +9,8 @@ import (
 // endpoint is a place that can be dialled.
 type endpoint struct {
 	name string // host:port
-	// Between dial and LinkDown there is a link, or the link was hung and its
-	// LinkDown is awaited: nothing is dialled before that.
+	// From dial to LinkDown the endpoint is not dialled again, even when the link was
+	// hung and only its LinkDown is awaited.
 	link    *link
 	hanging bool
 
@@ -68,9 +68,9 @@ type links struct {
 	next    *link // being made; becomes current
 	parting []*link
 
-	// owing is the endpoint that may still answer an Attach; nil: none. Attached
-	// does not say whose answer it is, so there is one Attach at a time, and one
-	// that stays unanswered is over only when its link is down.
+	// owing is the endpoint that may still answer an Attach; nil: none. Attached does
+	// not say which node it comes from, so there is one Attach at a time, and an
+	// unanswered one ends only with its link.
 	owing *endpoint
 
 	leader    *messages.Leader // the newest that was named
@@ -132,7 +132,7 @@ func (c *core) steer() {
 	case l.phase == attaching:
 	case l.unwanted:
 		if !c.dialLeader() && !c.dialAny() && c.now-l.since >= attachMs {
-			c.attach(l) // nobody else to ask: perhaps its session actor is gone
+			c.attach(l) // there is no other node: perhaps its session actor is gone
 		}
 	case l.epoch != c.session.epoch:
 		c.attach(l)
@@ -263,7 +263,7 @@ func (c *core) adopt(l *link, m *messages.Attached) {
 	}
 }
 
-// part leaves a link to what is still under way on it.
+// part gives a link nothing new; it is hung when all that it holds is answered.
 func (c *core) part(l *link) {
 	l.phase, l.since = parting, c.now
 	c.links.parting = append(c.links.parting, l)

@@ -1,5 +1,5 @@
 // Package seam holds the interfaces behind which the world stands for actors:
-// the run queue, time and randomness. (The network is transport.Network, disks
+// the run queue, time and randomness. (The network is seam.Network, disks
 // are disk.Disk.) Production and the simulator each bring their own; the
 // actors in between are the same.
 package seam

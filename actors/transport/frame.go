@@ -1,10 +1,9 @@
 package transport
 
 import (
+	"encoding/binary"
 	"fmt"
-	"math/bits"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -21,11 +20,11 @@ const (
 	envelopeBody    protowire.Number = 4
 )
 
-// seal marshals a message, once, to what stands for it in a parcel: one element
+// Seal marshals a message, once, to what stands for it in a parcel: one element
 // of Parcel.envelopes with its tag and length. size is proto.Size of m, called
 // just now.
-func seal(number uint32, target, sender string, m proto.Message, size int) ([]byte, error) {
-	inner := 1 + sizeVarint(uint64(number)) + sizeField(len(target)) + sizeField(len(sender)) + sizeField(size)
+func Seal(number uint32, target, sender string, m proto.Message, size int) ([]byte, error) {
+	inner := 1 + protowire.SizeVarint(uint64(number)) + sizeField(len(target)) + sizeField(len(sender)) + sizeField(size)
 	whole := sizeField(inner)
 	b := make([]byte, 0, whole)
 	b = protowire.AppendTag(b, parcelEnvelopes, protowire.BytesType)
@@ -52,90 +51,47 @@ func seal(number uint32, target, sender string, m proto.Message, size int) ([]by
 	return b, nil
 }
 
-func sizeVarint(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
-
 // sizeField is the size of a field of n bytes with a number below 16. An empty
 // one is left out.
 func sizeField(n int) int {
 	if n == 0 {
 		return 0
 	}
-	return 1 + sizeVarint(uint64(n)) + n
+	return 1 + protowire.SizeVarint(uint64(n)) + n
 }
 
-// outgoing is a frame on its way out: a control frame or a parcel of sealed
-// messages.
-type outgoing struct {
-	control *messages.Frame
-	sealed  []item
+// ParcelHeadMax bounds what AppendParcelHead appends, in bytes.
+const ParcelHeadMax = 1 + binary.MaxVarintLen64
+
+// AppendParcelHead appends what stands before size bytes of sealed messages to make
+// a frame of them: one parcel.
+func AppendParcelHead(b []byte, size int) []byte {
+	b = protowire.AppendTag(b, frameParcel, protowire.BytesType)
+	return protowire.AppendVarint(b, uint64(size))
 }
 
-// incoming is a frame that came in: a control frame or the envelopes of a
-// parcel, which are good until the next frame is read into the same incoming.
-type incoming struct {
-	control   *messages.Frame
-	envelopes []*messages.Envelope // their bodies lie in buffer
-	buffer    mem.Buffer           // nil: none is held
+// Incoming is a frame that came in: a control frame or the envelopes of a parcel.
+// It is used again for one frame after another of the same stream.
+type Incoming struct {
+	Control   *messages.Frame
+	Envelopes []*messages.Envelope // void at the next Decode or Clear
 	spare     []*messages.Envelope
 	names     map[string]string // actor names seen on this stream, at most namesMax
 }
 
 const namesMax = 1024
 
-// free gives the buffer back. The envelopes are void then.
-func (in *incoming) free() {
-	in.control = nil
-	in.envelopes = in.envelopes[:0]
-	if in.buffer != nil {
-		in.buffer.Free()
-		in.buffer = nil
-	}
+// Clear forgets the frame.
+func (in *Incoming) Clear() {
+	in.Control = nil
+	in.Envelopes = in.Envelopes[:0]
 }
 
-// codec marshals frames for gRPC. On the wire they are what proto.Marshal makes
-// of a messages.Frame; a parcel is put together from messages that were marshalled
-// when they were sent, and taken apart in place.
-type codec struct{}
-
-// Name keeps the content type that any gRPC peer knows.
-func (codec) Name() string { return "proto" }
-
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	out, ok := v.(*outgoing)
-	if !ok {
-		return nil, fmt.Errorf("transport: %T is no frame", v)
-	}
-	if out.control != nil {
-		b, err := proto.Marshal(out.control)
-		return mem.BufferSlice{mem.SliceBuffer(b)}, err
-	}
-	size := 0
-	for i := range out.sealed {
-		size += len(out.sealed[i].sealed)
-	}
-	head := protowire.AppendTag(make([]byte, 0, 11), frameParcel, protowire.BytesType)
-	head = protowire.AppendVarint(head, uint64(size))
-	buf := parcels.Get(len(head) + size)
-	n := copy(*buf, head)
-	for i := range out.sealed {
-		n += copy((*buf)[n:], out.sealed[i].sealed)
-	}
-	return mem.BufferSlice{mem.NewBuffer(buf, parcels)}, nil
-}
-
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	in, ok := v.(*incoming)
-	if !ok {
-		return fmt.Errorf("transport: %T is no frame", v)
-	}
-	in.free()
-	in.buffer = data.MaterializeToBuffer(parcels)
-	return in.decode(in.buffer.ReadOnlyData())
-}
-
-// decode takes a frame apart. A frame that is exactly one parcel stays in place;
-// all others are rare and left to the general decoder.
-func (in *incoming) decode(b []byte) error {
+// Decode takes a frame apart. One that is exactly one parcel stays in place: the
+// bodies of its envelopes lie in b. All others are rare and left to the general
+// decoder.
+func (in *Incoming) Decode(b []byte) error {
+	in.Clear()
 	number, kind, n := protowire.ConsumeTag(b)
 	if n > 0 && number == frameParcel && kind == protowire.BytesType {
 		parcel, m := protowire.ConsumeBytes(b[n:])
@@ -151,14 +107,14 @@ func (in *incoming) decode(b []byte) error {
 		if len(p.Envelopes) > EnvelopesMax {
 			return fmt.Errorf("a parcel of more than %d envelopes", EnvelopesMax)
 		}
-		in.envelopes = append(in.envelopes[:0], p.Envelopes...)
+		in.Envelopes = append(in.Envelopes[:0], p.Envelopes...)
 		return nil
 	}
-	in.control = frame
+	in.Control = frame
 	return nil
 }
 
-func (in *incoming) decodeParcel(b []byte) error {
+func (in *Incoming) decodeParcel(b []byte) error {
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -176,7 +132,7 @@ func (in *incoming) decodeParcel(b []byte) error {
 		if n < 0 {
 			return fmt.Errorf("no parcel: %w", protowire.ParseError(n))
 		}
-		if len(in.envelopes) == EnvelopesMax {
+		if len(in.Envelopes) == EnvelopesMax {
 			return fmt.Errorf("a parcel of more than %d envelopes", EnvelopesMax)
 		}
 		if err := in.decodeEnvelope(inner); err != nil {
@@ -187,7 +143,7 @@ func (in *incoming) decodeParcel(b []byte) error {
 	return nil
 }
 
-func (in *incoming) decodeEnvelope(b []byte) error {
+func (in *Incoming) decodeEnvelope(b []byte) error {
 	e := in.next()
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
@@ -222,19 +178,19 @@ func (in *incoming) decodeEnvelope(b []byte) error {
 }
 
 // next is an empty envelope, appended to the frame's.
-func (in *incoming) next() *messages.Envelope {
-	n := len(in.envelopes)
+func (in *Incoming) next() *messages.Envelope {
+	n := len(in.Envelopes)
 	if n == len(in.spare) {
 		in.spare = append(in.spare, &messages.Envelope{})
 	}
 	e := in.spare[n]
 	e.Type, e.Target, e.Sender, e.Body = 0, "", "", nil
-	in.envelopes = append(in.envelopes, e)
+	in.Envelopes = append(in.Envelopes, e)
 	return e
 }
 
 // name is the string of b, one copy for all envelopes of the stream.
-func (in *incoming) name(b []byte) string {
+func (in *Incoming) name(b []byte) string {
 	if len(b) > nameSizeMax {
 		return string(b[:nameSizeMax+1]) // the guard refuses it
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -17,25 +16,17 @@ import (
 
 func mustSeal(t testing.TB, target, sender string, m proto.Message) []byte {
 	t.Helper()
-	number, ok := messages.TypeNumber(m)
-	if !ok {
-		t.Fatalf("%T has no number", m)
-	}
-	b, err := seal(number, target, sender, m, proto.Size(m))
+	b, err := Seal(messages.KindOf(m).Number, target, sender, m, proto.Size(m))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func mustMarshal(t testing.TB, out *outgoing) []byte {
-	t.Helper()
-	b, err := codec{}.Marshal(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Free()
-	return b.Materialize()
+// frameOf puts sealed messages together.
+func frameOf(sealed ...[]byte) []byte {
+	all := bytes.Join(sealed, nil)
+	return append(AppendParcelHead(nil, len(all)), all...)
 }
 
 // parcel is what the general decoder makes of the same bytes.
@@ -47,7 +38,7 @@ func parcel(envelopes []*messages.Envelope) *messages.Frame {
 // protobuf makes of it, and comes apart again.
 func TestSealedParcelIsAFrame(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		var out outgoing
+		var sealed [][]byte
 		var want []*messages.Envelope
 		for range rapid.IntRange(1, 5).Draw(r, "envelopes") {
 			var m proto.Message = &messages.Write{
@@ -67,9 +58,9 @@ func TestSealedParcelIsAFrame(t *testing.T) {
 				r.Fatal(err)
 			}
 			want = append(want, e)
-			out.sealed = append(out.sealed, item{sealed: mustSeal(t, target, sender, m)})
+			sealed = append(sealed, mustSeal(t, target, sender, m))
 		}
-		got := mustMarshal(t, &out)
+		got := frameOf(sealed...)
 		straight, err := proto.MarshalOptions{Deterministic: true}.Marshal(parcel(want))
 		if err != nil {
 			r.Fatal(err)
@@ -77,58 +68,14 @@ func TestSealedParcelIsAFrame(t *testing.T) {
 		if !bytes.Equal(got, straight) {
 			r.Fatalf("%x\n%x", got, straight)
 		}
-		in := &incoming{}
-		if err := in.decode(got); err != nil {
+		in := &Incoming{}
+		if err := in.Decode(got); err != nil {
 			r.Fatal(err)
 		}
-		if diff := cmp.Diff(want, in.envelopes, protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(want, in.Envelopes, protocmp.Transform()); diff != "" {
 			r.Fatal(diff)
 		}
 	})
-}
-
-func TestControlFramesPass(t *testing.T) {
-	for _, f := range []*messages.Frame{
-		{Kind: &messages.Frame_Hello{Hello: HelloTo(nodeLocal(1), 2, messages.Lane_BULK)}},
-		{Kind: &messages.Frame_Refusal{Refusal: &messages.Refusal{Code: messages.Code_BUSY, Message: "m"}}},
-		{},
-	} {
-		in := &incoming{}
-		data := mem.BufferSlice{mem.SliceBuffer(mustMarshal(t, &outgoing{control: f}))}
-		if err := (codec{}).Unmarshal(data, in); err != nil {
-			t.Fatal(err)
-		}
-		same(t, in.control, f)
-		in.free()
-	}
-}
-
-func TestIncomingIsReused(t *testing.T) {
-	in := &incoming{}
-	for i := range uint64(3) {
-		m := &messages.StatusRequest{Request: i}
-		var sealed []item
-		for range i + 1 {
-			sealed = append(sealed, item{sealed: mustSeal(t, "a", "b", m)})
-		}
-		if err := (codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(mustMarshal(t, &outgoing{sealed: sealed}))}, in); err != nil {
-			t.Fatal(err)
-		}
-		if len(in.envelopes) != int(i)+1 {
-			t.Fatalf("%d envelopes, want %d", len(in.envelopes), i+1)
-		}
-		for _, e := range in.envelopes {
-			got, err := messages.Open(e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			same(t, got, m)
-		}
-	}
-	in.free()
-	if len(in.envelopes) != 0 || in.buffer != nil {
-		t.Error("it holds on to what it was given")
-	}
 }
 
 func TestParcelsAreBounded(t *testing.T) {
@@ -138,7 +85,7 @@ func TestParcelsAreBounded(t *testing.T) {
 		b := protowire.AppendTag(nil, frameParcel, protowire.BytesType)
 		b = protowire.AppendBytes(b, many)
 		for name, frame := range map[string][]byte{"in place": b, "general": append(b, 0x78, 1)} { // 0x78: an unknown field
-			if err := (&incoming{}).decode(frame); (err == nil) != ok {
+			if err := (&Incoming{}).Decode(frame); (err == nil) != ok {
 				t.Errorf("%s: %d envelopes: %v", name, count, err)
 			}
 		}
@@ -149,31 +96,35 @@ func TestParcelsAreBounded(t *testing.T) {
 // it; nothing brings it down.
 func FuzzFrame(f *testing.F) {
 	for _, m := range everyMessage {
-		f.Add(mustMarshal(f, &outgoing{sealed: []item{{sealed: mustSeal(f, "t", "s", m)}, {sealed: mustSeal(f, "u", "", m)}}}))
+		f.Add(frameOf(mustSeal(f, "t", "s", m), mustSeal(f, "u", "", m)))
 	}
-	f.Add(mustMarshal(f, &outgoing{control: &messages.Frame{Kind: &messages.Frame_Hello{Hello: HelloTo(nodeLocal(1), 2, 1)}}}))
+	hello, err := proto.Marshal(&messages.Frame{Kind: &messages.Frame_Hello{Hello: HelloTo(nodeLocal(1), 2, 1)}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(hello)
 	f.Add([]byte{0x22, 0x02, 0x0b, 0x0c})
 	f.Add([]byte{0x22, 0x04, 0x0a, 0x02, 0x08, 0x80})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		in, want := &incoming{}, &messages.Frame{}
-		err, general := in.decode(b), proto.Unmarshal(b, want)
+		in, want := &Incoming{}, &messages.Frame{}
+		err, general := in.Decode(b), proto.Unmarshal(b, want)
 		if general != nil {
 			return // of what protobuf refuses, names that are no UTF-8 get as far as the guard
 		}
 		if err != nil {
 			t.Fatalf("protobuf takes %x and the decoder does not: %v", b, err)
 		}
-		if in.control != nil {
-			if !proto.Equal(in.control, want) {
-				t.Fatalf("%v, want %v", in.control, want)
+		if in.Control != nil {
+			if !proto.Equal(in.Control, want) {
+				t.Fatalf("%v, want %v", in.Control, want)
 			}
 			return
 		}
 		envelopes := want.GetParcel().GetEnvelopes()
-		if len(envelopes) != len(in.envelopes) {
-			t.Fatalf("%d envelopes, want %d", len(in.envelopes), len(envelopes))
+		if len(envelopes) != len(in.Envelopes) {
+			t.Fatalf("%d envelopes, want %d", len(in.Envelopes), len(envelopes))
 		}
-		for i, e := range in.envelopes {
+		for i, e := range in.Envelopes {
 			w := envelopes[i]
 			if e.Type != w.Type || !bytes.Equal(e.Body, w.Body) || e.Target != cutName(w.Target) || e.Sender != cutName(w.Sender) {
 				t.Fatalf("%v, want %v", e, w)

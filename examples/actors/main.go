@@ -28,7 +28,7 @@ import (
 
 	"keyval/actors/client"
 	"keyval/actors/seam/production"
-	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -64,7 +64,7 @@ func run(endpoints []string, count, deadlineMs uint64) error {
 	// A client that failed cannot join the network again: it stops. Its system goes with it.
 	stops := actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective }))
 	keeper, err := root.SpawnNamed(actor.PropsFromProducer(client.New(client.Config{
-		Endpoints: endpoints, Network: transport.NewGRPC(transport.Options{Logger: world.Logger}), World: world, Version: "example",
+		Endpoints: endpoints, Network: grpc.New(grpc.Options{Logger: world.Logger}), World: world, Version: "example",
 	}), stops), "client")
 	if err != nil {
 		return err

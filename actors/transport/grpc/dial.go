@@ -1,0 +1,174 @@
+package grpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+// dialled is a stream that this side opened and the far side has welcomed.
+type dialled struct {
+	grpc.ClientStream
+	client  *grpc.ClientConn
+	cancel  context.CancelFunc
+	conn    transport.Conn
+	welcome *messages.Welcome
+}
+
+func (d *dialled) close() {
+	d.cancel()
+	_ = d.client.Close()
+}
+
+// failure is why an endpoint was not reached.
+type failure struct {
+	*messages.Error
+	near bool // its machine answered at once that nothing listens there
+}
+
+// dial connects to an endpoint and says hello. ctx ends the stream, not only the
+// dialling. to is the RaftID it means to reach, 0: whoever answers.
+func (g *Network) dial(ctx context.Context, endpoint string, local transport.Local, known transport.Known, to messages.RaftID, lane messages.Lane) (*dialled, *failure) {
+	until, done := context.WithTimeout(ctx, g.options.DialTimeout)
+	defer done()
+	raw, err := (&net.Dialer{}).DialContext(until, "tcp", endpoint)
+	if err != nil {
+		return nil, unreachable(ctx, endpoint, err)
+	}
+	client, err := grpc.NewClient("passthrough:///"+endpoint, g.dialOptions(raw)...)
+	if err != nil {
+		_ = raw.Close()
+		return nil, &failure{Error: messages.Errorf(messages.Code_INVALID, "%q is no endpoint: %v", endpoint, err).WithHint("give HOST:PORT")}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(until, cancel)
+	d := &dialled{client: client, cancel: cancel}
+	failed := d.greet(ctx, endpoint, local, known, to, lane)
+	if !stop() && failed == nil {
+		failed = silent(endpoint)
+	}
+	if failed != nil {
+		if until.Err() == context.DeadlineExceeded && failed.Code == messages.Code_UNREACHABLE {
+			failed = silent(endpoint)
+		}
+		d.close()
+		_ = raw.Close()
+		return nil, &failure{Error: failed}
+	}
+	return d, nil
+}
+
+// greet opens the stream and exchanges hello and welcome.
+func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Local, known transport.Known, to messages.RaftID, lane messages.Lane) *messages.Error {
+	var err error
+	d.ClientStream, err = d.client.NewStream(ctx, &messages.Link_ServiceDesc.Streams[0], messages.Link_Connect_FullMethodName)
+	if err != nil {
+		return stranger(endpoint, err)
+	}
+	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: transport.HelloTo(local, to, lane)}}
+	if err = d.SendMsg(&outgoing{control: hello}); err != nil && err != io.EOF {
+		return stranger(endpoint, err)
+	}
+	in := &incoming{}
+	defer in.free()
+	if err = d.RecvMsg(in); err != nil {
+		return stranger(endpoint, err)
+	}
+	if r := in.Control.GetRefusal(); r != nil {
+		return transport.Refused(endpoint, r)
+	}
+	d.welcome = in.Control.GetWelcome()
+	if why := transport.Welcomed(local, known, to, d.welcome); why != nil {
+		return why.At(endpoint, "")
+	}
+	d.conn = transport.Reached(local, lane, d.welcome)
+	return nil
+}
+
+// dialOptions hand one connection that stands already to gRPC. It makes no other:
+// when to connect again is the link's decision.
+func (g *Network) dialOptions(raw net.Conn) []grpc.DialOption {
+	var once sync.Once
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(g.credentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			conn, err := net.Conn(nil), errors.New("the connection broke")
+			once.Do(func() { conn, err = raw, nil })
+			return conn, err
+		}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(messageSizeMax)),
+		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
+		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithDisableHealthCheck(),
+		grpc.WithIdleTimeout(0), grpc.WithMaxHeaderListSize(8 << 10),
+	}
+}
+
+func unreachable(ctx context.Context, endpoint string, err error) *failure {
+	return &failure{Error: explain(ctx, endpoint, err), near: errors.Is(err, syscall.ECONNREFUSED)}
+}
+
+func explain(ctx context.Context, endpoint string, err error) *messages.Error {
+	var lookup *net.DNSError
+	var wrong *net.AddrError
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return messages.Errorf(messages.Code_UNREACHABLE, "dialling %s was given up", endpoint)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return messages.Errorf(messages.Code_UNREACHABLE, "nothing listens at %s", endpoint).
+			WithHint("start the node there with kvctl serve, or name other endpoints")
+	case errors.As(err, &wrong):
+		return messages.Errorf(messages.Code_INVALID, "%q is no endpoint: %s", endpoint, wrong.Err).WithHint("give HOST:PORT")
+	case errors.As(err, &lookup) && lookup.IsNotFound:
+		return messages.Errorf(messages.Code_UNREACHABLE, "the host of %s has no address", endpoint).WithHint("check the spelling of the endpoint")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return silent(endpoint)
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "cannot reach %s: %v", endpoint, cause(err)).WithHint("check the endpoint and the network")
+}
+
+func silent(endpoint string) *messages.Error {
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer", endpoint).
+		WithHint("the machine may be down, the node frozen, or a firewall in between")
+}
+
+// stranger is the error of an endpoint that listens but does not complete a hello.
+func stranger(endpoint string, err error) *messages.Error {
+	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, transport.Legible(status.Convert(err).Message())).
+		WithHint("check that this is the port of a KeyVal node")
+}
+
+// broken is the error of a stream that stood and ended.
+func broken(endpoint string, err error) *messages.Error {
+	reason := "it was closed"
+	if err != nil && err != io.EOF && status.Code(err) != codes.Canceled {
+		reason = status.Convert(err).Message()
+	}
+	return messages.Errorf(messages.Code_UNREACHABLE, "the connection to %s broke: %s", endpoint, reason).
+		WithHint("the node may have stopped; what was under way may or may not have happened")
+}
+
+// cause is the innermost reason of a network error, without addresses that the
+// sentence around it names already.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

@@ -1,0 +1,237 @@
+package grpc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+
+	"keyval/actors/seam"
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+// hub is a node's place in the network: the process that stands for all actors
+// of other systems, the links to its peers, and the streams that came in.
+type hub struct {
+	messages.UnimplementedLinkServer
+	net      *Network
+	system   *actor.ActorSystem
+	events   *actor.PID
+	logger   *slog.Logger
+	outlet   outlet
+	listener net.Listener
+	replies  *budget // of what waits for clients, in bytes
+	server   *grpc.Server
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup // all goroutines but gRPC's own
+	absent   atomic.Int64   // messages that came for actors that are not there
+	unrouted atomic.Int64   // messages for systems to which there is no way
+
+	local atomic.Pointer[transport.Local]
+	known atomic.Pointer[transport.Known]
+	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
+
+	clients sync.Map            // logical address -> *inbound, the newest
+	pool    *semaphore.Weighted // what clients have unanswered, in bytes
+
+	mu      sync.Mutex
+	inbound map[inboundKey][]*inbound // admitted, the newest last; none is empty
+	closed  bool
+}
+
+var _ seam.Hub = (*hub)(nil)
+var _ actor.Process = (*hub)(nil)
+
+// Serve implements Network. The Hub has a method Addr() net.Addr, which tells
+// where it listens when the port was 0.
+func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (seam.Hub, error) {
+	l, err := listen(address)
+	if err != nil {
+		return nil, err
+	}
+	h := &hub{
+		net: g, system: system, events: events, logger: g.logger(system),
+		server: g.server(), inbound: map[inboundKey][]*inbound{},
+		listener: &gate{
+			Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax,
+			arrived: newBudget(arrivedMax),
+		},
+		replies: newBudget(repliesMax), pool: newPool(),
+	}
+	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.local.Store(&local)
+	h.known.Store(&transport.Known{})
+	h.peers.Store(&map[string]*peer{})
+	messages.RegisterLinkServer(h.server, h)
+	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
+	h.running.Go(func() {
+		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
+			h.logger.Error("transport: listening ended", "address", address, "reason", err)
+		}
+	})
+	return h, nil
+}
+
+// Addr is where the hub listens.
+func (h *hub) Addr() net.Addr { return h.listener.Addr() }
+
+func (h *hub) self() messages.RaftID { return h.local.Load().RaftID }
+
+// Identify implements Hub.
+func (h *hub) Identify(local transport.Local) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := *h.local.Load()
+	h.local.Store(&local)
+	if bytes.Equal(before.ClusterID, local.ClusterID) && before.RaftID == local.RaftID && bytes.Equal(before.Incarnation, local.Incarnation) {
+		return
+	}
+	for _, p := range *h.peers.Load() {
+		p.restart()
+	}
+	h.endAll(func(c *inbound) *messages.Error {
+		if c.conn.Founding || transport.OtherCluster(c.hello.ClusterId, local.ClusterID) {
+			return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to cluster %x now", local.Name, local.ClusterID)
+		}
+		return nil
+	})
+}
+
+// SetPeers implements Hub.
+func (h *hub) SetPeers(members []*messages.Member) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	known := h.known.Load().With(members)
+	h.known.Store(&known)
+	before, now := *h.peers.Load(), map[string]*peer{}
+	for _, m := range members {
+		address := messages.NodeAddress(m.RaftId)
+		switch p := before[address]; {
+		case m.RaftId == h.self():
+		case p != nil && p.member.Address == m.Address && p.conn.Local == h.self():
+			now[address] = p
+		default:
+			now[address] = h.newPeer(m)
+		}
+	}
+	h.peers.Store(&now)
+	for address, p := range before {
+		if now[address] != p {
+			p.cancel()
+		}
+	}
+	h.endAll(func(c *inbound) *messages.Error {
+		if c.conn.Role != messages.Role_NODE {
+			return nil
+		}
+		return known.Refuses(c.conn.RaftID, c.hello.Incarnation)
+	})
+}
+
+// endAll ends the connections that came in and for which why has a reason. h.mu
+// is held.
+func (h *hub) endAll(why func(*inbound) *messages.Error) {
+	for _, list := range h.inbound {
+		for _, c := range list {
+			if r := why(c); r != nil {
+				c.end(r)
+			}
+		}
+	}
+}
+
+// Close implements Hub.
+func (h *hub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.peers.Store(&map[string]*peer{})
+	h.mu.Unlock()
+	h.cancel()
+	h.server.Stop()
+	h.running.Wait()
+}
+
+// resolve finds the process behind a PID of another system. A PID keeps what it is
+// given for ever, so that must last: it is the hub itself, which looks up the way anew
+// for every message.
+func (h *hub) resolve(*actor.PID) (actor.Process, bool) { return h, true }
+
+// SendUserMessage implements actor.Process: it seals the message in the sender's
+// goroutine and queues it, or drops it. It never waits.
+func (h *hub) SendUserMessage(pid *actor.PID, message any) {
+	_, body, sender := actor.UnwrapEnvelope(message)
+	if p := (*h.peers.Load())[pid.Address]; p != nil {
+		h.sendPeer(p, pid, body, sender)
+		return
+	}
+	if c, ok := h.clients.Load(pid.Address); ok {
+		h.sendClient(c.(*inbound), pid, body, sender)
+		return
+	}
+	h.unrouted.Add(1)
+	if h.logger.Enabled(h.ctx, slog.LevelDebug) {
+		h.logger.Debug("transport: dropped, for there is no way", "target", pid.Address+"/"+pid.Id, "type", fmt.Sprintf("%T", body))
+	}
+	if m, ok := body.(*messages.Propose); ok && sender != nil {
+		h.reject(item{asker: sender, seq: m.Seq})
+	}
+}
+
+// SendSystemMessage implements actor.Process. System messages go to nobody.
+func (h *hub) SendSystemMessage(*actor.PID, any) {}
+
+// Stop implements actor.Process. Nobody stops an actor of another system.
+func (h *hub) Stop(*actor.PID) {}
+
+func (h *hub) sendPeer(p *peer, pid *actor.PID, body any, sender *actor.PID) {
+	it, ok := h.outlet.seal(p.conn, pid.Id, body, sender)
+	if !ok {
+		return
+	}
+	if m, ok := body.(*messages.Propose); ok {
+		it.asker, it.seq = sender, m.Seq
+	}
+	if !p.lanes[it.lane].queue.push(it) {
+		h.reject(it)
+	}
+}
+
+func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID) {
+	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
+	c.window.answered()
+	if ok && !c.queue.push(it) {
+		c.end(notTaken(c.queue))
+	}
+}
+
+func notTaken(q *queue) *messages.Error {
+	bytes, _ := q.sizes()
+	return messages.Errorf(messages.Code_BUSY, "%d bytes of replies were not taken", bytes).
+		WithHint("read replies as fast as requests are sent")
+}
+
+// reject tells the askers of the proposals among the items that these were surely not
+// proposed.
+func (h *hub) reject(items ...item) {
+	for _, it := range items {
+		if it.asker == nil {
+			continue
+		}
+		if asker, ok := h.system.ProcessRegistry.GetLocal(it.asker.Id); ok {
+			asker.SendUserMessage(it.asker, &messages.ProposalRefused{Seq: it.seq, Code: messages.Code_BUSY})
+		}
+	}
+}

@@ -1,0 +1,194 @@
+package grpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/grpc"
+	grpcpeer "google.golang.org/grpc/peer"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+const (
+	// replyBytesMax bounds the replies that wait for one client, in bytes. A client
+	// that does not take them loses its connection.
+	replyBytesMax = 8 << 20
+	// repliesMax bounds the replies that wait for all clients, in bytes. arrivedMax
+	// bounds what has arrived from all connections but members' and is not yet a whole
+	// frame. Beyond either, the connection that holds the most is ended.
+	repliesMax = 256 << 20
+	arrivedMax = 256 << 20
+	// connectionsOfClientMax is how many connections one client may have, as when it
+	// knows a node by two names or left one half open. One more costs the oldest.
+	connectionsOfClientMax = 4
+	// partingPatience is how long a connection that is ended may take to hear why.
+	partingPatience = time.Second
+)
+
+// inboundKey is a client's address or a node's lane. Of several connections the
+// newest counts, since the far side knows best which is alive.
+type inboundKey struct {
+	address string
+	lane    messages.Lane
+}
+
+// inbound is an admitted connection that came in.
+type inbound struct {
+	conn   transport.Conn
+	hello  *messages.Hello
+	queue  *queue  // to a client; of a node's connection it stays empty
+	window *window // of a client; nil of a node, whose traffic Raft bounds
+	guest  *guest
+
+	once    sync.Once
+	ended   chan struct{} // closed when it has to end
+	refusal *messages.Error
+}
+
+func (c *inbound) key() inboundKey { return inboundKey{c.conn.Address, c.conn.Lane} }
+
+// end makes the connection's handler say why and return, which closes the connection,
+// since it carries one stream. A handler that takes too long is cut off. end does not
+// wait.
+func (c *inbound) end(why *messages.Error) {
+	c.once.Do(func() {
+		c.refusal = why
+		c.queue.close()
+		if c.window != nil {
+			c.window.close()
+		}
+		close(c.ended)
+		time.AfterFunc(partingPatience, func() { _ = c.guest.Close() })
+	})
+}
+
+// Connect implements messages.LinkServer: one stream that came in.
+func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("internal error")
+			h.logger.Error("transport: a stream failed", "reason", r)
+		}
+	}()
+	hello := &incoming{}
+	defer hello.free()
+	if err := s.RecvMsg(hello); err != nil {
+		return err
+	}
+	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()))
+	if refusal != nil {
+		h.outlet.log.warn("a connection was refused", "from", remote(s.Context()), "reason", refusal.Message)
+		return s.SendMsg(refusalFrame(refusal))
+	}
+	defer h.leave(c)
+	if err := s.SendMsg(&outgoing{control: &messages.Frame{Kind: &messages.Frame_Welcome{Welcome: welcome}}}); err != nil {
+		return err
+	}
+	h.running.Go(func() { h.read(c, s) })
+	if err := writeQueue(s, c.queue, c.ended, false, func(item) {}); err != nil {
+		return err
+	}
+	if c.refusal != nil {
+		return s.SendMsg(refusalFrame(c.refusal))
+	}
+	return nil
+}
+
+// read delivers what comes in and ends the connection when nothing more can.
+func (h *hub) read(c *inbound, s stream) {
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, guest: c.guest}).read(s)
+	var violation *messages.Error
+	if !errors.As(err, &violation) {
+		if err != io.EOF && h.ctx.Err() == nil {
+			h.logger.Debug("transport: a connection broke", "from", c.conn.Address, "reason", err)
+		}
+		c.end(nil)
+		return
+	}
+	h.outlet.log.warn("a connection was ended for what it sent", "from", c.conn.Address, "reason", violation.Message)
+	c.end(violation)
+}
+
+// enter admits a connection and makes it the newest of its key, or refuses it. A
+// node has one connection a lane.
+func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcome, *messages.Error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	local := *h.local.Load()
+	welcome, refusal := transport.Admit(local, *h.known.Load(), hello)
+	switch {
+	case refusal != nil:
+		return nil, nil, refusal
+	case h.closed || g == nil || !g.prove(h.known.Load().Member(hello)):
+		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
+	}
+	c := &inbound{
+		conn: transport.Accepted(local, hello), hello: hello, guest: g,
+		queue: newQueue(replyBytesMax, false), ended: make(chan struct{}),
+	}
+	c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })
+	room := 1
+	if c.conn.Role == messages.Role_CLIENT {
+		room = connectionsOfClientMax
+		c.window = newWindow(h.pool)
+		h.clients.Store(c.conn.Address, c)
+	} else if p := (*h.peers.Load())[c.conn.Address]; p != nil {
+		p.rouse()
+	}
+	list := append(h.inbound[c.key()], c)
+	h.inbound[c.key()] = list
+	for _, old := range list[:max(0, len(list)-room)] {
+		old.end(messages.Errorf(messages.Code_CONFLICT, "%s has connected again", c.conn.Address))
+	}
+	return c, welcome, nil
+}
+
+// leave forgets a connection. The event goes out under the lock, so that it comes
+// before anything that a newer connection of the same client delivers.
+func (h *hub) leave(c *inbound) {
+	c.end(nil)
+	c.queue.share.close()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := slices.DeleteFunc(h.inbound[c.key()], func(o *inbound) bool { return o == c })
+	if len(list) > 0 {
+		h.inbound[c.key()] = list
+	} else {
+		delete(h.inbound, c.key())
+	}
+	switch {
+	case c.conn.Role != messages.Role_CLIENT:
+	case len(list) > 0:
+		h.clients.Store(c.conn.Address, list[len(list)-1])
+	default:
+		h.clients.Delete(c.conn.Address)
+		if !h.closed && h.events != nil {
+			h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), &messages.ClientGone{Address: c.conn.Address})
+		}
+	}
+}
+
+// guestOf is the connection that a stream came on.
+func guestOf(ctx context.Context) *guest {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
+		if a, ok := p.Addr.(guestAddr); ok {
+			return a.guest
+		}
+	}
+	return nil
+}
+
+func remote(ctx context.Context) string {
+	if g := guestOf(ctx); g != nil {
+		return g.Conn.RemoteAddr().String()
+	}
+	return "unknown"
+}

@@ -1,0 +1,101 @@
+// Package grpc is the production side of seam.Network: connections over gRPC streams,
+// dialled, accepted, bounded and ended here. What they carry is judged by package transport.
+package grpc
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"keyval/actors/seam"
+	"keyval/messages"
+)
+
+// Bounds of connections. Every stream has a connection of its own, so that no
+// lane waits for another in the network either.
+const (
+	messageSizeMax = 8 << 20  // of one frame that is received, in bytes
+	parcelSizeMax  = 1 << 20  // of a parcel that is sent, in bytes, unless one message alone is larger
+	windowSize     = 4 << 20  // what one stream may have under way unread, in bytes
+	bufferSize     = 64 << 10 // of a connection, for reading and for writing, in bytes
+
+	unprovenMax    = 512  // connections that have not said who they are: few would be soon crowded out, more cost memory
+	connectionsMax = 4096 // connections in all
+
+	keepaliveTime    = 10 * time.Second // silence before the far side is probed
+	keepaliveTimeout = 3 * time.Second  // no answer to that: the connection is dead
+)
+
+// Options tune a Network. The zero Options are good for production.
+type Options struct {
+	Logger           *slog.Logger  // nil: the actor system's
+	HandshakeTimeout time.Duration // from accepting a connection to its admitted hello; 0: 5 s
+	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
+}
+
+// Network is the seam.Network of production: one bidirectional gRPC stream a link.
+type Network struct {
+	options Options
+}
+
+var _ seam.Network = (*Network)(nil)
+
+// New makes a network.
+func New(options Options) *Network {
+	if options.HandshakeTimeout == 0 {
+		options.HandshakeTimeout = 5 * time.Second
+	}
+	if options.DialTimeout == 0 {
+		options.DialTimeout = 2 * time.Second
+	}
+	return &Network{options: options}
+}
+
+// credentials are those of both ends of every connection: the place for TLS.
+func (g *Network) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
+
+func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
+	if g.options.Logger != nil {
+		return g.options.Logger
+	}
+	return system.Logger()
+}
+
+func (g *Network) server() *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(g.credentials()),
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(messageSizeMax),
+		grpc.MaxConcurrentStreams(1),
+		grpc.MaxHeaderListSize(8<<10),
+		grpc.ConnectionTimeout(g.options.HandshakeTimeout),
+		grpc.InitialWindowSize(windowSize), grpc.InitialConnWindowSize(windowSize),
+		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+}
+
+// listen opens a listening address. The error names it and what is wrong with it.
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(address)
+		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", address).
+			WithHint("another process listens there; see which: ss -ltnp 'sport = :%s'", port)
+	}
+	return nil, messages.Errorf(messages.Code_INVALID, "cannot listen at %s: %v", address, cause(err)).
+		WithHint("give an address of this machine as HOST:PORT")
+}

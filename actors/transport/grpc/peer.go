@@ -1,0 +1,232 @@
+package grpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+// Bounds of the queues to one peer, by lane, in bytes. An append lane holds about what
+// Raft has in flight to one follower. While there is no connection a queue holds less:
+// what is sent while one dials.
+var (
+	laneLimits     = [...]int{messages.Lane_CONTROL: 1 << 20, messages.Lane_APPEND: 32 << 20, messages.Lane_BULK: 8 << 20}
+	diallingLimits = [...]int{messages.Lane_CONTROL: 64 << 10, messages.Lane_APPEND: 2 << 20, messages.Lane_BULK: 5 << 20}
+)
+
+// Delays between attempts to reach a peer.
+const (
+	delayMin     = 50 * time.Millisecond
+	delayMax     = 2 * time.Second        // where nothing answers, or the answer is no
+	delayNearMax = 200 * time.Millisecond // where the machine answers and the node is down: it may be back any moment
+	standingMin  = time.Second            // a link that stood this long starts with no delay again
+)
+
+// peer is another node as this one sends to it.
+type peer struct {
+	hub    *hub
+	member *messages.Member
+	conn   transport.Conn // what an envelope to it has to respect
+	lanes  [len(laneLimits)]*lane
+	cancel context.CancelFunc
+}
+
+// lane is one of the streams to a peer, with the queue in front of it. A goroutine
+// of its own dials, writes, and dials again.
+type lane struct {
+	peer  *peer
+	kind  messages.Lane
+	queue *queue
+	wake  chan struct{} // holds a token when the peer may be back
+	said  string        // what people were told last
+
+	mu        sync.Mutex
+	interrupt context.CancelFunc // ends the attempt or the stream of now
+}
+
+func (h *hub) newPeer(m *messages.Member) *peer {
+	ctx, cancel := context.WithCancel(h.ctx)
+	p := &peer{hub: h, member: m, cancel: cancel, conn: transport.Conn{
+		Role: messages.Role_NODE, Address: messages.NodeAddress(m.RaftId), RaftID: m.RaftId,
+		To: messages.Role_NODE, Local: h.self(),
+	}}
+	for kind := range p.lanes {
+		l := &lane{peer: p, kind: messages.Lane(kind), wake: make(chan struct{}, 1)}
+		l.queue = newQueue(diallingLimits[kind], l.kind == messages.Lane_CONTROL)
+		p.lanes[kind] = l
+		h.running.Go(func() { l.run(ctx) })
+	}
+	return p
+}
+
+// rouse has waiting lanes try again at once.
+func (p *peer) rouse() {
+	for _, l := range p.lanes {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// restart ends the streams of now and makes them anew.
+func (p *peer) restart() {
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		if l.interrupt != nil {
+			l.interrupt()
+		}
+		l.mu.Unlock()
+	}
+	p.rouse()
+}
+
+// run keeps the lane until ctx ends. The control lane is made at once, since its
+// hello tells the peer that this node is there; the others when they are needed.
+func (l *lane) run(ctx context.Context) {
+	defer func() { l.peer.hub.reject(l.queue.close()...) }()
+	var delay time.Duration
+	for {
+		if l.kind != messages.Lane_CONTROL && !l.needed(ctx) {
+			return
+		}
+		stood, err := l.attempt(ctx)
+		l.queue.bound(diallingLimits[l.kind])
+		l.peer.hub.reject(l.queue.drain()...)
+		if ctx.Err() != nil {
+			return
+		}
+		l.unlinked(err)
+		delay = nextDelay(delay, stood, err.near)
+		if !l.pause(ctx, &delay) {
+			return
+		}
+	}
+}
+
+// nextDelay is how long to wait after an attempt that stood for so long and
+// ended; before is the delay before that attempt.
+func nextDelay(before, stood time.Duration, near bool) time.Duration {
+	limit := delayMax
+	switch {
+	case stood >= standingMin:
+		return 0
+	case near:
+		limit = delayNearMax
+	}
+	return min(max(2*before, delayMin), limit)
+}
+
+// pause waits for about so long. A peer that may be back ends it and the delay.
+func (l *lane) pause(ctx context.Context, delay *time.Duration) bool {
+	if *delay == 0 {
+		return true
+	}
+	timer := time.NewTimer(*delay - rand.N(*delay/4))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-l.wake:
+		*delay = 0
+	case <-timer.C:
+	}
+	return true
+}
+
+// needed waits for a message to send.
+func (l *lane) needed(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-l.queue.ready:
+		l.queue.signal()
+		return true
+	}
+}
+
+// attempt dials, and serves the stream until it ends. It reports how long it stood.
+func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	l.interrupt = cancel // before the identity is read, so that any later change of it interrupts this attempt
+	l.mu.Unlock()
+	h, m := l.peer.hub, l.peer.member
+	d, failed := h.net.dial(ctx, m.Address, *h.local.Load(), *h.known.Load(), m.RaftId, l.kind)
+	if failed != nil {
+		return 0, failed
+	}
+	defer d.close()
+	l.linked(d)
+	since := time.Now()
+	err := l.serve(ctx, cancel, d)
+	return time.Since(since), &failure{Error: err}
+}
+
+// serve writes the queue to the stream until it ends.
+func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled) *messages.Error {
+	h := l.peer.hub
+	l.queue.bound(laneLimits[l.kind])
+	var broke error
+	read := make(chan struct{})
+	h.running.Go(func() {
+		defer close(read)
+		defer cancel()
+		broke = readRefusal(d)
+	})
+	err := writeQueue(d, l.queue, ctx.Done(), d.conn.Founding, func(it item) { h.reject(it) })
+	cancel()
+	<-read
+	var refusal *messages.Error
+	switch {
+	case errors.As(broke, &refusal):
+		return refusal
+	case broke != nil:
+		err = broke
+	}
+	return broken(l.peer.member.Address, err)
+}
+
+// readRefusal waits for the end of a stream to a peer. The peer may say why it
+// ends it, and nothing else: what it has to send comes on streams of its own.
+func readRefusal(d *dialled) error {
+	in := &incoming{}
+	defer in.free()
+	if err := d.RecvMsg(in); err != nil {
+		return err
+	}
+	if r := in.Control.GetRefusal(); r != nil {
+		return transport.Refused(d.conn.Address, r)
+	}
+	return messages.Errorf(messages.Code_INVALID, "%s sent messages on a stream that is not its own", d.conn.Address)
+}
+
+// linked and unlinked tell people, once a change, what became of the control lane.
+func (l *lane) linked(d *dialled) {
+	l.said = ""
+	l.peer.hub.logger.Log(context.Background(), l.level(slog.LevelInfo), "transport: linked",
+		"peer", d.welcome.Name, "address", l.peer.member.Address, "lane", l.kind.String(), "founding", d.conn.Founding)
+}
+
+func (l *lane) unlinked(err *failure) {
+	if l.said == err.Message {
+		return
+	}
+	l.said = err.Message
+	l.peer.hub.logger.Log(context.Background(), l.level(slog.LevelWarn), "transport: no link",
+		"peer", l.peer.conn.Address, "address", l.peer.member.Address, "lane", l.kind.String(), "reason", err.Message, "hint", err.Hint)
+}
+
+func (l *lane) level(of slog.Level) slog.Level {
+	if l.kind != messages.Lane_CONTROL {
+		return slog.LevelDebug
+	}
+	return of
+}
