@@ -6,8 +6,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
-	"keyval/telemetry"
 )
 
 // restartsMax is how often one actor may start anew without a quiet time of

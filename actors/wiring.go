@@ -7,9 +7,9 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/raftactor"
-	"keyval/telemetry"
 )
 
 // wiring is what the actors of a node need to find each other. PIDs are made here and

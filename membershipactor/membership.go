@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
-	"keyval/telemetry"
 )
 
 // Config wires a membership actor.

@@ -3,7 +3,7 @@ package raftactor
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"keyval/telemetry"
+	"keyval/actors/telemetry"
 )
 
 // meters is what the Raft actor counts, from the effects that it carries.

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
-	"keyval/telemetry"
 )
 
 // Config wires a Raft actor. The functions make PIDs anew for every use: a PID

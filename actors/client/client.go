@@ -10,9 +10,9 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/actors/seam"
+	"keyval/actors/telemetry"
 	"keyval/actors/transport"
 	"keyval/messages"
-	"keyval/telemetry"
 )
 
 // Times of a client that Config and Options leave out.
