@@ -232,7 +232,7 @@ func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer, op
 // firstCheckpoint is where every founder's history starts: the same bytes on each.
 func firstCheckpoint(token string, m *messages.Founded) *messages.Checkpoint {
 	c := &messages.Checkpoint{
-		Format: storeactor.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
+		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
 		NextRaftId: uint64(len(m.Founders)) + 1,
 	}

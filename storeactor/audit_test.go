@@ -7,6 +7,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // auditors are the audits of a cluster, over rows of their own, with a network
@@ -14,7 +15,7 @@ import (
 type auditors struct {
 	t         *testing.T
 	cores     []*audit
-	stores    []*memory
+	stores    []*disktest.Memory
 	revision  []uint64 // that each has come to
 	compacted uint64
 	silent    map[int]bool
@@ -26,7 +27,7 @@ func newAuditors(t *testing.T, n int) *auditors {
 	var members []*messages.Member
 	for i := range n {
 		members = append(members, &messages.Member{RaftId: uint64(i + 1), Name: fmt.Sprintf("n%d", i+1)})
-		a.stores = append(a.stores, newMemory())
+		a.stores = append(a.stores, disktest.NewMemory())
 		a.revision = append(a.revision, 0)
 	}
 	for i := range n {
@@ -56,7 +57,7 @@ func (a *auditors) put(revision uint64, key, value string, but ...int) {
 
 // rot alters a row where it lies.
 func (a *auditors) rot(at int, revision uint64, key, value string) {
-	rows := a.stores[at].rows[key]
+	rows := a.stores[at].Rows[key]
 	for i := range rows {
 		if rows[i].Revision == revision {
 			rows[i].Value = []byte(value)
@@ -112,7 +113,7 @@ func TestAudit(t *testing.T) {
 		{"equal members say nothing", 3, func(*auditors) {}, nil},
 		{"a follower that differs looks again and ends", 3, func(a *auditors) { a.rot(2, 2, "b", "rotten") },
 			[]string{"n1 warns: n3 holds other rows", "n3 condemns itself: this node holds other rows"}},
-		{"a follower that lost a row", 3, func(a *auditors) { delete(a.stores[1].rows, "b"); a.stores[1].keys = []string{"a", "c"} },
+		{"a follower that lost a row", 3, func(a *auditors) { delete(a.stores[1].Rows, "b"); a.stores[1].Keys = []string{"a", "c"} },
 			[]string{"n1 warns: n2 holds other rows", "n2 condemns itself"}},
 		{"a leader that differs ends itself", 3, func(a *auditors) { a.rot(0, 2, "b", "rotten") }, []string{"n1 condemns itself"}},
 		{"a row at the end of all keys that only one has", 3, func(a *auditors) { a.put(9, "zz", "only n2", 0, 2) },

@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/state/statetest"
 )
 
 func TestCheckpointPace(t *testing.T) {
@@ -62,10 +63,10 @@ func TestCheckpointIsWrittenBehindItsCommit(t *testing.T) {
 	log := s.probe("log")
 	checkpoint, machine := s.spawnCheckpoint(d, log)
 	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
-	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: statetest.First()})
 	log.expect("SyncCommit{index=1}")
 	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
-	later := firstCheckpoint()
+	later := statetest.First()
 	later.Index = 9
 	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
 	d.expect(t, "checkpoint 1")
@@ -84,14 +85,14 @@ func TestCheckpointFailures(t *testing.T) {
 		change func(*memoryDisk)
 		reason string
 	}{
-		{func(d *memoryDisk) { d.engine.err = lost }, "sync the user data: the disk is gone"},
+		{func(d *memoryDisk) { d.engine.Err = lost }, "sync the user data: the disk is gone"},
 		{func(d *memoryDisk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
 	} {
 		s, d := newStage(t), newDisk()
 		test.change(d)
 		log := s.probe("log")
 		checkpoint, machine := s.spawnCheckpoint(d, log)
-		s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+		s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: statetest.First()})
 		log.expect("SyncCommit{index=1}")
 		s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
 		if reason := (<-s.fatal).Error(); reason != test.reason {

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/state/statetest"
 )
 
 // FuzzCommand: a session checks a command with the generated code, the machine
@@ -20,9 +22,9 @@ import (
 // of the future.
 func FuzzCommand(f *testing.F) {
 	for _, c := range seedCommands() {
-		f.Add(marshal(c))
-		f.Add(append(marshal(c), 0x98, 0x06, 1))          // an unknown field
-		f.Add(append(marshal(c), 0x2a, 0x02, 0x0a, 0x00)) // an operation more
+		f.Add(statetest.Marshal(c))
+		f.Add(append(statetest.Marshal(c), 0x98, 0x06, 1))          // an unknown field
+		f.Add(append(statetest.Marshal(c), 0x2a, 0x02, 0x0a, 0x00)) // an operation more
 	}
 	f.Add([]byte{0xff})
 	f.Add([]byte{0x28, 0x01})                                  // a known field of another type
@@ -59,15 +61,15 @@ func FuzzEntry(f *testing.F) {
 	add := func(data []byte) { f.Add(data, uint8(0)) }
 	add(nil)
 	add([]byte{0xff})
-	add(marshal(&messages.Commands{Level: messages.Level + 1}))
-	add(marshal(&messages.Commands{LogTimeMs: 1<<64 - 1, Proposals: []*messages.Proposal{{Origin: 1}}}))
+	add(statetest.Marshal(&messages.Commands{Level: messages.Level + 1}))
+	add(statetest.Marshal(&messages.Commands{LogTimeMs: 1<<64 - 1, Proposals: []*messages.Proposal{{Origin: 1}}}))
 	all := &messages.Commands{Level: 1, LogTimeMs: 10}
 	for _, c := range seedCommands() {
-		all.Proposals = append(all.Proposals, &messages.Proposal{Origin: 1, Command: marshal(c)})
-		add(entry(2, 1, c, c).GetData())
+		all.Proposals = append(all.Proposals, &messages.Proposal{Origin: 1, Command: statetest.Marshal(c)})
+		add(statetest.Entry(2, 1, c, c).GetData())
 	}
-	add(marshal(all))
-	f.Add(marshal(all), uint8(7))
+	add(statetest.Marshal(all))
+	f.Add(statetest.Marshal(all), uint8(7))
 	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
 		e := &raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data}
 		if kind > uint8(raftpb.EntryConfChangeV2) { // a configuration is proposed by nodes alone
@@ -82,27 +84,27 @@ func FuzzEntry(f *testing.F) {
 
 // applied is all that is to be seen of a replica after one entry.
 func applied(t *testing.T, e *raftpb.Entry) string {
-	store := newMemory()
-	r := newReplica(t, firstCheckpoint(), store, sessionBounds{sessions: 4, bytes: 2048, window: 8})
+	store := disktest.NewMemory()
+	r := newReplica(t, statetest.First(), store, sessionBounds{sessions: 4, bytes: 2048, window: 8})
 	err := r.state.Apply(r.batch, e)
 	settled := fmt.Sprint(slices.Clone(r.batch.Settled))
 	if flush := r.batch.Flush(); flush != nil {
 		t.Fatal(flush)
 	}
-	return strings.Join([]string{fmt.Sprint(err), settled, store.dump(), fmt.Sprintf("%x", encode(t, r.state.Checkpoint()))}, "\n")
+	return strings.Join([]string{fmt.Sprint(err), settled, store.Dump(), fmt.Sprintf("%x", encode(t, r.state.Checkpoint()))}, "\n")
 }
 
 func seedCommands() []*messages.Command {
 	return []*messages.Command{
 		{},
-		{Session: client(1), Seq: 1, Operations: ops(put("k", "v"))},
-		{Session: client(1), Seq: 1, Open: opens(1000, 500), Operations: ops(put("k", "v"), del("k"), delRange("a", "z", 3))},
-		{Session: client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: ops(&messages.Operation{})},
-		{Session: client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: opens(1<<64-1, 1<<64-1)},
-		{Session: client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: opens(1000, 500), Operations: ops(delRange("", "", 0))},
-		{Session: client(5), Seq: 1, Open: opens(1000, 500), Operations: ops(put("k", "v"), compact(1), compact(2))},
-		{Operations: ops(compact(1))},
-		{Operations: ops(compact(1<<64 - 1))},
-		{Operations: ops(compact(1), put("k", "v"))},
+		{Session: statetest.Client(1), Seq: 1, Operations: ops(statetest.Put("k", "v"))},
+		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: ops(statetest.Put("k", "v"), statetest.Delete("k"), statetest.DeleteRange("a", "z", 3))},
+		{Session: statetest.Client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: ops(&messages.Operation{})},
+		{Session: statetest.Client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: statetest.Opens(1<<64-1, 1<<64-1)},
+		{Session: statetest.Client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: statetest.Opens(1000, 500), Operations: ops(statetest.DeleteRange("", "", 0))},
+		{Session: statetest.Client(5), Seq: 1, Open: statetest.Opens(1000, 500), Operations: ops(statetest.Put("k", "v"), statetest.Compact(1), statetest.Compact(2))},
+		{Operations: ops(statetest.Compact(1))},
+		{Operations: ops(statetest.Compact(1<<64 - 1))},
+		{Operations: ops(statetest.Compact(1), statetest.Put("k", "v"))},
 	}
 }

@@ -8,13 +8,14 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/messages"
+	"keyval/storeactor/state/statetest"
 )
 
 // The reading in place must agree with the library on every input, well formed
 // or not.
 func TestCommandsAreReadAsProtobufReadsThem(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		data := marshal(drawCommands(t))
+		data := statetest.Marshal(drawCommands(t))
 		for range rapid.IntRange(0, 3).Draw(t, "changes") {
 			data = damage(t, data)
 		}
@@ -105,7 +106,7 @@ func drawCommands(t *rapid.T) *messages.Commands {
 	for range rapid.IntRange(0, 3).Draw(t, "proposals") {
 		all.Proposals = append(all.Proposals, &messages.Proposal{
 			Origin:  rapid.Uint64().Draw(t, "origin"),
-			Command: damageSometimes(t, marshal(drawCommand(t))),
+			Command: damageSometimes(t, statetest.Marshal(drawCommand(t))),
 		})
 	}
 	return all
@@ -118,13 +119,13 @@ func drawCommand(t *rapid.T) *messages.Command {
 		AckedBelow: rapid.Uint64().Draw(t, "acked_below"),
 	}
 	if rapid.Bool().Draw(t, "open") {
-		c.Open = opens(rapid.Uint64().Draw(t, "ttl"), rapid.Uint64().Draw(t, "before"))
+		c.Open = statetest.Opens(rapid.Uint64().Draw(t, "ttl"), rapid.Uint64().Draw(t, "before"))
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "operations") {
 		key, other := rapid.StringN(0, 5, 8).Draw(t, "key"), rapid.StringN(0, 5, 8).Draw(t, "value")
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
-			put(key, other), del(key), delRange(key, other, rapid.Uint32().Draw(t, "limit")),
-			compact(rapid.Uint64().Draw(t, "revision")), {},
+			statetest.Put(key, other), statetest.Delete(key), statetest.DeleteRange(key, other, rapid.Uint32().Draw(t, "limit")),
+			statetest.Compact(rapid.Uint64().Draw(t, "revision")), {},
 		}).Draw(t, "operation"))
 	}
 	return c
@@ -153,21 +154,21 @@ func damage(t *rapid.T, data []byte) []byte {
 // Where a oneof is given twice the last member counts, and members of one kind
 // are merged.
 func TestRepeatedMembersAreMerged(t *testing.T) {
-	data := append(marshal(put("a", "1")), marshal(&messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Value: []byte("2")}}})...)
+	data := append(statetest.Marshal(statetest.Put("a", "1")), statetest.Marshal(&messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Value: []byte("2")}}})...)
 	var o operation
 	if !o.read(data) || o.kind != kindPut || string(o.key) != "a" || string(o.value) != "2" {
 		t.Errorf("two puts are read as %+v", o)
 	}
 	o = operation{}
-	if data = append(data, marshal(del("b"))...); !o.read(data) || o.kind != kindDelete || string(o.key) != "b" || o.value != nil {
+	if data = append(data, statetest.Marshal(statetest.Delete("b"))...); !o.read(data) || o.kind != kindDelete || string(o.key) != "b" || o.value != nil {
 		t.Errorf("a put and a delete are read as %+v", o)
 	}
 	o = operation{}
-	if data = append(data, marshal(compact(7))...); !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
+	if data = append(data, statetest.Marshal(statetest.Compact(7))...); !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
 		t.Errorf("a put, a delete and a compaction are read as %+v", o)
 	}
 	o = operation{} // a field of another type is unknown, and means nothing
-	data = append(marshal(compact(7)), 0x82, 0x02, 0x03, 0x0a, 0x01, 'k')
+	data = append(statetest.Marshal(statetest.Compact(7)), 0x82, 0x02, 0x03, 0x0a, 0x01, 'k')
 	if !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
 		t.Errorf("a compaction with a key is read as %+v", o)
 	}

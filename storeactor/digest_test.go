@@ -11,6 +11,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 func digestAt(revision uint64, d *messages.Digest) *messages.Read {
@@ -34,7 +35,7 @@ func TestDigest(t *testing.T) {
 		return disk.Row{Key: []byte(key), Value: []byte(value), Revision: revision}
 	}
 	a1, b2, c3, a4, a6 := row("a", "1", 1), row("b", "22", 2), row("c", "", 3), row("a", "444", 4), row("a", "6", 6)
-	store := newMemory()
+	store := disktest.NewMemory()
 	for _, r := range []disk.Row{a1, b2, c3, a4, {Key: []byte("b"), Revision: 5, Deleted: true}, a6} {
 		if err := store.Write([]disk.Row{r}); err != nil {
 			t.Fatal(err)
@@ -73,7 +74,7 @@ func TestDigest(t *testing.T) {
 			t.Errorf("at revision %d: %s, %v", r.Revision, messages.Line(reply), err)
 		}
 	}
-	store.err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
+	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
 	if reply, err := read(store, digestAt(0, &messages.Digest{}), newest, compacted); err == nil || reply.Code != messages.Code_DAMAGED || reply.Digest != nil {
 		t.Errorf("a failed view gives %s, %v", messages.Line(reply), err)
 	}
@@ -90,7 +91,7 @@ func TestDigestsTellRowsApart(t *testing.T) {
 		{{Key: []byte("abc"), Revision: 1}},
 		{},
 	} {
-		store := newMemory()
+		store := disktest.NewMemory()
 		if err := store.Write(rows); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +108,7 @@ func TestDigestsTellRowsApart(t *testing.T) {
 
 // A walk in steps of any kind covers the range and ends.
 func TestDigestsAreBounded(t *testing.T) {
-	store := newMemory()
+	store := disktest.NewMemory()
 	var rows []disk.Row
 	for i := range DigestRowsMax + 5 {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%06d", i), Revision: 1})

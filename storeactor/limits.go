@@ -2,9 +2,6 @@ package storeactor
 
 import "keyval/messages"
 
-// CheckpointFormat is the format of Checkpoint that this software writes.
-const CheckpointFormat = 1
-
 // What a command may be and what a session keeps. These bounds are part of what
 // the log means: replicas of different versions apply the same entries and must
 // agree, so changing one needs a new cluster level.

@@ -9,15 +9,17 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/state/statetest"
 )
 
 // staged is what the snapshot at index 20, term 4 and revision 30 brings: slow=new.
 // What it gives up is below revision 25.
 func (c *company) stage20() {
-	checkpoint := firstCheckpoint()
+	checkpoint := statetest.First()
 	checkpoint.Index, checkpoint.Term, checkpoint.Revision, checkpoint.LogTimeMs, checkpoint.CompactedRevision = 20, 4, 30, 500, 25
 	checkpoint.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
-	c.disk.staged, c.disk.stagedEngine = checkpoint, newMemory()
+	c.disk.staged, c.disk.stagedEngine = checkpoint, disktest.NewMemory()
 	if err := c.disk.stagedEngine.Write([]disk.Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -48,8 +50,8 @@ func (c *company) switched() {
 
 // hold lets a reader wait in the midst of a read of "slow" until release is called.
 func (c *company) hold() (release func()) {
-	release = c.disk.engine.holdReads()
-	entered := c.disk.engine.entered
+	release = c.disk.engine.HoldReads()
+	entered := c.disk.engine.Entered
 	c.send(asks(0, getAt(0, "slow")))
 	<-entered
 	return release
@@ -59,7 +61,7 @@ const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" 
 	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28}]}`
 
 func writeSlow() *messages.Command {
-	return &messages.Command{Session: client(1), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("slow", "old"))}
+	return &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("slow", "old"))}
 }
 
 // The readers finish what they have with the state before, which is closed then; who
@@ -69,7 +71,7 @@ func TestMachineSwitches(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 	c.stage20()
 	old := c.disk.engine
-	c.apply(entry(2, 1, writeSlow()))
+	c.apply(statetest.Entry(2, 1, writeSlow()))
 	take[*messages.Applied](c.raft)
 	take[*messages.Outcomes](c.gateway)
 	take[*messages.LogTimeAdvanced](c.gateway)
@@ -96,7 +98,7 @@ func TestMachineSwitches(t *testing.T) {
 	c.ask(c.membership, &messages.Introduce{})
 	take[*messages.MembersChanged](c.membership)
 	c.passed()
-	if old.isClosed() {
+	if old.IsClosed() {
 		t.Error("the engine was closed under its readers")
 	}
 	if len(c.raft.got)+len(c.log.got)+len(c.session.got) > 0 {
@@ -120,12 +122,12 @@ func TestMachineSwitches(t *testing.T) {
 	if got := take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
 		t.Errorf("the rows of the old state are read from the new one: %s", messages.Line(got))
 	}
-	if !old.isClosed() || c.disk.engine.isClosed() {
+	if !old.IsClosed() || c.disk.engine.IsClosed() {
 		t.Error("the engine of the state before is open, or that of this one closed")
 	}
 
 	// Everything goes on where the snapshot ends, with the children under their names.
-	c.apply(entry(21, 600, &messages.Command{Session: client(2), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("b", "1"))}))
+	c.apply(statetest.Entry(21, 600, &messages.Command{Session: statetest.Client(2), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("b", "1"))}))
 	if got := take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
@@ -133,7 +135,7 @@ func TestMachineSwitches(t *testing.T) {
 	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0"), asks(0, getAt(0, "x")))
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.stop(c.machine)
-	if !c.disk.engine.isClosed() {
+	if !c.disk.engine.IsClosed() {
 		t.Error("the engine was left open")
 	}
 	for _, p := range []*probe{c.raft, c.log, c.session, snapshots} {
@@ -171,7 +173,7 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.Readers = 1, 1 }).opened()
 			c.stage20()
-			c.apply(entry(2, 1, writeSlow()))
+			c.apply(statetest.Entry(2, 1, writeSlow()))
 			take[*messages.Applied](c.raft)
 			take[*messages.Outcomes](c.gateway)
 			take[*messages.LogTimeAdvanced](c.gateway)
@@ -208,7 +210,7 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 func TestReadersThatFailWhileTheMachineSwitches(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 	c.stage20()
-	c.disk.engine.panics = "bad"
+	c.disk.engine.Panics = "bad"
 	release := c.hold()
 	c.send(asks(0, getAt(0, "bad")))
 	c.install()
@@ -228,7 +230,7 @@ func TestReclaimsEndWithTheState(t *testing.T) {
 		c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 		c.stage20()
 		old := c.disk.engine
-		_, reclaims := c.watch(func() error { <-old.closing; return errors.New("the state is closed") })
+		_, reclaims := c.watch(func() error { <-old.Closing; return errors.New("the state is closed") })
 		c.compactAsClient(2)
 		<-reclaims
 		release := c.hold()
@@ -244,19 +246,19 @@ func TestReclaimsEndWithTheState(t *testing.T) {
 				}
 			}
 		}
-		if old.isClosed() {
+		if old.IsClosed() {
 			t.Error("the engine was closed under a reader")
 		}
 		release()
 		if switches {
 			c.switched()
-			c.disk.engine.reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
+			c.disk.engine.Reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
 			c.tick(1)
 		}
 		stopped()
 		c.raft.expectNoMore(c.stage)
-		if !old.isClosed() || len(c.fatal) > 0 {
-			t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+		if !old.IsClosed() || len(c.fatal) > 0 {
+			t.Errorf("closed: %v, failures: %d", old.IsClosed(), len(c.fatal))
 		}
 	}
 }
@@ -274,7 +276,7 @@ func TestSwitchesThatFail(t *testing.T) {
 			"switch to the snapshot at index 20: open the user data: the disk is gone"},
 		{"a newer checkpoint", func(c *company) { c.disk.staged.Level = messages.Level + 1 }, nil,
 			"switch to the snapshot at index 20: the checkpoint has format 1 and level 3, newer than this version's 1 and 2"},
-		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{entry(2, 1)}}},
+		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{statetest.Entry(2, 1)}}},
 			"entries came while the snapshot at index 20 is being opened"},
 		{"another snapshot too early", func(*company) {}, &messages.Installed{Index: 21},
 			"a snapshot at index 21 was installed while that at index 20 is being opened"},
@@ -319,7 +321,7 @@ func TestMachineStopsWhileItSwitches(t *testing.T) {
 	}
 	c.raft.expectNoMore(c.stage)
 	c.log.expectNoMore(c.stage)
-	if !old.isClosed() || len(c.fatal) > 0 {
-		t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+	if !old.IsClosed() || len(c.fatal) > 0 {
+		t.Errorf("closed: %v, failures: %d", old.IsClosed(), len(c.fatal))
 	}
 }

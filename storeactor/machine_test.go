@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/state/statetest"
 )
 
 // company is a machine among probes.
@@ -79,7 +80,7 @@ func (c *company) apply(entries ...*raftpb.Entry) *raftpb.Message {
 
 // write is the command of client 1 with this number, which puts a=<number>.
 func write(seq uint64) *messages.Command {
-	return &messages.Command{Session: client(1), Seq: seq, Open: opens(1000, 1000), Operations: ops(put("a", fmt.Sprint(seq)))}
+	return &messages.Command{Session: statetest.Client(1), Seq: seq, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("a", fmt.Sprint(seq)))}
 }
 
 func asks(index uint64, read ...*messages.Read) *messages.ReadAt {
@@ -106,16 +107,16 @@ func TestMachineSaysWhereItStarts(t *testing.T) {
 	c.gateway.expect("LogTimeAdvanced{}")
 	c.stop(c.machine)
 	c.membership.expectNoMore(c.stage)
-	if !c.disk.engine.closed {
+	if !c.disk.engine.Closed {
 		t.Error("the engine was left open")
 	}
 }
 
 func TestMachineApplies(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	first := entry(2, 20, write(1), write(2))
-	foreign := &messages.Commands{Level: 1, LogTimeMs: 20, Proposals: []*messages.Proposal{{Origin: 2, Command: marshal(write(3))}}}
-	message := c.apply(first, &raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(1)), Data: marshal(foreign)})
+	first := statetest.Entry(2, 20, write(1), write(2))
+	foreign := &messages.Commands{Level: 1, LogTimeMs: 20, Proposals: []*messages.Proposal{{Origin: 2, Command: statetest.Marshal(write(3))}}}
+	message := c.apply(first, &raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(1)), Data: statetest.Marshal(foreign)})
 	client := `"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"`
 	c.gateway.expect("Outcomes{outcomes=[SessionOutcome{client=" + client + " outcome=Outcome{seq=1 revision=1}}" +
 		" SessionOutcome{client=" + client + " outcome=Outcome{seq=2 revision=2}}]}")
@@ -124,8 +125,8 @@ func TestMachineApplies(t *testing.T) {
 	if applied.Message != message || applied.Index != 3 || applied.Revision != 3 || applied.LogTimeMs != 20 || applied.HistoryHash == 0 {
 		t.Errorf("raft is told %s", messages.Line(applied))
 	}
-	if got := c.disk.engine.live(t, 3); got != "a=3@3" || c.disk.engine.writes != 1 {
-		t.Errorf("%q was written with %d writes", got, c.disk.engine.writes)
+	if got := c.disk.engine.Live(t, 3); got != "a=3@3" || c.disk.engine.Writes != 1 {
+		t.Errorf("%q was written with %d writes", got, c.disk.engine.Writes)
 	}
 
 	// Without commands of its own and without a step of time there is no news.
@@ -135,7 +136,7 @@ func TestMachineApplies(t *testing.T) {
 		t.Errorf("raft is told %s", messages.Line(again))
 	}
 	join := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(4))}}}
-	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: marshal(join)})
+	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(join)})
 	take[*messages.Applied](c.raft)
 	take[*messages.MembersChanged](c.membership)
 	take[*messages.MembersChanged](c.gateway)
@@ -148,11 +149,11 @@ func TestMachineServesReads(t *testing.T) {
 	c.send(asks(3, getAt(0, "a")))
 	c.send(asks(0, getAt(0, "a"))) // stale: at once
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.apply(entry(2, 1, write(1)))
+	c.apply(statetest.Entry(2, 1, write(1)))
 	take[*messages.Applied](c.raft)
 	c.send(asks(2, getAt(0, "a")))
 	c.session.expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1}]}`)
-	c.apply(entry(3, 1, write(2)))
+	c.apply(statetest.Entry(3, 1, write(2)))
 	c.session.expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2}]}`)
 
 	// What cannot wait is refused, and what waits is answered nevertheless.
@@ -172,7 +173,7 @@ func TestMachineServesReads(t *testing.T) {
 // A reader that panics loses its read and nothing else.
 func TestReadersRestart(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
-	c.disk.engine.panics = "bad"
+	c.disk.engine.Panics = "bad"
 	for range 20 {
 		c.send(asks(0, getAt(0, "bad")))
 		c.send(asks(0, getAt(0, "good")))
@@ -190,7 +191,7 @@ func TestReadersRestart(t *testing.T) {
 
 func TestReadersOfDamagedDataEndTheNode(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	c.disk.engine.err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
+	c.disk.engine.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
 	c.send(asks(0, getAt(0, "a")))
 	if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
 		t.Errorf("the reason is %v", reason)
@@ -206,11 +207,11 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 		entries []*raftpb.Entry
 		reason  string
 	}{
-		{"a gap", func(*company) {}, []*raftpb.Entry{entry(3, 1)}, "entry 3 was to be applied behind entry 1"},
-		{"an entry again", func(*company) {}, []*raftpb.Entry{entry(2, 1), entry(2, 1)}, "entry 2 was to be applied behind entry 2"},
-		{"a failed write", func(c *company) { c.disk.engine.err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{entry(2, 1, write(1))},
+		{"a gap", func(*company) {}, []*raftpb.Entry{statetest.Entry(3, 1)}, "entry 3 was to be applied behind entry 1"},
+		{"an entry again", func(*company) {}, []*raftpb.Entry{statetest.Entry(2, 1), statetest.Entry(2, 1)}, "entry 2 was to be applied behind entry 2"},
+		{"a failed write", func(c *company) { c.disk.engine.Err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{statetest.Entry(2, 1, write(1))},
 			"write the user data: the disk is gone"},
-		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: marshal(&messages.Commands{Level: 9})}},
+		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: statetest.Marshal(&messages.Commands{Level: 9})}},
 			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 2: it is too old and stops"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -220,7 +221,7 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 			if reason := (<-c.fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)
 			}
-			c.apply(entry(2, 1))
+			c.apply(statetest.Entry(2, 1))
 			c.send(asks(0, getAt(0, "a")))
 			c.stop(c.machine)
 			for _, p := range []*probe{c.raft, c.gateway, c.session} {
@@ -232,11 +233,11 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 
 func TestMachineWritesCheckpoints(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.CheckpointTicks = 2, 5 }).opened()
-	c.apply(entry(2, 1, write(1)))
-	c.apply(entry(3, 2, write(2)))
+	c.apply(statetest.Entry(2, 1, write(1)))
+	c.apply(statetest.Entry(3, 2, write(2)))
 	c.log.expect("SyncCommit{index=3}")
-	c.apply(entry(4, 3, write(3)), entry(5, 3, write(4))) // due again, but one is under way
-	c.apply(entry(6, 3))
+	c.apply(statetest.Entry(4, 3, write(3)), statetest.Entry(5, 3, write(4))) // due again, but one is under way
+	c.apply(statetest.Entry(6, 3))
 	for range 4 {
 		take[*messages.Applied](c.raft)
 	}
@@ -250,7 +251,7 @@ func TestMachineWritesCheckpoints(t *testing.T) {
 	c.disk.expect(t, "checkpoint 6")
 	c.raft.expect("Checkpointed{index=6 term=1 conf_state=ConfState{voters=[1 2 3]}}")
 
-	c.apply(entry(7, 3))
+	c.apply(statetest.Entry(7, 3))
 	take[*messages.Applied](c.raft)
 	ticker := c.probe(messages.ActorTicker)
 	for _, elapsed := range []uint32{2, 2} {
@@ -280,7 +281,7 @@ func TestACheckpointsPanicEscalates(t *testing.T) {
 	}
 	take[*messages.MachineOpened](raft)
 	for range 2 {
-		s.system.Root.Send(actor.NewPID(machine.Address, messages.ActorCheckpoint), &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+		s.system.Root.Send(actor.NewPID(machine.Address, messages.ActorCheckpoint), &messages.WriteCheckpoint{Checkpoint: statetest.First()})
 	}
 	if reason := fmt.Sprint(<-reasons); reason != "checkpoint 1 was begun while 1 is being written" {
 		t.Errorf("the reason is %q", reason)

@@ -8,6 +8,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 func getAt(revision uint64, key string) *messages.Read {
@@ -19,7 +20,7 @@ func scanAt(revision uint64, s *messages.Scan) *messages.Read {
 }
 
 func TestRead(t *testing.T) {
-	store := newMemory()
+	store := disktest.NewMemory()
 	for _, row := range []disk.Row{
 		{Key: []byte("a"), Value: []byte("1"), Revision: 1},
 		{Key: []byte("b"), Value: []byte("2"), Revision: 2},
@@ -66,18 +67,18 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s gives\n\t%s\nand not\n\tReadReply{request=7 %s}", test.name, got, test.reply)
 		}
 	}
-	store.err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
+	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
 	for _, r := range []*messages.Read{getAt(0, "a"), scanAt(0, &messages.Scan{})} {
 		reply, err := read(store, r, newest, compacted)
 		want := `ReadReply{request=7 code=DAMAGED revision=5 message="a block is damaged"}`
-		if got := messages.Line(reply); got != want || !errors.Is(err, store.err) {
+		if got := messages.Line(reply); got != want || !errors.Is(err, store.Err) {
 			t.Errorf("a failed view gives %s, %v", got, err)
 		}
 	}
 }
 
 func TestScansAreBounded(t *testing.T) {
-	store := newMemory()
+	store := disktest.NewMemory()
 	var rows []disk.Row
 	for i := range ScanRowsMax + 1 {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%05d", i), Revision: 1})

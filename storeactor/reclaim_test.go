@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/state/statetest"
 )
 
 // writeCheckpoint lets the checkpoint at index become durable, and takes what the
@@ -33,8 +34,8 @@ func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 // it at the next, and lets the checkpoint that follows become durable.
 func (c *company) compactAsClient(index uint64) {
 	c.t.Helper()
-	c.apply(entry(index, 1, write(index)), entry(index+1, 1,
-		&messages.Command{Session: client(1), Seq: index + 1, Operations: ops(compact(index))}))
+	c.apply(statetest.Entry(index, 1, write(index)), statetest.Entry(index+1, 1,
+		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: ops(statetest.Compact(index))}))
 	take[*messages.Outcomes](c.gateway)
 	if index == 2 {
 		take[*messages.LogTimeAdvanced](c.gateway)
@@ -47,15 +48,15 @@ func (c *company) compactAsClient(index uint64) {
 // watch makes the engine tell of its discards and reclaims.
 func (c *company) watch(reclaim func() error) (discarded chan uint64, reclaims chan struct{}) {
 	reclaims = make(chan struct{}, 10)
-	c.disk.engine.discarded = make(chan uint64, 10)
-	c.disk.engine.reclaims = func() error {
+	c.disk.engine.Discarded = make(chan uint64, 10)
+	c.disk.engine.Reclaims = func() error {
 		reclaims <- struct{}{}
 		if reclaim != nil {
 			return reclaim()
 		}
 		return nil
 	}
-	return c.disk.engine.discarded, reclaims
+	return c.disk.engine.Discarded, reclaims
 }
 
 // What a reader was given when history was still there it reads before that goes.
@@ -99,7 +100,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(entry(2, 1, write(1)), entry(3, 1, &messages.Command{Operations: ops(compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, &messages.Command{Operations: ops(statetest.Compact(2))}))
 	if done := c.writeCheckpoint(3); done.Thorough || done.CompactedRevision != 2 {
 		t.Errorf("raft is told %s", messages.Line(done))
 	}
@@ -122,8 +123,8 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 func TestCompactionsBehindACheckpoint(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 1 }).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(entry(2, 1, write(1)))
-	c.apply(entry(3, 1, &messages.Command{Session: client(1), Seq: 2, Operations: ops(compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1)))
+	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 2, Operations: ops(statetest.Compact(2))}))
 	c.passed()
 	if done := c.writeCheckpoint(2); done.Thorough || done.CompactedRevision != 0 {
 		t.Errorf("raft is told %s", messages.Line(done))
@@ -139,7 +140,7 @@ func TestCompactionsBehindACheckpoint(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	<-reclaims
-	c.apply(entry(4, 1, write(3)))
+	c.apply(statetest.Entry(4, 1, write(3)))
 	if done := c.writeCheckpoint(4); done.Thorough {
 		t.Error("nobody has asked for space again")
 	}
@@ -226,14 +227,14 @@ func TestMachineDiscardsWhenItOpens(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) {
 		d := config.Disk.(*memoryDisk)
 		d.checkpoint.Revision, d.checkpoint.CompactedRevision = 9, 5
-		d.engine.discarded = make(chan uint64, 10)
+		d.engine.Discarded = make(chan uint64, 10)
 	}).opened()
-	if floor := <-c.disk.engine.discarded; floor != 5 {
+	if floor := <-c.disk.engine.Discarded; floor != 5 {
 		t.Errorf("%d was discarded", floor)
 	}
 	c.tick(questionTicks)
 	c.stop(c.machine)
-	if len(c.disk.engine.discarded) > 0 {
+	if len(c.disk.engine.Discarded) > 0 {
 		t.Error("it was discarded twice")
 	}
 }
@@ -242,7 +243,7 @@ func TestMachineDiscardsWhenItOpens(t *testing.T) {
 func TestMachineRetainsHistory(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.HistoryRevisions, config.HistoryMS = 2, 1000 }).opened()
 	apply := func(index, now uint64) {
-		c.apply(entry(index, now, write(index)))
+		c.apply(statetest.Entry(index, now, write(index)))
 		take[*messages.Applied](c.raft)
 	}
 	asked := func(revision uint64) {
@@ -260,7 +261,7 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(19)
 	c.tick(1)
 	asked(1)
-	c.apply(entry(5, 1, &messages.Command{Operations: ops(compact(1))}))
+	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: ops(statetest.Compact(1))}))
 	if got := take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}

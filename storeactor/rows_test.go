@@ -11,13 +11,15 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/state/statetest"
 )
 
 // Chunk by chunk, whatever their size, the rows are those of the export, and each
 // chunk is what the library makes of them.
 func TestRowsAreReadInParts(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		store := newMemory()
+		store := disktest.NewMemory()
 		revisions := uint64(rapid.IntRange(0, 40).Draw(rt, "revisions"))
 		for revision := uint64(1); revision <= revisions; revision++ {
 			row := disk.Row{
@@ -53,8 +55,8 @@ func TestRowsAreReadInParts(t *testing.T) {
 			if err := proto.Unmarshal(read.Rows, part); err != nil {
 				rt.Fatal(err)
 			}
-			if string(marshal(part)) != string(read.Rows) {
-				rt.Fatalf("the library writes %x, and this is %x", marshal(part), read.Rows)
+			if string(statetest.Marshal(part)) != string(read.Rows) {
+				rt.Fatalf("the library writes %x, and this is %x", statetest.Marshal(part), read.Rows)
 			}
 			n := len(part.Rows)
 			if uint64(n) != read.Count || n > 1 && len(read.Rows) > int(limit) {
@@ -76,14 +78,14 @@ func TestRowsAreReadInParts(t *testing.T) {
 			}
 			ask.After = read.Last
 		}
-		if string(marshal(got)) != string(marshal(want)) {
+		if string(statetest.Marshal(got)) != string(statetest.Marshal(want)) {
 			rt.Fatalf("got %d rows, and not %d, or others", len(got.Rows), len(want.Rows))
 		}
 	})
 }
 
 func TestRowsAreBounded(t *testing.T) {
-	store := newMemory()
+	store := disktest.NewMemory()
 	for i := range 12 {
 		row := disk.Row{Key: fmt.Appendf(nil, "k%02d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: uint64(i) + 1}
 		if err := store.Write([]disk.Row{row}); err != nil {
@@ -96,16 +98,16 @@ func TestRowsAreBounded(t *testing.T) {
 			t.Errorf("asked for %d bytes: %d rows of %d bytes, more: %v, error: %v", asked, read.Count, len(read.Rows), read.More, err)
 		}
 	}
-	store.err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
+	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
 	read, err := readRows(store, &messages.ReadRows{Holder: "file", Sequence: 3, Revision: 12})
-	if got := messages.Line(read); got != `RowsRead{holder="file" sequence=3 code=DAMAGED message="a block is damaged"}` || !errors.Is(err, store.err) {
+	if got := messages.Line(read); got != `RowsRead{holder="file" sequence=3 code=DAMAGED message="a block is damaged"}` || !errors.Is(err, store.Err) {
 		t.Errorf("a failed view gives %s, %v", got, err)
 	}
 }
 
 // BenchmarkReadRows reads 1 MiB of rows of 256 bytes.
 func BenchmarkReadRows(b *testing.B) {
-	store := newMemory()
+	store := disktest.NewMemory()
 	value := []byte(strings.Repeat("v", 256))
 	var rows []disk.Row
 	for i := range 5000 {

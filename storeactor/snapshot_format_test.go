@@ -16,13 +16,14 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/state/statetest"
 )
 
 // stateAt is a checkpoint at index 9 with a session.
 func stateAt(revision, compacted uint64) *messages.Checkpoint {
-	c := firstCheckpoint()
+	c := statetest.First()
 	c.Index, c.Term, c.Revision, c.CompactedRevision, c.LogTimeMs, c.HistoryHash = 9, 3, revision, compacted, 77, 4711
-	c.Sessions = []*messages.Session{{Client: client(1), TtlMs: 1000, ActiveMs: 70, Outcomes: []*messages.Outcome{{Seq: 1, Revision: 2}}}}
+	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1000, ActiveMs: 70, Outcomes: []*messages.Outcome{{Seq: 1, Revision: 2}}}}
 	return c
 }
 
@@ -60,7 +61,7 @@ func rowsRead(rows []disk.Row, ask *messages.ReadRows) *messages.RowsRead {
 	}
 	if n := len(chunk.Rows); n > 0 {
 		last := chunk.Rows[n-1]
-		r.Rows, r.Count, r.First, r.Last = marshal(chunk), uint64(n), chunk.Rows[0].Key, &messages.RowCursor{Key: last.Key, Revision: last.Revision}
+		r.Rows, r.Count, r.First, r.Last = statetest.Marshal(chunk), uint64(n), chunk.Rows[0].Key, &messages.RowCursor{Key: last.Key, Revision: last.Revision}
 	}
 	return r
 }
@@ -260,7 +261,7 @@ func TestCheckRefuses(t *testing.T) {
 		"newer format":                  {func(d *draft) { d.header.Format = 2 }, messages.Code_UNSUPPORTED},
 		"newer level":                   {func(d *draft) { d.header.Level = messages.Level + 1 }, messages.Code_UNSUPPORTED},
 		"no format":                     {func(d *draft) { d.header.Format = 0 }, messages.Code_DAMAGED},
-		"another cluster":               {func(d *draft) { d.header.ClusterId = client(9) }, messages.Code_DAMAGED},
+		"another cluster":               {func(d *draft) { d.header.ClusterId = statetest.Client(9) }, messages.Code_DAMAGED},
 		"no cluster":                    {func(d *draft) { d.header.ClusterId = nil }, messages.Code_DAMAGED},
 		"another index":                 {func(d *draft) { d.header.Index = 8 }, messages.Code_DAMAGED},
 		"no index":                      {func(d *draft) { d.header.Index = 0 }, messages.Code_DAMAGED},
@@ -362,7 +363,7 @@ func (d *draft) setState(c *messages.Checkpoint) {
 
 func (d *draft) write() []*messages.SnapshotChunk {
 	var tally snapshotTally
-	chunks := []*messages.SnapshotChunk{tally.seal(messages.ChunkKind_HEADER, nil, nil, marshal(d.header), 0)}
+	chunks := []*messages.SnapshotChunk{tally.seal(messages.ChunkKind_HEADER, nil, nil, statetest.Marshal(d.header), 0)}
 	for piece := range slices.Chunk(d.state, 50) {
 		chunks = append(chunks, tally.seal(messages.ChunkKind_STATE, nil, nil, piece, 0))
 	}
@@ -375,7 +376,7 @@ func (d *draft) write() []*messages.SnapshotChunk {
 	}
 	t := tally.trailer()
 	d.trailer(t)
-	return append(chunks, tally.seal(messages.ChunkKind_TRAILER, nil, nil, marshal(t), 0))
+	return append(chunks, tally.seal(messages.ChunkKind_TRAILER, nil, nil, statetest.Marshal(t), 0))
 }
 
 // TestCheckRefusesChunks alters the chunks of a good snapshot themselves.
@@ -483,7 +484,7 @@ func TestRowsAreReadAsProtobufReadsThem(t *testing.T) {
 			Revision: rapid.Uint64().Draw(t, "revision"), Deleted: rapid.Bool().Draw(t, "deleted"),
 		}
 		var got disk.Row
-		if !readSnapshotRow(&got, marshal(want)) || !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
+		if !readSnapshotRow(&got, statetest.Marshal(want)) || !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
 			got.Revision != want.Revision || got.Deleted != want.Deleted {
 			t.Fatalf("%v became %v", want, got)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/state/statetest"
 )
 
 // shelf is a Disk in memory as the snapshots actor uses it: a staging and an archive.
@@ -40,7 +41,7 @@ type shelfStaging struct {
 }
 
 func newShelf() *shelf {
-	return &shelf{cluster: firstCheckpoint().ClusterId, files: map[string][]byte{}}
+	return &shelf{cluster: statetest.First().ClusterId, files: map[string][]byte{}}
 }
 
 func (d *shelf) panicIn(call string) {
@@ -441,7 +442,7 @@ func TestShipmentsThatFailAreReported(t *testing.T) {
 		"the receiver has no room":     {func(_ *street, _, b *house) { b.disk.stageErr = io.ErrShortWrite }},
 		"the receiver cannot write":    {func(_ *street, _, b *house) { b.disk.writeErr = io.ErrShortWrite }},
 		"the receiver cannot seal":     {func(_ *street, _, b *house) { b.disk.sealErr = io.ErrShortWrite }},
-		"the receiver is of elsewhere": {func(_ *street, _, b *house) { b.disk.cluster = client(9) }},
+		"the receiver is of elsewhere": {func(_ *street, _, b *house) { b.disk.cluster = statetest.Client(9) }},
 		"the intake panics at once":    {func(_ *street, _, b *house) { b.disk.panics = "Stage" }},
 		"the intake panics":            {func(_ *street, _, b *house) { b.disk.panics = "Write" }},
 		"the receiver goes silent": {func(s *street, _, _ *house) {

@@ -50,10 +50,10 @@ func FromCheckpoint(c *messages.Checkpoint) (*State, error) {
 }
 
 func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
-	if c.Format > CheckpointFormat || c.Level > messages.Level {
+	if c.Format > disk.CheckpointFormat || c.Level > messages.Level {
 		return nil, messages.Errorf(messages.Code_UNSUPPORTED,
 			"the checkpoint has format %d and level %d, newer than this version's %d and %d",
-			c.Format, c.Level, CheckpointFormat, messages.Level).WithHint("start the version that wrote it, or a newer one")
+			c.Format, c.Level, disk.CheckpointFormat, messages.Level).WithHint("start the version that wrote it, or a newer one")
 	}
 	s := &State{
 		clusterID:  c.ClusterId,
@@ -108,7 +108,7 @@ func (s *State) restoreSession(row *messages.Session) error {
 // Equal states have equal checkpoints.
 func (s *State) Checkpoint() *messages.Checkpoint {
 	return &messages.Checkpoint{
-		Format:            CheckpointFormat,
+		Format:            disk.CheckpointFormat,
 		ClusterId:         s.clusterID,
 		Index:             s.index,
 		Term:              s.term,

@@ -15,13 +15,15 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/state/statetest"
 )
 
 // replica is a state with its store.
 type replica struct {
 	t      testing.TB
 	state  *State
-	store  *memory
+	store  *disktest.Memory
 	batch  *Batch
 	seq    uint64
 	bounds sessionBounds
@@ -29,7 +31,7 @@ type replica struct {
 
 var wideBounds = sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, window: SessionWindow}
 
-func newReplica(t testing.TB, from *messages.Checkpoint, store *memory, bounds sessionBounds) *replica {
+func newReplica(t testing.TB, from *messages.Checkpoint, store *disktest.Memory, bounds sessionBounds) *replica {
 	t.Helper()
 	state, err := restore(from, bounds)
 	if err != nil {
@@ -61,10 +63,10 @@ func (r *replica) do(commands ...[]*messages.Operation) []string {
 	for _, operations := range commands {
 		r.seq++
 		list = append(list, &messages.Command{
-			Session: client(1), Seq: r.seq, AckedBelow: r.seq, Open: opens(1000, 1000), Operations: operations})
+			Session: statetest.Client(1), Seq: r.seq, AckedBelow: r.seq, Open: statetest.Opens(1000, 1000), Operations: operations})
 	}
 	var got []string
-	for _, s := range r.apply(entry(r.state.index+1, 1, list...)) {
+	for _, s := range r.apply(statetest.Entry(r.state.index+1, 1, list...)) {
 		got = append(got, s.outcome.String())
 	}
 	return got
@@ -88,62 +90,62 @@ func TestOperations(t *testing.T) {
 		outcomes []string
 		live     string
 	}{
-		{"a put", [][]*messages.Operation{ops(put("a", "1"))},
+		{"a put", [][]*messages.Operation{ops(statetest.Put("a", "1"))},
 			[]string{"2:OK@2 deleted 0"}, "a=1@2 b=0@1 c=0@1"},
-		{"an empty value is a value", [][]*messages.Operation{ops(put("a", ""))},
+		{"an empty value is a value", [][]*messages.Operation{ops(statetest.Put("a", ""))},
 			[]string{"2:OK@2 deleted 0"}, "a=@2 b=0@1 c=0@1"},
-		{"a delete", [][]*messages.Operation{ops(del("a"))},
+		{"a delete", [][]*messages.Operation{ops(statetest.Delete("a"))},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
-		{"a delete of what is not there", [][]*messages.Operation{ops(del("x"))},
+		{"a delete of what is not there", [][]*messages.Operation{ops(statetest.Delete("x"))},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a delete sees the batch", [][]*messages.Operation{ops(put("x", "1")), ops(del("x")), ops(del("x"))},
+		{"a delete sees the batch", [][]*messages.Operation{ops(statetest.Put("x", "1")), ops(statetest.Delete("x")), ops(statetest.Delete("x"))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"nothing at all", [][]*messages.Operation{nil},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a range", [][]*messages.Operation{ops(delRange("a", "c", 0))},
+		{"a range", [][]*messages.Operation{ops(statetest.DeleteRange("a", "c", 0))},
 			[]string{"2:OK@2 deleted 2"}, "c=0@1"},
-		{"a range without an end", [][]*messages.Operation{ops(delRange("b", "", 0))},
+		{"a range without an end", [][]*messages.Operation{ops(statetest.DeleteRange("b", "", 0))},
 			[]string{"2:OK@2 deleted 2"}, "a=0@1"},
-		{"a range stops at its limit", [][]*messages.Operation{ops(delRange("", "", 2)), ops(delRange("", "", 2))},
+		{"a range stops at its limit", [][]*messages.Operation{ops(statetest.DeleteRange("", "", 2)), ops(statetest.DeleteRange("", "", 2))},
 			[]string{"2:OK@2 deleted 2 more", "3:OK@3 deleted 1"}, ""},
-		{"a limit that just suffices", [][]*messages.Operation{ops(delRange("", "", 3))},
+		{"a limit that just suffices", [][]*messages.Operation{ops(statetest.DeleteRange("", "", 3))},
 			[]string{"2:OK@2 deleted 3"}, ""},
-		{"a range that is none", [][]*messages.Operation{ops(delRange("c", "a", 0))},
+		{"a range that is none", [][]*messages.Operation{ops(statetest.DeleteRange("c", "a", 0))},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a range sees the batch", [][]*messages.Operation{
-			ops(put("bb", "1")), ops(del("a")), ops(put("b", "2")), ops(put("d", "3")), ops(delRange("a", "c", 2)), ops(delRange("a", "", 9))},
+			ops(statetest.Put("bb", "1")), ops(statetest.Delete("a")), ops(statetest.Put("b", "2")), ops(statetest.Put("d", "3")), ops(statetest.DeleteRange("a", "c", 2)), ops(statetest.DeleteRange("a", "", 9))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0", "5:OK@5 deleted 0", "6:OK@6 deleted 2", "7:OK@7 deleted 2"}, ""},
 		{"a range stops before what waits behind the store's", [][]*messages.Operation{
-			ops(put("d", "1")), ops(delRange("a", "", 3))},
+			ops(statetest.Put("d", "1")), ops(statetest.DeleteRange("a", "", 3))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 3 more"}, "d=1@2"},
 		{"operations see each other", [][]*messages.Operation{
-			ops(put("x", "1"), del("x"), put("x", "2"), del("a"), put("a", "3"), delRange("b", "d", 0), put("c", "4"))},
+			ops(statetest.Put("x", "1"), statetest.Delete("x"), statetest.Put("x", "2"), statetest.Delete("a"), statetest.Put("a", "3"), statetest.DeleteRange("b", "d", 0), statetest.Put("c", "4"))},
 			[]string{"2:OK@2 deleted 4"}, "a=3@2 c=4@2 x=2@2"},
-		{"the ranges of a command share its bound", [][]*messages.Operation{ops(delRange("a", "b", 1), delRange("b", "", 1))},
+		{"the ranges of a command share its bound", [][]*messages.Operation{ops(statetest.DeleteRange("a", "b", 1), statetest.DeleteRange("b", "", 1))},
 			[]string{"2:OK@2 deleted 2 more"}, "c=0@1"},
-		{"no key", [][]*messages.Operation{ops(put("", "1"))},
+		{"no key", [][]*messages.Operation{ops(statetest.Put("", "1"))},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a key too long", [][]*messages.Operation{ops(put(long, "1")), ops(del(long)), ops(delRange(long, "", 0)), ops(delRange("", long, 0))},
+		{"a key too long", [][]*messages.Operation{ops(statetest.Put(long, "1")), ops(statetest.Delete(long)), ops(statetest.DeleteRange(long, "", 0)), ops(statetest.DeleteRange("", long, 0))},
 			[]string{"2:INVALID@2 deleted 0", "3:INVALID@3 deleted 0", "4:INVALID@4 deleted 0", "5:INVALID@5 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a value too long", [][]*messages.Operation{ops(put("x", strings.Repeat("v", valueSizeMax+1)))},
+		{"a value too long", [][]*messages.Operation{ops(statetest.Put("x", strings.Repeat("v", valueSizeMax+1)))},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"an unknown operation spoils its command", [][]*messages.Operation{ops(put("x", "1"), &messages.Operation{})},
+		{"an unknown operation spoils its command", [][]*messages.Operation{ops(statetest.Put("x", "1"), &messages.Operation{})},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(del("a")), operationsMax+1)},
+		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(statetest.Delete("a")), operationsMax+1)},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(del("a")), operationsMax)},
+		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(statetest.Delete("a")), operationsMax)},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
-			r.do(ops(put("a", "0"), put("b", "0"), put("c", "0")))
+			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+			r.do(ops(statetest.Put("a", "0"), statetest.Put("b", "0"), statetest.Put("c", "0")))
 			if diff := cmp.Diff(test.outcomes, r.do(test.commands...)); diff != "" {
 				t.Errorf("outcomes (-want +got):\n%s", diff)
 			}
-			if got := r.store.live(t, r.state.revision); got != test.live {
+			if got := r.store.Live(t, r.state.revision); got != test.live {
 				t.Errorf("there is %q, not %q", got, test.live)
 			}
-			if got := r.store.live(t, 1); got != "a=0@1 b=0@1 c=0@1" {
+			if got := r.store.Live(t, 1); got != "a=0@1 b=0@1 c=0@1" {
 				t.Errorf("history has changed: %q", got)
 			}
 		})
@@ -156,7 +158,7 @@ func TestCompactions(t *testing.T) {
 		return &messages.Command{Operations: operations}
 	}
 	of := func(seq uint64, operations ...*messages.Operation) *messages.Command {
-		return &messages.Command{Session: client(1), Seq: seq, Operations: operations}
+		return &messages.Command{Session: statetest.Client(1), Seq: seq, Operations: operations}
 	}
 	for _, test := range []struct {
 		name      string
@@ -165,37 +167,37 @@ func TestCompactions(t *testing.T) {
 		compacted uint64
 		by        Compaction
 	}{
-		{"up to now", []*messages.Command{of(9, compact(3))}, []string{"9:OK@4 deleted 0"}, 3, ClientCompaction},
-		{"up to itself", []*messages.Command{of(9, compact(4))}, []string{"9:OK@4 deleted 0"}, 4, ClientCompaction},
-		{"of the future", []*messages.Command{of(9, compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of the far future", []*messages.Command{of(9, compact(1<<64-1))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of what is given up", []*messages.Command{of(9, compact(2)), of(10, compact(1))},
+		{"up to now", []*messages.Command{of(9, statetest.Compact(3))}, []string{"9:OK@4 deleted 0"}, 3, ClientCompaction},
+		{"up to itself", []*messages.Command{of(9, statetest.Compact(4))}, []string{"9:OK@4 deleted 0"}, 4, ClientCompaction},
+		{"of the future", []*messages.Command{of(9, statetest.Compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of the far future", []*messages.Command{of(9, statetest.Compact(1<<64-1))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of what is given up", []*messages.Command{of(9, statetest.Compact(2)), of(10, statetest.Compact(1))},
 			[]string{"9:OK@4 deleted 0", "10:OK@5 deleted 0"}, 2, ClientCompaction},
-		{"among others", []*messages.Command{of(9, put("a", "1"), compact(4), del("a"), compact(3))}, []string{"9:OK@4 deleted 1"}, 4, ClientCompaction},
-		{"of the future, among others", []*messages.Command{of(9, put("a", "1"), compact(4), compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"what was refused does not take effect later", []*messages.Command{of(9, compact(5)), of(9, compact(5)), of(9, compact(5))},
+		{"among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(4), statetest.Delete("a"), statetest.Compact(3))}, []string{"9:OK@4 deleted 1"}, 4, ClientCompaction},
+		{"of the future, among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(4), statetest.Compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"what was refused does not take effect later", []*messages.Command{of(9, statetest.Compact(5)), of(9, statetest.Compact(5)), of(9, statetest.Compact(5))},
 			[]string{"9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"what took effect is not refused later", []*messages.Command{of(9, compact(4)), of(9, compact(4))},
+		{"what took effect is not refused later", []*messages.Command{of(9, statetest.Compact(4)), of(9, statetest.Compact(4))},
 			[]string{"9:OK@4 deleted 0", "9:OK@4 deleted 0"}, 4, ClientCompaction},
-		{"of a node", []*messages.Command{node(compact(3))}, []string{"0:OK@4 deleted 0"}, 3, NodeCompaction},
-		{"of a node, again", []*messages.Command{node(compact(3)), node(compact(3)), node(compact(2), compact(1))},
+		{"of a node", []*messages.Command{node(statetest.Compact(3))}, []string{"0:OK@4 deleted 0"}, 3, NodeCompaction},
+		{"of a node, again", []*messages.Command{node(statetest.Compact(3)), node(statetest.Compact(3)), node(statetest.Compact(2), statetest.Compact(1))},
 			[]string{"0:OK@4 deleted 0", "0:OK@5 deleted 0", "0:OK@6 deleted 0"}, 3, NodeCompaction},
-		{"of a node, of the future", []*messages.Command{node(compact(5))}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of a node and a client", []*messages.Command{node(compact(3)), of(9, compact(3)), node(compact(4))},
+		{"of a node, of the future", []*messages.Command{node(statetest.Compact(5))}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of a node and a client", []*messages.Command{node(statetest.Compact(3)), of(9, statetest.Compact(3)), node(statetest.Compact(4))},
 			[]string{"0:OK@4 deleted 0", "9:OK@5 deleted 0", "0:OK@6 deleted 0"}, 4, ClientCompaction},
-		{"nobody's, with more than compactions", []*messages.Command{node(compact(3), put("a", "1")), node(put("a", "1")), node()},
+		{"nobody's, with more than compactions", []*messages.Command{node(statetest.Compact(3), statetest.Put("a", "1")), node(statetest.Put("a", "1")), node()},
 			[]string{"0:INVALID@4 deleted 0", "0:INVALID@5 deleted 0", "0:INVALID@6 deleted 0"}, 2, NoCompaction},
-		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: ops(compact(3))}, {Seq: 1, AckedBelow: 1, Operations: ops(compact(3))}},
+		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: ops(statetest.Compact(3))}, {Seq: 1, AckedBelow: 1, Operations: ops(statetest.Compact(3))}},
 			[]string{"1:INVALID@4 deleted 0", "1:INVALID@5 deleted 0"}, 2, NoCompaction},
-		{"nobody's, that opens a session", []*messages.Command{{Open: opens(9, 9), Operations: ops(compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of a session that is not open", []*messages.Command{{Session: client(2), Seq: 1, Operations: ops(compact(3))}},
+		{"nobody's, that opens a session", []*messages.Command{{Open: statetest.Opens(9, 9), Operations: ops(statetest.Compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of a session that is not open", []*messages.Command{{Session: statetest.Client(2), Seq: 1, Operations: ops(statetest.Compact(3))}},
 			[]string{"1:SESSION_EXPIRED@4 deleted 0"}, 2, NoCompaction},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
-			r.do(ops(put("k", "0")), ops(put("k", "1")), ops(compact(2)))
-			rows := r.store.dump()
-			if err := r.state.Apply(r.batch, entry(3, 1, test.commands...)); err != nil {
+			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+			r.do(ops(statetest.Put("k", "0")), ops(statetest.Put("k", "1")), ops(statetest.Compact(2)))
+			rows := r.store.Dump()
+			if err := r.state.Apply(r.batch, statetest.Entry(3, 1, test.commands...)); err != nil {
 				t.Fatal(err)
 			}
 			var got []string
@@ -215,7 +217,7 @@ func TestCompactions(t *testing.T) {
 			if got := r.state.Checkpoint().CompactedRevision; got != test.compacted {
 				t.Errorf("up to revision %d is given up, not up to %d", got, test.compacted)
 			}
-			if got := r.store.dump(); got != rows {
+			if got := r.store.Dump(); got != rows {
 				t.Errorf("the rows are\n%s", got)
 			}
 		})
@@ -225,8 +227,8 @@ func TestCompactions(t *testing.T) {
 // Software of level 1 finds a compaction in an entry of level 1 invalid, so all do.
 func TestCompactionsNeedTheirLevel(t *testing.T) {
 	for level, want := range map[uint32]string{1: "0:INVALID@1 deleted 0", 2: "0:OK@1 deleted 0"} {
-		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
-		data := marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: compaction(1)}}})
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+		data := statetest.Marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: compaction(1)}}})
 		settled := r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data})
 		if got := settled[0].outcome.String(); got != want {
 			t.Errorf("at level %d: %s", level, got)
@@ -236,33 +238,33 @@ func TestCompactionsNeedTheirLevel(t *testing.T) {
 
 // A delete writes a tombstone only where there was something.
 func TestDeletesWriteNoNeedlessRows(t *testing.T) {
-	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
-	r.do(ops(put("a", "1")), ops(del("b")), ops(delRange("b", "", 0)), ops(del("a")), ops(del("a")))
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+	r.do(ops(statetest.Put("a", "1")), ops(statetest.Delete("b")), ops(statetest.DeleteRange("b", "", 0)), ops(statetest.Delete("a")), ops(statetest.Delete("a")))
 	want := "\"a\"@1=\"1\" deleted=false\n\"a\"@4=\"\" deleted=true\n"
-	if got := r.store.dump(); got != want {
+	if got := r.store.Dump(); got != want {
 		t.Errorf("the store holds\n%s", got)
 	}
 }
 
 // One command never deletes more than the bounds of a step, and says so.
 func TestDeleteRangeSteps(t *testing.T) {
-	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	for i := range 30 {
 		var commands [][]*messages.Operation
 		for j := range 500 {
-			commands = append(commands, ops(put(fmt.Sprintf("k%05d", i*500+j), "")))
+			commands = append(commands, ops(statetest.Put(fmt.Sprintf("k%05d", i*500+j), "")))
 		}
 		r.do(commands...)
 	}
 	want := []string{"15001:OK@15001 deleted 10000 more", "15002:OK@15002 deleted 5000"}
-	if diff := cmp.Diff(want, r.do(ops(delRange("k", "l", 1<<31)), ops(delRange("k", "l", 0)))); diff != "" {
+	if diff := cmp.Diff(want, r.do(ops(statetest.DeleteRange("k", "l", 1<<31)), ops(statetest.DeleteRange("k", "l", 0)))); diff != "" {
 		t.Errorf("steps by number (-want +got):\n%s", diff)
 	}
 	for i := range 80 {
-		r.do(ops(put(fmt.Sprintf("%016000d", i), "")))
+		r.do(ops(statetest.Put(fmt.Sprintf("%016000d", i), "")))
 	}
 	want = []string{"15083:OK@15083 deleted 65 more", "15084:OK@15084 deleted 15"}
-	if diff := cmp.Diff(want, r.do(ops(delRange("0", "1", 0)), ops(delRange("0", "1", 0)))); diff != "" {
+	if diff := cmp.Diff(want, r.do(ops(statetest.DeleteRange("0", "1", 0)), ops(statetest.DeleteRange("0", "1", 0)))); diff != "" {
 		t.Errorf("steps by bytes (-want +got):\n%s", diff)
 	}
 }
@@ -270,23 +272,23 @@ func TestDeleteRangeSteps(t *testing.T) {
 // A batch that grows too great reaches the store in parts, with the same result.
 func TestBatchSpills(t *testing.T) {
 	value := strings.Repeat("v", valueSizeMax)
-	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	var commands [][]*messages.Operation
 	for i := range 40 {
-		commands = append(commands, ops(put(fmt.Sprintf("k%d", i%20), value)))
+		commands = append(commands, ops(statetest.Put(fmt.Sprintf("k%d", i%20), value)))
 	}
-	commands = append(commands, ops(delRange("", "", 0)))
+	commands = append(commands, ops(statetest.DeleteRange("", "", 0)))
 	got := r.do(commands...)
 	if last := got[len(got)-1]; last != "41:OK@41 deleted 20" {
 		t.Errorf("the range after the puts: %s", last)
 	}
-	if r.store.writes < 3 {
-		t.Errorf("20 MiB of rows were held back and written at once (%d writes)", r.store.writes)
+	if r.store.Writes < 3 {
+		t.Errorf("20 MiB of rows were held back and written at once (%d writes)", r.store.Writes)
 	}
 }
 
 func TestEntries(t *testing.T) {
-	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	before := r.state.history
 	r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(5))})
 	if r.state.index != 2 || r.state.term != 5 || r.state.revision != 0 || r.state.history == before {
@@ -294,7 +296,7 @@ func TestEntries(t *testing.T) {
 	}
 	// Every proposal takes a revision, and log time never goes back.
 	broken := &messages.Commands{Level: 1, LogTimeMs: 10, Proposals: []*messages.Proposal{{Origin: 3, Command: []byte{0xff}}, {Origin: 2}}}
-	settled := r.apply(&raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(5)), Data: marshal(broken)}, entry(4, 7))
+	settled := r.apply(&raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(5)), Data: statetest.Marshal(broken)}, statetest.Entry(4, 7))
 	if r.state.logTimeMS != 10 || r.state.revision != 2 {
 		t.Errorf("after broken commands: log time %d, revision %d", r.state.logTimeMS, r.state.revision)
 	}
@@ -314,12 +316,12 @@ func TestEntriesThatStopAReplica(t *testing.T) {
 		entry *raftpb.Entry
 		code  messages.Code
 	}{
-		{"a newer level", &raftpb.Entry{Data: marshal(&messages.Commands{Level: messages.Level + 1})}, messages.Code_UNSUPPORTED},
+		{"a newer level", &raftpb.Entry{Data: statetest.Marshal(&messages.Commands{Level: messages.Level + 1})}, messages.Code_UNSUPPORTED},
 		{"an unknown type", &raftpb.Entry{Type: &unknown}, messages.Code_UNSUPPORTED},
 		{"no commands", &raftpb.Entry{Data: []byte{0xff}}, messages.Code_DAMAGED},
 		{"no configuration change", &raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum(), Data: []byte{0xff}}, messages.Code_DAMAGED},
 	} {
-		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 		test.entry.Index = new(uint64(2))
 		if err := r.state.Apply(r.batch, test.entry); messages.CodeOf(err) != test.code {
 			t.Errorf("%s gives %v", test.name, err)
@@ -328,29 +330,29 @@ func TestEntriesThatStopAReplica(t *testing.T) {
 }
 
 func TestStoreErrorsStopApplying(t *testing.T) {
-	for _, operation := range []*messages.Operation{del("a"), delRange("a", "b", 0)} {
-		r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
-		r.store.err = errors.New("the disk is gone")
-		command := &messages.Command{Session: client(1), Seq: 1, Open: opens(10, 10), Operations: ops(operation)}
-		if err := r.state.Apply(r.batch, entry(2, 1, command)); !errors.Is(err, r.store.err) {
+	for _, operation := range []*messages.Operation{statetest.Delete("a"), statetest.DeleteRange("a", "b", 0)} {
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+		r.store.Err = errors.New("the disk is gone")
+		command := &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(10, 10), Operations: ops(operation)}
+		if err := r.state.Apply(r.batch, statetest.Entry(2, 1, command)); !errors.Is(err, r.store.Err) {
 			t.Errorf("%s gives %v", messages.Line(operation), err)
 		}
 	}
 }
 
 func TestConfigurationChanges(t *testing.T) {
-	r := newReplica(t, firstCheckpoint(), newMemory(), wideBounds)
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	change := func(transition raftpb.ConfChangeTransition, changes string) {
 		t.Helper()
 		singles, err := raftpb.ConfChangesFromString(changes)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &raftpb.ConfChangeV2{Transition: &transition, Changes: singles, Context: marshal(&messages.Commands{LogTimeMs: r.state.logTimeMS + 1})}
+		c := &raftpb.ConfChangeV2{Transition: &transition, Changes: singles, Context: statetest.Marshal(&messages.Commands{LogTimeMs: r.state.logTimeMS + 1})}
 		if changes == "" {
 			c.Changes = nil
 		}
-		e := &raftpb.Entry{Index: new(r.state.index + 1), Type: raftpb.EntryConfChangeV2.Enum(), Data: marshal(c)}
+		e := &raftpb.Entry{Index: new(r.state.index + 1), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(c)}
 		if err := r.state.Apply(r.batch, e); err != nil {
 			t.Fatal(err)
 		}
@@ -392,10 +394,10 @@ func TestCheckpointsThatAreRefused(t *testing.T) {
 		{"a newer level", func(c *messages.Checkpoint) { c.Level = messages.Level + 1 }, messages.Code_UNSUPPORTED},
 		{"a short ClientID", func(c *messages.Checkpoint) { c.Sessions = []*messages.Session{{Client: []byte{1}}} }, messages.Code_DAMAGED},
 		{"a session twice", func(c *messages.Checkpoint) {
-			c.Sessions = []*messages.Session{{Client: client(1)}, {Client: client(1)}}
+			c.Sessions = []*messages.Session{{Client: statetest.Client(1)}, {Client: statetest.Client(1)}}
 		}, messages.Code_DAMAGED},
 	} {
-		c := firstCheckpoint()
+		c := statetest.First()
 		test.change(c)
 		if _, err := FromCheckpoint(c); messages.CodeOf(err) != test.code {
 			t.Errorf("%s gives %v", test.name, err)
@@ -421,7 +423,7 @@ func drawLog(t *rapid.T) []*raftpb.Entry {
 		for range rapid.IntRange(0, 5).Draw(t, "commands") {
 			list = append(list, drawSessionCommand(t, now))
 		}
-		entries = append(entries, entry(index, now, list...))
+		entries = append(entries, statetest.Entry(index, now, list...))
 	}
 	return entries
 }
@@ -429,22 +431,22 @@ func drawLog(t *rapid.T) []*raftpb.Entry {
 func drawSessionCommand(t *rapid.T, now uint64) *messages.Command {
 	seq := rapid.Uint64Range(0, 9).Draw(t, "seq")
 	c := &messages.Command{
-		Session:    client(rapid.ByteRange(1, 7).Draw(t, "client")),
+		Session:    statetest.Client(rapid.ByteRange(1, 7).Draw(t, "client")),
 		Seq:        seq,
 		AckedBelow: rapid.Uint64Range(0, seq).Draw(t, "acked_below"),
 	}
 	if rapid.Bool().Draw(t, "open") {
-		c.Open = opens(rapid.Uint64Range(0, 20).Draw(t, "ttl"), now+rapid.Uint64Range(0, 22).Draw(t, "before")-min(now, 2))
+		c.Open = statetest.Opens(rapid.Uint64Range(0, 20).Draw(t, "ttl"), now+rapid.Uint64Range(0, 22).Draw(t, "before")-min(now, 2))
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "operations") {
 		key := func() string { return rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key") }
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
-			put(key(), fmt.Sprint(now)), del(key()), delRange(key(), key(), rapid.Uint32Range(0, 3).Draw(t, "limit")),
-			compact(rapid.Uint64Range(0, 60).Draw(t, "revision")),
+			statetest.Put(key(), fmt.Sprint(now)), statetest.Delete(key()), statetest.DeleteRange(key(), key(), rapid.Uint32Range(0, 3).Draw(t, "limit")),
+			statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")),
 		}).Draw(t, "operation"))
 	}
 	if rapid.IntRange(0, 9).Draw(t, "of a node") == 0 {
-		return &messages.Command{Operations: ops(compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
+		return &messages.Command{Operations: ops(statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
 	}
 	return c
 }
@@ -477,7 +479,7 @@ func TestReplayEqualsStraightApply(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		entries := drawLog(rt)
 		at := rapid.IntRange(0, len(entries)).Draw(rt, "checkpoint")
-		straight := newReplica(t, firstCheckpoint(), newMemory(), narrowBounds)
+		straight := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
 		straight.applyInParts(rt, entries[:at])
 		checkpoint := straight.state.Checkpoint()
 		frozen := encode(t, checkpoint)
@@ -486,18 +488,18 @@ func TestReplayEqualsStraightApply(t *testing.T) {
 		if string(encode(t, checkpoint)) != string(frozen) {
 			rt.Fatal("later entries have changed an earlier checkpoint")
 		}
-		survived := newMemory() // the rows up to the checkpoint, and any later ones
-		for key, rows := range straight.store.rows {
+		survived := disktest.NewMemory() // the rows up to the checkpoint, and any later ones
+		for key, rows := range straight.store.Rows {
 			for _, row := range rows {
 				if row.Revision <= checkpoint.Revision || rapid.Bool().Draw(rt, "survives") {
-					survived.rows[key] = append(survived.rows[key], row)
+					survived.Rows[key] = append(survived.Rows[key], row)
 				}
 			}
-			if len(survived.rows[key]) > 0 {
-				survived.keys = append(survived.keys, key)
+			if len(survived.Rows[key]) > 0 {
+				survived.Keys = append(survived.Keys, key)
 			}
 		}
-		slices.Sort(survived.keys)
+		slices.Sort(survived.Keys)
 		if rapid.Bool().Draw(rt, "discarded") {
 			survived.Discard(checkpoint.CompactedRevision)
 			straight.store.Discard(checkpoint.CompactedRevision) // so that they can be compared
@@ -512,7 +514,7 @@ func TestReplayEqualsStraightApply(t *testing.T) {
 		if string(encode(t, straight.state.Checkpoint())) != string(encode(t, replayed.state.Checkpoint())) {
 			rt.Fatal("equal states have different checkpoints")
 		}
-		if diff := cmp.Diff(straight.store.dump(), survived.dump()); diff != "" {
+		if diff := cmp.Diff(straight.store.Dump(), survived.Dump()); diff != "" {
 			rt.Fatalf("rows (-straight +replayed):\n%s", diff)
 		}
 	})
@@ -520,7 +522,7 @@ func TestReplayEqualsStraightApply(t *testing.T) {
 
 func TestCheckpointRoundTrip(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		r := newReplica(t, firstCheckpoint(), newMemory(), narrowBounds)
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
 		r.applyInParts(rt, drawLog(rt))
 		want := r.state.Checkpoint()
 		read := &messages.Checkpoint{}
@@ -539,9 +541,9 @@ func TestCheckpointRoundTrip(t *testing.T) {
 
 // Nothing that a checkpoint can hold is lost on the way through a State.
 func TestCheckpointsAreCarriedWhole(t *testing.T) {
-	c := firstCheckpoint()
+	c := statetest.First()
 	c.Index, c.Term, c.Revision, c.LogTimeMs, c.CompactedRevision, c.HistoryHash = 2, 3, 4, 5, 6, 7
-	c.Sessions = []*messages.Session{{Client: client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
+	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
 		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
 	}}}
 	fields := c.ProtoReflect().Descriptor().Fields()
@@ -562,11 +564,11 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 // The history hash tells histories apart that differ in one thing.
 func TestHistoryHash(t *testing.T) {
 	history := func(operation *messages.Operation, seq, index uint64) uint64 {
-		first := firstCheckpoint()
+		first := statetest.First()
 		first.Index = index
-		r := newReplica(t, first, newMemory(), wideBounds)
-		r.apply(entry(index+1, 1, &messages.Command{Session: client(1), Seq: 1, Open: opens(9, 9), Operations: ops(put("a", "1"))}))
-		r.apply(entry(index+2, 1, &messages.Command{Session: client(1), Seq: seq, Operations: ops(operation)}))
+		r := newReplica(t, first, disktest.NewMemory(), wideBounds)
+		r.apply(statetest.Entry(index+1, 1, &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(9, 9), Operations: ops(statetest.Put("a", "1"))}))
+		r.apply(statetest.Entry(index+2, 1, &messages.Command{Session: statetest.Client(1), Seq: seq, Operations: ops(operation)}))
 		return r.state.history
 	}
 	seen := map[uint64]string{}
@@ -574,24 +576,24 @@ func TestHistoryHash(t *testing.T) {
 		name string
 		hash uint64
 	}{
-		{"put b=1", history(put("b", "1"), 2, 1)},
-		{"put b=2", history(put("b", "2"), 2, 1)},
-		{"put b1=''", history(put("b1", ""), 2, 1)},
-		{"delete a", history(del("a"), 2, 1)},
-		{"put a=''", history(put("a", ""), 2, 1)},
-		{"a repeat", history(put("b", "1"), 1, 1)},
-		{"refused", history(put("b", "1"), 0, 1)},
-		{"compact 1", history(compact(1), 2, 1)},
-		{"compact 2", history(compact(2), 2, 1)},
-		{"delete x", history(del("x"), 2, 1)},
-		{"another index", history(put("b", "1"), 2, 2)},
+		{"put b=1", history(statetest.Put("b", "1"), 2, 1)},
+		{"put b=2", history(statetest.Put("b", "2"), 2, 1)},
+		{"put b1=''", history(statetest.Put("b1", ""), 2, 1)},
+		{"delete a", history(statetest.Delete("a"), 2, 1)},
+		{"put a=''", history(statetest.Put("a", ""), 2, 1)},
+		{"a repeat", history(statetest.Put("b", "1"), 1, 1)},
+		{"refused", history(statetest.Put("b", "1"), 0, 1)},
+		{"compact 1", history(statetest.Compact(1), 2, 1)},
+		{"compact 2", history(statetest.Compact(2), 2, 1)},
+		{"delete x", history(statetest.Delete("x"), 2, 1)},
+		{"another index", history(statetest.Put("b", "1"), 2, 2)},
 	} {
 		if other, taken := seen[h.hash]; taken {
 			t.Errorf("%s and %s have the same hash", h.name, other)
 		}
 		seen[h.hash] = h.name
 	}
-	if first, again := history(put("b", "1"), 2, 1), history(put("b", "1"), 2, 1); first != again {
+	if first, again := history(statetest.Put("b", "1"), 2, 1), history(statetest.Put("b", "1"), 2, 1); first != again {
 		t.Error("the same history has two hashes")
 	}
 }
@@ -608,7 +610,7 @@ func (discard) Scan(_, _ []byte, _ uint64, _ bool, _ func(disk.Row) bool) error 
 // BenchmarkApply applies puts of 256 bytes of 64 sessions, 64 commands an entry.
 func BenchmarkApply(b *testing.B) {
 	const clients, packed = 64, 64
-	state, err := FromCheckpoint(firstCheckpoint())
+	state, err := FromCheckpoint(statetest.First())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -618,14 +620,14 @@ func BenchmarkApply(b *testing.B) {
 	for i := range (b.N + packed - 1) / packed {
 		var list []*messages.Command
 		for n := range clients {
-			c := &messages.Command{Session: client(byte(n)), Seq: uint64(i) + 1, AckedBelow: uint64(i) + 1,
-				Operations: ops(put(fmt.Sprintf("key-%08d", (i*packed+n)%100_000), value))}
+			c := &messages.Command{Session: statetest.Client(byte(n)), Seq: uint64(i) + 1, AckedBelow: uint64(i) + 1,
+				Operations: ops(statetest.Put(fmt.Sprintf("key-%08d", (i*packed+n)%100_000), value))}
 			if i == 0 {
-				c.Open = opens(1000, 1)
+				c.Open = statetest.Opens(1000, 1)
 			}
 			list = append(list, c)
 		}
-		entries = append(entries, entry(uint64(i)+2, 1, list...))
+		entries = append(entries, statetest.Entry(uint64(i)+2, 1, list...))
 	}
 	b.ReportAllocs()
 	b.ResetTimer()

@@ -11,9 +11,12 @@ import (
 	"keyval/messages"
 )
 
-// IdentityFormat is the newest format of an Identity that this software writes and
-// reads.
-const IdentityFormat = 1
+// Formats of what a disk keeps, as this software writes them and the newest that
+// it reads.
+const (
+	IdentityFormat   = 1
+	CheckpointFormat = 1
+)
 
 // Disk is one node's data directory, and the disk seam: files in production, a
 // model with volatile and durable parts in the simulator. One conformance suite
