@@ -13,28 +13,29 @@ import (
 	"keyval/messages"
 	"keyval/storeactor"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/state"
 )
 
 // reference is a replica that nothing ever happens to: the rules of production over
 // an engine that loses and forgets nothing, given every committed entry once. What
 // others have from a checkpoint or a snapshot has to be what it has from replay.
 type reference struct {
-	state       *storeactor.State // nil: nobody has said yet where history begins
+	state       *state.State // nil: nobody has said yet where history begins
 	engine      *engineHandle
-	batch       *storeactor.Batch
+	batch       *state.Batch
 	checkpoints map[uint64]uint64 // index -> hash of the checkpoint as of it
 	failed      error             // why it cannot go on
 }
 
 // newReference begins where history does.
 func newReference(first *messages.Checkpoint) (*reference, error) {
-	state, err := storeactor.FromCheckpoint(first)
+	began, err := state.FromCheckpoint(first)
 	if err != nil {
 		return nil, err
 	}
 	disk := NewDisk(rand.New(rand.NewPCG(0, 0)))
-	r := &reference{state: state, engine: &engineHandle{disk: disk, engine: disk.now.engine}, checkpoints: map[uint64]uint64{}}
-	r.batch = storeactor.NewBatch(r.engine)
+	r := &reference{state: began, engine: &engineHandle{disk: disk, engine: disk.now.engine}, checkpoints: map[uint64]uint64{}}
+	r.batch = state.NewBatch(r.engine)
 	r.checkpoints[first.Index] = hashOfCheckpoint(first)
 	return r, nil
 }

@@ -113,7 +113,7 @@ func TestDigestsAreBounded(t *testing.T) {
 	for i := range DigestRowsMax + 5 {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%06d", i), Revision: 1})
 	}
-	big := strings.Repeat("v", valueSizeMax)
+	big := strings.Repeat("v", messages.ValueSizeMax)
 	for i := range 35 {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "v%02d", i), Value: []byte(big), Revision: 1})
 	}

@@ -61,7 +61,7 @@ const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" 
 	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28}]}`
 
 func writeSlow() *messages.Command {
-	return &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("slow", "old"))}
+	return &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("slow", "old"))}
 }
 
 // The readers finish what they have with the state before, which is closed then; who
@@ -127,7 +127,7 @@ func TestMachineSwitches(t *testing.T) {
 	}
 
 	// Everything goes on where the snapshot ends, with the children under their names.
-	c.apply(statetest.Entry(21, 600, &messages.Command{Session: statetest.Client(2), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("b", "1"))}))
+	c.apply(statetest.Entry(21, 600, &messages.Command{Session: statetest.Client(2), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("b", "1"))}))
 	if got := take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}

@@ -80,7 +80,7 @@ func (c *company) apply(entries ...*raftpb.Entry) *raftpb.Message {
 
 // write is the command of client 1 with this number, which puts a=<number>.
 func write(seq uint64) *messages.Command {
-	return &messages.Command{Session: statetest.Client(1), Seq: seq, Open: statetest.Opens(1000, 1000), Operations: ops(statetest.Put("a", fmt.Sprint(seq)))}
+	return &messages.Command{Session: statetest.Client(1), Seq: seq, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("a", fmt.Sprint(seq)))}
 }
 
 func asks(index uint64, read ...*messages.Read) *messages.ReadAt {

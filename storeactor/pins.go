@@ -110,7 +110,7 @@ func (m *machineActor) onReadRows(ctx actor.Context, msg *messages.ReadRows) {
 	case m.phase == over:
 	case m.phase != serving:
 		refuse(messages.Code_BUSY, "the node is opening another state")
-	case msg.Revision > m.state.revision || !m.pins.use(msg.Holder, msg.CompactedRevision):
+	case msg.Revision > m.state.Revision() || !m.pins.use(msg.Holder, msg.CompactedRevision):
 		refuse(messages.Code_COMPACTED, "this state is not pinned any more")
 	default:
 		ctx.Forward(m.nextReader())

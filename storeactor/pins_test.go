@@ -72,7 +72,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	}
 	frozen := string(statetest.Marshal(pinned.Checkpoint))
 
-	c.apply(statetest.Entry(4, 1, write(3)), statetest.Entry(5, 1, &messages.Command{Operations: ops(statetest.Compact(3))}))
+	c.apply(statetest.Entry(4, 1, write(3)), statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(3))}))
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
 	if now := take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 4 || now.CompactedRevision != 3 {
 		t.Errorf("the state of now is %s", messages.Line(now))

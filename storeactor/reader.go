@@ -99,8 +99,8 @@ func fill(reply *messages.ReadReply, view disk.View, r *messages.Read, newest, c
 }
 
 func get(reply *messages.ReadReply, view disk.View, key []byte) error {
-	if len(key) == 0 || len(key) > keySizeMax {
-		refuseRead(reply, messages.Code_INVALID, "a key has 1 to %d bytes, this one %d", keySizeMax, len(key))
+	if len(key) == 0 || len(key) > messages.KeySizeMax {
+		refuseRead(reply, messages.Code_INVALID, "a key has 1 to %d bytes, this one %d", messages.KeySizeMax, len(key))
 		return nil
 	}
 	row, found, err := view.Get(key, reply.Revision)

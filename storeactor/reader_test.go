@@ -84,7 +84,7 @@ func TestScansAreBounded(t *testing.T) {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "k%05d", i), Revision: 1})
 	}
 	for i := range 4 {
-		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "v%d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: 1})
+		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "v%d", i), Value: []byte(strings.Repeat("v", messages.ValueSizeMax)), Revision: 1})
 	}
 	if err := store.Write(rows); err != nil {
 		t.Fatal(err)

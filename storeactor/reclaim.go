@@ -38,7 +38,7 @@ func (m *machineActor) discard(ctx actor.Context) {
 	}
 	floor := m.pins.floor(m.durable.CompactedRevision)
 	if mutant.DiscardUncovered { // replay reads what is not there
-		floor = m.state.compacted
+		floor = m.state.Compacted()
 	}
 	if floor <= d.floor {
 		m.reclaimIfWanted(ctx)

@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/state"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -35,7 +36,7 @@ func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 func (c *company) compactAsClient(index uint64) {
 	c.t.Helper()
 	c.apply(statetest.Entry(index, 1, write(index)), statetest.Entry(index+1, 1,
-		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: ops(statetest.Compact(index))}))
+		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: statetest.Ops(statetest.Compact(index))}))
 	take[*messages.Outcomes](c.gateway)
 	if index == 2 {
 		take[*messages.LogTimeAdvanced](c.gateway)
@@ -100,7 +101,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, &messages.Command{Operations: ops(statetest.Compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(2))}))
 	if done := c.writeCheckpoint(3); done.Thorough || done.CompactedRevision != 2 {
 		t.Errorf("raft is told %s", messages.Line(done))
 	}
@@ -124,7 +125,7 @@ func TestCompactionsBehindACheckpoint(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 1 }).opened()
 	discarded, reclaims := c.watch(nil)
 	c.apply(statetest.Entry(2, 1, write(1)))
-	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 2, Operations: ops(statetest.Compact(2))}))
+	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 2, Operations: statetest.Ops(statetest.Compact(2))}))
 	c.passed()
 	if done := c.writeCheckpoint(2); done.Thorough || done.CompactedRevision != 0 {
 		t.Errorf("raft is told %s", messages.Line(done))
@@ -248,7 +249,7 @@ func TestMachineRetainsHistory(t *testing.T) {
 	}
 	asked := func(revision uint64) {
 		t.Helper()
-		if got := take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(compaction(revision)) {
+		if got := take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
 			t.Errorf("it proposes %s", messages.Line(got))
 		}
 	}
@@ -261,7 +262,7 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(19)
 	c.tick(1)
 	asked(1)
-	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: ops(statetest.Compact(1))}))
+	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(1))}))
 	if got := take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}

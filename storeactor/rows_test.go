@@ -87,7 +87,7 @@ func TestRowsAreReadInParts(t *testing.T) {
 func TestRowsAreBounded(t *testing.T) {
 	store := disktest.NewMemory()
 	for i := range 12 {
-		row := disk.Row{Key: fmt.Appendf(nil, "k%02d", i), Value: []byte(strings.Repeat("v", valueSizeMax)), Revision: uint64(i) + 1}
+		row := disk.Row{Key: fmt.Appendf(nil, "k%02d", i), Value: []byte(strings.Repeat("v", messages.ValueSizeMax)), Revision: uint64(i) + 1}
 		if err := store.Write([]disk.Row{row}); err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,7 @@ const snapshotMagic = "keyval snapshot 1\n"
 const (
 	// snapshotFrameMax bounds a marshalled chunk in a file, in bytes: body, range of
 	// keys, and little else.
-	snapshotFrameMax = snapshotBodyMax + 2*keySizeMax + 1<<10
+	snapshotFrameMax = snapshotBodyMax + 2*messages.KeySizeMax + 1<<10
 	// snapshotTailMax bounds the last frame of a file, in bytes.
 	snapshotTailMax = 4 + 256
 )

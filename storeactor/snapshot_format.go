@@ -11,6 +11,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/state"
 )
 
 // SnapshotFormat is the format of snapshots that this software writes.
@@ -200,7 +201,7 @@ func (s *snapshotCheck) take(c *messages.SnapshotChunk) ([]disk.Row, error) {
 		return nil, damagedSnapshot("a chunk comes behind its end")
 	case c.Sequence != s.tally.chunks:
 		return nil, damagedSnapshot("chunk %d comes in place of chunk %d", c.Sequence, s.tally.chunks)
-	case len(c.Body) > snapshotBodyMax || len(c.First) > keySizeMax || len(c.Last) > keySizeMax:
+	case len(c.Body) > snapshotBodyMax || len(c.First) > messages.KeySizeMax || len(c.Last) > messages.KeySizeMax:
 		return nil, damagedSnapshot("chunk %d has %d bytes, %d are allowed", c.Sequence, len(c.Body), snapshotBodyMax)
 	case chunkChecksum(c) != c.Checksum || len(c.ProtoReflect().GetUnknown()) != 0:
 		return nil, damagedSnapshot("the checksum of chunk %d does not fit", c.Sequence)
@@ -266,7 +267,7 @@ func (s *snapshotCheck) takeState(piece []byte) error {
 	if !proto.Equal(told, snapshotHeader(c, len(s.state))) {
 		return damagedSnapshot("its header contradicts its state")
 	}
-	if _, err := FromCheckpoint(c); err != nil {
+	if _, err := state.FromCheckpoint(c); err != nil {
 		return err
 	}
 	s.checkpoint, s.state = c, nil
@@ -277,13 +278,13 @@ func (s *snapshotCheck) takeRows(c *messages.SnapshotChunk) error {
 	if s.checkpoint == nil {
 		return damagedSnapshot("rows come before its state is whole")
 	}
-	f := fields{rest: c.Body}
-	for f.next() {
-		if f.tag() != bytesField(1) {
+	f := messages.Fields{Rest: c.Body}
+	for f.Next() {
+		if f.Tag() != messages.BytesField(1) {
 			continue
 		}
 		var row disk.Row
-		if !readSnapshotRow(&row, f.bytes) {
+		if !readSnapshotRow(&row, f.Bytes) {
 			return damagedSnapshot("a row of chunk %d cannot be read", c.Sequence)
 		}
 		if err := s.follows(&row); err != nil {
@@ -292,7 +293,7 @@ func (s *snapshotCheck) takeRows(c *messages.SnapshotChunk) error {
 		s.rows = append(s.rows, row)
 	}
 	switch n := len(s.rows); {
-	case f.broken || n == 0:
+	case f.Broken || n == 0:
 		return damagedSnapshot("the rows of chunk %d cannot be read", c.Sequence)
 	case !bytes.Equal(c.First, s.rows[0].Key) || !bytes.Equal(c.Last, s.rows[n-1].Key):
 		return damagedSnapshot("the rows of chunk %d are not those of its range", c.Sequence)
@@ -306,7 +307,7 @@ func (s *snapshotCheck) follows(r *disk.Row) error {
 	order := bytes.Compare(s.key, r.Key)
 	old := r.Revision <= s.header.CompactedRevision
 	switch {
-	case len(r.Key) == 0 || len(r.Key) > keySizeMax || len(r.Value) > valueSizeMax || r.Deleted && len(r.Value) > 0:
+	case len(r.Key) == 0 || len(r.Key) > messages.KeySizeMax || len(r.Value) > messages.ValueSizeMax || r.Deleted && len(r.Value) > 0:
 		return damagedSnapshot("a row has a key of %d bytes and a value of %d", len(r.Key), len(r.Value))
 	case r.Revision == 0 || r.Revision > s.header.Revision:
 		return damagedSnapshot("a row has revision %d, the snapshot has %d", r.Revision, s.header.Revision)
@@ -339,18 +340,18 @@ func (s *snapshotCheck) takeTrailer(body []byte) error {
 
 // readSnapshotRow reads a messages.SnapshotRow in place.
 func readSnapshotRow(r *disk.Row, data []byte) bool {
-	f := fields{rest: data}
-	for f.next() {
-		switch f.tag() {
-		case bytesField(1):
-			r.Key = f.bytes
-		case bytesField(2):
-			r.Value = f.bytes
-		case varintField(3):
-			r.Revision = f.varint
-		case varintField(4):
-			r.Deleted = f.varint != 0
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.BytesField(1):
+			r.Key = f.Bytes
+		case messages.BytesField(2):
+			r.Value = f.Bytes
+		case messages.VarintField(3):
+			r.Revision = f.Varint
+		case messages.VarintField(4):
+			r.Deleted = f.Varint != 0
 		}
 	}
-	return !f.broken
+	return !f.Broken
 }

@@ -283,9 +283,9 @@ func TestCheckRefuses(t *testing.T) {
 		}, messages.Code_DAMAGED},
 		"newer state":                   {func(d *draft) { d.setState(state(func(c *messages.Checkpoint) { c.Format++ })) }, messages.Code_UNSUPPORTED},
 		"empty key":                     {rows(row("", 5, "x")), messages.Code_DAMAGED},
-		"long key":                      {rows(row(string(make([]byte, keySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
-		"long value":                    {rows(row("a", 5, string(make([]byte, valueSizeMax+1)))), messages.Code_DAMAGED},
-		"longest key and value":         {rows(row(string(make([]byte, keySizeMax)), 5, string(make([]byte, valueSizeMax)))), messages.Code_OK},
+		"long key":                      {rows(row(string(make([]byte, messages.KeySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
+		"long value":                    {rows(row("a", 5, string(make([]byte, messages.ValueSizeMax+1)))), messages.Code_DAMAGED},
+		"longest key and value":         {rows(row(string(make([]byte, messages.KeySizeMax)), 5, string(make([]byte, messages.ValueSizeMax)))), messages.Code_OK},
 		"deletion with a value":         {rows(disk.Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true}), messages.Code_DAMAGED},
 		"revision 0":                    {rows(row("a", 0, "x")), messages.Code_DAMAGED},
 		"revision in the future":        {rows(row("a", 10, "x")), messages.Code_DAMAGED},
@@ -543,7 +543,7 @@ func FuzzSnapshotChunks(f *testing.F) {
 				t.Fatal(err)
 			}
 			for _, r := range rows {
-				if len(r.Key) == 0 || len(r.Key) > keySizeMax || len(r.Value) > valueSizeMax || r.Revision == 0 || r.Revision > 9 {
+				if len(r.Key) == 0 || len(r.Key) > messages.KeySizeMax || len(r.Value) > messages.ValueSizeMax || r.Revision == 0 || r.Revision > 9 {
 					t.Fatalf("a row of %d and %d bytes at revision %d", len(r.Key), len(r.Value), r.Revision)
 				}
 			}

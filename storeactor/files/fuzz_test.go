@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
+	"keyval/storeactor/state"
 )
 
 // The files of a directory carry checksums, so that bytes alone hardly ever get
@@ -51,7 +51,7 @@ func FuzzCheckpointFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := storeactor.FromCheckpoint(c); err != nil {
+		if _, err := state.FromCheckpoint(c); err != nil {
 			disktest.Openly(t, err)
 			return
 		}

@@ -70,3 +70,6 @@ func Entry(index, now uint64, list ...*messages.Command) *raftpb.Entry {
 	}
 	return &raftpb.Entry{Index: new(index), Term: new(uint64(1)), Data: Marshal(all)}
 }
+
+// Ops is a command of these operations.
+func Ops(list ...*messages.Operation) []*messages.Operation { return list }

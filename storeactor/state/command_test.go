@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"cmp"
@@ -8,24 +8,24 @@ import (
 	"keyval/messages"
 )
 
-// retention decides how much history goes by itself: what lies beyond so many
+// Retention decides how much history goes by itself: what lies beyond so many
 // revisions, is older than so much log time, or has more than so many bytes of
 // commands behind it, whichever is most. It gives up a tenth of that at a time at
 // least. Log time moves with commands only, so a cluster at rest keeps what it has.
-type retention struct {
-	revisions uint64 // 0: no bound
-	timeMS    uint64 // of log time; 0: no bound
-	bytes     uint64 // of commands; 0: historyBytesMax
+type Retention struct {
+	Revisions uint64 // 0: no bound
+	TimeMS    uint64 // of log time; 0: no bound
+	Bytes     uint64 // of commands; 0: historyBytesMax
 
 	ages, sizes milestones // revisions by log time, and by bytes that were applied
 	applied     uint64     // bytes of commands since the process began
 	pause       uint64     // ticks in which nothing is proposed
 }
 
-// ticked says up to which revision history should go now, or 0. What it said
+// Ticked says up to which revision history should go now, or 0. What it said
 // and was not done it says again, after a while.
-func (r *retention) ticked(ticks, revision, logTimeMS, compacted uint64) uint64 {
-	r.ages.pass(r.timeMS, logTimeMS, revision)
+func (r *Retention) Ticked(ticks, revision, logTimeMS, compacted uint64) uint64 {
+	r.ages.pass(r.TimeMS, logTimeMS, revision)
 	r.sizes.pass(r.bytesMax(), r.applied, revision)
 	if r.pause > ticks {
 		r.pause -= ticks
@@ -39,17 +39,20 @@ func (r *retention) ticked(ticks, revision, logTimeMS, compacted uint64) uint64 
 	return due
 }
 
-func (r *retention) bytesMax() uint64 { return cmp.Or(r.bytes, historyBytesMax) }
+// Applied counts bytes of commands.
+func (r *Retention) Applied(bytes uint64) { r.applied += bytes }
 
-func (r *retention) due(revision, logTimeMS, compacted uint64) uint64 {
+func (r *Retention) bytesMax() uint64 { return cmp.Or(r.Bytes, historyBytesMax) }
+
+func (r *Retention) due(revision, logTimeMS, compacted uint64) uint64 {
 	target := uint64(0)
-	if r.revisions > 0 && revision > r.revisions {
-		target = revision - r.revisions
-		if target < compacted+max(r.revisions/10, 1) {
+	if r.Revisions > 0 && revision > r.Revisions {
+		target = revision - r.Revisions
+		if target < compacted+max(r.Revisions/10, 1) {
 			target = 0
 		}
 	}
-	target = max(target, r.ages.behind(r.timeMS, logTimeMS), r.sizes.behind(r.bytesMax(), r.applied))
+	target = max(target, r.ages.behind(r.TimeMS, logTimeMS), r.sizes.behind(r.bytesMax(), r.applied))
 	if target <= compacted {
 		return 0
 	}
@@ -88,9 +91,9 @@ func (m *milestones) behind(bound, at uint64) uint64 {
 	return m.points[0].revision
 }
 
-// compaction is the node's own command that gives up history below revision. It
+// CompactCommand is the node's own command that gives up history below revision. It
 // has no session: it does no harm twice, and nobody waits for it.
-func compaction(revision uint64) []byte {
+func CompactCommand(revision uint64) []byte {
 	data, err := proto.Marshal(&messages.Command{Operations: []*messages.Operation{
 		{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}},
 	}})

@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"fmt"
@@ -155,7 +155,7 @@ func TestOutcomesFindNoRoom(t *testing.T) {
 		{Seq: 3},
 		{Seq: 4, AckedBelow: 2},
 	} {
-		c.Session, c.Operations = statetest.Client(1), ops(statetest.Put("a", fmt.Sprint(c.Seq)))
+		c.Session, c.Operations = statetest.Client(1), statetest.Ops(statetest.Put("a", fmt.Sprint(c.Seq)))
 		got = append(got, r.apply(statetest.Entry(r.state.index+1, c.Seq, c))[0].outcome.String())
 	}
 	want := []string{"1:OK@1 deleted 0", "2:OK@2 deleted 0", "3:BUSY@3 deleted 0", "4:OK@4 deleted 0"}
@@ -215,7 +215,7 @@ func drawClients(t *rapid.T) (commands []*messages.Command) {
 			if rapid.IntRange(0, 3).Draw(t, "opens") > 0 {
 				c.Open = open
 			}
-			c.Operations = ops(statetest.Put(commandName(c), ""))
+			c.Operations = statetest.Ops(statetest.Put(commandName(c), ""))
 			commands = append(commands, c)
 		}
 	}

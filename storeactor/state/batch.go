@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"bytes"
@@ -17,9 +17,12 @@ type Store interface {
 // Settled is what became of one command.
 type Settled struct {
 	Origin  messages.RaftID
-	client  []byte // as the command named it; part of its entry
+	Client  []byte // as the command named it; part of its entry
 	outcome outcome
 }
+
+// Fill writes the outcome into m.
+func (s *Settled) Fill(m *messages.Outcome) { s.outcome.fill(m) }
 
 // Batch is what a run of entries asks of the world. Rows reach the store with
 // Flush, so what is read is read through those that wait.

@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"bytes"
@@ -97,14 +97,14 @@ func applied(t *testing.T, e *raftpb.Entry) string {
 func seedCommands() []*messages.Command {
 	return []*messages.Command{
 		{},
-		{Session: statetest.Client(1), Seq: 1, Operations: ops(statetest.Put("k", "v"))},
-		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: ops(statetest.Put("k", "v"), statetest.Delete("k"), statetest.DeleteRange("a", "z", 3))},
-		{Session: statetest.Client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: ops(&messages.Operation{})},
+		{Session: statetest.Client(1), Seq: 1, Operations: statetest.Ops(statetest.Put("k", "v"))},
+		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.Put("k", "v"), statetest.Delete("k"), statetest.DeleteRange("a", "z", 3))},
+		{Session: statetest.Client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: statetest.Ops(&messages.Operation{})},
 		{Session: statetest.Client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: statetest.Opens(1<<64-1, 1<<64-1)},
-		{Session: statetest.Client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: statetest.Opens(1000, 500), Operations: ops(statetest.DeleteRange("", "", 0))},
-		{Session: statetest.Client(5), Seq: 1, Open: statetest.Opens(1000, 500), Operations: ops(statetest.Put("k", "v"), statetest.Compact(1), statetest.Compact(2))},
-		{Operations: ops(statetest.Compact(1))},
-		{Operations: ops(statetest.Compact(1<<64 - 1))},
-		{Operations: ops(statetest.Compact(1), statetest.Put("k", "v"))},
+		{Session: statetest.Client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.DeleteRange("", "", 0))},
+		{Session: statetest.Client(5), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.Put("k", "v"), statetest.Compact(1), statetest.Compact(2))},
+		{Operations: statetest.Ops(statetest.Compact(1))},
+		{Operations: statetest.Ops(statetest.Compact(1<<64 - 1))},
+		{Operations: statetest.Ops(statetest.Compact(1), statetest.Put("k", "v"))},
 	}
 }

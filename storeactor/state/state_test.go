@@ -1,4 +1,4 @@
-package storeactor
+package state
 
 import (
 	"errors"
@@ -80,65 +80,63 @@ func (o outcome) String() string {
 	return fmt.Sprintf("%d:%s@%d deleted %d%s", o.seq, o.code, o.revision, o.deleted, more)
 }
 
-func ops(list ...*messages.Operation) []*messages.Operation { return list }
-
 func TestOperations(t *testing.T) {
-	long := strings.Repeat("k", keySizeMax+1)
+	long := strings.Repeat("k", messages.KeySizeMax+1)
 	for _, test := range []struct {
 		name     string
 		commands [][]*messages.Operation // in one entry, after a=0 b=0 c=0 at revision 1
 		outcomes []string
 		live     string
 	}{
-		{"a put", [][]*messages.Operation{ops(statetest.Put("a", "1"))},
+		{"a put", [][]*messages.Operation{statetest.Ops(statetest.Put("a", "1"))},
 			[]string{"2:OK@2 deleted 0"}, "a=1@2 b=0@1 c=0@1"},
-		{"an empty value is a value", [][]*messages.Operation{ops(statetest.Put("a", ""))},
+		{"an empty value is a value", [][]*messages.Operation{statetest.Ops(statetest.Put("a", ""))},
 			[]string{"2:OK@2 deleted 0"}, "a=@2 b=0@1 c=0@1"},
-		{"a delete", [][]*messages.Operation{ops(statetest.Delete("a"))},
+		{"a delete", [][]*messages.Operation{statetest.Ops(statetest.Delete("a"))},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
-		{"a delete of what is not there", [][]*messages.Operation{ops(statetest.Delete("x"))},
+		{"a delete of what is not there", [][]*messages.Operation{statetest.Ops(statetest.Delete("x"))},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a delete sees the batch", [][]*messages.Operation{ops(statetest.Put("x", "1")), ops(statetest.Delete("x")), ops(statetest.Delete("x"))},
+		{"a delete sees the batch", [][]*messages.Operation{statetest.Ops(statetest.Put("x", "1")), statetest.Ops(statetest.Delete("x")), statetest.Ops(statetest.Delete("x"))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"nothing at all", [][]*messages.Operation{nil},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a range", [][]*messages.Operation{ops(statetest.DeleteRange("a", "c", 0))},
+		{"a range", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("a", "c", 0))},
 			[]string{"2:OK@2 deleted 2"}, "c=0@1"},
-		{"a range without an end", [][]*messages.Operation{ops(statetest.DeleteRange("b", "", 0))},
+		{"a range without an end", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("b", "", 0))},
 			[]string{"2:OK@2 deleted 2"}, "a=0@1"},
-		{"a range stops at its limit", [][]*messages.Operation{ops(statetest.DeleteRange("", "", 2)), ops(statetest.DeleteRange("", "", 2))},
+		{"a range stops at its limit", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("", "", 2)), statetest.Ops(statetest.DeleteRange("", "", 2))},
 			[]string{"2:OK@2 deleted 2 more", "3:OK@3 deleted 1"}, ""},
-		{"a limit that just suffices", [][]*messages.Operation{ops(statetest.DeleteRange("", "", 3))},
+		{"a limit that just suffices", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("", "", 3))},
 			[]string{"2:OK@2 deleted 3"}, ""},
-		{"a range that is none", [][]*messages.Operation{ops(statetest.DeleteRange("c", "a", 0))},
+		{"a range that is none", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("c", "a", 0))},
 			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a range sees the batch", [][]*messages.Operation{
-			ops(statetest.Put("bb", "1")), ops(statetest.Delete("a")), ops(statetest.Put("b", "2")), ops(statetest.Put("d", "3")), ops(statetest.DeleteRange("a", "c", 2)), ops(statetest.DeleteRange("a", "", 9))},
+			statetest.Ops(statetest.Put("bb", "1")), statetest.Ops(statetest.Delete("a")), statetest.Ops(statetest.Put("b", "2")), statetest.Ops(statetest.Put("d", "3")), statetest.Ops(statetest.DeleteRange("a", "c", 2)), statetest.Ops(statetest.DeleteRange("a", "", 9))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0", "5:OK@5 deleted 0", "6:OK@6 deleted 2", "7:OK@7 deleted 2"}, ""},
 		{"a range stops before what waits behind the store's", [][]*messages.Operation{
-			ops(statetest.Put("d", "1")), ops(statetest.DeleteRange("a", "", 3))},
+			statetest.Ops(statetest.Put("d", "1")), statetest.Ops(statetest.DeleteRange("a", "", 3))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 3 more"}, "d=1@2"},
 		{"operations see each other", [][]*messages.Operation{
-			ops(statetest.Put("x", "1"), statetest.Delete("x"), statetest.Put("x", "2"), statetest.Delete("a"), statetest.Put("a", "3"), statetest.DeleteRange("b", "d", 0), statetest.Put("c", "4"))},
+			statetest.Ops(statetest.Put("x", "1"), statetest.Delete("x"), statetest.Put("x", "2"), statetest.Delete("a"), statetest.Put("a", "3"), statetest.DeleteRange("b", "d", 0), statetest.Put("c", "4"))},
 			[]string{"2:OK@2 deleted 4"}, "a=3@2 c=4@2 x=2@2"},
-		{"the ranges of a command share its bound", [][]*messages.Operation{ops(statetest.DeleteRange("a", "b", 1), statetest.DeleteRange("b", "", 1))},
+		{"the ranges of a command share its bound", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("a", "b", 1), statetest.DeleteRange("b", "", 1))},
 			[]string{"2:OK@2 deleted 2 more"}, "c=0@1"},
-		{"no key", [][]*messages.Operation{ops(statetest.Put("", "1"))},
+		{"no key", [][]*messages.Operation{statetest.Ops(statetest.Put("", "1"))},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a key too long", [][]*messages.Operation{ops(statetest.Put(long, "1")), ops(statetest.Delete(long)), ops(statetest.DeleteRange(long, "", 0)), ops(statetest.DeleteRange("", long, 0))},
+		{"a key too long", [][]*messages.Operation{statetest.Ops(statetest.Put(long, "1")), statetest.Ops(statetest.Delete(long)), statetest.Ops(statetest.DeleteRange(long, "", 0)), statetest.Ops(statetest.DeleteRange("", long, 0))},
 			[]string{"2:INVALID@2 deleted 0", "3:INVALID@3 deleted 0", "4:INVALID@4 deleted 0", "5:INVALID@5 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"a value too long", [][]*messages.Operation{ops(statetest.Put("x", strings.Repeat("v", valueSizeMax+1)))},
+		{"a value too long", [][]*messages.Operation{statetest.Ops(statetest.Put("x", strings.Repeat("v", messages.ValueSizeMax+1)))},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"an unknown operation spoils its command", [][]*messages.Operation{ops(statetest.Put("x", "1"), &messages.Operation{})},
+		{"an unknown operation spoils its command", [][]*messages.Operation{statetest.Ops(statetest.Put("x", "1"), &messages.Operation{})},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"too many operations", [][]*messages.Operation{slices.Repeat(ops(statetest.Delete("a")), operationsMax+1)},
+		{"too many operations", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax+1)},
 			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
-		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(ops(statetest.Delete("a")), operationsMax)},
+		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax)},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-			r.do(ops(statetest.Put("a", "0"), statetest.Put("b", "0"), statetest.Put("c", "0")))
+			r.do(statetest.Ops(statetest.Put("a", "0"), statetest.Put("b", "0"), statetest.Put("c", "0")))
 			if diff := cmp.Diff(test.outcomes, r.do(test.commands...)); diff != "" {
 				t.Errorf("outcomes (-want +got):\n%s", diff)
 			}
@@ -187,15 +185,15 @@ func TestCompactions(t *testing.T) {
 			[]string{"0:OK@4 deleted 0", "9:OK@5 deleted 0", "0:OK@6 deleted 0"}, 4, ClientCompaction},
 		{"nobody's, with more than compactions", []*messages.Command{node(statetest.Compact(3), statetest.Put("a", "1")), node(statetest.Put("a", "1")), node()},
 			[]string{"0:INVALID@4 deleted 0", "0:INVALID@5 deleted 0", "0:INVALID@6 deleted 0"}, 2, NoCompaction},
-		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: ops(statetest.Compact(3))}, {Seq: 1, AckedBelow: 1, Operations: ops(statetest.Compact(3))}},
+		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: statetest.Ops(statetest.Compact(3))}, {Seq: 1, AckedBelow: 1, Operations: statetest.Ops(statetest.Compact(3))}},
 			[]string{"1:INVALID@4 deleted 0", "1:INVALID@5 deleted 0"}, 2, NoCompaction},
-		{"nobody's, that opens a session", []*messages.Command{{Open: statetest.Opens(9, 9), Operations: ops(statetest.Compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of a session that is not open", []*messages.Command{{Session: statetest.Client(2), Seq: 1, Operations: ops(statetest.Compact(3))}},
+		{"nobody's, that opens a session", []*messages.Command{{Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"of a session that is not open", []*messages.Command{{Session: statetest.Client(2), Seq: 1, Operations: statetest.Ops(statetest.Compact(3))}},
 			[]string{"1:SESSION_EXPIRED@4 deleted 0"}, 2, NoCompaction},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-			r.do(ops(statetest.Put("k", "0")), ops(statetest.Put("k", "1")), ops(statetest.Compact(2)))
+			r.do(statetest.Ops(statetest.Put("k", "0")), statetest.Ops(statetest.Put("k", "1")), statetest.Ops(statetest.Compact(2)))
 			rows := r.store.Dump()
 			if err := r.state.Apply(r.batch, statetest.Entry(3, 1, test.commands...)); err != nil {
 				t.Fatal(err)
@@ -228,7 +226,7 @@ func TestCompactions(t *testing.T) {
 func TestCompactionsNeedTheirLevel(t *testing.T) {
 	for level, want := range map[uint32]string{1: "0:INVALID@1 deleted 0", 2: "0:OK@1 deleted 0"} {
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-		data := statetest.Marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: compaction(1)}}})
+		data := statetest.Marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: CompactCommand(1)}}})
 		settled := r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data})
 		if got := settled[0].outcome.String(); got != want {
 			t.Errorf("at level %d: %s", level, got)
@@ -239,7 +237,7 @@ func TestCompactionsNeedTheirLevel(t *testing.T) {
 // A delete writes a tombstone only where there was something.
 func TestDeletesWriteNoNeedlessRows(t *testing.T) {
 	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-	r.do(ops(statetest.Put("a", "1")), ops(statetest.Delete("b")), ops(statetest.DeleteRange("b", "", 0)), ops(statetest.Delete("a")), ops(statetest.Delete("a")))
+	r.do(statetest.Ops(statetest.Put("a", "1")), statetest.Ops(statetest.Delete("b")), statetest.Ops(statetest.DeleteRange("b", "", 0)), statetest.Ops(statetest.Delete("a")), statetest.Ops(statetest.Delete("a")))
 	want := "\"a\"@1=\"1\" deleted=false\n\"a\"@4=\"\" deleted=true\n"
 	if got := r.store.Dump(); got != want {
 		t.Errorf("the store holds\n%s", got)
@@ -252,32 +250,32 @@ func TestDeleteRangeSteps(t *testing.T) {
 	for i := range 30 {
 		var commands [][]*messages.Operation
 		for j := range 500 {
-			commands = append(commands, ops(statetest.Put(fmt.Sprintf("k%05d", i*500+j), "")))
+			commands = append(commands, statetest.Ops(statetest.Put(fmt.Sprintf("k%05d", i*500+j), "")))
 		}
 		r.do(commands...)
 	}
 	want := []string{"15001:OK@15001 deleted 10000 more", "15002:OK@15002 deleted 5000"}
-	if diff := cmp.Diff(want, r.do(ops(statetest.DeleteRange("k", "l", 1<<31)), ops(statetest.DeleteRange("k", "l", 0)))); diff != "" {
+	if diff := cmp.Diff(want, r.do(statetest.Ops(statetest.DeleteRange("k", "l", 1<<31)), statetest.Ops(statetest.DeleteRange("k", "l", 0)))); diff != "" {
 		t.Errorf("steps by number (-want +got):\n%s", diff)
 	}
 	for i := range 80 {
-		r.do(ops(statetest.Put(fmt.Sprintf("%016000d", i), "")))
+		r.do(statetest.Ops(statetest.Put(fmt.Sprintf("%016000d", i), "")))
 	}
 	want = []string{"15083:OK@15083 deleted 65 more", "15084:OK@15084 deleted 15"}
-	if diff := cmp.Diff(want, r.do(ops(statetest.DeleteRange("0", "1", 0)), ops(statetest.DeleteRange("0", "1", 0)))); diff != "" {
+	if diff := cmp.Diff(want, r.do(statetest.Ops(statetest.DeleteRange("0", "1", 0)), statetest.Ops(statetest.DeleteRange("0", "1", 0)))); diff != "" {
 		t.Errorf("steps by bytes (-want +got):\n%s", diff)
 	}
 }
 
 // A batch that grows too great reaches the store in parts, with the same result.
 func TestBatchSpills(t *testing.T) {
-	value := strings.Repeat("v", valueSizeMax)
+	value := strings.Repeat("v", messages.ValueSizeMax)
 	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	var commands [][]*messages.Operation
 	for i := range 40 {
-		commands = append(commands, ops(statetest.Put(fmt.Sprintf("k%d", i%20), value)))
+		commands = append(commands, statetest.Ops(statetest.Put(fmt.Sprintf("k%d", i%20), value)))
 	}
-	commands = append(commands, ops(statetest.DeleteRange("", "", 0)))
+	commands = append(commands, statetest.Ops(statetest.DeleteRange("", "", 0)))
 	got := r.do(commands...)
 	if last := got[len(got)-1]; last != "41:OK@41 deleted 20" {
 		t.Errorf("the range after the puts: %s", last)
@@ -333,7 +331,7 @@ func TestStoreErrorsStopApplying(t *testing.T) {
 	for _, operation := range []*messages.Operation{statetest.Delete("a"), statetest.DeleteRange("a", "b", 0)} {
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 		r.store.Err = errors.New("the disk is gone")
-		command := &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(10, 10), Operations: ops(operation)}
+		command := &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(10, 10), Operations: statetest.Ops(operation)}
 		if err := r.state.Apply(r.batch, statetest.Entry(2, 1, command)); !errors.Is(err, r.store.Err) {
 			t.Errorf("%s gives %v", messages.Line(operation), err)
 		}
@@ -446,7 +444,7 @@ func drawSessionCommand(t *rapid.T, now uint64) *messages.Command {
 		}).Draw(t, "operation"))
 	}
 	if rapid.IntRange(0, 9).Draw(t, "of a node") == 0 {
-		return &messages.Command{Operations: ops(statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
+		return &messages.Command{Operations: statetest.Ops(statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
 	}
 	return c
 }
@@ -465,7 +463,7 @@ func (r *replica) applyInParts(t *rapid.T, entries []*raftpb.Entry) (settled []s
 	for len(entries) > 0 {
 		n := rapid.IntRange(1, len(entries)).Draw(t, "part")
 		for _, s := range r.apply(entries[:n]...) {
-			settled = append(settled, fmt.Sprintf("%x %s", s.client, s.outcome))
+			settled = append(settled, fmt.Sprintf("%x %s", s.Client, s.outcome))
 		}
 		entries = entries[n:]
 	}
@@ -567,8 +565,8 @@ func TestHistoryHash(t *testing.T) {
 		first := statetest.First()
 		first.Index = index
 		r := newReplica(t, first, disktest.NewMemory(), wideBounds)
-		r.apply(statetest.Entry(index+1, 1, &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(9, 9), Operations: ops(statetest.Put("a", "1"))}))
-		r.apply(statetest.Entry(index+2, 1, &messages.Command{Session: statetest.Client(1), Seq: seq, Operations: ops(operation)}))
+		r.apply(statetest.Entry(index+1, 1, &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Put("a", "1"))}))
+		r.apply(statetest.Entry(index+2, 1, &messages.Command{Session: statetest.Client(1), Seq: seq, Operations: statetest.Ops(operation)}))
 		return r.state.history
 	}
 	seen := map[uint64]string{}
@@ -621,7 +619,7 @@ func BenchmarkApply(b *testing.B) {
 		var list []*messages.Command
 		for n := range clients {
 			c := &messages.Command{Session: statetest.Client(byte(n)), Seq: uint64(i) + 1, AckedBelow: uint64(i) + 1,
-				Operations: ops(statetest.Put(fmt.Sprintf("key-%08d", (i*packed+n)%100_000), value))}
+				Operations: statetest.Ops(statetest.Put(fmt.Sprintf("key-%08d", (i*packed+n)%100_000), value))}
 			if i == 0 {
 				c.Open = statetest.Opens(1000, 1)
 			}
