@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
 	"keyval/storeactor/state"
 )
 
@@ -104,7 +104,7 @@ func rowText(r disk.Row) string {
 
 // fileDiffers says how a snapshot file is not the state of replay, or nothing.
 func (r *reference) fileDiffers(content []byte) string {
-	file, err := storeactor.NewSnapshotReader(bytes.NewReader(content))
+	file, err := snapshot.NewReader(bytes.NewReader(content))
 	if err != nil {
 		return err.Error()
 	}

@@ -20,10 +20,6 @@ const (
 	DigestRowsMax  = 10_000
 	DigestBytesMax = 16 << 20
 
-	// rowsBytesMax bounds the rows that a reader hands over at once, as they stand in
-	// a snapshot; a single row always fits.
-	rowsBytesMax = 4 << 20
-
 	// pinsMax bounds the states that are kept for others, in number; one that nobody
 	// has used for pinTicksMax goes.
 	pinsMax     = 64

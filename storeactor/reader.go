@@ -9,20 +9,15 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
 )
 
 // readerActor answers reads at revisions that the machine has published, beside
 // it: a long scan never holds up an apply. It keeps no state, so it may restart
 // at any time; the session whose read was lost asks again. A child of the machine.
 type readerActor struct {
-	view  readerView
+	view  snapshot.View
 	fatal func(error)
-}
-
-// readerView is the part of an Engine that a reader needs.
-type readerView interface {
-	disk.View
-	Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error
 }
 
 func (r *readerActor) Receive(ctx actor.Context) {
@@ -48,7 +43,7 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 }
 
 func (r *readerActor) onReadRows(ctx actor.Context, m *messages.ReadRows) {
-	rows, err := readRows(r.view, m)
+	rows, err := snapshot.ReadRows(r.view, m)
 	if messages.CodeOf(err) == messages.Code_DAMAGED {
 		r.fatal(err)
 		return

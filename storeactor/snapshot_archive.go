@@ -11,6 +11,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
 )
 
 const (
@@ -30,7 +31,7 @@ type archiveActor struct {
 
 	id     string // of the file that is being written
 	file   disk.ArchiveWriter
-	writer *SnapshotWriter
+	writer *snapshot.Writer
 
 	// The first of each is under way, by turns: who wants a list does not wait for a
 	// file that is read whole, and one such file is open at a time.
@@ -110,7 +111,7 @@ func (a *archiveActor) create(ctx actor.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	a.id, a.file, a.writer = id, file, NewSnapshotWriter(file)
+	a.id, a.file, a.writer = id, file, snapshot.NewWriter(file)
 	return nil
 }
 
@@ -238,7 +239,7 @@ func (l *listing) step() (*messages.SnapshotReply, bool) {
 	if err == nil {
 		var header *messages.SnapshotHeader
 		var trailer *messages.SnapshotTrailer
-		header, trailer, err = glanceSnapshot(file, f.Bytes)
+		header, trailer, err = snapshot.Glance(file, f.Bytes)
 		describeSnapshot(info, header, trailer)
 		err = errors.Join(err, file.Close())
 	}
@@ -262,8 +263,8 @@ type wholeCheck struct {
 	asked
 	archive disk.Archive
 	file    disk.ArchiveFile
-	open    io.ReadCloser   // nil before the first step
-	reader  *SnapshotReader // nil before header and state were read
+	open    io.ReadCloser    // nil before the first step
+	reader  *snapshot.Reader // nil before header and state were read
 }
 
 func (w *wholeCheck) end() {
@@ -296,7 +297,7 @@ func (w *wholeCheck) proceed() (err error) {
 	case w.open == nil:
 		w.open, err = w.archive.Open(w.file.ID)
 	case w.reader == nil:
-		w.reader, err = NewSnapshotReader(w.open)
+		w.reader, err = snapshot.NewReader(w.open)
 	default:
 		_, err = w.reader.Next()
 	}

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/snapshot"
+	"keyval/storeactor/snapshot/snapshottest"
 )
 
 // written waits until no snapshot is being written any more, and lists all.
@@ -44,11 +46,15 @@ func TestSnapshotFileIsWritten(t *testing.T) {
 	}
 	infos := h.written()
 	file := h.disk.files["first"]
-	reader, rows, err := readSnapshot(bytes.NewReader(file))
+	reader, err := snapshot.NewReader(bytes.NewReader(file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != len(someRows()) || !proto.Equal(reader.Checkpoint(), h.vault.checkpoint) || reader.Header().CreatedBy != "node1" {
+	rows, err := snapshottest.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != len(snapshottest.SomeRows()) || !proto.Equal(reader.Checkpoint(), h.vault.checkpoint) || reader.Header().CreatedBy != "node1" {
 		t.Errorf("%d rows, %v", len(rows), reader.Header())
 	}
 	want := &messages.SnapshotInfo{

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"keyval/messages"
+	"keyval/storeactor/snapshot"
 )
 
 // creationWindow is how many chunks may be with the archive and not written.
@@ -28,10 +29,10 @@ type creation struct {
 	request uint64
 
 	phase   creationPhase
-	source  *snapshotSource // nil before the state is pinned
-	total   uint64          // bytes, about
-	written uint64          // chunks below are in the file
-	bytes   uint64          // of the file so far
+	source  *snapshot.Source // nil before the state is pinned
+	total   uint64           // bytes, about
+	written uint64           // chunks below are in the file
+	bytes   uint64           // of the file so far
 	reading bool
 	waited  uint32 // ticks since the machine was asked for something
 	reads   int    // how often rows were asked for, for this chunk
@@ -63,16 +64,16 @@ func (c *creation) onPinned(m *messages.StatePinned) []snapshotEffect {
 	case m.Code != messages.Code_OK || m.Checkpoint == nil:
 		return c.fail("the state of this node was not pinned: %s", m.Code)
 	}
-	c.source = newSnapshotSource(m.Checkpoint, c.config.about, c.config.chunkBytes)
-	c.total = m.Bytes + uint64(len(c.source.state))
+	c.source = snapshot.NewSource(m.Checkpoint, c.config.about, c.config.chunkBytes)
+	c.total = m.Bytes + c.source.StateBytes()
 	c.phase = creationWrites
 	return c.advance()
 }
 
 // advance writes what there is, and reads on.
 func (c *creation) advance() (out []snapshotEffect) {
-	for c.phase == creationWrites && !c.reading && !c.source.ended && c.source.tally.chunks < c.written+creationWindow {
-		chunk := c.source.next()
+	for c.phase == creationWrites && !c.reading && !c.source.Ended() && c.source.Position() < c.written+creationWindow {
+		chunk := c.source.Next()
 		if chunk == nil {
 			c.reads = 0
 			return append(out, c.read())
@@ -85,7 +86,7 @@ func (c *creation) advance() (out []snapshotEffect) {
 func (c *creation) read() snapshotEffect {
 	c.reading, c.waited = true, 0
 	c.reads++
-	return readOf(c.holder, c.source)
+	return post{to: toMachine, message: c.source.ReadRows(c.holder)}
 }
 
 func (c *creation) write(chunk *messages.SnapshotChunk) snapshotEffect {
@@ -93,14 +94,14 @@ func (c *creation) write(chunk *messages.SnapshotChunk) snapshotEffect {
 }
 
 func (c *creation) onRows(m *messages.RowsRead) []snapshotEffect {
-	if c.phase != creationWrites || !c.reading || m.Holder != c.holder || m.Sequence != c.source.tally.chunks {
+	if c.phase != creationWrites || !c.reading || m.Holder != c.holder || m.Sequence != c.source.Position() {
 		return nil
 	}
 	c.reading = false
 	if m.Code != messages.Code_OK {
 		return c.fail("the rows cannot be read: %s", m.Message)
 	}
-	chunk, err := c.source.take(m)
+	chunk, err := c.source.Take(m)
 	if err != nil {
 		return c.fail("%v", err)
 	}
@@ -122,10 +123,10 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []snapshotEffect {
 	}
 	c.written++
 	c.bytes = m.Bytes
-	if c.source.ended && c.written == c.source.tally.chunks {
+	if c.source.Ended() && c.written == c.source.Position() {
 		c.phase = creationEnded
 		return []snapshotEffect{
-			c.unpin(), note{"a snapshot was written", false, []any{"id", c.id, "index", c.source.header.Index, "bytes", c.bytes}},
+			c.unpin(), note{"a snapshot was written", false, []any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes}},
 		}
 	}
 	return c.advance()
@@ -168,9 +169,9 @@ func (c *creation) info() *messages.SnapshotInfo {
 		Bytes: c.bytes, BytesTotal: c.total, Writing: c.running(), Error: c.reason,
 	}
 	if c.source != nil {
-		h := c.source.header
+		h := c.source.Header()
 		i.Index, i.Term, i.Revision, i.CompactedRevision, i.Members = h.Index, h.Term, h.Revision, h.CompactedRevision, h.Members
-		i.Rows = c.source.tally.rows
+		i.Rows = c.source.Rows()
 	}
 	i.BytesTotal = max(i.BytesTotal, i.Bytes)
 	return i

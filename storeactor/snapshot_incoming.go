@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/snapshot"
 )
 
 // Patience of a receiver, in ticks.
@@ -141,8 +142,8 @@ func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []sn
 func (a *arrival) begins(c *messages.SnapshotChunk) (*messages.SnapshotHeader, *messages.Error) {
 	h, at := &messages.SnapshotHeader{}, a.message.GetSnapshot().GetMetadata()
 	switch {
-	case c.Kind != messages.ChunkKind_HEADER || c.Checksum != chunkChecksum(c) || proto.Unmarshal(c.Body, h) != nil:
-		return nil, damagedSnapshot("it does not begin with a header")
+	case c.Kind != messages.ChunkKind_HEADER || c.Checksum != snapshot.Checksum(c) || proto.Unmarshal(c.Body, h) != nil:
+		return nil, snapshot.Damaged("it does not begin with a header")
 	case h.Index != at.GetIndex() || h.Term != at.GetTerm():
 		return nil, messages.Errorf(messages.Code_INVALID, "index %d of term %d was offered, and index %d of term %d comes",
 			at.GetIndex(), at.GetTerm(), h.Index, h.Term)

@@ -10,6 +10,8 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
+	"keyval/storeactor/snapshot/snapshottest"
 )
 
 func offers(from messages.RaftID, shipment uint64) *messages.SnapshotOffer {
@@ -17,7 +19,9 @@ func offers(from messages.RaftID, shipment uint64) *messages.SnapshotOffer {
 }
 
 // wares are the chunks of a good snapshot.
-func wares() []*messages.SnapshotChunk { return newDraft(stateAt(9, 4), someRows()).write() }
+func wares(t snapshottest.T) []*messages.SnapshotChunk {
+	return snapshottest.Cut(t, snapshot.NewSource(snapshottest.StateAt(9, 4), &messages.SnapshotHeader{CreatedBy: "node1"}, 60), snapshottest.SomeRows())
+}
 
 func pieceOf(shipment uint64, c *messages.SnapshotChunk) *messages.SnapshotPiece {
 	return &messages.SnapshotPiece{Shipment: shipment, Chunk: c}
@@ -53,7 +57,7 @@ func receiving(t *testing.T) *incoming {
 func holding(t *testing.T) *incoming {
 	t.Helper()
 	in := receiving(t)
-	chunks := wares()
+	chunks := wares(t)
 	for i, c := range chunks {
 		in.onPiece(1, pieceOf(5, c))
 		if i < len(chunks)-1 {
@@ -67,7 +71,7 @@ func holding(t *testing.T) *incoming {
 }
 
 func TestReceiverTakesChunksInOrder(t *testing.T) {
-	in, c := receiving(t), wares()
+	in, c := receiving(t), wares(t)
 	tell(t,
 		turn{"the same offer", in.onOffer(1, offers(1, 5)), pulled(1, 5, 0, false)},
 		turn{"the second chunk", in.onPiece(1, pieceOf(5, c[1])), ""},
@@ -106,7 +110,7 @@ func TestReceiverHoldsTheHeaderAgainstTheOffer(t *testing.T) {
 		"wrong checksum":   {func(_ *raftpb.Message, c *messages.SnapshotChunk) { c.Checksum++ }, messages.Code_DAMAGED},
 		"no header":        {func(_ *raftpb.Message, c *messages.SnapshotChunk) { c.Kind = messages.ChunkKind_ROWS }, messages.Code_DAMAGED},
 	} {
-		in, offer, chunk := &incoming{tickMS: 100}, offers(1, 5), wares()[0]
+		in, offer, chunk := &incoming{tickMS: 100}, offers(1, 5), wares(t)[0]
 		test.change(offer.Message, chunk)
 		in.onOffer(1, offer)
 		got := in.onPiece(1, pieceOf(5, chunk))
@@ -124,7 +128,7 @@ func TestReceiverHoldsTheHeaderAgainstTheOffer(t *testing.T) {
 }
 
 func TestReceiverTakesOneAtATime(t *testing.T) {
-	in, c := receiving(t), wares()
+	in, c := receiving(t), wares(t)
 	in.onPiece(1, pieceOf(5, c[0]))
 	busy := `node 3 <- SnapshotEnd{shipment=9 code=BUSY message="a snapshot from node1 is coming in"}`
 	tell(t,
@@ -149,7 +153,7 @@ func TestReceiverTakesOneAtATime(t *testing.T) {
 
 func TestReceiverLosesPatience(t *testing.T) {
 	in := receiving(t)
-	in.onPiece(1, pieceOf(5, wares()[0]))
+	in.onPiece(1, pieceOf(5, wares(t)[0]))
 	in.onStaged(stagedAt(5, 0))
 	tell(t, turn{"not yet", in.tick(19), ""})
 	for range 9 {
@@ -163,7 +167,7 @@ func TestReceiverLosesPatience(t *testing.T) {
 func TestReceiverLeavesAloneWhatRaftHas(t *testing.T) {
 	busy := `node 3 <- SnapshotEnd{shipment=9 code=BUSY message="another snapshot is being installed"}`
 	in := holding(t)
-	n := uint64(len(wares()))
+	n := uint64(len(wares(t)))
 	tell(t,
 		turn{"another node's", in.onOffer(3, offers(3, 9)), busy},
 		turn{"another of this node", in.onOffer(1, offers(1, 9)), "node 1" + busy[6:]},
@@ -183,14 +187,14 @@ func TestReceiverLeavesAloneWhatRaftHas(t *testing.T) {
 	tell(t,
 		turn{"an offer", anew.onOffer(3, offers(3, 9)), busy},
 		turn{"time passes", anew.tick(1000), ""},
-		turn{"a chunk", anew.onPiece(1, pieceOf(5, wares()[0])), `node 1 <- SnapshotEnd{shipment=5 code=NOT_FOUND message="this shipment is not known"}`},
+		turn{"a chunk", anew.onPiece(1, pieceOf(5, wares(t)[0])), `node 1 <- SnapshotEnd{shipment=5 code=NOT_FOUND message="this shipment is not known"}`},
 		turn{"it is not needed", anew.onUnused(&messages.StagingUnused{Index: 9}), dropped},
 		turn{"an offer", anew.onOffer(3, offers(3, 9)), pulled(3, 9, 0, false)},
 	)
 }
 
 func TestReceiverSaysHowItStands(t *testing.T) {
-	in, c := &incoming{tickMS: 100}, wares()
+	in, c := &incoming{tickMS: 100}, wares(t)
 	expect := func(what string) {
 		t.Helper()
 		got := in.transfer()
@@ -233,7 +237,7 @@ func TestIntakeAnswersEveryChunk(t *testing.T) {
 		h[0].system.Root.Send(pid, &messages.StageChunk{Shipment: shipment, Chunk: c})
 		return <-parent.got
 	}
-	chunks := wares()
+	chunks := wares(t)
 	if got := stage(1, chunks[1]); got.Code != messages.Code_NOT_FOUND {
 		t.Errorf("a chunk without a beginning: %s", messages.Line(got))
 	}

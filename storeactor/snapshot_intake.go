@@ -7,6 +7,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
 )
 
 // intakeActor stages what comes in: it holds every chunk against the format, writes
@@ -16,9 +17,9 @@ type intakeActor struct {
 	disk disk.Disk
 
 	shipment uint64
-	check    *snapshotCheck // nil: nothing is begun, or it failed
-	staging  disk.Staging   // nil: there is none
-	sealed   bool           // the staging is raft's and the log's: only DropStaging drops it
+	check    *snapshot.Check // nil: nothing is begun, or it failed
+	staging  disk.Staging    // nil: there is none
+	sealed   bool            // the staging is raft's and the log's: only DropStaging drops it
 }
 
 func (i *intakeActor) Receive(ctx actor.Context) {
@@ -58,19 +59,19 @@ func (i *intakeActor) take(ctx actor.Context, m *messages.StageChunk) error {
 	if i.check == nil || i.shipment != m.Shipment {
 		return messages.Errorf(messages.Code_NOT_FOUND, "shipment %d is not being staged", m.Shipment)
 	}
-	rows, err := i.check.take(m.Chunk)
+	rows, err := i.check.Take(m.Chunk)
 	if err != nil {
 		return err
 	}
 	switch {
 	case m.Chunk.Kind == messages.ChunkKind_HEADER:
-		return i.sameCluster(i.check.header)
+		return i.sameCluster(i.check.Header())
 	case len(rows) > 0:
 		return i.staging.Write(rows)
-	case i.check.trailer == nil:
+	case i.check.Trailer() == nil:
 		return nil
 	}
-	if err := i.staging.Seal(i.check.checkpoint); err != nil {
+	if err := i.staging.Seal(i.check.Checkpoint()); err != nil {
 		return err
 	}
 	i.sealed, i.check = true, nil
@@ -88,7 +89,7 @@ func (i *intakeActor) begin(ctx actor.Context, shipment uint64) error {
 	if err != nil {
 		return err
 	}
-	i.staging, i.check = staging, &snapshotCheck{}
+	i.staging, i.check = staging, &snapshot.Check{}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/snapshot"
 )
 
 // Patience of a shipment, in ticks, and its credit, in chunks.
@@ -53,10 +54,10 @@ type shipment struct {
 	total   uint64 // bytes, about
 	reason  string // why it came to nothing
 
-	source *snapshotSource
+	source *snapshot.Source
 	// marks are the sources as they were before each chunk that is sent and not
 	// taken: marks[0] makes chunk acked.
-	marks   []*snapshotSource
+	marks   []*snapshot.Source
 	acked   uint64 // chunks below are taken
 	limit   uint64 // chunks below may be sent
 	reading bool   // rows were asked for
@@ -80,7 +81,7 @@ func (c shipmentConfig) burst() int64   { return 2 * c.perTick() }
 func (s *shipment) index() uint64 { return s.message.GetSnapshot().GetMetadata().GetIndex() }
 
 // position is the chunk that is sent next.
-func (s *shipment) position() uint64 { return s.source.tally.chunks }
+func (s *shipment) position() uint64 { return s.source.Position() }
 
 func (s *shipment) start() []snapshotEffect {
 	return []snapshotEffect{post{to: toMachine, message: &messages.PinState{Holder: s.holder, Index: s.index()}}}
@@ -95,9 +96,9 @@ func (s *shipment) onPinned(m *messages.StatePinned) []snapshotEffect {
 	case m.Checkpoint.GetIndex() != s.index():
 		return s.end(messages.Code_INTERNAL, "the machine pinned the state at index %d in place of %d", m.Checkpoint.GetIndex(), s.index())
 	}
-	s.source = newSnapshotSource(m.Checkpoint, s.config.about, s.config.chunkBytes)
+	s.source = snapshot.NewSource(m.Checkpoint, s.config.about, s.config.chunkBytes)
 	s.name = memberName(m.Checkpoint.Members, s.peer)
-	s.total = m.Bytes + uint64(len(s.source.state))
+	s.total = m.Bytes + s.source.StateBytes()
 	s.phase, s.silent = shipOffering, 0
 	return s.offer()
 }
@@ -123,9 +124,9 @@ func (s *shipment) onPull(m *messages.SnapshotPull) []snapshotEffect {
 
 // advance sends what may be sent now.
 func (s *shipment) advance() (out []snapshotEffect) {
-	for s.phase == shipSending && !s.reading && !s.source.ended && s.position() < s.limit && s.tokens > 0 {
-		before := s.source.clone()
-		chunk := s.source.next()
+	for s.phase == shipSending && !s.reading && !s.source.Ended() && s.position() < s.limit && s.tokens > 0 {
+		before := s.source.Clone()
+		chunk := s.source.Next()
 		if chunk == nil {
 			s.reads = 0
 			return append(out, s.read())
@@ -138,18 +139,10 @@ func (s *shipment) advance() (out []snapshotEffect) {
 func (s *shipment) read() snapshotEffect {
 	s.reading, s.waited = true, 0
 	s.reads++
-	return readOf(s.holder, s.source)
+	return post{to: toMachine, message: s.source.ReadRows(s.holder)}
 }
 
-// readOf asks for the rows of the next chunk.
-func readOf(holder string, s *snapshotSource) post {
-	return post{to: toMachine, message: &messages.ReadRows{
-		Holder: holder, Sequence: s.tally.chunks, Revision: s.header.Revision, CompactedRevision: s.header.CompactedRevision,
-		After: s.after, BytesMax: uint32(s.sizeMax),
-	}}
-}
-
-func (s *shipment) send(before *snapshotSource, c *messages.SnapshotChunk) snapshotEffect {
+func (s *shipment) send(before *snapshot.Source, c *messages.SnapshotChunk) snapshotEffect {
 	s.marks = append(s.marks, before)
 	s.tokens -= int64(len(c.Body))
 	return post{toPeer, s.peer, &messages.SnapshotPiece{Shipment: s.number, Chunk: c}}
@@ -163,8 +156,8 @@ func (s *shipment) onRows(m *messages.RowsRead) []snapshotEffect {
 	if m.Code != messages.Code_OK {
 		return s.fail(m.Code, "the rows cannot be read: %s", m.Message)
 	}
-	before := s.source.clone()
-	chunk, err := s.source.take(m)
+	before := s.source.Clone()
+	chunk, err := s.source.Take(m)
 	if err != nil {
 		return s.fail(messages.CodeOf(err), "%v", err)
 	}
@@ -257,9 +250,9 @@ func (s *shipment) done() uint64 {
 	case s.source == nil:
 		return 0
 	case len(s.marks) > 0:
-		return s.marks[0].tally.bytes
+		return s.marks[0].Bytes()
 	}
-	return s.source.tally.bytes
+	return s.source.Bytes()
 }
 
 // transfer is how it stands, for people.
@@ -282,9 +275,9 @@ func (s *shipment) waitingFor() string {
 		return "the disk of this node"
 	case s.reading:
 		return ""
-	case s.source.ended && s.acked == s.position():
+	case s.source.Ended() && s.acked == s.position():
 		return s.name + " is to install it"
-	case s.silent >= shipHushedTicks && (s.source.ended || s.position() >= s.limit):
+	case s.silent >= shipHushedTicks && (s.source.Ended() || s.position() >= s.limit):
 		return s.name + " has taken nothing for " + since
 	case s.tokens <= 0:
 		return "the rate limit"

@@ -11,6 +11,8 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
+	"keyval/storeactor/snapshot/snapshottest"
 )
 
 var testShipments = shipmentConfig{tickMS: 100, rate: 1 << 30, chunkBytes: 30, about: &messages.SnapshotHeader{CreatedBy: "node1", Version: "test"}}
@@ -65,7 +67,7 @@ func onItsWay(t *testing.T, config shipmentConfig) *shipment {
 	s := newShipment(config, 77, "to-2-1", msgSnap(1, 2))
 	tell(t,
 		turn{"start", s.start(), `machine <- PinState{holder="to-2-1" index=9}`},
-		turn{"the state is pinned", s.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: stateAt(9, 4), Bytes: 100}), "node 2 <- offer 77"},
+		turn{"the state is pinned", s.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: snapshottest.StateAt(9, 4), Bytes: 100}), "node 2 <- offer 77"},
 	)
 	return s
 }
@@ -120,7 +122,7 @@ func TestShipmentReadsRows(t *testing.T) {
 	if want := (&messages.ReadRows{Holder: "to-2-1", Sequence: n, Revision: 9, CompactedRevision: 4, BytesMax: 30}); !proto.Equal(ask, want) {
 		t.Fatalf("it asks %s", messages.Line(ask))
 	}
-	first := rowsRead(someRows(), ask)
+	first := snapshottest.RowsRead(snapshottest.SomeRows(), ask)
 	second := &messages.ReadRows{Holder: "to-2-1", Sequence: n + 1, After: first.Last, BytesMax: 1000}
 	tell(t,
 		turn{"rows of another pin", s.onRows(&messages.RowsRead{Holder: "to-2-0", Sequence: n}), ""},
@@ -130,10 +132,10 @@ func TestShipmentReadsRows(t *testing.T) {
 		turn{"the same rows once more", s.onRows(first), ""},
 		turn{"the peer lacks the first", s.onPull(pulls(n, true)),
 			fmt.Sprintf(`machine <- ReadRows{holder="to-2-1" sequence=%d revision=9 compacted_revision=4 bytes_max=30}`, n)},
-		turn{"rows that were asked for before", s.onRows(rowsRead(someRows(), second)), ""},
+		turn{"rows that were asked for before", s.onRows(snapshottest.RowsRead(snapshottest.SomeRows(), second)), ""},
 		turn{"the first rows again", s.onRows(first), fmt.Sprintf("node 2 <- piece %d of 77: ROWS\n", n) +
 			fmt.Sprintf(`machine <- ReadRows{holder="to-2-1" sequence=%d revision=9 compacted_revision=4 after=RowCursor{key="a" revision=4} bytes_max=30}`, n+1)},
-		turn{"the last rows", s.onRows(rowsRead(someRows(), second)), fmt.Sprintf("node 2 <- piece %d of 77: ROWS\nnode 2 <- piece %d of 77: TRAILER", n+1, n+2)},
+		turn{"the last rows", s.onRows(snapshottest.RowsRead(snapshottest.SomeRows(), second)), fmt.Sprintf("node 2 <- piece %d of 77: ROWS\nnode 2 <- piece %d of 77: TRAILER", n+1, n+2)},
 		turn{"nothing is left", s.onPull(pulls(n+3, false)), ""},
 		turn{"it is installed", s.onEnd(&messages.SnapshotEnd{Shipment: 77}), "machine <- UnpinState{holder=\"to-2-1\"}\nraft <- SnapshotShipped{peer=2}"},
 		turn{"nothing more", append(append(s.tick(1000), s.onEnd(&messages.SnapshotEnd{Shipment: 77})...), s.onPull(pulls(n, true))...), ""},
@@ -148,9 +150,9 @@ func TestShipmentFails(t *testing.T) {
 	tell(t, turn{"another index is pinned", newShipment(testShipments, 77, "to-2-1", msgSnap(1, 2)).onPinned(
 		&messages.StatePinned{Holder: "to-2-1", Checkpoint: &messages.Checkpoint{Index: 8}}), unpinned})
 	late := newShipment(testShipments, 77, "to-2-1", msgSnap(1, 2))
-	tell(t, turn{"an answer to another", late.onPinned(&messages.StatePinned{Holder: "to-2-0", Checkpoint: stateAt(9, 4)}), ""},
+	tell(t, turn{"an answer to another", late.onPinned(&messages.StatePinned{Holder: "to-2-0", Checkpoint: snapshottest.StateAt(9, 4)}), ""},
 		turn{"not yet", late.tick(199), ""}, turn{"no answer", late.tick(1), failed2[1:]},
-		turn{"a late answer", late.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: stateAt(9, 4)}), ""})
+		turn{"a late answer", late.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: snapshottest.StateAt(9, 4)}), ""})
 
 	unheard := onItsWay(t, testShipments)
 	tell(t, turn{"not yet", unheard.tick(9), ""}, turn{"once more", unheard.tick(1), "node 2 <- offer 77"}, turn{"and", unheard.tick(10), "node 2 <- offer 77"},
@@ -177,7 +179,7 @@ func TestShipmentFails(t *testing.T) {
 	for what, rows := range map[string]*messages.RowsRead{
 		"the rows cannot be read: gone":       {Code: messages.Code_DAMAGED, Message: "gone"},
 		"0 rows of 0 bytes were read for one": {More: true},
-		"2097153 bytes":                       {Count: 1, Last: &messages.RowCursor{}, Rows: make([]byte, snapshotBodyMax+1)},
+		"2097153 bytes":                       {Count: 1, Last: &messages.RowCursor{}, Rows: make([]byte, snapshot.BodyBytesMax+1)},
 	} {
 		s := onItsWay(t, testShipments)
 		rows.Holder, rows.Sequence = "to-2-1", rowsOf(t, s).Sequence
@@ -207,7 +209,7 @@ func TestShipmentKeepsToItsRate(t *testing.T) {
 				sent += len(m.Chunk.Body)
 				effects = append(effects, s.onPull(pulls(m.Chunk.Sequence+1, false))...)
 			case *messages.ReadRows:
-				effects = append(effects, s.onRows(rowsRead(someRows(), m))...)
+				effects = append(effects, s.onRows(snapshottest.RowsRead(snapshottest.SomeRows(), m))...)
 			}
 			if sent > 40+20*ticks+150 {
 				t.Fatalf("%d bytes are sent after %d ticks", sent, ticks)
@@ -218,7 +220,7 @@ func TestShipmentKeepsToItsRate(t *testing.T) {
 	if s.waitingFor() != "the rate limit" {
 		t.Errorf("it waits for %q", s.waitingFor())
 	}
-	for !s.source.ended {
+	for !s.source.Ended() {
 		ticks++
 		take(s.tick(1))
 		if ticks > 1000 {
@@ -239,7 +241,7 @@ func TestShipmentSaysHowItStands(t *testing.T) {
 		}
 	}
 	expect("the machine of this node")
-	s.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: stateAt(9, 4), Bytes: 100})
+	s.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: snapshottest.StateAt(9, 4), Bytes: 100})
 	s.tick(20)
 	expect("node2 has not answered the offer for 2 s")
 	s.onPull(pulls(0, false))
@@ -255,7 +257,7 @@ func TestShipmentSaysHowItStands(t *testing.T) {
 		t.Errorf("%s", messages.Line(got))
 	}
 	ask.BytesMax = 1000
-	s.onRows(rowsRead(someRows(), ask))
+	s.onRows(snapshottest.RowsRead(snapshottest.SomeRows(), ask))
 	s.onPull(pulls(s.position(), false))
 	expect("node2 is to install it")
 	if got := s.transfer(); got.BytesDone != got.BytesTotal || got.EtaMs != 0 {
@@ -268,7 +270,7 @@ func TestShipmentSaysHowItStands(t *testing.T) {
 type meeting struct {
 	ship     *shipment
 	in       *incoming
-	check    *snapshotCheck // of the intake
+	check    *snapshot.Check // of the intake
 	rows     []disk.Row
 	got      []disk.Row
 	queue    []snapshotEffect
@@ -295,9 +297,9 @@ func (m *meeting) add(effects []snapshotEffect) {
 func (m *meeting) carry(e post) {
 	switch b := e.message.(type) {
 	case *messages.PinState:
-		m.add(m.ship.onPinned(&messages.StatePinned{Holder: b.Holder, Checkpoint: stateAt(9, 4)}))
+		m.add(m.ship.onPinned(&messages.StatePinned{Holder: b.Holder, Checkpoint: snapshottest.StateAt(9, 4)}))
 	case *messages.ReadRows:
-		m.add(m.ship.onRows(rowsRead(m.rows, b)))
+		m.add(m.ship.onRows(snapshottest.RowsRead(m.rows, b)))
 	case *messages.SnapshotShipped:
 		m.reported = append(m.reported, b.Failed)
 	case *messages.SnapshotOffer:
@@ -315,14 +317,14 @@ func (m *meeting) carry(e post) {
 	case *messages.StageChunk:
 		answer := &messages.ChunkStaged{Shipment: b.Shipment, Sequence: b.Chunk.Sequence}
 		if b.Chunk.Sequence == 0 {
-			m.check, m.got = &snapshotCheck{}, nil
+			m.check, m.got = &snapshot.Check{}, nil
 		}
-		rows, err := m.check.take(b.Chunk)
+		rows, err := m.check.Take(b.Chunk)
 		if err != nil {
 			answer.Code, answer.Message = messages.CodeOf(err), err.Error()
 		}
 		m.got = append(m.got, rows...)
-		answer.Sealed = m.check.trailer != nil
+		answer.Sealed = m.check.Trailer() != nil
 		m.add(m.in.onStaged(answer))
 	case *messages.StagedSnapshot:
 		m.staged = true
@@ -335,7 +337,7 @@ func (m *meeting) carry(e post) {
 // once, and no more than a window of chunks waits anywhere.
 func TestShipmentsComeThroughALossyLink(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &meeting{ship: newShipment(testShipments, 77, "to-2-1", msgSnap(1, 2)), in: &incoming{tickMS: 100}, rows: someRows()}
+		m := &meeting{ship: newShipment(testShipments, 77, "to-2-1", msgSnap(1, 2)), in: &incoming{tickMS: 100}, rows: snapshottest.SomeRows()}
 		m.add(m.ship.start())
 		losses := rapid.IntRange(0, 12).Draw(t, "losses")
 		for steps := 0; len(m.reported) == 0; steps++ {
@@ -365,14 +367,14 @@ func TestShipmentsComeThroughALossyLink(t *testing.T) {
 			m.carry(e)
 		}
 		if m.staged && !m.reported[0] || len(m.reported) != 1 {
-			if len(m.got) != len(someRows()) {
+			if len(m.got) != len(snapshottest.SomeRows()) {
 				t.Fatalf("%d rows came", len(m.got))
 			}
 		}
 		if !m.staged {
 			t.Fatal("it never came")
 		}
-		for i, r := range someRows() {
+		for i, r := range snapshottest.SomeRows() {
 			if !bytes.Equal(m.got[i].Key, r.Key) || !bytes.Equal(m.got[i].Value, r.Value) || m.got[i].Revision != r.Revision {
 				t.Fatalf("row %d is %v", i, m.got[i])
 			}

@@ -12,6 +12,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot"
 )
 
 // SnapshotsConfig is what the snapshots actor needs. Zero numbers mean their defaults.
@@ -35,8 +36,8 @@ type SnapshotsConfig struct {
 func (c SnapshotsConfig) withDefaults() SnapshotsConfig {
 	c.TickMS = cmp.Or(c.TickMS, 50)
 	c.Rate = cmp.Or(c.Rate, 64<<20)
-	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshotChunkBytes {
-		c.ChunkBytes = snapshotChunkBytes
+	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshot.ChunkBytesMax {
+		c.ChunkBytes = snapshot.ChunkBytesMax
 	}
 	return c
 }

@@ -13,6 +13,8 @@ import (
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files"
+	"keyval/storeactor/snapshot"
+	"keyval/storeactor/snapshot/snapshottest"
 )
 
 // realDisk is an initialised data directory.
@@ -40,12 +42,12 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 		}
 	})
 	a, b := houses[0], houses[1]
-	state := stateAt(5000, 4)
+	state := snapshottest.StateAt(5000, 4)
 	state.ClusterId, state.ConfState = disktest.First.ClusterId, disktest.First.ConfState
 	a.vault.checkpoint, a.vault.rows = state, nil
 	for i := range uint64(2000) {
 		key := fmt.Sprintf("key-%05d", i)
-		a.vault.rows = append(a.vault.rows, gone(key, 3000+i), row(key, i+5, fmt.Sprint("value of ", i)))
+		a.vault.rows = append(a.vault.rows, snapshottest.Gone(key, 3000+i), snapshottest.Row(key, i+5, fmt.Sprint("value of ", i)))
 	}
 	wish := msgSnap(1, 2)
 	wish.Snapshot.Metadata.ConfState = disktest.First.ConfState
@@ -97,16 +99,16 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 // BenchmarkStaging: 64 MiB of chunks are checked, staged and sealed on a real disk.
 func BenchmarkStaging(b *testing.B) {
 	const total = 64 << 20
-	disk, chunks := realDisk(b), chunksOf(b, stateAt(total, 4), benchRows(total), snapshotChunkBytes)
+	disk, chunks := realDisk(b), snapshottest.Cut(b, snapshot.NewSource(snapshottest.StateAt(total, 4), &messages.SnapshotHeader{}, snapshot.ChunkBytesMax), snapshottest.BenchRows(total))
 	b.SetBytes(total)
 	for b.Loop() {
 		staging, err := disk.Stage()
 		if err != nil {
 			b.Fatal(err)
 		}
-		check := &snapshotCheck{}
+		check := &snapshot.Check{}
 		for _, c := range chunks {
-			rows, err := check.take(c)
+			rows, err := check.Take(c)
 			if err == nil && len(rows) > 0 {
 				err = staging.Write(rows)
 			}
@@ -114,7 +116,7 @@ func BenchmarkStaging(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if err := errors.Join(staging.Seal(check.checkpoint), staging.Drop()); err != nil {
+		if err := errors.Join(staging.Seal(check.Checkpoint()), staging.Drop()); err != nil {
 			b.Fatal(err)
 		}
 	}

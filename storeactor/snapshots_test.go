@@ -16,6 +16,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -213,7 +214,7 @@ func (v *vault) Receive(ctx actor.Context) {
 		case v.unread != 0:
 			ctx.Respond(&messages.RowsRead{Holder: m.Holder, Sequence: m.Sequence, Code: v.unread, Message: "the disk is gone"})
 		default:
-			ctx.Respond(rowsRead(v.rows, m))
+			ctx.Respond(snapshottest.RowsRead(v.rows, m))
 		}
 	}
 }
@@ -252,7 +253,7 @@ func newStreet(t *testing.T, n int, change func(*SnapshotsConfig)) (*street, []*
 
 func (s *street) build(t *testing.T, id messages.RaftID, change func(*SnapshotsConfig)) *house {
 	t.Helper()
-	h := &house{stage: newStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: stateAt(9, 4), rows: someRows()}}
+	h := &house{stage: newStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
 	h.system.ProcessRegistry.Address = messages.NodeAddress(id)
 	h.system.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
 	h.raft, h.client, h.ticker = h.probe(messages.ActorRaft), h.probe("client"), h.probe(messages.ActorTicker)
@@ -401,10 +402,10 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 	if !proto.Equal(staged.Message, msgSnap(1, 2)) {
 		t.Errorf("raft is told %s", messages.Line(staged))
 	}
-	if got, want := b.disk.staged(), fmt.Sprintf("sealed at 9 with %d rows", len(someRows())); got != want {
+	if got, want := b.disk.staged(), fmt.Sprintf("sealed at 9 with %d rows", len(snapshottest.SomeRows())); got != want {
 		t.Errorf("the staging is %s, want %s", got, want)
 	}
-	for i, r := range someRows() {
+	for i, r := range snapshottest.SomeRows() {
 		if got := b.disk.staging.rows[i]; !bytes.Equal(got.Key, r.Key) || !bytes.Equal(got.Value, r.Value) || got.Revision != r.Revision || got.Deleted != r.Deleted {
 			t.Errorf("row %d is %v, want %v", i, got, r)
 		}

@@ -4,6 +4,7 @@
 package disk
 
 import (
+	"hash/crc32"
 	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -114,3 +115,7 @@ type ArchiveWriter interface {
 	// Abort gives it up. After Commit it does nothing.
 	Abort() error
 }
+
+// Castagnoli is the table of the CRC32C that ends what a disk keeps, and every chunk of
+// a snapshot.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)

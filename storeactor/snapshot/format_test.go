@@ -1,4 +1,4 @@
-package storeactor
+package snapshot
 
 import (
 	"bytes"
@@ -16,88 +16,14 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
 
-// stateAt is a checkpoint at index 9 with a session.
-func stateAt(revision, compacted uint64) *messages.Checkpoint {
-	c := statetest.First()
-	c.Index, c.Term, c.Revision, c.CompactedRevision, c.LogTimeMs, c.HistoryHash = 9, 3, revision, compacted, 77, 4711
-	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1000, ActiveMs: 70, Outcomes: []*messages.Outcome{{Seq: 1, Revision: 2}}}}
-	return c
-}
-
-func row(key string, revision uint64, value string) disk.Row {
-	return disk.Row{Key: []byte(key), Revision: revision, Value: []byte(value)}
-}
-
-func gone(key string, revision uint64) disk.Row {
-	return disk.Row{Key: []byte(key), Revision: revision, Deleted: true}
-}
-
-// someRows are rows of a snapshot at revision 9, compacted at 4.
-func someRows() []disk.Row {
-	return []disk.Row{
-		row("a", 9, "nine"), row("a", 5, ""), row("a", 4, "base"), gone("b", 8), row("b", 2, "two"), row("c", 1, "one"), row("d", 7, "seven"), gone("d", 6),
-	}
-}
-
-// rowsRead is what a reader answers: rows behind a cursor, about bytesMax of them.
-func rowsRead(rows []disk.Row, ask *messages.ReadRows) *messages.RowsRead {
-	r := &messages.RowsRead{Holder: ask.Holder, Sequence: ask.Sequence}
-	chunk, size := &messages.SnapshotRows{}, 0
-	for _, row := range rows {
-		if after := ask.After; after != nil {
-			if order := bytes.Compare(row.Key, after.Key); order < 0 || order == 0 && row.Revision >= after.Revision {
-				continue
-			}
-		}
-		if size >= int(ask.BytesMax) {
-			r.More = true
-			break
-		}
-		chunk.Rows = append(chunk.Rows, &messages.SnapshotRow{Key: row.Key, Value: row.Value, Revision: row.Revision, Deleted: row.Deleted})
-		size += len(row.Key) + len(row.Value) + 8
-	}
-	if n := len(chunk.Rows); n > 0 {
-		last := chunk.Rows[n-1]
-		r.Rows, r.Count, r.First, r.Last = statetest.Marshal(chunk), uint64(n), chunk.Rows[0].Key, &messages.RowCursor{Key: last.Key, Revision: last.Revision}
-	}
-	return r
-}
-
-// complains is a testing.TB or a rapid.T.
-type complains interface {
-	Helper()
-	Fatal(...any)
-	Fatalf(string, ...any)
-}
-
-// chunksOf cuts a state and its rows.
-func chunksOf(t complains, c *messages.Checkpoint, rows []disk.Row, chunkBytes int) []*messages.SnapshotChunk {
-	t.Helper()
-	s := newSnapshotSource(c, &messages.SnapshotHeader{CreatedBy: "node1", Version: "test", CreatedAtMs: 5}, chunkBytes)
-	var chunks []*messages.SnapshotChunk
-	for !s.ended {
-		chunk := s.next()
-		if chunk == nil {
-			ask := readOf("test", s).message.(*messages.ReadRows)
-			var err error
-			if chunk, err = s.take(rowsRead(rows, ask)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if chunk != nil {
-			chunks = append(chunks, chunk)
-		}
-	}
-	return chunks
-}
-
-func fileOf(t complains, chunks []*messages.SnapshotChunk) []byte {
+func fileOf(t snapshottest.T, chunks []*messages.SnapshotChunk) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := NewSnapshotWriter(&b)
+	w := NewWriter(&b)
 	for _, c := range chunks {
 		if err := w.Write(c); err != nil {
 			t.Fatal(err)
@@ -109,31 +35,12 @@ func fileOf(t complains, chunks []*messages.SnapshotChunk) []byte {
 	return b.Bytes()
 }
 
-// readSnapshot reads a file to its end.
-func readSnapshot(from io.Reader) (*SnapshotReader, []disk.Row, error) {
-	r, err := NewSnapshotReader(from)
-	if err != nil {
-		return nil, nil, err
-	}
-	var all []disk.Row
-	for {
-		rows, err := r.Next()
-		if err == io.EOF {
-			return r, all, nil
-		}
-		if err != nil {
-			return r, all, err
-		}
-		all = append(all, rows...)
-	}
-}
-
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		revision := rapid.Uint64Range(0, 1<<40).Draw(t, "revision")
 		compacted := rapid.Uint64Range(0, revision).Draw(t, "compacted")
 		rows := drawRows(t, revision, compacted)
-		state := stateAt(revision, compacted)
+		state := snapshottest.StateAt(revision, compacted)
 		chunks := chunksOf(t, state, rows, rapid.IntRange(1, 200).Draw(t, "chunk bytes"))
 		file := fileOf(t, chunks)
 		r, got, err := readSnapshot(iotest.OneByteReader(bytes.NewReader(file)))
@@ -149,7 +56,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		if r.Trailer().Rows != uint64(len(rows)) || r.Header().CreatedBy != "node1" {
 			t.Fatalf("%v, %v", r.Header(), r.Trailer())
 		}
-		header, trailer, err := glanceSnapshot(bytes.NewReader(file), int64(len(file)))
+		header, trailer, err := Glance(bytes.NewReader(file), int64(len(file)))
 		if err != nil || !proto.Equal(header, r.Header()) || !proto.Equal(trailer, r.Trailer()) {
 			t.Fatalf("at a glance: %v, %v, %v", header, trailer, err)
 		}
@@ -184,7 +91,7 @@ func drawRows(t *rapid.T, revision, compacted uint64) []disk.Row {
 
 // The same state gives the same bytes, and a source that goes back gives them again.
 func TestChunksAreCanonical(t *testing.T) {
-	a, b := chunksOf(t, stateAt(9, 4), someRows(), 30), chunksOf(t, stateAt(9, 4), someRows(), 30)
+	a, b := chunksOf(t, snapshottest.StateAt(9, 4), snapshottest.SomeRows(), 30), chunksOf(t, snapshottest.StateAt(9, 4), snapshottest.SomeRows(), 30)
 	if !bytes.Equal(fileOf(t, a), fileOf(t, b)) {
 		t.Error("the same state gives other bytes")
 	}
@@ -198,7 +105,7 @@ func TestChunksAreCanonical(t *testing.T) {
 	if kinds[messages.ChunkKind_STATE] < 3 || kinds[messages.ChunkKind_ROWS] < 3 {
 		t.Errorf("it is not cut: %v", kinds)
 	}
-	other := chunksOf(t, stateAt(9, 4), someRows()[:7], 30)
+	other := chunksOf(t, snapshottest.StateAt(9, 4), snapshottest.SomeRows()[:7], 30)
 	if bytes.Equal(other[len(other)-1].Body, a[len(a)-1].Body) {
 		t.Error("other rows have the same trailer")
 	}
@@ -207,7 +114,7 @@ func TestChunksAreCanonical(t *testing.T) {
 // A byte that is not as it was written is found, whichever it is, and so is a file
 // that is cut short or too long.
 func TestEveryFlippedByteIsFound(t *testing.T) {
-	file := fileOf(t, chunksOf(t, stateAt(9, 4), someRows(), 40))
+	file := fileOf(t, chunksOf(t, snapshottest.StateAt(9, 4), snapshottest.SomeRows(), 40))
 	if _, _, err := readSnapshot(bytes.NewReader(file)); err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +153,7 @@ func refusedFile(err error) bool {
 // counts and hash right again: what is left is what only the rules find.
 func TestCheckRefuses(t *testing.T) {
 	state := func(change func(*messages.Checkpoint)) *messages.Checkpoint {
-		c := stateAt(9, 4)
+		c := snapshottest.StateAt(9, 4)
 		change(c)
 		return c
 	}
@@ -257,7 +164,7 @@ func TestCheckRefuses(t *testing.T) {
 	}{
 		"nothing":                       {func(*draft) {}, messages.Code_OK},
 		"no rows":                       {rows(), messages.Code_OK},
-		"history of deletions":          {rows(gone("a", 9), gone("a", 7), row("a", 4, "")), messages.Code_OK},
+		"history of deletions":          {rows(snapshottest.Gone("a", 9), snapshottest.Gone("a", 7), snapshottest.Row("a", 4, "")), messages.Code_OK},
 		"newer format":                  {func(d *draft) { d.header.Format = 2 }, messages.Code_UNSUPPORTED},
 		"newer level":                   {func(d *draft) { d.header.Level = messages.Level + 1 }, messages.Code_UNSUPPORTED},
 		"no format":                     {func(d *draft) { d.header.Format = 0 }, messages.Code_DAMAGED},
@@ -275,44 +182,44 @@ func TestCheckRefuses(t *testing.T) {
 		"state of another size":         {func(d *draft) { d.header.StateBytes++ }, messages.Code_DAMAGED},
 		"state too short":               {func(d *draft) { d.header.StateBytes-- }, messages.Code_DAMAGED},
 		"no state":                      {func(d *draft) { d.header.StateBytes = 0 }, messages.Code_DAMAGED},
-		"endless state":                 {func(d *draft) { d.header.StateBytes = snapshotStateMax + 1 }, messages.Code_DAMAGED},
+		"endless state":                 {func(d *draft) { d.header.StateBytes = stateBytesMax + 1 }, messages.Code_DAMAGED},
 		"state that is none":            {func(d *draft) { d.state[0] = 0xff }, messages.Code_DAMAGED},
 		"state that contradicts itself": {func(d *draft) { d.setState(state(func(c *messages.Checkpoint) { c.Sessions[0].Client = nil })) }, messages.Code_DAMAGED},
 		"state with a session twice": {func(d *draft) {
 			d.setState(state(func(c *messages.Checkpoint) { c.Sessions = append(c.Sessions, c.Sessions[0]) }))
 		}, messages.Code_DAMAGED},
 		"newer state":                   {func(d *draft) { d.setState(state(func(c *messages.Checkpoint) { c.Format++ })) }, messages.Code_UNSUPPORTED},
-		"empty key":                     {rows(row("", 5, "x")), messages.Code_DAMAGED},
-		"long key":                      {rows(row(string(make([]byte, messages.KeySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
-		"long value":                    {rows(row("a", 5, string(make([]byte, messages.ValueSizeMax+1)))), messages.Code_DAMAGED},
-		"longest key and value":         {rows(row(string(make([]byte, messages.KeySizeMax)), 5, string(make([]byte, messages.ValueSizeMax)))), messages.Code_OK},
+		"empty key":                     {rows(snapshottest.Row("", 5, "x")), messages.Code_DAMAGED},
+		"long key":                      {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
+		"long value":                    {rows(snapshottest.Row("a", 5, string(make([]byte, messages.ValueSizeMax+1)))), messages.Code_DAMAGED},
+		"longest key and value":         {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax)), 5, string(make([]byte, messages.ValueSizeMax)))), messages.Code_OK},
 		"deletion with a value":         {rows(disk.Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true}), messages.Code_DAMAGED},
-		"revision 0":                    {rows(row("a", 0, "x")), messages.Code_DAMAGED},
-		"revision in the future":        {rows(row("a", 10, "x")), messages.Code_DAMAGED},
-		"keys out of order":             {rows(row("b", 5, "x"), row("a", 5, "x")), messages.Code_DAMAGED},
-		"revisions out of order":        {rows(row("a", 5, "x"), row("a", 6, "x")), messages.Code_DAMAGED},
-		"row twice":                     {rows(row("a", 5, "x"), row("a", 5, "x")), messages.Code_DAMAGED},
-		"two rows below history":        {rows(row("a", 4, "x"), row("a", 3, "x")), messages.Code_DAMAGED},
-		"deletion below history":        {rows(gone("a", 4)), messages.Code_DAMAGED},
-		"one row below history of each": {rows(row("a", 4, "x"), row("b", 3, "x")), messages.Code_OK},
+		"revision 0":                    {rows(snapshottest.Row("a", 0, "x")), messages.Code_DAMAGED},
+		"revision in the future":        {rows(snapshottest.Row("a", 10, "x")), messages.Code_DAMAGED},
+		"keys out of order":             {rows(snapshottest.Row("b", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
+		"revisions out of order":        {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 6, "x")), messages.Code_DAMAGED},
+		"row twice":                     {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
+		"two rows below history":        {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("a", 3, "x")), messages.Code_DAMAGED},
+		"deletion below history":        {rows(snapshottest.Gone("a", 4)), messages.Code_DAMAGED},
+		"one row below history of each": {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("b", 3, "x")), messages.Code_OK},
 		"chunk without rows":            {func(d *draft) { d.chunks = []rowsChunk{{}} }, messages.Code_DAMAGED},
 		"wrong first": {func(d *draft) {
-			d.chunks = []rowsChunk{{first: "b", last: "c", rows: []disk.Row{row("a", 5, ""), row("c", 5, "")}}}
+			d.chunks = []rowsChunk{{first: "b", last: "c", rows: []disk.Row{snapshottest.Row("a", 5, ""), snapshottest.Row("c", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"wrong last": {func(d *draft) {
-			d.chunks = []rowsChunk{{first: "a", last: "b", rows: []disk.Row{row("a", 5, ""), row("c", 5, "")}}}
+			d.chunks = []rowsChunk{{first: "a", last: "b", rows: []disk.Row{snapshottest.Row("a", 5, ""), snapshottest.Row("c", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"chunks out of order": {func(d *draft) {
-			d.chunks = []rowsChunk{{"b", "b", []disk.Row{row("b", 5, "")}}, {"a", "a", []disk.Row{row("a", 5, "")}}}
+			d.chunks = []rowsChunk{{"b", "b", []disk.Row{snapshottest.Row("b", 5, "")}}, {"a", "a", []disk.Row{snapshottest.Row("a", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"key over two chunks": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 5, "")}}, {"a", "a", []disk.Row{row("a", 4, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{snapshottest.Row("a", 5, "")}}, {"a", "a", []disk.Row{snapshottest.Row("a", 4, "")}}}
 		}, messages.Code_OK},
 		"key over two chunks, not falling": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 5, "")}}, {"a", "a", []disk.Row{row("a", 5, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{snapshottest.Row("a", 5, "")}}, {"a", "a", []disk.Row{snapshottest.Row("a", 5, "")}}}
 		}, messages.Code_DAMAGED},
 		"below history over two chunks": {func(d *draft) {
-			d.chunks = []rowsChunk{{"a", "a", []disk.Row{row("a", 3, "")}}, {"a", "a", []disk.Row{row("a", 2, "")}}}
+			d.chunks = []rowsChunk{{"a", "a", []disk.Row{snapshottest.Row("a", 3, "")}}, {"a", "a", []disk.Row{snapshottest.Row("a", 2, "")}}}
 		}, messages.Code_DAMAGED},
 		"too few chunks told": {func(d *draft) { d.trailer = func(t *messages.SnapshotTrailer) { t.Chunks-- } }, messages.Code_DAMAGED},
 		"too many rows told":  {func(d *draft) { d.trailer = func(t *messages.SnapshotTrailer) { t.Rows++ } }, messages.Code_DAMAGED},
@@ -320,12 +227,12 @@ func TestCheckRefuses(t *testing.T) {
 		"another hash told":   {func(d *draft) { d.trailer = func(t *messages.SnapshotTrailer) { t.Hash[3]++ } }, messages.Code_DAMAGED},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDraft(stateAt(9, 4), someRows())
+			d := newDraft(snapshottest.StateAt(9, 4), snapshottest.SomeRows())
 			test.change(d)
-			check := &snapshotCheck{}
+			check := &Check{}
 			var err error
 			for _, c := range d.write() {
-				if _, err = check.take(c); err != nil {
+				if _, err = check.Take(c); err != nil {
 					break
 				}
 			}
@@ -358,11 +265,11 @@ func newDraft(c *messages.Checkpoint, rows []disk.Row) *draft {
 
 func (d *draft) setState(c *messages.Checkpoint) {
 	d.state = marshalled(c)
-	d.header = proto.Clone(snapshotHeader(c, len(d.state))).(*messages.SnapshotHeader)
+	d.header = proto.Clone(headerOf(c, len(d.state))).(*messages.SnapshotHeader)
 }
 
 func (d *draft) write() []*messages.SnapshotChunk {
-	var tally snapshotTally
+	var tally tally
 	chunks := []*messages.SnapshotChunk{tally.seal(messages.ChunkKind_HEADER, nil, nil, statetest.Marshal(d.header), 0)}
 	for piece := range slices.Chunk(d.state, 50) {
 		chunks = append(chunks, tally.seal(messages.ChunkKind_STATE, nil, nil, piece, 0))
@@ -371,7 +278,7 @@ func (d *draft) write() []*messages.SnapshotChunk {
 		d.chunks = []rowsChunk{{string(d.rows[0].Key), string(d.rows[len(d.rows)-1].Key), d.rows}}
 	}
 	for _, c := range d.chunks {
-		r := rowsRead(c.rows, &messages.ReadRows{BytesMax: 10 << 20})
+		r := snapshottest.RowsRead(c.rows, &messages.ReadRows{BytesMax: 10 << 20})
 		chunks = append(chunks, tally.seal(messages.ChunkKind_ROWS, []byte(c.first), []byte(c.last), r.Rows, r.Count))
 	}
 	t := tally.trailer()
@@ -382,10 +289,12 @@ func (d *draft) write() []*messages.SnapshotChunk {
 // TestCheckRefusesChunks alters the chunks of a good snapshot themselves.
 func TestCheckRefusesChunks(t *testing.T) {
 	right := func(c *messages.SnapshotChunk) *messages.SnapshotChunk {
-		c.Checksum = chunkChecksum(c)
+		c.Checksum = Checksum(c)
 		return c
 	}
-	good := func() []*messages.SnapshotChunk { return newDraft(stateAt(9, 4), someRows()).write() }
+	good := func() []*messages.SnapshotChunk {
+		return newDraft(snapshottest.StateAt(9, 4), snapshottest.SomeRows()).write()
+	}
 	n := len(good())
 	for name, change := range map[string]func([]*messages.SnapshotChunk) []*messages.SnapshotChunk{
 		"empty":        func([]*messages.SnapshotChunk) []*messages.SnapshotChunk { return []*messages.SnapshotChunk{nil} },
@@ -435,7 +344,7 @@ func TestCheckRefusesChunks(t *testing.T) {
 			return c
 		},
 		"body too long": func(c []*messages.SnapshotChunk) []*messages.SnapshotChunk {
-			c[n-2].Body = make([]byte, snapshotBodyMax+1)
+			c[n-2].Body = make([]byte, BodyBytesMax+1)
 			right(c[n-2])
 			return c
 		},
@@ -463,10 +372,10 @@ func TestCheckRefusesChunks(t *testing.T) {
 			return append(c, right(&messages.SnapshotChunk{Sequence: uint64(n), Kind: messages.ChunkKind_TRAILER}))
 		},
 	} {
-		check := &snapshotCheck{}
+		check := &Check{}
 		var err error
 		for _, c := range change(good()) {
-			if _, err = check.take(c); err != nil {
+			if _, err = check.Take(c); err != nil {
 				break
 			}
 		}
@@ -484,7 +393,7 @@ func TestRowsAreReadAsProtobufReadsThem(t *testing.T) {
 			Revision: rapid.Uint64().Draw(t, "revision"), Deleted: rapid.Bool().Draw(t, "deleted"),
 		}
 		var got disk.Row
-		if !readSnapshotRow(&got, statetest.Marshal(want)) || !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
+		if !readRow(&got, statetest.Marshal(want)) || !bytes.Equal(got.Key, want.Key) || !bytes.Equal(got.Value, want.Value) ||
 			got.Revision != want.Revision || got.Deleted != want.Deleted {
 			t.Fatalf("%v became %v", want, got)
 		}
@@ -494,14 +403,14 @@ func TestRowsAreReadAsProtobufReadsThem(t *testing.T) {
 // FuzzSnapshotFile: whatever a file holds, reading it ends, in an error with a code or
 // with what a writer would write; and a glance never brings it down.
 func FuzzSnapshotFile(f *testing.F) {
-	file := fileOf(f, chunksOf(f, stateAt(9, 4), someRows(), 40))
+	file := fileOf(f, chunksOf(f, snapshottest.StateAt(9, 4), snapshottest.SomeRows(), 40))
 	f.Add(file)
 	f.Add(file[:len(file)-1])
-	f.Add(fileOf(f, chunksOf(f, stateAt(0, 0), nil, 1<<20)))
-	f.Add([]byte(snapshotMagic + "\xff\xff\xff\xff"))
+	f.Add(fileOf(f, chunksOf(f, snapshottest.StateAt(0, 0), nil, 1<<20)))
+	f.Add([]byte(magic + "\xff\xff\xff\xff"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _, glance := glanceSnapshot(bytes.NewReader(b), int64(len(b)))
+		_, _, glance := Glance(bytes.NewReader(b), int64(len(b)))
 		if glance != nil && !refusedFile(glance) {
 			t.Fatalf("at a glance: %v", glance)
 		}
@@ -521,24 +430,24 @@ func FuzzSnapshotFile(f *testing.F) {
 // FuzzSnapshotChunks: whatever chunks come, each is taken or refused with a code, and
 // what is taken keeps the bounds.
 func FuzzSnapshotChunks(f *testing.F) {
-	for _, c := range chunksOf(f, stateAt(9, 4), someRows(), 40) {
+	for _, c := range chunksOf(f, snapshottest.StateAt(9, 4), snapshottest.SomeRows(), 40) {
 		f.Add(uint8(c.Kind), c.First, c.Last, c.Body, c.Checksum, true)
 		f.Add(uint8(c.Kind), c.First, c.Last, c.Body, c.Checksum, false)
 	}
-	good := newDraft(stateAt(9, 4), someRows()).write()
+	good := newDraft(snapshottest.StateAt(9, 4), snapshottest.SomeRows()).write()
 	f.Fuzz(func(t *testing.T, kind uint8, first, last, body []byte, checksum uint32, right bool) {
 		for n := range good { // in place of each chunk in turn
-			check := &snapshotCheck{}
+			check := &Check{}
 			for _, c := range good[:n] {
-				if _, err := check.take(c); err != nil {
+				if _, err := check.Take(c); err != nil {
 					t.Fatal(err)
 				}
 			}
 			c := &messages.SnapshotChunk{Sequence: uint64(n), Kind: messages.ChunkKind(kind), First: first, Last: last, Body: body, Checksum: checksum}
 			if right {
-				c.Checksum = chunkChecksum(c)
+				c.Checksum = Checksum(c)
 			}
-			rows, err := check.take(c)
+			rows, err := check.Take(c)
 			if err != nil && !refusedFile(err) {
 				t.Fatal(err)
 			}
@@ -549,4 +458,20 @@ func FuzzSnapshotChunks(f *testing.F) {
 			}
 		}
 	})
+}
+
+// chunksOf cuts a state and its rows.
+func chunksOf(t snapshottest.T, c *messages.Checkpoint, rows []disk.Row, chunkBytes int) []*messages.SnapshotChunk {
+	about := &messages.SnapshotHeader{CreatedBy: "node1", Version: "test", CreatedAtMs: 5}
+	return snapshottest.Cut(t, NewSource(c, about, chunkBytes), rows)
+}
+
+// readSnapshot reads a file to its end.
+func readSnapshot(from io.Reader) (*Reader, []disk.Row, error) {
+	r, err := NewReader(from)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := snapshottest.ReadAll(r)
+	return r, rows, err
 }

@@ -1,4 +1,4 @@
-package storeactor
+package snapshot
 
 import (
 	"errors"
@@ -47,7 +47,7 @@ func TestRowsAreReadInParts(t *testing.T) {
 		ask := &messages.ReadRows{Holder: "to-2", Sequence: 5, Revision: revision, CompactedRevision: floor, BytesMax: limit}
 		got := &messages.SnapshotRows{}
 		for {
-			read, err := readRows(store, ask)
+			read, err := ReadRows(store, ask)
 			if err != nil || read.Code != messages.Code_OK || read.Holder != "to-2" || read.Sequence != 5 {
 				rt.Fatalf("%s: %v", messages.Line(read), err)
 			}
@@ -93,13 +93,13 @@ func TestRowsAreBounded(t *testing.T) {
 		}
 	}
 	for asked, want := range map[uint32]uint64{0: 7, 1: 1, 2 << 20: 3, 1 << 31: 7} {
-		read, err := readRows(store, &messages.ReadRows{Revision: 12, BytesMax: asked})
+		read, err := ReadRows(store, &messages.ReadRows{Revision: 12, BytesMax: asked})
 		if err != nil || read.Count != want || !read.More || len(read.Rows) > rowsBytesMax {
 			t.Errorf("asked for %d bytes: %d rows of %d bytes, more: %v, error: %v", asked, read.Count, len(read.Rows), read.More, err)
 		}
 	}
 	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
-	read, err := readRows(store, &messages.ReadRows{Holder: "file", Sequence: 3, Revision: 12})
+	read, err := ReadRows(store, &messages.ReadRows{Holder: "file", Sequence: 3, Revision: 12})
 	if got := messages.Line(read); got != `RowsRead{holder="file" sequence=3 code=DAMAGED message="a block is damaged"}` || !errors.Is(err, store.Err) {
 		t.Errorf("a failed view gives %s, %v", got, err)
 	}
@@ -119,7 +119,7 @@ func BenchmarkReadRows(b *testing.B) {
 	b.SetBytes(1 << 20)
 	b.ReportAllocs()
 	for b.Loop() {
-		if read, err := readRows(store, &messages.ReadRows{Revision: 1, BytesMax: 1 << 20}); err != nil || !read.More {
+		if read, err := ReadRows(store, &messages.ReadRows{Revision: 1, BytesMax: 1 << 20}); err != nil || !read.More {
 			b.Fatal(err)
 		}
 	}

@@ -1,33 +1,22 @@
-package storeactor
+package snapshot
 
 import (
 	"bytes"
-	"fmt"
 	"testing"
 
-	"keyval/storeactor/disk"
+	"keyval/storeactor/snapshot/snapshottest"
 )
-
-// benchRows are rows of about 1 KiB each, in all so many bytes.
-func benchRows(total int) []disk.Row {
-	var rows []disk.Row
-	value := bytes.Repeat([]byte("v"), 1<<10)
-	for i := range total >> 10 {
-		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: uint64(i + 5)})
-	}
-	return rows
-}
 
 // BenchmarkSnapshotChunks: cutting 64 MiB of rows that are read already, and checking
 // what was cut: the work of the two snapshots actors for each byte.
 func BenchmarkSnapshotChunks(b *testing.B) {
 	const total = 64 << 20
-	state := stateAt(total, 4)
-	chunks := chunksOf(b, state, benchRows(total), snapshotChunkBytes)
+	state := snapshottest.StateAt(total, 4)
+	chunks := chunksOf(b, state, snapshottest.BenchRows(total), ChunkBytesMax)
 	b.Run("cut", func(b *testing.B) {
 		b.SetBytes(total)
 		for b.Loop() {
-			var tally snapshotTally
+			var tally tally
 			for _, c := range chunks {
 				before := tally.clone()
 				_ = before
@@ -38,9 +27,9 @@ func BenchmarkSnapshotChunks(b *testing.B) {
 	b.Run("check", func(b *testing.B) {
 		b.SetBytes(total)
 		for b.Loop() {
-			check := &snapshotCheck{}
+			check := &Check{}
 			for _, c := range chunks {
-				if _, err := check.take(c); err != nil {
+				if _, err := check.Take(c); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -57,7 +46,7 @@ func BenchmarkSnapshotChunks(b *testing.B) {
 	})
 	b.Run("glance at a file", func(b *testing.B) {
 		for b.Loop() {
-			if _, t, err := glanceSnapshot(bytes.NewReader(file), int64(len(file))); err != nil || t.Rows != total>>10 {
+			if _, t, err := Glance(bytes.NewReader(file), int64(len(file))); err != nil || t.Rows != total>>10 {
 				b.Fatal(t, err)
 			}
 		}

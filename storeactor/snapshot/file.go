@@ -1,4 +1,4 @@
-package storeactor
+package snapshot
 
 import (
 	"bytes"
@@ -15,48 +15,48 @@ import (
 // A snapshot file is this line, and then for each chunk its size as uint32, little
 // endian, and the marshalled SnapshotChunk. The last chunk is the TRAILER, and
 // nothing follows it.
-const snapshotMagic = "keyval snapshot 1\n"
+const magic = "keyval snapshot 1\n"
 
 const (
-	// snapshotFrameMax bounds a marshalled chunk in a file, in bytes: body, range of
+	// frameBytesMax bounds a marshalled chunk in a file, in bytes: body, range of
 	// keys, and little else.
-	snapshotFrameMax = snapshotBodyMax + 2*messages.KeySizeMax + 1<<10
-	// snapshotTailMax bounds the last frame of a file, in bytes.
-	snapshotTailMax = 4 + 256
+	frameBytesMax = BodyBytesMax + 2*messages.KeySizeMax + 1<<10
+	// tailBytesMax bounds the last frame of a file, in bytes.
+	tailBytesMax = 4 + 256
 )
 
-// appendSnapshotFrame appends a chunk as it stands in a file.
-func appendSnapshotFrame(b []byte, c *messages.SnapshotChunk) []byte {
+// appendFrame appends a chunk as it stands in a file.
+func appendFrame(b []byte, c *messages.SnapshotChunk) []byte {
 	size := proto.Size(c)
 	b = binary.LittleEndian.AppendUint32(b, uint32(size))
 	b, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, c)
 	if err != nil {
-		panic("storeactor: a chunk cannot be marshalled: " + err.Error())
+		panic("snapshot: a chunk cannot be marshalled: " + err.Error())
 	}
 	return b
 }
 
-// SnapshotWriter writes the chunks of a snapshot to a file.
-type SnapshotWriter struct {
+// Writer writes the chunks of a snapshot to a file.
+type Writer struct {
 	to     io.Writer
 	frame  []byte // used again
 	chunks uint64
 	bytes  uint64
 }
 
-// NewSnapshotWriter makes a writer of one snapshot.
-func NewSnapshotWriter(to io.Writer) *SnapshotWriter { return &SnapshotWriter{to: to} }
+// NewWriter makes a writer of one snapshot.
+func NewWriter(to io.Writer) *Writer { return &Writer{to: to} }
 
 // Write writes the next chunk.
-func (w *SnapshotWriter) Write(c *messages.SnapshotChunk) error {
+func (w *Writer) Write(c *messages.SnapshotChunk) error {
 	if c.GetSequence() != w.chunks {
 		return messages.Errorf(messages.Code_INTERNAL, "chunk %d was to be written in place of chunk %d", c.GetSequence(), w.chunks)
 	}
 	w.frame = w.frame[:0]
 	if w.chunks == 0 {
-		w.frame = append(w.frame, snapshotMagic...)
+		w.frame = append(w.frame, magic...)
 	}
-	w.frame = appendSnapshotFrame(w.frame, c)
+	w.frame = appendFrame(w.frame, c)
 	n, err := w.to.Write(w.frame)
 	w.bytes += uint64(n)
 	w.chunks++
@@ -64,20 +64,20 @@ func (w *SnapshotWriter) Write(c *messages.SnapshotChunk) error {
 }
 
 // Bytes is the size of the file so far.
-func (w *SnapshotWriter) Bytes() uint64 { return w.bytes }
+func (w *Writer) Bytes() uint64 { return w.bytes }
 
-// SnapshotReader reads a snapshot file and holds it against all that the format
+// Reader reads a snapshot file and holds it against all that the format
 // promises. Its errors are DAMAGED, UNSUPPORTED, or the file's own.
-type SnapshotReader struct {
+type Reader struct {
 	from  io.Reader
-	check snapshotCheck
+	check Check
 	frame []byte // of the last chunk
 }
 
-// NewSnapshotReader reads up to the end of the state; the rows come with Next.
-func NewSnapshotReader(from io.Reader) (*SnapshotReader, error) {
-	r := &SnapshotReader{from: from}
-	if err := readSnapshotMagic(from); err != nil {
+// NewReader reads up to the end of the state; the rows come with Next.
+func NewReader(from io.Reader) (*Reader, error) {
+	r := &Reader{from: from}
+	if err := readMagic(from); err != nil {
 		return nil, err
 	}
 	for r.check.checkpoint == nil {
@@ -89,18 +89,18 @@ func NewSnapshotReader(from io.Reader) (*SnapshotReader, error) {
 }
 
 // Header is the snapshot's header.
-func (r *SnapshotReader) Header() *messages.SnapshotHeader { return r.check.header }
+func (r *Reader) Header() *messages.SnapshotHeader { return r.check.header }
 
 // Checkpoint is all state but the rows.
-func (r *SnapshotReader) Checkpoint() *messages.Checkpoint { return r.check.checkpoint }
+func (r *Reader) Checkpoint() *messages.Checkpoint { return r.check.checkpoint }
 
 // Trailer is the snapshot's trailer once Next said io.EOF; nil before.
-func (r *SnapshotReader) Trailer() *messages.SnapshotTrailer { return r.check.trailer }
+func (r *Reader) Trailer() *messages.SnapshotTrailer { return r.check.trailer }
 
 // Next reads the next rows, in order of keys and, within a key, of falling
 // revisions. They are good until the next call. io.EOF: those were all, and the
 // whole file is as it was written.
-func (r *SnapshotReader) Next() ([]disk.Row, error) {
+func (r *Reader) Next() ([]disk.Row, error) {
 	if r.check.trailer == nil {
 		if err := r.step(); err != nil {
 			return nil, err
@@ -111,7 +111,7 @@ func (r *SnapshotReader) Next() ([]disk.Row, error) {
 	}
 	switch n, err := io.ReadFull(r.from, r.frame[:1]); {
 	case n > 0:
-		return nil, damagedSnapshot("something follows its end")
+		return nil, Damaged("something follows its end")
 	case err != io.EOF:
 		return nil, err
 	}
@@ -119,43 +119,43 @@ func (r *SnapshotReader) Next() ([]disk.Row, error) {
 }
 
 // step reads one chunk.
-func (r *SnapshotReader) step() error {
+func (r *Reader) step() error {
 	c, err := r.chunk()
 	if err == nil {
-		_, err = r.check.take(c)
+		_, err = r.check.Take(c)
 	}
 	return err
 }
 
-func (r *SnapshotReader) chunk() (*messages.SnapshotChunk, error) {
+func (r *Reader) chunk() (*messages.SnapshotChunk, error) {
 	var err error
-	if r.frame, err = readSnapshotFrame(r.from, r.frame); err != nil {
+	if r.frame, err = readFrame(r.from, r.frame); err != nil {
 		return nil, err
 	}
-	return openSnapshotFrame(r.frame)
+	return openFrame(r.frame)
 }
 
-func readSnapshotMagic(from io.Reader) error {
-	magic := make([]byte, len(snapshotMagic))
-	if _, err := io.ReadFull(from, magic); err != nil && !short(err) {
+func readMagic(from io.Reader) error {
+	found := make([]byte, len(magic))
+	if _, err := io.ReadFull(from, found); err != nil && !short(err) {
 		return err
 	}
-	if string(magic) != snapshotMagic {
-		return damagedSnapshot("it does not begin as a snapshot does")
+	if string(found) != magic {
+		return Damaged("it does not begin as a snapshot does")
 	}
 	return nil
 }
 
-// readSnapshotFrame reads the bytes of the next chunk into buffer, or into a larger
+// readFrame reads the bytes of the next chunk into buffer, or into a larger
 // one.
-func readSnapshotFrame(from io.Reader, buffer []byte) ([]byte, error) {
+func readFrame(from io.Reader, buffer []byte) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(from, head[:]); err != nil {
 		return buffer, cutShort(err)
 	}
 	size := binary.LittleEndian.Uint32(head[:])
-	if size == 0 || size > snapshotFrameMax {
-		return buffer, damagedSnapshot("a chunk of %d bytes, %d are allowed", size, snapshotFrameMax)
+	if size == 0 || size > frameBytesMax {
+		return buffer, Damaged("a chunk of %d bytes, %d are allowed", size, frameBytesMax)
 	}
 	if int(size) > cap(buffer) {
 		buffer = make([]byte, size)
@@ -165,10 +165,10 @@ func readSnapshotFrame(from io.Reader, buffer []byte) ([]byte, error) {
 	return buffer, cutShort(err)
 }
 
-func openSnapshotFrame(frame []byte) (*messages.SnapshotChunk, error) {
+func openFrame(frame []byte) (*messages.SnapshotChunk, error) {
 	c := &messages.SnapshotChunk{}
 	if err := proto.Unmarshal(frame, c); err != nil {
-		return nil, damagedSnapshot("a chunk cannot be read: %v", err)
+		return nil, Damaged("a chunk cannot be read: %v", err)
 	}
 	return c, nil
 }
@@ -178,23 +178,23 @@ func short(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.
 // cutShort says what the end of a file in its midst means.
 func cutShort(err error) error {
 	if err != nil && short(err) {
-		return damagedSnapshot("it is cut short")
+		return Damaged("it is cut short")
 	}
 	return err
 }
 
-// glanceSnapshot reads header and trailer of a file of so many bytes, and nothing
+// Glance reads header and trailer of a file of so many bytes, and nothing
 // between them where it can seek.
-func glanceSnapshot(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
-	if err := readSnapshotMagic(from); err != nil {
+func Glance(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
+	if err := readMagic(from); err != nil {
 		return nil, nil, err
 	}
-	r := &SnapshotReader{from: from}
+	r := &Reader{from: from}
 	if err := r.step(); err != nil {
 		return nil, nil, err
 	}
 	if r.check.header == nil {
-		return nil, nil, damagedSnapshot("it has no header")
+		return nil, nil, Damaged("it has no header")
 	}
 	tail, err := readTail(from, size)
 	if err != nil {
@@ -202,25 +202,25 @@ func glanceSnapshot(from io.Reader, size int64) (*messages.SnapshotHeader, *mess
 	}
 	t := findTrailer(tail)
 	if t == nil {
-		return r.check.header, nil, damagedSnapshot("it has no end")
+		return r.check.header, nil, Damaged("it has no end")
 	}
 	return r.check.header, t, nil
 }
 
-// readTail reads the last bytes of a file, at most snapshotTailMax.
+// readTail reads the last bytes of a file, at most tailBytesMax.
 func readTail(from io.Reader, size int64) ([]byte, error) {
 	if s, ok := from.(io.Seeker); ok {
-		if _, err := s.Seek(max(0, size-snapshotTailMax), io.SeekStart); err != nil {
+		if _, err := s.Seek(max(0, size-tailBytesMax), io.SeekStart); err != nil {
 			return nil, err
 		}
-		return io.ReadAll(io.LimitReader(from, snapshotTailMax))
+		return io.ReadAll(io.LimitReader(from, tailBytesMax))
 	}
 	var tail []byte
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
 		tail = append(tail, buffer[:n]...)
-		tail = append(tail[:0], tail[max(0, len(tail)-snapshotTailMax):]...)
+		tail = append(tail[:0], tail[max(0, len(tail)-tailBytesMax):]...)
 		if errors.Is(err, io.EOF) {
 			return tail, nil
 		}
@@ -237,8 +237,8 @@ func findTrailer(tail []byte) *messages.SnapshotTrailer {
 		if binary.LittleEndian.Uint32(tail[i:]) != uint32(len(tail)-i-4) {
 			continue
 		}
-		c, err := openSnapshotFrame(tail[i+4:])
-		if err != nil || c.Kind != messages.ChunkKind_TRAILER || c.Checksum != chunkChecksum(c) {
+		c, err := openFrame(tail[i+4:])
+		if err != nil || c.Kind != messages.ChunkKind_TRAILER || c.Checksum != Checksum(c) {
 			continue
 		}
 		t := &messages.SnapshotTrailer{}
