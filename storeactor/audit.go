@@ -5,6 +5,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 )
 
 // AuditConfig is what an audit needs.
@@ -55,17 +56,17 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
 	case *messages.AuditAsk:
-		if peer := peerOf(ctx, a.config.Self); peer != 0 {
+		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
 		}
 	case *messages.AuditAnswer:
-		if peer := peerOf(ctx, a.config.Self); peer != 0 {
+		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
 			a.core.onAnswer(peer, m)
 		}
 	case *messages.AuditVerdict:
 		a.core.onVerdict(m)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 	a.carry(ctx)
 }

@@ -136,7 +136,7 @@ func (a *audit) onTick(elapsed uint32) {
 		q.age += elapsed
 		if q.age >= auditGiveUp {
 			a.judge()
-		} else if crossedTicks(q.age, elapsed, auditAgainTicks) {
+		} else if messages.Crossed(q.age, elapsed, auditAgainTicks) {
 			a.askVoices()
 		}
 	case a.leader != a.self || len(a.members) < 2:
@@ -146,9 +146,6 @@ func (a *audit) onTick(elapsed uint32) {
 		a.begin(&auditQuestion{from: a.cursor}, auditRowsMax)
 	}
 }
-
-// crossedTicks reports whether age passed a multiple of period in its last step.
-func crossedTicks(age, step, period uint32) bool { return age/period != (age-step)/period }
 
 // begin asks a question: first of this node, which fixes what is not fixed yet of
 // revision and range.
@@ -291,7 +288,7 @@ func (a *audit) tellOthers(q *auditQuestion, held *messages.RangeDigest, most []
 			continue
 		}
 		a.emit(auditWarn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
-			memberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+			messages.MemberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
 		a.emit(auditTell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
 	}
 }
@@ -299,10 +296,10 @@ func (a *audit) tellOthers(q *auditQuestion, held *messages.RangeDigest, most []
 // majority is what more than half of all members hold, and who they are; nil if there
 // is no such thing.
 func (q *auditQuestion) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
-	digests, names := []*messages.RangeDigest{q.own}, []string{memberName(members, self)}
+	digests, names := []*messages.RangeDigest{q.own}, []string{messages.MemberName(members, self)}
 	for _, v := range q.voices {
 		if v.digest != nil {
-			digests, names = append(digests, v.digest), append(names, memberName(members, v.member.RaftId))
+			digests, names = append(digests, v.digest), append(names, messages.MemberName(members, v.member.RaftId))
 		}
 	}
 	for _, held := range digests {

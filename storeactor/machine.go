@@ -10,6 +10,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
 )
 
@@ -120,7 +121,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

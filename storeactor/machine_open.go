@@ -2,7 +2,6 @@ package storeactor
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
 )
 
@@ -173,21 +173,15 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 // the whole node's.
 func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
 	statistics *actor.RestartStatistics, reason, message any) {
-	strategy := escalate
+	strategy := shell.Escalate
 	switch {
 	case slices.ContainsFunc(m.readers, child.Equal) && m.phase == serving:
-		strategy = restart
+		strategy = shell.Restart
 	case slices.ContainsFunc(m.readers, child.Equal):
-		strategy = stop
+		strategy = shell.Stop
 	case m.reclaim != nil && m.reclaim.Equal(child):
 		system.Logger().Error("a reclaim failed", "reason", reason)
-		strategy = stop
+		strategy = shell.Stop
 	}
 	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)
 }
-
-var (
-	restart  = actor.NewOneForOneStrategy(math.MaxInt, 0, func(any) actor.Directive { return actor.RestartDirective })
-	stop     = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
-	escalate = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.EscalateDirective })
-)

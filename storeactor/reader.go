@@ -9,6 +9,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -27,7 +28,7 @@ func (r *readerActor) Receive(ctx actor.Context) {
 	case *messages.ReadRows:
 		r.onReadRows(ctx, m)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

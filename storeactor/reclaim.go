@@ -9,6 +9,7 @@ import (
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 )
 
 // discarding is the machine's way from history that is given up to space that is
@@ -119,7 +120,7 @@ func (r *reclaimActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.onStarted(ctx)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -67,7 +68,7 @@ func (a *archiveActor) Receive(ctx actor.Context) {
 		}
 		a.lists, a.checks = nil, nil
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

@@ -53,16 +53,6 @@ func snapshotEnd(peer messages.RaftID, shipment uint64, code messages.Code, form
 	return post{toPeer, peer, &messages.SnapshotEnd{Shipment: shipment, Code: code, Message: text[:min(len(text), legibleMax)]}}
 }
 
-// memberName is the name of a node, for people.
-func memberName(members []*messages.Member, id messages.RaftID) string {
-	for _, m := range members {
-		if m.RaftId == id && m.Name != "" {
-			return m.Name
-		}
-	}
-	return fmt.Sprintf("the node with raft id %d", id)
-}
-
 // transferMeter tells how fast bytes went lately.
 type transferMeter struct {
 	tickMS uint64

@@ -80,7 +80,7 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []sn
 
 func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []snapshotEffect {
 	i.current = &arrival{
-		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: memberName(nil, from), meter: transferMeter{tickMS: i.tickMS},
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: transferMeter{tickMS: i.tickMS},
 	}
 	return []snapshotEffect{
 		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
@@ -125,7 +125,7 @@ func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []sn
 		if err != nil {
 			return i.fail(err.Code, "%s", err.Message)
 		}
-		c.name = memberName(header.Members, c.peer)
+		c.name = messages.MemberName(header.Members, c.peer)
 	}
 	if !c.busy() {
 		c.worked = 0

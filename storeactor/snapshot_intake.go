@@ -7,6 +7,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -33,7 +34,7 @@ func (i *intakeActor) Receive(ctx actor.Context) {
 			i.drop(ctx)
 		}
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

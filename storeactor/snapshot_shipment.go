@@ -70,7 +70,7 @@ type shipment struct {
 func newShipment(config shipmentConfig, number uint64, holder string, m *raftpb.Message) *shipment {
 	return &shipment{
 		config: config, number: number, holder: holder, message: m, peer: m.GetTo(),
-		name: memberName(nil, m.GetTo()), meter: transferMeter{tickMS: config.tickMS}, tokens: config.burst(),
+		name: messages.MemberName(nil, m.GetTo()), meter: transferMeter{tickMS: config.tickMS}, tokens: config.burst(),
 	}
 }
 
@@ -97,7 +97,7 @@ func (s *shipment) onPinned(m *messages.StatePinned) []snapshotEffect {
 		return s.end(messages.Code_INTERNAL, "the machine pinned the state at index %d in place of %d", m.Checkpoint.GetIndex(), s.index())
 	}
 	s.source = snapshot.NewSource(m.Checkpoint, s.config.about, s.config.chunkBytes)
-	s.name = memberName(m.Checkpoint.Members, s.peer)
+	s.name = messages.MemberName(m.Checkpoint.Members, s.peer)
 	s.total = m.Bytes + s.source.StateBytes()
 	s.phase, s.silent = shipOffering, 0
 	return s.offer()

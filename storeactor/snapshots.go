@@ -12,6 +12,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -99,11 +100,11 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.RowsRead:
 		s.onRows(ctx, m)
 	case *messages.SnapshotOffer:
-		s.run(ctx, s.incoming.onOffer(peerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onOffer(shell.PeerOf(ctx, s.config.Self), m))
 	case *messages.SnapshotPull:
 		s.onPull(ctx, m)
 	case *messages.SnapshotPiece:
-		s.run(ctx, s.incoming.onPiece(peerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onPiece(shell.PeerOf(ctx, s.config.Self), m))
 	case *messages.SnapshotEnd:
 		s.onEnd(ctx, m)
 	case *messages.ChunkStaged:
@@ -122,7 +123,7 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		s.onStatus(ctx, m)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 
@@ -225,7 +226,7 @@ func (s *snapshotsActor) onRows(ctx actor.Context, m *messages.RowsRead) {
 }
 
 func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
-	from := peerOf(ctx, s.config.Self)
+	from := shell.PeerOf(ctx, s.config.Self)
 	if ship := s.ships[from]; ship != nil && ship.number == m.Shipment {
 		s.run(ctx, ship.onPull(m))
 		return
@@ -234,7 +235,7 @@ func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
 }
 
 func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
-	from := peerOf(ctx, s.config.Self)
+	from := shell.PeerOf(ctx, s.config.Self)
 	if ship := s.ships[from]; ship != nil {
 		s.run(ctx, ship.onEnd(m))
 	}
@@ -342,7 +343,7 @@ func (s *snapshotsActor) settle(e post) {
 // nothing in hand, and those who wait for them hear it.
 func (s *snapshotsActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
 	statistics *actor.RestartStatistics, reason, message any) {
-	restart.HandleFailure(system, supervisor, child, statistics, reason, message)
+	shell.Restart.HandleFailure(system, supervisor, child, statistics, reason, message)
 	what := fmt.Sprintf("an actor failed: %v", reason)
 	if child.Equal(s.intake) {
 		if c := s.incoming.current; c != nil {
