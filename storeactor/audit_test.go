@@ -8,6 +8,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/reading"
 )
 
 // auditors are the audits of a cluster, over rows of their own, with a network
@@ -78,7 +79,7 @@ func (a *auditors) carry(at int) {
 	for _, effect := range a.cores[at].take() {
 		switch e := effect.(type) {
 		case auditRead:
-			reply, _ := read(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
+			reply, _ := reading.Answer(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
 			a.cores[at].onRead(reply)
 			a.carry(at)
 		case auditAskPeer:
@@ -191,7 +192,7 @@ func TestAuditWalksThroughAllKeys(t *testing.T) {
 // what there is behind it is no difference.
 func TestAuditFalseVerdictOverAllKeys(t *testing.T) {
 	a := newAuditors(t, 3)
-	const keys = DigestRowsMax + 17
+	const keys = reading.DigestRowsMax + 17
 	for i := range keys {
 		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
 	}

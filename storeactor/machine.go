@@ -260,6 +260,10 @@ func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	}
 }
 
+// readsPerTurn is how many reads of a batch one reader gets before the next reader
+// has its turn.
+const readsPerTurn = 64
+
 // giveToReaders shares reads out among the readers in turn, at this revision.
 func (m *machineActor) giveToReaders(ctx actor.Context, msg *messages.ReadAt) {
 	for reads := range slices.Chunk(msg.Reads, readsPerTurn) {

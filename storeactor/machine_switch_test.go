@@ -52,7 +52,7 @@ func (c *company) switched() {
 func (c *company) hold() (release func()) {
 	release = c.disk.engine.HoldReads()
 	entered := c.disk.engine.Entered
-	c.send(asks(0, getAt(0, "slow")))
+	c.send(asks(0, statetest.GetAt(0, "slow")))
 	<-entered
 	return release
 }
@@ -82,12 +82,12 @@ func TestMachineSwitches(t *testing.T) {
 	}
 	release := c.hold()
 	for range 2 { // more in the reader's mailbox
-		c.send(asks(2, getAt(0, "slow")))
+		c.send(asks(2, statetest.GetAt(0, "slow")))
 	}
 	c.install()
-	c.send(asks(15, getAt(0, "slow"))) // waits for an index that the snapshot has
-	c.send(asks(0, getAt(0, "slow")))  // stale, and of no state now
-	c.send(asks(21, getAt(0, "slow"))) // waits on
+	c.send(asks(15, statetest.GetAt(0, "slow"))) // waits for an index that the snapshot has
+	c.send(asks(0, statetest.GetAt(0, "slow")))  // stale, and of no state now
+	c.send(asks(21, statetest.GetAt(0, "slow"))) // waits on
 	c.ask(snapshots, &messages.ReadRows{Holder: "to-2", Sequence: 3, Revision: 1})
 	snapshots.expect(`RowsRead{holder="to-2" sequence=3 code=BUSY message="the node is opening another state"}`)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 1})
@@ -132,7 +132,7 @@ func TestMachineSwitches(t *testing.T) {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.session.expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28}]}`)
-	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0"), asks(0, getAt(0, "x")))
+	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0"), asks(0, statetest.GetAt(0, "x")))
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.stop(c.machine)
 	if !c.disk.engine.IsClosed() {
@@ -212,13 +212,13 @@ func TestReadersThatFailWhileTheMachineSwitches(t *testing.T) {
 	c.stage20()
 	c.disk.engine.Panics = "bad"
 	release := c.hold()
-	c.send(asks(0, getAt(0, "bad")))
+	c.send(asks(0, statetest.GetAt(0, "bad")))
 	c.install()
 	c.passed()
 	release()
 	c.switched()
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.send(asks(0, getAt(0, "slow")))
+	c.send(asks(0, statetest.GetAt(0, "slow")))
 	c.session.expect(slowNew)
 	c.stop(c.machine)
 }
@@ -295,7 +295,7 @@ func TestSwitchesThatFail(t *testing.T) {
 			if reason := (<-c.fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)
 			}
-			c.send(asks(0, getAt(0, "slow")))
+			c.send(asks(0, statetest.GetAt(0, "slow")))
 			c.ask(c.session, &messages.PinState{Holder: "file"})
 			c.stop(c.machine)
 			c.session.expect("ReadReply{request=7 code=NOT_FOUND}") // of the state before

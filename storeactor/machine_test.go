@@ -146,19 +146,19 @@ func TestMachineApplies(t *testing.T) {
 
 func TestMachineServesReads(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	c.send(asks(3, getAt(0, "a")))
-	c.send(asks(0, getAt(0, "a"))) // stale: at once
+	c.send(asks(3, statetest.GetAt(0, "a")))
+	c.send(asks(0, statetest.GetAt(0, "a"))) // stale: at once
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.apply(statetest.Entry(2, 1, write(1)))
 	take[*messages.Applied](c.raft)
-	c.send(asks(2, getAt(0, "a")))
+	c.send(asks(2, statetest.GetAt(0, "a")))
 	c.session.expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1}]}`)
 	c.apply(statetest.Entry(3, 1, write(2)))
 	c.session.expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2}]}`)
 
 	// What cannot wait is refused, and what waits is answered nevertheless.
 	c.send(&messages.ReadAt{Index: 4, Reads: asks(4, make([]*messages.Read, waitingReadsMax)...).Reads})
-	c.send(asks(4, getAt(0, "a")))
+	c.send(asks(4, statetest.GetAt(0, "a")))
 	c.session.expect("ReadRefused{request=7 code=BUSY}")
 	c.apply(&raftpb.Entry{Index: new(uint64(4)), Term: new(uint64(1))})
 	for range waitingReadsMax {
@@ -175,13 +175,13 @@ func TestReadersRestart(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 	c.disk.engine.Panics = "bad"
 	for range 20 {
-		c.send(asks(0, getAt(0, "bad")))
-		c.send(asks(0, getAt(0, "good")))
+		c.send(asks(0, statetest.GetAt(0, "bad")))
+		c.send(asks(0, statetest.GetAt(0, "good")))
 		c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
 	}
 	// The reader goes by its name.
 	reader := actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0")
-	c.system.Root.Send(reader, asks(0, getAt(0, "good")))
+	c.system.Root.Send(reader, asks(0, statetest.GetAt(0, "good")))
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
 	if len(c.fatal) > 0 {
 		t.Errorf("a reader's panic is no reason to end: %v", <-c.fatal)
@@ -192,7 +192,7 @@ func TestReadersRestart(t *testing.T) {
 func TestReadersOfDamagedDataEndTheNode(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	c.disk.engine.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
-	c.send(asks(0, getAt(0, "a")))
+	c.send(asks(0, statetest.GetAt(0, "a")))
 	if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
 		t.Errorf("the reason is %v", reason)
 	}
@@ -222,7 +222,7 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 				t.Errorf("the reason is %q", reason)
 			}
 			c.apply(statetest.Entry(2, 1))
-			c.send(asks(0, getAt(0, "a")))
+			c.send(asks(0, statetest.GetAt(0, "a")))
 			c.stop(c.machine)
 			for _, p := range []*probe{c.raft, c.gateway, c.session} {
 				p.expectNoMore(c.stage)

@@ -8,6 +8,11 @@ import (
 	"keyval/messages"
 )
 
+const (
+	pinsMax     = 64   // states that are kept for others, in number
+	pinTicksMax = 1200 // a pin that nobody has used for so long goes
+)
+
 // pins are the states that others read for a while: nothing that one of them needs
 // is discarded. A holder that comes to nothing without a word loses its pin by and
 // by. At most pinsMax.

@@ -64,10 +64,10 @@ func (c *company) watch(reclaim func() error) (discarded chan uint64, reclaims c
 func TestDiscardsWaitForReaders(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	release := c.hold()            // one of two readers
-	c.send(asks(0, getAt(0, "a"))) // the other one
+	release := c.hold()                      // one of two readers
+	c.send(asks(0, statetest.GetAt(0, "a"))) // the other one
 	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.send(asks(0, getAt(0, "a"))) // behind the slow read, at revision 0
+	c.send(asks(0, statetest.GetAt(0, "a"))) // behind the slow read, at revision 0
 	c.compactAsClient(2)
 	c.tick(questionTicks) // who has not answered is asked again, which does no harm
 	for range 2 {
@@ -77,7 +77,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 	if len(discarded)+len(reclaims) > 0 {
 		t.Error("history went under a reader")
 	}
-	c.send(asks(0, getAt(1, "a")))
+	c.send(asks(0, statetest.GetAt(1, "a")))
 	c.session.expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
 	release()
 	for range 2 {

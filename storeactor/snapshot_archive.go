@@ -21,6 +21,7 @@ const (
 	// listBytesMax bounds the members in one reply, in bytes: the files beyond are
 	// listed without them.
 	listBytesMax = 2 << 20
+	memberBytes  = 16 // what a member takes beside its texts, in bytes
 )
 
 // archiveActor writes, lists, checks and deletes snapshot files. It waits for the
@@ -314,7 +315,7 @@ func newestFirst(infos []*messages.SnapshotInfo) {
 	size := 0
 	for _, i := range infos {
 		for _, m := range i.Members {
-			size += len(m.Name) + len(m.Address) + len(m.Incarnation) + itemBytes
+			size += len(m.Name) + len(m.Address) + len(m.Incarnation) + memberBytes
 		}
 		if size > listBytesMax {
 			i.Members = nil

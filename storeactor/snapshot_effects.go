@@ -53,49 +53,6 @@ func snapshotEnd(peer messages.RaftID, shipment uint64, code messages.Code, form
 	return post{toPeer, peer, &messages.SnapshotEnd{Shipment: shipment, Code: code, Message: text[:min(len(text), legibleMax)]}}
 }
 
-// transferMeter tells how fast bytes went lately.
-type transferMeter struct {
-	tickMS uint64
-	now    uint64          // ticks
-	points []transferPoint // the oldest first, at most transferPoints, transferPace ticks apart
-}
-
-type transferPoint struct{ tick, bytes uint64 }
-
-const (
-	transferPoints = 8
-	transferPace   = 5
-)
-
-// tick takes how many bytes there are by now.
-func (m *transferMeter) tick(n uint32, bytes uint64) {
-	m.now += uint64(n)
-	if l := len(m.points); l > 0 && m.now-m.points[l-1].tick < transferPace {
-		return
-	}
-	if len(m.points) == transferPoints {
-		m.points = append(m.points[:0], m.points[1:]...)
-	}
-	m.points = append(m.points, transferPoint{m.now, bytes})
-}
-
-// rate is in bytes a second.
-func (m *transferMeter) rate(bytes uint64) uint64 {
-	if len(m.points) == 0 || m.points[0].tick == m.now || bytes < m.points[0].bytes {
-		return 0
-	}
-	return (bytes - m.points[0].bytes) * 1000 / ((m.now - m.points[0].tick) * m.tickMS)
-}
-
-// fill adds rate and remaining time to a transfer whose bytes are known.
-func (m *transferMeter) fill(t *messages.Transfer) {
-	t.BytesTotal = max(t.BytesTotal, t.BytesDone)
-	t.Rate = m.rate(t.BytesDone)
-	if t.Rate > 0 {
-		t.EtaMs = (t.BytesTotal - t.BytesDone) * 1000 / t.Rate
-	}
-}
-
 // duration is a number of ticks, for people.
 func duration(ticks uint32, tickMS uint64) string {
 	if ms := uint64(ticks) * tickMS; ms < 1000 {

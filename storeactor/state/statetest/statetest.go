@@ -1,4 +1,4 @@
-// Package statetest makes commands and entries for tests.
+// Package statetest makes commands, entries and reads for tests.
 package statetest
 
 import (
@@ -73,3 +73,8 @@ func Entry(index, now uint64, list ...*messages.Command) *raftpb.Entry {
 
 // Ops is a command of these operations.
 func Ops(list ...*messages.Operation) []*messages.Operation { return list }
+
+// GetAt is a read of a key, with a request that tests know.
+func GetAt(revision uint64, key string) *messages.Read {
+	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}
+}

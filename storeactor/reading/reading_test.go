@@ -1,4 +1,4 @@
-package storeactor
+package reading
 
 import (
 	"errors"
@@ -9,11 +9,8 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/state/statetest"
 )
-
-func getAt(revision uint64, key string) *messages.Read {
-	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}
-}
 
 func scanAt(revision uint64, s *messages.Scan) *messages.Read {
 	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Scan{Scan: s}}
@@ -39,15 +36,15 @@ func TestRead(t *testing.T) {
 		read  *messages.Read
 		reply string
 	}{
-		{"the latest", getAt(0, "a"), `revision=5 items=[Item{key="a" value="4" revision=4}]`},
-		{"an older one", getAt(3, "a"), `revision=3 items=[Item{key="a" value="1" revision=1}]`},
-		{"the oldest that is kept", getAt(2, "b"), `revision=2 items=[Item{key="b" value="2" revision=2}]`},
-		{"what is not there", getAt(0, "x"), `code=NOT_FOUND revision=5`},
-		{"what is there no more", getAt(0, "b"), `code=NOT_FOUND revision=5`},
-		{"what is not there yet", getAt(2, "c"), `code=NOT_FOUND revision=2`},
-		{"a future revision", getAt(6, "a"), `code=INVALID revision=6 message="revision 6 is in the future, the newest is 5"`},
-		{"a compacted revision", getAt(1, "a"), `code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"`},
-		{"no key", getAt(0, ""), `code=INVALID revision=5 message="a key has 1 to 16384 bytes, this one 0"`},
+		{"the latest", statetest.GetAt(0, "a"), `revision=5 items=[Item{key="a" value="4" revision=4}]`},
+		{"an older one", statetest.GetAt(3, "a"), `revision=3 items=[Item{key="a" value="1" revision=1}]`},
+		{"the oldest that is kept", statetest.GetAt(2, "b"), `revision=2 items=[Item{key="b" value="2" revision=2}]`},
+		{"what is not there", statetest.GetAt(0, "x"), `code=NOT_FOUND revision=5`},
+		{"what is there no more", statetest.GetAt(0, "b"), `code=NOT_FOUND revision=5`},
+		{"what is not there yet", statetest.GetAt(2, "c"), `code=NOT_FOUND revision=2`},
+		{"a future revision", statetest.GetAt(6, "a"), `code=INVALID revision=6 message="revision 6 is in the future, the newest is 5"`},
+		{"a compacted revision", statetest.GetAt(1, "a"), `code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"`},
+		{"no key", statetest.GetAt(0, ""), `code=INVALID revision=5 message="a key has 1 to 16384 bytes, this one 0"`},
 		{"nothing", &messages.Read{Request: 7}, `code=INVALID revision=5 message="the read asks for nothing that this node knows"`},
 		{"all", scanAt(0, &messages.Scan{}), `revision=5 items=[Item{key="a" value="4" revision=4} Item{key="c" value="3" revision=3}]`},
 		{"all of an older revision", scanAt(3, &messages.Scan{KeysOnly: true}),
@@ -59,7 +56,7 @@ func TestRead(t *testing.T) {
 		{"a part", scanAt(3, &messages.Scan{From: []byte("b"), To: []byte("c"), KeysOnly: true}), `revision=3 items=[Item{key="b" revision=2}]`},
 		{"an empty part", scanAt(3, &messages.Scan{From: []byte("c"), To: []byte("a")}), `revision=3`},
 	} {
-		reply, err := read(store, test.read, newest, compacted)
+		reply, err := Answer(store, test.read, newest, compacted)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,8 +65,8 @@ func TestRead(t *testing.T) {
 		}
 	}
 	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
-	for _, r := range []*messages.Read{getAt(0, "a"), scanAt(0, &messages.Scan{})} {
-		reply, err := read(store, r, newest, compacted)
+	for _, r := range []*messages.Read{statetest.GetAt(0, "a"), scanAt(0, &messages.Scan{})} {
+		reply, err := Answer(store, r, newest, compacted)
 		want := `ReadReply{request=7 code=DAMAGED revision=5 message="a block is damaged"}`
 		if got := messages.Line(reply); got != want || !errors.Is(err, store.Err) {
 			t.Errorf("a failed view gives %s, %v", got, err)
@@ -101,36 +98,9 @@ func TestScansAreBounded(t *testing.T) {
 		{"bytes", &messages.Scan{From: []byte("v")}, 1, true},
 		{"no values, no bytes", &messages.Scan{From: []byte("v"), KeysOnly: true}, 4, false},
 	} {
-		reply, err := read(store, scanAt(0, test.scan), 1, 0)
+		reply, err := Answer(store, scanAt(0, test.scan), 1, 0)
 		if err != nil || len(reply.Items) != test.items || reply.More != test.more {
 			t.Errorf("%s: %d items, more: %v, error: %v", test.name, len(reply.Items), reply.More, err)
 		}
-	}
-}
-
-func TestWaitingReads(t *testing.T) {
-	var w waitingReads
-	batch := func(index uint64, reads int) *messages.ReadAt {
-		return &messages.ReadAt{Index: index, Reads: make([]*messages.ReadIndex, reads)}
-	}
-	for _, b := range []*messages.ReadAt{batch(5, 1), batch(7, 2), batch(6, 3)} {
-		if !w.add(b) {
-			t.Fatal("there was room")
-		}
-	}
-	if w.add(batch(9, waitingReadsMax-5)) {
-		t.Error("one read more than there is room for was taken in")
-	}
-	if !w.add(batch(9, waitingReadsMax-6)) {
-		t.Error("there was room for these")
-	}
-	var got []uint64
-	for _, applied := range []uint64{4, 6, 6, 9} {
-		for _, b := range w.release(applied) {
-			got = append(got, applied, b.Index)
-		}
-	}
-	if fmt.Sprint(got) != "[6 5 6 6 9 7 9 9]" || w.reads != 0 || len(w.batches) != 0 {
-		t.Errorf("released (applied, index) %v, %d reads are left", got, w.reads)
 	}
 }

@@ -1,4 +1,4 @@
-package storeactor
+package reading
 
 import (
 	"encoding/binary"
@@ -58,7 +58,7 @@ func TestDigest(t *testing.T) {
 		{"a limit that suffices", digestAt(3, &messages.Digest{Limit: 3}),
 			&messages.RangeDigest{Hash: hashOf(a1, b2, c3), Rows: 3, Bytes: 6, Last: []byte("c")}},
 	} {
-		reply, err := read(store, test.read, newest, compacted)
+		reply, err := Answer(store, test.read, newest, compacted)
 		want := &messages.ReadReply{Request: 7, Revision: max(test.read.Revision, 3), Digest: test.want}
 		if test.read.Revision == 0 {
 			want.Revision = newest
@@ -70,12 +70,12 @@ func TestDigest(t *testing.T) {
 	for code, r := range map[messages.Code]*messages.Read{
 		messages.Code_COMPACTED: digestAt(1, &messages.Digest{}), messages.Code_INVALID: digestAt(6, &messages.Digest{}),
 	} {
-		if reply, err := read(store, r, newest, compacted); err != nil || reply.Code != code || reply.Digest != nil {
+		if reply, err := Answer(store, r, newest, compacted); err != nil || reply.Code != code || reply.Digest != nil {
 			t.Errorf("at revision %d: %s, %v", r.Revision, messages.Line(reply), err)
 		}
 	}
 	store.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
-	if reply, err := read(store, digestAt(0, &messages.Digest{}), newest, compacted); err == nil || reply.Code != messages.Code_DAMAGED || reply.Digest != nil {
+	if reply, err := Answer(store, digestAt(0, &messages.Digest{}), newest, compacted); err == nil || reply.Code != messages.Code_DAMAGED || reply.Digest != nil {
 		t.Errorf("a failed view gives %s, %v", messages.Line(reply), err)
 	}
 }
@@ -95,7 +95,7 @@ func TestDigestsTellRowsApart(t *testing.T) {
 		if err := store.Write(rows); err != nil {
 			t.Fatal(err)
 		}
-		reply, err := read(store, digestAt(0, &messages.Digest{}), 9, 0)
+		reply, err := Answer(store, digestAt(0, &messages.Digest{}), 9, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestDigestsAreBounded(t *testing.T) {
 	} {
 		var got []uint64
 		for from := []byte(test.from); ; {
-			reply, err := read(store, digestAt(0, &messages.Digest{From: from, Limit: test.limit}), 1, 0)
+			reply, err := Answer(store, digestAt(0, &messages.Digest{From: from, Limit: test.limit}), 1, 0)
 			if err != nil || reply.Code != messages.Code_OK || len(got) > len(test.steps) {
 				t.Fatalf("%s, %v", messages.Line(reply), err)
 			}
