@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/reading":               {pure, []string{"messages", "storeactor/disk"}},
 	"storeactor/shell":                 {actor, []string{"messages"}},
+	"storeactor/shell/shelltest":       {world, []string{"messages"}},
 	"storeactor/snapshot":              {pure, []string{"messages", "storeactor/disk", "storeactor/state"}},
 	"storeactor/snapshot/snapshottest": {world, []string{"messages", "storeactor/disk", "storeactor/state/statetest"}},
 	"storeactor/state":                 {pure, []string{"messages", "storeactor/disk"}},

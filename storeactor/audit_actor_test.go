@@ -10,6 +10,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell/shelltest"
 )
 
 // condemnable is a Disk that can be condemned, and fail to.
@@ -45,39 +46,39 @@ func TestAuditActor(t *testing.T) {
 		{"recorded", nil, "this node holds other rows of all keys at revision 7 than n2 and n3: its disk altered or lost what was written"},
 		{"not recorded", errors.New("no space left"), "cannot be recorded in its directory: no space left"},
 	} {
-		s := newStage(t)
-		s.system.ProcessRegistry.Address = messages.NodeAddress(1)
+		s := shelltest.NewStage(t)
+		s.System.ProcessRegistry.Address = messages.NodeAddress(1)
 		out := make(abroad, 100)
-		s.system.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
+		s.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
 		peer := func(id messages.RaftID) *actor.PID {
 			return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit)
 		}
-		machine, membership, ticker := s.probe(messages.ActorMachine), s.probe(messages.ActorMembership), s.probe(messages.ActorTicker)
+		machine, membership, ticker := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership), s.Probe(messages.ActorTicker)
 		disk := &condemnable{err: row.fails, reasons: make(chan string, 1)}
-		audit := s.spawn(messages.ActorAudit, NewAudit(AuditConfig{
-			Self: 1, Machine: machine.pid, Membership: membership.pid, Peer: peer, Disk: disk, Fatal: s.onFatal, Ticks: 2,
+		audit := s.Spawn(messages.ActorAudit, NewAudit(AuditConfig{
+			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Fatal: s.OnFatal, Ticks: 2,
 		}))
-		from := func(id messages.RaftID, m proto.Message) { s.system.Root.RequestWithCustomSender(audit, m, peer(id)) }
+		from := func(id messages.RaftID, m proto.Message) { s.System.Root.RequestWithCustomSender(audit, m, peer(id)) }
 		own := func(hash string) {
-			read := take[*messages.ReadAt](machine).Reads[0]
+			read := shelltest.Take[*messages.ReadAt](machine).Reads[0]
 			if read.Session != messages.ActorAudit || read.Read.Consistency != messages.Consistency_STALE {
 				t.Fatalf("%s: asked the machine %v", row.name, read)
 			}
-			s.system.Root.Send(audit, &messages.ReadReply{Request: read.Read.Request, Revision: 7, Digest: &messages.RangeDigest{Hash: []byte(hash), Rows: 3}})
+			s.System.Root.Send(audit, &messages.ReadReply{Request: read.Read.Request, Revision: 7, Digest: &messages.RangeDigest{Hash: []byte(hash), Rows: 3}})
 		}
-		take[*messages.Introduce](membership)
-		s.system.Root.Send(audit, &messages.MembersChanged{Members: []*messages.Member{{RaftId: 1, Name: "n1"}, {RaftId: 2, Name: "n2"}, {RaftId: 3, Name: "n3"}}})
-		s.system.Root.Send(audit, &messages.LeaderChanged{Leader: 2})
+		shelltest.Take[*messages.Introduce](membership)
+		s.System.Root.Send(audit, &messages.MembersChanged{Members: []*messages.Member{{RaftId: 1, Name: "n1"}, {RaftId: 2, Name: "n2"}, {RaftId: 3, Name: "n3"}}})
+		s.System.Root.Send(audit, &messages.LeaderChanged{Leader: 2})
 
 		from(2, &messages.AuditAsk{Round: 5, Revision: 7, Limit: 4})
 		own("altered")
 		if a := (<-out).(*messages.AuditAnswer); a.Round != 5 || a.Code != messages.Code_OK || string(a.Digest.Hash) != "altered" {
 			t.Fatalf("%s: answered %v", row.name, a)
 		}
-		s.system.Root.Send(audit, &messages.AuditAsk{Round: 5}) // of nobody
+		s.System.Root.Send(audit, &messages.AuditAsk{Round: 5}) // of nobody
 		from(2, &messages.AuditVerdict{Revision: 7})
-		s.system.Root.RequestWithCustomSender(audit, &messages.Tick{Elapsed: 1}, ticker.pid)
-		take[*messages.Ticked](ticker)
+		s.System.Root.RequestWithCustomSender(audit, &messages.Tick{Elapsed: 1}, ticker.PID)
+		shelltest.Take[*messages.Ticked](ticker)
 		own("altered")
 		for id := messages.RaftID(2); id <= 3; id++ {
 			from(id, &messages.AuditAnswer{Round: (<-out).(*messages.AuditAsk).Round, Digest: &messages.RangeDigest{Hash: []byte("written"), Rows: 3}})
@@ -85,11 +86,11 @@ func TestAuditActor(t *testing.T) {
 		if reason := <-disk.reasons; !strings.Contains(reason, "at revision 7 than n2 and n3") {
 			t.Errorf("%s: condemned for %s", row.name, reason)
 		}
-		err := <-s.fatal
+		err := <-s.Fatal
 		var e *messages.Error
 		if !errors.As(err, &e) || e.Code != messages.Code_DAMAGED || !strings.Contains(e.Message, row.says) || e.Hint == "" {
 			t.Errorf("%s: ended with %v", row.name, err)
 		}
-		s.stop(audit)
+		s.Stop(audit)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -60,13 +61,13 @@ func TestPins(t *testing.T) {
 func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 2 }).opened()
 	c.disk.engine.Discarded = make(chan uint64, 10)
-	snapshots := c.probe(messages.ActorSnapshots)
+	snapshots := c.Probe(messages.ActorSnapshots)
 	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, write(2)))
 	c.writeCheckpoint(3)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 2})
-	snapshots.expect(`StatePinned{holder="to-2" code=COMPACTED}`)
+	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 3})
-	pinned := take[*messages.StatePinned](snapshots)
+	pinned := shelltest.Take[*messages.StatePinned](snapshots)
 	if pinned.Code != messages.Code_OK || pinned.Bytes != 1000 || pinned.Checkpoint.Revision != 2 || pinned.Checkpoint.Index != 3 {
 		t.Fatalf("pinned is %s", messages.Line(pinned))
 	}
@@ -74,15 +75,15 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 
 	c.apply(statetest.Entry(4, 1, write(3)), statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(3))}))
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
-	if now := take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 4 || now.CompactedRevision != 3 {
+	if now := shelltest.Take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 4 || now.CompactedRevision != 3 {
 		t.Errorf("the state of now is %s", messages.Line(now))
 	}
 	c.writeCheckpoint(5)
 	c.ask(snapshots, &messages.PinState{Holder: "to-3", Index: 3})
-	snapshots.expect(`StatePinned{holder="to-3" code=COMPACTED}`)
+	snapshots.Expect(`StatePinned{holder="to-3" code=COMPACTED}`)
 	rows := func(holder string, revision, compacted uint64) *messages.RowsRead {
 		c.ask(snapshots, &messages.ReadRows{Holder: holder, Sequence: 4, Revision: revision, CompactedRevision: compacted, BytesMax: 1 << 20})
-		return take[*messages.RowsRead](snapshots)
+		return shelltest.Take[*messages.RowsRead](snapshots)
 	}
 	got := &messages.SnapshotRows{}
 	if err := proto.Unmarshal(rows("to-2", 2, 0).Rows, got); err != nil {
@@ -115,10 +116,10 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	}
 	for i := range pinsMax {
 		c.ask(snapshots, &messages.PinState{Holder: fmt.Sprint(i)})
-		if got := take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
+		if got := shelltest.Take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
 			t.Fatalf("pin %d beside one: %s", i, got.Code)
 		}
 	}
-	c.stop(c.machine)
-	snapshots.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	snapshots.ExpectNoMore(c.Stage)
 }

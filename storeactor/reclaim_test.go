@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/state"
 	"keyval/storeactor/state/statetest"
 )
@@ -14,15 +15,15 @@ import (
 // writeCheckpoint lets the checkpoint at index become durable, and takes what the
 // machine tells of it and of what was applied before.
 func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
-	c.t.Helper()
-	if got := take[*messages.SyncCommit](c.log); got.Index != index {
-		c.t.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
+	c.T.Helper()
+	if got := shelltest.Take[*messages.SyncCommit](c.log); got.Index != index {
+		c.T.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
 	}
-	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
-	for m := range c.raft.got {
+	c.System.Root.Send(actor.NewPID(c.System.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
+	for m := range c.raft.Got {
 		if done, ok := m.(*messages.Checkpointed); ok {
 			if done.Index != index {
-				c.t.Fatalf("raft is told %s", messages.Line(done))
+				c.T.Fatalf("raft is told %s", messages.Line(done))
 			}
 			<-c.disk.events
 			return done
@@ -34,15 +35,15 @@ func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 // compactAsClient applies a put at this index and a client's compaction of all before
 // it at the next, and lets the checkpoint that follows become durable.
 func (c *company) compactAsClient(index uint64) {
-	c.t.Helper()
+	c.T.Helper()
 	c.apply(statetest.Entry(index, 1, write(index)), statetest.Entry(index+1, 1,
 		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: statetest.Ops(statetest.Compact(index))}))
-	take[*messages.Outcomes](c.gateway)
+	shelltest.Take[*messages.Outcomes](c.gateway)
 	if index == 2 {
-		take[*messages.LogTimeAdvanced](c.gateway)
+		shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
 	}
 	if done := c.writeCheckpoint(index + 1); !done.Thorough || done.CompactedRevision != index {
-		c.t.Fatalf("raft is told %s", messages.Line(done))
+		c.T.Fatalf("raft is told %s", messages.Line(done))
 	}
 }
 
@@ -66,7 +67,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 	discarded, reclaims := c.watch(nil)
 	release := c.hold()                      // one of two readers
 	c.send(asks(0, statetest.GetAt(0, "a"))) // the other one
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.send(asks(0, statetest.GetAt(0, "a"))) // behind the slow read, at revision 0
 	c.compactAsClient(2)
 	c.tick(questionTicks) // who has not answered is asked again, which does no harm
@@ -78,10 +79,10 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 		t.Error("history went under a reader")
 	}
 	c.send(asks(0, statetest.GetAt(1, "a")))
-	c.session.expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
+	c.session.Expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
 	release()
 	for range 2 {
-		c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+		c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	}
 	if floor := <-discarded; floor != 2 {
 		t.Errorf("%d was discarded", floor)
@@ -90,7 +91,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 	for range 3 {
 		c.tick(questionTicks)
 	}
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(discarded)+len(reclaims) > 0 {
 		t.Error("history went twice")
 	}
@@ -109,15 +110,15 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	c.tick(1)
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(reclaims) > 0 {
 		t.Error("it was reclaimed")
 	}
-	if got := take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 1 { // the put's, and none of a command that is nobody's
+	if got := shelltest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 1 { // the put's, and none of a command that is nobody's
 		t.Errorf("the gateway is told %s", messages.Line(got))
 	}
-	take[*messages.LogTimeAdvanced](c.gateway)
-	c.gateway.expectNoMore(c.stage)
+	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	c.gateway.ExpectNoMore(c.Stage)
 }
 
 // A compaction that comes while a checkpoint is written has the next one.
@@ -145,7 +146,7 @@ func TestCompactionsBehindACheckpoint(t *testing.T) {
 	if done := c.writeCheckpoint(4); done.Thorough {
 		t.Error("nobody has asked for space again")
 	}
-	c.stop(c.machine)
+	c.Stop(c.machine)
 }
 
 // While one reclaim is under way no other begins; who asked meanwhile has the next.
@@ -167,7 +168,7 @@ func TestReclaimsFollowEachOther(t *testing.T) {
 	}
 	close(proceed)
 	<-reclaims
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(reclaims) > 0 {
 		t.Error("a third reclaim, which nobody asked for")
 	}
@@ -178,7 +179,7 @@ func TestReclaimsWaitForPins(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
 	c.ask(c.session, &messages.PinState{Holder: "file"})
-	take[*messages.StatePinned](c.session)
+	shelltest.Take[*messages.StatePinned](c.session)
 	c.compactAsClient(2)
 	c.tick(pinTicksMax - 1)
 	if len(discarded)+len(reclaims) > 0 {
@@ -189,7 +190,7 @@ func TestReclaimsWaitForPins(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	<-reclaims
-	c.stop(c.machine)
+	c.Stop(c.machine)
 }
 
 func TestReclaimsThatFail(t *testing.T) {
@@ -208,16 +209,16 @@ func TestReclaimsThatFail(t *testing.T) {
 			c.compactAsClient(2)
 			<-reclaims
 			if test.fatal {
-				if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
+				if reason := <-c.Fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
 					t.Errorf("the reason is %v", reason)
 				}
 			} else {
 				c.compactAsClient(4) // it is asked again, and tried again
 				<-reclaims
 			}
-			c.stop(c.machine)
-			if len(c.fatal) > 0 {
-				t.Errorf("it ended with %v", <-c.fatal)
+			c.Stop(c.machine)
+			if len(c.Fatal) > 0 {
+				t.Errorf("it ended with %v", <-c.Fatal)
 			}
 		})
 	}
@@ -234,7 +235,7 @@ func TestMachineDiscardsWhenItOpens(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	c.tick(questionTicks)
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(c.disk.engine.Discarded) > 0 {
 		t.Error("it was discarded twice")
 	}
@@ -245,11 +246,11 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.HistoryRevisions, config.HistoryMS = 2, 1000 }).opened()
 	apply := func(index, now uint64) {
 		c.apply(statetest.Entry(index, now, write(index)))
-		take[*messages.Applied](c.raft)
+		shelltest.Take[*messages.Applied](c.raft)
 	}
 	asked := func(revision uint64) {
 		t.Helper()
-		if got := take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
+		if got := shelltest.Take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
 			t.Errorf("it proposes %s", messages.Line(got))
 		}
 	}
@@ -263,13 +264,13 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(1)
 	asked(1)
 	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(1))}))
-	if got := take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
+	if got := shelltest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.writeCheckpoint(5)
 	apply(6, 1001) // revision 4 was current at 1, and so many revisions are kept
 	c.tick(20)
 	asked(3)
-	c.stop(c.machine)
-	c.raft.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	c.raft.ExpectNoMore(c.Stage)
 }

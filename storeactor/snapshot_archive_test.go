@@ -10,21 +10,22 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/snapshot"
 	"keyval/storeactor/snapshot/snapshottest"
 )
 
 // written waits until no snapshot is being written any more, and lists all.
 func (h *house) written() []*messages.SnapshotInfo {
-	h.t.Helper()
+	h.T.Helper()
 	var infos []*messages.SnapshotInfo
-	eventually(h.t, "it is written", func() bool {
+	eventually(h.T, "it is written", func() bool {
 		reply := h.ask(lists(""))
 		if reply.Code == messages.Code_INTERNAL {
 			return false // the archive failed meanwhile
 		}
 		if reply.Code != messages.Code_OK || reply.Request != 8 || reply.Node != "node1" {
-			h.t.Fatalf("%s", messages.Line(reply))
+			h.T.Fatalf("%s", messages.Line(reply))
 		}
 		infos = reply.Snapshots
 		for _, i := range infos {
@@ -182,7 +183,7 @@ func TestSnapshotFilesThatFail(t *testing.T) {
 			case "the snapshots actor fails":
 				eventually(t, "it is pinned", func() bool { return h.pinned() == 1 })
 				h.fail()
-				h.raft.expect("SnapshotShipped{failed=true}")
+				h.raft.Expect("SnapshotShipped{failed=true}")
 			}
 			infos := h.written()
 			switch {
@@ -254,12 +255,12 @@ func TestListsDoNotWaitForChecks(t *testing.T) {
 	h.disk.opens = make(chan struct{})
 	for i, request := range []*messages.SnapshotRequest{lists("long"), lists("long"), lists("")} {
 		request.Request = uint64(i)
-		h.system.Root.RequestWithCustomSender(h.snapshots, request, h.client.pid)
+		h.System.Root.RequestWithCustomSender(h.snapshots, request, h.client.PID)
 	}
 	h.transfers() // all of them are with the archive
 	close(h.disk.opens)
 	for _, want := range []uint64{2, 0, 1} {
-		reply := take[*messages.SnapshotReply](h.client)
+		reply := shelltest.Take[*messages.SnapshotReply](h.client)
 		if reply.Request != want || len(reply.Snapshots) != 1 || reply.Snapshots[0].Error != "" || len(reply.Snapshots[0].Hash) != 32 {
 			t.Errorf("%s, and not the answer to %d", messages.Line(reply), want)
 		}
@@ -277,13 +278,13 @@ func TestRequestsInHandAreBounded(t *testing.T) {
 	h.disk.panics = "List"
 	const asks = 500
 	for i := range uint64(asks) {
-		h.system.Root.RequestWithCustomSender(h.snapshots, &messages.SnapshotRequest{
+		h.System.Root.RequestWithCustomSender(h.snapshots, &messages.SnapshotRequest{
 			Request: i, Kind: &messages.SnapshotRequest_List{List: &messages.SnapshotList{}},
-		}, h.client.pid)
+		}, h.client.PID)
 	}
 	seen, codes := map[uint64]bool{}, map[messages.Code]int{}
 	for range asks {
-		reply := take[*messages.SnapshotReply](h.client)
+		reply := shelltest.Take[*messages.SnapshotReply](h.client)
 		if seen[reply.Request] {
 			t.Fatalf("request %d is answered twice", reply.Request)
 		}
@@ -324,7 +325,7 @@ func TestStatusTellsTransfers(t *testing.T) {
 	_, h := newStreet(t, 3, nil)
 	for _, id := range []messages.RaftID{3, 2} {
 		h[0].send(&messages.ShipSnapshot{Message: msgSnap(1, id)})
-		take[*messages.StagedSnapshot](h[id-1].raft)
+		shelltest.Take[*messages.StagedSnapshot](h[id-1].raft)
 	}
 	eventually(t, "both are told", func() bool {
 		got := h[0].transfers()

@@ -232,9 +232,9 @@ func TestIntakeAnswersEveryChunk(t *testing.T) {
 	_, h := newStreet(t, 1, nil)
 	disk := h[0].disk
 	parent := &intakeProbe{disk: disk, got: make(chan *messages.ChunkStaged, 100)}
-	pid := h[0].spawn("parent", func() actor.Actor { return parent })
+	pid := h[0].Spawn("parent", func() actor.Actor { return parent })
 	stage := func(shipment uint64, c *messages.SnapshotChunk) *messages.ChunkStaged {
-		h[0].system.Root.Send(pid, &messages.StageChunk{Shipment: shipment, Chunk: c})
+		h[0].System.Root.Send(pid, &messages.StageChunk{Shipment: shipment, Chunk: c})
 		return <-parent.got
 	}
 	chunks := wares(t)
@@ -259,7 +259,7 @@ func TestIntakeAnswersEveryChunk(t *testing.T) {
 	if sealed.dropped || disk.staged() != "open" {
 		t.Errorf("the sealed staging was dropped")
 	}
-	h[0].stop(pid)
+	h[0].Stop(pid)
 	if disk.staged() != "dropped" {
 		t.Errorf("what is not sealed is %s when the intake stops", disk.staged())
 	}

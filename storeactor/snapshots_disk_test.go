@@ -13,6 +13,7 @@ import (
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files"
+	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/snapshot"
 	"keyval/storeactor/snapshot/snapshottest"
 )
@@ -52,13 +53,13 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 	wish := msgSnap(1, 2)
 	wish.Snapshot.Metadata.ConfState = disktest.First.ConfState
 	a.send(&messages.ShipSnapshot{Message: wish})
-	take[*messages.StagedSnapshot](b.raft)
+	shelltest.Take[*messages.StagedSnapshot](b.raft)
 
 	if err := d.Install(9, 3, disktest.HardState(5, 0, 9)); err != nil {
 		t.Fatal(err)
 	}
 	b.send(&messages.Installed{Index: 9})
-	a.raft.expect("SnapshotShipped{peer=2}")
+	a.raft.Expect("SnapshotShipped{peer=2}")
 	at, err := d.Checkpoint()
 	if err != nil || !proto.Equal(at, state) {
 		t.Fatalf("%v, %v", at, err)
@@ -92,8 +93,8 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 	if reply := a.ask(deletes("first")); reply.Code != messages.Code_OK {
 		t.Errorf("%s", messages.Line(reply))
 	}
-	a.stop(a.snapshots)
-	b.stop(b.snapshots)
+	a.Stop(a.snapshots)
+	b.Stop(b.snapshots)
 }
 
 // BenchmarkStaging: 64 MiB of chunks are checked, staged and sealed on a real disk.

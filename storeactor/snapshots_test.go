@@ -16,6 +16,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
@@ -222,14 +223,14 @@ func (v *vault) Receive(ctx actor.Context) {
 // house is a node with a snapshots actor, its machine and its disk; raft and a client
 // are probes.
 type house struct {
-	*stage
+	*shelltest.Stage
 	id        messages.RaftID
 	disk      *shelf
 	vault     *vault
 	snapshots *actor.PID
-	raft      *probe
-	client    *probe
-	ticker    *probe
+	raft      *shelltest.Probe
+	client    *shelltest.Probe
+	ticker    *shelltest.Probe
 }
 
 // street joins the actor systems of houses. Every message is copied on the way.
@@ -253,25 +254,25 @@ func newStreet(t *testing.T, n int, change func(*SnapshotsConfig)) (*street, []*
 
 func (s *street) build(t *testing.T, id messages.RaftID, change func(*SnapshotsConfig)) *house {
 	t.Helper()
-	h := &house{stage: newStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
-	h.system.ProcessRegistry.Address = messages.NodeAddress(id)
-	h.system.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
-	h.raft, h.client, h.ticker = h.probe(messages.ActorRaft), h.probe("client"), h.probe(messages.ActorTicker)
+	h := &house{Stage: shelltest.NewStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
+	h.System.ProcessRegistry.Address = messages.NodeAddress(id)
+	h.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
+	h.raft, h.client, h.ticker = h.Probe(messages.ActorRaft), h.Probe("client"), h.Probe(messages.ActorTicker)
 	config := SnapshotsConfig{
 		Self: id, Name: fmt.Sprintf("node%d", id), Version: "test", TickMS: 100, Nonce: 1000 * id,
-		Raft: h.raft.pid, Machine: h.spawn(messages.ActorMachine, func() actor.Actor { return h.vault }),
+		Raft: h.raft.PID, Machine: h.Spawn(messages.ActorMachine, func() actor.Actor { return h.vault }),
 		Peer: func(id messages.RaftID) *actor.PID {
 			if id == 9 {
 				panic("there is no node 9")
 			}
 			return actor.NewPID(messages.NodeAddress(id), messages.ActorSnapshots)
 		},
-		Disk: h.disk, Fatal: h.onFatal, ChunkBytes: 30,
+		Disk: h.disk, Fatal: h.OnFatal, ChunkBytes: 30,
 	}
 	if change != nil {
 		change(&config)
 	}
-	h.snapshots = h.spawn(messages.ActorSnapshots, NewSnapshots(config))
+	h.snapshots = h.Spawn(messages.ActorSnapshots, NewSnapshots(config))
 	s.mutex.Lock()
 	s.houses[messages.NodeAddress(id)] = h
 	s.mutex.Unlock()
@@ -288,7 +289,7 @@ func (s *street) SendUserMessage(pid *actor.PID, message any) {
 	s.heard = append(s.heard, fmt.Sprintf("%s %s", pid.Address, m.ProtoReflect().Descriptor().Name()))
 	s.mutex.Unlock()
 	if h != nil && !lost {
-		h.system.Root.RequestWithCustomSender(actor.NewPID(pid.Address, pid.Id), m, sender)
+		h.System.Root.RequestWithCustomSender(actor.NewPID(pid.Address, pid.Id), m, sender)
 	}
 }
 
@@ -313,21 +314,21 @@ func (s *street) count(line string) (n int) {
 	return n
 }
 
-func (h *house) send(m any) { h.system.Root.Send(h.snapshots, m) }
+func (h *house) send(m any) { h.System.Root.Send(h.snapshots, m) }
 
 // tick lets so many ticks pass, one at a time.
 func (h *house) tick(n int) {
 	for range n {
-		h.system.Root.RequestWithCustomSender(h.snapshots, &messages.Tick{Elapsed: 1}, h.ticker.pid)
-		take[*messages.Ticked](h.ticker)
+		h.System.Root.RequestWithCustomSender(h.snapshots, &messages.Tick{Elapsed: 1}, h.ticker.PID)
+		shelltest.Take[*messages.Ticked](h.ticker)
 	}
 }
 
 // ask is a client's request and its answer.
 func (h *house) ask(request *messages.SnapshotRequest) *messages.SnapshotReply {
-	h.t.Helper()
-	h.system.Root.RequestWithCustomSender(h.snapshots, request, h.client.pid)
-	return take[*messages.SnapshotReply](h.client)
+	h.T.Helper()
+	h.System.Root.RequestWithCustomSender(h.snapshots, request, h.client.PID)
+	return shelltest.Take[*messages.SnapshotReply](h.client)
 }
 
 func creates(id string, at int64) *messages.SnapshotRequest {
@@ -344,9 +345,9 @@ func deletes(id string) *messages.SnapshotRequest {
 
 // transfers is what a status tells.
 func (h *house) transfers() []*messages.Transfer {
-	h.t.Helper()
-	h.system.Root.RequestWithCustomSender(h.snapshots, &messages.StatusDraft{Reply: &messages.StatusReply{Name: "x"}}, h.client.pid)
-	return take[*messages.StatusDraft](h.raft).Reply.Transfers
+	h.T.Helper()
+	h.System.Root.RequestWithCustomSender(h.snapshots, &messages.StatusDraft{Reply: &messages.StatusReply{Name: "x"}}, h.client.PID)
+	return shelltest.Take[*messages.StatusDraft](h.raft).Reply.Transfers
 }
 
 func (h *house) pinned() (n int) {
@@ -378,7 +379,7 @@ func eventually(t *testing.T, what string, ready func() bool) {
 func arrives(t *testing.T, a, b *house) *messages.StagedSnapshot {
 	t.Helper()
 	a.send(&messages.ShipSnapshot{Message: msgSnap(a.id, b.id)})
-	return take[*messages.StagedSnapshot](b.raft)
+	return shelltest.Take[*messages.StagedSnapshot](b.raft)
 }
 
 // refuses ships what the other side refuses, and waits for so many reports to raft. Time
@@ -386,12 +387,12 @@ func arrives(t *testing.T, a, b *house) *messages.StagedSnapshot {
 func (s *street) refuses(t *testing.T, from *house, m *raftpb.Message, reports int) {
 	t.Helper()
 	end := messages.NodeAddress(from.id) + " SnapshotEnd"
-	before, told := s.count(end), len(from.raft.got)
+	before, told := s.count(end), len(from.raft.Got)
 	from.send(&messages.ShipSnapshot{Message: m})
 	eventually(t, end, func() bool { return s.count(end) > before })
 	eventually(t, "raft hears of it", func() bool {
 		from.tick(1)
-		return len(from.raft.got) >= told+reports
+		return len(from.raft.Got) >= told+reports
 	})
 }
 
@@ -414,7 +415,7 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 		t.Error("another state was sealed")
 	}
 	b.send(&messages.Installed{Index: 9})
-	a.raft.expect("SnapshotShipped{peer=2}")
+	a.raft.Expect("SnapshotShipped{peer=2}")
 	if b.disk.staged() == "dropped" {
 		t.Error("what was installed is dropped")
 	}
@@ -425,7 +426,7 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 	// Another one comes in its place, and is not needed.
 	arrives(t, a, b)
 	b.send(&messages.StagingUnused{Index: 9})
-	a.raft.expect("SnapshotShipped{peer=2}")
+	a.raft.Expect("SnapshotShipped{peer=2}")
 	eventually(t, "it is dropped", func() bool { return b.disk.staged() == "dropped" })
 }
 
@@ -458,19 +459,19 @@ func TestShipmentsThatFailAreReported(t *testing.T) {
 			a, b := h[0], h[1]
 			test.change(s, a, b)
 			a.send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
-			for len(a.raft.got) == 0 {
+			for len(a.raft.Got) == 0 {
 				a.tick(1)
 				b.tick(1)
 			}
-			a.raft.expect("SnapshotShipped{peer=2 failed=true}")
+			a.raft.Expect("SnapshotShipped{peer=2 failed=true}")
 			eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
-			if len(b.raft.got) > 0 {
-				t.Errorf("the receiver's raft is told %s", messages.Line(<-b.raft.got))
+			if len(b.raft.Got) > 0 {
+				t.Errorf("the receiver's raft is told %s", messages.Line(<-b.raft.Got))
 			}
 			// It goes well the next time, once the cause is gone.
 			s.losing(nil)
-			a.stop(a.snapshots)
-			b.stop(b.snapshots)
+			a.Stop(a.snapshots)
+			b.Stop(b.snapshots)
 			a, b = s.build(t, 1, nil), s.build(t, 2, nil)
 			arrives(t, a, b)
 		})
@@ -483,10 +484,10 @@ func TestReceiverRecovers(t *testing.T) {
 		s, h := newStreet(t, 2, nil)
 		h[1].disk.panics = call
 		s.refuses(t, h[0], msgSnap(1, 2), 1)
-		h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
+		h[0].raft.Expect("SnapshotShipped{peer=2 failed=true}")
 		arrives(t, h[0], h[1])
 		h[1].send(&messages.Installed{Index: 9})
-		h[0].raft.expect("SnapshotShipped{peer=2}")
+		h[0].raft.Expect("SnapshotShipped{peer=2}")
 	}
 }
 
@@ -500,11 +501,11 @@ func TestLaterShipmentTakesThePlaceOfAnEarlier(t *testing.T) {
 	h[0].send(&messages.ShipSnapshot{Message: msgSnap(1, 2)})
 	eventually(t, "it began", func() bool { return s.count("node/2 SnapshotPiece") > 0 })
 	arrives(t, h[0], h[1])
-	h[0].raft.expect("SnapshotShipped{peer=2 failed=true}")
+	h[0].raft.Expect("SnapshotShipped{peer=2 failed=true}")
 	h[1].send(&messages.Installed{Index: 9})
-	h[0].raft.expect("SnapshotShipped{peer=2}")
-	h[0].stop(h[0].snapshots)
-	h[0].raft.expectNoMore(h[0].stage)
+	h[0].raft.Expect("SnapshotShipped{peer=2}")
+	h[0].Stop(h[0].snapshots)
+	h[0].raft.ExpectNoMore(h[0].Stage)
 }
 
 // While raft has one, no other is taken, and the one it has is not touched.
@@ -514,11 +515,11 @@ func TestNothingComesWhileRaftHasOne(t *testing.T) {
 	for _, other := range []*house{h[0], h[2]} { // another one of the same node, or of another
 		if other == h[0] { // what it shipped before is ended
 			s.refuses(t, other, msgSnap(other.id, 2), 2)
-			other.raft.expect("SnapshotShipped{peer=2 failed=true}")
+			other.raft.Expect("SnapshotShipped{peer=2 failed=true}")
 		} else {
 			s.refuses(t, other, msgSnap(other.id, 2), 1)
 		}
-		other.raft.expect("SnapshotShipped{peer=2 failed=true}")
+		other.raft.Expect("SnapshotShipped{peer=2 failed=true}")
 		for range intakeLostTicks + 1 {
 			h[1].tick(1)
 		}
@@ -537,12 +538,12 @@ func TestSnapshotsStartAnew(t *testing.T) {
 	a, b := h[0], h[1]
 	arrives(t, a, b)
 	a.fail()
-	a.raft.expect("SnapshotShipped{failed=true}")
+	a.raft.Expect("SnapshotShipped{failed=true}")
 	eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
 	b.fail()
-	b.raft.expect("SnapshotShipped{failed=true}")
+	b.raft.Expect("SnapshotShipped{failed=true}")
 	s.refuses(t, a, msgSnap(1, 2), 1)
-	a.raft.expect("SnapshotShipped{peer=2 failed=true}") // raft of 2 still has the first
+	a.raft.Expect("SnapshotShipped{peer=2 failed=true}") // raft of 2 still has the first
 	if got := b.disk.staged(); got != "sealed at 9 with 8 rows" {
 		t.Fatalf("the staging is %s", got)
 	}
@@ -555,5 +556,5 @@ func TestSnapshotsStartAnew(t *testing.T) {
 
 // fail has the snapshots actor panic: it is to answer node 9.
 func (h *house) fail() {
-	h.system.Root.RequestWithCustomSender(h.snapshots, &messages.SnapshotPull{Shipment: 1}, actor.NewPID("node/9", messages.ActorSnapshots))
+	h.System.Root.RequestWithCustomSender(h.snapshots, &messages.SnapshotPull{Shipment: 1}, actor.NewPID("node/9", messages.ActorSnapshots))
 }

@@ -3,12 +3,8 @@ package storeactor
 import (
 	"fmt"
 	"strings"
-	"testing"
-	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -123,83 +119,4 @@ func describe(hs *raftpb.HardState, entries []*raftpb.Entry) string {
 		words = append(words, fmt.Sprintf("%d.%d", e.GetIndex(), e.GetTerm()))
 	}
 	return strings.Join(words, " ")
-}
-
-// stage is an actor system with probes: actors that hand what they get to the test.
-type stage struct {
-	t      *testing.T
-	system *actor.ActorSystem
-	fatal  chan error
-}
-
-func newStage(t *testing.T) *stage {
-	return &stage{t: t, system: actor.NewActorSystem(), fatal: make(chan error, 10)}
-}
-
-func (s *stage) onFatal(reason error) { s.fatal <- reason }
-
-func (s *stage) spawn(name string, producer actor.Producer) *actor.PID {
-	s.t.Helper()
-	pid, err := s.system.Root.SpawnNamed(actor.PropsFromProducer(producer), name)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return pid
-}
-
-// stop ends an actor and waits until it is gone.
-func (s *stage) stop(pid *actor.PID) {
-	if err := s.system.Root.StopFuture(pid).Wait(); err != nil {
-		s.t.Error(err)
-	}
-}
-
-// probe is an actor that passes on every message.
-type probe struct {
-	t   *testing.T
-	pid *actor.PID
-	got chan proto.Message
-}
-
-func (s *stage) probe(name string) *probe {
-	p := &probe{t: s.t, got: make(chan proto.Message, 1000)}
-	p.pid = s.spawn(name, func() actor.Actor {
-		return actor.ReceiveFunc(func(ctx actor.Context) {
-			if m, ok := ctx.Message().(proto.Message); ok {
-				p.got <- m
-			}
-		})
-	})
-	return p
-}
-
-// expect takes the next message, which must be rendered as line.
-func (p *probe) expect(line string) {
-	p.t.Helper()
-	if got := messages.Line(<-p.got); got != line {
-		p.t.Fatalf("%s got\n\t%s\nand not\n\t%s", p.pid.Id, got, line)
-	}
-}
-
-// expectNoMore holds once all who could have sent something are stopped.
-func (p *probe) expectNoMore(s *stage) {
-	p.t.Helper()
-	s.system.Root.Send(p.pid, &messages.Flush{})
-	p.expect("Flush{}")
-}
-
-// take takes the next message, which must be a T.
-func take[T proto.Message](p *probe) T {
-	p.t.Helper()
-	var m proto.Message
-	select {
-	case m = <-p.got:
-	case <-time.After(time.Minute):
-		p.t.Fatalf("%s got nothing for a minute", p.pid.Id)
-	}
-	typed, ok := m.(T)
-	if !ok {
-		p.t.Fatalf("%s got %s", p.pid.Id, messages.Line(m))
-	}
-	return typed
 }
