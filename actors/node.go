@@ -20,6 +20,7 @@ import (
 	"keyval/raftactor"
 	"keyval/storeactor"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shipping"
 )
 
 // Options tune a node. Zero fields take the default.
@@ -198,7 +199,7 @@ func (a *node) serve(ctx actor.Context) {
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
 		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
 	}))
-	a.spawn(ctx, messages.ActorSnapshots, storeactor.NewSnapshots(storeactor.SnapshotsConfig{
+	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,

@@ -1,3 +1,5 @@
+// Package audit compares what the members hold: equal entries give equal states, and
+// the disk below may still lie.
 package storeactor
 
 import (

@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"cmp"
@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// SnapshotFilesMax bounds the snapshot files that a node keeps, in number.
-	SnapshotFilesMax = 1000
+	// FilesMax bounds the snapshot files that a node keeps, in number.
+	FilesMax = 1000
 	// listBytesMax bounds the members in one reply, in bytes: the files beyond are
 	// listed without them.
 	listBytesMax = 2 << 20
@@ -86,11 +86,11 @@ func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest)
 			return
 		}
 	}
-	ctx.Send(asker.pid, refusedSnapshot(m.Request, err))
+	ctx.Send(asker.pid, refused(m.Request, err))
 }
 
-// refusedSnapshot answers a request with an error, or without one.
-func refusedSnapshot(request uint64, err error) *messages.SnapshotReply {
+// refused answers a request with an error, or without one.
+func refused(request uint64, err error) *messages.SnapshotReply {
 	reply := &messages.SnapshotReply{Request: request, Code: messages.CodeOf(err)}
 	if err != nil {
 		reply.Message = err.Error()
@@ -105,7 +105,7 @@ func (a *archiveActor) create(ctx actor.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if len(files) >= SnapshotFilesMax {
+	if len(files) >= FilesMax {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "this node keeps %d snapshots already", len(files)).
 			WithHint("delete some first: kvctl snapshot delete")
 	}
@@ -173,7 +173,7 @@ func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
 		return nil
 	}
 	slices.SortFunc(files, func(x, y disk.ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
-	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), SnapshotFilesMax)]})
+	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), FilesMax)]})
 	a.flush(ctx)
 	return nil
 }
@@ -242,7 +242,7 @@ func (l *listing) step() (*messages.SnapshotReply, bool) {
 		var header *messages.SnapshotHeader
 		var trailer *messages.SnapshotTrailer
 		header, trailer, err = snapshot.Glance(file, f.Bytes)
-		describeSnapshot(info, header, trailer)
+		describe(info, header, trailer)
 		err = errors.Join(err, file.Close())
 	}
 	if err != nil {
@@ -252,8 +252,8 @@ func (l *listing) step() (*messages.SnapshotReply, bool) {
 	return nil, false
 }
 
-// describeSnapshot fills in what header and trailer tell; either may be nil.
-func describeSnapshot(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *messages.SnapshotTrailer) {
+// describe fills in what header and trailer tell; either may be nil.
+func describe(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *messages.SnapshotTrailer) {
 	i.Index, i.Term, i.Revision, i.CompactedRevision = h.GetIndex(), h.GetTerm(), h.GetRevision(), h.GetCompactedRevision()
 	i.CreatedAtMs, i.Version, i.Members = h.GetCreatedAtMs(), h.GetVersion(), h.GetMembers()
 	i.Rows, i.Hash = t.GetRows(), t.GetHash()
@@ -283,11 +283,11 @@ func (w *wholeCheck) step() (*messages.SnapshotReply, bool) {
 	}
 	info := &messages.SnapshotInfo{Id: w.file.ID, Bytes: uint64(w.file.Bytes)}
 	if w.reader != nil {
-		describeSnapshot(info, w.reader.Header(), w.reader.Trailer())
+		describe(info, w.reader.Header(), w.reader.Trailer())
 	}
 	switch {
 	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
-		return refusedSnapshot(0, err), true
+		return refused(0, err), true
 	case err != io.EOF:
 		info.Error = err.Error()
 	}

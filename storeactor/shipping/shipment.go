@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
@@ -64,13 +64,13 @@ type shipment struct {
 	waited  uint32 // ticks since they were
 	reads   int    // how often, for this chunk
 	tokens  int64  // bytes that may be sent now; below 0 after a chunk that was larger
-	meter   transferMeter
+	meter   meter
 }
 
 func newShipment(config shipmentConfig, number uint64, holder string, m *raftpb.Message) *shipment {
 	return &shipment{
 		config: config, number: number, holder: holder, message: m, peer: m.GetTo(),
-		name: messages.MemberName(nil, m.GetTo()), meter: transferMeter{tickMS: config.tickMS}, tokens: config.burst(),
+		name: messages.MemberName(nil, m.GetTo()), meter: meter{tickMS: config.tickMS}, tokens: config.burst(),
 	}
 }
 
@@ -83,11 +83,11 @@ func (s *shipment) index() uint64 { return s.message.GetSnapshot().GetMetadata()
 // position is the chunk that is sent next.
 func (s *shipment) position() uint64 { return s.source.Position() }
 
-func (s *shipment) start() []snapshotEffect {
-	return []snapshotEffect{post{to: toMachine, message: &messages.PinState{Holder: s.holder, Index: s.index()}}}
+func (s *shipment) start() []effect {
+	return []effect{post{to: toMachine, message: &messages.PinState{Holder: s.holder, Index: s.index()}}}
 }
 
-func (s *shipment) onPinned(m *messages.StatePinned) []snapshotEffect {
+func (s *shipment) onPinned(m *messages.StatePinned) []effect {
 	switch {
 	case s.phase != shipPinning || m.Holder != s.holder:
 		return nil
@@ -103,12 +103,12 @@ func (s *shipment) onPinned(m *messages.StatePinned) []snapshotEffect {
 	return s.offer()
 }
 
-func (s *shipment) offer() []snapshotEffect {
+func (s *shipment) offer() []effect {
 	s.offered = 0
-	return []snapshotEffect{post{toPeer, s.peer, &messages.SnapshotOffer{Shipment: s.number, Message: s.message, Bytes: s.total}}}
+	return []effect{post{toPeer, s.peer, &messages.SnapshotOffer{Shipment: s.number, Message: s.message, Bytes: s.total}}}
 }
 
-func (s *shipment) onPull(m *messages.SnapshotPull) []snapshotEffect {
+func (s *shipment) onPull(m *messages.SnapshotPull) []effect {
 	if m.Shipment != s.number || s.phase != shipOffering && s.phase != shipSending || m.Next < s.acked || m.Next > s.position() {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (s *shipment) onPull(m *messages.SnapshotPull) []snapshotEffect {
 }
 
 // advance sends what may be sent now.
-func (s *shipment) advance() (out []snapshotEffect) {
+func (s *shipment) advance() (out []effect) {
 	for s.phase == shipSending && !s.reading && !s.source.Ended() && s.position() < s.limit && s.tokens > 0 {
 		before := s.source.Clone()
 		chunk := s.source.Next()
@@ -136,19 +136,19 @@ func (s *shipment) advance() (out []snapshotEffect) {
 	return out
 }
 
-func (s *shipment) read() snapshotEffect {
+func (s *shipment) read() effect {
 	s.reading, s.waited = true, 0
 	s.reads++
 	return post{to: toMachine, message: s.source.ReadRows(s.holder)}
 }
 
-func (s *shipment) send(before *snapshot.Source, c *messages.SnapshotChunk) snapshotEffect {
+func (s *shipment) send(before *snapshot.Source, c *messages.SnapshotChunk) effect {
 	s.marks = append(s.marks, before)
 	s.tokens -= int64(len(c.Body))
 	return post{toPeer, s.peer, &messages.SnapshotPiece{Shipment: s.number, Chunk: c}}
 }
 
-func (s *shipment) onRows(m *messages.RowsRead) []snapshotEffect {
+func (s *shipment) onRows(m *messages.RowsRead) []effect {
 	if s.phase != shipSending || !s.reading || m.Holder != s.holder || m.Sequence != s.position() {
 		return nil
 	}
@@ -161,7 +161,7 @@ func (s *shipment) onRows(m *messages.RowsRead) []snapshotEffect {
 	if err != nil {
 		return s.fail(messages.CodeOf(err), "%v", err)
 	}
-	var out []snapshotEffect
+	var out []effect
 	if chunk != nil {
 		out = append(out, s.send(before, chunk))
 	}
@@ -169,14 +169,14 @@ func (s *shipment) onRows(m *messages.RowsRead) []snapshotEffect {
 }
 
 // onEnd: the peer says how it ended.
-func (s *shipment) onEnd(m *messages.SnapshotEnd) []snapshotEffect {
+func (s *shipment) onEnd(m *messages.SnapshotEnd) []effect {
 	if m.Shipment != s.number || s.over() {
 		return nil
 	}
 	return s.end(m.Code, "%s: %s", s.name, m.Message)
 }
 
-func (s *shipment) tick(n uint32) []snapshotEffect {
+func (s *shipment) tick(n uint32) []effect {
 	s.silent += n
 	s.waited += n
 	s.offered += n
@@ -202,7 +202,7 @@ func (s *shipment) tick(n uint32) []snapshotEffect {
 	case s.reading && s.waited >= shipReadTicks && s.reads >= shipReadsMax:
 		return s.fail(messages.Code_TIMED_OUT, "the rows were not read")
 	case s.reading && s.waited >= shipReadTicks:
-		return []snapshotEffect{s.read()}
+		return []effect{s.read()}
 	}
 	return s.advance()
 }
@@ -211,18 +211,18 @@ func (s *shipment) tick(n uint32) []snapshotEffect {
 func (s *shipment) over() bool { return s.phase == shipHeld || s.phase == shipEnded }
 
 // fail ends it from this side, and says so to the peer.
-func (s *shipment) fail(code messages.Code, format string, args ...any) []snapshotEffect {
+func (s *shipment) fail(code messages.Code, format string, args ...any) []effect {
 	if s.phase == shipHeld {
 		return s.report(true)
 	}
-	return append([]snapshotEffect{snapshotEnd(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
+	return append([]effect{endOf(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
 }
 
 // end lets go of the state, and reports: at once where raft is to go on, and later
 // where the next one would fail just so.
-func (s *shipment) end(code messages.Code, format string, args ...any) []snapshotEffect {
+func (s *shipment) end(code messages.Code, format string, args ...any) []effect {
 	s.reading, s.marks, s.silent = false, nil, 0
-	out := []snapshotEffect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
+	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
 	if code == messages.Code_OK {
 		out = append(out, note{"a snapshot was brought to a follower", false, []any{"peer", s.name, "index", s.index()}})
 		return append(out, s.report(false)...)
@@ -239,9 +239,9 @@ func (s *shipment) end(code messages.Code, format string, args ...any) []snapsho
 }
 
 // report is made once.
-func (s *shipment) report(failed bool) []snapshotEffect {
+func (s *shipment) report(failed bool) []effect {
 	s.phase = shipEnded
-	return []snapshotEffect{post{to: toRaft, message: &messages.SnapshotShipped{Peer: s.peer, Failed: failed}}}
+	return []effect{post{to: toRaft, message: &messages.SnapshotShipped{Peer: s.peer, Failed: failed}}}
 }
 
 // done is what the peer has taken, in bytes.

@@ -1,9 +1,10 @@
-package storeactor
+package shipping
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -21,7 +22,7 @@ import (
 // realDisk is an initialised data directory.
 func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
-	d, err := files.Open(t.TempDir(), quiet)
+	d, err := files.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func realDisk(t testing.TB) disk.Disk {
 // gives the same rows again; and so does a file of it.
 func TestSnapshotOnARealDisk(t *testing.T) {
 	d := realDisk(t)
-	_, houses := newStreet(t, 2, func(c *SnapshotsConfig) {
+	_, houses := newStreet(t, 2, func(c *Config) {
 		c.Disk, c.ChunkBytes = d, 10_000
 		if c.Self == 1 {
 			c.Disk = realDisk(t)

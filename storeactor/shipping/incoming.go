@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"go.etcd.io/raft/v3/raftpb"
@@ -44,7 +44,7 @@ type arrival struct {
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
-	meter  transferMeter
+	meter  meter
 }
 
 func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().GetIndex() }
@@ -52,12 +52,12 @@ func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().
 // busy reports whether it waits for this node and not for the peer.
 func (a *arrival) busy() bool { return a.raftHas || a.taken < a.received }
 
-func (a *arrival) pull(again bool) snapshotEffect {
+func (a *arrival) pull(again bool) effect {
 	a.pulled = 0
 	return post{toPeer, a.peer, &messages.SnapshotPull{Shipment: a.shipment, Next: a.taken, Window: shipWindow, Again: again}}
 }
 
-func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []snapshotEffect {
+func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []effect {
 	c := i.current
 	switch {
 	case from == 0:
@@ -65,56 +65,56 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []sn
 	case c == nil:
 		return i.accept(from, m)
 	case c.peer == from && c.shipment == m.Shipment:
-		return []snapshotEffect{c.pull(false)}
+		return []effect{c.pull(false)}
 	case c.raftHas:
-		return []snapshotEffect{snapshotEnd(from, m.Shipment, messages.Code_BUSY, "another snapshot is being installed")}
+		return []effect{endOf(from, m.Shipment, messages.Code_BUSY, "another snapshot is being installed")}
 	case c.peer == from:
 		return append(i.forget(), i.accept(from, m)...)
 	case c.silent >= intakeStillTicks:
-		out := []snapshotEffect{snapshotEnd(c.peer, c.shipment, messages.Code_CONFLICT, "another snapshot took its place")}
+		out := []effect{endOf(c.peer, c.shipment, messages.Code_CONFLICT, "another snapshot took its place")}
 		out = append(out, i.forget()...)
 		return append(out, i.accept(from, m)...)
 	}
-	return []snapshotEffect{snapshotEnd(from, m.Shipment, messages.Code_BUSY, "a snapshot from %s is coming in", c.name)}
+	return []effect{endOf(from, m.Shipment, messages.Code_BUSY, "a snapshot from %s is coming in", c.name)}
 }
 
-func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []snapshotEffect {
+func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []effect {
 	i.current = &arrival{
-		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: transferMeter{tickMS: i.tickMS},
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: meter{tickMS: i.tickMS},
 	}
-	return []snapshotEffect{
+	return []effect{
 		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
 		i.current.pull(false),
 	}
 }
 
 // forget drops what came so far.
-func (i *incoming) forget() []snapshotEffect {
+func (i *incoming) forget() []effect {
 	c := i.current
 	i.current = nil
 	if c.received == 0 {
 		return nil // the intake may hold an older staging that counts by now
 	}
-	return []snapshotEffect{post{to: toIntake, message: &messages.DropStaging{}}}
+	return []effect{post{to: toIntake, message: &messages.DropStaging{}}}
 }
 
 // fail drops what came so far and tells the peer why.
-func (i *incoming) fail(code messages.Code, format string, args ...any) []snapshotEffect {
+func (i *incoming) fail(code messages.Code, format string, args ...any) []effect {
 	c := i.current
 	why := messages.Errorf(code, format, args...)
-	return append([]snapshotEffect{
-		snapshotEnd(c.peer, c.shipment, code, "%s", why.Message),
+	return append([]effect{
+		endOf(c.peer, c.shipment, code, "%s", why.Message),
 		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
 	}, i.forget()...)
 }
 
-func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []snapshotEffect {
+func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []effect {
 	c := i.current
 	if from == 0 {
 		return nil
 	}
 	if c == nil || c.peer != from || c.shipment != m.Shipment {
-		return []snapshotEffect{snapshotEnd(from, m.Shipment, messages.Code_NOT_FOUND, "this shipment is not known")}
+		return []effect{endOf(from, m.Shipment, messages.Code_NOT_FOUND, "this shipment is not known")}
 	}
 	chunk := m.Chunk
 	if c.ended || chunk == nil || chunk.Sequence != c.received || c.received >= c.taken+shipWindow {
@@ -134,7 +134,7 @@ func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []sn
 	c.silent = 0
 	c.ended = chunk.Kind == messages.ChunkKind_TRAILER
 	c.sizes = append(c.sizes, uint64(len(chunk.Body)))
-	return []snapshotEffect{post{to: toIntake, message: &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}}}
+	return []effect{post{to: toIntake, message: &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}}}
 }
 
 // begins holds the first chunk against the MsgSnap that was offered: raft is told of
@@ -154,7 +154,7 @@ func (a *arrival) begins(c *messages.SnapshotChunk) (*messages.SnapshotHeader, *
 }
 
 // onStaged: the intake has taken a chunk, or could not.
-func (i *incoming) onStaged(m *messages.ChunkStaged) []snapshotEffect {
+func (i *incoming) onStaged(m *messages.ChunkStaged) []effect {
 	c := i.current
 	switch {
 	case c == nil || c.raftHas || c.shipment != m.Shipment:
@@ -169,32 +169,32 @@ func (i *incoming) onStaged(m *messages.ChunkStaged) []snapshotEffect {
 	c.done += c.sizes[0]
 	c.sizes = c.sizes[1:]
 	if !m.Sealed {
-		return []snapshotEffect{c.pull(false)}
+		return []effect{c.pull(false)}
 	}
 	c.raftHas = true
-	return []snapshotEffect{
+	return []effect{
 		post{to: toRaft, message: &messages.StagedSnapshot{Message: c.message}},
 		c.pull(false),
 	}
 }
 
 // onEnd: the sender gave it up.
-func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []snapshotEffect {
+func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect {
 	c := i.current
 	if c == nil || c.peer != from || c.shipment != m.Shipment || c.raftHas {
 		return nil
 	}
-	return append([]snapshotEffect{
+	return append([]effect{
 		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
 	}, i.forget()...)
 }
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
-func (i *incoming) onInstalled(m *messages.Installed) []snapshotEffect {
+func (i *incoming) onInstalled(m *messages.Installed) []effect {
 	return i.settle(note{"a snapshot was installed", false, []any{"index", m.Index}})
 }
 
-func (i *incoming) onUnused(m *messages.StagingUnused) []snapshotEffect {
+func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
@@ -202,20 +202,20 @@ func (i *incoming) onUnused(m *messages.StagingUnused) []snapshotEffect {
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 
-func (i *incoming) settle(told note) []snapshotEffect {
+func (i *incoming) settle(told note) []effect {
 	c := i.current
 	if c == nil || !c.raftHas {
 		return nil
 	}
 	i.current = nil
-	out := []snapshotEffect{told}
+	out := []effect{told}
 	if c.peer != 0 {
-		out = append(out, snapshotEnd(c.peer, c.shipment, messages.Code_OK, ""))
+		out = append(out, endOf(c.peer, c.shipment, messages.Code_OK, ""))
 	}
 	return out
 }
 
-func (i *incoming) tick(n uint32) []snapshotEffect {
+func (i *incoming) tick(n uint32) []effect {
 	c := i.current
 	if c == nil || c.peer == 0 {
 		return nil
@@ -231,7 +231,7 @@ func (i *incoming) tick(n uint32) []snapshotEffect {
 	if c.pulled < intakeAgainTicks {
 		return nil
 	}
-	return []snapshotEffect{c.pull(!c.busy())}
+	return []effect{c.pull(!c.busy())}
 }
 
 // transfer is how it stands, for people; nil: nothing comes.

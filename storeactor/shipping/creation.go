@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"keyval/messages"
@@ -49,15 +49,15 @@ func (c *creation) running() bool {
 }
 
 // onBegun: the archive has a file for it.
-func (c *creation) onBegun() []snapshotEffect {
+func (c *creation) onBegun() []effect {
 	if c.phase != creationBegins {
 		return nil
 	}
 	c.phase, c.waited = creationPins, 0
-	return []snapshotEffect{post{to: toMachine, message: &messages.PinState{Holder: c.holder}}}
+	return []effect{post{to: toMachine, message: &messages.PinState{Holder: c.holder}}}
 }
 
-func (c *creation) onPinned(m *messages.StatePinned) []snapshotEffect {
+func (c *creation) onPinned(m *messages.StatePinned) []effect {
 	switch {
 	case c.phase != creationPins || m.Holder != c.holder:
 		return nil
@@ -71,7 +71,7 @@ func (c *creation) onPinned(m *messages.StatePinned) []snapshotEffect {
 }
 
 // advance writes what there is, and reads on.
-func (c *creation) advance() (out []snapshotEffect) {
+func (c *creation) advance() (out []effect) {
 	for c.phase == creationWrites && !c.reading && !c.source.Ended() && c.source.Position() < c.written+creationWindow {
 		chunk := c.source.Next()
 		if chunk == nil {
@@ -83,17 +83,17 @@ func (c *creation) advance() (out []snapshotEffect) {
 	return out
 }
 
-func (c *creation) read() snapshotEffect {
+func (c *creation) read() effect {
 	c.reading, c.waited = true, 0
 	c.reads++
 	return post{to: toMachine, message: c.source.ReadRows(c.holder)}
 }
 
-func (c *creation) write(chunk *messages.SnapshotChunk) snapshotEffect {
+func (c *creation) write(chunk *messages.SnapshotChunk) effect {
 	return post{to: toArchive, message: &messages.WriteChunk{Id: c.id, Chunk: chunk}}
 }
 
-func (c *creation) onRows(m *messages.RowsRead) []snapshotEffect {
+func (c *creation) onRows(m *messages.RowsRead) []effect {
 	if c.phase != creationWrites || !c.reading || m.Holder != c.holder || m.Sequence != c.source.Position() {
 		return nil
 	}
@@ -105,14 +105,14 @@ func (c *creation) onRows(m *messages.RowsRead) []snapshotEffect {
 	if err != nil {
 		return c.fail("%v", err)
 	}
-	var out []snapshotEffect
+	var out []effect
 	if chunk != nil {
 		out = append(out, c.write(chunk))
 	}
 	return append(out, c.advance()...)
 }
 
-func (c *creation) onWritten(m *messages.ChunkWritten) []snapshotEffect {
+func (c *creation) onWritten(m *messages.ChunkWritten) []effect {
 	switch {
 	case m.Id != c.id || !c.running():
 		return nil
@@ -125,14 +125,14 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []snapshotEffect {
 	c.bytes = m.Bytes
 	if c.source.Ended() && c.written == c.source.Position() {
 		c.phase = creationEnded
-		return []snapshotEffect{
+		return []effect{
 			c.unpin(), note{"a snapshot was written", false, []any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes}},
 		}
 	}
 	return c.advance()
 }
 
-func (c *creation) tick(n uint32) []snapshotEffect {
+func (c *creation) tick(n uint32) []effect {
 	c.waited += n
 	switch {
 	case c.phase == creationPins && c.waited >= shipPinTicks:
@@ -142,21 +142,21 @@ func (c *creation) tick(n uint32) []snapshotEffect {
 	case c.reads >= shipReadsMax:
 		return c.fail("the rows were not read")
 	}
-	return []snapshotEffect{c.read()}
+	return []effect{c.read()}
 }
 
-func (c *creation) unpin() snapshotEffect {
+func (c *creation) unpin() effect {
 	return post{to: toMachine, message: &messages.UnpinState{Holder: c.holder}}
 }
 
 // fail leaves nothing but the reason.
-func (c *creation) fail(format string, args ...any) []snapshotEffect {
+func (c *creation) fail(format string, args ...any) []effect {
 	if !c.running() {
 		return nil
 	}
 	c.phase = creationFailure
 	c.reason = messages.Errorf(messages.Code_INTERNAL, format, args...).Message
-	return []snapshotEffect{
+	return []effect{
 		c.unpin(), post{to: toArchive, message: &messages.DropFile{Id: c.id}},
 		note{"a snapshot was not written", true, []any{"id", c.id, "reason", c.reason}},
 	}

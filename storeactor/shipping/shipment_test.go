@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 var testShipments = shipmentConfig{tickMS: 100, rate: 1 << 30, chunkBytes: 30, about: &messages.SnapshotHeader{CreatedBy: "node1", Version: "test"}}
 
 // lines are effects as people read them.
-func lines(effects []snapshotEffect) []string {
+func lines(effects []effect) []string {
 	var all []string
 	for _, effect := range effects {
 		if e, ok := effect.(post); ok {
@@ -48,7 +48,7 @@ func lines(effects []snapshotEffect) []string {
 // turn is one event of a story and what comes of it, a line an effect.
 type turn struct {
 	what string
-	got  []snapshotEffect
+	got  []effect
 	want string
 }
 
@@ -197,7 +197,7 @@ func TestShipmentKeepsToItsRate(t *testing.T) {
 	config.rate, config.chunkBytes = 200, 30 // a bucket of 40 bytes, 20 a tick
 	s := onItsWay(t, config)
 	sent, ticks := 0, 0
-	take := func(effects []snapshotEffect) {
+	take := func(effects []effect) {
 		for len(effects) > 0 {
 			e, ok := effects[0].(post)
 			effects = effects[1:]
@@ -273,13 +273,13 @@ type meeting struct {
 	check    *snapshot.Check // of the intake
 	rows     []disk.Row
 	got      []disk.Row
-	queue    []snapshotEffect
+	queue    []effect
 	staged   bool
 	reported []bool // failed
 	chunks   int    // the most that waited at once
 }
 
-func (m *meeting) add(effects []snapshotEffect) {
+func (m *meeting) add(effects []effect) {
 	m.queue = append(m.queue, effects...)
 	waiting := 0
 	for _, e := range m.queue {

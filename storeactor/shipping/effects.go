@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"keyval/messages"
 )
 
-// snapshotEffect is what the cores of the snapshots actor want done, in the order
+// effect is what the cores of the snapshots actor want done, in the order
 // given.
-type snapshotEffect interface{ snapshotEffect() }
+type effect interface{ snapshotEffect() }
 
 type (
 	// post sends a message to an actor of this node, or to a peer's snapshots.
@@ -47,8 +47,8 @@ func (t postTo) String() string {
 // legibleMax bounds what one node tells another of a failure, in bytes.
 const legibleMax = 1 << 10
 
-// snapshotEnd tells a peer how a shipment ended.
-func snapshotEnd(peer messages.RaftID, shipment uint64, code messages.Code, format string, args ...any) post {
+// endOf tells a peer how a shipment ended.
+func endOf(peer messages.RaftID, shipment uint64, code messages.Code, format string, args ...any) post {
 	text := fmt.Sprintf(format, args...)
 	return post{toPeer, peer, &messages.SnapshotEnd{Shipment: shipment, Code: code, Message: text[:min(len(text), legibleMax)]}}
 }

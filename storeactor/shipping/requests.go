@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"slices"
@@ -22,7 +22,7 @@ func (s *snapshotsActor) onRequest(ctx actor.Context, m *messages.SnapshotReques
 	reply, err := s.request(m)
 	switch {
 	case err != nil:
-		s.reply(ctx, who, refusedSnapshot(0, err))
+		s.reply(ctx, who, refused(0, err))
 		return
 	case reply != nil:
 		s.reply(ctx, who, reply)

@@ -1,4 +1,6 @@
-package storeactor
+// Package shipping brings snapshots to other nodes and takes those that come, and keeps
+// snapshot files.
+package shipping
 
 import (
 	"cmp"
@@ -16,8 +18,8 @@ import (
 	"keyval/storeactor/snapshot"
 )
 
-// SnapshotsConfig is what the snapshots actor needs. Zero numbers mean their defaults.
-type SnapshotsConfig struct {
+// Config is what the snapshots actor needs. Zero numbers mean their defaults.
+type Config struct {
 	Self          messages.RaftID
 	Name, Version string // of this node and its software, for people
 	TickMS        uint64
@@ -34,7 +36,7 @@ type SnapshotsConfig struct {
 	ChunkBytes int    // about, of a chunk; at most 1 MiB, which is the default
 }
 
-func (c SnapshotsConfig) withDefaults() SnapshotsConfig {
+func (c Config) withDefaults() Config {
 	c.TickMS = cmp.Or(c.TickMS, 50)
 	c.Rate = cmp.Or(c.Rate, 64<<20)
 	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshot.ChunkBytesMax {
@@ -46,12 +48,12 @@ func (c SnapshotsConfig) withDefaults() SnapshotsConfig {
 // requestsInHandMax bounds the clients' requests that wait for the archive, in number.
 const requestsInHandMax = 64
 
-// NewSnapshots makes the actor that brings snapshots to other nodes and takes those
+// New makes the actor that brings snapshots to other nodes and takes those
 // that come, and that keeps snapshot files. It is to be spawned as
 // messages.ActorSnapshots.
-func NewSnapshots(config SnapshotsConfig) actor.Producer {
+func New(config Config) actor.Producer {
 	config = config.withDefaults()
-	debts := &snapshotDebts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
+	debts := &debts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
 	return func() actor.Actor {
 		return &snapshotsActor{
 			config: config, debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
@@ -59,9 +61,9 @@ func NewSnapshots(config SnapshotsConfig) actor.Producer {
 	}
 }
 
-// snapshotDebts is what others were promised, or have to be told. It outlives an
+// debts is what others were promised, or have to be told. It outlives an
 // actor that fails: the next one pays.
-type snapshotDebts struct {
+type debts struct {
 	shipment uint64                     // the last number that was used
 	holders  uint64                     // pins that were named
 	requests uint64                     // that were given to the archive
@@ -76,8 +78,8 @@ type snapshotDebts struct {
 // children, which wait for the disk. What is to be done is decided by a shipment for
 // each peer, by incoming, and by a creation.
 type snapshotsActor struct {
-	config SnapshotsConfig
-	debts  *snapshotDebts
+	config Config
+	debts  *debts
 	self   *actor.PID
 
 	ships    map[messages.RaftID]*shipment // the last one to each peer that is under way
@@ -166,7 +168,7 @@ func (s *snapshotsActor) pay(ctx actor.Context) {
 		d.writing = ""
 	}
 	for _, n := range slices.Sorted(maps.Keys(d.asked)) {
-		s.answer(ctx, n, refusedSnapshot(0, errAnew))
+		s.answer(ctx, n, refused(0, errAnew))
 	}
 	if d.raftHas {
 		s.incoming.current = &arrival{raftHas: true, ended: true}
@@ -231,7 +233,7 @@ func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
 		s.run(ctx, ship.onPull(m))
 		return
 	}
-	s.run(ctx, []snapshotEffect{snapshotEnd(from, m.Shipment, messages.Code_NOT_FOUND, "this shipment is not known")})
+	s.run(ctx, []effect{endOf(from, m.Shipment, messages.Code_NOT_FOUND, "this shipment is not known")})
 }
 
 func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
@@ -291,7 +293,7 @@ func (s *snapshotsActor) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 }
 
 // run carries out effects, and keeps account of what is owed.
-func (s *snapshotsActor) run(ctx actor.Context, effects []snapshotEffect) {
+func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 	for _, effect := range effects {
 		switch e := effect.(type) {
 		case post:
@@ -355,6 +357,6 @@ func (s *snapshotsActor) HandleFailure(system *actor.ActorSystem, supervisor act
 		system.Root.Send(s.self, &messages.ChunkWritten{Id: s.creation.id, Code: messages.Code_INTERNAL, Message: what})
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.debts.asked)) {
-		system.Root.Send(s.self, refusedSnapshot(n, errAnew))
+		system.Root.Send(s.self, refused(n, errAnew))
 	}
 }

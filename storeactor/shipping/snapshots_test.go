@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"bytes"
@@ -242,7 +242,7 @@ type street struct {
 }
 
 // newStreet makes houses 1 to n.
-func newStreet(t *testing.T, n int, change func(*SnapshotsConfig)) (*street, []*house) {
+func newStreet(t *testing.T, n int, change func(*Config)) (*street, []*house) {
 	t.Helper()
 	s := &street{houses: map[string]*house{}}
 	var all []*house
@@ -252,13 +252,13 @@ func newStreet(t *testing.T, n int, change func(*SnapshotsConfig)) (*street, []*
 	return s, all
 }
 
-func (s *street) build(t *testing.T, id messages.RaftID, change func(*SnapshotsConfig)) *house {
+func (s *street) build(t *testing.T, id messages.RaftID, change func(*Config)) *house {
 	t.Helper()
 	h := &house{Stage: shelltest.NewStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
 	h.System.ProcessRegistry.Address = messages.NodeAddress(id)
 	h.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
 	h.raft, h.client, h.ticker = h.Probe(messages.ActorRaft), h.Probe("client"), h.Probe(messages.ActorTicker)
-	config := SnapshotsConfig{
+	config := Config{
 		Self: id, Name: fmt.Sprintf("node%d", id), Version: "test", TickMS: 100, Nonce: 1000 * id,
 		Raft: h.raft.PID, Machine: h.Spawn(messages.ActorMachine, func() actor.Actor { return h.vault }),
 		Peer: func(id messages.RaftID) *actor.PID {
@@ -272,7 +272,7 @@ func (s *street) build(t *testing.T, id messages.RaftID, change func(*SnapshotsC
 	if change != nil {
 		change(&config)
 	}
-	h.snapshots = h.Spawn(messages.ActorSnapshots, NewSnapshots(config))
+	h.snapshots = h.Spawn(messages.ActorSnapshots, New(config))
 	s.mutex.Lock()
 	s.houses[messages.NodeAddress(id)] = h
 	s.mutex.Unlock()

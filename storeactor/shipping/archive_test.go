@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"bytes"
@@ -248,7 +248,7 @@ func TestDamagedFilesAreListed(t *testing.T) {
 
 // Who wants a list does not wait for a file that is read whole.
 func TestListsDoNotWaitForChecks(t *testing.T) {
-	_, houses := newStreet(t, 1, func(c *SnapshotsConfig) { c.ChunkBytes = 1 })
+	_, houses := newStreet(t, 1, func(c *Config) { c.ChunkBytes = 1 })
 	h := houses[0]
 	h.ask(creates("long", 5))
 	h.written()
@@ -305,7 +305,7 @@ func TestRequestsInHandAreBounded(t *testing.T) {
 // A list of many files with many members stays below what a reply may have.
 func TestListsAreBounded(t *testing.T) {
 	var infos []*messages.SnapshotInfo
-	for i := range SnapshotFilesMax {
+	for i := range FilesMax {
 		info := &messages.SnapshotInfo{Id: fmt.Sprint("file-", i), CreatedAtMs: int64(i), Hash: make([]byte, 32)}
 		for id := range uint64(9) {
 			info.Members = append(info.Members, &messages.Member{RaftId: id, Name: strings.Repeat("n", 128), Address: strings.Repeat("a", 255), Incarnation: make([]byte, 16)})
@@ -316,7 +316,7 @@ func TestListsAreBounded(t *testing.T) {
 	if size := proto.Size(&messages.SnapshotReply{Snapshots: infos}); size > 4<<20 {
 		t.Errorf("%d bytes", size)
 	}
-	if infos[0].CreatedAtMs != SnapshotFilesMax-1 || infos[0].Members == nil {
+	if infos[0].CreatedAtMs != FilesMax-1 || infos[0].Members == nil {
 		t.Errorf("the first is %s", messages.Line(infos[0]))
 	}
 }

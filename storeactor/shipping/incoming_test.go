@@ -1,4 +1,4 @@
-package storeactor
+package shipping
 
 import (
 	"fmt"
