@@ -19,6 +19,7 @@ import (
 	"keyval/messages"
 	"keyval/raftactor"
 	"keyval/storeactor"
+	"keyval/storeactor/audit"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/shipping"
 )
@@ -204,7 +205,7 @@ func (a *node) serve(ctx actor.Context) {
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
-	a.spawn(ctx, messages.ActorAudit, storeactor.NewAudit(storeactor.AuditConfig{
+	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
 		Self: w.self, Machine: w.machine(), Membership: w.membership(), Peer: w.peer(messages.ActorAudit),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))

@@ -1,4 +1,4 @@
-package storeactor
+package audit
 
 import (
 	"fmt"
@@ -78,26 +78,26 @@ func (a *auditors) run(ticks int) {
 func (a *auditors) carry(at int) {
 	for _, effect := range a.cores[at].take() {
 		switch e := effect.(type) {
-		case auditRead:
+		case readOwn:
 			reply, _ := reading.Answer(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
 			a.cores[at].onRead(reply)
 			a.carry(at)
-		case auditAskPeer:
+		case askPeer:
 			if to := int(e.peer - 1); !a.silent[to] && !a.silent[at] {
 				a.cores[to].onAsk(uint64(at+1), e.ask)
 				a.carry(to)
 			}
-		case auditAnswerPeer:
+		case answerPeer:
 			a.cores[e.peer-1].onAnswer(uint64(at+1), e.answer)
 			a.carry(int(e.peer - 1))
-		case auditTell:
+		case tell:
 			if to := int(e.peer - 1); !a.silent[to] {
 				a.cores[to].onVerdict(e.verdict)
 				a.carry(to)
 			}
-		case auditWarn:
+		case warn:
 			a.log = append(a.log, fmt.Sprintf("n%d warns: %s", at+1, e.text))
-		case auditCondemn:
+		case condemn:
 			a.log = append(a.log, fmt.Sprintf("n%d condemns itself: %s", at+1, e.reason))
 			a.silent[at] = true
 		}
@@ -147,7 +147,7 @@ func TestAudit(t *testing.T) {
 				a.put(uint64(i+1), key, "value of "+key)
 			}
 			test.given(a)
-			a.run(4 * auditPassTicks)
+			a.run(4 * passTicks)
 			for _, said := range a.log {
 				known := false
 				for _, want := range test.want {
@@ -169,7 +169,7 @@ func TestAudit(t *testing.T) {
 // A walk goes through all keys, range by range, and finds what differs anywhere.
 func TestAuditWalksThroughAllKeys(t *testing.T) {
 	a := newAuditors(t, 3)
-	const keys = 3*auditRowsMax + 17
+	const keys = 3*questionRowsMax + 17
 	for i := range keys {
 		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
 	}
@@ -177,12 +177,12 @@ func TestAuditWalksThroughAllKeys(t *testing.T) {
 	if a.cores[0].cursor == nil {
 		t.Fatal("the walk does not go on")
 	}
-	a.run(4 * auditPassTicks)
+	a.run(4 * passTicks)
 	if len(a.log) > 0 {
 		t.Fatalf("equal members: %q", a.log)
 	}
 	a.rot(1, keys-2, fmt.Sprintf("key-%06d", keys-3), "rotten")
-	a.run(4 * auditPassTicks)
+	a.run(4 * passTicks)
 	if !a.silent[1] || a.silent[0] || a.silent[2] {
 		t.Fatalf("n2 alone is rotten, and: %q", a.log)
 	}
@@ -199,7 +199,7 @@ func TestAuditFalseVerdictOverAllKeys(t *testing.T) {
 	a.cores[0].onLeader(0)
 	a.cores[2].onVerdict(&messages.AuditVerdict{Revision: keys})
 	a.carry(2)
-	a.run(2 * auditGiveUp)
+	a.run(2 * giveUpTicks)
 	if len(a.log) > 0 {
 		t.Fatalf("equal members: %q", a.log)
 	}
@@ -217,17 +217,17 @@ func TestAuditAskedAgainReadsOnce(t *testing.T) {
 	if len(reads) != 1 {
 		t.Fatalf("%d reads for a question that came twice", len(reads))
 	}
-	core.onRead(&messages.ReadReply{Request: reads[0].(auditRead).request, Digest: &messages.RangeDigest{}})
-	if said := core.take(); len(said) != 1 || said[0].(auditAnswerPeer).answer.Round != 7 {
+	core.onRead(&messages.ReadReply{Request: reads[0].(readOwn).request, Digest: &messages.RangeDigest{}})
+	if said := core.take(); len(said) != 1 || said[0].(answerPeer).answer.Round != 7 {
 		t.Fatalf("answered %v", said)
 	}
 	ask(8)
 	ask(9) // the asker waits for this one only
 	reads = core.take()
 	for _, r := range reads {
-		core.onRead(&messages.ReadReply{Request: r.(auditRead).request, Digest: &messages.RangeDigest{}})
+		core.onRead(&messages.ReadReply{Request: r.(readOwn).request, Digest: &messages.RangeDigest{}})
 	}
-	if said := core.take(); len(reads) != 2 || len(said) != 1 || said[0].(auditAnswerPeer).answer.Round != 9 {
+	if said := core.take(); len(reads) != 2 || len(said) != 1 || said[0].(answerPeer).answer.Round != 9 {
 		t.Fatalf("%d reads, answered %v", len(reads), said)
 	}
 }
@@ -235,7 +235,7 @@ func TestAuditAskedAgainReadsOnce(t *testing.T) {
 // A walk goes on where it was when a read of its own is lost.
 func TestAuditWalkOutlivesALostRead(t *testing.T) {
 	a := newAuditors(t, 3)
-	for i := range 2*auditRowsMax + 17 {
+	for i := range 2*questionRowsMax + 17 {
 		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
 	}
 	a.run(4)
@@ -244,7 +244,7 @@ func TestAuditWalkOutlivesALostRead(t *testing.T) {
 	if at == "" {
 		t.Fatal("the walk does not go on")
 	}
-	for range auditGiveUp + 4 {
+	for range giveUpTicks + 4 {
 		core.onTick(1)
 		core.take() // what is asked is lost
 	}

@@ -1,4 +1,4 @@
-package storeactor
+package audit
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
@@ -8,8 +8,8 @@ import (
 	"keyval/storeactor/shell"
 )
 
-// AuditConfig is what an audit needs.
-type AuditConfig struct {
+// Config is what an audit needs.
+type Config struct {
 	Self                messages.RaftID
 	Machine, Membership *actor.PID
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
@@ -19,9 +19,9 @@ type AuditConfig struct {
 	Ticks               uint32 // between two questions; 4
 }
 
-// NewAudit makes the actor that compares what the members hold. It is to be
+// New makes the actor that compares what the members hold. It is to be
 // spawned as messages.ActorAudit.
-func NewAudit(config AuditConfig) actor.Producer {
+func New(config Config) actor.Producer {
 	round := config.Nonce
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
@@ -31,7 +31,7 @@ func NewAudit(config AuditConfig) actor.Producer {
 
 // auditActor is the shell around an audit.
 type auditActor struct {
-	config AuditConfig
+	config Config
 	core   *audit
 	ended  bool
 }
@@ -74,7 +74,7 @@ func (a *auditActor) Receive(ctx actor.Context) {
 func (a *auditActor) carry(ctx actor.Context) {
 	for _, effect := range a.core.take() {
 		switch e := effect.(type) {
-		case auditRead:
+		case readOwn:
 			ctx.Send(a.config.Machine, &messages.ReadAt{Reads: []*messages.ReadIndex{{
 				Session: messages.ActorAudit,
 				Read: &messages.Read{
@@ -82,15 +82,15 @@ func (a *auditActor) carry(ctx actor.Context) {
 					Kind: &messages.Read_Digest{Digest: e.digest},
 				},
 			}}})
-		case auditAskPeer:
+		case askPeer:
 			ctx.Request(a.config.Peer(e.peer), e.ask)
-		case auditAnswerPeer:
+		case answerPeer:
 			ctx.Request(a.config.Peer(e.peer), e.answer)
-		case auditTell:
+		case tell:
 			ctx.Request(a.config.Peer(e.peer), e.verdict)
-		case auditWarn:
+		case warn:
 			ctx.Logger().Error("audit: " + e.text)
-		case auditCondemn:
+		case condemn:
 			a.condemn(e.reason)
 			return
 		}

@@ -1,4 +1,4 @@
-package storeactor
+package audit
 
 import (
 	"errors"
@@ -55,7 +55,7 @@ func TestAuditActor(t *testing.T) {
 		}
 		machine, membership, ticker := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership), s.Probe(messages.ActorTicker)
 		disk := &condemnable{err: row.fails, reasons: make(chan string, 1)}
-		audit := s.Spawn(messages.ActorAudit, NewAudit(AuditConfig{
+		audit := s.Spawn(messages.ActorAudit, New(Config{
 			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Fatal: s.OnFatal, Ticks: 2,
 		}))
 		from := func(id messages.RaftID, m proto.Message) { s.System.Root.RequestWithCustomSender(audit, m, peer(id)) }

@@ -1,6 +1,6 @@
 // Package audit compares what the members hold: equal entries give equal states, and
 // the disk below may still lie.
-package storeactor
+package audit
 
 import (
 	"bytes"
@@ -14,49 +14,49 @@ import (
 
 // Bounds and ages of an audit.
 const (
-	auditRowsMax    = 2000 // of one question
-	auditAgainTicks = 10   // a member that did not answer, or was not there yet, is asked again
-	auditGiveUp     = 60   // ticks; whoever has not answered by then has no voice
-	auditPassTicks  = 200  // between two walks through all keys
+	questionRowsMax = 2000 // of one question
+	againTicks      = 10   // a member that did not answer, or was not there yet, is asked again
+	giveUpTicks     = 60   // ticks; whoever has not answered by then has no voice
+	passTicks       = 200  // between two walks through all keys
 )
 
-// auditEffect is what an audit wants done.
-type auditEffect interface{ auditEffect() }
+// effect is what an audit wants done.
+type effect interface{ auditEffect() }
 
 type (
-	// auditRead reads this node's own digest; the answer carries request.
-	auditRead struct {
+	// readOwn reads this node's own digest; the answer carries request.
+	readOwn struct {
 		request  uint64
 		revision uint64 // 0: the newest
 		digest   *messages.Digest
 	}
-	// auditAskPeer asks a member.
-	auditAskPeer struct {
+	// askPeer asks a member.
+	askPeer struct {
 		peer messages.RaftID
 		ask  *messages.AuditAsk
 	}
-	// auditAnswerPeer answers the member that asked.
-	auditAnswerPeer struct {
+	// answerPeer answers the member that asked.
+	answerPeer struct {
 		peer   messages.RaftID
 		answer *messages.AuditAnswer
 	}
-	// auditTell tells a member that most hold something else.
-	auditTell struct {
+	// tell tells a member that most hold something else.
+	tell struct {
 		peer    messages.RaftID
 		verdict *messages.AuditVerdict
 	}
-	// auditCondemn takes this node out of service, for good.
-	auditCondemn struct{ reason string }
-	// auditWarn tells people that members differ.
-	auditWarn struct{ text string }
+	// condemn takes this node out of service, for good.
+	condemn struct{ reason string }
+	// warn tells people that members differ.
+	warn struct{ text string }
 )
 
-func (auditRead) auditEffect()       {}
-func (auditAskPeer) auditEffect()    {}
-func (auditAnswerPeer) auditEffect() {}
-func (auditTell) auditEffect()       {}
-func (auditCondemn) auditEffect()    {}
-func (auditWarn) auditEffect()       {}
+func (readOwn) auditEffect()    {}
+func (askPeer) auditEffect()    {}
+func (answerPeer) auditEffect() {}
+func (tell) auditEffect()       {}
+func (condemn) auditEffect()    {}
+func (warn) auditEffect()       {}
 
 // audit compares what the members hold. The leader's walks through all keys, one
 // range after the other, each at a revision of its own; the others' answer. What
@@ -73,32 +73,32 @@ type audit struct {
 	round    uint64
 	cursor   []byte // where the next question begins
 	pause    uint32 // ticks until it is asked
-	question *auditQuestion
+	question *question
 
 	requests uint64
-	reads    []auditReading // of this node, that are not answered
+	reads    []pendingRead // of this node, that are not answered
 
-	effects []auditEffect
+	effects []effect
 }
 
-// auditQuestion is what the leader asks about one range.
-type auditQuestion struct {
+// question is what the leader asks about one range.
+type question struct {
 	revision uint64
 	from, to []byte
 	own      *messages.RangeDigest // nil: not read yet
-	voices   []auditVoice          // of the other members
+	voices   []voice               // of the other members
 	age      uint32
 	again    bool // a verdict, or the own judgement, is looked into
 }
 
-type auditVoice struct {
+type voice struct {
 	member *messages.Member
 	digest *messages.RangeDigest // nil: none yet
 	silent bool                  // it cannot answer
 }
 
-// auditReading is what a digest of this node is read for.
-type auditReading struct {
+// pendingRead is what a digest of this node is read for.
+type pendingRead struct {
 	request uint64
 	asker   messages.RaftID // who asked for it, 0: this node
 	round   uint64          // of its question, or of the own one
@@ -111,9 +111,9 @@ func newAudit(self messages.RaftID, ticks uint32, nonce uint64) *audit {
 	return &audit{self: self, ticks: cmp.Or(ticks, 4), pause: cmp.Or(ticks, 4), round: nonce}
 }
 
-func (a *audit) emit(e auditEffect) { a.effects = append(a.effects, e) }
+func (a *audit) emit(e effect) { a.effects = append(a.effects, e) }
 
-func (a *audit) take() []auditEffect {
+func (a *audit) take() []effect {
 	out := a.effects
 	a.effects = nil
 	return out
@@ -132,46 +132,46 @@ func (a *audit) onTick(elapsed uint32) {
 	for i := range a.reads {
 		a.reads[i].age += elapsed
 	}
-	a.reads = slices.DeleteFunc(a.reads, func(r auditReading) bool { return r.age >= auditGiveUp })
+	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.age >= giveUpTicks })
 	switch q := a.question; {
 	case q != nil:
 		q.age += elapsed
-		if q.age >= auditGiveUp {
+		if q.age >= giveUpTicks {
 			a.judge()
-		} else if messages.Crossed(q.age, elapsed, auditAgainTicks) {
+		} else if messages.Crossed(q.age, elapsed, againTicks) {
 			a.askVoices()
 		}
 	case a.leader != a.self || len(a.members) < 2:
 	case a.pause > elapsed:
 		a.pause -= elapsed
 	default:
-		a.begin(&auditQuestion{from: a.cursor}, auditRowsMax)
+		a.begin(&question{from: a.cursor}, questionRowsMax)
 	}
 }
 
 // begin asks a question: first of this node, which fixes what is not fixed yet of
 // revision and range.
-func (a *audit) begin(q *auditQuestion, limit uint32) {
+func (a *audit) begin(q *question, limit uint32) {
 	a.round++
 	a.question = q
 	for _, m := range a.members {
 		if m.RaftId != a.self {
-			q.voices = append(q.voices, auditVoice{member: m})
+			q.voices = append(q.voices, voice{member: m})
 		}
 	}
-	a.read(auditReading{round: a.round}, q.revision, &messages.Digest{From: q.from, To: q.to, Limit: limit})
+	a.read(pendingRead{round: a.round}, q.revision, &messages.Digest{From: q.from, To: q.to, Limit: limit})
 }
 
-func (a *audit) read(why auditReading, revision uint64, d *messages.Digest) {
+func (a *audit) read(why pendingRead, revision uint64, d *messages.Digest) {
 	a.requests++
 	why.request = a.requests
 	a.reads = append(a.reads, why)
-	a.emit(auditRead{a.requests, revision, d})
+	a.emit(readOwn{a.requests, revision, d})
 }
 
 // onRead takes a digest of this node's own.
 func (a *audit) onRead(m *messages.ReadReply) {
-	at := slices.IndexFunc(a.reads, func(r auditReading) bool { return r.request == m.Request })
+	at := slices.IndexFunc(a.reads, func(r pendingRead) bool { return r.request == m.Request })
 	if at < 0 {
 		return
 	}
@@ -179,7 +179,7 @@ func (a *audit) onRead(m *messages.ReadReply) {
 	a.reads = slices.Delete(a.reads, at, at+1)
 	switch {
 	case why.asker != 0:
-		a.emit(auditAnswerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest}})
+		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest}})
 	case a.question != nil && why.round == a.round:
 		a.onOwn(m)
 	}
@@ -189,11 +189,11 @@ func (a *audit) onRead(m *messages.ReadReply) {
 func (a *audit) onOwn(m *messages.ReadReply) {
 	q := a.question
 	if m.Code == messages.Code_COMPACTED && q.again { // the verdict's revision is gone: what lies there now?
-		a.begin(&auditQuestion{from: q.from, to: q.to, again: true}, 0)
+		a.begin(&question{from: q.from, to: q.to, again: true}, 0)
 		return
 	}
 	if m.Code != messages.Code_OK || m.Digest == nil || m.Revision == 0 { // to ask for revision 0 is to ask for the newest
-		a.question, a.pause = nil, auditAgainTicks
+		a.question, a.pause = nil, againTicks
 		return
 	}
 	q.own, q.revision = m.Digest, m.Revision
@@ -211,7 +211,7 @@ func (a *audit) askVoices() {
 	for _, v := range q.voices {
 		if v.digest == nil && !v.silent {
 			// One row more than there are here shows that there is one more.
-			a.emit(auditAskPeer{v.member.RaftId, &messages.AuditAsk{
+			a.emit(askPeer{v.member.RaftId, &messages.AuditAsk{
 				Round: a.round, Revision: q.revision, From: q.from, To: q.to, Limit: uint32(q.own.Rows) + 1,
 			}})
 		}
@@ -221,11 +221,11 @@ func (a *audit) askVoices() {
 // onAsk answers for this node. One question of each member is in hand: a later one
 // takes its place, and the same one once more changes nothing.
 func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
-	if slices.ContainsFunc(a.reads, func(r auditReading) bool { return r.asker == asker && r.round == m.Round }) {
+	if slices.ContainsFunc(a.reads, func(r pendingRead) bool { return r.asker == asker && r.round == m.Round }) {
 		return
 	}
-	a.reads = slices.DeleteFunc(a.reads, func(r auditReading) bool { return r.asker == asker })
-	a.read(auditReading{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
+	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.asker == asker })
+	a.read(pendingRead{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
 }
 
 func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
@@ -258,25 +258,25 @@ func (a *audit) judge() {
 	q := a.question
 	a.question = nil
 	if q.own == nil { // this node's own read was lost: the walk stays where it is
-		a.pause = auditAgainTicks
+		a.pause = againTicks
 		return
 	}
 	if !q.again {
 		a.cursor, a.pause = q.to, a.ticks
 		if len(q.to) == 0 {
-			a.pause = auditPassTicks
+			a.pause = passTicks
 		}
 	}
 	held, most := q.majority(a.self, a.members)
 	switch {
 	case held == nil && q.differ():
-		a.emit(auditWarn{fmt.Sprintf("the members hold different rows %s at revision %d, and no majority holds the same",
+		a.emit(warn{fmt.Sprintf("the members hold different rows %s at revision %d, and no majority holds the same",
 			rangeText(q.from, q.to), q.revision)})
 	case held == nil:
 	case q.same(q.own, held):
 		a.tellOthers(q, held, most)
 	case q.again:
-		a.emit(auditCondemn{fmt.Sprintf("this node holds other rows %s at revision %d than %s: its disk altered or lost what was written",
+		a.emit(condemn{fmt.Sprintf("this node holds other rows %s at revision %d than %s: its disk altered or lost what was written",
 			rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
 	default:
 		a.onVerdict(&messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to})
@@ -284,20 +284,20 @@ func (a *audit) judge() {
 }
 
 // tellOthers tells those who differ from the majority, which this node is one of.
-func (a *audit) tellOthers(q *auditQuestion, held *messages.RangeDigest, most []string) {
+func (a *audit) tellOthers(q *question, held *messages.RangeDigest, most []string) {
 	for _, v := range q.voices {
 		if v.digest == nil || q.same(v.digest, held) {
 			continue
 		}
-		a.emit(auditWarn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
+		a.emit(warn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
 			messages.MemberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
-		a.emit(auditTell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
+		a.emit(tell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
 	}
 }
 
 // majority is what more than half of all members hold, and who they are; nil if there
 // is no such thing.
-func (q *auditQuestion) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
+func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
 	digests, names := []*messages.RangeDigest{q.own}, []string{messages.MemberName(members, self)}
 	for _, v := range q.voices {
 		if v.digest != nil {
@@ -318,12 +318,12 @@ func (q *auditQuestion) majority(self messages.RaftID, members []*messages.Membe
 	return nil, nil
 }
 
-func (q *auditQuestion) differ() bool {
-	return slices.ContainsFunc(q.voices, func(v auditVoice) bool { return v.digest != nil && !q.same(v.digest, q.own) })
+func (q *question) differ() bool {
+	return slices.ContainsFunc(q.voices, func(v voice) bool { return v.digest != nil && !q.same(v.digest, q.own) })
 }
 
 // same reports whether two hold equal rows, and nothing behind them in the range.
-func (q *auditQuestion) same(x, y *messages.RangeDigest) bool {
+func (q *question) same(x, y *messages.RangeDigest) bool {
 	// What there is behind the own rows is behind the range: they end it.
 	more := func(d *messages.RangeDigest) bool { return d.More && d != q.own }
 	return x.Rows == y.Rows && bytes.Equal(x.Hash, y.Hash) && more(x) == more(y)
@@ -333,7 +333,7 @@ func (q *auditQuestion) same(x, y *messages.RangeDigest) bool {
 // that the members do not confirm comes to nothing.
 func (a *audit) onVerdict(m *messages.AuditVerdict) {
 	if a.question == nil || !a.question.again {
-		a.begin(&auditQuestion{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
+		a.begin(&question{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
 	}
 }
 
