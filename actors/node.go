@@ -19,7 +19,9 @@ import (
 	"keyval/messages"
 	"keyval/raftactor"
 	"keyval/storeactor"
+	"keyval/storeactor/audit"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shipping"
 )
 
 // Options tune a node. Zero fields take the default.
@@ -196,12 +198,12 @@ func (a *node) serve(ctx actor.Context) {
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
 		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
 	}))
-	a.spawn(ctx, messages.ActorSnapshots, storeactor.NewSnapshots(storeactor.SnapshotsConfig{
+	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
-	a.spawn(ctx, messages.ActorAudit, storeactor.NewAudit(storeactor.AuditConfig{
+	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
 		Self: w.self, Machine: w.machine(), Membership: w.membership(), Peer: w.peer(messages.ActorAudit),
 		Disk: a.cfg.Disk, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
@@ -228,7 +230,7 @@ func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 // firstCheckpoint is where every founder's history starts: the same bytes on each.
 func firstCheckpoint(token string, m *messages.Founded) *messages.Checkpoint {
 	c := &messages.Checkpoint{
-		Format: storeactor.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
+		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
 		NextRaftId: uint64(len(m.Founders)) + 1,
 	}

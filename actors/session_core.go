@@ -268,7 +268,7 @@ func (s *sessionCore) onTick(elapsed int) {
 		switch {
 		case w.age >= giveUpTicks:
 			s.answerWrite(seq, w, &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Leader: s.leader})
-		case crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
+		case messages.Crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
 			age := w.age
 			s.propose(seq, w)
 			w.age = age
@@ -280,7 +280,7 @@ func (s *sessionCore) onTick(elapsed int) {
 		switch {
 		case r.age >= giveUpTicks:
 			s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
-		case crossed(r.age, elapsed, readAgainTicks):
+		case messages.Crossed(r.age, elapsed, readAgainTicks):
 			s.ask(r.read)
 		}
 	}
@@ -295,6 +295,3 @@ func (s *sessionCore) end() {
 		s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
 	}
 }
-
-// crossed reports whether age passed a multiple of period in its last step.
-func crossed(age, step, period int) bool { return age/period != (age-step)/period }

@@ -80,3 +80,13 @@ func ClusterID(token string, founders []*Founder) []byte {
 	}
 	return h.Sum(nil)[:ClusterIDSize]
 }
+
+// MemberName is the name of a node, for people.
+func MemberName(members []*Member, id RaftID) string {
+	for _, m := range members {
+		if m.RaftId == id && m.Name != "" {
+			return m.Name
+		}
+	}
+	return fmt.Sprintf("the node with raft id %d", id)
+}

@@ -11,28 +11,29 @@ import (
 
 	"keyval/messages"
 	"keyval/sim/disk"
-	"keyval/storeactor"
+	"keyval/storeactor/snapshot"
+	"keyval/storeactor/state"
 )
 
 // reference is a replica without faults: it applies every committed entry once, by the
 // rules of production, to an engine that loses and forgets nothing. What a node has
 // from a checkpoint or a snapshot must be what the reference has from replay.
 type reference struct {
-	state       *storeactor.State // nil: nobody has said yet where history begins
+	state       *state.State // nil: nobody has said yet where history begins
 	engine      *disk.Engine
-	batch       *storeactor.Batch
+	batch       *state.Batch
 	checkpoints map[uint64]uint64 // index -> hash of the checkpoint as of it
 	failed      error             // why it cannot go on
 }
 
 // newReference begins where history does.
 func newReference(first *messages.Checkpoint) (*reference, error) {
-	state, err := storeactor.FromCheckpoint(first)
+	began, err := state.FromCheckpoint(first)
 	if err != nil {
 		return nil, err
 	}
-	r := &reference{state: state, engine: disk.NewEngine(), checkpoints: map[uint64]uint64{}}
-	r.batch = storeactor.NewBatch(r.engine)
+	r := &reference{state: began, engine: disk.NewEngine(), checkpoints: map[uint64]uint64{}}
+	r.batch = state.NewBatch(r.engine)
 	r.checkpoints[first.Index] = hashOfCheckpoint(first)
 	return r, nil
 }
@@ -101,7 +102,7 @@ func rowText(r row) string {
 
 // fileDiffers says how a snapshot file is not the state of replay, or nothing.
 func (r *reference) fileDiffers(content []byte) string {
-	file, err := storeactor.NewSnapshotReader(bytes.NewReader(content))
+	file, err := snapshot.NewReader(bytes.NewReader(content))
 	if err != nil {
 		return err.Error()
 	}

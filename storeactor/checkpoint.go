@@ -7,6 +7,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 )
 
 // checkpointActor makes checkpoints durable beside the machine, which never waits
@@ -32,7 +33,7 @@ func (c *checkpointActor) Receive(ctx actor.Context) {
 	case *messages.CommitSynced:
 		c.onCommitSynced(ctx, m)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/state/statetest"
 )
 
 func TestCheckpointPace(t *testing.T) {
@@ -37,18 +39,18 @@ func TestCheckpointPace(t *testing.T) {
 }
 
 // spawnCheckpoint spawns the actor under a parent that passes on to a probe.
-func (s *stage) spawnCheckpoint(d *memoryDisk, log *probe) (checkpoint *actor.PID, machine *probe) {
-	machine = s.probe("machine-probe")
+func spawnCheckpoint(s *shelltest.Stage, d *memoryDisk, log *shelltest.Probe) (checkpoint *actor.PID, machine *shelltest.Probe) {
+	machine = s.Probe("machine-probe")
 	spawned := make(chan *actor.PID, 1)
-	s.spawn("machine", func() actor.Actor {
+	s.Spawn("machine", func() actor.Actor {
 		return actor.ReceiveFunc(func(ctx actor.Context) {
 			switch m := ctx.Message().(type) {
 			case *actor.Started:
 				spawned <- ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
-					return &checkpointActor{log: log.pid, disk: d, engine: d.engine, fatal: s.onFatal}
+					return &checkpointActor{log: log.PID, disk: d, engine: d.engine, fatal: s.OnFatal}
 				}))
 			case *messages.CheckpointWritten:
-				ctx.Send(machine.pid, m)
+				ctx.Send(machine.PID, m)
 			}
 		})
 	})
@@ -58,24 +60,24 @@ func (s *stage) spawnCheckpoint(d *memoryDisk, log *probe) (checkpoint *actor.PI
 // The commit is durable before the rows are synced and the checkpoint replaced;
 // late answers to other questions change nothing.
 func TestCheckpointIsWrittenBehindItsCommit(t *testing.T) {
-	s, d := newStage(t), newDisk()
-	log := s.probe("log")
-	checkpoint, machine := s.spawnCheckpoint(d, log)
-	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
-	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
-	log.expect("SyncCommit{index=1}")
-	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
-	later := firstCheckpoint()
+	s, d := shelltest.NewStage(t), newDisk()
+	log := s.Probe("log")
+	checkpoint, machine := spawnCheckpoint(s, d, log)
+	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	s.System.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: statetest.First()})
+	log.Expect("SyncCommit{index=1}")
+	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
+	later := statetest.First()
 	later.Index = 9
-	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
 	d.expect(t, "checkpoint 1")
-	machine.expect("CheckpointWritten{index=1}")
-	s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: later})
-	log.expect("SyncCommit{index=9}")
-	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
-	s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
+	machine.Expect("CheckpointWritten{index=1}")
+	s.System.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: later})
+	log.Expect("SyncCommit{index=9}")
+	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 9})
 	d.expect(t, "checkpoint 9")
-	machine.expect("CheckpointWritten{index=9}")
+	machine.Expect("CheckpointWritten{index=9}")
 }
 
 func TestCheckpointFailures(t *testing.T) {
@@ -84,24 +86,24 @@ func TestCheckpointFailures(t *testing.T) {
 		change func(*memoryDisk)
 		reason string
 	}{
-		{func(d *memoryDisk) { d.engine.err = lost }, "sync the user data: the disk is gone"},
+		{func(d *memoryDisk) { d.engine.Err = lost }, "sync the user data: the disk is gone"},
 		{func(d *memoryDisk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
 	} {
-		s, d := newStage(t), newDisk()
+		s, d := shelltest.NewStage(t), newDisk()
 		test.change(d)
-		log := s.probe("log")
-		checkpoint, machine := s.spawnCheckpoint(d, log)
-		s.system.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
-		log.expect("SyncCommit{index=1}")
-		s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
-		if reason := (<-s.fatal).Error(); reason != test.reason {
+		log := s.Probe("log")
+		checkpoint, machine := spawnCheckpoint(s, d, log)
+		s.System.Root.Send(checkpoint, &messages.WriteCheckpoint{Checkpoint: statetest.First()})
+		log.Expect("SyncCommit{index=1}")
+		s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+		if reason := (<-s.Fatal).Error(); reason != test.reason {
 			t.Errorf("the reason is %q", reason)
 		}
-		s.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
-		s.stop(checkpoint)
-		machine.expectNoMore(s)
-		if len(d.events) > 0 || len(s.fatal) > 0 {
-			t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.fatal))
+		s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
+		s.Stop(checkpoint)
+		machine.ExpectNoMore(s)
+		if len(d.events) > 0 || len(s.Fatal) > 0 {
+			t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.Fatal))
 		}
 	}
 }

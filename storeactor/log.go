@@ -11,6 +11,7 @@ import (
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 )
 
 // LogConfig is what the log actor needs.
@@ -76,7 +77,7 @@ func (l *logActor) Receive(ctx actor.Context) {
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 
@@ -205,7 +206,7 @@ func (l *logActor) install(ctx actor.Context) error {
 // onSwitched goes on with what waited for the machine.
 func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
 	if l.installed == nil || l.installed.Message.GetSnapshot().GetMetadata().GetIndex() != m.Index {
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 		return
 	}
 	if !mutant.AppendedEarly {
@@ -320,27 +321,4 @@ func mergeEntries(before, after []*raftpb.Entry) []*raftpb.Entry {
 		kept = len(before)
 	}
 	return append(before[:kept:kept], after...)
-}
-
-// peerOf is the node one of whose actors sent the message: the link has proved it.
-// 0: it came from somewhere else.
-func peerOf(ctx actor.Context, self messages.RaftID) messages.RaftID {
-	if ctx.Sender() == nil {
-		return 0
-	}
-	from, ok := messages.ParseNodeAddress(ctx.Sender().Address)
-	if !ok || from == self {
-		return 0
-	}
-	return from
-}
-
-// unexpected reports a message that an actor has no handler for. Messages of an
-// actor's life need none.
-func unexpected(ctx actor.Context) {
-	switch ctx.Message().(type) {
-	case actor.AutoReceiveMessage, actor.SystemMessage:
-	default:
-		ctx.Logger().Error("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
 )
 
 // appendOf reads "term/vote/commit index.term ...", with "-" for no hard state.
@@ -83,52 +84,52 @@ func (d *memoryDisk) expect(t *testing.T, event string) {
 }
 
 func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
-	s, d := newStage(t), newDisk()
+	s, d := shelltest.NewStage(t), newDisk()
 	d.gate = make(chan struct{})
-	raft := s.probe("raft")
-	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+	raft := s.Probe("raft")
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
 	asked := []*messages.Append{appendOf("2/1/1 2.2 3.2"), appendOf("- 4.2"), appendOf("3/1/2 3.3"), appendOf("-")}
 	for _, a := range asked {
-		s.system.Root.Send(log, a)
+		s.System.Root.Send(log, a)
 	}
 	close(d.gate)
-	raft.expect("LogOpened{hard_state=HardState{term=1 vote=0 commit=1} base_index=1 base_term=1}")
+	raft.Expect("LogOpened{hard_state=HardState{term=1 vote=0 commit=1} base_index=1 base_term=1}")
 	d.expect(t, "save 3/1/2 2.2 3.3")
 	for i, a := range asked {
-		if got := take[*messages.Appended](raft); got.Message != a.Message {
+		if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
 			t.Errorf("answer %d is of %s", i, describe(mergeAppends([]*messages.Append{{Message: got.Message}})))
 		}
 	}
-	s.system.Root.Send(log, appendOf("- 4.3"))
+	s.System.Root.Send(log, appendOf("- 4.3"))
 	d.expect(t, "save - 4.3")
-	take[*messages.Appended](raft)
-	s.system.Root.Send(log, appendOf("-")) // nothing to save, but an answer
-	take[*messages.Appended](raft)
-	s.stop(log)
+	shelltest.Take[*messages.Appended](raft)
+	s.System.Root.Send(log, appendOf("-")) // nothing to save, but an answer
+	shelltest.Take[*messages.Appended](raft)
+	s.Stop(log)
 	d.expect(t, "close")
 }
 
 func TestLogSyncsACommitWhenItIsThere(t *testing.T) {
-	s, d := newStage(t), newDisk()
-	raft, asker := s.probe("raft"), s.probe("asker")
-	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
-	take[*messages.LogOpened](raft)
+	s, d := shelltest.NewStage(t), newDisk()
+	raft, asker := s.Probe("raft"), s.Probe("asker")
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
+	shelltest.Take[*messages.LogOpened](raft)
 	for _, index := range []uint64{1, 4, 3} {
-		s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: index}, asker.pid)
+		s.System.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: index}, asker.PID)
 	}
 	d.expect(t, "sync")
-	asker.expect("CommitSynced{index=1}") // it was there when the log was opened
-	s.system.Root.Send(log, appendOf("1/0/2"))
+	asker.Expect("CommitSynced{index=1}") // it was there when the log was opened
+	s.System.Root.Send(log, appendOf("1/0/2"))
 	d.expect(t, "save 1/0/2")
-	s.system.Root.Send(log, appendOf("1/0/3"))
+	s.System.Root.Send(log, appendOf("1/0/3"))
 	d.expect(t, "save 1/0/3")
 	d.expect(t, "sync")
-	asker.expect("CommitSynced{index=3}")
-	s.system.Root.Send(log, appendOf("1/0/9"))
+	asker.Expect("CommitSynced{index=3}")
+	s.System.Root.Send(log, appendOf("1/0/9"))
 	d.expect(t, "save 1/0/9")
 	d.expect(t, "sync")
-	asker.expect("CommitSynced{index=4}")
-	s.stop(log)
+	asker.Expect("CommitSynced{index=4}")
+	s.Stop(log)
 }
 
 // withSnapshot makes an append carry the snapshot at this index and term.
@@ -164,10 +165,10 @@ func TestLogInstallsSnapshots(t *testing.T) {
 			[]string{"close", "install 9.4 with 4/3/9", "save 4/3/11 10.4 11.4"}, []string{"save - 12.4"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, d := newStage(t), newDisk()
+			s, d := shelltest.NewStage(t), newDisk()
 			d.gate = make(chan struct{}, 2)
-			raft, machine, snapshots := s.probe("raft"), s.probe("machine"), s.probe("snapshots")
-			log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Machine: machine.pid, Snapshots: snapshots.pid, Disk: d, Fatal: s.onFatal}))
+			raft, machine, snapshots := s.Probe("raft"), s.Probe("machine"), s.Probe("snapshots")
+			log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Machine: machine.PID, Snapshots: snapshots.PID, Disk: d, Fatal: s.OnFatal}))
 			var asked []*messages.Append
 			for _, text := range test.before {
 				asked = append(asked, appendOf(text))
@@ -177,62 +178,62 @@ func TestLogInstallsSnapshots(t *testing.T) {
 				asked = append(asked, appendOf(text))
 			}
 			for _, a := range asked {
-				s.system.Root.Send(log, a)
+				s.System.Root.Send(log, a)
 			}
 			d.gate <- struct{}{}
 			d.gate <- struct{}{}
-			take[*messages.LogOpened](raft)
-			machine.expect("Installed{index=9}")
-			snapshots.expect("Installed{index=9}")
+			shelltest.Take[*messages.LogOpened](raft)
+			machine.Expect("Installed{index=9}")
+			snapshots.Expect("Installed{index=9}")
 			for _, event := range test.installed {
 				d.expect(t, event)
 			}
 			for _, a := range asked[:len(test.before)] {
-				if got := take[*messages.Appended](raft); got.Message != a.Message {
+				if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
 					t.Error("an answer is of another append")
 				}
 			}
 			// Nothing is said of the snapshot, or of what came after it, before the machine
 			// has switched to it. That of another one does not count.
 			late := appendOf("-")
-			s.system.Root.Send(log, late)
-			s.system.Root.Send(log, &messages.Switched{Index: 8})
-			s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 9}, machine.pid)
-			machine.expect("CommitSynced{index=9}")
-			raft.expectNoMore(s)
+			s.System.Root.Send(log, late)
+			s.System.Root.Send(log, &messages.Switched{Index: 8})
+			s.System.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 9}, machine.PID)
+			machine.Expect("CommitSynced{index=9}")
+			raft.ExpectNoMore(s)
 			d.expect(t, "sync")
 			if len(d.events) > 0 {
 				t.Errorf("while the machine switches the disk did %q", <-d.events)
 			}
-			s.system.Root.Send(log, &messages.Switched{Index: 9})
+			s.System.Root.Send(log, &messages.Switched{Index: 9})
 			for _, a := range append(asked[len(test.before):], late) {
-				if got := take[*messages.Appended](raft); got.Message != a.Message {
+				if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
 					t.Error("an answer is of another append")
 				}
 			}
-			s.stop(log)
+			s.Stop(log)
 			for _, event := range append(test.rest, "close") {
 				d.expect(t, event)
 			}
-			machine.expectNoMore(s)
-			snapshots.expectNoMore(s)
+			machine.ExpectNoMore(s)
+			snapshots.ExpectNoMore(s)
 		})
 	}
 }
 
 // A commit that is waited for may come with a snapshot.
 func TestLogSyncsACommitThatASnapshotBrings(t *testing.T) {
-	s, d := newStage(t), newDisk()
-	raft, others := s.probe("raft"), s.probe("others")
-	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Machine: others.pid, Snapshots: others.pid, Disk: d, Fatal: s.onFatal}))
-	asker := s.probe("asker")
-	s.system.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 7}, asker.pid)
-	s.system.Root.Send(log, withSnapshot(appendOf("4/0/9"), 9, 4))
-	asker.expect("CommitSynced{index=7}")
+	s, d := shelltest.NewStage(t), newDisk()
+	raft, others := s.Probe("raft"), s.Probe("others")
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Machine: others.PID, Snapshots: others.PID, Disk: d, Fatal: s.OnFatal}))
+	asker := s.Probe("asker")
+	s.System.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: 7}, asker.PID)
+	s.System.Root.Send(log, withSnapshot(appendOf("4/0/9"), 9, 4))
+	asker.Expect("CommitSynced{index=7}")
 	for _, event := range []string{"close", "install 9.4 with 4/0/9", "sync"} {
 		d.expect(t, event)
 	}
-	s.stop(log)
+	s.Stop(log)
 }
 
 // The log is cut behind what was appended before.
@@ -240,23 +241,23 @@ func TestLogIsCut(t *testing.T) {
 	cut := func(index, term uint64) *messages.CutLog {
 		return &messages.CutLog{Index: index, Term: term, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}}
 	}
-	s, d := newStage(t), newDisk()
+	s, d := shelltest.NewStage(t), newDisk()
 	d.gate = make(chan struct{})
-	raft := s.probe("raft")
-	log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
+	raft := s.Probe("raft")
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
 	for _, m := range []any{appendOf("2/1/1 2.2 3.2"), cut(2, 2), appendOf("- 4.2"), cut(3, 2)} {
-		s.system.Root.Send(log, m)
+		s.System.Root.Send(log, m)
 	}
 	close(d.gate)
 	d.expect(t, "save 2/1/1 2.2 3.2 4.2")
 	d.expect(t, "cut 3.2 [1 2 3]") // the last one says it all
-	s.system.Root.Send(log, cut(4, 2))
+	s.System.Root.Send(log, cut(4, 2))
 	d.expect(t, "cut 4.2 [1 2 3]")
-	s.system.Root.Send(log, cut(5, 2))
-	if reason := (<-s.fatal).Error(); reason != "the log was to be cut at entry 5 and ends at entry 4" {
+	s.System.Root.Send(log, cut(5, 2))
+	if reason := (<-s.Fatal).Error(); reason != "the log was to be cut at entry 5 and ends at entry 4" {
 		t.Errorf("the reason is %q", reason)
 	}
-	s.stop(log)
+	s.Stop(log)
 }
 
 // After a failure nothing is answered, and the disk is left alone.
@@ -280,23 +281,23 @@ func TestLogFailures(t *testing.T) {
 		{"a sync fails", func(d *memoryDisk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, d := newStage(t), newDisk()
+			s, d := shelltest.NewStage(t), newDisk()
 			test.change(d)
-			raft := s.probe("raft")
-			log := s.spawn("log", NewLog(LogConfig{Raft: raft.pid, Disk: d, Fatal: s.onFatal}))
-			take[*messages.LogOpened](raft)
-			s.system.Root.RequestWithCustomSender(log, test.send, raft.pid)
-			if reason := (<-s.fatal).Error(); reason != test.reason {
+			raft := s.Probe("raft")
+			log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
+			shelltest.Take[*messages.LogOpened](raft)
+			s.System.Root.RequestWithCustomSender(log, test.send, raft.PID)
+			if reason := (<-s.Fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)
 			}
-			s.system.Root.Send(log, appendOf("- 2.1"))
-			s.stop(log)
-			raft.expectNoMore(s)
+			s.System.Root.Send(log, appendOf("- 2.1"))
+			s.Stop(log)
+			raft.ExpectNoMore(s)
 			for _, event := range test.events {
 				d.expect(t, event)
 			}
-			if len(d.events) > 0 || len(s.fatal) > 0 {
-				t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.fatal))
+			if len(d.events) > 0 || len(s.Fatal) > 0 {
+				t.Errorf("after the failure: %d events, %d failures", len(d.events), len(s.Fatal))
 			}
 		})
 	}

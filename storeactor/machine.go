@@ -10,6 +10,8 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
+	"keyval/storeactor/state"
 )
 
 // MachineConfig is what the machine needs. Zero numbers mean their defaults.
@@ -54,9 +56,9 @@ type machineActor struct {
 	config MachineConfig
 	phase  phase
 
-	state   *State
+	state   *state.State
 	engine  disk.Engine
-	batch   *Batch               // empty between two messages
+	batch   *state.Batch         // empty between two messages
 	durable *messages.Checkpoint // the last one that is
 	writing *messages.Checkpoint // with the checkpoint actor, or nil
 	// thorough: a client gave up history, and the next checkpoint says so; then it is
@@ -69,7 +71,7 @@ type machineActor struct {
 	reclaim    *actor.PID // nil: none is under way
 
 	pace       checkpointPace
-	retention  retention
+	retention  state.Retention
 	pins       pins
 	discarding discarding
 
@@ -119,7 +121,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 
@@ -130,7 +132,7 @@ func (m *machineActor) onIntroduce(ctx actor.Context) {
 	}
 	ctx.Respond(m.members())
 	if m.config.Gateway.Equal(ctx.Sender()) {
-		ctx.Respond(&messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+		ctx.Respond(&messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})
 	}
 }
 
@@ -144,7 +146,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 			WithHint(defectHint))
 		return
 	}
-	logTime := m.state.logTimeMS
+	logTime := m.state.LogTimeMS()
 	size, err := m.apply(msg.Message.GetEntries())
 	if err != nil {
 		m.fail(err)
@@ -153,36 +155,36 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 	m.tellOutcomes(ctx)
 	ctx.Send(m.config.Raft, &messages.Applied{
 		Message:           msg.Message,
-		Index:             m.state.index,
-		Revision:          m.state.revision,
-		LogTimeMs:         m.state.logTimeMS,
-		HistoryHash:       m.state.history,
-		CompactedRevision: m.state.compacted,
+		Index:             m.state.Index(),
+		Revision:          m.state.Revision(),
+		LogTimeMs:         m.state.LogTimeMS(),
+		HistoryHash:       m.state.History(),
+		CompactedRevision: m.state.Compacted(),
 	})
 	if m.batch.MembersChanged {
 		m.tellMembers(ctx)
 	}
-	if m.state.logTimeMS != logTime {
-		ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+	if m.state.LogTimeMS() != logTime {
+		ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})
 	}
-	if m.batch.Compaction != NoCompaction {
+	if m.batch.Compaction != state.NoCompaction {
 		m.pace.force()
-		m.thorough = m.thorough || m.batch.Compaction == ClientCompaction
+		m.thorough = m.thorough || m.batch.Compaction == state.ClientCompaction
 	}
 	m.batch.Clear()
-	for _, reads := range m.waiting.release(m.state.index) {
+	for _, reads := range m.waiting.release(m.state.Index()) {
 		m.giveToReaders(ctx, reads)
 	}
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
-	m.retention.applied += size
+	m.retention.Applied(size)
 	m.checkpointIfDue(ctx)
 }
 
 // apply carries out entries and writes their rows. It returns the entries' size.
 func (m *machineActor) apply(entries []*raftpb.Entry) (size uint64, err error) {
 	for _, e := range entries {
-		if e.GetIndex() != m.state.index+1 {
-			return 0, messages.Errorf(messages.Code_INTERNAL, "entry %d was to be applied behind entry %d", e.GetIndex(), m.state.index).
+		if e.GetIndex() != m.state.Index()+1 {
+			return 0, messages.Errorf(messages.Code_INTERNAL, "entry %d was to be applied behind entry %d", e.GetIndex(), m.state.Index()).
 				WithHint(defectHint)
 		}
 		if err := m.state.Apply(m.batch, e); err != nil {
@@ -216,8 +218,8 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 		if !m.awaits(s) {
 			continue
 		}
-		s.outcome.fill(&outcomes[next])
-		told[next].Client, told[next].Outcome = s.client, &outcomes[next]
+		s.Fill(&outcomes[next])
+		told[next].Client, told[next].Outcome = s.Client, &outcomes[next]
 		list[next] = &told[next]
 		next++
 	}
@@ -225,8 +227,8 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 }
 
 // awaits reports whether a session of this node may wait for the outcome.
-func (m *machineActor) awaits(s *Settled) bool {
-	return s.Origin == m.config.Self && len(s.client) == messages.ClientIDSize
+func (m *machineActor) awaits(s *state.Settled) bool {
+	return s.Origin == m.config.Self && len(s.Client) == messages.ClientIDSize
 }
 
 func (m *machineActor) tellMembers(ctx actor.Context) {
@@ -237,16 +239,16 @@ func (m *machineActor) tellMembers(ctx actor.Context) {
 
 func (m *machineActor) members() *messages.MembersChanged {
 	return &messages.MembersChanged{
-		Members:   slices.Clone(m.state.members),
-		ClusterId: m.state.clusterID,
-		LogTimeMs: m.state.logTimeMS,
+		Members:   slices.Clone(m.state.Members()),
+		ClusterId: m.state.ClusterID(),
+		LogTimeMs: m.state.LogTimeMS(),
 	}
 }
 
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	switch {
 	case m.phase == over:
-	case m.phase == serving && msg.Index <= m.state.index:
+	case m.phase == serving && msg.Index <= m.state.Index():
 		m.giveToReaders(ctx, msg)
 	case !m.waiting.add(msg):
 		for _, read := range msg.Reads {
@@ -258,14 +260,18 @@ func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	}
 }
 
+// readsPerTurn is how many reads of a batch one reader gets before the next reader
+// has its turn.
+const readsPerTurn = 64
+
 // giveToReaders shares reads out among the readers in turn, at this revision.
 func (m *machineActor) giveToReaders(ctx actor.Context, msg *messages.ReadAt) {
 	for reads := range slices.Chunk(msg.Reads, readsPerTurn) {
 		ctx.Send(m.nextReader(), &messages.ReadAt{
 			Index:     msg.Index,
 			Reads:     reads,
-			Revision:  m.state.revision,
-			Compacted: m.state.compacted,
+			Revision:  m.state.Revision(),
+			Compacted: m.state.Compacted(),
 		})
 	}
 }
@@ -289,9 +295,9 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 // retain proposes to this node's raft what history may go. Only the leader's takes
 // it, and nobody hears of it elsewhere.
 func (m *machineActor) retain(ctx actor.Context, ticks uint64) {
-	revision := m.retention.ticked(ticks, m.state.revision, m.state.logTimeMS, m.state.compacted)
+	revision := m.retention.Ticked(ticks, m.state.Revision(), m.state.LogTimeMS(), m.state.Compacted())
 	if revision > 0 {
-		ctx.Send(m.config.Raft, &messages.Propose{Origin: m.config.Self, Command: compaction(revision)})
+		ctx.Send(m.config.Raft, &messages.Propose{Origin: m.config.Self, Command: state.CompactCommand(revision)})
 	}
 }
 
@@ -299,7 +305,7 @@ func (m *machineActor) checkpointIfDue(ctx actor.Context) {
 	if !m.pace.due() {
 		return
 	}
-	m.pace.begin(m.state.index)
+	m.pace.begin(m.state.Index())
 	m.writing, m.writingThorough = m.state.Checkpoint(), m.thorough
 	m.thorough = false
 	ctx.Send(m.checkpoint, &messages.WriteCheckpoint{Checkpoint: m.writing})

@@ -2,7 +2,6 @@ package storeactor
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +9,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/shell"
+	"keyval/storeactor/state"
 )
 
 func (m *machineActor) onStarted(ctx actor.Context) {
@@ -27,7 +28,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	if m.state, err = FromCheckpoint(checkpoint); err != nil {
+	if m.state, err = state.FromCheckpoint(checkpoint); err != nil {
 		return err
 	}
 	engine, err := m.config.Disk.OpenEngine(checkpoint)
@@ -38,9 +39,9 @@ func (m *machineActor) open(ctx actor.Context) error {
 	m.engine = engine
 	m.durable, m.writing = checkpoint, nil
 	m.thorough, m.writingThorough = false, false
-	m.batch = NewBatch(m.engine)
+	m.batch = state.NewBatch(m.engine)
 	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
-	m.retention = retention{revisions: c.HistoryRevisions, timeMS: c.HistoryMS}
+	m.retention = state.Retention{Revisions: c.HistoryRevisions, TimeMS: c.HistoryMS}
 	m.pins = pins{}
 	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
 	if m.discarding.floor > 0 {
@@ -55,15 +56,15 @@ func (m *machineActor) open(ctx actor.Context) error {
 
 func (m *machineActor) tellOpened(ctx actor.Context) {
 	ctx.Send(m.config.Raft, &messages.MachineOpened{
-		Index:             m.state.index,
-		Term:              m.state.term,
-		Revision:          m.state.revision,
-		LogTimeMs:         m.state.logTimeMS,
-		ConfState:         m.state.conf,
-		CompactedRevision: m.state.compacted,
+		Index:             m.state.Index(),
+		Term:              m.state.Term(),
+		Revision:          m.state.Revision(),
+		LogTimeMs:         m.state.LogTimeMS(),
+		ConfState:         m.state.ConfState(),
+		CompactedRevision: m.state.Compacted(),
 	})
 	m.tellMembers(ctx)
-	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.logTimeMS})
+	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})
 }
 
 func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
@@ -137,14 +138,14 @@ func (m *machineActor) switchOver(ctx actor.Context) {
 		m.fail(fmt.Errorf("switch to the snapshot at index %d: %w", m.installed, err))
 		return
 	}
-	if m.state.index != m.installed {
+	if m.state.Index() != m.installed {
 		m.fail(messages.Errorf(messages.Code_INTERNAL, "the snapshot at index %d was installed, and the checkpoint is of index %d",
-			m.installed, m.state.index).WithHint(defectHint))
+			m.installed, m.state.Index()).WithHint(defectHint))
 		return
 	}
 	m.tellOpened(ctx)
 	ctx.Send(m.config.Log, &messages.Switched{Index: m.installed})
-	for _, reads := range m.waiting.release(m.state.index) {
+	for _, reads := range m.waiting.release(m.state.Index()) {
 		m.giveToReaders(ctx, reads)
 	}
 	for _, asked := range m.pinsAsked {
@@ -172,21 +173,15 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 // the whole node's.
 func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
 	statistics *actor.RestartStatistics, reason, message any) {
-	strategy := escalate
+	strategy := shell.Escalate
 	switch {
 	case slices.ContainsFunc(m.readers, child.Equal) && m.phase == serving:
-		strategy = restart
+		strategy = shell.Restart
 	case slices.ContainsFunc(m.readers, child.Equal):
-		strategy = stop
+		strategy = shell.Stop
 	case m.reclaim != nil && m.reclaim.Equal(child):
 		system.Logger().Error("a reclaim failed", "reason", reason)
-		strategy = stop
+		strategy = shell.Stop
 	}
 	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)
 }
-
-var (
-	restart  = actor.NewOneForOneStrategy(math.MaxInt, 0, func(any) actor.Directive { return actor.RestartDirective })
-	stop     = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
-	escalate = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.EscalateDirective })
-)

@@ -9,48 +9,51 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/state/statetest"
 )
 
 // staged is what the snapshot at index 20, term 4 and revision 30 brings: slow=new.
 // What it gives up is below revision 25.
 func (c *company) stage20() {
-	checkpoint := firstCheckpoint()
+	checkpoint := statetest.First()
 	checkpoint.Index, checkpoint.Term, checkpoint.Revision, checkpoint.LogTimeMs, checkpoint.CompactedRevision = 20, 4, 30, 500, 25
 	checkpoint.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
-	c.disk.staged, c.disk.stagedEngine = checkpoint, newMemory()
+	c.disk.staged, c.disk.stagedEngine = checkpoint, disktest.NewMemory()
 	if err := c.disk.stagedEngine.Write([]disk.Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 }
 
 // install does what the log does: the disk first, then the machine is told.
 func (c *company) install() {
-	c.t.Helper()
+	c.T.Helper()
 	if err := c.disk.Install(20, 4, nil); err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	c.disk.expect(c.t, "install 20.4 with -")
+	c.disk.expect(c.T, "install 20.4 with -")
 	c.send(&messages.Installed{Index: 20})
 }
 
 // switched takes what the machine says when it has switched.
 func (c *company) switched() {
-	c.t.Helper()
-	c.raft.expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25}")
-	c.log.expect("Switched{index=20}")
-	for _, p := range []*probe{c.membership, c.gateway} {
-		if got := take[*messages.MembersChanged](p); got.LogTimeMs != 500 {
-			c.t.Errorf("%s is told of the members at log time %d", p.pid.Id, got.LogTimeMs)
+	c.T.Helper()
+	c.raft.Expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25}")
+	c.log.Expect("Switched{index=20}")
+	for _, p := range []*shelltest.Probe{c.membership, c.gateway} {
+		if got := shelltest.Take[*messages.MembersChanged](p); got.LogTimeMs != 500 {
+			c.T.Errorf("%s is told of the members at log time %d", p.PID.Id, got.LogTimeMs)
 		}
 	}
-	c.gateway.expect("LogTimeAdvanced{log_time_ms=500}")
+	c.gateway.Expect("LogTimeAdvanced{log_time_ms=500}")
 }
 
 // hold lets a reader wait in the midst of a read of "slow" until release is called.
 func (c *company) hold() (release func()) {
-	release = c.disk.engine.holdReads()
-	entered := c.disk.engine.entered
-	c.send(asks(0, getAt(0, "slow")))
+	release = c.disk.engine.HoldReads()
+	entered := c.disk.engine.Entered
+	c.send(asks(0, statetest.GetAt(0, "slow")))
 	<-entered
 	return release
 }
@@ -59,7 +62,7 @@ const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" 
 	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28}]}`
 
 func writeSlow() *messages.Command {
-	return &messages.Command{Session: client(1), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("slow", "old"))}
+	return &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("slow", "old"))}
 }
 
 // The readers finish what they have with the state before, which is closed then; who
@@ -69,75 +72,75 @@ func TestMachineSwitches(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 	c.stage20()
 	old := c.disk.engine
-	c.apply(entry(2, 1, writeSlow()))
-	take[*messages.Applied](c.raft)
-	take[*messages.Outcomes](c.gateway)
-	take[*messages.LogTimeAdvanced](c.gateway)
-	snapshots := c.probe(messages.ActorSnapshots)
+	c.apply(statetest.Entry(2, 1, writeSlow()))
+	shelltest.Take[*messages.Applied](c.raft)
+	shelltest.Take[*messages.Outcomes](c.gateway)
+	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	snapshots := c.Probe(messages.ActorSnapshots)
 	c.ask(snapshots, &messages.PinState{Holder: "old"})
-	if got := take[*messages.StatePinned](snapshots); got.Code != messages.Code_OK {
+	if got := shelltest.Take[*messages.StatePinned](snapshots); got.Code != messages.Code_OK {
 		t.Errorf("the old state is not pinned: %s", got.Code)
 	}
 	release := c.hold()
 	for range 2 { // more in the reader's mailbox
-		c.send(asks(2, getAt(0, "slow")))
+		c.send(asks(2, statetest.GetAt(0, "slow")))
 	}
 	c.install()
-	c.send(asks(15, getAt(0, "slow"))) // waits for an index that the snapshot has
-	c.send(asks(0, getAt(0, "slow")))  // stale, and of no state now
-	c.send(asks(21, getAt(0, "slow"))) // waits on
+	c.send(asks(15, statetest.GetAt(0, "slow"))) // waits for an index that the snapshot has
+	c.send(asks(0, statetest.GetAt(0, "slow")))  // stale, and of no state now
+	c.send(asks(21, statetest.GetAt(0, "slow"))) // waits on
 	c.ask(snapshots, &messages.ReadRows{Holder: "to-2", Sequence: 3, Revision: 1})
-	snapshots.expect(`RowsRead{holder="to-2" sequence=3 code=BUSY message="the node is opening another state"}`)
+	snapshots.Expect(`RowsRead{holder="to-2" sequence=3 code=BUSY message="the node is opening another state"}`)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 1})
 	c.ask(snapshots, &messages.PinState{Holder: "gone", Index: 20})
 	c.ask(snapshots, &messages.UnpinState{Holder: "gone"})
 	c.ask(snapshots, &messages.PinState{Holder: "to-3", Index: 20})
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
 	c.ask(c.membership, &messages.Introduce{})
-	take[*messages.MembersChanged](c.membership)
+	shelltest.Take[*messages.MembersChanged](c.membership)
 	c.passed()
-	if old.isClosed() {
+	if old.IsClosed() {
 		t.Error("the engine was closed under its readers")
 	}
-	if len(c.raft.got)+len(c.log.got)+len(c.session.got) > 0 {
+	if len(c.raft.Got)+len(c.log.Got)+len(c.session.Got) > 0 {
 		t.Error("somebody was told before the readers were done")
 	}
 	release()
 	for range 3 {
-		c.session.expect(slowOld)
+		c.session.Expect(slowOld)
 	}
 	c.switched()
 	for range 2 {
-		c.session.expect(slowNew)
+		c.session.Expect(slowNew)
 	}
-	snapshots.expect(`StatePinned{holder="to-2" code=COMPACTED}`)
+	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)
 	for _, holder := range []string{"to-3", "file"} {
-		if got := take[*messages.StatePinned](snapshots); got.Holder != holder || got.Code != messages.Code_OK || got.Checkpoint.Index != 20 {
+		if got := shelltest.Take[*messages.StatePinned](snapshots); got.Holder != holder || got.Code != messages.Code_OK || got.Checkpoint.Index != 20 {
 			t.Errorf("%s was to be pinned: %s", holder, messages.Line(got))
 		}
 	}
 	c.ask(snapshots, &messages.ReadRows{Holder: "old", Revision: 1, CompactedRevision: 0})
-	if got := take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
+	if got := shelltest.Take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
 		t.Errorf("the rows of the old state are read from the new one: %s", messages.Line(got))
 	}
-	if !old.isClosed() || c.disk.engine.isClosed() {
+	if !old.IsClosed() || c.disk.engine.IsClosed() {
 		t.Error("the engine of the state before is open, or that of this one closed")
 	}
 
 	// Everything goes on where the snapshot ends, with the children under their names.
-	c.apply(entry(21, 600, &messages.Command{Session: client(2), Seq: 1, Open: opens(1000, 1000), Operations: ops(put("b", "1"))}))
-	if got := take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
+	c.apply(statetest.Entry(21, 600, &messages.Command{Session: statetest.Client(2), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("b", "1"))}))
+	if got := shelltest.Take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
-	c.session.expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28}]}`)
-	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0"), asks(0, getAt(0, "x")))
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.stop(c.machine)
-	if !c.disk.engine.isClosed() {
+	c.session.Expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28}]}`)
+	c.System.Root.Send(actor.NewPID(c.System.Address(), messages.ActorReaderPrefix+"0"), asks(0, statetest.GetAt(0, "x")))
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.Stop(c.machine)
+	if !c.disk.engine.IsClosed() {
 		t.Error("the engine was left open")
 	}
-	for _, p := range []*probe{c.raft, c.log, c.session, snapshots} {
-		p.expectNoMore(c.stage)
+	for _, p := range []*shelltest.Probe{c.raft, c.log, c.session, snapshots} {
+		p.ExpectNoMore(c.Stage)
 	}
 }
 
@@ -146,9 +149,9 @@ func TestRaftHearsOfASwitchFirst(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Log = config.Raft }).opened()
 	c.stage20()
 	c.install()
-	take[*messages.MachineOpened](c.raft)
-	c.raft.expect("Switched{index=20}")
-	c.stop(c.machine)
+	shelltest.Take[*messages.MachineOpened](c.raft)
+	c.raft.Expect("Switched{index=20}")
+	c.Stop(c.machine)
 }
 
 // A checkpoint of the state before does not count any more, wherever it was when
@@ -165,40 +168,40 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 		}},
 		{"the disk refuses it", func(c *company, checkpoint *actor.PID) {
 			c.disk.checkpointErr = messages.Errorf(messages.Code_CONFLICT, "a snapshot was installed")
-			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 2})
+			c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 2})
 		}, nothing},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.Readers = 1, 1 }).opened()
 			c.stage20()
-			c.apply(entry(2, 1, writeSlow()))
-			take[*messages.Applied](c.raft)
-			take[*messages.Outcomes](c.gateway)
-			take[*messages.LogTimeAdvanced](c.gateway)
-			c.log.expect("SyncCommit{index=2}")
+			c.apply(statetest.Entry(2, 1, writeSlow()))
+			shelltest.Take[*messages.Applied](c.raft)
+			shelltest.Take[*messages.Outcomes](c.gateway)
+			shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+			c.log.Expect("SyncCommit{index=2}")
 			release := c.hold()
-			checkpoint := actor.NewPID(c.system.Address(), messages.ActorCheckpoint)
+			checkpoint := actor.NewPID(c.System.Address(), messages.ActorCheckpoint)
 			test.before(c, checkpoint)
 			c.install()
 			test.while(c, checkpoint)
 			c.passed()
 			release()
-			c.session.expect(slowOld)
+			c.session.Expect(slowOld)
 			c.switched()
 			c.send(&messages.CheckpointWritten{Index: 2}) // the latest that it can come
 			c.passed()
 			c.disk.checkpointErr = nil
 			c.apply(&raftpb.Entry{Index: new(uint64(21)), Term: new(uint64(4))})
-			take[*messages.Applied](c.raft)
-			c.log.expect("SyncCommit{index=21}")
-			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 2}) // an answer to the one before
-			c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 21})
+			shelltest.Take[*messages.Applied](c.raft)
+			c.log.Expect("SyncCommit{index=21}")
+			c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 2}) // an answer to the one before
+			c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 21})
 			c.disk.expect(t, "checkpoint 21")
-			c.raft.expect("Checkpointed{index=21 term=4 conf_state=ConfState{voters=[1 2 4]} compacted_revision=25}")
-			c.stop(c.machine)
-			c.raft.expectNoMore(c.stage)
-			if len(c.fatal) > 0 {
-				t.Errorf("it ended with %v", <-c.fatal)
+			c.raft.Expect("Checkpointed{index=21 term=4 conf_state=ConfState{voters=[1 2 4]} compacted_revision=25}")
+			c.Stop(c.machine)
+			c.raft.ExpectNoMore(c.Stage)
+			if len(c.Fatal) > 0 {
+				t.Errorf("it ended with %v", <-c.Fatal)
 			}
 		})
 	}
@@ -208,17 +211,17 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 func TestReadersThatFailWhileTheMachineSwitches(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 	c.stage20()
-	c.disk.engine.panics = "bad"
+	c.disk.engine.Panics = "bad"
 	release := c.hold()
-	c.send(asks(0, getAt(0, "bad")))
+	c.send(asks(0, statetest.GetAt(0, "bad")))
 	c.install()
 	c.passed()
 	release()
 	c.switched()
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.send(asks(0, getAt(0, "slow")))
-	c.session.expect(slowNew)
-	c.stop(c.machine)
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.send(asks(0, statetest.GetAt(0, "slow")))
+	c.session.Expect(slowNew)
+	c.Stop(c.machine)
 }
 
 // A reclaim does not hold up a switch, or the end of the node: the engine is closed,
@@ -228,35 +231,35 @@ func TestReclaimsEndWithTheState(t *testing.T) {
 		c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
 		c.stage20()
 		old := c.disk.engine
-		_, reclaims := c.watch(func() error { <-old.closing; return errors.New("the state is closed") })
+		_, reclaims := c.watch(func() error { <-old.Closing; return errors.New("the state is closed") })
 		c.compactAsClient(2)
 		<-reclaims
 		release := c.hold()
-		stopped := func() { c.stop(c.machine) }
+		stopped := func() { c.Stop(c.machine) }
 		if switches {
 			c.install()
 			c.passed()
 		} else {
-			future := c.system.Root.StopFuture(c.machine)
+			future := c.System.Root.StopFuture(c.machine)
 			stopped = func() {
 				if err := future.Wait(); err != nil {
 					t.Error(err)
 				}
 			}
 		}
-		if old.isClosed() {
+		if old.IsClosed() {
 			t.Error("the engine was closed under a reader")
 		}
 		release()
 		if switches {
 			c.switched()
-			c.disk.engine.reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
+			c.disk.engine.Reclaims = func() error { t.Error("there is nothing to reclaim"); return nil }
 			c.tick(1)
 		}
 		stopped()
-		c.raft.expectNoMore(c.stage)
-		if !old.isClosed() || len(c.fatal) > 0 {
-			t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+		c.raft.ExpectNoMore(c.Stage)
+		if !old.IsClosed() || len(c.Fatal) > 0 {
+			t.Errorf("closed: %v, failures: %d", old.IsClosed(), len(c.Fatal))
 		}
 	}
 }
@@ -274,7 +277,7 @@ func TestSwitchesThatFail(t *testing.T) {
 			"switch to the snapshot at index 20: open the user data: the disk is gone"},
 		{"a newer checkpoint", func(c *company) { c.disk.staged.Level = messages.Level + 1 }, nil,
 			"switch to the snapshot at index 20: the checkpoint has format 1 and level 3, newer than this version's 1 and 2"},
-		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{entry(2, 1)}}},
+		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{statetest.Entry(2, 1)}}},
 			"entries came while the snapshot at index 20 is being opened"},
 		{"another snapshot too early", func(*company) {}, &messages.Installed{Index: 21},
 			"a snapshot at index 21 was installed while that at index 20 is being opened"},
@@ -290,15 +293,15 @@ func TestSwitchesThatFail(t *testing.T) {
 				c.passed()
 			}
 			release()
-			if reason := (<-c.fatal).Error(); reason != test.reason {
+			if reason := (<-c.Fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)
 			}
-			c.send(asks(0, getAt(0, "slow")))
+			c.send(asks(0, statetest.GetAt(0, "slow")))
 			c.ask(c.session, &messages.PinState{Holder: "file"})
-			c.stop(c.machine)
-			c.session.expect("ReadReply{request=7 code=NOT_FOUND}") // of the state before
-			for _, p := range []*probe{c.raft, c.log, c.session} {
-				p.expectNoMore(c.stage)
+			c.Stop(c.machine)
+			c.session.Expect("ReadReply{request=7 code=NOT_FOUND}") // of the state before
+			for _, p := range []*shelltest.Probe{c.raft, c.log, c.session} {
+				p.ExpectNoMore(c.Stage)
 			}
 		})
 	}
@@ -312,14 +315,14 @@ func TestMachineStopsWhileItSwitches(t *testing.T) {
 	release := c.hold()
 	c.install()
 	c.passed()
-	stopped := c.system.Root.StopFuture(c.machine)
+	stopped := c.System.Root.StopFuture(c.machine)
 	release()
 	if err := stopped.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	c.raft.expectNoMore(c.stage)
-	c.log.expectNoMore(c.stage)
-	if !old.isClosed() || len(c.fatal) > 0 {
-		t.Errorf("closed: %v, failures: %d", old.isClosed(), len(c.fatal))
+	c.raft.ExpectNoMore(c.Stage)
+	c.log.ExpectNoMore(c.Stage)
+	if !old.IsClosed() || len(c.Fatal) > 0 {
+		t.Errorf("closed: %v, failures: %d", old.IsClosed(), len(c.Fatal))
 	}
 }

@@ -8,68 +8,70 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/state/statetest"
 )
 
 // company is a machine among probes.
 type company struct {
-	*stage
+	*shelltest.Stage
 	disk                           *memoryDisk
 	machine                        *actor.PID
-	raft, log, gateway, membership *probe
-	session                        *probe
+	raft, log, gateway, membership *shelltest.Probe
+	session                        *shelltest.Probe
 	asked                          int // times that passed was called
 }
 
 // newCompany starts a machine; change may alter its configuration.
 func newCompany(t *testing.T, change func(*MachineConfig)) *company {
 	t.Helper()
-	s := newStage(t)
+	s := shelltest.NewStage(t)
 	c := &company{
-		stage:      s,
+		Stage:      s,
 		disk:       newDisk(),
-		raft:       s.probe(messages.ActorRaft),
-		log:        s.probe(messages.ActorLog),
-		gateway:    s.probe(messages.ActorGateway),
-		membership: s.probe(messages.ActorMembership),
-		session:    s.probe(messages.ActorSessionPrefix + "1"),
+		raft:       s.Probe(messages.ActorRaft),
+		log:        s.Probe(messages.ActorLog),
+		gateway:    s.Probe(messages.ActorGateway),
+		membership: s.Probe(messages.ActorMembership),
+		session:    s.Probe(messages.ActorSessionPrefix + "1"),
 	}
 	config := MachineConfig{
-		Self: 1, Raft: c.raft.pid, Log: c.log.pid, Gateway: c.gateway.pid, Membership: c.membership.pid,
-		Disk: c.disk, Fatal: s.onFatal, Readers: 2,
+		Self: 1, Raft: c.raft.PID, Log: c.log.PID, Gateway: c.gateway.PID, Membership: c.membership.PID,
+		Disk: c.disk, Fatal: s.OnFatal, Readers: 2,
 	}
 	if change != nil {
 		change(&config)
 	}
-	c.machine = s.spawn(messages.ActorMachine, NewMachine(config))
+	c.machine = s.Spawn(messages.ActorMachine, NewMachine(config))
 	return c
 }
 
 // opened takes what the machine says when it starts.
 func (c *company) opened() *company {
-	c.t.Helper()
-	take[*messages.MachineOpened](c.raft)
-	take[*messages.MembersChanged](c.membership)
-	take[*messages.MembersChanged](c.gateway)
-	take[*messages.LogTimeAdvanced](c.gateway)
+	c.T.Helper()
+	shelltest.Take[*messages.MachineOpened](c.raft)
+	shelltest.Take[*messages.MembersChanged](c.membership)
+	shelltest.Take[*messages.MembersChanged](c.gateway)
+	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
 	return c
 }
 
-func (c *company) send(m any) { c.system.Root.Send(c.machine, m) }
+func (c *company) send(m any) { c.System.Root.Send(c.machine, m) }
 
-func (c *company) ask(from *probe, m any) {
-	c.system.Root.RequestWithCustomSender(c.machine, m, from.pid)
+func (c *company) ask(from *shelltest.Probe, m any) {
+	c.System.Root.RequestWithCustomSender(c.machine, m, from.PID)
 }
 
 // tick lets time pass, and waits until the machine has taken all that was sent before.
 func (c *company) tick(n uint32) {
-	c.t.Helper()
-	ticker := c.probe(fmt.Sprint(messages.ActorTicker, c.asked))
+	c.T.Helper()
+	ticker := c.Probe(fmt.Sprint(messages.ActorTicker, c.asked))
 	c.asked++
 	c.ask(ticker, &messages.Tick{Elapsed: n})
-	ticker.expect("Ticked{}")
+	ticker.Expect("Ticked{}")
 }
 
-func (c *company) passed() { c.t.Helper(); c.tick(0) }
+func (c *company) passed() { c.T.Helper(); c.tick(0) }
 
 func (c *company) apply(entries ...*raftpb.Entry) *raftpb.Message {
 	m := &raftpb.Message{Type: raftpb.MsgStorageApply.Enum(), Entries: entries}
@@ -79,7 +81,7 @@ func (c *company) apply(entries ...*raftpb.Entry) *raftpb.Message {
 
 // write is the command of client 1 with this number, which puts a=<number>.
 func write(seq uint64) *messages.Command {
-	return &messages.Command{Session: client(1), Seq: seq, Open: opens(1000, 1000), Operations: ops(put("a", fmt.Sprint(seq)))}
+	return &messages.Command{Session: statetest.Client(1), Seq: seq, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("a", fmt.Sprint(seq)))}
 }
 
 func asks(index uint64, read ...*messages.Read) *messages.ReadAt {
@@ -92,111 +94,111 @@ func asks(index uint64, read ...*messages.Read) *messages.ReadAt {
 
 func TestMachineSaysWhereItStarts(t *testing.T) {
 	c := newCompany(t, nil)
-	c.raft.expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1}")
+	c.raft.Expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1}")
 	members := `MembersChanged{members=[Member{raft_id=1 name="node1"} Member{raft_id=2 name="node2"} Member{raft_id=3 name="node3"}]` +
 		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a"}`
-	c.membership.expect(members)
-	c.gateway.expect(members)
-	c.gateway.expect("LogTimeAdvanced{}")
+	c.membership.Expect(members)
+	c.gateway.Expect(members)
+	c.gateway.Expect("LogTimeAdvanced{}")
 
-	c.system.Root.RequestWithCustomSender(c.machine, &messages.Introduce{}, c.membership.pid)
-	c.membership.expect(members)
-	c.system.Root.RequestWithCustomSender(c.machine, &messages.Introduce{}, c.gateway.pid)
-	c.gateway.expect(members)
-	c.gateway.expect("LogTimeAdvanced{}")
-	c.stop(c.machine)
-	c.membership.expectNoMore(c.stage)
-	if !c.disk.engine.closed {
+	c.System.Root.RequestWithCustomSender(c.machine, &messages.Introduce{}, c.membership.PID)
+	c.membership.Expect(members)
+	c.System.Root.RequestWithCustomSender(c.machine, &messages.Introduce{}, c.gateway.PID)
+	c.gateway.Expect(members)
+	c.gateway.Expect("LogTimeAdvanced{}")
+	c.Stop(c.machine)
+	c.membership.ExpectNoMore(c.Stage)
+	if !c.disk.engine.Closed {
 		t.Error("the engine was left open")
 	}
 }
 
 func TestMachineApplies(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	first := entry(2, 20, write(1), write(2))
-	foreign := &messages.Commands{Level: 1, LogTimeMs: 20, Proposals: []*messages.Proposal{{Origin: 2, Command: marshal(write(3))}}}
-	message := c.apply(first, &raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(1)), Data: marshal(foreign)})
+	first := statetest.Entry(2, 20, write(1), write(2))
+	foreign := &messages.Commands{Level: 1, LogTimeMs: 20, Proposals: []*messages.Proposal{{Origin: 2, Command: statetest.Marshal(write(3))}}}
+	message := c.apply(first, &raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(1)), Data: statetest.Marshal(foreign)})
 	client := `"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"`
-	c.gateway.expect("Outcomes{outcomes=[SessionOutcome{client=" + client + " outcome=Outcome{seq=1 revision=1}}" +
+	c.gateway.Expect("Outcomes{outcomes=[SessionOutcome{client=" + client + " outcome=Outcome{seq=1 revision=1}}" +
 		" SessionOutcome{client=" + client + " outcome=Outcome{seq=2 revision=2}}]}")
-	c.gateway.expect("LogTimeAdvanced{log_time_ms=20}")
-	applied := take[*messages.Applied](c.raft)
+	c.gateway.Expect("LogTimeAdvanced{log_time_ms=20}")
+	applied := shelltest.Take[*messages.Applied](c.raft)
 	if applied.Message != message || applied.Index != 3 || applied.Revision != 3 || applied.LogTimeMs != 20 || applied.HistoryHash == 0 {
 		t.Errorf("raft is told %s", messages.Line(applied))
 	}
-	if got := c.disk.engine.live(t, 3); got != "a=3@3" || c.disk.engine.writes != 1 {
-		t.Errorf("%q was written with %d writes", got, c.disk.engine.writes)
+	if got := c.disk.engine.Live(t, 3); got != "a=3@3" || c.disk.engine.Writes != 1 {
+		t.Errorf("%q was written with %d writes", got, c.disk.engine.Writes)
 	}
 
 	// Without commands of its own and without a step of time there is no news.
 	c.apply(&raftpb.Entry{Index: new(uint64(4)), Term: new(uint64(2))})
-	again := take[*messages.Applied](c.raft)
+	again := shelltest.Take[*messages.Applied](c.raft)
 	if again.Index != 4 || again.Revision != 3 || again.HistoryHash == applied.HistoryHash {
 		t.Errorf("raft is told %s", messages.Line(again))
 	}
 	join := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(4))}}}
-	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: marshal(join)})
-	take[*messages.Applied](c.raft)
-	take[*messages.MembersChanged](c.membership)
-	take[*messages.MembersChanged](c.gateway)
-	c.stop(c.machine)
-	c.gateway.expectNoMore(c.stage)
+	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(join)})
+	shelltest.Take[*messages.Applied](c.raft)
+	shelltest.Take[*messages.MembersChanged](c.membership)
+	shelltest.Take[*messages.MembersChanged](c.gateway)
+	c.Stop(c.machine)
+	c.gateway.ExpectNoMore(c.Stage)
 }
 
 func TestMachineServesReads(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	c.send(asks(3, getAt(0, "a")))
-	c.send(asks(0, getAt(0, "a"))) // stale: at once
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.apply(entry(2, 1, write(1)))
-	take[*messages.Applied](c.raft)
-	c.send(asks(2, getAt(0, "a")))
-	c.session.expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1}]}`)
-	c.apply(entry(3, 1, write(2)))
-	c.session.expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2}]}`)
+	c.send(asks(3, statetest.GetAt(0, "a")))
+	c.send(asks(0, statetest.GetAt(0, "a"))) // stale: at once
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.apply(statetest.Entry(2, 1, write(1)))
+	shelltest.Take[*messages.Applied](c.raft)
+	c.send(asks(2, statetest.GetAt(0, "a")))
+	c.session.Expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1}]}`)
+	c.apply(statetest.Entry(3, 1, write(2)))
+	c.session.Expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2}]}`)
 
 	// What cannot wait is refused, and what waits is answered nevertheless.
 	c.send(&messages.ReadAt{Index: 4, Reads: asks(4, make([]*messages.Read, waitingReadsMax)...).Reads})
-	c.send(asks(4, getAt(0, "a")))
-	c.session.expect("ReadRefused{request=7 code=BUSY}")
+	c.send(asks(4, statetest.GetAt(0, "a")))
+	c.session.Expect("ReadRefused{request=7 code=BUSY}")
 	c.apply(&raftpb.Entry{Index: new(uint64(4)), Term: new(uint64(1))})
 	for range waitingReadsMax {
-		if got := take[*messages.ReadReply](c.session); got.Code != messages.Code_INVALID {
+		if got := shelltest.Take[*messages.ReadReply](c.session); got.Code != messages.Code_INVALID {
 			t.Fatalf("a read of nothing is answered with %s", messages.Line(got))
 		}
 	}
-	c.stop(c.machine)
-	c.session.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	c.session.ExpectNoMore(c.Stage)
 }
 
 // A reader that panics loses its read and nothing else.
 func TestReadersRestart(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
-	c.disk.engine.panics = "bad"
+	c.disk.engine.Panics = "bad"
 	for range 20 {
-		c.send(asks(0, getAt(0, "bad")))
-		c.send(asks(0, getAt(0, "good")))
-		c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+		c.send(asks(0, statetest.GetAt(0, "bad")))
+		c.send(asks(0, statetest.GetAt(0, "good")))
+		c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	}
 	// The reader goes by its name.
-	reader := actor.NewPID(c.system.Address(), messages.ActorReaderPrefix+"0")
-	c.system.Root.Send(reader, asks(0, getAt(0, "good")))
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	if len(c.fatal) > 0 {
-		t.Errorf("a reader's panic is no reason to end: %v", <-c.fatal)
+	reader := actor.NewPID(c.System.Address(), messages.ActorReaderPrefix+"0")
+	c.System.Root.Send(reader, asks(0, statetest.GetAt(0, "good")))
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	if len(c.Fatal) > 0 {
+		t.Errorf("a reader's panic is no reason to end: %v", <-c.Fatal)
 	}
-	c.stop(c.machine)
+	c.Stop(c.machine)
 }
 
 func TestReadersOfDamagedDataEndTheNode(t *testing.T) {
 	c := newCompany(t, nil).opened()
-	c.disk.engine.err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
-	c.send(asks(0, getAt(0, "a")))
-	if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
+	c.disk.engine.Err = messages.Errorf(messages.Code_DAMAGED, "a block is damaged")
+	c.send(asks(0, statetest.GetAt(0, "a")))
+	if reason := <-c.Fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
 		t.Errorf("the reason is %v", reason)
 	}
-	c.stop(c.machine)
-	c.session.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	c.session.ExpectNoMore(c.Stage)
 }
 
 func TestMachineStopsAtABrokenInvariant(t *testing.T) {
@@ -206,25 +208,25 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 		entries []*raftpb.Entry
 		reason  string
 	}{
-		{"a gap", func(*company) {}, []*raftpb.Entry{entry(3, 1)}, "entry 3 was to be applied behind entry 1"},
-		{"an entry again", func(*company) {}, []*raftpb.Entry{entry(2, 1), entry(2, 1)}, "entry 2 was to be applied behind entry 2"},
-		{"a failed write", func(c *company) { c.disk.engine.err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{entry(2, 1, write(1))},
+		{"a gap", func(*company) {}, []*raftpb.Entry{statetest.Entry(3, 1)}, "entry 3 was to be applied behind entry 1"},
+		{"an entry again", func(*company) {}, []*raftpb.Entry{statetest.Entry(2, 1), statetest.Entry(2, 1)}, "entry 2 was to be applied behind entry 2"},
+		{"a failed write", func(c *company) { c.disk.engine.Err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{statetest.Entry(2, 1, write(1))},
 			"write the user data: the disk is gone"},
-		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: marshal(&messages.Commands{Level: 9})}},
+		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: statetest.Marshal(&messages.Commands{Level: 9})}},
 			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 2: it is too old and stops"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCompany(t, nil).opened()
 			test.change(c)
 			c.apply(test.entries...)
-			if reason := (<-c.fatal).Error(); reason != test.reason {
+			if reason := (<-c.Fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)
 			}
-			c.apply(entry(2, 1))
-			c.send(asks(0, getAt(0, "a")))
-			c.stop(c.machine)
-			for _, p := range []*probe{c.raft, c.gateway, c.session} {
-				p.expectNoMore(c.stage)
+			c.apply(statetest.Entry(2, 1))
+			c.send(asks(0, statetest.GetAt(0, "a")))
+			c.Stop(c.machine)
+			for _, p := range []*shelltest.Probe{c.raft, c.gateway, c.session} {
+				p.ExpectNoMore(c.Stage)
 			}
 		})
 	}
@@ -232,55 +234,55 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 
 func TestMachineWritesCheckpoints(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.CheckpointTicks = 2, 5 }).opened()
-	c.apply(entry(2, 1, write(1)))
-	c.apply(entry(3, 2, write(2)))
-	c.log.expect("SyncCommit{index=3}")
-	c.apply(entry(4, 3, write(3)), entry(5, 3, write(4))) // due again, but one is under way
-	c.apply(entry(6, 3))
+	c.apply(statetest.Entry(2, 1, write(1)))
+	c.apply(statetest.Entry(3, 2, write(2)))
+	c.log.Expect("SyncCommit{index=3}")
+	c.apply(statetest.Entry(4, 3, write(3)), statetest.Entry(5, 3, write(4))) // due again, but one is under way
+	c.apply(statetest.Entry(6, 3))
 	for range 4 {
-		take[*messages.Applied](c.raft)
+		shelltest.Take[*messages.Applied](c.raft)
 	}
-	checkpoint := actor.NewPID(c.system.Address(), messages.ActorCheckpoint)
+	checkpoint := actor.NewPID(c.System.Address(), messages.ActorCheckpoint)
 	c.send(&messages.CheckpointWritten{Index: 2}) // of nobody's
-	c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 3})
+	c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 3})
 	c.disk.expect(t, "checkpoint 3")
-	c.raft.expect("Checkpointed{index=3 term=1 conf_state=ConfState{voters=[1 2 3]}}")
-	c.log.expect("SyncCommit{index=6}")
-	c.system.Root.Send(checkpoint, &messages.CommitSynced{Index: 6})
+	c.raft.Expect("Checkpointed{index=3 term=1 conf_state=ConfState{voters=[1 2 3]}}")
+	c.log.Expect("SyncCommit{index=6}")
+	c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 6})
 	c.disk.expect(t, "checkpoint 6")
-	c.raft.expect("Checkpointed{index=6 term=1 conf_state=ConfState{voters=[1 2 3]}}")
+	c.raft.Expect("Checkpointed{index=6 term=1 conf_state=ConfState{voters=[1 2 3]}}")
 
-	c.apply(entry(7, 3))
-	take[*messages.Applied](c.raft)
-	ticker := c.probe(messages.ActorTicker)
+	c.apply(statetest.Entry(7, 3))
+	shelltest.Take[*messages.Applied](c.raft)
+	ticker := c.Probe(messages.ActorTicker)
 	for _, elapsed := range []uint32{2, 2} {
-		c.system.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: elapsed}, ticker.pid)
-		ticker.expect("Ticked{}")
+		c.System.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: elapsed}, ticker.PID)
+		ticker.Expect("Ticked{}")
 	}
-	c.system.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: 1}, ticker.pid)
-	ticker.expect("Ticked{}")
-	c.log.expect("SyncCommit{index=7}")
-	c.stop(c.machine)
-	c.log.expectNoMore(c.stage)
+	c.System.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: 1}, ticker.PID)
+	ticker.Expect("Ticked{}")
+	c.log.Expect("SyncCommit{index=7}")
+	c.Stop(c.machine)
+	c.log.ExpectNoMore(c.Stage)
 }
 
 // A checkpoint's panic is the whole node's: it goes on to the machine's supervisor.
 func TestACheckpointsPanicEscalates(t *testing.T) {
-	s, d := newStage(t), newDisk()
-	raft, log, others := s.probe("raft"), s.probe("log"), s.probe("others")
+	s, d := shelltest.NewStage(t), newDisk()
+	raft, log, others := s.Probe("raft"), s.Probe("log"), s.Probe("others")
 	reasons := make(chan any, 1)
-	root := s.system.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
+	root := s.System.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
 		reasons <- reason
 		return actor.StopDirective
 	}))
 	machine, err := root.SpawnNamed(actor.PropsFromProducer(NewMachine(MachineConfig{
-		Self: 1, Raft: raft.pid, Log: log.pid, Gateway: others.pid, Membership: others.pid, Disk: d, Fatal: s.onFatal})), messages.ActorMachine)
+		Self: 1, Raft: raft.PID, Log: log.PID, Gateway: others.PID, Membership: others.PID, Disk: d, Fatal: s.OnFatal})), messages.ActorMachine)
 	if err != nil {
 		t.Fatal(err)
 	}
-	take[*messages.MachineOpened](raft)
+	shelltest.Take[*messages.MachineOpened](raft)
 	for range 2 {
-		s.system.Root.Send(actor.NewPID(machine.Address, messages.ActorCheckpoint), &messages.WriteCheckpoint{Checkpoint: firstCheckpoint()})
+		s.System.Root.Send(actor.NewPID(machine.Address, messages.ActorCheckpoint), &messages.WriteCheckpoint{Checkpoint: statetest.First()})
 	}
 	if reason := fmt.Sprint(<-reasons); reason != "checkpoint 1 was begun while 1 is being written" {
 		t.Errorf("the reason is %q", reason)

@@ -8,6 +8,11 @@ import (
 	"keyval/messages"
 )
 
+const (
+	pinsMax     = 64   // states that are kept for others, in number
+	pinTicksMax = 1200 // a pin that nobody has used for so long goes
+)
+
 // pins are the states that others read for a while: nothing that one of them needs
 // is discarded. A holder that comes to nothing without a word loses its pin by and
 // by. At most pinsMax.
@@ -110,7 +115,7 @@ func (m *machineActor) onReadRows(ctx actor.Context, msg *messages.ReadRows) {
 	case m.phase == over:
 	case m.phase != serving:
 		refuse(messages.Code_BUSY, "the node is opening another state")
-	case msg.Revision > m.state.revision || !m.pins.use(msg.Holder, msg.CompactedRevision):
+	case msg.Revision > m.state.Revision() || !m.pins.use(msg.Holder, msg.CompactedRevision):
 		refuse(messages.Code_COMPACTED, "this state is not pinned any more")
 	default:
 		ctx.Forward(m.nextReader())

@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/state/statetest"
 )
 
 func TestPins(t *testing.T) {
@@ -58,30 +60,30 @@ func TestPins(t *testing.T) {
 // applied and given up meanwhile.
 func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 2 }).opened()
-	c.disk.engine.discarded = make(chan uint64, 10)
-	snapshots := c.probe(messages.ActorSnapshots)
-	c.apply(entry(2, 1, write(1)), entry(3, 1, write(2)))
+	c.disk.engine.Discarded = make(chan uint64, 10)
+	snapshots := c.Probe(messages.ActorSnapshots)
+	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, write(2)))
 	c.writeCheckpoint(3)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 2})
-	snapshots.expect(`StatePinned{holder="to-2" code=COMPACTED}`)
+	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 3})
-	pinned := take[*messages.StatePinned](snapshots)
+	pinned := shelltest.Take[*messages.StatePinned](snapshots)
 	if pinned.Code != messages.Code_OK || pinned.Bytes != 1000 || pinned.Checkpoint.Revision != 2 || pinned.Checkpoint.Index != 3 {
 		t.Fatalf("pinned is %s", messages.Line(pinned))
 	}
-	frozen := string(marshal(pinned.Checkpoint))
+	frozen := string(statetest.Marshal(pinned.Checkpoint))
 
-	c.apply(entry(4, 1, write(3)), entry(5, 1, &messages.Command{Operations: ops(compact(3))}))
+	c.apply(statetest.Entry(4, 1, write(3)), statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(3))}))
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
-	if now := take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 4 || now.CompactedRevision != 3 {
+	if now := shelltest.Take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 4 || now.CompactedRevision != 3 {
 		t.Errorf("the state of now is %s", messages.Line(now))
 	}
 	c.writeCheckpoint(5)
 	c.ask(snapshots, &messages.PinState{Holder: "to-3", Index: 3})
-	snapshots.expect(`StatePinned{holder="to-3" code=COMPACTED}`)
+	snapshots.Expect(`StatePinned{holder="to-3" code=COMPACTED}`)
 	rows := func(holder string, revision, compacted uint64) *messages.RowsRead {
 		c.ask(snapshots, &messages.ReadRows{Holder: holder, Sequence: 4, Revision: revision, CompactedRevision: compacted, BytesMax: 1 << 20})
-		return take[*messages.RowsRead](snapshots)
+		return shelltest.Take[*messages.RowsRead](snapshots)
 	}
 	got := &messages.SnapshotRows{}
 	if err := proto.Unmarshal(rows("to-2", 2, 0).Rows, got); err != nil {
@@ -91,7 +93,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	if messages.Line(got) != want {
 		t.Errorf("the pinned rows are %s", messages.Line(got))
 	}
-	if string(marshal(pinned.Checkpoint)) != frozen {
+	if string(statetest.Marshal(pinned.Checkpoint)) != frozen {
 		t.Error("a checkpoint has changed after it was handed out")
 	}
 	if read := rows("file", 4, 3); read.Code != messages.Code_OK || read.Count != 1 {
@@ -102,11 +104,11 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 			t.Errorf("what nobody keeps is answered with %s", messages.Line(read))
 		}
 	}
-	if len(c.disk.engine.discarded) > 0 {
-		t.Fatalf("%d was discarded under a pin", <-c.disk.engine.discarded)
+	if len(c.disk.engine.Discarded) > 0 {
+		t.Fatalf("%d was discarded under a pin", <-c.disk.engine.Discarded)
 	}
 	c.ask(snapshots, &messages.UnpinState{Holder: "to-2"})
-	if floor := <-c.disk.engine.discarded; floor != 3 {
+	if floor := <-c.disk.engine.Discarded; floor != 3 {
 		t.Errorf("%d was discarded", floor)
 	}
 	if read := rows("to-2", 2, 0); read.Code != messages.Code_COMPACTED {
@@ -114,10 +116,10 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	}
 	for i := range pinsMax {
 		c.ask(snapshots, &messages.PinState{Holder: fmt.Sprint(i)})
-		if got := take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
+		if got := shelltest.Take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
 			t.Fatalf("pin %d beside one: %s", i, got.Code)
 		}
 	}
-	c.stop(c.machine)
-	snapshots.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	snapshots.ExpectNoMore(c.Stage)
 }

@@ -9,6 +9,7 @@ import (
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
 )
 
 // discarding is the machine's way from history that is given up to space that is
@@ -38,7 +39,7 @@ func (m *machineActor) discard(ctx actor.Context) {
 	}
 	floor := m.pins.floor(m.durable.CompactedRevision)
 	if mutant.DiscardUncovered { // replay reads what is not there
-		floor = m.state.compacted
+		floor = m.state.Compacted()
 	}
 	if floor <= d.floor {
 		m.reclaimIfWanted(ctx)
@@ -119,7 +120,7 @@ func (r *reclaimActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.onStarted(ctx)
 	default:
-		unexpected(ctx)
+		shell.Unexpected(ctx)
 	}
 }
 

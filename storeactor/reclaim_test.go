@@ -7,20 +7,23 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
+	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/state"
+	"keyval/storeactor/state/statetest"
 )
 
 // writeCheckpoint lets the checkpoint at index become durable, and takes what the
 // machine tells of it and of what was applied before.
 func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
-	c.t.Helper()
-	if got := take[*messages.SyncCommit](c.log); got.Index != index {
-		c.t.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
+	c.T.Helper()
+	if got := shelltest.Take[*messages.SyncCommit](c.log); got.Index != index {
+		c.T.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
 	}
-	c.system.Root.Send(actor.NewPID(c.system.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
-	for m := range c.raft.got {
+	c.System.Root.Send(actor.NewPID(c.System.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
+	for m := range c.raft.Got {
 		if done, ok := m.(*messages.Checkpointed); ok {
 			if done.Index != index {
-				c.t.Fatalf("raft is told %s", messages.Line(done))
+				c.T.Fatalf("raft is told %s", messages.Line(done))
 			}
 			<-c.disk.events
 			return done
@@ -32,40 +35,40 @@ func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 // compactAsClient applies a put at this index and a client's compaction of all before
 // it at the next, and lets the checkpoint that follows become durable.
 func (c *company) compactAsClient(index uint64) {
-	c.t.Helper()
-	c.apply(entry(index, 1, write(index)), entry(index+1, 1,
-		&messages.Command{Session: client(1), Seq: index + 1, Operations: ops(compact(index))}))
-	take[*messages.Outcomes](c.gateway)
+	c.T.Helper()
+	c.apply(statetest.Entry(index, 1, write(index)), statetest.Entry(index+1, 1,
+		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: statetest.Ops(statetest.Compact(index))}))
+	shelltest.Take[*messages.Outcomes](c.gateway)
 	if index == 2 {
-		take[*messages.LogTimeAdvanced](c.gateway)
+		shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
 	}
 	if done := c.writeCheckpoint(index + 1); !done.Thorough || done.CompactedRevision != index {
-		c.t.Fatalf("raft is told %s", messages.Line(done))
+		c.T.Fatalf("raft is told %s", messages.Line(done))
 	}
 }
 
 // watch makes the engine tell of its discards and reclaims.
 func (c *company) watch(reclaim func() error) (discarded chan uint64, reclaims chan struct{}) {
 	reclaims = make(chan struct{}, 10)
-	c.disk.engine.discarded = make(chan uint64, 10)
-	c.disk.engine.reclaims = func() error {
+	c.disk.engine.Discarded = make(chan uint64, 10)
+	c.disk.engine.Reclaims = func() error {
 		reclaims <- struct{}{}
 		if reclaim != nil {
 			return reclaim()
 		}
 		return nil
 	}
-	return c.disk.engine.discarded, reclaims
+	return c.disk.engine.Discarded, reclaims
 }
 
 // What a reader was given when history was still there it reads before that goes.
 func TestDiscardsWaitForReaders(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	release := c.hold()            // one of two readers
-	c.send(asks(0, getAt(0, "a"))) // the other one
-	c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
-	c.send(asks(0, getAt(0, "a"))) // behind the slow read, at revision 0
+	release := c.hold()                      // one of two readers
+	c.send(asks(0, statetest.GetAt(0, "a"))) // the other one
+	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	c.send(asks(0, statetest.GetAt(0, "a"))) // behind the slow read, at revision 0
 	c.compactAsClient(2)
 	c.tick(questionTicks) // who has not answered is asked again, which does no harm
 	for range 2 {
@@ -75,11 +78,11 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 	if len(discarded)+len(reclaims) > 0 {
 		t.Error("history went under a reader")
 	}
-	c.send(asks(0, getAt(1, "a")))
-	c.session.expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
+	c.send(asks(0, statetest.GetAt(1, "a")))
+	c.session.Expect(`ReadReply{request=7 code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"}`)
 	release()
 	for range 2 {
-		c.session.expect("ReadReply{request=7 code=NOT_FOUND}")
+		c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	}
 	if floor := <-discarded; floor != 2 {
 		t.Errorf("%d was discarded", floor)
@@ -88,7 +91,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 	for range 3 {
 		c.tick(questionTicks)
 	}
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(discarded)+len(reclaims) > 0 {
 		t.Error("history went twice")
 	}
@@ -99,7 +102,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(entry(2, 1, write(1)), entry(3, 1, &messages.Command{Operations: ops(compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(2))}))
 	if done := c.writeCheckpoint(3); done.Thorough || done.CompactedRevision != 2 {
 		t.Errorf("raft is told %s", messages.Line(done))
 	}
@@ -107,23 +110,23 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	c.tick(1)
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(reclaims) > 0 {
 		t.Error("it was reclaimed")
 	}
-	if got := take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 1 { // the put's, and none of a command that is nobody's
+	if got := shelltest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 1 { // the put's, and none of a command that is nobody's
 		t.Errorf("the gateway is told %s", messages.Line(got))
 	}
-	take[*messages.LogTimeAdvanced](c.gateway)
-	c.gateway.expectNoMore(c.stage)
+	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	c.gateway.ExpectNoMore(c.Stage)
 }
 
 // A compaction that comes while a checkpoint is written has the next one.
 func TestCompactionsBehindACheckpoint(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 1 }).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(entry(2, 1, write(1)))
-	c.apply(entry(3, 1, &messages.Command{Session: client(1), Seq: 2, Operations: ops(compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1)))
+	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 2, Operations: statetest.Ops(statetest.Compact(2))}))
 	c.passed()
 	if done := c.writeCheckpoint(2); done.Thorough || done.CompactedRevision != 0 {
 		t.Errorf("raft is told %s", messages.Line(done))
@@ -139,11 +142,11 @@ func TestCompactionsBehindACheckpoint(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	<-reclaims
-	c.apply(entry(4, 1, write(3)))
+	c.apply(statetest.Entry(4, 1, write(3)))
 	if done := c.writeCheckpoint(4); done.Thorough {
 		t.Error("nobody has asked for space again")
 	}
-	c.stop(c.machine)
+	c.Stop(c.machine)
 }
 
 // While one reclaim is under way no other begins; who asked meanwhile has the next.
@@ -165,7 +168,7 @@ func TestReclaimsFollowEachOther(t *testing.T) {
 	}
 	close(proceed)
 	<-reclaims
-	c.stop(c.machine)
+	c.Stop(c.machine)
 	if len(reclaims) > 0 {
 		t.Error("a third reclaim, which nobody asked for")
 	}
@@ -176,7 +179,7 @@ func TestReclaimsWaitForPins(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
 	c.ask(c.session, &messages.PinState{Holder: "file"})
-	take[*messages.StatePinned](c.session)
+	shelltest.Take[*messages.StatePinned](c.session)
 	c.compactAsClient(2)
 	c.tick(pinTicksMax - 1)
 	if len(discarded)+len(reclaims) > 0 {
@@ -187,7 +190,7 @@ func TestReclaimsWaitForPins(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	<-reclaims
-	c.stop(c.machine)
+	c.Stop(c.machine)
 }
 
 func TestReclaimsThatFail(t *testing.T) {
@@ -206,16 +209,16 @@ func TestReclaimsThatFail(t *testing.T) {
 			c.compactAsClient(2)
 			<-reclaims
 			if test.fatal {
-				if reason := <-c.fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
+				if reason := <-c.Fatal; messages.CodeOf(reason) != messages.Code_DAMAGED {
 					t.Errorf("the reason is %v", reason)
 				}
 			} else {
 				c.compactAsClient(4) // it is asked again, and tried again
 				<-reclaims
 			}
-			c.stop(c.machine)
-			if len(c.fatal) > 0 {
-				t.Errorf("it ended with %v", <-c.fatal)
+			c.Stop(c.machine)
+			if len(c.Fatal) > 0 {
+				t.Errorf("it ended with %v", <-c.Fatal)
 			}
 		})
 	}
@@ -226,14 +229,14 @@ func TestMachineDiscardsWhenItOpens(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) {
 		d := config.Disk.(*memoryDisk)
 		d.checkpoint.Revision, d.checkpoint.CompactedRevision = 9, 5
-		d.engine.discarded = make(chan uint64, 10)
+		d.engine.Discarded = make(chan uint64, 10)
 	}).opened()
-	if floor := <-c.disk.engine.discarded; floor != 5 {
+	if floor := <-c.disk.engine.Discarded; floor != 5 {
 		t.Errorf("%d was discarded", floor)
 	}
 	c.tick(questionTicks)
-	c.stop(c.machine)
-	if len(c.disk.engine.discarded) > 0 {
+	c.Stop(c.machine)
+	if len(c.disk.engine.Discarded) > 0 {
 		t.Error("it was discarded twice")
 	}
 }
@@ -242,12 +245,12 @@ func TestMachineDiscardsWhenItOpens(t *testing.T) {
 func TestMachineRetainsHistory(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.HistoryRevisions, config.HistoryMS = 2, 1000 }).opened()
 	apply := func(index, now uint64) {
-		c.apply(entry(index, now, write(index)))
-		take[*messages.Applied](c.raft)
+		c.apply(statetest.Entry(index, now, write(index)))
+		shelltest.Take[*messages.Applied](c.raft)
 	}
 	asked := func(revision uint64) {
 		t.Helper()
-		if got := take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(compaction(revision)) {
+		if got := shelltest.Take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
 			t.Errorf("it proposes %s", messages.Line(got))
 		}
 	}
@@ -260,14 +263,14 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(19)
 	c.tick(1)
 	asked(1)
-	c.apply(entry(5, 1, &messages.Command{Operations: ops(compact(1))}))
-	if got := take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
+	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(1))}))
+	if got := shelltest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.writeCheckpoint(5)
 	apply(6, 1001) // revision 4 was current at 1, and so many revisions are kept
 	c.tick(20)
 	asked(3)
-	c.stop(c.machine)
-	c.raft.expectNoMore(c.stage)
+	c.Stop(c.machine)
+	c.raft.ExpectNoMore(c.Stage)
 }

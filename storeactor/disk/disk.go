@@ -4,6 +4,7 @@
 package disk
 
 import (
+	"hash/crc32"
 	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -11,9 +12,12 @@ import (
 	"keyval/messages"
 )
 
-// IdentityFormat is the newest format of an Identity that this software writes and
-// reads.
-const IdentityFormat = 1
+// Formats of what a disk keeps, as this software writes them and the newest that
+// it reads.
+const (
+	IdentityFormat   = 1
+	CheckpointFormat = 1
+)
 
 // Disk is one node's data directory, and the disk seam: files in production, a
 // model with volatile and durable parts in the simulator. One conformance suite
@@ -111,3 +115,7 @@ type ArchiveWriter interface {
 	// Abort gives it up. After Commit it does nothing.
 	Abort() error
 }
+
+// Castagnoli is the table of the CRC32C that ends what a disk keeps, and every chunk of
+// a snapshot.
+var Castagnoli = crc32.MakeTable(crc32.Castagnoli)

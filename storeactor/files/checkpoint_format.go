@@ -43,7 +43,7 @@ func writeCheckpoint(path string, c *messages.Checkpoint, seal badger.Seal) erro
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(sealed)))
 	b = append(append(b, body...), sealed...)
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, disk.Castagnoli))
 	return durable.Replace(path, b)
 }
 
@@ -60,7 +60,7 @@ func readCheckpoint(path string) (*messages.Checkpoint, badger.Seal, error) {
 		return nil, seal, disk.Damaged("%s is not a checkpoint", path)
 	}
 	end := len(b) - 4
-	if crc32.Checksum(b[:end], durable.Castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
+	if crc32.Checksum(b[:end], disk.Castagnoli) != binary.LittleEndian.Uint32(b[end:]) {
 		return nil, seal, disk.Damaged("the checkpoint %s was altered: its checksum does not fit", path)
 	}
 	if format := binary.LittleEndian.Uint32(b[8:]); format > checkpointFormat {

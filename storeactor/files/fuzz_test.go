@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor"
+	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files/badger"
-	"keyval/storeactor/files/durable"
+	"keyval/storeactor/state"
 )
 
 // The files of a directory carry checksums, so that bytes alone hardly ever get
@@ -40,7 +40,7 @@ func FuzzCheckpointFile(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
 		if sum {
-			data = binary.LittleEndian.AppendUint32(data[:len(data):len(data)], crc32.Checksum(data, durable.Castagnoli))
+			data = binary.LittleEndian.AppendUint32(data[:len(data):len(data)], crc32.Checksum(data, disk.Castagnoli))
 		}
 		path := filepath.Join(t.TempDir(), checkpointName)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -51,7 +51,7 @@ func FuzzCheckpointFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := storeactor.FromCheckpoint(c); err != nil {
+		if _, err := state.FromCheckpoint(c); err != nil {
 			disktest.Openly(t, err)
 			return
 		}
@@ -75,7 +75,7 @@ func FuzzIdentityFile(f *testing.F) {
 	f.Add([]byte("\n\n\n"), true)
 	f.Fuzz(func(t *testing.T, text []byte, sum bool) {
 		if sum {
-			text = fmt.Appendf(text[:len(text):len(text)], identityTail, crc32.Checksum(text, durable.Castagnoli))
+			text = fmt.Appendf(text[:len(text):len(text)], identityTail, crc32.Checksum(text, disk.Castagnoli))
 		}
 		id, err := decodeIdentity("identity", text)
 		disktest.Openly(t, err)

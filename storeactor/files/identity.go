@@ -43,7 +43,7 @@ func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 	if at := bytes.LastIndexByte(bytes.TrimRight(text, "\n"), '\n') + 1; at > 0 {
 		body, tail = text[:at], text[at:]
 	}
-	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, durable.Castagnoli) {
+	if n, _ := fmt.Sscanf(string(tail), identityTail, &sum); n != 1 || sum != crc32.Checksum(body, disk.Castagnoli) {
 		return nil, disk.Damaged("%s was altered: its checksum does not fit", path)
 	}
 	_, document, _ := bytes.Cut(body, []byte("\n"))
@@ -67,7 +67,7 @@ func (f *directory) WriteIdentity(id *messages.Identity) error {
 		return messages.Errorf(messages.Code_INVALID, "the identity cannot be written: %v", err)
 	}
 	text := fmt.Appendf(nil, identityHead+"%s\n", disk.IdentityFormat, document)
-	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, durable.Castagnoli))
+	text = fmt.Appendf(text, identityTail, crc32.Checksum(text, disk.Castagnoli))
 	if err := durable.Replace(f.path(identityName), text); err != nil {
 		return durable.Error("write the identity", err)
 	}

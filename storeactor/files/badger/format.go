@@ -171,7 +171,7 @@ func (r *entryReader) entry() (size int64, err error) {
 	if key == 0 || key > 1<<17 || value > 2*(disk.ValueBytesMax+1) || !r.take(int(key+value)) {
 		return 0, nil
 	}
-	sum := crc32.Checksum(r.entryBytes, durable.Castagnoli)
+	sum := crc32.Checksum(r.entryBytes, disk.Castagnoli)
 	if !r.take(4) {
 		return 0, nil
 	}

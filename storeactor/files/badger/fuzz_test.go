@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"keyval/storeactor/files/durable"
+	"keyval/storeactor/disk"
 )
 
 // FuzzMemTable: however the end of the rows' file looks, it is told where what is
@@ -16,7 +16,7 @@ import (
 func FuzzMemTable(f *testing.F) {
 	entry := func(key, value string) []byte {
 		b := append([]byte{0, 0, byte(len(key)), byte(len(value)), 0}, key+value...)
-		return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
+		return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, disk.Castagnoli))
 	}
 	f.Add(entry("k", "v"), entry("k2", ""))
 	f.Add([]byte{0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, []byte{})

@@ -4,7 +4,6 @@ package durable
 
 import (
 	"errors"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -113,6 +112,3 @@ func SyncDirectory(dir string) error {
 	}
 	return nil
 }
-
-// Castagnoli is the table of the CRC32C that our files end with.
-var Castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -10,7 +10,6 @@ import (
 
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
-	"keyval/storeactor/files/durable"
 )
 
 func FuzzWitnessFile(f *testing.F) {
@@ -23,7 +22,7 @@ func FuzzWitnessFile(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Fuzz(func(t *testing.T, data []byte, sum bool) {
 		if sum && len(data) >= witnessSlot-4 {
-			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], durable.Castagnoli))
+			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], disk.Castagnoli))
 		}
 		generation := t.TempDir()
 		if err := os.WriteFile(filepath.Join(generation, witnessName), data, 0o600); err != nil {

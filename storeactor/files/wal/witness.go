@@ -30,7 +30,7 @@ func encodeWitness(w disk.Witness) []byte {
 	for _, v := range []uint64{w.Sequence, w.BaseIndex, w.BaseTerm, w.Index, w.Term, w.HardTerm, w.Vote, w.Commit} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, durable.Castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, disk.Castagnoli))
 }
 
 // decodeWitness reads one slot. It reports false for one that was never written,
@@ -40,7 +40,7 @@ func decodeWitness(b []byte) (w disk.Witness, format uint32, ok bool) {
 		return w, 0, false
 	}
 	b = b[:witnessSlot]
-	if crc32.Checksum(b[:witnessSlot-4], durable.Castagnoli) != binary.LittleEndian.Uint32(b[witnessSlot-4:]) {
+	if crc32.Checksum(b[:witnessSlot-4], disk.Castagnoli) != binary.LittleEndian.Uint32(b[witnessSlot-4:]) {
 		return w, 0, false
 	}
 	for i, field := range []*uint64{&w.Sequence, &w.BaseIndex, &w.BaseTerm, &w.Index, &w.Term, &w.HardTerm, &w.Vote, &w.Commit} {

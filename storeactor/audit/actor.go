@@ -1,0 +1,110 @@
+package audit
+
+import (
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
+)
+
+// Config is what an audit needs.
+type Config struct {
+	Self                messages.RaftID
+	Machine, Membership *actor.PID
+	Peer                func(messages.RaftID) *actor.PID // a peer's audit
+	Disk                disk.Disk
+	Fatal               func(reason error)
+	Nonce               uint64 // random, of this process
+	Ticks               uint32 // between two questions; 4
+}
+
+// New makes the actor that compares what the members hold. It is to be
+// spawned as messages.ActorAudit.
+func New(config Config) actor.Producer {
+	round := config.Nonce
+	return func() actor.Actor {
+		round += 1 << 32 // an actor that starts anew is another incarnation too
+		return &auditActor{config: config, core: newAudit(config.Self, config.Ticks, round)}
+	}
+}
+
+// auditActor is the shell around an audit.
+type auditActor struct {
+	config Config
+	core   *audit
+	ended  bool
+}
+
+// Receive takes one message.
+func (a *auditActor) Receive(ctx actor.Context) {
+	if a.ended {
+		return
+	}
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		ctx.Request(a.config.Membership, &messages.Introduce{})
+	case *messages.MembersChanged:
+		a.core.onMembers(m.Members)
+	case *messages.LeaderChanged:
+		a.core.onLeader(m.Leader)
+	case *messages.Tick:
+		a.core.onTick(m.Elapsed)
+		ctx.Request(ctx.Sender(), &messages.Ticked{})
+	case *messages.ReadReply:
+		a.core.onRead(m)
+	case *messages.ReadRefused:
+		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
+	case *messages.AuditAsk:
+		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+			a.core.onAsk(peer, m)
+		}
+	case *messages.AuditAnswer:
+		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+			a.core.onAnswer(peer, m)
+		}
+	case *messages.AuditVerdict:
+		a.core.onVerdict(m)
+	default:
+		shell.Unexpected(ctx)
+	}
+	a.carry(ctx)
+}
+
+func (a *auditActor) carry(ctx actor.Context) {
+	for _, effect := range a.core.take() {
+		switch e := effect.(type) {
+		case readOwn:
+			ctx.Send(a.config.Machine, &messages.ReadAt{Reads: []*messages.ReadIndex{{
+				Session: messages.ActorAudit,
+				Read: &messages.Read{
+					Request: e.request, Revision: e.revision, Consistency: messages.Consistency_STALE,
+					Kind: &messages.Read_Digest{Digest: e.digest},
+				},
+			}}})
+		case askPeer:
+			ctx.Request(a.config.Peer(e.peer), e.ask)
+		case answerPeer:
+			ctx.Request(a.config.Peer(e.peer), e.answer)
+		case tell:
+			ctx.Request(a.config.Peer(e.peer), e.verdict)
+		case warn:
+			ctx.Logger().Error("audit: " + e.text)
+		case condemn:
+			a.condemn(e.reason)
+			return
+		}
+	}
+}
+
+// condemn takes the node out of service, also after a restart.
+func (a *auditActor) condemn(reason string) {
+	a.ended = true
+	err := messages.Errorf(messages.Code_DAMAGED, "%s", reason).
+		WithHint("this node serves no more: keep its directory for inspection, and put a new node in its place; the other nodes serve on without it")
+	if failed := a.config.Disk.Condemn(reason); failed != nil {
+		err = messages.Errorf(messages.Code_DAMAGED, "%s; and this cannot be recorded in its directory: %v", reason, failed).
+			WithHint("do not start this node on its directory again; the other nodes serve on without it")
+	}
+	a.config.Fatal(err)
+}

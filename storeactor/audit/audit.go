@@ -1,0 +1,348 @@
+// Package audit compares what the members hold: equal entries give equal states, and
+// the disk below may still lie.
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"keyval/messages"
+)
+
+// Bounds and ages of an audit.
+const (
+	questionRowsMax = 2000 // of one question
+	againTicks      = 10   // a member that did not answer, or was not there yet, is asked again
+	giveUpTicks     = 60   // ticks; whoever has not answered by then has no voice
+	passTicks       = 200  // between two walks through all keys
+)
+
+// effect is what an audit wants done.
+type effect interface{ auditEffect() }
+
+type (
+	// readOwn reads this node's own digest; the answer carries request.
+	readOwn struct {
+		request  uint64
+		revision uint64 // 0: the newest
+		digest   *messages.Digest
+	}
+	// askPeer asks a member.
+	askPeer struct {
+		peer messages.RaftID
+		ask  *messages.AuditAsk
+	}
+	// answerPeer answers the member that asked.
+	answerPeer struct {
+		peer   messages.RaftID
+		answer *messages.AuditAnswer
+	}
+	// tell tells a member that most hold something else.
+	tell struct {
+		peer    messages.RaftID
+		verdict *messages.AuditVerdict
+	}
+	// condemn takes this node out of service, for good.
+	condemn struct{ reason string }
+	// warn tells people that members differ.
+	warn struct{ text string }
+)
+
+func (readOwn) auditEffect()    {}
+func (askPeer) auditEffect()    {}
+func (answerPeer) auditEffect() {}
+func (tell) auditEffect()       {}
+func (condemn) auditEffect()    {}
+func (warn) auditEffect()       {}
+
+// audit compares what the members hold. The leader's walks through all keys, one
+// range after the other, each at a revision of its own; the others' answer. What
+// replicas apply is equal by construction: an audit looks for what disks did to it.
+//
+// Invariants: one question is under way at most. Nobody is condemned but by itself: a
+// verdict is a reason to look again, at all members' answers, and believes nobody.
+type audit struct {
+	self    messages.RaftID
+	ticks   uint32 // between two questions
+	members []*messages.Member
+	leader  messages.RaftID
+
+	round    uint64
+	cursor   []byte // where the next question begins
+	pause    uint32 // ticks until it is asked
+	question *question
+
+	requests uint64
+	reads    []pendingRead // of this node, that are not answered
+
+	effects []effect
+}
+
+// question is what the leader asks about one range.
+type question struct {
+	revision uint64
+	from, to []byte
+	own      *messages.RangeDigest // nil: not read yet
+	voices   []voice               // of the other members
+	age      uint32
+	again    bool // a verdict, or the own judgement, is looked into
+}
+
+type voice struct {
+	member *messages.Member
+	digest *messages.RangeDigest // nil: none yet
+	silent bool                  // it cannot answer
+}
+
+// pendingRead is what a digest of this node is read for.
+type pendingRead struct {
+	request uint64
+	asker   messages.RaftID // who asked for it, 0: this node
+	round   uint64          // of its question, or of the own one
+	age     uint32
+}
+
+// newAudit: rounds are numbered from nonce, so that an answer to a question of an
+// earlier incarnation meets none of this one.
+func newAudit(self messages.RaftID, ticks uint32, nonce uint64) *audit {
+	return &audit{self: self, ticks: cmp.Or(ticks, 4), pause: cmp.Or(ticks, 4), round: nonce}
+}
+
+func (a *audit) emit(e effect) { a.effects = append(a.effects, e) }
+
+func (a *audit) take() []effect {
+	out := a.effects
+	a.effects = nil
+	return out
+}
+
+func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.question = nil }
+
+// onLeader: a new leader begins anew; one that is none any more asks nothing.
+func (a *audit) onLeader(leader messages.RaftID) {
+	if leader != a.leader {
+		a.leader, a.question, a.cursor, a.pause = leader, nil, nil, a.ticks
+	}
+}
+
+func (a *audit) onTick(elapsed uint32) {
+	for i := range a.reads {
+		a.reads[i].age += elapsed
+	}
+	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.age >= giveUpTicks })
+	switch q := a.question; {
+	case q != nil:
+		q.age += elapsed
+		if q.age >= giveUpTicks {
+			a.judge()
+		} else if messages.Crossed(q.age, elapsed, againTicks) {
+			a.askVoices()
+		}
+	case a.leader != a.self || len(a.members) < 2:
+	case a.pause > elapsed:
+		a.pause -= elapsed
+	default:
+		a.begin(&question{from: a.cursor}, questionRowsMax)
+	}
+}
+
+// begin asks a question: first of this node, which fixes what is not fixed yet of
+// revision and range.
+func (a *audit) begin(q *question, limit uint32) {
+	a.round++
+	a.question = q
+	for _, m := range a.members {
+		if m.RaftId != a.self {
+			q.voices = append(q.voices, voice{member: m})
+		}
+	}
+	a.read(pendingRead{round: a.round}, q.revision, &messages.Digest{From: q.from, To: q.to, Limit: limit})
+}
+
+func (a *audit) read(why pendingRead, revision uint64, d *messages.Digest) {
+	a.requests++
+	why.request = a.requests
+	a.reads = append(a.reads, why)
+	a.emit(readOwn{a.requests, revision, d})
+}
+
+// onRead takes a digest of this node's own.
+func (a *audit) onRead(m *messages.ReadReply) {
+	at := slices.IndexFunc(a.reads, func(r pendingRead) bool { return r.request == m.Request })
+	if at < 0 {
+		return
+	}
+	why := a.reads[at]
+	a.reads = slices.Delete(a.reads, at, at+1)
+	switch {
+	case why.asker != 0:
+		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest}})
+	case a.question != nil && why.round == a.round:
+		a.onOwn(m)
+	}
+}
+
+// onOwn fixes what the others are asked.
+func (a *audit) onOwn(m *messages.ReadReply) {
+	q := a.question
+	if m.Code == messages.Code_COMPACTED && q.again { // the verdict's revision is gone: what lies there now?
+		a.begin(&question{from: q.from, to: q.to, again: true}, 0)
+		return
+	}
+	if m.Code != messages.Code_OK || m.Digest == nil || m.Revision == 0 { // to ask for revision 0 is to ask for the newest
+		a.question, a.pause = nil, againTicks
+		return
+	}
+	q.own, q.revision = m.Digest, m.Revision
+	if m.Digest.More { // the range ends behind the last key that was read, or more rows would look like others
+		q.to = append(bytes.Clone(m.Digest.Last), 0)
+	}
+	a.askVoices()
+}
+
+func (a *audit) askVoices() {
+	q := a.question
+	if q.own == nil {
+		return
+	}
+	for _, v := range q.voices {
+		if v.digest == nil && !v.silent {
+			// One row more than there are here shows that there is one more.
+			a.emit(askPeer{v.member.RaftId, &messages.AuditAsk{
+				Round: a.round, Revision: q.revision, From: q.from, To: q.to, Limit: uint32(q.own.Rows) + 1,
+			}})
+		}
+	}
+}
+
+// onAsk answers for this node. One question of each member is in hand: a later one
+// takes its place, and the same one once more changes nothing.
+func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
+	if slices.ContainsFunc(a.reads, func(r pendingRead) bool { return r.asker == asker && r.round == m.Round }) {
+		return
+	}
+	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.asker == asker })
+	a.read(pendingRead{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
+}
+
+func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
+	q := a.question
+	if q == nil || q.own == nil || m.Round != a.round {
+		return
+	}
+	open := 0
+	for i := range q.voices {
+		v := &q.voices[i]
+		if v.member.RaftId == peer && v.digest == nil {
+			switch {
+			case m.Code == messages.Code_OK && m.Digest != nil:
+				v.digest = m.Digest
+			case m.Code != messages.Code_INVALID: // else it is not there yet, and asked again
+				v.silent = true
+			}
+		}
+		if v.digest == nil && !v.silent {
+			open++
+		}
+	}
+	if open == 0 {
+		a.judge()
+	}
+}
+
+// judge compares what was answered, and goes on behind it.
+func (a *audit) judge() {
+	q := a.question
+	a.question = nil
+	if q.own == nil { // this node's own read was lost: the walk stays where it is
+		a.pause = againTicks
+		return
+	}
+	if !q.again {
+		a.cursor, a.pause = q.to, a.ticks
+		if len(q.to) == 0 {
+			a.pause = passTicks
+		}
+	}
+	held, most := q.majority(a.self, a.members)
+	switch {
+	case held == nil && q.differ():
+		a.emit(warn{fmt.Sprintf("the members hold different rows %s at revision %d, and no majority holds the same",
+			rangeText(q.from, q.to), q.revision)})
+	case held == nil:
+	case q.same(q.own, held):
+		a.tellOthers(q, held, most)
+	case q.again:
+		a.emit(condemn{fmt.Sprintf("this node holds other rows %s at revision %d than %s: its disk altered or lost what was written",
+			rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+	default:
+		a.onVerdict(&messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to})
+	}
+}
+
+// tellOthers tells those who differ from the majority, which this node is one of.
+func (a *audit) tellOthers(q *question, held *messages.RangeDigest, most []string) {
+	for _, v := range q.voices {
+		if v.digest == nil || q.same(v.digest, held) {
+			continue
+		}
+		a.emit(warn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
+			messages.MemberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+		a.emit(tell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
+	}
+}
+
+// majority is what more than half of all members hold, and who they are; nil if there
+// is no such thing.
+func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
+	digests, names := []*messages.RangeDigest{q.own}, []string{messages.MemberName(members, self)}
+	for _, v := range q.voices {
+		if v.digest != nil {
+			digests, names = append(digests, v.digest), append(names, messages.MemberName(members, v.member.RaftId))
+		}
+	}
+	for _, held := range digests {
+		var who []string
+		for i, d := range digests {
+			if q.same(d, held) {
+				who = append(who, names[i])
+			}
+		}
+		if 2*len(who) > len(members) {
+			return held, who
+		}
+	}
+	return nil, nil
+}
+
+func (q *question) differ() bool {
+	return slices.ContainsFunc(q.voices, func(v voice) bool { return v.digest != nil && !q.same(v.digest, q.own) })
+}
+
+// same reports whether two hold equal rows, and nothing behind them in the range.
+func (q *question) same(x, y *messages.RangeDigest) bool {
+	// What there is behind the own rows is behind the range: they end it.
+	more := func(d *messages.RangeDigest) bool { return d.More && d != q.own }
+	return x.Rows == y.Rows && bytes.Equal(x.Hash, y.Hash) && more(x) == more(y)
+}
+
+// onVerdict has this node ask all members itself, at the revision of the verdict. One
+// that the members do not confirm comes to nothing.
+func (a *audit) onVerdict(m *messages.AuditVerdict) {
+	if a.question == nil || !a.question.again {
+		a.begin(&question{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
+	}
+}
+
+func rangeText(from, to []byte) string {
+	switch {
+	case len(from) == 0 && len(to) == 0:
+		return "of all keys"
+	case len(to) == 0:
+		return fmt.Sprintf("from key %.60q on", from)
+	}
+	return fmt.Sprintf("of keys %.60q to %.60q", from, bytes.TrimSuffix(to, []byte{0}))
+}

@@ -1,0 +1,254 @@
+package audit
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/reading"
+)
+
+// auditors are the audits of a cluster, over rows of their own, with a network
+// between them that loses nothing but what is silent.
+type auditors struct {
+	t         *testing.T
+	cores     []*audit
+	stores    []*disktest.Memory
+	revision  []uint64 // that each has come to
+	compacted uint64
+	silent    map[int]bool
+	log       []string
+}
+
+func newAuditors(t *testing.T, n int) *auditors {
+	a := &auditors{t: t, silent: map[int]bool{}}
+	var members []*messages.Member
+	for i := range n {
+		members = append(members, &messages.Member{RaftId: uint64(i + 1), Name: fmt.Sprintf("n%d", i+1)})
+		a.stores = append(a.stores, disktest.NewMemory())
+		a.revision = append(a.revision, 0)
+	}
+	for i := range n {
+		core := newAudit(uint64(i+1), 4, uint64(i)<<32)
+		core.onMembers(members)
+		core.onLeader(1)
+		a.cores = append(a.cores, core)
+	}
+	return a
+}
+
+// put writes a row at all but some.
+func (a *auditors) put(revision uint64, key, value string, but ...int) {
+	for i, s := range a.stores {
+		a.revision[i] = revision
+		skip := false
+		for _, b := range but {
+			skip = skip || b == i
+		}
+		if !skip {
+			if err := s.Write([]disk.Row{{Key: []byte(key), Value: []byte(value), Revision: revision}}); err != nil {
+				a.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// rot alters a row where it lies.
+func (a *auditors) rot(at int, revision uint64, key, value string) {
+	rows := a.stores[at].Rows[key]
+	for i := range rows {
+		if rows[i].Revision == revision {
+			rows[i].Value = []byte(value)
+		}
+	}
+}
+
+func (a *auditors) run(ticks int) {
+	for range ticks {
+		for i, core := range a.cores {
+			core.onTick(1)
+			a.carry(i)
+		}
+	}
+}
+
+func (a *auditors) carry(at int) {
+	for _, effect := range a.cores[at].take() {
+		switch e := effect.(type) {
+		case readOwn:
+			reply, _ := reading.Answer(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
+			a.cores[at].onRead(reply)
+			a.carry(at)
+		case askPeer:
+			if to := int(e.peer - 1); !a.silent[to] && !a.silent[at] {
+				a.cores[to].onAsk(uint64(at+1), e.ask)
+				a.carry(to)
+			}
+		case answerPeer:
+			a.cores[e.peer-1].onAnswer(uint64(at+1), e.answer)
+			a.carry(int(e.peer - 1))
+		case tell:
+			if to := int(e.peer - 1); !a.silent[to] {
+				a.cores[to].onVerdict(e.verdict)
+				a.carry(to)
+			}
+		case warn:
+			a.log = append(a.log, fmt.Sprintf("n%d warns: %s", at+1, e.text))
+		case condemn:
+			a.log = append(a.log, fmt.Sprintf("n%d condemns itself: %s", at+1, e.reason))
+			a.silent[at] = true
+		}
+	}
+}
+
+func TestAudit(t *testing.T) {
+	tests := []struct {
+		name  string
+		nodes int
+		given func(*auditors)
+		want  []string // beginnings of what is said, once each or more; nothing else is
+	}{
+		{"equal members say nothing", 3, func(*auditors) {}, nil},
+		{"a follower that differs looks again and ends", 3, func(a *auditors) { a.rot(2, 2, "b", "rotten") },
+			[]string{"n1 warns: n3 holds other rows", "n3 condemns itself: this node holds other rows"}},
+		{"a follower that lost a row", 3, func(a *auditors) { delete(a.stores[1].Rows, "b"); a.stores[1].Keys = []string{"a", "c"} },
+			[]string{"n1 warns: n2 holds other rows", "n2 condemns itself"}},
+		{"a leader that differs ends itself", 3, func(a *auditors) { a.rot(0, 2, "b", "rotten") }, []string{"n1 condemns itself"}},
+		{"a row at the end of all keys that only one has", 3, func(a *auditors) { a.put(9, "zz", "only n2", 0, 2) },
+			[]string{"n1 warns: n2 holds other rows", "n2 condemns itself"}},
+		{"two that differ have no majority", 2, func(a *auditors) { a.rot(1, 2, "b", "rotten") }, []string{"n1 warns: the members hold different rows"}},
+		{"all three differ", 3, func(a *auditors) { a.rot(1, 2, "b", "x"); a.rot(2, 2, "b", "y") }, []string{"n1 warns: the members hold different rows"}},
+		{"two of three suffice", 3, func(a *auditors) { a.silent[1] = true }, nil},
+		{"one of two others is away: no majority is against the leader", 3, func(a *auditors) { a.silent[1] = true; a.rot(2, 2, "b", "rotten") },
+			[]string{"n1 warns: the members hold different rows"}},
+		{"one that is not there yet has no voice", 3, func(a *auditors) { a.revision[2] = 1 }, nil},
+		{"a leader that has come to nothing yet asks nothing", 3, func(a *auditors) { a.revision[0] = 0 }, nil},
+		{"a follower that has come to nothing yet", 3, func(a *auditors) { a.revision[2] = 0 }, nil},
+		{"what is compacted is not compared", 3, func(a *auditors) { a.compacted = 100; a.rot(2, 2, "b", "rotten") }, nil},
+		{"a verdict of a revision that is compacted by now", 3, func(a *auditors) {
+			for _, core := range a.cores {
+				core.onLeader(0) // nobody walks
+			}
+			a.compacted = 3
+			a.rot(2, 2, "b", "rotten")
+			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 2})
+		}, []string{"n3 condemns itself"}},
+		{"a false verdict comes to nothing", 3, func(a *auditors) {
+			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3})
+		}, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a := newAuditors(t, test.nodes)
+			for i, key := range []string{"a", "b", "c"} {
+				a.put(uint64(i+1), key, "value of "+key)
+			}
+			test.given(a)
+			a.run(4 * passTicks)
+			for _, said := range a.log {
+				known := false
+				for _, want := range test.want {
+					known = known || strings.HasPrefix(said, want)
+				}
+				if !known {
+					t.Errorf("unexpected: %s", said)
+				}
+			}
+			for _, want := range test.want {
+				if !strings.Contains("\n"+strings.Join(a.log, "\n"), "\n"+want) {
+					t.Errorf("nobody says %q; said: %q", want, a.log)
+				}
+			}
+		})
+	}
+}
+
+// A walk goes through all keys, range by range, and finds what differs anywhere.
+func TestAuditWalksThroughAllKeys(t *testing.T) {
+	a := newAuditors(t, 3)
+	const keys = 3*questionRowsMax + 17
+	for i := range keys {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.run(9)
+	if a.cores[0].cursor == nil {
+		t.Fatal("the walk does not go on")
+	}
+	a.run(4 * passTicks)
+	if len(a.log) > 0 {
+		t.Fatalf("equal members: %q", a.log)
+	}
+	a.rot(1, keys-2, fmt.Sprintf("key-%06d", keys-3), "rotten")
+	a.run(4 * passTicks)
+	if !a.silent[1] || a.silent[0] || a.silent[2] {
+		t.Fatalf("n2 alone is rotten, and: %q", a.log)
+	}
+}
+
+// A verdict over more than one digest covers compares what this node's own covers:
+// what there is behind it is no difference.
+func TestAuditFalseVerdictOverAllKeys(t *testing.T) {
+	a := newAuditors(t, 3)
+	const keys = reading.DigestRowsMax + 17
+	for i := range keys {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.cores[0].onLeader(0)
+	a.cores[2].onVerdict(&messages.AuditVerdict{Revision: keys})
+	a.carry(2)
+	a.run(2 * giveUpTicks)
+	if len(a.log) > 0 {
+		t.Fatalf("equal members: %q", a.log)
+	}
+}
+
+// A member that takes long to read is asked again, and reads once.
+func TestAuditAskedAgainReadsOnce(t *testing.T) {
+	core := newAudit(2, 4, 0)
+	ask := func(round uint64) {
+		core.onAsk(1, &messages.AuditAsk{Round: round, Revision: 5, Limit: 10})
+	}
+	ask(7)
+	ask(7)
+	reads := core.take()
+	if len(reads) != 1 {
+		t.Fatalf("%d reads for a question that came twice", len(reads))
+	}
+	core.onRead(&messages.ReadReply{Request: reads[0].(readOwn).request, Digest: &messages.RangeDigest{}})
+	if said := core.take(); len(said) != 1 || said[0].(answerPeer).answer.Round != 7 {
+		t.Fatalf("answered %v", said)
+	}
+	ask(8)
+	ask(9) // the asker waits for this one only
+	reads = core.take()
+	for _, r := range reads {
+		core.onRead(&messages.ReadReply{Request: r.(readOwn).request, Digest: &messages.RangeDigest{}})
+	}
+	if said := core.take(); len(reads) != 2 || len(said) != 1 || said[0].(answerPeer).answer.Round != 9 {
+		t.Fatalf("%d reads, answered %v", len(reads), said)
+	}
+}
+
+// A walk goes on where it was when a read of its own is lost.
+func TestAuditWalkOutlivesALostRead(t *testing.T) {
+	a := newAuditors(t, 3)
+	for i := range 2*questionRowsMax + 17 {
+		a.put(uint64(i+1), fmt.Sprintf("key-%06d", i), "value")
+	}
+	a.run(4)
+	core := a.cores[0]
+	at := string(core.cursor)
+	if at == "" {
+		t.Fatal("the walk does not go on")
+	}
+	for range giveUpTicks + 4 {
+		core.onTick(1)
+		core.take() // what is asked is lost
+	}
+	if string(core.cursor) != at {
+		t.Fatalf("the walk was at %q, it is at %q", at, core.cursor)
+	}
+}

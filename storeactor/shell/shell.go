@@ -1,0 +1,41 @@
+// Package shell is what the actors of the store have in common around their cores.
+package shell
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+)
+
+// PeerOf is the node one of whose actors sent the message: the link has proved it.
+// 0: it came from somewhere else.
+func PeerOf(ctx actor.Context, self messages.RaftID) messages.RaftID {
+	if ctx.Sender() == nil {
+		return 0
+	}
+	from, ok := messages.ParseNodeAddress(ctx.Sender().Address)
+	if !ok || from == self {
+		return 0
+	}
+	return from
+}
+
+// Unexpected reports a message that an actor has no handler for. Messages of an
+// actor's life need none.
+func Unexpected(ctx actor.Context) {
+	switch ctx.Message().(type) {
+	case actor.AutoReceiveMessage, actor.SystemMessage:
+	default:
+		ctx.Logger().Error("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
+	}
+}
+
+// What becomes of a child that fails.
+var (
+	Restart  = actor.NewOneForOneStrategy(math.MaxInt, 0, func(any) actor.Directive { return actor.RestartDirective })
+	Stop     = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.StopDirective })
+	Escalate = actor.NewOneForOneStrategy(0, 0, func(any) actor.Directive { return actor.EscalateDirective })
+)

@@ -1,0 +1,324 @@
+package shipping
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
+	"keyval/storeactor/snapshot"
+)
+
+const (
+	// FilesMax bounds the snapshot files that a node keeps, in number.
+	FilesMax = 1000
+	// listBytesMax bounds the members in one reply, in bytes: the files beyond are
+	// listed without them.
+	listBytesMax = 2 << 20
+	memberBytes  = 16 // what a member takes beside its texts, in bytes
+)
+
+// archiveActor writes, lists, checks and deletes snapshot files. It waits for the
+// disk so that nobody else has to, and what takes long it does in steps, with the
+// messages that came meanwhile between them. A child of snapshots, which bounds what
+// is in hand here.
+type archiveActor struct {
+	disk disk.Disk
+
+	id     string // of the file that is being written
+	file   disk.ArchiveWriter
+	writer *snapshot.Writer
+
+	// The first of each is under way, by turns: who wants a list does not wait for a
+	// file that is read whole, and one such file is open at a time.
+	lists, checks []archiveTask
+	stepping      bool // a Flush is in the mailbox
+}
+
+// archiveTask does one step of its work and reports whether that was the last.
+type archiveTask interface {
+	step() (*messages.SnapshotReply, bool)
+	// end lets go of what a step left open.
+	end()
+	// whom is who is to be answered.
+	whom() (*actor.PID, uint64)
+}
+
+func (a *archiveActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.SnapshotRequest:
+		a.onRequest(ctx, m)
+	case *messages.WriteChunk:
+		a.onWriteChunk(ctx, m)
+	case *messages.DropFile:
+		if m.Id == a.id {
+			a.abort(ctx)
+		}
+	case *messages.Flush:
+		a.onFlush(ctx)
+	case *actor.Stopping, *actor.Restarting:
+		a.abort(ctx)
+		for _, t := range a.checks {
+			t.end()
+		}
+		a.lists, a.checks = nil, nil
+	default:
+		shell.Unexpected(ctx)
+	}
+}
+
+func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest) {
+	asker := asked{pid: ctx.Sender(), request: m.Request}
+	var err error
+	switch kind := m.Kind.(type) {
+	case *messages.SnapshotRequest_Create:
+		err = a.create(ctx, kind.Create.GetId())
+	case *messages.SnapshotRequest_Delete:
+		err = a.disk.Archive().Delete(kind.Delete.GetId())
+	case *messages.SnapshotRequest_List:
+		if err = a.list(ctx, asker, kind.List.GetId()); err == nil {
+			return
+		}
+	}
+	ctx.Send(asker.pid, refused(m.Request, err))
+}
+
+// refused answers a request with an error, or without one.
+func refused(request uint64, err error) *messages.SnapshotReply {
+	reply := &messages.SnapshotReply{Request: request, Code: messages.CodeOf(err)}
+	if err != nil {
+		reply.Message = err.Error()
+	}
+	return reply
+}
+
+// create begins a file. One that was begun before came to nothing.
+func (a *archiveActor) create(ctx actor.Context, id string) error {
+	a.abort(ctx)
+	files, err := a.disk.Archive().List()
+	if err != nil {
+		return err
+	}
+	if len(files) >= FilesMax {
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "this node keeps %d snapshots already", len(files)).
+			WithHint("delete some first: kvctl snapshot delete")
+	}
+	file, err := a.disk.Archive().Create(id)
+	if err != nil {
+		return err
+	}
+	a.id, a.file, a.writer = id, file, snapshot.NewWriter(file)
+	return nil
+}
+
+func (a *archiveActor) abort(ctx actor.Context) {
+	if a.file != nil {
+		if err := a.file.Abort(); err != nil {
+			ctx.Logger().Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
+		}
+	}
+	a.id, a.file, a.writer = "", nil, nil
+}
+
+func (a *archiveActor) onWriteChunk(ctx actor.Context, m *messages.WriteChunk) {
+	answer := &messages.ChunkWritten{Id: m.Id, Sequence: m.Chunk.GetSequence()}
+	if err := a.write(m); err != nil {
+		answer.Code, answer.Message = messages.CodeOf(err), err.Error()
+		if m.Id == a.id {
+			a.abort(ctx)
+		}
+	}
+	if a.writer != nil {
+		answer.Bytes = a.writer.Bytes()
+	}
+	ctx.Send(ctx.Parent(), answer)
+	if answer.Code == messages.Code_OK && m.Chunk.Kind == messages.ChunkKind_TRAILER {
+		a.id, a.file, a.writer = "", nil, nil
+	}
+}
+
+func (a *archiveActor) write(m *messages.WriteChunk) error {
+	if a.file == nil || m.Id != a.id {
+		return messages.Errorf(messages.Code_NOT_FOUND, "snapshot %s is not being written", m.Id)
+	}
+	if err := a.writer.Write(m.Chunk); err != nil {
+		return err
+	}
+	if m.Chunk.Kind == messages.ChunkKind_TRAILER {
+		return a.file.Commit()
+	}
+	return nil
+}
+
+// list begins to look at all files, or to read one whole.
+func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
+	archive := a.disk.Archive()
+	files, err := archive.List()
+	if err != nil {
+		return err
+	}
+	if id != "" {
+		i := slices.IndexFunc(files, func(f disk.ArchiveFile) bool { return f.ID == id })
+		if i < 0 {
+			return messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s on this node", id)
+		}
+		a.checks = append(a.checks, &wholeCheck{asked: who, archive: archive, file: files[i]})
+		a.flush(ctx)
+		return nil
+	}
+	slices.SortFunc(files, func(x, y disk.ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
+	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), FilesMax)]})
+	a.flush(ctx)
+	return nil
+}
+
+func (a *archiveActor) flush(ctx actor.Context) {
+	if !a.stepping && len(a.lists)+len(a.checks) > 0 {
+		a.stepping = true
+		ctx.Send(ctx.Self(), &messages.Flush{})
+	}
+}
+
+func (a *archiveActor) onFlush(ctx actor.Context) {
+	a.stepping = false
+	a.lists = proceed(ctx, a.lists)
+	a.checks = proceed(ctx, a.checks)
+	a.flush(ctx)
+}
+
+// proceed does a step of the first task, and answers if that was the last.
+func proceed(ctx actor.Context, tasks []archiveTask) []archiveTask {
+	if len(tasks) == 0 {
+		return tasks
+	}
+	reply, done := tasks[0].step()
+	if !done {
+		return tasks
+	}
+	pid, request := tasks[0].whom()
+	tasks[0].end()
+	reply.Request = request
+	ctx.Send(pid, reply)
+	return slices.Delete(tasks, 0, 1)
+}
+
+// asked is who waits for an answer.
+type asked struct {
+	pid     *actor.PID
+	request uint64
+	beside  *creation // what a list tells beside the files; nil: nothing
+}
+
+func (a asked) whom() (*actor.PID, uint64) { return a.pid, a.request }
+
+// listing looks at one file a step.
+type listing struct {
+	asked
+	archive disk.Archive
+	files   []disk.ArchiveFile // that are left
+	infos   []*messages.SnapshotInfo
+}
+
+func (l *listing) end() {}
+
+func (l *listing) step() (*messages.SnapshotReply, bool) {
+	if len(l.files) == 0 {
+		return &messages.SnapshotReply{Snapshots: l.infos}, true
+	}
+	f := l.files[0]
+	l.files = l.files[1:]
+	file, err := l.archive.Open(f.ID)
+	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
+		return nil, false // deleted meanwhile
+	}
+	info := &messages.SnapshotInfo{Id: f.ID, Bytes: uint64(f.Bytes)}
+	if err == nil {
+		var header *messages.SnapshotHeader
+		var trailer *messages.SnapshotTrailer
+		header, trailer, err = snapshot.Glance(file, f.Bytes)
+		describe(info, header, trailer)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		info.Error = err.Error()
+	}
+	l.infos = append(l.infos, info)
+	return nil, false
+}
+
+// describe fills in what header and trailer tell; either may be nil.
+func describe(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *messages.SnapshotTrailer) {
+	i.Index, i.Term, i.Revision, i.CompactedRevision = h.GetIndex(), h.GetTerm(), h.GetRevision(), h.GetCompactedRevision()
+	i.CreatedAtMs, i.Version, i.Members = h.GetCreatedAtMs(), h.GetVersion(), h.GetMembers()
+	i.Rows, i.Hash = t.GetRows(), t.GetHash()
+}
+
+// wholeCheck reads a file to its end, a chunk a step, and finds any byte of it that
+// is not as it was written.
+type wholeCheck struct {
+	asked
+	archive disk.Archive
+	file    disk.ArchiveFile
+	open    io.ReadCloser    // nil before the first step
+	reader  *snapshot.Reader // nil before header and state were read
+}
+
+func (w *wholeCheck) end() {
+	if w.open != nil {
+		_ = w.open.Close() // it was only read
+		w.open = nil
+	}
+}
+
+func (w *wholeCheck) step() (*messages.SnapshotReply, bool) {
+	err := w.proceed()
+	if err == nil {
+		return nil, false
+	}
+	info := &messages.SnapshotInfo{Id: w.file.ID, Bytes: uint64(w.file.Bytes)}
+	if w.reader != nil {
+		describe(info, w.reader.Header(), w.reader.Trailer())
+	}
+	switch {
+	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
+		return refused(0, err), true
+	case err != io.EOF:
+		info.Error = err.Error()
+	}
+	return &messages.SnapshotReply{Snapshots: []*messages.SnapshotInfo{info}}, true
+}
+
+func (w *wholeCheck) proceed() (err error) {
+	switch {
+	case w.open == nil:
+		w.open, err = w.archive.Open(w.file.ID)
+	case w.reader == nil:
+		w.reader, err = snapshot.NewReader(w.open)
+	default:
+		_, err = w.reader.Next()
+	}
+	return err
+}
+
+// newestFirst orders snapshots as people see them: by the time they were made, those
+// without one last. It leaves out members where they would take too much.
+func newestFirst(infos []*messages.SnapshotInfo) {
+	slices.SortFunc(infos, func(a, b *messages.SnapshotInfo) int {
+		return cmp.Or(cmp.Compare(b.CreatedAtMs, a.CreatedAtMs), strings.Compare(b.Id, a.Id))
+	})
+	size := 0
+	for _, i := range infos {
+		for _, m := range i.Members {
+			size += len(m.Name) + len(m.Address) + len(m.Incarnation) + memberBytes
+		}
+		if size > listBytesMax {
+			i.Members = nil
+		}
+	}
+}

@@ -1,0 +1,254 @@
+package shipping
+
+import (
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor/snapshot"
+)
+
+// Patience of a receiver, in ticks.
+const (
+	intakeAgainTicks = 20  // without a chunk: ask again; and how often a sender hears that this node lives
+	intakeStillTicks = 40  // without a chunk: another sender may have its place
+	intakeLostTicks  = 200 // without a chunk: give up
+)
+
+// incoming is what comes to this node: at most one snapshot at a time. It is a state
+// machine: an event in, effects out.
+//
+// Invariant: a staging that raft was told of is neither dropped nor replaced before
+// raft or the log has answered, since the log may be installing it. One of both
+// always answers, so this has no deadline.
+type incoming struct {
+	tickMS  uint64
+	current *arrival // nil: nothing comes
+}
+
+// arrival is one snapshot on its way in.
+type arrival struct {
+	peer     messages.RaftID // 0: not known any more
+	shipment uint64
+	message  *raftpb.Message // the MsgSnap
+	total    uint64          // bytes, about
+	name     string          // of the peer
+
+	received uint64   // chunks below are with the intake, or were
+	taken    uint64   // chunks below are staged
+	sizes    []uint64 // of the bodies of those between them, in bytes
+	done     uint64   // bytes of what is staged
+	ended    bool     // the trailer is among those received
+	raftHas  bool     // it is whole, and raft was told
+
+	silent uint32 // ticks without a chunk while one could come
+	worked uint32 // ticks since the intake got something to do
+	pulled uint32 // ticks since the last pull
+	meter  meter
+}
+
+func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().GetIndex() }
+
+// busy reports whether it waits for this node and not for the peer.
+func (a *arrival) busy() bool { return a.raftHas || a.taken < a.received }
+
+func (a *arrival) pull(again bool) effect {
+	a.pulled = 0
+	return post{toPeer, a.peer, &messages.SnapshotPull{Shipment: a.shipment, Next: a.taken, Window: shipWindow, Again: again}}
+}
+
+func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []effect {
+	c := i.current
+	switch {
+	case from == 0:
+		return nil
+	case c == nil:
+		return i.accept(from, m)
+	case c.peer == from && c.shipment == m.Shipment:
+		return []effect{c.pull(false)}
+	case c.raftHas:
+		return []effect{endOf(from, m.Shipment, messages.Code_BUSY, "another snapshot is being installed")}
+	case c.peer == from:
+		return append(i.forget(), i.accept(from, m)...)
+	case c.silent >= intakeStillTicks:
+		out := []effect{endOf(c.peer, c.shipment, messages.Code_CONFLICT, "another snapshot took its place")}
+		out = append(out, i.forget()...)
+		return append(out, i.accept(from, m)...)
+	}
+	return []effect{endOf(from, m.Shipment, messages.Code_BUSY, "a snapshot from %s is coming in", c.name)}
+}
+
+func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []effect {
+	i.current = &arrival{
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: meter{tickMS: i.tickMS},
+	}
+	return []effect{
+		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
+		i.current.pull(false),
+	}
+}
+
+// forget drops what came so far.
+func (i *incoming) forget() []effect {
+	c := i.current
+	i.current = nil
+	if c.received == 0 {
+		return nil // the intake may hold an older staging that counts by now
+	}
+	return []effect{post{to: toIntake, message: &messages.DropStaging{}}}
+}
+
+// fail drops what came so far and tells the peer why.
+func (i *incoming) fail(code messages.Code, format string, args ...any) []effect {
+	c := i.current
+	why := messages.Errorf(code, format, args...)
+	return append([]effect{
+		endOf(c.peer, c.shipment, code, "%s", why.Message),
+		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
+	}, i.forget()...)
+}
+
+func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []effect {
+	c := i.current
+	if from == 0 {
+		return nil
+	}
+	if c == nil || c.peer != from || c.shipment != m.Shipment {
+		return []effect{endOf(from, m.Shipment, messages.Code_NOT_FOUND, "this shipment is not known")}
+	}
+	chunk := m.Chunk
+	if c.ended || chunk == nil || chunk.Sequence != c.received || c.received >= c.taken+shipWindow {
+		return nil
+	}
+	if c.received == 0 {
+		header, err := c.begins(chunk)
+		if err != nil {
+			return i.fail(err.Code, "%s", err.Message)
+		}
+		c.name = messages.MemberName(header.Members, c.peer)
+	}
+	if !c.busy() {
+		c.worked = 0
+	}
+	c.received++
+	c.silent = 0
+	c.ended = chunk.Kind == messages.ChunkKind_TRAILER
+	c.sizes = append(c.sizes, uint64(len(chunk.Body)))
+	return []effect{post{to: toIntake, message: &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}}}
+}
+
+// begins holds the first chunk against the MsgSnap that was offered: raft is told of
+// the latter and the log installs by it.
+func (a *arrival) begins(c *messages.SnapshotChunk) (*messages.SnapshotHeader, *messages.Error) {
+	h, at := &messages.SnapshotHeader{}, a.message.GetSnapshot().GetMetadata()
+	switch {
+	case c.Kind != messages.ChunkKind_HEADER || c.Checksum != snapshot.Checksum(c) || proto.Unmarshal(c.Body, h) != nil:
+		return nil, snapshot.Damaged("it does not begin with a header")
+	case h.Index != at.GetIndex() || h.Term != at.GetTerm():
+		return nil, messages.Errorf(messages.Code_INVALID, "index %d of term %d was offered, and index %d of term %d comes",
+			at.GetIndex(), at.GetTerm(), h.Index, h.Term)
+	case h.ConfState.Equivalent(at.GetConfState()) != nil:
+		return nil, messages.Errorf(messages.Code_INVALID, "the members at index %d are not those that were offered", h.Index)
+	}
+	return h, nil
+}
+
+// onStaged: the intake has taken a chunk, or could not.
+func (i *incoming) onStaged(m *messages.ChunkStaged) []effect {
+	c := i.current
+	switch {
+	case c == nil || c.raftHas || c.shipment != m.Shipment:
+		return nil
+	case m.Code != messages.Code_OK:
+		return i.fail(m.Code, "%s", m.Message)
+	case m.Sequence != c.taken || c.taken == c.received:
+		return i.fail(messages.Code_INTERNAL, "chunk %d was staged in place of chunk %d", m.Sequence, c.taken)
+	}
+	c.taken++
+	c.worked = 0
+	c.done += c.sizes[0]
+	c.sizes = c.sizes[1:]
+	if !m.Sealed {
+		return []effect{c.pull(false)}
+	}
+	c.raftHas = true
+	return []effect{
+		post{to: toRaft, message: &messages.StagedSnapshot{Message: c.message}},
+		c.pull(false),
+	}
+}
+
+// onEnd: the sender gave it up.
+func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect {
+	c := i.current
+	if c == nil || c.peer != from || c.shipment != m.Shipment || c.raftHas {
+		return nil
+	}
+	return append([]effect{
+		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
+	}, i.forget()...)
+}
+
+// onInstalled: the staging is the state that counts. It is not the intake's any more.
+func (i *incoming) onInstalled(m *messages.Installed) []effect {
+	return i.settle(note{"a snapshot was installed", false, []any{"index", m.Index}})
+}
+
+func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
+	if i.current == nil || !i.current.raftHas {
+		return nil
+	}
+	return append(i.settle(note{"a snapshot came in and is not needed", false, []any{"index", m.Index}}),
+		post{to: toIntake, message: &messages.DropStaging{}})
+}
+
+func (i *incoming) settle(told note) []effect {
+	c := i.current
+	if c == nil || !c.raftHas {
+		return nil
+	}
+	i.current = nil
+	out := []effect{told}
+	if c.peer != 0 {
+		out = append(out, endOf(c.peer, c.shipment, messages.Code_OK, ""))
+	}
+	return out
+}
+
+func (i *incoming) tick(n uint32) []effect {
+	c := i.current
+	if c == nil || c.peer == 0 {
+		return nil
+	}
+	c.pulled += n
+	c.worked += n
+	c.meter.tick(n, c.done)
+	if !c.busy() {
+		if c.silent += n; c.silent >= intakeLostTicks {
+			return i.fail(messages.Code_TIMED_OUT, "%s has sent nothing for %s", c.name, duration(c.silent, i.tickMS))
+		}
+	}
+	if c.pulled < intakeAgainTicks {
+		return nil
+	}
+	return []effect{c.pull(!c.busy())}
+}
+
+// transfer is how it stands, for people; nil: nothing comes.
+func (i *incoming) transfer() *messages.Transfer {
+	c := i.current
+	if c == nil || c.peer == 0 {
+		return nil
+	}
+	t := &messages.Transfer{Peer: c.peer, Incoming: true, Index: c.index(), BytesDone: c.done, BytesTotal: c.total}
+	switch {
+	case c.raftHas:
+		t.WaitingFor = "this node is to install it"
+	case c.busy() && c.worked >= shipHushedTicks:
+		t.WaitingFor = "the disk of this node"
+	case !c.busy() && c.silent >= shipHushedTicks:
+		t.WaitingFor = c.name + " has sent nothing for " + duration(c.silent, i.tickMS)
+	}
+	c.meter.fill(t)
+	return t
+}

@@ -1,0 +1,116 @@
+package shipping
+
+import (
+	"bytes"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/shell"
+	"keyval/storeactor/snapshot"
+)
+
+// intakeActor stages what comes in: it holds every chunk against the format, writes
+// the rows beside the state that counts, and seals them when the trailer fits. It
+// waits for the disk so that nobody else has to. A child of snapshots.
+type intakeActor struct {
+	disk disk.Disk
+
+	shipment uint64
+	check    *snapshot.Check // nil: nothing is begun, or it failed
+	staging  disk.Staging    // nil: there is none
+	sealed   bool            // the staging is raft's and the log's: only DropStaging drops it
+}
+
+func (i *intakeActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *messages.StageChunk:
+		i.onStageChunk(ctx, m)
+	case *messages.DropStaging:
+		i.drop(ctx)
+	case *actor.Stopping, *actor.Restarting:
+		if !i.sealed {
+			i.drop(ctx)
+		}
+	default:
+		shell.Unexpected(ctx)
+	}
+}
+
+func (i *intakeActor) onStageChunk(ctx actor.Context, m *messages.StageChunk) {
+	answer := &messages.ChunkStaged{Shipment: m.Shipment, Sequence: m.Chunk.GetSequence()}
+	err := i.take(ctx, m)
+	if err != nil {
+		answer.Code, answer.Message = messages.CodeOf(err), err.Error()
+		if !i.sealed { // else it came behind the end, and raft has the staging
+			i.drop(ctx)
+		}
+	}
+	answer.Sealed = err == nil && i.sealed
+	ctx.Send(ctx.Parent(), answer)
+}
+
+func (i *intakeActor) take(ctx actor.Context, m *messages.StageChunk) error {
+	if m.Chunk.GetSequence() == 0 {
+		if err := i.begin(ctx, m.Shipment); err != nil {
+			return err
+		}
+	}
+	if i.check == nil || i.shipment != m.Shipment {
+		return messages.Errorf(messages.Code_NOT_FOUND, "shipment %d is not being staged", m.Shipment)
+	}
+	rows, err := i.check.Take(m.Chunk)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Chunk.Kind == messages.ChunkKind_HEADER:
+		return i.sameCluster(i.check.Header())
+	case len(rows) > 0:
+		return i.staging.Write(rows)
+	case i.check.Trailer() == nil:
+		return nil
+	}
+	if err := i.staging.Seal(i.check.Checkpoint()); err != nil {
+		return err
+	}
+	i.sealed, i.check = true, nil
+	return nil
+}
+
+// begin makes room. A sealed staging was installed before another snapshot comes, or
+// dropped; Stage forgets it in any case.
+func (i *intakeActor) begin(ctx actor.Context, shipment uint64) error {
+	if !i.sealed {
+		i.drop(ctx)
+	}
+	i.shipment, i.check, i.sealed, i.staging = shipment, nil, false, nil
+	staging, err := i.disk.Stage()
+	if err != nil {
+		return err
+	}
+	i.staging, i.check = staging, &snapshot.Check{}
+	return nil
+}
+
+// sameCluster refuses the state of another cluster.
+func (i *intakeActor) sameCluster(h *messages.SnapshotHeader) error {
+	own, err := i.disk.Checkpoint()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(own.ClusterId, h.ClusterId) {
+		return messages.Errorf(messages.Code_CONFLICT, "the snapshot is of cluster %x, this node belongs to cluster %x", h.ClusterId, own.ClusterId)
+	}
+	return nil
+}
+
+func (i *intakeActor) drop(ctx actor.Context) {
+	if i.staging != nil {
+		if err := i.staging.Drop(); err != nil {
+			ctx.Logger().Warn("what came in of a snapshot was not dropped cleanly", "error", err)
+		}
+	}
+	i.check, i.staging, i.sealed = nil, nil, false
+}

@@ -1,0 +1,231 @@
+package state
+
+import (
+	"bytes"
+	"slices"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+)
+
+// Store is the part of an Engine that applying needs.
+type Store interface {
+	disk.View
+	Write(rows []disk.Row) error
+}
+
+// Settled is what became of one command.
+type Settled struct {
+	Origin  messages.RaftID
+	Client  []byte // as the command named it; part of its entry
+	outcome outcome
+}
+
+// Fill writes the outcome into m.
+func (s *Settled) Fill(m *messages.Outcome) { s.outcome.fill(m) }
+
+// Batch is what a run of entries asks of the world. Rows reach the store with
+// Flush, so what is read is read through those that wait.
+type Batch struct {
+	Rows           []disk.Row // that wait; at most one a key a revision, revisions never going down
+	Settled        []Settled
+	MembersChanged bool
+	Compaction     Compaction // the strongest that was asked for
+
+	store  Store
+	bytes  int   // of Rows
+	sorted []int // the newest row of each key among Rows[:looked], by key
+	looked int
+}
+
+// Compaction says who gave up history.
+type Compaction int
+
+const (
+	NoCompaction     Compaction = iota
+	NodeCompaction              // a node, as its configuration says
+	ClientCompaction            // a client, who wants the space back
+)
+
+// NewBatch makes an empty batch in front of a store.
+func NewBatch(store Store) *Batch { return &Batch{store: store} }
+
+// Flush writes the rows that wait.
+func (b *Batch) Flush() error {
+	if len(b.Rows) == 0 {
+		return nil
+	}
+	if err := b.store.Write(b.Rows); err != nil {
+		return err
+	}
+	b.Rows, b.sorted = b.Rows[:0], b.sorted[:0]
+	b.bytes, b.looked = 0, 0
+	return nil
+}
+
+// Clear forgets what was settled, once it has been told.
+func (b *Batch) Clear() {
+	clear(b.Settled)
+	b.Settled, b.MembersChanged, b.Compaction = b.Settled[:0], false, NoCompaction
+}
+
+// spill keeps a batch of great commands within its bound.
+func (b *Batch) spill() error {
+	if b.bytes < batchBytesMax {
+		return nil
+	}
+	return b.Flush()
+}
+
+// execute carries out a valid command. Its operations see each other's effects
+// in their order, all within its revision. Compactions ask nothing of the rows.
+func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
+	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
+	spent := rangeStep{}
+	for i := range c.operations {
+		op := &c.operations[i]
+		switch op.kind {
+		case kindPut:
+			b.write(disk.Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
+		case kindDelete:
+			deleted, err := b.delete(op.key, revision)
+			if err != nil {
+				return outcome{}, err
+			}
+			o.deleted += deleted
+		case kindDeleteRange:
+			step, err := b.deleteRange(op, revision, spent)
+			if err != nil {
+				return outcome{}, err
+			}
+			o.deleted += uint64(step.keys)
+			o.more = o.more || step.more
+			spent.keys += step.keys
+			spent.bytes += step.bytes
+		}
+	}
+	return o, nil
+}
+
+func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) {
+	live, err := b.live(key, revision)
+	if err != nil || !live {
+		return 0, err
+	}
+	b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
+	return 1, nil
+}
+
+// rangeStep is what a command has deleted by ranges.
+type rangeStep struct {
+	keys  int
+	bytes int  // of the keys
+	more  bool // it stopped at a bound
+}
+
+// deleteRange deletes what is in the range, as far as its limit (0: none of its
+// own) and what the command has not spent yet allow.
+func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (rangeStep, error) {
+	limit := DeleteRangeKeysMax - spent.keys
+	if op.limit != 0 {
+		limit = min(limit, int(op.limit))
+	}
+	step := rangeStep{}
+	var keys [][]byte
+	err := b.liveKeys(op.key, op.to, revision, func(key []byte) bool {
+		tooLong := step.keys > 0 && spent.bytes+step.bytes+len(key) > DeleteRangeBytesMax
+		if step.keys == limit || tooLong {
+			step.more = true
+			return false
+		}
+		keys = append(keys, bytes.Clone(key))
+		step.keys++
+		step.bytes += len(key)
+		return true
+	})
+	for _, key := range keys {
+		b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
+	}
+	return step, err
+}
+
+// write adds a row. again says that its command may have written the key before:
+// then the last row counts.
+func (b *Batch) write(row disk.Row, again bool) {
+	b.bytes += len(row.Key) + len(row.Value) + rowBytes
+	if again {
+		if i, found := b.search(row.Key); found && b.Rows[b.sorted[i]].Revision == row.Revision {
+			b.Rows[b.sorted[i]] = row
+			return
+		}
+	}
+	b.Rows = append(b.Rows, row)
+}
+
+// live reports whether a key is there for the command at revision.
+func (b *Batch) live(key []byte, revision uint64) (bool, error) {
+	if i, found := b.search(key); found {
+		return !b.Rows[b.sorted[i]].Deleted, nil
+	}
+	_, found, err := b.store.Get(key, revision-1)
+	return found, err
+}
+
+// liveKeys yields the keys of [from, to) that are there for the command at
+// revision, in order, until yield returns false.
+func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte) bool) error {
+	if len(to) > 0 && bytes.Compare(from, to) >= 0 {
+		return nil
+	}
+	next, _ := b.search(from)
+	last := len(b.sorted)
+	if len(to) > 0 {
+		last, _ = b.search(to)
+	}
+	// waiting yields the rows that wait, up to and with those of key (all, if it
+	// is nil). It reports whether to go on and whether key was among them.
+	waiting := func(key []byte) (proceed, found bool) {
+		for ; next < last && !found; next++ {
+			row := &b.Rows[b.sorted[next]]
+			if key != nil {
+				order := bytes.Compare(row.Key, key)
+				if order > 0 {
+					break
+				}
+				found = order == 0
+			}
+			if !row.Deleted && !yield(row.Key) {
+				return false, found
+			}
+		}
+		return true, found
+	}
+	stopped := false
+	err := b.store.Scan(from, to, revision-1, false, func(row disk.Row) bool {
+		proceed, found := waiting(row.Key)
+		stopped = !proceed || !found && !yield(row.Key)
+		return !stopped
+	})
+	if err == nil && !stopped {
+		waiting(nil)
+	}
+	return err
+}
+
+// search finds the place of a key among the rows that wait. It looks at them only
+// when it is asked, so a batch of plain puts pays nothing.
+func (b *Batch) search(key []byte) (int, bool) {
+	for ; b.looked < len(b.Rows); b.looked++ {
+		i, found := b.place(b.Rows[b.looked].Key)
+		if found {
+			b.sorted[i] = b.looked
+		} else {
+			b.sorted = slices.Insert(b.sorted, i, b.looked)
+		}
+	}
+	return b.place(key)
+}
+
+func (b *Batch) place(key []byte) (int, bool) {
+	return slices.BinarySearchFunc(b.sorted, key, func(i int, key []byte) int { return bytes.Compare(b.Rows[i].Key, key) })
+}

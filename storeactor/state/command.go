@@ -1,0 +1,220 @@
+package state
+
+import (
+	"slices"
+
+	"keyval/messages"
+)
+
+// The log's commands are read in place: a replica applies every command of the
+// cluster, and ten allocations for each of them would be its greatest cost. What
+// is read here is what proto.Unmarshal would read (a test holds them together);
+// the slices are those of the entry, which nobody modifies.
+
+// commands is a messages.Commands.
+type commands struct {
+	level     uint32
+	logTimeMS uint64
+	proposals []proposal
+}
+
+// proposal is a messages.Proposal.
+type proposal struct {
+	origin  uint64
+	command []byte
+}
+
+// command is a messages.Command.
+type command struct {
+	session    []byte
+	seq        uint64
+	ackedBelow uint64
+	opens      bool
+	ttlMS      uint64 // of open
+	beforeMS   uint64 // of open
+	operations []operation
+}
+
+// operation is a messages.Operation.
+type operation struct {
+	kind     operationKind
+	key      []byte // put, delete; from of a delete range
+	to       []byte
+	value    []byte
+	limit    uint32
+	revision uint64 // of a compaction
+}
+
+type operationKind int
+
+const (
+	kindUnknown operationKind = iota
+	kindPut
+	kindDelete
+	kindDeleteRange
+	kindCompact
+)
+
+// read replaces c by what data holds, and reports whether data is well formed.
+func (c *commands) read(data []byte) bool {
+	*c = commands{proposals: c.proposals[:0]}
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.VarintField(1):
+			c.level = uint32(f.Varint)
+		case messages.VarintField(2):
+			c.logTimeMS = f.Varint
+		case messages.BytesField(3):
+			var p proposal
+			if !p.read(f.Bytes) {
+				return false
+			}
+			c.proposals = append(c.proposals, p)
+		}
+	}
+	return !f.Broken
+}
+
+func (p *proposal) read(data []byte) bool {
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.VarintField(1):
+			p.origin = f.Varint
+		case messages.BytesField(2):
+			p.command = f.Bytes
+		}
+	}
+	return !f.Broken
+}
+
+func (c *command) read(data []byte) bool {
+	*c = command{operations: c.operations[:0]}
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.BytesField(1):
+			c.session = f.Bytes
+		case messages.VarintField(2):
+			c.seq = f.Varint
+		case messages.VarintField(3):
+			c.ackedBelow = f.Varint
+		case messages.BytesField(4):
+			c.opens = true
+			if !c.readOpen(f.Bytes) {
+				return false
+			}
+		case messages.BytesField(5):
+			var o operation
+			if !o.read(f.Bytes) {
+				return false
+			}
+			c.operations = append(c.operations, o)
+		}
+	}
+	return !f.Broken
+}
+
+func (c *command) readOpen(data []byte) bool {
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.VarintField(1):
+			c.ttlMS = f.Varint
+		case messages.VarintField(2):
+			c.beforeMS = f.Varint
+		}
+	}
+	return !f.Broken
+}
+
+func (o *operation) read(data []byte) bool {
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		kind := kindUnknown
+		switch f.Tag() {
+		case messages.BytesField(1):
+			kind = kindPut
+		case messages.BytesField(2):
+			kind = kindDelete
+		case messages.BytesField(3):
+			kind = kindDeleteRange
+		case messages.BytesField(32):
+			kind = kindCompact
+		default:
+			continue
+		}
+		if o.kind != kind { // the last one of a oneof counts
+			*o = operation{kind: kind}
+		}
+		if !o.readKind(f.Bytes) {
+			return false
+		}
+	}
+	return !f.Broken
+}
+
+func (o *operation) readKind(data []byte) bool {
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch tag := f.Tag(); {
+		case tag == messages.VarintField(1) && o.kind == kindCompact:
+			o.revision = f.Varint
+		case tag == messages.BytesField(1) && o.kind != kindCompact:
+			o.key = f.Bytes
+		case tag == messages.BytesField(2) && o.kind == kindPut:
+			o.value = f.Bytes
+		case tag == messages.BytesField(2) && o.kind == kindDeleteRange:
+			o.to = f.Bytes
+		case tag == messages.VarintField(3) && o.kind == kindDeleteRange:
+			o.limit = uint32(f.Varint)
+		}
+	}
+	return !f.Broken
+}
+
+// valid reports whether a command may be carried out at all, in an entry of this
+// level and at log time now.
+func (c *command) valid(level uint32, now uint64) bool {
+	if len(c.operations) > messages.OperationsMax || !c.ofClient() && !c.ofNode() {
+		return false
+	}
+	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
+		return false
+	}
+	for i := range c.operations {
+		if !c.operations[i].valid(level) {
+			return false
+		}
+	}
+	return true
+}
+
+// ofClient reports whether a client's session is named, with a number.
+func (c *command) ofClient() bool {
+	return len(c.session) == messages.ClientIDSize && c.seq > 0 && c.ackedBelow <= c.seq
+}
+
+// ofNode reports whether this is a command of the nodes themselves: nobody's, and
+// nothing but compactions, which do no harm twice.
+func (c *command) ofNode() bool {
+	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens {
+		return false
+	}
+	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+}
+
+func (o *operation) valid(level uint32) bool {
+	switch o.kind {
+	case kindPut:
+		return 0 < len(o.key) && len(o.key) <= messages.KeySizeMax && len(o.value) <= messages.ValueSizeMax
+	case kindDelete:
+		return 0 < len(o.key) && len(o.key) <= messages.KeySizeMax
+	case kindDeleteRange:
+		return len(o.key) <= messages.KeySizeMax && len(o.to) <= messages.KeySizeMax
+	case kindCompact: // older software, which does not know it, says the same of older entries
+		return level >= compactLevel
+	}
+	return false
+}

@@ -1,0 +1,175 @@
+package state
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"keyval/messages"
+	"keyval/storeactor/state/statetest"
+)
+
+// The reading in place must agree with the library on every input, well formed
+// or not.
+func TestCommandsAreReadAsProtobufReadsThem(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		data := statetest.Marshal(drawCommands(t))
+		for range rapid.IntRange(0, 3).Draw(t, "changes") {
+			data = damage(t, data)
+		}
+		want := &messages.Commands{}
+		err := proto.Unmarshal(data, want)
+		var got commands
+		if ok := got.read(data); ok != (err == nil) {
+			t.Fatalf("read reports %v, the library %v, for %x", ok, err, data)
+		}
+		if err != nil {
+			return
+		}
+		if got.level != want.Level || got.logTimeMS != want.LogTimeMs || len(got.proposals) != len(want.Proposals) {
+			t.Fatalf("got %+v for %s", got, messages.Line(want))
+		}
+		for i, p := range got.proposals {
+			if p.origin != want.Proposals[i].Origin || string(p.command) != string(want.Proposals[i].Command) {
+				t.Fatalf("got proposal %+v for %s", p, messages.Line(want.Proposals[i]))
+			}
+			compareCommand(t, p.command)
+		}
+	})
+}
+
+func compareCommand(t *rapid.T, data []byte) {
+	want := &messages.Command{}
+	err := proto.Unmarshal(data, want)
+	var got command
+	if ok := got.read(data); ok != (err == nil) {
+		t.Fatalf("read reports %v, the library %v, for %x", ok, err, data)
+	}
+	if err != nil {
+		return
+	}
+	if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{})); diff != "" {
+		t.Fatalf("%s is read otherwise (-want +got):\n%s", messages.Line(want), diff)
+	}
+}
+
+func fromProto(m *messages.Command) command {
+	c := command{
+		session: m.Session, seq: m.Seq, ackedBelow: m.AckedBelow,
+		opens: m.Open != nil, ttlMS: m.Open.GetTtlMs(), beforeMS: m.Open.GetBeforeMs(),
+	}
+	for _, o := range m.Operations {
+		switch k := o.Kind.(type) {
+		case *messages.Operation_Put:
+			c.operations = append(c.operations, operation{kind: kindPut, key: k.Put.Key, value: k.Put.Value})
+		case *messages.Operation_Delete:
+			c.operations = append(c.operations, operation{kind: kindDelete, key: k.Delete.Key})
+		case *messages.Operation_DeleteRange:
+			c.operations = append(c.operations, operation{
+				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
+		case *messages.Operation_Compact:
+			c.operations = append(c.operations, operation{kind: kindCompact, revision: k.Compact.Revision})
+		default:
+			c.operations = append(c.operations, operation{})
+		}
+	}
+	return plain(c)
+}
+
+// plain makes empty slices nil.
+func plain(c command) command {
+	trim := func(b *[]byte) {
+		if len(*b) == 0 {
+			*b = nil
+		}
+	}
+	trim(&c.session)
+	if len(c.operations) == 0 {
+		c.operations = nil
+	}
+	for i := range c.operations {
+		o := &c.operations[i]
+		trim(&o.key)
+		trim(&o.value)
+		trim(&o.to)
+	}
+	return c
+}
+
+func drawCommands(t *rapid.T) *messages.Commands {
+	all := &messages.Commands{
+		Level:     rapid.Uint32Range(0, 2).Draw(t, "level"),
+		LogTimeMs: rapid.Uint64().Draw(t, "log time"),
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "proposals") {
+		all.Proposals = append(all.Proposals, &messages.Proposal{
+			Origin:  rapid.Uint64().Draw(t, "origin"),
+			Command: damageSometimes(t, statetest.Marshal(drawCommand(t))),
+		})
+	}
+	return all
+}
+
+func drawCommand(t *rapid.T) *messages.Command {
+	c := &messages.Command{
+		Session:    rapid.SliceOfN(rapid.Byte(), 0, 17).Draw(t, "session"),
+		Seq:        rapid.Uint64().Draw(t, "seq"),
+		AckedBelow: rapid.Uint64().Draw(t, "acked_below"),
+	}
+	if rapid.Bool().Draw(t, "open") {
+		c.Open = statetest.Opens(rapid.Uint64().Draw(t, "ttl"), rapid.Uint64().Draw(t, "before"))
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "operations") {
+		key, other := rapid.StringN(0, 5, 8).Draw(t, "key"), rapid.StringN(0, 5, 8).Draw(t, "value")
+		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
+			statetest.Put(key, other), statetest.Delete(key), statetest.DeleteRange(key, other, rapid.Uint32().Draw(t, "limit")),
+			statetest.Compact(rapid.Uint64().Draw(t, "revision")), {},
+		}).Draw(t, "operation"))
+	}
+	return c
+}
+
+func damageSometimes(t *rapid.T, data []byte) []byte {
+	if rapid.IntRange(0, 2).Draw(t, "damage") == 0 {
+		return damage(t, data)
+	}
+	return data
+}
+
+// damage changes, removes, adds or repeats bytes.
+func damage(t *rapid.T, data []byte) []byte {
+	at := rapid.IntRange(0, len(data)).Draw(t, "at")
+	end := rapid.IntRange(at, min(len(data), at+8)).Draw(t, "end")
+	put := rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "put")
+	if rapid.Bool().Draw(t, "repeat") {
+		put = append(put, data[:at]...)
+	}
+	out := append([]byte{}, data[:at]...)
+	out = append(out, put...)
+	return append(out, data[end:]...)
+}
+
+// Where a oneof is given twice the last member counts, and members of one kind
+// are merged.
+func TestRepeatedMembersAreMerged(t *testing.T) {
+	data := append(statetest.Marshal(statetest.Put("a", "1")), statetest.Marshal(&messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Value: []byte("2")}}})...)
+	var o operation
+	if !o.read(data) || o.kind != kindPut || string(o.key) != "a" || string(o.value) != "2" {
+		t.Errorf("two puts are read as %+v", o)
+	}
+	o = operation{}
+	if data = append(data, statetest.Marshal(statetest.Delete("b"))...); !o.read(data) || o.kind != kindDelete || string(o.key) != "b" || o.value != nil {
+		t.Errorf("a put and a delete are read as %+v", o)
+	}
+	o = operation{}
+	if data = append(data, statetest.Marshal(statetest.Compact(7))...); !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
+		t.Errorf("a put, a delete and a compaction are read as %+v", o)
+	}
+	o = operation{} // a field of another type is unknown, and means nothing
+	data = append(statetest.Marshal(statetest.Compact(7)), 0x82, 0x02, 0x03, 0x0a, 0x01, 'k')
+	if !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
+		t.Errorf("a compaction with a key is read as %+v", o)
+	}
+}

@@ -1,0 +1,201 @@
+// Package state is all replicated state that is not user data, and the rules by which
+// an entry changes it. It knows no actor, no disk and no clock.
+package state
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+)
+
+// State is all replicated state that is not user data, as of one index, and the
+// rules by which an entry changes it. The same checkpoint and the same entries
+// give the same State, rows and outcomes on every replica, whatever part of the
+// rows an engine holds already.
+type State struct {
+	clusterID  []byte
+	founders   []*messages.Founder // with token, what clusterID follows from
+	token      string
+	index      uint64 // of the last applied entry
+	term       uint64 // of that entry
+	revision   uint64 // of the last command: each takes one, whatever becomes of it
+	logTimeMS  uint64 // never goes back
+	level      uint32
+	conf       *raftpb.ConfState // replaced, never modified
+	members    []*messages.Member
+	nextRaftID uint64
+	compacted  uint64 // revision
+	history    uint64 // Checkpoint.history_hash
+	sessions   *sessions
+
+	// Of the entry under way, here so that nothing is allocated for it:
+	hash    xxhash.Digest // begun with history
+	noted   [3 * 8]byte
+	entry   commands
+	command command
+}
+
+// Index is that of the last applied entry.
+func (s *State) Index() uint64 { return s.index }
+
+// Term is that of the last applied entry.
+func (s *State) Term() uint64 { return s.term }
+
+// Revision is that of the last command.
+func (s *State) Revision() uint64 { return s.revision }
+
+// LogTimeMS never goes back.
+func (s *State) LogTimeMS() uint64 { return s.logTimeMS }
+
+// History is the hash of all entries.
+func (s *State) History() uint64 { return s.history }
+
+// Compacted is the revision below which history was given up.
+func (s *State) Compacted() uint64 { return s.compacted }
+
+// Members are the State's own; ClusterID and ConfState likewise.
+func (s *State) Members() []*messages.Member { return s.members }
+
+// ClusterID follows from the founders and the token.
+func (s *State) ClusterID() []byte { return s.clusterID }
+
+// ConfState is never modified.
+func (s *State) ConfState() *raftpb.ConfState { return s.conf }
+
+// Apply carries out the entry behind the last one. What it asks of the world is
+// added to b. Errors are the store's, and UNSUPPORTED where the entry needs newer
+// software; the state is not to be used after one.
+func (s *State) Apply(b *Batch, e *raftpb.Entry) error {
+	if e.GetIndex() != s.index+1 {
+		panic(fmt.Sprintf("entry %d was to be applied behind entry %d", e.GetIndex(), s.index))
+	}
+	change, err := confChange(e)
+	if err != nil {
+		return err
+	}
+	data := e.GetData()
+	if change != nil {
+		data = change.GetContext()
+	}
+	s.hash.Reset()
+	s.note(s.history, e.GetIndex(), s.revision)
+	if err := s.applyCommands(b, e.GetIndex(), data); err != nil {
+		return err
+	}
+	if change != nil {
+		s.conf = changed(s.conf, change, e.GetIndex())
+		b.MembersChanged = true
+	}
+	s.index, s.term, s.history = e.GetIndex(), e.GetTerm(), s.hash.Sum64()
+	return nil
+}
+
+func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if !s.entry.read(data) {
+		return messages.Errorf(messages.Code_DAMAGED, "entry %d of the log does not hold commands", index)
+	}
+	if s.entry.level > messages.Level {
+		return messages.Errorf(messages.Code_UNSUPPORTED,
+			"entry %d of the log needs level %d, and this replica understands %d: it is too old and stops",
+			index, s.entry.level, messages.Level).WithHint("start a newer version on this data directory")
+	}
+	s.logTimeMS = max(s.logTimeMS, s.entry.logTimeMS)
+	s.sessions.advance(s.logTimeMS)
+	for i := range s.entry.proposals {
+		if err := s.settle(b, &s.entry.proposals[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle carries out one proposal, at a revision of its own.
+func (s *State) settle(b *Batch, p *proposal) error {
+	s.revision++
+	before, compacted := len(b.Rows), s.compacted
+	o, err := s.decide(b, p.command)
+	if err != nil {
+		return err
+	}
+	b.Settled = append(b.Settled, Settled{Origin: p.origin, Client: s.command.session, outcome: o})
+	s.note(uint64(o.code), o.revision, o.deleted)
+	for i := before; i < len(b.Rows); i++ {
+		s.noteRow(&b.Rows[i])
+	}
+	if s.compacted != compacted {
+		s.note(notedCompaction, s.compacted, 0)
+	}
+	return b.spill()
+}
+
+// decide executes a command, or refuses or repeats it.
+func (s *State) decide(b *Batch, data []byte) (outcome, error) {
+	c := &s.command
+	if !c.read(data) || len(data) > messages.CommandSizeMax || !c.valid(s.entry.level, s.logTimeMS) {
+		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	}
+	if c.ofNode() {
+		return s.execute(b, c, NodeCompaction)
+	}
+	row, answer := s.sessions.admit(c, s.logTimeMS)
+	if row == nil {
+		if answer.revision == 0 {
+			answer.revision = s.revision
+		}
+		return answer, nil
+	}
+	o, err := s.execute(b, c, ClientCompaction)
+	if err != nil {
+		return outcome{}, err
+	}
+	s.sessions.record(row, o)
+	return o, nil
+}
+
+// execute carries out a valid command. That a compaction is of the future is known
+// only here, at the command's revision: it is an outcome like any other, so that
+// the same command does not take effect later.
+func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
+	compacted := uint64(0)
+	for i := range c.operations {
+		compacted = max(compacted, c.operations[i].revision)
+	}
+	if compacted > s.revision {
+		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	}
+	o, err := b.execute(c, s.revision)
+	if err == nil && compacted > 0 {
+		s.compacted = max(s.compacted, compacted)
+		b.Compaction = max(b.Compaction, by)
+	}
+	return o, err
+}
+
+// notedCompaction begins a note of what is given up now; a row's begins with less.
+const notedCompaction = 2
+
+// note adds three numbers to the history hash.
+func (s *State) note(a, b, c uint64) {
+	binary.LittleEndian.PutUint64(s.noted[0:], a)
+	binary.LittleEndian.PutUint64(s.noted[8:], b)
+	binary.LittleEndian.PutUint64(s.noted[16:], c)
+	s.hash.Write(s.noted[:])
+}
+
+func (s *State) noteRow(r *disk.Row) {
+	kind := uint64(0)
+	if r.Deleted {
+		kind = 1
+	}
+	s.note(kind, uint64(len(r.Key)), uint64(len(r.Value)))
+	s.hash.Write(r.Key)
+	s.hash.Write(r.Value)
+}

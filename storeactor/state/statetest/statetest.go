@@ -1,0 +1,80 @@
+// Package statetest makes commands, entries and reads for tests.
+package statetest
+
+import (
+	"bytes"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+)
+
+// First is the checkpoint that three founders begin with.
+func First() *messages.Checkpoint {
+	return &messages.Checkpoint{
+		Format:     disk.CheckpointFormat,
+		ClusterId:  bytes.Repeat([]byte{7}, messages.ClusterIDSize),
+		Index:      1,
+		Term:       1,
+		Level:      1,
+		ConfState:  &raftpb.ConfState{Voters: []uint64{1, 2, 3}},
+		Members:    []*messages.Member{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
+		NextRaftId: 4,
+		Founders:   []*messages.Founder{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
+		Token:      "token",
+	}
+}
+
+// Client is a ClientID.
+func Client(n byte) []byte { return bytes.Repeat([]byte{n}, messages.ClientIDSize) }
+
+// Put is an operation, as those that follow.
+func Put(key, value string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte(key), Value: []byte(value)}}}
+}
+
+func Delete(key string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: []byte(key)}}}
+}
+
+func DeleteRange(from, to string, limit uint32) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_DeleteRange{
+		DeleteRange: &messages.DeleteRange{From: []byte(from), To: []byte(to), Limit: limit}}}
+}
+
+func Compact(revision uint64) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}}
+}
+
+// Opens is what a command that opens its session carries.
+func Opens(ttl, before uint64) *messages.OpenSession {
+	return &messages.OpenSession{TtlMs: ttl, BeforeMs: before}
+}
+
+// Marshal is the bytes of a message.
+func Marshal(m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// Entry is one at log time now with these commands, all from node 1.
+func Entry(index, now uint64, list ...*messages.Command) *raftpb.Entry {
+	all := &messages.Commands{Level: messages.Level, LogTimeMs: now}
+	for _, c := range list {
+		all.Proposals = append(all.Proposals, &messages.Proposal{Origin: 1, Command: Marshal(c)})
+	}
+	return &raftpb.Entry{Index: new(index), Term: new(uint64(1)), Data: Marshal(all)}
+}
+
+// Ops is a command of these operations.
+func Ops(list ...*messages.Operation) []*messages.Operation { return list }
+
+// GetAt is a read of a key, with a request that tests know.
+func GetAt(revision uint64, key string) *messages.Read {
+	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}
+}
