@@ -2862,6 +2862,60 @@ func (x *Submit) GetSnapshot() *SnapshotRequest {
 	return nil
 }
 
+// Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
+// sent of it. Done says what is known of it, unless it was on its way already.
+type Withdraw struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	Late          bool                   `protobuf:"varint,2,opt,name=late,proto3" json:"late,omitempty"` // its time is up; otherwise the program gave it up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdraw) Reset() {
+	*x = Withdraw{}
+	mi := &file_node_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdraw) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdraw) ProtoMessage() {}
+
+func (x *Withdraw) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
+func (*Withdraw) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Withdraw) GetTag() uint64 {
+	if x != nil {
+		return x.Tag
+	}
+	return 0
+}
+
+func (x *Withdraw) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
 // Done carries one reply of the submitted kind, whose code says how it went, with
 // what people need beside it.
 type Done struct {
@@ -2880,7 +2934,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +2946,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +2959,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3209,7 +3263,11 @@ const file_node_proto_rawDesc = "" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
 	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot:G\x92\xb5\x18C\n" +
-	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xd1\x02\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
+	"\bWithdraw\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
+	"\x04late\x18\x02 \x01(\bR\x04late:t\x92\xb5\x18p\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xd1\x02\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -3233,7 +3291,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_node_proto_goTypes = []any{
 	(*Tick)(nil),              // 0: keyval.v1.Tick
 	(*Ticked)(nil),            // 1: keyval.v1.Ticked
@@ -3286,67 +3344,68 @@ var file_node_proto_goTypes = []any{
 	(*Founded)(nil),           // 48: keyval.v1.Founded
 	(*StatusDraft)(nil),       // 49: keyval.v1.StatusDraft
 	(*Submit)(nil),            // 50: keyval.v1.Submit
-	(*Done)(nil),              // 51: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 52: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 53: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 54: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 55: raftpb.Message
-	(*Checkpoint)(nil),        // 56: keyval.v1.Checkpoint
-	(Code)(0),                 // 57: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 58: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 59: keyval.v1.Outcome
-	(*Read)(nil),              // 60: keyval.v1.Read
-	(*Leader)(nil),            // 61: keyval.v1.Leader
-	(*Member)(nil),            // 62: keyval.v1.Member
-	(*Founder)(nil),           // 63: keyval.v1.Founder
-	(*StatusReply)(nil),       // 64: keyval.v1.StatusReply
-	(*Operation)(nil),         // 65: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 66: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 67: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 68: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 69: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 70: keyval.v1.SnapshotReply
+	(*Withdraw)(nil),          // 51: keyval.v1.Withdraw
+	(*Done)(nil),              // 52: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 53: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 54: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 55: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 56: raftpb.Message
+	(*Checkpoint)(nil),        // 57: keyval.v1.Checkpoint
+	(Code)(0),                 // 58: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 59: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 60: keyval.v1.Outcome
+	(*Read)(nil),              // 61: keyval.v1.Read
+	(*Leader)(nil),            // 62: keyval.v1.Leader
+	(*Member)(nil),            // 63: keyval.v1.Member
+	(*Founder)(nil),           // 64: keyval.v1.Founder
+	(*StatusReply)(nil),       // 65: keyval.v1.StatusReply
+	(*Operation)(nil),         // 66: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 67: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 68: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 69: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 70: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 71: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	52, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	53, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	54, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	55, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	55, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	55, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	55, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	56, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	54, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	54, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	55, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	55, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	57, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	56, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	53, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	54, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	55, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	56, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	56, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	56, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	56, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	57, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	55, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	55, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	56, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	56, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	58, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	57, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	28, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	57, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	58, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	28, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	58, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	58, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	59, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	58, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	59, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	58, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	37, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	59, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	60, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	57, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	60, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	61, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	58, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	38, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	61, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	62, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	57, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	63, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	64, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	65, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	60, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	66, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	67, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	68, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	69, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	64, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	70, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	62, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	63, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	58, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	64, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	65, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	66, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	61, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	67, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	68, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	69, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	70, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	65, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	71, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	39, // [39:39] is the sub-list for method output_type
 	39, // [39:39] is the sub-list for method input_type
 	39, // [39:39] is the sub-list for extension type_name
@@ -3369,7 +3428,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

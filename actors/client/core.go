@@ -2,6 +2,7 @@ package client
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -132,6 +133,21 @@ func (c *core) submit(from asker, m *messages.Submit) []effect {
 		return c.settle()
 	}
 	c.requests.add(r, c.now)
+	return c.settle()
+}
+
+// withdraw answers a request that its asker does not wait for any longer, and sends
+// nothing more of it. It looks through all requests: withdrawing is rare, and a map by
+// tag would cost every request.
+func (c *core) withdraw(from asker, m *messages.Withdraw) []effect {
+	i := slices.IndexFunc(c.requests.all, func(r *request) bool { return r.tag == m.Tag && r.asker == from && !r.done })
+	switch {
+	case i < 0: // it is answered
+	case m.Late:
+		c.expire(c.requests.all[i])
+	default:
+		c.fail(c.requests.all[i], explainWithdrawn(c.requests.all[i]))
+	}
 	return c.settle()
 }
 

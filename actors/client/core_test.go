@@ -423,6 +423,40 @@ func TestStaleAnswersDoNotMakeANodeUseful(t *testing.T) {
 	}
 }
 
+func (s *script) withdraw(from string, tag uint64, late bool) []effect {
+	return s.c.withdraw(asker{"here", from}, &messages.Withdraw{Tag: tag, Late: late})
+}
+
+func TestWithdrawnIsAnsweredAtOnceAndNotSentAgain(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	for tag := range uint64(5) { // more than the node gives credit for: the last ones wait
+		s.submit(put(tag + 1))
+	}
+	s.expect(s.withdraw("another", 1, false))
+	s.expect(s.withdraw("me", 1, false), "answer 1 OUTCOME_UNKNOWN", "node/1 session write 3 acked 2 open 60000 before 61000")
+	s.expect(s.withdraw("me", 1, true))
+	s.expect(s.withdraw("me", 5, false), "answer 5 TIMED_OUT")
+	s.expect(s.withdraw("me", 4, true), "answer 4 TIMED_OUT")
+	s.expect(s.withdraw("me", 4711, true))
+	sent := 0
+	for range 20 {
+		for _, e := range s.c.tick(50) {
+			sending, _ := e.(send)
+			w, ok := sending.message.(*messages.Write)
+			if ok && w.Request == 1 {
+				t.Fatal("what was withdrawn is sent again")
+			}
+			if ok {
+				sent++
+			}
+		}
+	}
+	if sent == 0 {
+		t.Error("the others are not sent again")
+	}
+}
+
 func TestAbandonedNumberDoesNotHoldBackAckedBelow(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.serve("a:1", nil)

@@ -23,10 +23,6 @@ import (
 // DefaultTimeout bounds a request whose context has no earlier deadline.
 const DefaultTimeout = 10 * time.Second
 
-// grace is how long a call goes on after its context's deadline for the answer
-// that says more than "deadline exceeded". The client actor gives it by then.
-const grace = 500 * time.Millisecond
-
 // Options say how to reach a cluster.
 type Options struct {
 	// Endpoints are nodes of the cluster as host:port. One suffices; with several
@@ -49,7 +45,9 @@ type Options struct {
 // Client is a connection to a cluster. Its methods are safe for any number of
 // goroutines. They block until the cluster has answered, the timeout has passed
 // or the context has ended, and return errors that are *messages.Error, or wrap
-// one when the context was cancelled.
+// one when the context was cancelled. The slices that a method is given are the
+// caller's again when it returns: nothing of a call that was given up is sent
+// afterwards.
 type Client struct {
 	system  *actor.ActorSystem
 	root    *actor.RootContext
@@ -199,27 +197,26 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	case <-c.desk.ended:
 		return c.last(answered, unfinished)
 	case <-ctx.Done():
-		return c.late(ctx, answered, unfinished)
+		return c.withdraw(ctx.Err(), tag, answered, unfinished)
 	}
 }
 
-// late is a call whose context has ended. At its deadline the answer that says
-// more is due; whoever cancels does not wait.
-func (c *Client) late(ctx context.Context, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		patience := time.NewTimer(grace)
-		defer patience.Stop()
-		select {
-		case d := <-answered:
-			return judge(d)
-		case <-patience.C:
+// withdraw ends a call whose context has ended. The client actor says at once what is
+// known of the request. From then on it sends nothing more of it, and holds none of the
+// caller's slices: so this does not return before.
+func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
+	late := errors.Is(cause, context.DeadlineExceeded)
+	c.root.RequestWithCustomSender(c.desk.client, &messages.Withdraw{Tag: tag, Late: late}, c.desk.pid)
+	select {
+	case d := <-answered:
+		d, err := judge(d)
+		if e, ok := errors.AsType[*messages.Error](err); ok && !late {
+			err = fmt.Errorf("%w (%w)", e, cause)
 		}
+		return d, err
+	case <-c.desk.ended:
+		return c.last(answered, code)
 	}
-	what := "the read was given up"
-	if code == messages.Code_OUTCOME_UNKNOWN {
-		what = "the wait was given up: the write may or may not have happened"
-	}
-	return nil, interrupted(ctx.Err(), what, code)
 }
 
 // last is a call that was under way when the client ended.

@@ -617,6 +617,50 @@ func TestWhatCallersHearWhenNothingWorks(t *testing.T) {
 	})
 }
 
+// appear has a node listen where nothing did.
+func (n *memory) appear(node *fakeNode) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nodes[node.endpoint] = node
+}
+
+// A caller owns its slices again when a call returns, however it returns: what it does
+// with them then reaches no cluster.
+func TestWhatIsGivenUpIsNotSentLater(t *testing.T) {
+	for name, give := range map[string]func(t *testing.T) (context.Context, context.CancelFunc){
+		"cancelled": func(t *testing.T) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(20*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+		"late": func(t *testing.T) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(t.Context(), 20*time.Millisecond)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, nodes := fakes(t, 1)
+			n.kill("n1:1")
+			c := connected(t, n, Options{Endpoints: []string{"n1:1"}})
+			key, value := []byte("mine"), []byte("mine")
+			ctx, cancel := give(t)
+			defer cancel()
+			_, err := c.Put(ctx, key, value)
+			if code := messages.CodeOf(err); code != messages.Code_TIMED_OUT && code != messages.Code_UNREACHABLE {
+				t.Fatalf("%v %v: nothing was sent, so it surely did not happen", code, err)
+			}
+			copy(key, "xxxx")
+			copy(value, "xxxx")
+			n.appear(nodes[0])
+			mustPut(t, c, "other", "v")
+			for _, row := range nodes[0].log.rows {
+				if string(row.Key) != "other" {
+					t.Errorf("nobody put %q", row.Key)
+				}
+			}
+		})
+	}
+}
+
 func TestWrongInputIsRefusedBeforeItIsSent(t *testing.T) {
 	n, nodes := fakes(t, 1)
 	c := connected(t, n, Options{Endpoints: []string{"n1:1"}})
