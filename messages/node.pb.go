@@ -2777,7 +2777,7 @@ func (x *StatusDraft) GetReply() *StatusReply {
 }
 
 // Submit asks for one of operations, read, status and snapshot. It is answered once: at
-// the latest when deadline_ms (of the client's ticks) has passed.
+// the latest two of the client's ticks after deadline_ms, and never for that before.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"` // the asker's own; returned

@@ -132,7 +132,7 @@ func (a *client) Receive(ctx actor.Context) {
 
 func (a *client) onStarted(ctx actor.Context) {
 	cfg, system := a.config, ctx.ActorSystem()
-	s := settings{endpoints: cfg.Endpoints, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds())}
+	s := settings{endpoints: cfg.Endpoints, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
 	if _, err := io.ReadFull(cfg.World.Rand, s.seed[:]); err != nil {
 		cfg.World.Fatal(fmt.Errorf("client: read randomness: %w", err))
 		ctx.Stop(ctx.Self())

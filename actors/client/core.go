@@ -66,6 +66,7 @@ type asker struct{ address, id string }
 type settings struct {
 	endpoints    []string // host:port, not empty, each once
 	sessionTTLMs uint64
+	tickMs       uint64 // between two ticks
 	seed         [32]byte
 }
 
@@ -132,7 +133,7 @@ func (c *core) submit(from asker, m *messages.Submit) []effect {
 		c.emit(answer{from, r.failed(refusal)})
 		return c.settle()
 	}
-	c.requests.add(r, c.now)
+	c.requests.add(r, c.now+c.tickMs) // now is the last tick: the true time is up to one tick later
 	return c.settle()
 }
 

@@ -505,6 +505,19 @@ func TestLateAttachedIsNotTakenForAnotherNodes(t *testing.T) {
 	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000")
 }
 
+// A Submit may come right before a tick: the first tick after it says little about how
+// long it has waited.
+func TestNoDeadlineIsEarly(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.c.tickMs = 50
+	brief := get(1)
+	brief.DeadlineMs = 100
+	s.expect(s.submit(brief), "dial a:1")
+	s.expect(s.c.tick(50))
+	s.expect(s.c.tick(50)) // it may have waited for 51 ms only
+	s.expect(s.c.tick(50), "answer 1 UNREACHABLE")
+}
+
 func TestStatusNeedsNoSession(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.expect(s.submit(statusOf(1)), "dial a:1")

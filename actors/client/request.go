@@ -34,7 +34,7 @@ type request struct {
 	order uint64 // of submission
 
 	limit    uint64 // the Submit's deadline_ms
-	deadline uint64 // the same in tick time
+	deadline uint64 // the same in tick time; never early, up to two ticks late
 
 	// command is a write's, without what it gets when it is numbered.
 	command  *messages.Command
@@ -91,7 +91,7 @@ func newRequests() requests {
 
 func (q *requests) anyWrite() bool { return q.writesCount > 0 }
 
-func (q *requests) add(r *request, now uint64) {
+func (q *requests) add(r *request, from uint64) {
 	if len(q.all) >= 2*requestsMax {
 		q.compact()
 	}
@@ -99,7 +99,7 @@ func (q *requests) add(r *request, now uint64) {
 	q.bytes += r.size
 	q.order++
 	r.order = q.order
-	r.deadline = now + r.limit
+	r.deadline = from + r.limit
 	q.all = append(q.all, r)
 	if r.kind == write {
 		q.writesCount++
