@@ -28,8 +28,8 @@ type Options struct {
 	// Endpoints are nodes of the cluster as host:port. One suffices; with several
 	// the client lives through the loss of some.
 	Endpoints []string
-	// Timeout bounds each request; 0: DefaultTimeout. A context's earlier deadline
-	// goes before it.
+	// Timeout bounds each request, in wall time; 0: DefaultTimeout. A context's
+	// earlier deadline goes before it.
 	Timeout time.Duration
 	// SessionTTL is how long the cluster remembers this client while it is idle;
 	// 0: DefaultSessionTTL. Programs that end after one request take OneShotSessionTTL.
@@ -190,6 +190,8 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	}
 	defer c.desk.forget(tag)
 	m.Tag = tag
+	overdue := time.NewTimer(limit) // the actor counts ticks, which stretch when the process stands still
+	defer overdue.Stop()
 	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
 	select {
 	case d := <-answered:
@@ -198,10 +200,12 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 		return c.last(answered, unfinished)
 	case <-ctx.Done():
 		return c.withdraw(ctx.Err(), tag, answered, unfinished)
+	case <-overdue.C:
+		return c.withdraw(context.DeadlineExceeded, tag, answered, unfinished)
 	}
 }
 
-// withdraw ends a call whose context has ended. The client actor says at once what is
+// withdraw ends a call whose context has ended or whose time is up. The client actor says at once what is
 // known of the request. From then on it sends nothing more of it, and holds none of the
 // caller's slices: so this does not return before.
 func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {

@@ -661,6 +661,34 @@ func TestWhatIsGivenUpIsNotSentLater(t *testing.T) {
 	}
 }
 
+// still is a ticker that does not beat, as when the process stands still.
+type still struct{}
+
+func (still) Start(time.Duration, func()) func() { return func() {} }
+
+func TestTimeoutIsWallTime(t *testing.T) {
+	world := production.World(nil, nil)
+	world.Ticker = still{}
+	n, nodes := fakes(t, 1)
+	nodes[0].mute = true
+	c, err := connect(Options{Endpoints: []string{"n1:1"}, Network: n, Timeout: 50 * time.Millisecond}, world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Put(t.Context(), []byte("k"), nil)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		failed(t, err, messages.Code_OUTCOME_UNKNOWN, "no answer within 50 ms")
+	case <-time.After(5 * time.Second):
+		t.Fatal("a timeout of 50 ms has not ended a call after 5 s")
+	}
+}
+
 func TestWrongInputIsRefusedBeforeItIsSent(t *testing.T) {
 	n, nodes := fakes(t, 1)
 	c := connected(t, n, Options{Endpoints: []string{"n1:1"}})
