@@ -147,7 +147,10 @@ func (c *core) withdraw(from asker, m *messages.Withdraw) []effect {
 	case m.Late:
 		c.expire(c.requests.all[i])
 	default:
-		c.fail(c.requests.all[i], explainWithdrawn(c.requests.all[i]))
+		r := c.requests.all[i]
+		d := r.failed(explainWithdrawn(r))
+		d.Ending = messages.Ending_WITHDRAWN
+		c.finish(r, d)
 	}
 	return c.settle()
 }

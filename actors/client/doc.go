@@ -29,9 +29,10 @@
 //     way, settles it: once that one is executed, this one cannot happen any more.
 //   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT: it surely did not happen.
 //
-// Every error is a *messages.Error: what was wrong, at which endpoint, in which
+// Every error is or wraps a *messages.Error: what was wrong, at which endpoint, in which
 // request, and a hint at the next step. A key that is not there is an error with
-// the code NOT_FOUND.
+// the code NOT_FOUND. When time was up or the caller gave up, errors.Is finds
+// context.DeadlineExceeded or context.Canceled in it as well.
 //
 // # Reads
 //

@@ -44,8 +44,9 @@ type Options struct {
 
 // Client is a connection to a cluster. Its methods are safe for any number of
 // goroutines. They block until the cluster has answered, the timeout has passed
-// or the context has ended, and return errors that are *messages.Error, or wrap
-// one when the context was cancelled. The slices that a method is given are the
+// or the context has ended, and return errors that are or wrap a *messages.Error. When
+// the time was up or the context was cancelled, they wrap context.DeadlineExceeded or
+// context.Canceled too, so that errors.Is tells. The slices that a method is given are the
 // caller's again when it returns: nothing of a call that was given up is sent
 // afterwards.
 type Client struct {
@@ -61,7 +62,7 @@ type Client struct {
 // The error is INVALID for options that cannot work, or the context's.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
+		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	if o.Network == nil {
 		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
@@ -172,12 +173,12 @@ func (c *Client) write(ctx context.Context, operations ...*messages.Operation) (
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
-	unfinished := messages.Code_TIMED_OUT
+	lost := messages.Code_TIMED_OUT
 	if m.Operations != nil {
-		unfinished = messages.Code_OUTCOME_UNKNOWN
+		lost = messages.Code_OUTCOME_UNKNOWN
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
+		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	limit := c.timeout
 	if at, ok := ctx.Deadline(); ok {
@@ -197,11 +198,11 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, unfinished)
+		return c.last(answered, lost)
 	case <-ctx.Done():
-		return c.withdraw(ctx.Err(), tag, answered, unfinished)
+		return c.withdraw(ctx.Err(), tag, answered, lost)
 	case <-overdue.C:
-		return c.withdraw(context.DeadlineExceeded, tag, answered, unfinished)
+		return c.withdraw(context.DeadlineExceeded, tag, answered, lost)
 	}
 }
 
@@ -209,15 +210,11 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 // known of the request. From then on it sends nothing more of it, and holds none of the
 // caller's slices: so this does not return before.
 func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
-	late := errors.Is(cause, context.DeadlineExceeded)
-	c.root.RequestWithCustomSender(c.desk.client, &messages.Withdraw{Tag: tag, Late: late}, c.desk.pid)
+	m := &messages.Withdraw{Tag: tag, Late: errors.Is(cause, context.DeadlineExceeded)}
+	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
 	select {
 	case d := <-answered:
-		d, err := judge(d)
-		if e, ok := errors.AsType[*messages.Error](err); ok && !late {
-			err = fmt.Errorf("%w (%w)", e, cause)
-		}
-		return d, err
+		return judge(d)
 	case <-c.desk.ended:
 		return c.last(answered, code)
 	}
@@ -235,15 +232,6 @@ func (c *Client) last(answered <-chan *messages.Done, code messages.Code) (*mess
 		}
 		return nil, e
 	}
-}
-
-// interrupted is the error of a context that ended: both a *messages.Error and ctx's.
-func interrupted(cause error, what string, code messages.Code) error {
-	e := messages.Errorf(code, "%s", what)
-	if code == messages.Code_OUTCOME_UNKNOWN {
-		e = e.WithHint(hintUnknown)
-	}
-	return fmt.Errorf("%w (%w)", e, cause)
 }
 
 // judge adds the error to an answer whose code is not OK.
@@ -269,5 +257,5 @@ func judge(d *messages.Done) (*messages.Done, error) {
 	if hint == "" && code == messages.Code_COMPACTED {
 		hint = "read at a later revision, or at the newest"
 	}
-	return d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint}
+	return d, ending(d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint})
 }

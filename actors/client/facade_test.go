@@ -661,6 +661,61 @@ func TestWhatIsGivenUpIsNotSentLater(t *testing.T) {
 	}
 }
 
+// Whatever is known of a request, its error says whether the time was up or the caller
+// gave up, in the words of package context.
+func TestErrorsSayWhyTheWaitEnded(t *testing.T) {
+	const brief = 30 * time.Millisecond
+	for _, tt := range []struct {
+		name  string
+		ends  func(context.Context) (context.Context, context.CancelFunc)
+		cause error
+	}{
+		{"Options.Timeout", context.WithCancel, context.DeadlineExceeded},
+		{"the context's deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, brief)
+		}, context.DeadlineExceeded},
+		{"over before", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, -brief)
+		}, context.DeadlineExceeded},
+		{"cancelled", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(brief, cancel)
+			return ctx, cancel
+		}, context.Canceled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, nodes := fakes(t, 2)
+			nodes[0].mute = true // it takes writes
+			nodes[1].log = &log{}
+			options := Options{Timeout: 10 * time.Second}
+			if tt.name == "Options.Timeout" {
+				options.Timeout = brief
+			}
+			taken, nobody := options, options
+			taken.Endpoints, nobody.Endpoints = []string{"n1:1"}, []string{"n9:1"}
+			clients := []*Client{connected(t, n, taken), connected(t, n, nobody)}
+			calls := map[string]func(context.Context, *Client) error{
+				"put":         func(ctx context.Context, c *Client) error { _, err := c.Put(ctx, []byte("k"), nil); return err },
+				"compact":     func(ctx context.Context, c *Client) error { _, err := c.Compact(ctx, 1); return err },
+				"deleteRange": func(ctx context.Context, c *Client) error { _, err := c.DeleteRange(ctx, nil, nil); return err },
+			}
+			nodes[0].log.revision = 1
+			nodes[0].log.rows = []*messages.Item{{Key: []byte("k"), Revision: 1}}
+			for name, call := range calls {
+				for i, c := range clients {
+					ctx, cancel := tt.ends(t.Context())
+					err := call(ctx, c)
+					cancel()
+					var e *messages.Error
+					if !errors.Is(err, tt.cause) || !errors.As(err, &e) {
+						t.Errorf("%s, client %d: %v (%v) is not %v", name, i, err, messages.CodeOf(err), tt.cause)
+					}
+				}
+			}
+		})
+	}
+}
+
 // still is a ticker that does not beat, as when the process stands still.
 type still struct{}
 
