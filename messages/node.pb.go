@@ -32,6 +32,7 @@ const (
 	Ending_ANSWERED  Ending = 0 // by the cluster, or refused by the client
 	Ending_LATE      Ending = 1 // the time was up
 	Ending_WITHDRAWN Ending = 2 // the program gave it up
+	Ending_CLOSED    Ending = 3 // the client ends
 )
 
 // Enum value maps for Ending.
@@ -40,11 +41,13 @@ var (
 		0: "ANSWERED",
 		1: "LATE",
 		2: "WITHDRAWN",
+		3: "CLOSED",
 	}
 	Ending_value = map[string]int32{
 		"ANSWERED":  0,
 		"LATE":      1,
 		"WITHDRAWN": 2,
+		"CLOSED":    3,
 	}
 )
 
@@ -3336,11 +3339,13 @@ const file_node_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
 	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
-	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*/\n" +
+	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
-	"\tWITHDRAWN\x10\x02B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\tWITHDRAWN\x10\x02\x12\n" +
+	"\n" +
+	"\x06CLOSED\x10\x03B\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_node_proto_rawDescOnce sync.Once

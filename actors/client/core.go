@@ -130,7 +130,11 @@ func (c *core) submit(from asker, m *messages.Submit) []effect {
 		refusal = c.admit(r)
 	}
 	if refusal != nil {
-		c.emit(answer{from, r.failed(refusal)})
+		d := r.failed(refusal)
+		if c.closed {
+			d.Ending = messages.Ending_CLOSED
+		}
+		c.emit(answer{from, d})
 		return c.settle()
 	}
 	c.requests.add(r, c.now+c.tickMs) // now is the last tick: the true time is up to one tick later
@@ -158,7 +162,7 @@ func (c *core) withdraw(from asker, m *messages.Withdraw) []effect {
 func (c *core) admit(r *request) *messages.Error {
 	switch q := &c.requests; {
 	case c.closed:
-		return messages.Errorf(messages.Code_TIMED_OUT, "the client is closed; nothing was sent")
+		return messages.Errorf(messages.Code_INVALID, "the client was closed; nothing was sent")
 	case q.count >= requestsMax || q.bytes+r.size > bytesMax:
 		return messages.Errorf(messages.Code_BUSY, "%d requests with %d bytes wait in this client already; nothing was sent", q.count, q.bytes).
 			WithHint("wait for answers before you send more")
@@ -188,7 +192,9 @@ func (c *core) close() []effect {
 	c.closed = true
 	for _, r := range c.requests.all {
 		if !r.done {
-			c.fail(r, c.explainClosed(r))
+			d := r.failed(explainClosed(r))
+			d.Ending = messages.Ending_CLOSED
+			c.finish(r, d)
 		}
 	}
 	c.requests.compact()

@@ -663,9 +663,9 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	s.submit(put(1))
 	s.submit(get(2))
 	s.submit(put(3))
-	s.expect(s.c.close(), "answer 1 OUTCOME_UNKNOWN", "answer 2 TIMED_OUT", "answer 3 TIMED_OUT",
+	s.expect(s.c.close(), "answer 1 OUTCOME_UNKNOWN", "answer 2 INVALID", "answer 3 INVALID",
 		"node/1 session Detach{}", "hang a:1")
-	s.expect(s.submit(put(4)), "answer 4 TIMED_OUT")
+	s.expect(s.submit(put(4)), "answer 4 INVALID")
 	s.expect(s.c.tick(50))
 }
 

@@ -27,7 +27,7 @@
 //     may not have happened, or may still happen. Read the key before you try
 //     again. A later write of the same client, sent while nothing earlier is under
 //     way, settles it: once that one is executed, this one cannot happen any more.
-//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT: it surely did not happen.
+//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT, INVALID: it surely did not happen.
 //
 // Every error is or wraps a *messages.Error: what was wrong, at which endpoint, in which
 // request, and a hint at the next step. A key that is not there is an error with

@@ -57,11 +57,11 @@ func explainWithdrawn(r *request) *messages.Error {
 	return messages.Errorf(messages.Code_TIMED_OUT, "the wait was given up")
 }
 
-func (c *core) explainClosed(r *request) *messages.Error {
+func explainClosed(r *request) *messages.Error {
 	if r.live > 0 {
 		return explainUnknown(r, "the client was closed")
 	}
-	return messages.Errorf(messages.Code_TIMED_OUT, "the client was closed before the answer came")
+	return messages.Errorf(messages.Code_INVALID, "the client was closed before the answer came")
 }
 
 // explainUnreachable names each endpoint and what is wrong with it.

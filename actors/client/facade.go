@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -86,14 +85,14 @@ func connect(o Options, world seam.World) (*Client, error) {
 	c := &Client{system: system, root: root, timeout: o.Timeout}
 	world.Fatal = func(reason error) {
 		world.Logger.Error("the client ends", "reason", reason)
-		c.desk.shut("the client failed: " + reason.Error())
+		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
 	}
 	c.desk = newDesk(system)
 	c.desk.client = root.Spawn(actor.PropsFromProducer(New(Config{
 		Endpoints: o.Endpoints, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
 	}), actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
 		world.Logger.Error("the client actor failed", "reason", reason)
-		c.desk.shut(fmt.Sprintf("the client failed: %v", reason))
+		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
 		return actor.StopDirective
 	}))))
 	return c, nil
@@ -113,12 +112,13 @@ func checkEndpoints(endpoints []string) error {
 	return nil
 }
 
-// Close ends the client. Calls that are under way return; writes among them with
-// the code OUTCOME_UNKNOWN if they were sent. It may be called more than once.
+// Close ends the client. Calls that are under way, and later ones, return errors that
+// wrap ErrClosed; their code is OUTCOME_UNKNOWN for writes that were sent and INVALID for
+// all others. It may be called more than once.
 func (c *Client) Close() {
 	c.close.Do(func() {
 		_ = c.root.StopFuture(c.desk.client).Wait()
-		c.desk.shut("the client was closed")
+		c.desk.shut(&unfinished{messages.Errorf(messages.Code_INVALID, "the client was closed"), ErrClosed})
 		c.system.Shutdown()
 	})
 }
@@ -173,10 +173,7 @@ func (c *Client) write(ctx context.Context, operations ...*messages.Operation) (
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
-	lost := messages.Code_TIMED_OUT
-	if m.Operations != nil {
-		lost = messages.Code_OUTCOME_UNKNOWN
-	}
+	isWrite := m.Operations != nil
 	if err := ctx.Err(); err != nil {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
@@ -186,8 +183,8 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	}
 	m.DeadlineMs = uint64(max(1, limit.Milliseconds()))
 	tag, answered, ended := c.desk.expect()
-	if ended != "" {
-		return nil, messages.Errorf(messages.Code_TIMED_OUT, "%s; nothing was sent", ended)
+	if ended != nil {
+		return nil, reworded(ended, func(e *messages.Error) { e.Message += "; nothing was sent" })
 	}
 	defer c.desk.forget(tag)
 	m.Tag = tag
@@ -198,39 +195,40 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, lost)
+		return c.last(answered, isWrite)
 	case <-ctx.Done():
-		return c.withdraw(ctx.Err(), tag, answered, lost)
+		return c.withdraw(ctx.Err(), tag, answered, isWrite)
 	case <-overdue.C:
-		return c.withdraw(context.DeadlineExceeded, tag, answered, lost)
+		return c.withdraw(context.DeadlineExceeded, tag, answered, isWrite)
 	}
 }
 
 // withdraw ends a call whose context has ended or whose time is up. The client actor says at once what is
 // known of the request. From then on it sends nothing more of it, and holds none of the
 // caller's slices: so this does not return before.
-func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
+func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
 	m := &messages.Withdraw{Tag: tag, Late: errors.Is(cause, context.DeadlineExceeded)}
 	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
 	select {
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, code)
+		return c.last(answered, isWrite)
 	}
 }
 
 // last is a call that was under way when the client ended.
-func (c *Client) last(answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
+func (c *Client) last(answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
 	select {
 	case d := <-answered:
 		return judge(d)
 	default:
-		e := messages.Errorf(code, "%s before the answer came", c.desk.reason())
-		if code == messages.Code_OUTCOME_UNKNOWN {
-			e = e.WithHint(hintUnknown)
-		}
-		return nil, e
+		return nil, reworded(c.desk.reason(), func(e *messages.Error) {
+			e.Message += " before the answer came"
+			if isWrite {
+				e.Code, e.Hint = messages.Code_OUTCOME_UNKNOWN, hintUnknown
+			}
+		})
 	}
 }
 

@@ -7,9 +7,12 @@ import (
 	"keyval/messages"
 )
 
+// ErrClosed is what the errors of a Client wrap that was closed.
+var ErrClosed = errors.New("the client is closed")
+
 // unfinished is the error of a call that ended without the cluster's answer. It wraps
 // what is known of the request, a *messages.Error, and why the wait ended, which is
-// context.DeadlineExceeded or context.Canceled.
+// context.DeadlineExceeded, context.Canceled or ErrClosed.
 type unfinished struct {
 	known *messages.Error
 	why   error
@@ -25,6 +28,8 @@ func ending(d *messages.Done, e *messages.Error) error {
 		return &unfinished{e, context.DeadlineExceeded}
 	case messages.Ending_WITHDRAWN:
 		return &unfinished{e, context.Canceled}
+	case messages.Ending_CLOSED:
+		return &unfinished{e, ErrClosed}
 	}
 	return e
 }

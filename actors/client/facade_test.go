@@ -464,7 +464,7 @@ func TestFailedClientSaysWhy(t *testing.T) {
 	defer c.Close()
 	<-c.desk.ended
 	_, err = c.Put(t.Context(), []byte("k"), nil)
-	failed(t, err, messages.Code_TIMED_OUT, "the well is dry; nothing was sent")
+	failed(t, err, messages.Code_INTERNAL, "the well is dry; nothing was sent")
 }
 
 func TestScanReadsPagesAtOneRevision(t *testing.T) {
@@ -785,9 +785,34 @@ func TestCloseEndsCallsUnderWay(t *testing.T) {
 	c.Close()
 	err := <-result
 	failed(t, err, messages.Code_OUTCOME_UNKNOWN, "closed")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
 	c.Close()
 	_, err = c.Put(t.Context(), []byte("k"), nil)
-	failed(t, err, messages.Code_TIMED_OUT, "nothing was sent")
+	failed(t, err, messages.Code_INVALID, "the client was closed; nothing was sent")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
+}
+
+func TestCloseEndsReadsUnderWay(t *testing.T) {
+	n, _ := fakes(t, 1)
+	c := connected(t, n, Options{Endpoints: []string{"n9:1"}})
+	result := make(chan error)
+	go func() {
+		_, err := c.Get(t.Context(), []byte("k"))
+		result <- err
+	}()
+	for !c.desk.waits() {
+		runtime.Gosched()
+	}
+	c.Close()
+	err := <-result
+	failed(t, err, messages.Code_INVALID, "closed")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
 }
 
 func (d *desk) waits() bool {
