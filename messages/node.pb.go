@@ -2829,7 +2829,7 @@ func (x *StatusDraft) GetReply() *StatusReply {
 	return nil
 }
 
-// Submit asks for one of operations, read, status and snapshot. It is answered once: at
+// Submit asks for one of operations, read, status, snapshot and reach. It is answered once: at
 // the latest two of the client's ticks after deadline_ms, and never for that before.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2839,6 +2839,7 @@ type Submit struct {
 	Read          *Read                  `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	Status        *StatusRequest         `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	Snapshot      *SnapshotRequest       `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"` // no more than that a node is reached and serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2915,6 +2916,13 @@ func (x *Submit) GetSnapshot() *SnapshotRequest {
 	return nil
 }
 
+func (x *Submit) GetReach() bool {
+	if x != nil {
+		return x.Reach
+	}
+	return false
+}
+
 // Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
 // sent of it. Done says what is known of it, unless it was on its way already.
 type Withdraw struct {
@@ -2970,7 +2978,8 @@ func (x *Withdraw) GetLate() bool {
 }
 
 // Done carries one reply of the submitted kind, whose code says how it went, with
-// what people need beside it.
+// what people need beside it. For reach, it is a StatusReply if no node was reached,
+// and none if one was.
 type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"`
@@ -3313,7 +3322,7 @@ const file_node_proto_rawDesc = "" +
 	"\bfounding\x12\x04node\x1a\x12all founders agree\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x02\n" +
+	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xdf\x02\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3323,7 +3332,8 @@ const file_node_proto_rawDesc = "" +
 	"operations\x12#\n" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
-	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot:G\x92\xb5\x18C\n" +
+	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\x12\x14\n" +
+	"\x05reach\x18\a \x01(\bR\x05reach:G\x92\xb5\x18C\n" +
 	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
 	"\bWithdraw\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +

@@ -126,13 +126,15 @@ func (m *cluster) settle(e answer) {
 func (m *cluster) submit(t *rapid.T) {
 	tag := uint64(len(m.submitted) + 1)
 	var s *messages.Submit
-	switch rapid.SampledFrom([]kind{write, write, read, status, snapshot}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]kind{write, write, read, status, snapshot, reach}).Draw(t, "kind") {
 	case write:
 		s = put(tag) // its value is its tag
 	case read:
 		s = get(tag)
 	case snapshot:
 		s = snapshotsOf(tag)
+	case reach:
+		s = &messages.Submit{Tag: tag, Reach: true}
 	default:
 		s = statusOf(tag)
 	}

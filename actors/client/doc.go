@@ -2,8 +2,8 @@
 //
 // # A program
 //
-// Connect gives a Client. It is safe for any number of goroutines, which share
-// one stream, and it lasts: make one, and close it at the end.
+// Connect gives a Client that has reached a node. It is safe for any number of
+// goroutines, which share one stream, and it lasts: make one, and close it at the end.
 //
 //	c, err := client.Connect(ctx, client.Options{Endpoints: []string{"127.0.0.1:7001", "127.0.0.1:7002"}})
 //	if err != nil { ... }

@@ -56,9 +56,9 @@ type Client struct {
 	close   sync.Once
 }
 
-// Connect makes a client and begins to dial. It does not wait for a node: the
-// first request does, and says what is wrong with each endpoint if none serves.
-// The error is INVALID for options that cannot work, or the context's.
+// Connect makes a client and waits until a node is reached that serves; there need not
+// be a leader. If none is before the timeout has passed or the context has ended, the
+// error says what is wrong with each endpoint. It is INVALID for options that cannot work.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
@@ -66,10 +66,18 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if o.Network == nil {
 		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
 	}
-	return connect(o, production.World(o.Logger, nil))
+	c, err := connect(o, production.World(o.Logger, nil))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.call(ctx, &messages.Submit{Reach: true}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
-// connect spawns the client actor in a system of its own.
+// connect spawns the client actor in a system of its own. It waits for no node.
 func connect(o Options, world seam.World) (*Client, error) {
 	if err := checkEndpoints(o.Endpoints); err != nil {
 		return nil, err
