@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Ending says why a request has its answer.
+type Ending int32
+
+const (
+	Ending_ANSWERED  Ending = 0 // by the cluster, or refused by the client
+	Ending_LATE      Ending = 1 // the time was up
+	Ending_WITHDRAWN Ending = 2 // the program gave it up
+	Ending_CLOSED    Ending = 3 // the client ends
+)
+
+// Enum value maps for Ending.
+var (
+	Ending_name = map[int32]string{
+		0: "ANSWERED",
+		1: "LATE",
+		2: "WITHDRAWN",
+		3: "CLOSED",
+	}
+	Ending_value = map[string]int32{
+		"ANSWERED":  0,
+		"LATE":      1,
+		"WITHDRAWN": 2,
+		"CLOSED":    3,
+	}
+)
+
+func (x Ending) Enum() *Ending {
+	p := new(Ending)
+	*p = x
+	return p
+}
+
+func (x Ending) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Ending) Descriptor() protoreflect.EnumDescriptor {
+	return file_node_proto_enumTypes[0].Descriptor()
+}
+
+func (Ending) Type() protoreflect.EnumType {
+	return &file_node_proto_enumTypes[0]
+}
+
+func (x Ending) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Ending.Descriptor instead.
+func (Ending) EnumDescriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{0}
+}
+
 // Tick is the only time there is. The ticker sends an actor no second one
 // before it has said Ticked.
 type Tick struct {
@@ -2776,8 +2829,8 @@ func (x *StatusDraft) GetReply() *StatusReply {
 	return nil
 }
 
-// Submit asks for one of operations, read, status and snapshot. It is answered once: at
-// the latest when deadline_ms (of the client's ticks) has passed.
+// Submit asks for one of operations, read, status, snapshot and reach. It is answered once: at
+// the latest two of the client's ticks after deadline_ms, and never for that before.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"` // the asker's own; returned
@@ -2786,6 +2839,7 @@ type Submit struct {
 	Read          *Read                  `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	Status        *StatusRequest         `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	Snapshot      *SnapshotRequest       `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"` // no more than that a node is reached and serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2862,8 +2916,70 @@ func (x *Submit) GetSnapshot() *SnapshotRequest {
 	return nil
 }
 
+func (x *Submit) GetReach() bool {
+	if x != nil {
+		return x.Reach
+	}
+	return false
+}
+
+// Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
+// sent of it. Done says what is known of it, unless it was on its way already.
+type Withdraw struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	Late          bool                   `protobuf:"varint,2,opt,name=late,proto3" json:"late,omitempty"` // its time is up; otherwise the program gave it up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdraw) Reset() {
+	*x = Withdraw{}
+	mi := &file_node_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdraw) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdraw) ProtoMessage() {}
+
+func (x *Withdraw) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
+func (*Withdraw) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Withdraw) GetTag() uint64 {
+	if x != nil {
+		return x.Tag
+	}
+	return 0
+}
+
+func (x *Withdraw) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
 // Done carries one reply of the submitted kind, whose code says how it went, with
-// what people need beside it.
+// what people need beside it. For reach, it is a StatusReply if no node was reached,
+// and none if one was.
 type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           uint64                 `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"`
@@ -2874,13 +2990,14 @@ type Done struct {
 	RequestId     string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Hint          string                 `protobuf:"bytes,7,opt,name=hint,proto3" json:"hint,omitempty"`
 	Snapshot      *SnapshotReply         `protobuf:"bytes,8,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Ending        Ending                 `protobuf:"varint,9,opt,name=ending,proto3,enum=keyval.v1.Ending" json:"ending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +3009,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +3022,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -2962,6 +3079,13 @@ func (x *Done) GetSnapshot() *SnapshotReply {
 		return x.Snapshot
 	}
 	return nil
+}
+
+func (x *Done) GetEnding() Ending {
+	if x != nil {
+		return x.Ending
+	}
+	return Ending_ANSWERED
 }
 
 var File_node_proto protoreflect.FileDescriptor
@@ -3198,7 +3322,7 @@ const file_node_proto_rawDesc = "" +
 	"\bfounding\x12\x04node\x1a\x12all founders agree\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x02\n" +
+	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xdf\x02\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3208,8 +3332,13 @@ const file_node_proto_rawDesc = "" +
 	"operations\x12#\n" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
-	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot:G\x92\xb5\x18C\n" +
-	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xd1\x02\n" +
+	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\x12\x14\n" +
+	"\x05reach\x18\a \x01(\bR\x05reach:G\x92\xb5\x18C\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
+	"\bWithdraw\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
+	"\x04late\x18\x02 \x01(\bR\x04late:t\x92\xb5\x18p\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xfc\x02\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -3219,7 +3348,14 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
-	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06SubmitB\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
+	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
+	"\x06Ending\x12\f\n" +
+	"\bANSWERED\x10\x00\x12\b\n" +
+	"\x04LATE\x10\x01\x12\r\n" +
+	"\tWITHDRAWN\x10\x02\x12\n" +
+	"\n" +
+	"\x06CLOSED\x10\x03B\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_node_proto_rawDescOnce sync.Once
@@ -3233,125 +3369,129 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_node_proto_goTypes = []any{
-	(*Tick)(nil),              // 0: keyval.v1.Tick
-	(*Ticked)(nil),            // 1: keyval.v1.Ticked
-	(*HearTicks)(nil),         // 2: keyval.v1.HearTicks
-	(*Introduce)(nil),         // 3: keyval.v1.Introduce
-	(*Identified)(nil),        // 4: keyval.v1.Identified
-	(*Flush)(nil),             // 5: keyval.v1.Flush
-	(*LogOpened)(nil),         // 6: keyval.v1.LogOpened
-	(*MachineOpened)(nil),     // 7: keyval.v1.MachineOpened
-	(*Append)(nil),            // 8: keyval.v1.Append
-	(*Appended)(nil),          // 9: keyval.v1.Appended
-	(*Apply)(nil),             // 10: keyval.v1.Apply
-	(*Applied)(nil),           // 11: keyval.v1.Applied
-	(*SyncCommit)(nil),        // 12: keyval.v1.SyncCommit
-	(*CommitSynced)(nil),      // 13: keyval.v1.CommitSynced
-	(*WriteCheckpoint)(nil),   // 14: keyval.v1.WriteCheckpoint
-	(*CheckpointWritten)(nil), // 15: keyval.v1.CheckpointWritten
-	(*Checkpointed)(nil),      // 16: keyval.v1.Checkpointed
-	(*CutLog)(nil),            // 17: keyval.v1.CutLog
-	(*ShipSnapshot)(nil),      // 18: keyval.v1.ShipSnapshot
-	(*SnapshotShipped)(nil),   // 19: keyval.v1.SnapshotShipped
-	(*StagedSnapshot)(nil),    // 20: keyval.v1.StagedSnapshot
-	(*StagingUnused)(nil),     // 21: keyval.v1.StagingUnused
-	(*Installed)(nil),         // 22: keyval.v1.Installed
-	(*Switched)(nil),          // 23: keyval.v1.Switched
-	(*PinState)(nil),          // 24: keyval.v1.PinState
-	(*StatePinned)(nil),       // 25: keyval.v1.StatePinned
-	(*UnpinState)(nil),        // 26: keyval.v1.UnpinState
-	(*ReadRows)(nil),          // 27: keyval.v1.ReadRows
-	(*RowCursor)(nil),         // 28: keyval.v1.RowCursor
-	(*RowsRead)(nil),          // 29: keyval.v1.RowsRead
-	(*StageChunk)(nil),        // 30: keyval.v1.StageChunk
-	(*ChunkStaged)(nil),       // 31: keyval.v1.ChunkStaged
-	(*DropStaging)(nil),       // 32: keyval.v1.DropStaging
-	(*WriteChunk)(nil),        // 33: keyval.v1.WriteChunk
-	(*ChunkWritten)(nil),      // 34: keyval.v1.ChunkWritten
-	(*DropFile)(nil),          // 35: keyval.v1.DropFile
-	(*Outcomes)(nil),          // 36: keyval.v1.Outcomes
-	(*SessionOutcome)(nil),    // 37: keyval.v1.SessionOutcome
-	(*ReadIndex)(nil),         // 38: keyval.v1.ReadIndex
-	(*ReadRefused)(nil),       // 39: keyval.v1.ReadRefused
-	(*ReadAt)(nil),            // 40: keyval.v1.ReadAt
-	(*LeaderChanged)(nil),     // 41: keyval.v1.LeaderChanged
-	(*SessionLeader)(nil),     // 42: keyval.v1.SessionLeader
-	(*MembersChanged)(nil),    // 43: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 44: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 45: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 46: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 47: keyval.v1.ClientGone
-	(*Founded)(nil),           // 48: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 49: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 50: keyval.v1.Submit
-	(*Done)(nil),              // 51: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 52: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 53: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 54: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 55: raftpb.Message
-	(*Checkpoint)(nil),        // 56: keyval.v1.Checkpoint
-	(Code)(0),                 // 57: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 58: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 59: keyval.v1.Outcome
-	(*Read)(nil),              // 60: keyval.v1.Read
-	(*Leader)(nil),            // 61: keyval.v1.Leader
-	(*Member)(nil),            // 62: keyval.v1.Member
-	(*Founder)(nil),           // 63: keyval.v1.Founder
-	(*StatusReply)(nil),       // 64: keyval.v1.StatusReply
-	(*Operation)(nil),         // 65: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 66: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 67: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 68: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 69: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 70: keyval.v1.SnapshotReply
+	(Ending)(0),               // 0: keyval.v1.Ending
+	(*Tick)(nil),              // 1: keyval.v1.Tick
+	(*Ticked)(nil),            // 2: keyval.v1.Ticked
+	(*HearTicks)(nil),         // 3: keyval.v1.HearTicks
+	(*Introduce)(nil),         // 4: keyval.v1.Introduce
+	(*Identified)(nil),        // 5: keyval.v1.Identified
+	(*Flush)(nil),             // 6: keyval.v1.Flush
+	(*LogOpened)(nil),         // 7: keyval.v1.LogOpened
+	(*MachineOpened)(nil),     // 8: keyval.v1.MachineOpened
+	(*Append)(nil),            // 9: keyval.v1.Append
+	(*Appended)(nil),          // 10: keyval.v1.Appended
+	(*Apply)(nil),             // 11: keyval.v1.Apply
+	(*Applied)(nil),           // 12: keyval.v1.Applied
+	(*SyncCommit)(nil),        // 13: keyval.v1.SyncCommit
+	(*CommitSynced)(nil),      // 14: keyval.v1.CommitSynced
+	(*WriteCheckpoint)(nil),   // 15: keyval.v1.WriteCheckpoint
+	(*CheckpointWritten)(nil), // 16: keyval.v1.CheckpointWritten
+	(*Checkpointed)(nil),      // 17: keyval.v1.Checkpointed
+	(*CutLog)(nil),            // 18: keyval.v1.CutLog
+	(*ShipSnapshot)(nil),      // 19: keyval.v1.ShipSnapshot
+	(*SnapshotShipped)(nil),   // 20: keyval.v1.SnapshotShipped
+	(*StagedSnapshot)(nil),    // 21: keyval.v1.StagedSnapshot
+	(*StagingUnused)(nil),     // 22: keyval.v1.StagingUnused
+	(*Installed)(nil),         // 23: keyval.v1.Installed
+	(*Switched)(nil),          // 24: keyval.v1.Switched
+	(*PinState)(nil),          // 25: keyval.v1.PinState
+	(*StatePinned)(nil),       // 26: keyval.v1.StatePinned
+	(*UnpinState)(nil),        // 27: keyval.v1.UnpinState
+	(*ReadRows)(nil),          // 28: keyval.v1.ReadRows
+	(*RowCursor)(nil),         // 29: keyval.v1.RowCursor
+	(*RowsRead)(nil),          // 30: keyval.v1.RowsRead
+	(*StageChunk)(nil),        // 31: keyval.v1.StageChunk
+	(*ChunkStaged)(nil),       // 32: keyval.v1.ChunkStaged
+	(*DropStaging)(nil),       // 33: keyval.v1.DropStaging
+	(*WriteChunk)(nil),        // 34: keyval.v1.WriteChunk
+	(*ChunkWritten)(nil),      // 35: keyval.v1.ChunkWritten
+	(*DropFile)(nil),          // 36: keyval.v1.DropFile
+	(*Outcomes)(nil),          // 37: keyval.v1.Outcomes
+	(*SessionOutcome)(nil),    // 38: keyval.v1.SessionOutcome
+	(*ReadIndex)(nil),         // 39: keyval.v1.ReadIndex
+	(*ReadRefused)(nil),       // 40: keyval.v1.ReadRefused
+	(*ReadAt)(nil),            // 41: keyval.v1.ReadAt
+	(*LeaderChanged)(nil),     // 42: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),     // 43: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),    // 44: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),   // 45: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
+	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
+	(*ClientGone)(nil),        // 48: keyval.v1.ClientGone
+	(*Founded)(nil),           // 49: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 50: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 51: keyval.v1.Submit
+	(*Withdraw)(nil),          // 52: keyval.v1.Withdraw
+	(*Done)(nil),              // 53: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 54: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 55: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 56: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 57: raftpb.Message
+	(*Checkpoint)(nil),        // 58: keyval.v1.Checkpoint
+	(Code)(0),                 // 59: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 60: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 61: keyval.v1.Outcome
+	(*Read)(nil),              // 62: keyval.v1.Read
+	(*Leader)(nil),            // 63: keyval.v1.Leader
+	(*Member)(nil),            // 64: keyval.v1.Member
+	(*Founder)(nil),           // 65: keyval.v1.Founder
+	(*StatusReply)(nil),       // 66: keyval.v1.StatusReply
+	(*Operation)(nil),         // 67: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 68: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 69: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 70: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 71: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 72: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	52, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	53, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	54, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	55, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	55, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	55, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	55, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	56, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	54, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	54, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	55, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	55, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	57, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	56, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	28, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	57, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	28, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	58, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	58, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	37, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	59, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	60, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	57, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	38, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	61, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	62, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	57, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	63, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	64, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	65, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	60, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	66, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	67, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	68, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	69, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	64, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	70, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	54, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	55, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	56, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	57, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	57, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	57, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	57, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	58, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	56, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	56, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	57, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	57, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	59, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	58, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	29, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	59, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	29, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	60, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	59, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	60, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	59, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	38, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	61, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	62, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	59, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	39, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	63, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	64, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	59, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	65, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	66, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	67, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	62, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	68, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	69, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	70, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	71, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	66, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	72, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 39: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -3368,13 +3508,14 @@ func file_node_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   52,
+			NumEnums:      1,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_node_proto_goTypes,
 		DependencyIndexes: file_node_proto_depIdxs,
+		EnumInfos:         file_node_proto_enumTypes,
 		MessageInfos:      file_node_proto_msgTypes,
 	}.Build()
 	File_node_proto = out.File

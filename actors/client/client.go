@@ -104,7 +104,9 @@ func (a *client) Receive(ctx actor.Context) {
 	case *actor.Stopping, *actor.Restarting:
 		a.onStopping(ctx)
 	case *messages.Submit:
-		a.onSubmit(ctx, m)
+		a.run(ctx, a.core.submit(askerOf(ctx), m))
+	case *messages.Withdraw:
+		a.run(ctx, a.core.withdraw(askerOf(ctx), m))
 	case *messages.Tick:
 		a.onTick(ctx)
 	case *messages.LinkUp:
@@ -130,7 +132,7 @@ func (a *client) Receive(ctx actor.Context) {
 
 func (a *client) onStarted(ctx actor.Context) {
 	cfg, system := a.config, ctx.ActorSystem()
-	s := settings{endpoints: cfg.Endpoints, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds())}
+	s := settings{endpoints: cfg.Endpoints, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
 	if _, err := io.ReadFull(cfg.World.Rand, s.seed[:]); err != nil {
 		cfg.World.Fatal(fmt.Errorf("client: read randomness: %w", err))
 		ctx.Stop(ctx.Self())
@@ -166,12 +168,11 @@ func (a *client) onTick(ctx actor.Context) {
 	a.run(ctx, a.core.tick(ticks*uint64(a.config.TickInterval.Milliseconds())))
 }
 
-func (a *client) onSubmit(ctx actor.Context, m *messages.Submit) {
-	from := asker{}
+func askerOf(ctx actor.Context) asker {
 	if s := ctx.Sender(); s != nil {
-		from = asker{s.Address, s.Id}
+		return asker{s.Address, s.Id}
 	}
-	a.run(ctx, a.core.submit(from, m))
+	return asker{}
 }
 
 // onStopping answers everybody who still waits, and leaves the network.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -65,6 +66,7 @@ type asker struct{ address, id string }
 type settings struct {
 	endpoints    []string // host:port, not empty, each once
 	sessionTTLMs uint64
+	tickMs       uint64 // between two ticks
 	seed         [32]byte
 }
 
@@ -128,17 +130,39 @@ func (c *core) submit(from asker, m *messages.Submit) []effect {
 		refusal = c.admit(r)
 	}
 	if refusal != nil {
-		c.emit(answer{from, r.failed(refusal)})
+		d := r.failed(refusal)
+		if c.closed {
+			d.Ending = messages.Ending_CLOSED
+		}
+		c.emit(answer{from, d})
 		return c.settle()
 	}
-	c.requests.add(r, c.now)
+	c.requests.add(r, c.now+c.tickMs) // now is the last tick: the true time is up to one tick later
+	return c.settle()
+}
+
+// withdraw answers a request that its asker does not wait for any longer, and sends
+// nothing more of it. It looks through all requests: withdrawing is rare, and a map by
+// tag would cost every request.
+func (c *core) withdraw(from asker, m *messages.Withdraw) []effect {
+	i := slices.IndexFunc(c.requests.all, func(r *request) bool { return r.tag == m.Tag && r.asker == from && !r.done })
+	switch {
+	case i < 0: // it is answered
+	case m.Late:
+		c.expire(c.requests.all[i])
+	default:
+		r := c.requests.all[i]
+		d := r.failed(explainWithdrawn(r))
+		d.Ending = messages.Ending_WITHDRAWN
+		c.finish(r, d)
+	}
 	return c.settle()
 }
 
 func (c *core) admit(r *request) *messages.Error {
 	switch q := &c.requests; {
 	case c.closed:
-		return messages.Errorf(messages.Code_TIMED_OUT, "the client is closed; nothing was sent")
+		return messages.Errorf(messages.Code_INVALID, "the client was closed; nothing was sent")
 	case q.count >= requestsMax || q.bytes+r.size > bytesMax:
 		return messages.Errorf(messages.Code_BUSY, "%d requests with %d bytes wait in this client already; nothing was sent", q.count, q.bytes).
 			WithHint("wait for answers before you send more")
@@ -168,7 +192,9 @@ func (c *core) close() []effect {
 	c.closed = true
 	for _, r := range c.requests.all {
 		if !r.done {
-			c.fail(r, c.explainClosed(r))
+			d := r.failed(explainClosed(r))
+			d.Ending = messages.Ending_CLOSED
+			c.finish(r, d)
 		}
 	}
 	c.requests.compact()

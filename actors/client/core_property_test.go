@@ -126,19 +126,33 @@ func (m *cluster) settle(e answer) {
 func (m *cluster) submit(t *rapid.T) {
 	tag := uint64(len(m.submitted) + 1)
 	var s *messages.Submit
-	switch rapid.SampledFrom([]kind{write, write, read, status, snapshot}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]kind{write, write, read, status, snapshot, reach}).Draw(t, "kind") {
 	case write:
 		s = put(tag) // its value is its tag
 	case read:
 		s = get(tag)
 	case snapshot:
 		s = snapshotsOf(tag)
+	case reach:
+		s = &messages.Submit{Tag: tag, Reach: true}
 	default:
 		s = statusOf(tag)
 	}
 	s.DeadlineMs = rapid.Uint64Range(50, 3000).Draw(t, "deadline")
 	m.submitted[tag] = s
 	m.run(m.c.submit(asker{"here", "me"}, s))
+}
+
+// withdraw ends a request, or what is answered already.
+func (m *cluster) withdraw(t *rapid.T) {
+	if len(m.submitted) == 0 {
+		t.Skip("nothing was asked")
+	}
+	tag := rapid.Uint64Range(1, uint64(len(m.submitted))).Draw(t, "tag")
+	m.run(m.c.withdraw(asker{"here", "me"}, &messages.Withdraw{Tag: tag, Late: rapid.Bool().Draw(t, "late")}))
+	if m.done[tag] == nil {
+		m.t.Fatalf("request %d was withdrawn and is not answered", tag)
+	}
 }
 
 func (m *cluster) tick(t *rapid.T) {
@@ -356,7 +370,7 @@ func TestAnswersAreTrueWhateverTheClusterDoes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newCluster(t)
 		t.Repeat(map[string]func(*rapid.T){
-			"submit": m.submit, "tick": m.tick, "reach": m.reach, "reach2": m.reach, "lose": m.lose, "age": m.age,
+			"submit": m.submit, "withdraw": m.withdraw, "tick": m.tick, "reach": m.reach, "reach2": m.reach, "lose": m.lose, "age": m.age,
 			"node takes": m.nodeTakes, "node takes2": m.nodeTakes, "node takes3": m.nodeTakes,
 			"client takes": m.clientTakes, "client takes2": m.clientTakes, "client takes3": m.clientTakes,
 			"commit": m.commit, "commit2": m.commit, "forget": m.forget,
@@ -371,7 +385,7 @@ func TestHealedClusterServes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newCluster(t)
 		t.Repeat(map[string]func(*rapid.T){
-			"submit": m.submit, "tick": m.tick, "reach": m.reach, "lose": m.lose, "age": m.age,
+			"submit": m.submit, "withdraw": m.withdraw, "tick": m.tick, "reach": m.reach, "lose": m.lose, "age": m.age,
 			"node takes": m.nodeTakes, "client takes": m.clientTakes, "commit": m.commit, "forget": m.forget,
 		})
 		for range 80 {

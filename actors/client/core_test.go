@@ -423,6 +423,40 @@ func TestStaleAnswersDoNotMakeANodeUseful(t *testing.T) {
 	}
 }
 
+func (s *script) withdraw(from string, tag uint64, late bool) []effect {
+	return s.c.withdraw(asker{"here", from}, &messages.Withdraw{Tag: tag, Late: late})
+}
+
+func TestWithdrawnIsAnsweredAtOnceAndNotSentAgain(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	for tag := range uint64(5) { // more than the node gives credit for: the last ones wait
+		s.submit(put(tag + 1))
+	}
+	s.expect(s.withdraw("another", 1, false))
+	s.expect(s.withdraw("me", 1, false), "answer 1 OUTCOME_UNKNOWN", "node/1 session write 3 acked 2 open 60000 before 61000")
+	s.expect(s.withdraw("me", 1, true))
+	s.expect(s.withdraw("me", 5, false), "answer 5 TIMED_OUT")
+	s.expect(s.withdraw("me", 4, true), "answer 4 TIMED_OUT")
+	s.expect(s.withdraw("me", 4711, true))
+	sent := 0
+	for range 20 {
+		for _, e := range s.c.tick(50) {
+			sending, _ := e.(send)
+			w, ok := sending.message.(*messages.Write)
+			if ok && w.Request == 1 {
+				t.Fatal("what was withdrawn is sent again")
+			}
+			if ok {
+				sent++
+			}
+		}
+	}
+	if sent == 0 {
+		t.Error("the others are not sent again")
+	}
+}
+
 func TestAbandonedNumberDoesNotHoldBackAckedBelow(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.serve("a:1", nil)
@@ -469,6 +503,19 @@ func TestLateAttachedIsNotTakenForAnotherNodes(t *testing.T) {
 	s.expect(s.c.linkUp(up("b:1", 2))) // a may still answer
 	s.expect(s.c.linkDown(down("a:1")), "node/2 gateway attach")
 	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000")
+}
+
+// A Submit may come right before a tick: the first tick after it says little about how
+// long it has waited.
+func TestNoDeadlineIsEarly(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.c.tickMs = 50
+	brief := get(1)
+	brief.DeadlineMs = 100
+	s.expect(s.submit(brief), "dial a:1")
+	s.expect(s.c.tick(50))
+	s.expect(s.c.tick(50)) // it may have waited for 51 ms only
+	s.expect(s.c.tick(50), "answer 1 UNREACHABLE")
 }
 
 func TestStatusNeedsNoSession(t *testing.T) {
@@ -616,9 +663,9 @@ func TestCloseAnswersEverybody(t *testing.T) {
 	s.submit(put(1))
 	s.submit(get(2))
 	s.submit(put(3))
-	s.expect(s.c.close(), "answer 1 OUTCOME_UNKNOWN", "answer 2 TIMED_OUT", "answer 3 TIMED_OUT",
+	s.expect(s.c.close(), "answer 1 OUTCOME_UNKNOWN", "answer 2 INVALID", "answer 3 INVALID",
 		"node/1 session Detach{}", "hang a:1")
-	s.expect(s.submit(put(4)), "answer 4 TIMED_OUT")
+	s.expect(s.submit(put(4)), "answer 4 INVALID")
 	s.expect(s.c.tick(50))
 }
 

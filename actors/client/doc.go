@@ -2,8 +2,8 @@
 //
 // # A program
 //
-// Connect gives a Client. It is safe for any number of goroutines, which share
-// one stream, and it lasts: make one, and close it at the end.
+// Connect gives a Client that has reached a node. It is safe for any number of
+// goroutines, which share one stream, and it lasts: make one, and close it at the end.
 //
 //	c, err := client.Connect(ctx, client.Options{Endpoints: []string{"127.0.0.1:7001", "127.0.0.1:7002"}})
 //	if err != nil { ... }
@@ -27,11 +27,12 @@
 //     may not have happened, or may still happen. Read the key before you try
 //     again. A later write of the same client, sent while nothing earlier is under
 //     way, settles it: once that one is executed, this one cannot happen any more.
-//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT: it surely did not happen.
+//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT, INVALID: it surely did not happen.
 //
-// Every error is a *messages.Error: what was wrong, at which endpoint, in which
+// Every error is or wraps a *messages.Error: what was wrong, at which endpoint, in which
 // request, and a hint at the next step. A key that is not there is an error with
-// the code NOT_FOUND.
+// the code NOT_FOUND. When time was up or the caller gave up, errors.Is finds
+// context.DeadlineExceeded or context.Canceled in it as well.
 //
 // # Reads
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -46,19 +47,14 @@ func ExampleConnect_invalid() {
 	// give HOST:PORT, for example 127.0.0.1:7001
 }
 
-// Keys and values are checked before they are sent: no cluster is needed to hear
-// that this one is wrong.
-func ExampleClient_Put_invalid() {
-	ctx := context.Background()
-	c, err := client.Connect(ctx, client.Options{Endpoints: []string{"127.0.0.1:1"}})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer c.Close()
-	_, err = c.Put(ctx, nil, []byte("a value without a key"))
-	fmt.Println(messages.CodeOf(err))
-	// Output: INVALID
+// Where no node is reached, the error says what is wrong with each endpoint.
+func ExampleConnect_unreachable() {
+	_, err := client.Connect(context.Background(), client.Options{Endpoints: []string{"127.0.0.1:1"}, Timeout: 100 * time.Millisecond})
+	fmt.Println(messages.CodeOf(err), errors.Is(err, context.DeadlineExceeded))
+	fmt.Println(err)
+	// Output:
+	// UNREACHABLE true
+	// the endpoint does not serve: nothing listens at 127.0.0.1:1 (endpoint 127.0.0.1:1)
 }
 
 // After OUTCOME_UNKNOWN the key says whether the write happened.

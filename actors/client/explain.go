@@ -47,11 +47,21 @@ func explainUnknown(r *request, reason string) *messages.Error {
 	return messages.Errorf(messages.Code_OUTCOME_UNKNOWN, "%s: the write may or may not have happened", reason).WithHint(hintUnknown)
 }
 
-func (c *core) explainClosed(r *request) *messages.Error {
+func explainWithdrawn(r *request) *messages.Error {
+	switch {
+	case r.live > 0:
+		return explainUnknown(r, "the wait was given up")
+	case r.kind == write:
+		return messages.Errorf(messages.Code_TIMED_OUT, "the write was given up before it was under way: nothing was written")
+	}
+	return messages.Errorf(messages.Code_TIMED_OUT, "the wait was given up")
+}
+
+func explainClosed(r *request) *messages.Error {
 	if r.live > 0 {
 		return explainUnknown(r, "the client was closed")
 	}
-	return messages.Errorf(messages.Code_TIMED_OUT, "the client was closed before the answer came")
+	return messages.Errorf(messages.Code_INVALID, "the client was closed before the answer came")
 }
 
 // explainUnreachable names each endpoint and what is wrong with it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -23,17 +22,13 @@ import (
 // DefaultTimeout bounds a request whose context has no earlier deadline.
 const DefaultTimeout = 10 * time.Second
 
-// grace is how long a call goes on after its context's deadline for the answer
-// that says more than "deadline exceeded". The client actor gives it by then.
-const grace = 500 * time.Millisecond
-
 // Options say how to reach a cluster.
 type Options struct {
 	// Endpoints are nodes of the cluster as host:port. One suffices; with several
 	// the client lives through the loss of some.
 	Endpoints []string
-	// Timeout bounds each request; 0: DefaultTimeout. A context's earlier deadline
-	// goes before it.
+	// Timeout bounds each request, in wall time; 0: DefaultTimeout. A context's
+	// earlier deadline goes before it.
 	Timeout time.Duration
 	// SessionTTL is how long the cluster remembers this client while it is idle;
 	// 0: DefaultSessionTTL. Programs that end after one request take OneShotSessionTTL.
@@ -48,8 +43,11 @@ type Options struct {
 
 // Client is a connection to a cluster. Its methods are safe for any number of
 // goroutines. They block until the cluster has answered, the timeout has passed
-// or the context has ended, and return errors that are *messages.Error, or wrap
-// one when the context was cancelled.
+// or the context has ended, and return errors that are or wrap a *messages.Error. When
+// the time was up or the context was cancelled, they wrap context.DeadlineExceeded or
+// context.Canceled too, so that errors.Is tells. The slices that a method is given are the
+// caller's again when it returns: nothing of a call that was given up is sent
+// afterwards.
 type Client struct {
 	system  *actor.ActorSystem
 	root    *actor.RootContext
@@ -58,20 +56,28 @@ type Client struct {
 	close   sync.Once
 }
 
-// Connect makes a client and begins to dial. It does not wait for a node: the
-// first request does, and says what is wrong with each endpoint if none serves.
-// The error is INVALID for options that cannot work, or the context's.
+// Connect makes a client and waits until a node is reached that serves; there need not
+// be a leader. If none is before the timeout has passed or the context has ended, the
+// error says what is wrong with each endpoint. It is INVALID for options that cannot work.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
+		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	if o.Network == nil {
 		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
 	}
-	return connect(o, production.World(o.Logger, nil))
+	c, err := connect(o, production.World(o.Logger, nil))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.call(ctx, &messages.Submit{Reach: true}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
-// connect spawns the client actor in a system of its own.
+// connect spawns the client actor in a system of its own. It waits for no node.
 func connect(o Options, world seam.World) (*Client, error) {
 	if err := checkEndpoints(o.Endpoints); err != nil {
 		return nil, err
@@ -87,14 +93,14 @@ func connect(o Options, world seam.World) (*Client, error) {
 	c := &Client{system: system, root: root, timeout: o.Timeout}
 	world.Fatal = func(reason error) {
 		world.Logger.Error("the client ends", "reason", reason)
-		c.desk.shut("the client failed: " + reason.Error())
+		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
 	}
 	c.desk = newDesk(system)
 	c.desk.client = root.Spawn(actor.PropsFromProducer(New(Config{
 		Endpoints: o.Endpoints, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
 	}), actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
 		world.Logger.Error("the client actor failed", "reason", reason)
-		c.desk.shut(fmt.Sprintf("the client failed: %v", reason))
+		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
 		return actor.StopDirective
 	}))))
 	return c, nil
@@ -114,12 +120,13 @@ func checkEndpoints(endpoints []string) error {
 	return nil
 }
 
-// Close ends the client. Calls that are under way return; writes among them with
-// the code OUTCOME_UNKNOWN if they were sent. It may be called more than once.
+// Close ends the client. Calls that are under way, and later ones, return errors that
+// wrap ErrClosed; their code is OUTCOME_UNKNOWN for writes that were sent and INVALID for
+// all others. It may be called more than once.
 func (c *Client) Close() {
 	c.close.Do(func() {
 		_ = c.root.StopFuture(c.desk.client).Wait()
-		c.desk.shut("the client was closed")
+		c.desk.shut(&unfinished{messages.Errorf(messages.Code_INVALID, "the client was closed"), ErrClosed})
 		c.system.Shutdown()
 	})
 }
@@ -174,12 +181,9 @@ func (c *Client) write(ctx context.Context, operations ...*messages.Operation) (
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
-	unfinished := messages.Code_TIMED_OUT
-	if m.Operations != nil {
-		unfinished = messages.Code_OUTCOME_UNKNOWN
-	}
+	isWrite := m.Operations != nil
 	if err := ctx.Err(); err != nil {
-		return nil, interrupted(err, "nothing was sent", messages.Code_TIMED_OUT)
+		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	limit := c.timeout
 	if at, ok := ctx.Deadline(); ok {
@@ -187,62 +191,53 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	}
 	m.DeadlineMs = uint64(max(1, limit.Milliseconds()))
 	tag, answered, ended := c.desk.expect()
-	if ended != "" {
-		return nil, messages.Errorf(messages.Code_TIMED_OUT, "%s; nothing was sent", ended)
+	if ended != nil {
+		return nil, reworded(ended, func(e *messages.Error) { e.Message += "; nothing was sent" })
 	}
 	defer c.desk.forget(tag)
 	m.Tag = tag
+	overdue := time.NewTimer(limit) // the actor counts ticks, which stretch when the process stands still
+	defer overdue.Stop()
 	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
 	select {
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, unfinished)
+		return c.last(answered, isWrite)
 	case <-ctx.Done():
-		return c.late(ctx, answered, unfinished)
+		return c.withdraw(ctx.Err(), tag, answered, isWrite)
+	case <-overdue.C:
+		return c.withdraw(context.DeadlineExceeded, tag, answered, isWrite)
 	}
 }
 
-// late is a call whose context has ended. At its deadline the answer that says
-// more is due; whoever cancels does not wait.
-func (c *Client) late(ctx context.Context, answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		patience := time.NewTimer(grace)
-		defer patience.Stop()
-		select {
-		case d := <-answered:
-			return judge(d)
-		case <-patience.C:
-		}
+// withdraw ends a call whose context has ended or whose time is up. The client actor says at once what is
+// known of the request. From then on it sends nothing more of it, and holds none of the
+// caller's slices: so this does not return before.
+func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
+	m := &messages.Withdraw{Tag: tag, Late: errors.Is(cause, context.DeadlineExceeded)}
+	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
+	select {
+	case d := <-answered:
+		return judge(d)
+	case <-c.desk.ended:
+		return c.last(answered, isWrite)
 	}
-	what := "the read was given up"
-	if code == messages.Code_OUTCOME_UNKNOWN {
-		what = "the wait was given up: the write may or may not have happened"
-	}
-	return nil, interrupted(ctx.Err(), what, code)
 }
 
 // last is a call that was under way when the client ended.
-func (c *Client) last(answered <-chan *messages.Done, code messages.Code) (*messages.Done, error) {
+func (c *Client) last(answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
 	select {
 	case d := <-answered:
 		return judge(d)
 	default:
-		e := messages.Errorf(code, "%s before the answer came", c.desk.reason())
-		if code == messages.Code_OUTCOME_UNKNOWN {
-			e = e.WithHint(hintUnknown)
-		}
-		return nil, e
+		return nil, reworded(c.desk.reason(), func(e *messages.Error) {
+			e.Message += " before the answer came"
+			if isWrite {
+				e.Code, e.Hint = messages.Code_OUTCOME_UNKNOWN, hintUnknown
+			}
+		})
 	}
-}
-
-// interrupted is the error of a context that ended: both a *messages.Error and ctx's.
-func interrupted(cause error, what string, code messages.Code) error {
-	e := messages.Errorf(code, "%s", what)
-	if code == messages.Code_OUTCOME_UNKNOWN {
-		e = e.WithHint(hintUnknown)
-	}
-	return fmt.Errorf("%w (%w)", e, cause)
 }
 
 // judge adds the error to an answer whose code is not OK.
@@ -268,5 +263,5 @@ func judge(d *messages.Done) (*messages.Done, error) {
 	if hint == "" && code == messages.Code_COMPACTED {
 		hint = "read at a later revision, or at the newest"
 	}
-	return d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint}
+	return d, ending(d, &messages.Error{Code: code, Message: message, Endpoint: d.Endpoint, RequestID: d.RequestId, Hint: hint})
 }

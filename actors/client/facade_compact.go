@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"keyval/messages"
 )
@@ -35,10 +34,8 @@ func (c *Client) Compact(ctx context.Context, revision uint64) (CompactResult, e
 	}
 	d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}})
 	r.RequestID = d.GetRequestId()
-	if e, ok := errors.AsType[*messages.Error](err); ok && e.Code == messages.Code_OUTCOME_UNKNOWN {
-		told := *e
-		told.Hint = "compact again: the same revision twice does no harm"
-		return r, &told
+	if messages.CodeOf(err) == messages.Code_OUTCOME_UNKNOWN {
+		err = reworded(err, func(e *messages.Error) { e.Hint = "compact again: the same revision twice does no harm" })
 	}
 	if err != nil {
 		return r, err

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 
@@ -53,7 +52,7 @@ func (c *Client) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[Del
 		for more := true; more; {
 			done, err := c.deleteStep(ctx, &at, to)
 			if err != nil {
-				yield(sum, stopped(ctx, err, sum.Deleted))
+				yield(sum, stopped(err, sum.Deleted))
 				return
 			}
 			sum.Deleted += done.Deleted
@@ -93,23 +92,16 @@ func (c *Client) deleteStep(ctx context.Context, from *[]byte, to []byte) (delet
 }
 
 // stopped says what had been deleted when a step's error came.
-func stopped(ctx context.Context, err error, deleted uint64) error {
-	var e *messages.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	told := *e
-	switch {
-	case e.Code == messages.Code_OUTCOME_UNKNOWN:
-		told.Message = fmt.Sprintf("%s; %d keys were surely deleted before it, up to %d more may be", e.Message, deleted, deleteStepKeys)
-		told.Hint = hintDeleteAgain
-	case deleted > 0:
-		told.Message = fmt.Sprintf("%s; %d keys were deleted before", e.Message, deleted)
-	}
-	if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
-		return fmt.Errorf("%w (%w)", &told, cause)
-	}
-	return &told
+func stopped(err error, deleted uint64) error {
+	return reworded(err, func(e *messages.Error) {
+		switch {
+		case e.Code == messages.Code_OUTCOME_UNKNOWN:
+			e.Message = fmt.Sprintf("%s; %d keys were surely deleted before it, up to %d more may be", e.Message, deleted, deleteStepKeys)
+			e.Hint = hintDeleteAgain
+		case deleted > 0:
+			e.Message = fmt.Sprintf("%s; %d keys were deleted before", e.Message, deleted)
+		}
+	})
 }
 
 // PrefixEnd is where the keys that begin with prefix end: the to of their range.

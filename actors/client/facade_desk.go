@@ -16,7 +16,7 @@ type desk struct {
 	ended  chan struct{} // closed when no answer will come any more
 
 	mu      sync.Mutex
-	why     string // it ended; empty: it has not
+	why     error // it ended; nil: it has not
 	tag     uint64
 	waiting map[uint64]chan *messages.Done // one place each, so that a send never waits
 }
@@ -34,16 +34,16 @@ func newDesk(system *actor.ActorSystem) *desk {
 }
 
 // expect gives a tag and where its answer will come, or says why none will.
-func (d *desk) expect() (tag uint64, answered <-chan *messages.Done, ended string) {
+func (d *desk) expect() (tag uint64, answered <-chan *messages.Done, ended error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.why != "" {
+	if d.why != nil {
 		return 0, nil, d.why
 	}
 	d.tag++
 	place := make(chan *messages.Done, 1)
 	d.waiting[d.tag] = place
-	return d.tag, place, ""
+	return d.tag, place, nil
 }
 
 // forget ends the wait for a tag's answer.
@@ -54,17 +54,17 @@ func (d *desk) forget(tag uint64) {
 }
 
 // shut ends the wait for all answers, for the first reason given.
-func (d *desk) shut(why string) {
+func (d *desk) shut(why error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.why == "" {
+	if d.why == nil {
 		d.why = why
 		close(d.ended)
 	}
 }
 
 // reason is why the desk was shut.
-func (d *desk) reason() string {
+func (d *desk) reason() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.why
@@ -77,7 +77,7 @@ func (d *desk) SendUserMessage(_ *actor.PID, message any) {
 	case *messages.Done:
 		d.deliver(m)
 	case *actor.DeadLetterResponse:
-		d.shut("the client has ended")
+		d.shut(messages.Errorf(messages.Code_INTERNAL, "the client has ended"))
 	}
 }
 

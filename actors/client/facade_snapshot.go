@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"keyval/messages"
 )
@@ -72,10 +71,8 @@ func (c *Client) snapshots(ctx context.Context, m *messages.SnapshotRequest) (Sn
 	r := SnapshotsResult{
 		Snapshots: d.GetSnapshot().GetSnapshots(), Node: d.GetSnapshot().GetNode(), Endpoint: d.GetEndpoint(), RequestID: d.GetRequestId(),
 	}
-	if e, ok := errors.AsType[*messages.Error](err); ok && e.Code == messages.Code_TIMED_OUT && m.GetCreate() != nil {
-		told := *e
-		told.Hint = "it may be under way all the same: list the snapshots of that node"
-		return r, &told
+	if messages.CodeOf(err) == messages.Code_TIMED_OUT && m.GetCreate() != nil {
+		err = reworded(err, func(e *messages.Error) { e.Hint = "it may be under way all the same: list the snapshots of that node" })
 	}
 	return r, err
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -116,7 +117,7 @@ func TestSnapshotCreateInDoubtSaysSo(t *testing.T) {
 	c := connected(t, n, Options{Endpoints: []string{"n1:1"}, Timeout: 200 * time.Millisecond})
 	_, err := c.SnapshotCreate(t.Context(), "once", 5)
 	failed(t, err, messages.Code_TIMED_OUT, "no answer")
-	if e := err.(*messages.Error); e.Hint != "it may be under way all the same: list the snapshots of that node" {
+	if e, ok := errors.AsType[*messages.Error](err); !ok || e.Hint != "it may be under way all the same: list the snapshots of that node" {
 		t.Fatalf("%+v", e)
 	}
 }

@@ -364,6 +364,50 @@ func connected(t *testing.T, n seam.Network, o Options) *Client {
 	return c
 }
 
+// adrift is a client that has reached no node yet.
+func adrift(t *testing.T, n seam.Network, o Options) *Client {
+	t.Helper()
+	o.Network = n
+	c, err := connect(o, production.World(nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestConnectReachesANode(t *testing.T) {
+	n, nodes := fakes(t, 2)
+	nodes[0].log.leader = nil // nobody needs to lead
+	if c, err := Connect(t.Context(), Options{Network: n, Endpoints: []string{"n9:1", "n1:1"}}); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	nodes[1].waitingFor = "waiting to be added"
+	for endpoint, says := range map[string]string{"n9:1": "nothing listens at n9:1", "n2:1": "does not serve yet: waiting to be added"} {
+		_, err := Connect(t.Context(), Options{Network: n, Endpoints: []string{endpoint}, Timeout: 50 * time.Millisecond})
+		failed(t, err, messages.Code_UNREACHABLE, says)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v hides that the time was up", err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err := Connect(ctx, Options{Network: n, Endpoints: []string{"n9:1"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v hides that the caller gave up", err)
+	}
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		n.appear(&fakeNode{id: 2, endpoint: "late:1", log: nodes[1].log, system: nodes[1].system})
+	}()
+	if c, err := Connect(t.Context(), Options{Network: n, Endpoints: []string{"late:1"}}); err != nil {
+		t.Errorf("a node came, and was not reached: %v", err)
+	} else {
+		c.Close()
+	}
+}
+
 func mustPut(t *testing.T, c *Client, key, value string) PutResult {
 	t.Helper()
 	r, err := c.Put(t.Context(), []byte(key), []byte(value))
@@ -434,7 +478,7 @@ func TestReadOptionsReachTheNode(t *testing.T) {
 
 func TestBrokenScanEndsWithItsError(t *testing.T) {
 	n, _ := fakes(t, 1)
-	c := connected(t, n, Options{Endpoints: []string{"n9:1"}, Timeout: 100 * time.Millisecond})
+	c := adrift(t, n, Options{Endpoints: []string{"n9:1"}, Timeout: 100 * time.Millisecond})
 	rounds := 0
 	for item, err := range c.Scan(t.Context(), nil, nil, ScanOptions{}) {
 		rounds++
@@ -464,7 +508,7 @@ func TestFailedClientSaysWhy(t *testing.T) {
 	defer c.Close()
 	<-c.desk.ended
 	_, err = c.Put(t.Context(), []byte("k"), nil)
-	failed(t, err, messages.Code_TIMED_OUT, "the well is dry; nothing was sent")
+	failed(t, err, messages.Code_INTERNAL, "the well is dry; nothing was sent")
 }
 
 func TestScanReadsPagesAtOneRevision(t *testing.T) {
@@ -561,7 +605,7 @@ func TestStatusAsksOneNode(t *testing.T) {
 	if err != nil || s.Name != "n2" || endpoint != "n2:1" {
 		t.Fatalf("%v from %s, %v", s, endpoint, err)
 	}
-	gone := connected(t, n, Options{Endpoints: []string{"n9:1"}, Timeout: 100 * time.Millisecond})
+	gone := adrift(t, n, Options{Endpoints: []string{"n9:1"}, Timeout: 100 * time.Millisecond})
 	_, _, err = gone.Status(t.Context())
 	failed(t, err, messages.Code_UNREACHABLE, "nothing listens at n9:1")
 }
@@ -570,14 +614,14 @@ func TestWhatCallersHearWhenNothingWorks(t *testing.T) {
 	brief := 300 * time.Millisecond
 	t.Run("nobody listens", func(t *testing.T) {
 		n, _ := fakes(t, 1)
-		c := connected(t, n, Options{Endpoints: []string{"x:1", "y:1"}, Timeout: brief})
+		c := adrift(t, n, Options{Endpoints: []string{"x:1", "y:1"}, Timeout: brief})
 		_, err := c.Put(t.Context(), []byte("k"), nil)
 		failed(t, err, messages.Code_UNREACHABLE, "nothing listens at x:1; nothing listens at y:1")
 	})
 	t.Run("a node waits", func(t *testing.T) {
 		n, nodes := fakes(t, 1)
 		nodes[0].waitingFor = "waiting to be added"
-		c := connected(t, n, Options{Endpoints: []string{"n1:1"}, Timeout: brief})
+		c := adrift(t, n, Options{Endpoints: []string{"n1:1"}, Timeout: brief})
 		_, err := c.Get(t.Context(), []byte("k"))
 		failed(t, err, messages.Code_UNREACHABLE, "does not serve yet: waiting to be added")
 	})
@@ -615,6 +659,133 @@ func TestWhatCallersHearWhenNothingWorks(t *testing.T) {
 		_, err = c.Put(ctx, []byte("k"), nil)
 		failed(t, err, messages.Code_TIMED_OUT, "nothing was sent")
 	})
+}
+
+// appear has a node listen where nothing did.
+func (n *memory) appear(node *fakeNode) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nodes[node.endpoint] = node
+}
+
+// A caller owns its slices again when a call returns, however it returns: what it does
+// with them then reaches no cluster.
+func TestWhatIsGivenUpIsNotSentLater(t *testing.T) {
+	for name, give := range map[string]func(t *testing.T) (context.Context, context.CancelFunc){
+		"cancelled": func(t *testing.T) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(20*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+		"late": func(t *testing.T) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(t.Context(), 20*time.Millisecond)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, nodes := fakes(t, 1)
+			n.kill("n1:1")
+			c := adrift(t, n, Options{Endpoints: []string{"n1:1"}})
+			key, value := []byte("mine"), []byte("mine")
+			ctx, cancel := give(t)
+			defer cancel()
+			_, err := c.Put(ctx, key, value)
+			if code := messages.CodeOf(err); code != messages.Code_TIMED_OUT && code != messages.Code_UNREACHABLE {
+				t.Fatalf("%v %v: nothing was sent, so it surely did not happen", code, err)
+			}
+			copy(key, "xxxx")
+			copy(value, "xxxx")
+			n.appear(nodes[0])
+			mustPut(t, c, "other", "v")
+			for _, row := range nodes[0].log.rows {
+				if string(row.Key) != "other" {
+					t.Errorf("nobody put %q", row.Key)
+				}
+			}
+		})
+	}
+}
+
+// Whatever is known of a request, its error says whether the time was up or the caller
+// gave up, in the words of package context.
+func TestErrorsSayWhyTheWaitEnded(t *testing.T) {
+	const brief = 30 * time.Millisecond
+	for _, tt := range []struct {
+		name  string
+		ends  func(context.Context) (context.Context, context.CancelFunc)
+		cause error
+	}{
+		{"Options.Timeout", context.WithCancel, context.DeadlineExceeded},
+		{"the context's deadline", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, brief)
+		}, context.DeadlineExceeded},
+		{"over before", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, -brief)
+		}, context.DeadlineExceeded},
+		{"cancelled", func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(brief, cancel)
+			return ctx, cancel
+		}, context.Canceled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n, nodes := fakes(t, 2)
+			nodes[0].mute = true // it takes writes
+			nodes[1].log = &log{}
+			options := Options{Timeout: 10 * time.Second}
+			if tt.name == "Options.Timeout" {
+				options.Timeout = brief
+			}
+			taken, nobody := options, options
+			taken.Endpoints, nobody.Endpoints = []string{"n1:1"}, []string{"n9:1"}
+			clients := []*Client{adrift(t, n, taken), adrift(t, n, nobody)}
+			calls := map[string]func(context.Context, *Client) error{
+				"put":         func(ctx context.Context, c *Client) error { _, err := c.Put(ctx, []byte("k"), nil); return err },
+				"compact":     func(ctx context.Context, c *Client) error { _, err := c.Compact(ctx, 1); return err },
+				"deleteRange": func(ctx context.Context, c *Client) error { _, err := c.DeleteRange(ctx, nil, nil); return err },
+			}
+			nodes[0].log.revision = 1
+			nodes[0].log.rows = []*messages.Item{{Key: []byte("k"), Revision: 1}}
+			for name, call := range calls {
+				for i, c := range clients {
+					ctx, cancel := tt.ends(t.Context())
+					err := call(ctx, c)
+					cancel()
+					var e *messages.Error
+					if !errors.Is(err, tt.cause) || !errors.As(err, &e) {
+						t.Errorf("%s, client %d: %v (%v) is not %v", name, i, err, messages.CodeOf(err), tt.cause)
+					}
+				}
+			}
+		})
+	}
+}
+
+// still is a ticker that does not beat, as when the process stands still.
+type still struct{}
+
+func (still) Start(time.Duration, func()) func() { return func() {} }
+
+func TestTimeoutIsWallTime(t *testing.T) {
+	world := production.World(nil, nil)
+	world.Ticker = still{}
+	n, nodes := fakes(t, 1)
+	nodes[0].mute = true
+	c, err := connect(Options{Endpoints: []string{"n1:1"}, Network: n, Timeout: 500 * time.Millisecond}, world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Put(t.Context(), []byte("k"), nil)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		failed(t, err, messages.Code_OUTCOME_UNKNOWN, "no answer within 500 ms")
+	case <-time.After(5 * time.Second):
+		t.Fatal("a timeout of 500 ms has not ended a call after 5 s")
+	}
 }
 
 func TestWrongInputIsRefusedBeforeItIsSent(t *testing.T) {
@@ -658,9 +829,34 @@ func TestCloseEndsCallsUnderWay(t *testing.T) {
 	c.Close()
 	err := <-result
 	failed(t, err, messages.Code_OUTCOME_UNKNOWN, "closed")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
 	c.Close()
 	_, err = c.Put(t.Context(), []byte("k"), nil)
-	failed(t, err, messages.Code_TIMED_OUT, "nothing was sent")
+	failed(t, err, messages.Code_INVALID, "the client was closed; nothing was sent")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
+}
+
+func TestCloseEndsReadsUnderWay(t *testing.T) {
+	n, _ := fakes(t, 1)
+	c := adrift(t, n, Options{Endpoints: []string{"n9:1"}})
+	result := make(chan error)
+	go func() {
+		_, err := c.Get(t.Context(), []byte("k"))
+		result <- err
+	}()
+	for !c.desk.waits() {
+		runtime.Gosched()
+	}
+	c.Close()
+	err := <-result
+	failed(t, err, messages.Code_INVALID, "closed")
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v hides that the client was closed", err)
+	}
 }
 
 func (d *desk) waits() bool {

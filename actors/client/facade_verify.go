@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -281,7 +280,9 @@ func (v *Verification) repick(ctx context.Context, why error) error {
 	case v.Fixed:
 		return why
 	case v.repicks > repicksMax:
-		return faster(why)
+		return reworded(why, func(e *messages.Error) {
+			e.Message = "history is given up faster than it can be compared: " + e.Message
+		})
 	}
 	newest, err := v.Newest(ctx)
 	if err != nil {
@@ -289,17 +290,6 @@ func (v *Verification) repick(ctx context.Context, why error) error {
 	}
 	v.Revision = newest
 	return nil
-}
-
-// faster is the error of a comparison that history outran.
-func faster(why error) error {
-	e, ok := errors.AsType[*messages.Error](why)
-	if !ok {
-		return why
-	}
-	told := *e
-	told.Message = "history is given up faster than it can be compared: " + e.Message
-	return &told
 }
 
 // await waits until a replica has come to the revision, as long as it gets on.

@@ -122,7 +122,11 @@ func fateOf(code messages.Code) fate {
 }
 
 // expire answers a request whose deadline has passed.
-func (c *core) expire(r *request) { c.fail(r, c.explainExpired(r)) }
+func (c *core) expire(r *request) {
+	d := r.failed(c.explainExpired(r))
+	d.Ending = messages.Ending_LATE
+	c.finish(r, d)
+}
 
 // failUnsent fails what was surely not done, since no node will take it.
 func (c *core) failUnsent() {

@@ -16,11 +16,12 @@ const (
 	read
 	status
 	snapshot
+	reach
 )
 
 // ofNode reports whether a request is for the node that is reached, which needs no
 // session for it.
-func (k kind) ofNode() bool { return k == status || k == snapshot }
+func (k kind) ofNode() bool { return k == status || k == snapshot || k == reach }
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over.
 const requestOverhead = 128
@@ -34,7 +35,7 @@ type request struct {
 	order uint64 // of submission
 
 	limit    uint64 // the Submit's deadline_ms
-	deadline uint64 // the same in tick time
+	deadline uint64 // the same in tick time; never early, up to two ticks late
 
 	// command is a write's, without what it gets when it is numbered.
 	command  *messages.Command
@@ -91,7 +92,7 @@ func newRequests() requests {
 
 func (q *requests) anyWrite() bool { return q.writesCount > 0 }
 
-func (q *requests) add(r *request, now uint64) {
+func (q *requests) add(r *request, from uint64) {
 	if len(q.all) >= 2*requestsMax {
 		q.compact()
 	}
@@ -99,7 +100,7 @@ func (q *requests) add(r *request, now uint64) {
 	q.bytes += r.size
 	q.order++
 	r.order = q.order
-	r.deadline = now + r.limit
+	r.deadline = from + r.limit
 	q.all = append(q.all, r)
 	if r.kind == write {
 		q.writesCount++
@@ -147,15 +148,17 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = status
 	case m.Snapshot != nil:
 		r.kind = snapshot
+	case m.Reach:
+		r.kind = reach
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil} {
+	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Reach} {
 		if is {
 			asked++
 		}
 	}
 	if asked != 1 {
-		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status and snapshot, this one for %d", asked)
+		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status, snapshot and reach, this one for %d", asked)
 	}
 	switch r.kind {
 	case write:
@@ -233,7 +236,7 @@ func (r *request) failed(why *messages.Error) *messages.Done {
 		d.Write = &messages.WriteReply{Request: r.number, Code: why.Code, Message: why.Message}
 	case read:
 		d.Read = &messages.ReadReply{Request: r.number, Code: why.Code, Message: why.Message}
-	case status:
+	case status, reach:
 		// A StatusReply has no message: it is the hint's first line.
 		d.Status = &messages.StatusReply{Request: r.number, Code: why.Code}
 		d.Hint = why.Message + "\n" + why.Hint

@@ -113,7 +113,11 @@ func (c *core) sendOfNode() {
 		return
 	}
 	for _, r := range q.fresh {
-		if !r.done {
+		switch {
+		case r.done:
+		case r.kind == reach:
+			c.finish(r, &messages.Done{})
+		default:
 			c.number(r)
 			c.send(r, l)
 		}

@@ -221,7 +221,7 @@ func (p *processes) status(i int) *messages.StatusReply {
 	p.t.Helper()
 	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Timeout: time.Second})
 	if err != nil {
-		p.t.Fatal(err)
+		return nil
 	}
 	defer c.Close()
 	s, _, err := c.Status(context.Background())
