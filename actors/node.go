@@ -168,7 +168,7 @@ func (a *node) checkpoint() (*messages.Checkpoint, error) {
 
 // onFounded initialises the disk as every founder does, and serves.
 func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
-	if err := a.cfg.Disk.Initialise(firstCheckpoint(a.identity.Token, m)); err != nil {
+	if err := disk.Initialise(a.cfg.Disk, firstCheckpoint(a.identity.Token, m)); err != nil {
 		a.wiring.fatal(err)
 		return
 	}

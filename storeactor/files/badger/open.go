@@ -51,21 +51,6 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 		WithLogger(logAdapter{logger: logger})
 }
 
-// Create makes an empty engine, durably.
-func Create(dir string, logger *slog.Logger) error {
-	if err := durable.MakeDirectory(dir); err != nil {
-		return err
-	}
-	db, err := badger.OpenManaged(engineOptions(dir, logger))
-	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
-		return err
-	}
-	return durable.SyncDirectory(dir)
-}
-
 // Open opens the rows and holds them against the seal of the checkpoint
 // that replay will start from: first the files, which Badger would silently cut
 // short or delete, then the markers that a lost file would have taken along.
