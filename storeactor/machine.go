@@ -3,6 +3,7 @@ package storeactor
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -19,6 +20,7 @@ type MachineConfig struct {
 	Self                           messages.RaftID
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
+	Logger                         *slog.Logger // nil discards
 	Fatal                          func(reason error)
 
 	Readers int // reader actors; 4
@@ -36,6 +38,7 @@ type MachineConfig struct {
 }
 
 func (c MachineConfig) withDefaults() MachineConfig {
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
 	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
@@ -121,7 +124,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, m.config.Logger)
 	}
 }
 

@@ -69,7 +69,7 @@ func (m *machineActor) tellOpened(ctx actor.Context) {
 
 func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	m.checkpoint, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, fatal: m.config.Fatal}
+		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 	}), childName(messages.ActorCheckpoint))
 	if err != nil {
 		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
@@ -78,7 +78,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-			return &readerActor{view: m.engine, fatal: m.config.Fatal}
+			return &readerActor{view: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 		}), childName(name))
 		if err != nil {
 			return fmt.Errorf("spawn %s: %w", name, err)
@@ -162,7 +162,7 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 		return
 	}
 	if err := m.engine.Close(); err != nil {
-		ctx.Logger().Error("the user data did not close cleanly", "error", err)
+		m.config.Logger.Error("the user data did not close cleanly", "error", err)
 	}
 	m.engine = nil
 }
@@ -180,7 +180,7 @@ func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor
 	case slices.ContainsFunc(m.readers, child.Equal):
 		strategy = shell.Stop
 	case m.reclaim != nil && m.reclaim.Equal(child):
-		system.Logger().Error("a reclaim failed", "reason", reason)
+		m.config.Logger.Error("a reclaim failed", "reason", reason)
 		strategy = shell.Stop
 	}
 	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)

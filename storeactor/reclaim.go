@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -101,7 +102,7 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 	d.reclaim = false
 	var err error
 	m.reclaim, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &reclaimActor{engine: m.engine, fatal: m.config.Fatal}
+		return &reclaimActor{engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 	}), childName(messages.ActorReclaim))
 	if err != nil {
 		m.fail(fmt.Errorf("spawn %s: %w", messages.ActorReclaim, err))
@@ -112,6 +113,7 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 // there are never two at it. A child of the machine.
 type reclaimActor struct {
 	engine disk.Engine
+	logger *slog.Logger
 	fatal  func(error)
 }
 
@@ -120,7 +122,7 @@ func (r *reclaimActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.onStarted(ctx)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, r.logger)
 	}
 }
 
@@ -130,7 +132,7 @@ func (r *reclaimActor) onStarted(ctx actor.Context) {
 	case messages.CodeOf(err) == messages.Code_DAMAGED:
 		r.fatal(err)
 	case err != nil:
-		ctx.Logger().Warn("the space of history that was given up is not free yet", "error", err)
+		r.logger.Warn("the space of history that was given up is not free yet", "error", err)
 	}
 	ctx.Stop(ctx.Self())
 }

@@ -41,6 +41,7 @@ type arrival struct {
 	ended    bool     // the trailer is among those received
 	raftHas  bool     // it is whole, and raft was told
 
+	age    uint32 // ticks since it was offered
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
@@ -191,28 +192,30 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
 func (i *incoming) onInstalled(m *messages.Installed) []effect {
-	return i.settle(note{"a snapshot was installed", false, []any{"index", m.Index}})
+	return i.settle("a snapshot was installed", m.Index)
 }
 
 func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
-	return append(i.settle(note{"a snapshot came in and is not needed", false, []any{"index", m.Index}}),
+	return append(i.settle("a snapshot came in and is not needed", m.Index),
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 
-func (i *incoming) settle(told note) []effect {
+// settle ends what raft was told of: it is the state that counts, or of no use.
+func (i *incoming) settle(text string, index uint64) []effect {
 	c := i.current
 	if c == nil || !c.raftHas {
 		return nil
 	}
 	i.current = nil
-	out := []effect{told}
-	if c.peer != 0 {
-		out = append(out, endOf(c.peer, c.shipment, messages.Code_OK, ""))
+	told := note{text, false, []any{"index", index}}
+	if c.peer == 0 {
+		return []effect{told}
 	}
-	return out
+	told.args = append(told.args, "from", c.name, "bytes", c.done, "took", duration(c.age, i.tickMS))
+	return []effect{told, endOf(c.peer, c.shipment, messages.Code_OK, "")}
 }
 
 func (i *incoming) tick(n uint32) []effect {
@@ -220,6 +223,7 @@ func (i *incoming) tick(n uint32) []effect {
 	if c == nil || c.peer == 0 {
 		return nil
 	}
+	c.age += n
 	c.pulled += n
 	c.worked += n
 	c.meter.tick(n, c.done)

@@ -48,6 +48,7 @@ type shipment struct {
 	holder  string          // of the pin, and of nothing else ever
 
 	phase   shipmentPhase
+	age     uint32 // ticks since raft wished it
 	silent  uint32 // ticks since the one who is waited for was heard
 	offered uint32 // ticks since the last offer
 	name    string // of the peer
@@ -177,6 +178,7 @@ func (s *shipment) onEnd(m *messages.SnapshotEnd) []effect {
 }
 
 func (s *shipment) tick(n uint32) []effect {
+	s.age += n
 	s.silent += n
 	s.waited += n
 	s.offered += n
@@ -224,12 +226,13 @@ func (s *shipment) end(code messages.Code, format string, args ...any) []effect 
 	s.reading, s.marks, s.silent = false, nil, 0
 	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
 	if code == messages.Code_OK {
-		out = append(out, note{"a snapshot was brought to a follower", false, []any{"peer", s.name, "index", s.index()}})
+		out = append(out, note{"a snapshot was sent to a follower", false,
+			[]any{"to", s.name, "index", s.index(), "bytes", s.done(), "took", duration(s.age, s.config.tickMS)}})
 		return append(out, s.report(false)...)
 	}
 	s.reason = messages.Errorf(code, format, args...).Message
-	out = append(out, note{"a snapshot was not brought to a follower", true,
-		[]any{"peer", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
+	out = append(out, note{"a snapshot was not sent to a follower", true,
+		[]any{"to", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
 	switch code {
 	case messages.Code_COMPACTED, messages.Code_CONFLICT, messages.Code_TIMED_OUT:
 		return append(out, s.report(true)...)

@@ -5,6 +5,7 @@ package shipping
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type Config struct {
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
 	Disk          disk.Disk
+	Logger        *slog.Logger // nil discards
 	Fatal         func(reason error)
 
 	// Nonce is random, of this process: shipments are numbered from it, so that a
@@ -37,6 +39,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TickMS = cmp.Or(c.TickMS, 50)
 	c.Rate = cmp.Or(c.Rate, 64<<20)
 	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshot.ChunkBytesMax {
@@ -125,16 +128,16 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		s.onStatus(ctx, m)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, s.config.Logger)
 	}
 }
 
 func (s *snapshotsActor) onStarted(ctx actor.Context) {
 	s.self = ctx.Self()
 	var err error
-	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk} })
+	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk, logger: s.config.Logger} })
 	if err == nil {
-		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk} })
+		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk, logger: s.config.Logger} })
 	}
 	if err != nil {
 		s.config.Fatal(err)
@@ -304,9 +307,9 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 			ctx.Request(s.pid(e), e.message)
 		case note:
 			if e.failed {
-				ctx.Logger().Warn(e.text, e.args...)
+				s.config.Logger.Warn(e.text, e.args...)
 			} else {
-				ctx.Logger().Info(e.text, e.args...)
+				s.config.Logger.Info(e.text, e.args...)
 			}
 		}
 	}
