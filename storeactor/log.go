@@ -32,9 +32,9 @@ func NewLog(config LogConfig) actor.Producer {
 }
 
 // logActor merges all appends in its mailbox into one Save and so one fsync. An
-// append that carries a snapshot stands for itself: what came before it is saved,
-// the staged state becomes the one that counts, and nothing behind it is answered
-// or saved until the machine has switched to it.
+// append that carries a snapshot is not merged: the appends before it are saved, then
+// the staged state is installed, and later appends wait until the machine has switched
+// to it.
 type logActor struct {
 	config LogConfig
 	log    disk.Log

@@ -21,8 +21,8 @@ func (m *machineActor) onStarted(ctx actor.Context) {
 	m.tellOpened(ctx)
 }
 
-// open reads the last checkpoint and starts anew with it: of what was before it
-// keeps nothing but those who wait.
+// open reads the last checkpoint and starts from it. Of the state before it keeps only
+// the reads and pins that wait.
 func (m *machineActor) open(ctx actor.Context) error {
 	checkpoint, err := m.config.Disk.Checkpoint()
 	if err != nil {
@@ -90,8 +90,9 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 // childName is the last part of the name of one of the machine's children.
 func childName(name string) string { return strings.TrimPrefix(name, messages.ActorMachine+"/") }
 
-// onInstalled: the state that counts is another one now. The children end, and the
-// readers answer what they were given before: it was read where it was let in.
+// onInstalled begins the switch to the installed state by stopping the children. A
+// poisoned reader first answers what is in its mailbox, from the old state: those reads
+// were accepted at its revisions.
 func (m *machineActor) onInstalled(ctx actor.Context, msg *messages.Installed) {
 	switch m.phase {
 	case serving:

@@ -48,8 +48,9 @@ func (f *directory) current() (string, error) {
 	return f.path(name), nil
 }
 
-// settled is current, for good: what a process renamed right before it crashed may
-// be seen by the next one, and be taken back by a power cut.
+// settled is current, made durable. A process may crash after it renamed CURRENT and
+// before it synced that: the next one sees the new name, which a power cut could still
+// take back.
 func (f *directory) settled() (string, error) {
 	generation, err := f.current()
 	if err != nil {

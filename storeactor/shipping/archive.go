@@ -37,8 +37,8 @@ type archiveActor struct {
 	file   disk.ArchiveWriter
 	writer *snapshot.Writer
 
-	// The first of each is under way, by turns: who wants a list does not wait for a
-	// file that is read whole, and one such file is open at a time.
+	// Two queues, whose first tasks do a step each by turns. So a list does not wait for
+	// a file that is read whole, and at most one such file is open.
 	lists, checks []archiveTask
 	stepping      bool // a Flush is in the mailbox
 }

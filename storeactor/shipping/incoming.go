@@ -15,12 +15,21 @@ const (
 	intakeLostTicks  = 200 // without a chunk: give up
 )
 
+// A receiver that lives is heard several times before its sender gives it up, and asks
+// again before another sender takes the place of its own.
+const (
+	_ = uint(shipPullTicks - 2*intakeAgainTicks)
+	_ = uint(intakeStillTicks - intakeAgainTicks - 1)
+	_ = uint(intakeLostTicks - intakeStillTicks - 1)
+	_ = uint(intakeLostTicks - shipReadTicks*shipReadsMax) // a sender reads all that it may
+)
+
 // incoming is what comes to this node: at most one snapshot at a time. It is a state
 // machine: an event in, effects out.
 //
-// Invariant: a staging that raft was told of is neither dropped nor replaced before
-// raft or the log has answered, since the log may be installing it. One of both
-// always answers, so this has no deadline.
+// Invariant: once raft was told of a staging, it is neither dropped nor replaced until
+// an answer comes, since the log may be installing it. There is no deadline, because
+// there always is an answer: Installed from the log, or StagingUnused from raft.
 type incoming struct {
 	tickMS  uint64
 	current *arrival // nil: nothing comes
@@ -36,7 +45,7 @@ type arrival struct {
 
 	received uint64   // chunks below are with the intake, or were
 	taken    uint64   // chunks below are staged
-	sizes    []uint64 // of the bodies of those between them, in bytes
+	sizes    []uint64 // of the bodies of the chunks between taken and received, in bytes
 	done     uint64   // bytes of what is staged
 	ended    bool     // the trailer is among those received
 	raftHas  bool     // it is whole, and raft was told
@@ -94,7 +103,7 @@ func (i *incoming) forget() []effect {
 	c := i.current
 	i.current = nil
 	if c.received == 0 {
-		return nil // the intake may hold an older staging that counts by now
+		return nil // the intake got nothing, and what it has from before may be installed by now
 	}
 	return []effect{post{to: toIntake, message: &messages.DropStaging{}}}
 }

@@ -81,8 +81,8 @@ func (i *intakeActor) take(m *messages.StageChunk) error {
 	return nil
 }
 
-// begin makes room. A sealed staging was installed before another snapshot comes, or
-// dropped; Stage forgets it in any case.
+// begin starts another staging. A sealed one was left to raft and the log, which have
+// installed or dropped it before another snapshot comes; so it is only forgotten.
 func (i *intakeActor) begin(shipment uint64) error {
 	if !i.sealed {
 		i.drop()

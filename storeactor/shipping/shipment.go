@@ -38,8 +38,8 @@ const (
 )
 
 // shipment brings one snapshot to one peer, from raft's wish to the report to raft.
-// It gives out as many chunks as the peer has room for, and begins again at what the
-// peer lacks. It is a state machine: an event in, effects out.
+// It sends as many chunks as the peer gave credit for, and resumes at the first chunk
+// that the peer lacks. It is a state machine: an event in, effects out.
 type shipment struct {
 	config  shipmentConfig
 	number  uint64
@@ -56,8 +56,8 @@ type shipment struct {
 	reason  string // why it came to nothing
 
 	source *snapshot.Source
-	// marks are the sources as they were before each chunk that is sent and not
-	// taken: marks[0] makes chunk acked.
+	// marks are copies of source, one from before each chunk that is sent and not
+	// taken. marks[0] makes chunk number acked once more.
 	marks   []*snapshot.Source
 	acked   uint64 // chunks below are taken
 	limit   uint64 // chunks below may be sent
@@ -220,8 +220,8 @@ func (s *shipment) fail(code messages.Code, format string, args ...any) []effect
 	return append([]effect{endOf(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
 }
 
-// end lets go of the state, and reports: at once where raft is to go on, and later
-// where the next one would fail just so.
+// end unpins the state and reports to raft: at once if raft is to go on, and after
+// shipHoldTicks where the next attempt would fail for the same reason.
 func (s *shipment) end(code messages.Code, format string, args ...any) []effect {
 	s.reading, s.marks, s.silent = false, nil, 0
 	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}

@@ -64,8 +64,8 @@ func New(config Config) actor.Producer {
 	}
 }
 
-// debts is what others were promised, or have to be told. It outlives an
-// actor that fails: the next one pays.
+// debts are what is owed to others: pins to let go, requests to answer. They outlive an
+// actor that fails, and its successor settles them.
 type debts struct {
 	shipment uint64                     // the last number that was used
 	holders  uint64                     // pins that were named
@@ -154,8 +154,8 @@ func (s *snapshotsActor) spawn(ctx actor.Context, name string, producer actor.Pr
 	return pid, nil
 }
 
-// pay settles what one before this one left when it failed. Raft hears that nothing
-// is known of any shipment: what this one was to begin may have been what it failed at.
+// pay settles what a predecessor that failed left behind. Raft is told that every
+// shipment failed: the one that it asked for last may be what the predecessor failed at.
 func (s *snapshotsActor) pay(ctx actor.Context) {
 	d := s.debts
 	if d.started {
@@ -247,7 +247,7 @@ func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
 	s.run(ctx, s.incoming.onEnd(from, m))
 }
 
-// onInstalled: what is pinned belongs to a state that does not count any more.
+// onInstalled ends all that reads the state before.
 func (s *snapshotsActor) onInstalled(ctx actor.Context, m *messages.Installed) {
 	s.debts.raftHas = false
 	s.run(ctx, s.incoming.onInstalled(m))
@@ -329,7 +329,7 @@ func (s *snapshotsActor) pid(e post) *actor.PID {
 	return s.config.Peer(e.peer)
 }
 
-// settle notes what a message promises, or pays.
+// settle keeps account of debts: those that a message makes, and those that it pays.
 func (s *snapshotsActor) settle(e post) {
 	switch m := e.message.(type) {
 	case *messages.SnapshotShipped:

@@ -23,7 +23,15 @@ const (
 	tableBytes       = 4 << 20   // bytes of a table, at the first level that is in order
 	levelBytes       = 128 << 20 // bytes of that level
 	valueLogBytes    = 2 << 20   // bytes; there are none in it
-	markEveryBytes   = 8 << 20   // bytes of rows between markers, far below a memtable
+	markEveryBytes   = 8 << 20   // bytes of rows between markers
+)
+
+// Every memtable holds markers, and none is larger than what earlier ones were. The
+// first level is compacted before it stalls.
+const (
+	_ = uint(memTableBytes - 2*markEveryBytes)
+	_ = uint(memTableBytesMax - memTableBytes)
+	_ = uint(tablesMax - tablesDue - 1)
 )
 
 // engineOptions: memory goes to memtables (one in use, one being made a table,
