@@ -190,6 +190,10 @@ func TestActorsHaveNoClockGoroutineLockOrFuture(t *testing.T) {
 				t.Errorf("%s: a go statement", f.set.Position(n.Pos()))
 			case *ast.SelectorExpr:
 				checkSelector(t, f, n)
+			case *ast.CallExpr:
+				if called, ok := n.Fun.(*ast.SelectorExpr); ok && called.Sel.Name == "Logger" {
+					t.Errorf("%s: the actor library's logger says an Info to developers only: a Config brings one", f.set.Position(n.Pos()))
+				}
 			}
 			return true
 		})

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -17,6 +18,7 @@ type checkpointActor struct {
 	log    *actor.PID
 	disk   disk.Disk
 	engine disk.Engine
+	logger *slog.Logger
 	fatal  func(error)
 
 	writing *messages.Checkpoint // nil: none; the machine hands over one at a time
@@ -33,7 +35,7 @@ func (c *checkpointActor) Receive(ctx actor.Context) {
 	case *messages.CommitSynced:
 		c.onCommitSynced(ctx, m)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, c.logger)
 	}
 }
 

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -47,7 +48,7 @@ func spawnCheckpoint(s *shelltest.Stage, d *memoryDisk, log *shelltest.Probe) (c
 			switch m := ctx.Message().(type) {
 			case *actor.Started:
 				spawned <- ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
-					return &checkpointActor{log: log.PID, disk: d, engine: d.engine, fatal: s.OnFatal}
+					return &checkpointActor{log: log.PID, disk: d, engine: d.engine, logger: slog.New(slog.DiscardHandler), fatal: s.OnFatal}
 				}))
 			case *messages.CheckpointWritten:
 				ctx.Send(machine.PID, m)

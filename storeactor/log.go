@@ -1,7 +1,9 @@
 package storeactor
 
 import (
+	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -18,19 +20,21 @@ import (
 type LogConfig struct {
 	Raft, Machine, Snapshots *actor.PID
 	Disk                     disk.Disk
+	Logger                   *slog.Logger // nil discards
 	Fatal                    func(reason error)
 }
 
 // NewLog makes the actor that owns the log. It tells raft LogOpened when it
 // starts; from then on it makes durable what raft appends, in order.
 func NewLog(config LogConfig) actor.Producer {
+	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
 	return func() actor.Actor { return &logActor{config: config} }
 }
 
 // logActor merges all appends in its mailbox into one Save and so one fsync. An
-// append that carries a snapshot stands for itself: what came before it is saved,
-// the staged state becomes the one that counts, and nothing behind it is answered
-// or saved until the machine has switched to it.
+// append that carries a snapshot is not merged: the appends before it are saved, then
+// the staged state is installed, and later appends wait until the machine has switched
+// to it.
 type logActor struct {
 	config LogConfig
 	log    disk.Log
@@ -77,7 +81,7 @@ func (l *logActor) Receive(ctx actor.Context) {
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, l.config.Logger)
 	}
 }
 
@@ -206,7 +210,7 @@ func (l *logActor) install(ctx actor.Context) error {
 // onSwitched goes on with what waited for the machine.
 func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
 	if l.installed == nil || l.installed.Message.GetSnapshot().GetMetadata().GetIndex() != m.Index {
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, l.config.Logger)
 		return
 	}
 	if !mutant.AppendedEarly {
@@ -279,7 +283,7 @@ func (l *logActor) onStopping(ctx actor.Context) {
 		return
 	}
 	if err := l.log.Close(); err != nil {
-		ctx.Logger().Error("the log did not close cleanly", "error", err)
+		l.config.Logger.Error("the log did not close cleanly", "error", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package storeactor
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -19,6 +20,7 @@ type MachineConfig struct {
 	Self                           messages.RaftID
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
+	Logger                         *slog.Logger // nil discards
 	Fatal                          func(reason error)
 
 	Readers int // reader actors; 4
@@ -36,6 +38,7 @@ type MachineConfig struct {
 }
 
 func (c MachineConfig) withDefaults() MachineConfig {
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
 	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
@@ -50,8 +53,8 @@ func NewMachine(config MachineConfig) actor.Producer {
 	return func() actor.Actor { return &machineActor{config: config.withDefaults()} }
 }
 
-// machineActor is the only writer of the engine. What it tells others was written
-// before: a published revision is whole.
+// machineActor is the only writer of the engine. It publishes a revision when all rows
+// of it are written, so that a reader never sees a part of one.
 type machineActor struct {
 	config MachineConfig
 	phase  phase
@@ -59,10 +62,11 @@ type machineActor struct {
 	state   *state.State
 	engine  disk.Engine
 	batch   *state.Batch         // empty between two messages
-	durable *messages.Checkpoint // the last one that is
-	writing *messages.Checkpoint // with the checkpoint actor, or nil
-	// thorough: a client gave up history, and the next checkpoint says so; then it is
-	// said of the one that is being written.
+	durable *messages.Checkpoint // the last checkpoint that is durable
+	writing *messages.Checkpoint // what the checkpoint actor is writing, or nil
+	// thorough: a client gave up history since the last checkpoint was begun, so space
+	// is to be reclaimed once the next one is durable. writingThorough says the same of
+	// the checkpoint that is being written.
 	thorough, writingThorough bool
 
 	readers    []*actor.PID
@@ -80,13 +84,13 @@ type machineActor struct {
 	installed uint64     // index of the snapshot to switch to
 }
 
-// phase is what the machine does at all.
+// phase is where the machine is in its life.
 type phase int
 
 const (
 	opening   phase = iota // it has not read its checkpoint yet
 	serving                // state, engine and children belong together
-	switching              // a snapshot was installed: the children of the state before stop
+	switching              // a snapshot was installed: the children of the old state are stopping
 	over                   // it failed or stops: nothing more is done
 )
 
@@ -121,7 +125,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, m.config.Logger)
 	}
 }
 
@@ -292,8 +296,8 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
 }
 
-// retain proposes to this node's raft what history may go. Only the leader's takes
-// it, and nobody hears of it elsewhere.
+// retain proposes a compaction if there is more history than is to be kept. Only the
+// leader's raft takes it; the others drop it without a word.
 func (m *machineActor) retain(ctx actor.Context, ticks uint64) {
 	revision := m.retention.Ticked(ticks, m.state.Revision(), m.state.LogTimeMS(), m.state.Compacted())
 	if revision > 0 {
@@ -330,7 +334,7 @@ func (m *machineActor) onCheckpointWritten(ctx actor.Context, msg *messages.Chec
 	m.checkpointIfDue(ctx)
 }
 
-// defectHint is the next step where the software met what cannot be.
+// defectHint is the next step after a broken invariant.
 const defectHint = "this is a defect of the software; start the node again, it replays from its checkpoint"
 
 func (m *machineActor) fail(reason error) {

@@ -21,8 +21,8 @@ func (m *machineActor) onStarted(ctx actor.Context) {
 	m.tellOpened(ctx)
 }
 
-// open reads the last checkpoint and starts anew with it: of what was before it
-// keeps nothing but those who wait.
+// open reads the last checkpoint and starts from it. Of the state before it keeps only
+// the reads and pins that wait.
 func (m *machineActor) open(ctx actor.Context) error {
 	checkpoint, err := m.config.Disk.Checkpoint()
 	if err != nil {
@@ -69,7 +69,7 @@ func (m *machineActor) tellOpened(ctx actor.Context) {
 
 func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	m.checkpoint, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, fatal: m.config.Fatal}
+		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 	}), childName(messages.ActorCheckpoint))
 	if err != nil {
 		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
@@ -78,7 +78,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-			return &readerActor{view: m.engine, fatal: m.config.Fatal}
+			return &readerActor{view: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 		}), childName(name))
 		if err != nil {
 			return fmt.Errorf("spawn %s: %w", name, err)
@@ -90,8 +90,9 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 // childName is the last part of the name of one of the machine's children.
 func childName(name string) string { return strings.TrimPrefix(name, messages.ActorMachine+"/") }
 
-// onInstalled: the state that counts is another one now. The children end, and the
-// readers answer what they were given before: it was read where it was let in.
+// onInstalled begins the switch to the installed state by stopping the children. A
+// poisoned reader first answers what is in its mailbox, from the old state: those reads
+// were accepted at its revisions.
 func (m *machineActor) onInstalled(ctx actor.Context, msg *messages.Installed) {
 	switch m.phase {
 	case serving:
@@ -162,7 +163,7 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 		return
 	}
 	if err := m.engine.Close(); err != nil {
-		ctx.Logger().Error("the user data did not close cleanly", "error", err)
+		m.config.Logger.Error("the user data did not close cleanly", "error", err)
 	}
 	m.engine = nil
 }
@@ -180,7 +181,7 @@ func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor
 	case slices.ContainsFunc(m.readers, child.Equal):
 		strategy = shell.Stop
 	case m.reclaim != nil && m.reclaim.Equal(child):
-		system.Logger().Error("a reclaim failed", "reason", reason)
+		m.config.Logger.Error("a reclaim failed", "reason", reason)
 		strategy = shell.Stop
 	}
 	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)

@@ -44,7 +44,6 @@ func newDisk() *memoryDisk {
 
 func (d *memoryDisk) Identity() (*messages.Identity, error)     { return nil, nil }
 func (d *memoryDisk) WriteIdentity(*messages.Identity) error    { return nil }
-func (d *memoryDisk) Initialise(*messages.Checkpoint) error     { return nil }
 func (d *memoryDisk) Initialised() (bool, error)                { return true, nil }
 func (d *memoryDisk) Close() error                              { return nil }
 func (d *memoryDisk) Checkpoint() (*messages.Checkpoint, error) { return d.checkpoint, nil }

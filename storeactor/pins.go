@@ -13,15 +13,14 @@ const (
 	pinTicksMax = 1200 // a pin that nobody has used for so long goes
 )
 
-// pins are the states that others read for a while: nothing that one of them needs
-// is discarded. A holder that comes to nothing without a word loses its pin by and
-// by. At most pinsMax.
+// pins are the states that others are reading: the engine keeps what they need. A
+// holder that fails without unpinning loses its pin after pinTicksMax. At most pinsMax.
 type pins struct {
 	byHolder map[string]*pin
 }
 
 type pin struct {
-	compacted uint64 // of its state: what only reads below it could see may go
+	compacted uint64 // of its state: the pin keeps nothing for reads below
 	idle      uint64 // ticks since it was used
 }
 

@@ -1,6 +1,8 @@
 package storeactor
 
 import (
+	"log/slog"
+
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
@@ -13,8 +15,9 @@ import (
 // it: a long scan never holds up an apply. It keeps no state, so it may restart
 // at any time; the session whose read was lost asks again. A child of the machine.
 type readerActor struct {
-	view  snapshot.View
-	fatal func(error)
+	view   snapshot.View
+	logger *slog.Logger
+	fatal  func(error)
 }
 
 func (r *readerActor) Receive(ctx actor.Context) {
@@ -24,7 +27,7 @@ func (r *readerActor) Receive(ctx actor.Context) {
 	case *messages.ReadRows:
 		r.onReadRows(ctx, m)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, r.logger)
 	}
 }
 

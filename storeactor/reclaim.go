@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -12,11 +13,15 @@ import (
 	"keyval/storeactor/shell"
 )
 
-// discarding is the machine's way from history that is given up to space that is
-// free. A checkpoint that knows of it is durable first, since replay reads above
-// the checkpoint's revision only. Then the readers finish what they were given
-// before: a read was let in when its revision was still kept. Then the engine may
-// drop what is below the floor, and at last, if somebody asked for space, it does.
+// discarding frees the space of history that was given up. Somebody may still need it:
+// replay after a crash, and readers. So it goes in four steps:
+//
+//  1. A checkpoint that knows of the compaction becomes durable. Replay starts there,
+//     and reads above it only.
+//  2. Every reader answers a question that stands behind the reads it has: those were
+//     accepted while their revisions were kept.
+//  3. The engine hears the floor: it may drop what only reads below could see.
+//  4. If a client asked for space, a reclaim makes the engine drop it now.
 type discarding struct {
 	floor   uint64 // the engine was told
 	reclaim bool   // wanted once all is discarded that may be
@@ -52,7 +57,8 @@ func (m *machineActor) discard(ctx actor.Context) {
 	m.askReaders(ctx)
 }
 
-// askReaders gives each reader a read of nothing, behind all that it has to do.
+// askReaders gives each reader that has not answered an empty read, which it comes to
+// after all that it was given before.
 func (m *machineActor) askReaders(ctx actor.Context) {
 	for i, reader := range m.readers {
 		if m.discarding.waiting[i] {
@@ -63,8 +69,8 @@ func (m *machineActor) askReaders(ctx actor.Context) {
 	}
 }
 
-// onReadReply counts the readers that are done. What they are given from now on is
-// refused below the floor: the state knows of the compaction.
+// onReadReply counts the readers that are done. They refuse later reads below the floor,
+// since the machine gives them the compacted revision with each.
 func (m *machineActor) onReadReply(ctx actor.Context, msg *messages.ReadReply) {
 	d := &m.discarding
 	i := msg.Request - d.first
@@ -101,17 +107,18 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 	d.reclaim = false
 	var err error
 	m.reclaim, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &reclaimActor{engine: m.engine, fatal: m.config.Fatal}
+		return &reclaimActor{engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
 	}), childName(messages.ActorReclaim))
 	if err != nil {
 		m.fail(fmt.Errorf("spawn %s: %w", messages.ActorReclaim, err))
 	}
 }
 
-// reclaimActor gives back the space of what was discarded, once, and is gone: so
-// there are never two at it. A child of the machine.
+// reclaimActor has the engine reclaim space once, and stops: so there are never two at
+// it. A child of the machine.
 type reclaimActor struct {
 	engine disk.Engine
+	logger *slog.Logger
 	fatal  func(error)
 }
 
@@ -120,7 +127,7 @@ func (r *reclaimActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.onStarted(ctx)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, r.logger)
 	}
 }
 
@@ -130,7 +137,7 @@ func (r *reclaimActor) onStarted(ctx actor.Context) {
 	case messages.CodeOf(err) == messages.Code_DAMAGED:
 		r.fatal(err)
 	case err != nil:
-		ctx.Logger().Warn("the space of history that was given up is not free yet", "error", err)
+		r.logger.Warn("the space of history that was given up is not free yet", "error", err)
 	}
 	ctx.Stop(ctx.Self())
 }

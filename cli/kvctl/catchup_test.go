@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +25,9 @@ const catchUpEnv = "KEYVAL_CATCHUP"
 // A node that was away while the log went on without it is brought the state, and
 // then holds what the others do.
 func TestLateNodeCatchesUp(t *testing.T) {
-	p := startCluster(t, 3)
+	p := newCluster(t, freeAddresses(t, 3))
+	p.endpoints, p.tuning = p.listens, slices.Concat(keepHistory, []string{"--log-level", "info"}) // the default
+	p.found()
 	late := (p.leader() + 1) % 3
 	load := &loader{t: t, client: p.connect(p.endpoints...), size: 4096}
 	load.fill(0, 300, "first")
@@ -43,10 +46,28 @@ func TestLateNodeCatchesUp(t *testing.T) {
 	p.same(1000)
 
 	// It lives on with what it was brought.
-	p.kill(late)
+	brought := p.killed(late)
 	p.start(late)
 	p.caughtUp(late, 30*time.Second)
 	p.same(1000)
+
+	// Either side has said so, to those who look at nothing but its log.
+	others := p.killed((late+1)%3) + p.killed((late+2)%3)
+	for said, want := range map[string]string{
+		brought: "a snapshot was installed\" .* from=n[1-3] bytes=",
+		others:  fmt.Sprintf("a snapshot was sent to a follower\" .* to=n%d .* bytes=.* took=", late+1),
+	} {
+		if !regexp.MustCompile(want).MatchString(said) {
+			t.Errorf("%s is not said:\n%s", want, said)
+		}
+	}
+}
+
+// killed is what a process said until it was killed.
+func (p *processes) killed(i int) string {
+	c := p.running[i]
+	p.kill(i)
+	return c.log.String()
 }
 
 // A cluster of much data under load: one node comes back when what it lacks is gone

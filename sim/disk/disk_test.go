@@ -57,7 +57,7 @@ func startProcess(t *testing.T, seed uint64, seen map[string]int) *process {
 	p := &process{T: t, disk: New(rng), rng: rng, index: 1, term: 1, commit: 1, batches: map[uint64]batchState{}, seen: seen}
 	p.acked = disk.Witness{BaseIndex: 1, BaseTerm: 1, Index: 1, Term: 1, HardTerm: 1, Commit: 1}
 	p.ok(p.disk.WriteIdentity(&messages.Identity{Name: "node1"}))
-	p.ok(p.disk.Initialise(&messages.Checkpoint{Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}))
+	p.ok(disk.Initialise(p.disk, &messages.Checkpoint{Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}))
 	p.open()
 	return p
 }
@@ -339,7 +339,7 @@ func TestRowsOfARevisionAreOne(t *testing.T) {
 func BenchmarkDiskSave(b *testing.B) {
 	d := New(rand.New(rand.NewPCG(1, 1)))
 	d.WriteIdentity(&messages.Identity{})
-	d.Initialise(&messages.Checkpoint{})
+	disk.Initialise(d, &messages.Checkpoint{})
 	l, _, err := d.OpenLog()
 	if err != nil {
 		b.Fatal(err)

@@ -40,28 +40,6 @@ func (d *Disk) Initialised() (bool, error) {
 	return d.now.checkpoint != nil, nil
 }
 
-func (d *Disk) Initialise(first *messages.Checkpoint) error {
-	if _, err := d.Initialised(); err != nil {
-		return err
-	}
-	switch {
-	case d.identity == nil:
-		return messages.Errorf(messages.Code_NOT_FOUND, "the directory has no identity yet")
-	case d.now.checkpoint != nil:
-		return messages.Errorf(messages.Code_CONFLICT, "the directory is initialised already")
-	case first.Index > 0 && first.ConfState == nil:
-		return messages.Errorf(messages.Code_INVALID, "the first checkpoint has no configuration")
-	}
-	if err := d.noRoom("the first checkpoint"); err != nil {
-		return err
-	}
-	d.now = &generation{
-		checkpoint: proto.Clone(first).(*messages.Checkpoint), table: &table{},
-		log: newLog(first.Index, first.Term, &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}),
-	}
-	return nil
-}
-
 func (d *Disk) notInitialised() error {
 	if d.now.checkpoint == nil {
 		return messages.Errorf(messages.Code_NOT_FOUND, "the directory is not initialised")
@@ -119,9 +97,6 @@ type staging struct {
 }
 
 func (d *Disk) Stage() (disk.Staging, error) {
-	if err := d.notInitialised(); err != nil {
-		return nil, err
-	}
 	if d.staging != nil {
 		d.staging.failed = messages.Errorf(messages.Code_INTERNAL, "another state is being staged")
 		d.staging = nil
@@ -202,11 +177,10 @@ func (s *staging) Drop() error {
 // Install has the steps that the files have: a log beside the staged state, the
 // switch of what counts, and the sync of that.
 func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
-	if err := d.notInitialised(); err != nil {
-		return err
-	}
 	s := d.staging
 	switch {
+	case d.identity == nil:
+		return messages.Errorf(messages.Code_NOT_FOUND, "the directory has no identity yet")
 	case s == nil || s.process != d.process || s.sealed == nil || s.sealed.Index != index || s.sealed.Term != term:
 		return messages.Errorf(messages.Code_NOT_FOUND, "no state of index %d and term %d is staged", index, term)
 	case d.now.log.open:

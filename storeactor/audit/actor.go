@@ -1,6 +1,9 @@
 package audit
 
 import (
+	"cmp"
+	"log/slog"
+
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
@@ -14,6 +17,7 @@ type Config struct {
 	Machine, Membership *actor.PID
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
 	Disk                disk.Disk
+	Logger              *slog.Logger // nil discards
 	Fatal               func(reason error)
 	Nonce               uint64 // random, of this process
 	Ticks               uint32 // between two questions; 4
@@ -22,6 +26,7 @@ type Config struct {
 // New makes the actor that compares what the members hold. It is to be
 // spawned as messages.ActorAudit.
 func New(config Config) actor.Producer {
+	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
 	round := config.Nonce
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
@@ -66,7 +71,7 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.AuditVerdict:
 		a.core.onVerdict(m)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, a.config.Logger)
 	}
 	a.carry(ctx)
 }
@@ -89,7 +94,7 @@ func (a *auditActor) carry(ctx actor.Context) {
 		case tell:
 			ctx.Request(a.config.Peer(e.peer), e.verdict)
 		case warn:
-			ctx.Logger().Error("audit: " + e.text)
+			a.config.Logger.Error("audit: " + e.text)
 		case condemn:
 			a.condemn(e.reason)
 			return

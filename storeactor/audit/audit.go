@@ -20,8 +20,11 @@ const (
 	passTicks       = 200  // between two walks through all keys
 )
 
+// A member is asked several times before it is given up.
+const _ = uint(giveUpTicks - 3*againTicks)
+
 // effect is what an audit wants done.
-type effect interface{ auditEffect() }
+type effect interface{ effect() }
 
 type (
 	// readOwn reads this node's own digest; the answer carries request.
@@ -51,19 +54,19 @@ type (
 	warn struct{ text string }
 )
 
-func (readOwn) auditEffect()    {}
-func (askPeer) auditEffect()    {}
-func (answerPeer) auditEffect() {}
-func (tell) auditEffect()       {}
-func (condemn) auditEffect()    {}
-func (warn) auditEffect()       {}
+func (readOwn) effect()    {}
+func (askPeer) effect()    {}
+func (answerPeer) effect() {}
+func (tell) effect()       {}
+func (condemn) effect()    {}
+func (warn) effect()       {}
 
 // audit compares what the members hold. The leader's walks through all keys, one
 // range after the other, each at a revision of its own; the others' answer. What
 // replicas apply is equal by construction: an audit looks for what disks did to it.
 //
-// Invariants: one question is under way at most. Nobody is condemned but by itself: a
-// verdict is a reason to look again, at all members' answers, and believes nobody.
+// Invariants: at most one question is under way. A node is condemned by itself alone: on
+// a verdict it asks all members once more, and judges by their answers.
 type audit struct {
 	self    messages.RaftID
 	ticks   uint32 // between two questions

@@ -32,11 +32,6 @@ type Disk interface {
 	// WriteIdentity makes the identity durable; once, in an empty directory.
 	WriteIdentity(*messages.Identity) error
 
-	// Initialise makes the first generation from the founders' checkpoint: a log
-	// whose base is the checkpoint's index and term with a HardState of that
-	// term and commit, an empty engine, the checkpoint. All of it or nothing:
-	// CURRENT is switched last. CONFLICT if there is a generation already.
-	Initialise(first *messages.Checkpoint) error
 	// Initialised reports whether there is a generation.
 	Initialised() (bool, error)
 
@@ -55,8 +50,8 @@ type Disk interface {
 	// is of the state before; nothing was written.
 	WriteCheckpoint(*messages.Checkpoint) error
 
-	// Stage begins a state that comes from elsewhere, beside the one that counts.
-	// What an earlier one left, sealed or not, is gone.
+	// Stage begins a state that comes from elsewhere, beside the one that counts if
+	// there is one. What an earlier one left, sealed or not, is gone.
 	Stage() (Staging, error)
 	// Install makes the sealed staging the generation that counts, together with a
 	// new log whose base is the staged checkpoint's index and term and whose term
@@ -75,6 +70,27 @@ type Disk interface {
 
 	// Close releases the directory's lock. Log and engine are closed before.
 	Close() error
+}
+
+// Initialise makes the first generation of a directory from the founders' checkpoint:
+// no rows, and a log that ends at the checkpoint with a HardState of its term. All of
+// it or nothing. CONFLICT if there is a generation already.
+func Initialise(d Disk, first *messages.Checkpoint) error {
+	switch is, err := d.Initialised(); {
+	case err != nil:
+		return err
+	case is:
+		return messages.Errorf(messages.Code_CONFLICT, "the directory is initialised already")
+	}
+	staging, err := d.Stage()
+	if err != nil {
+		return err
+	}
+	if err := staging.Seal(first); err != nil {
+		return err
+	}
+	hs := &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}
+	return d.Install(first.Index, first.Term, hs)
 }
 
 // Staging is a state on its way in, of one writer.

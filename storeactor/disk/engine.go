@@ -19,6 +19,12 @@ const (
 	ValueBytesMax = 1<<20 - 1
 )
 
+// What a command may hold fits a row.
+const (
+	_ = uint(KeyBytesMax - messages.KeySizeMax)
+	_ = uint(ValueBytesMax - messages.ValueSizeMax)
+)
+
 // Row is one version of a key. Its revision is above 0.
 type Row struct {
 	Key, Value []byte
@@ -44,11 +50,10 @@ func CheckRows(rows []Row) error {
 // Engine is multi-version user data: at most one version of a key a revision.
 // One writer; any number of readers beside it, at revisions already written.
 type Engine interface {
-	// Write adds versions; readable on return, durable after a Sync. It keeps
-	// neither the slice, which the caller uses again, nor needs its bytes copied:
-	// keys and values are parts of entries, which nobody modifies. Revisions
-	// never go down from one call to the next, but for replay after a restart,
-	// which writes what is there once more.
+	// Write adds versions; readable on return, durable after a Sync. The caller uses
+	// the slice again; keys and values need no copy, since they are parts of entries,
+	// which nobody modifies. Revisions never go down from one call to the next, except
+	// that replay after a restart writes once more what is there.
 	Write(rows []Row) error
 	// Get finds the newest version of key at or below revision. It reports false
 	// if there is none or if that one is a deletion.

@@ -16,9 +16,9 @@ type LogImage struct {
 
 // Log is a replica's durable Raft log. One caller at a time.
 type Log interface {
-	// Save appends entries (replacing those at and above the first one's index; a
-	// gap is refused as INTERNAL) and the hard state, if not nil. On return it is durable if there were
-	// entries or if term or vote changed; a commit alone waits for a Sync.
+	// Save appends entries, in place of those at and above the first one's index, and
+	// the hard state, if not nil. A gap is refused as INTERNAL. On return all is durable
+	// if there were entries or if term or vote changed; a commit alone waits for a Sync.
 	Save(hs *raftpb.HardState, entries []*raftpb.Entry) error
 	// Sync makes all that was saved durable, and the witness of it.
 	Sync() error

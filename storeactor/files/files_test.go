@@ -25,7 +25,7 @@ func makeFiles(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	d := mustOpen(t, dir)
-	if err := errors.Join(d.WriteIdentity(disktest.Identity), d.Initialise(disktest.First), d.Close()); err != nil {
+	if err := errors.Join(d.WriteIdentity(disktest.Identity), disk.Initialise(d, disktest.First), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -151,7 +151,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 			if is || messages.CodeOf(err) != c.expected {
 				t.Fatalf("initialised %t, %v", is, err)
 			}
-			if err := d.Initialise(disktest.First); messages.CodeOf(err) != c.expected {
+			if err := disk.Initialise(d, disktest.First); messages.CodeOf(err) != c.expected {
 				t.Fatalf("Initialise: %v", err)
 			}
 			if c.expected != messages.Code_OK {
@@ -176,7 +176,7 @@ func TestCurrentIsHeldAgainstTheDirectory(t *testing.T) {
 		if _, err := d.Initialised(); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("CURRENT %q: %v, expected DAMAGED", text, err)
 		}
-		if err := d.Initialise(disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
+		if err := disk.Initialise(d, disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("CURRENT %q: Initialise: %v, expected DAMAGED", text, err)
 		}
 	}

@@ -4,15 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 	"keyval/storeactor/files/wal"
 )
@@ -52,8 +48,9 @@ func (f *directory) current() (string, error) {
 	return f.path(name), nil
 }
 
-// settled is current, for good: what a process renamed right before it crashed may
-// be seen by the next one, and be taken back by a power cut.
+// settled is current, made durable. A process may crash after it renamed CURRENT and
+// before it synced that: the next one sees the new name, which a power cut could still
+// take back.
 func (f *directory) settled() (string, error) {
 	generation, err := f.current()
 	if err != nil {
@@ -66,8 +63,8 @@ func (f *directory) settled() (string, error) {
 }
 
 // refuseUsed is DAMAGED if there is a generation that was in use, and no CURRENT
-// to name it. A first one that was never opened is what a crash left of
-// Initialise; a later one has followed another.
+// to name it. A first one that was never opened is what a crash left of an
+// Install; a later one has followed another.
 func (f *directory) refuseUsed() error {
 	names, err := f.generations()
 	if err != nil {
@@ -145,50 +142,4 @@ func (f *directory) Initialised() (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func (f *directory) Initialise(first *messages.Checkpoint) error {
-	if err := f.condemned(); err != nil {
-		return err
-	}
-	id, err := f.Identity()
-	if err != nil {
-		return err
-	}
-	switch _, err := f.current(); messages.CodeOf(err) {
-	case messages.Code_NOT_FOUND:
-	case messages.Code_OK:
-		return messages.Errorf(messages.Code_CONFLICT, "%s is initialised already", f.dir)
-	default:
-		return err
-	}
-	generation := f.path(firstName)
-	if err := os.RemoveAll(generation); err != nil {
-		return durable.Error("remove a half-made generation", err)
-	}
-	if err := f.makeGeneration(generation, first, id); err != nil {
-		return durable.Error("make the first generation", err)
-	}
-	if err := durable.Replace(f.path(currentName), []byte(firstName+"\n")); err != nil {
-		return durable.Error("write CURRENT", err)
-	}
-	return nil
-}
-
-// makeGeneration writes a whole generation, durably.
-func (f *directory) makeGeneration(path string, first *messages.Checkpoint, id *messages.Identity) error {
-	if err := durable.MakeDirectory(path); err != nil {
-		return err
-	}
-	hs := &raftpb.HardState{Term: new(first.Term)}
-	if err := wal.Create(path, first, hs, id, f.logger); err != nil {
-		return err
-	}
-	if err := badger.Create(filepath.Join(path, stateName), f.logger); err != nil {
-		return err
-	}
-	if err := writeCheckpoint(filepath.Join(path, checkpointName), first, badger.Seal{}); err != nil {
-		return err
-	}
-	return errors.Join(durable.Sync(path), durable.Sync(f.dir))
 }

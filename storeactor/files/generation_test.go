@@ -220,7 +220,7 @@ func TestMissingCurrent(t *testing.T) {
 			if !errors.As(err, &known) || known.Code != messages.Code_DAMAGED || !strings.Contains(known.Message, c.says) || !strings.Contains(known.Hint, c.hints) {
 				t.Fatalf("%v, expected DAMAGED that says %q and hints at %q", err, c.says, c.hints)
 			}
-			if err := d.Initialise(disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
+			if err := disk.Initialise(d, disktest.First); messages.CodeOf(err) != messages.Code_DAMAGED {
 				t.Fatalf("Initialise: %v", err)
 			}
 			if _, err := d.Stage(); messages.CodeOf(err) != messages.Code_DAMAGED {

@@ -51,16 +51,21 @@ func (f *directory) Stage() (disk.Staging, error) {
 	return s, nil
 }
 
-// nextGeneration is where a state may be staged. The staging before counts no more.
+// nextGeneration is where a state may be staged: behind the one that counts, or in the
+// first place. The staging before counts no more.
 func (f *directory) nextGeneration() (path string, before *staging, err error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	generation, err := f.current()
-	if err != nil {
+	path = f.path(firstName)
+	switch generation, err := f.current(); messages.CodeOf(err) {
+	case messages.Code_OK:
+		path = f.path(generationName(generationNumber(filepath.Base(generation)) + 1))
+	case messages.Code_NOT_FOUND:
+	default:
 		return "", nil, err
 	}
 	before, f.staging = f.staging, nil
-	return f.path(generationName(generationNumber(filepath.Base(generation)) + 1)), before, nil
+	return path, before, nil
 }
 
 func (s *staging) Write(rows []disk.Row) error {

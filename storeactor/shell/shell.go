@@ -3,6 +3,7 @@ package shell
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -25,11 +26,11 @@ func PeerOf(ctx actor.Context, self messages.RaftID) messages.RaftID {
 
 // Unexpected reports a message that an actor has no handler for. Messages of an
 // actor's life need none.
-func Unexpected(ctx actor.Context) {
+func Unexpected(ctx actor.Context, logger *slog.Logger) {
 	switch ctx.Message().(type) {
 	case actor.AutoReceiveMessage, actor.SystemMessage:
 	default:
-		ctx.Logger().Error("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
+		logger.Error("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -29,14 +30,15 @@ const (
 // messages that came meanwhile between them. A child of snapshots, which bounds what
 // is in hand here.
 type archiveActor struct {
-	disk disk.Disk
+	disk   disk.Disk
+	logger *slog.Logger
 
 	id     string // of the file that is being written
 	file   disk.ArchiveWriter
 	writer *snapshot.Writer
 
-	// The first of each is under way, by turns: who wants a list does not wait for a
-	// file that is read whole, and one such file is open at a time.
+	// Two queues, whose first tasks do a step each by turns. So a list does not wait for
+	// a file that is read whole, and at most one such file is open.
 	lists, checks []archiveTask
 	stepping      bool // a Flush is in the mailbox
 }
@@ -58,18 +60,18 @@ func (a *archiveActor) Receive(ctx actor.Context) {
 		a.onWriteChunk(ctx, m)
 	case *messages.DropFile:
 		if m.Id == a.id {
-			a.abort(ctx)
+			a.abort()
 		}
 	case *messages.Flush:
 		a.onFlush(ctx)
 	case *actor.Stopping, *actor.Restarting:
-		a.abort(ctx)
+		a.abort()
 		for _, t := range a.checks {
 			t.end()
 		}
 		a.lists, a.checks = nil, nil
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, a.logger)
 	}
 }
 
@@ -78,7 +80,7 @@ func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest)
 	var err error
 	switch kind := m.Kind.(type) {
 	case *messages.SnapshotRequest_Create:
-		err = a.create(ctx, kind.Create.GetId())
+		err = a.create(kind.Create.GetId())
 	case *messages.SnapshotRequest_Delete:
 		err = a.disk.Archive().Delete(kind.Delete.GetId())
 	case *messages.SnapshotRequest_List:
@@ -99,8 +101,8 @@ func refused(request uint64, err error) *messages.SnapshotReply {
 }
 
 // create begins a file. One that was begun before came to nothing.
-func (a *archiveActor) create(ctx actor.Context, id string) error {
-	a.abort(ctx)
+func (a *archiveActor) create(id string) error {
+	a.abort()
 	files, err := a.disk.Archive().List()
 	if err != nil {
 		return err
@@ -117,10 +119,10 @@ func (a *archiveActor) create(ctx actor.Context, id string) error {
 	return nil
 }
 
-func (a *archiveActor) abort(ctx actor.Context) {
+func (a *archiveActor) abort() {
 	if a.file != nil {
 		if err := a.file.Abort(); err != nil {
-			ctx.Logger().Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
+			a.logger.Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
 		}
 	}
 	a.id, a.file, a.writer = "", nil, nil
@@ -131,7 +133,7 @@ func (a *archiveActor) onWriteChunk(ctx actor.Context, m *messages.WriteChunk) {
 	if err := a.write(m); err != nil {
 		answer.Code, answer.Message = messages.CodeOf(err), err.Error()
 		if m.Id == a.id {
-			a.abort(ctx)
+			a.abort()
 		}
 	}
 	if a.writer != nil {

@@ -34,6 +34,7 @@ type creation struct {
 	written uint64           // chunks below are in the file
 	bytes   uint64           // of the file so far
 	reading bool
+	age     uint32 // ticks since it was asked for
 	waited  uint32 // ticks since the machine was asked for something
 	reads   int    // how often rows were asked for, for this chunk
 	reason  string // why it failed
@@ -126,13 +127,15 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []effect {
 	if c.source.Ended() && c.written == c.source.Position() {
 		c.phase = creationEnded
 		return []effect{
-			c.unpin(), note{"a snapshot was written", false, []any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes}},
+			c.unpin(), note{"a snapshot was written", false,
+				[]any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes, "took", duration(c.age, c.config.tickMS)}},
 		}
 	}
 	return c.advance()
 }
 
 func (c *creation) tick(n uint32) []effect {
+	c.age += n
 	c.waited += n
 	switch {
 	case c.phase == creationPins && c.waited >= shipPinTicks:

@@ -10,7 +10,7 @@ import (
 
 // effect is what the cores of the snapshots actor want done, in the order
 // given.
-type effect interface{ snapshotEffect() }
+type effect interface{ effect() }
 
 type (
 	// post sends a message to an actor of this node, or to a peer's snapshots.
@@ -27,8 +27,8 @@ type (
 	}
 )
 
-func (post) snapshotEffect() {}
-func (note) snapshotEffect() {}
+func (post) effect() {}
+func (note) effect() {}
 
 type postTo int
 

@@ -15,12 +15,21 @@ const (
 	intakeLostTicks  = 200 // without a chunk: give up
 )
 
+// A receiver that lives is heard several times before its sender gives it up, and asks
+// again before another sender takes the place of its own.
+const (
+	_ = uint(shipPullTicks - 2*intakeAgainTicks)
+	_ = uint(intakeStillTicks - intakeAgainTicks - 1)
+	_ = uint(intakeLostTicks - intakeStillTicks - 1)
+	_ = uint(intakeLostTicks - shipReadTicks*shipReadsMax) // a sender reads all that it may
+)
+
 // incoming is what comes to this node: at most one snapshot at a time. It is a state
 // machine: an event in, effects out.
 //
-// Invariant: a staging that raft was told of is neither dropped nor replaced before
-// raft or the log has answered, since the log may be installing it. One of both
-// always answers, so this has no deadline.
+// Invariant: once raft was told of a staging, it is neither dropped nor replaced until
+// an answer comes, since the log may be installing it. There is no deadline, because
+// there always is an answer: Installed from the log, or StagingUnused from raft.
 type incoming struct {
 	tickMS  uint64
 	current *arrival // nil: nothing comes
@@ -36,11 +45,12 @@ type arrival struct {
 
 	received uint64   // chunks below are with the intake, or were
 	taken    uint64   // chunks below are staged
-	sizes    []uint64 // of the bodies of those between them, in bytes
+	sizes    []uint64 // of the bodies of the chunks between taken and received, in bytes
 	done     uint64   // bytes of what is staged
 	ended    bool     // the trailer is among those received
 	raftHas  bool     // it is whole, and raft was told
 
+	age    uint32 // ticks since it was offered
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
@@ -93,7 +103,7 @@ func (i *incoming) forget() []effect {
 	c := i.current
 	i.current = nil
 	if c.received == 0 {
-		return nil // the intake may hold an older staging that counts by now
+		return nil // the intake got nothing, and what it has from before may be installed by now
 	}
 	return []effect{post{to: toIntake, message: &messages.DropStaging{}}}
 }
@@ -191,28 +201,30 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
 func (i *incoming) onInstalled(m *messages.Installed) []effect {
-	return i.settle(note{"a snapshot was installed", false, []any{"index", m.Index}})
+	return i.settle("a snapshot was installed", m.Index)
 }
 
 func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
-	return append(i.settle(note{"a snapshot came in and is not needed", false, []any{"index", m.Index}}),
+	return append(i.settle("a snapshot came in and is not needed", m.Index),
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 
-func (i *incoming) settle(told note) []effect {
+// settle ends what raft was told of: it is the state that counts, or of no use.
+func (i *incoming) settle(text string, index uint64) []effect {
 	c := i.current
 	if c == nil || !c.raftHas {
 		return nil
 	}
 	i.current = nil
-	out := []effect{told}
-	if c.peer != 0 {
-		out = append(out, endOf(c.peer, c.shipment, messages.Code_OK, ""))
+	told := note{text, false, []any{"index", index}}
+	if c.peer == 0 {
+		return []effect{told}
 	}
-	return out
+	told.args = append(told.args, "from", c.name, "bytes", c.done, "took", duration(c.age, i.tickMS))
+	return []effect{told, endOf(c.peer, c.shipment, messages.Code_OK, "")}
 }
 
 func (i *incoming) tick(n uint32) []effect {
@@ -220,6 +232,7 @@ func (i *incoming) tick(n uint32) []effect {
 	if c == nil || c.peer == 0 {
 		return nil
 	}
+	c.age += n
 	c.pulled += n
 	c.worked += n
 	c.meter.tick(n, c.done)

@@ -2,6 +2,7 @@ package shipping
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -275,7 +276,7 @@ type intakeProbe struct {
 func (p *intakeProbe) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
-		p.intake = ctx.Spawn(actor.PropsFromProducer(func() actor.Actor { return &intakeActor{disk: p.disk} }))
+		p.intake = ctx.Spawn(actor.PropsFromProducer(func() actor.Actor { return &intakeActor{disk: p.disk, logger: slog.New(slog.DiscardHandler)} }))
 	case *messages.StageChunk:
 		ctx.Send(p.intake, m)
 	case *messages.ChunkStaged:

@@ -2,6 +2,7 @@ package shipping
 
 import (
 	"bytes"
+	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -15,7 +16,8 @@ import (
 // the rows beside the state that counts, and seals them when the trailer fits. It
 // waits for the disk so that nobody else has to. A child of snapshots.
 type intakeActor struct {
-	disk disk.Disk
+	disk   disk.Disk
+	logger *slog.Logger
 
 	shipment uint64
 	check    *snapshot.Check // nil: nothing is begun, or it failed
@@ -28,32 +30,32 @@ func (i *intakeActor) Receive(ctx actor.Context) {
 	case *messages.StageChunk:
 		i.onStageChunk(ctx, m)
 	case *messages.DropStaging:
-		i.drop(ctx)
+		i.drop()
 	case *actor.Stopping, *actor.Restarting:
 		if !i.sealed {
-			i.drop(ctx)
+			i.drop()
 		}
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, i.logger)
 	}
 }
 
 func (i *intakeActor) onStageChunk(ctx actor.Context, m *messages.StageChunk) {
 	answer := &messages.ChunkStaged{Shipment: m.Shipment, Sequence: m.Chunk.GetSequence()}
-	err := i.take(ctx, m)
+	err := i.take(m)
 	if err != nil {
 		answer.Code, answer.Message = messages.CodeOf(err), err.Error()
 		if !i.sealed { // else it came behind the end, and raft has the staging
-			i.drop(ctx)
+			i.drop()
 		}
 	}
 	answer.Sealed = err == nil && i.sealed
 	ctx.Send(ctx.Parent(), answer)
 }
 
-func (i *intakeActor) take(ctx actor.Context, m *messages.StageChunk) error {
+func (i *intakeActor) take(m *messages.StageChunk) error {
 	if m.Chunk.GetSequence() == 0 {
-		if err := i.begin(ctx, m.Shipment); err != nil {
+		if err := i.begin(m.Shipment); err != nil {
 			return err
 		}
 	}
@@ -79,11 +81,11 @@ func (i *intakeActor) take(ctx actor.Context, m *messages.StageChunk) error {
 	return nil
 }
 
-// begin makes room. A sealed staging was installed before another snapshot comes, or
-// dropped; Stage forgets it in any case.
-func (i *intakeActor) begin(ctx actor.Context, shipment uint64) error {
+// begin starts another staging. A sealed one was left to raft and the log, which have
+// installed or dropped it before another snapshot comes; so it is only forgotten.
+func (i *intakeActor) begin(shipment uint64) error {
 	if !i.sealed {
-		i.drop(ctx)
+		i.drop()
 	}
 	i.shipment, i.check, i.sealed, i.staging = shipment, nil, false, nil
 	staging, err := i.disk.Stage()
@@ -106,10 +108,10 @@ func (i *intakeActor) sameCluster(h *messages.SnapshotHeader) error {
 	return nil
 }
 
-func (i *intakeActor) drop(ctx actor.Context) {
+func (i *intakeActor) drop() {
 	if i.staging != nil {
 		if err := i.staging.Drop(); err != nil {
-			ctx.Logger().Warn("what came in of a snapshot was not dropped cleanly", "error", err)
+			i.logger.Warn("what came in of a snapshot was not dropped cleanly", "error", err)
 		}
 	}
 	i.check, i.staging, i.sealed = nil, nil, false

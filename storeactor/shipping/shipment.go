@@ -38,8 +38,8 @@ const (
 )
 
 // shipment brings one snapshot to one peer, from raft's wish to the report to raft.
-// It gives out as many chunks as the peer has room for, and begins again at what the
-// peer lacks. It is a state machine: an event in, effects out.
+// It sends as many chunks as the peer gave credit for, and resumes at the first chunk
+// that the peer lacks. It is a state machine: an event in, effects out.
 type shipment struct {
 	config  shipmentConfig
 	number  uint64
@@ -48,6 +48,7 @@ type shipment struct {
 	holder  string          // of the pin, and of nothing else ever
 
 	phase   shipmentPhase
+	age     uint32 // ticks since raft wished it
 	silent  uint32 // ticks since the one who is waited for was heard
 	offered uint32 // ticks since the last offer
 	name    string // of the peer
@@ -55,8 +56,8 @@ type shipment struct {
 	reason  string // why it came to nothing
 
 	source *snapshot.Source
-	// marks are the sources as they were before each chunk that is sent and not
-	// taken: marks[0] makes chunk acked.
+	// marks are copies of source, one from before each chunk that is sent and not
+	// taken. marks[0] makes chunk number acked once more.
 	marks   []*snapshot.Source
 	acked   uint64 // chunks below are taken
 	limit   uint64 // chunks below may be sent
@@ -177,6 +178,7 @@ func (s *shipment) onEnd(m *messages.SnapshotEnd) []effect {
 }
 
 func (s *shipment) tick(n uint32) []effect {
+	s.age += n
 	s.silent += n
 	s.waited += n
 	s.offered += n
@@ -218,18 +220,19 @@ func (s *shipment) fail(code messages.Code, format string, args ...any) []effect
 	return append([]effect{endOf(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
 }
 
-// end lets go of the state, and reports: at once where raft is to go on, and later
-// where the next one would fail just so.
+// end unpins the state and reports to raft: at once if raft is to go on, and after
+// shipHoldTicks where the next attempt would fail for the same reason.
 func (s *shipment) end(code messages.Code, format string, args ...any) []effect {
 	s.reading, s.marks, s.silent = false, nil, 0
 	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
 	if code == messages.Code_OK {
-		out = append(out, note{"a snapshot was brought to a follower", false, []any{"peer", s.name, "index", s.index()}})
+		out = append(out, note{"a snapshot was sent to a follower", false,
+			[]any{"to", s.name, "index", s.index(), "bytes", s.done(), "took", duration(s.age, s.config.tickMS)}})
 		return append(out, s.report(false)...)
 	}
 	s.reason = messages.Errorf(code, format, args...).Message
-	out = append(out, note{"a snapshot was not brought to a follower", true,
-		[]any{"peer", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
+	out = append(out, note{"a snapshot was not sent to a follower", true,
+		[]any{"to", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
 	switch code {
 	case messages.Code_COMPACTED, messages.Code_CONFLICT, messages.Code_TIMED_OUT:
 		return append(out, s.report(true)...)

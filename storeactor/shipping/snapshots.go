@@ -5,6 +5,7 @@ package shipping
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type Config struct {
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
 	Disk          disk.Disk
+	Logger        *slog.Logger // nil discards
 	Fatal         func(reason error)
 
 	// Nonce is random, of this process: shipments are numbered from it, so that a
@@ -37,6 +39,7 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TickMS = cmp.Or(c.TickMS, 50)
 	c.Rate = cmp.Or(c.Rate, 64<<20)
 	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshot.ChunkBytesMax {
@@ -61,8 +64,8 @@ func New(config Config) actor.Producer {
 	}
 }
 
-// debts is what others were promised, or have to be told. It outlives an
-// actor that fails: the next one pays.
+// debts are what is owed to others: pins to let go, requests to answer. They outlive an
+// actor that fails, and its successor settles them.
 type debts struct {
 	shipment uint64                     // the last number that was used
 	holders  uint64                     // pins that were named
@@ -125,16 +128,16 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		s.onStatus(ctx, m)
 	default:
-		shell.Unexpected(ctx)
+		shell.Unexpected(ctx, s.config.Logger)
 	}
 }
 
 func (s *snapshotsActor) onStarted(ctx actor.Context) {
 	s.self = ctx.Self()
 	var err error
-	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk} })
+	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk, logger: s.config.Logger} })
 	if err == nil {
-		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk} })
+		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk, logger: s.config.Logger} })
 	}
 	if err != nil {
 		s.config.Fatal(err)
@@ -151,8 +154,8 @@ func (s *snapshotsActor) spawn(ctx actor.Context, name string, producer actor.Pr
 	return pid, nil
 }
 
-// pay settles what one before this one left when it failed. Raft hears that nothing
-// is known of any shipment: what this one was to begin may have been what it failed at.
+// pay settles what a predecessor that failed left behind. Raft is told that every
+// shipment failed: the one that it asked for last may be what the predecessor failed at.
 func (s *snapshotsActor) pay(ctx actor.Context) {
 	d := s.debts
 	if d.started {
@@ -244,7 +247,7 @@ func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
 	s.run(ctx, s.incoming.onEnd(from, m))
 }
 
-// onInstalled: what is pinned belongs to a state that does not count any more.
+// onInstalled ends all that reads the state before.
 func (s *snapshotsActor) onInstalled(ctx actor.Context, m *messages.Installed) {
 	s.debts.raftHas = false
 	s.run(ctx, s.incoming.onInstalled(m))
@@ -304,9 +307,9 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 			ctx.Request(s.pid(e), e.message)
 		case note:
 			if e.failed {
-				ctx.Logger().Warn(e.text, e.args...)
+				s.config.Logger.Warn(e.text, e.args...)
 			} else {
-				ctx.Logger().Info(e.text, e.args...)
+				s.config.Logger.Info(e.text, e.args...)
 			}
 		}
 	}
@@ -326,7 +329,7 @@ func (s *snapshotsActor) pid(e post) *actor.PID {
 	return s.config.Peer(e.peer)
 }
 
-// settle notes what a message promises, or pays.
+// settle keeps account of debts: those that a message makes, and those that it pays.
 func (s *snapshotsActor) settle(e post) {
 	switch m := e.message.(type) {
 	case *messages.SnapshotShipped:

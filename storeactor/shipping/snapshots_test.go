@@ -228,6 +228,7 @@ type house struct {
 	disk      *shelf
 	vault     *vault
 	snapshots *actor.PID
+	diary     *diary
 	raft      *shelltest.Probe
 	client    *shelltest.Probe
 	ticker    *shelltest.Probe
@@ -254,7 +255,7 @@ func newStreet(t *testing.T, n int, change func(*Config)) (*street, []*house) {
 
 func (s *street) build(t *testing.T, id messages.RaftID, change func(*Config)) *house {
 	t.Helper()
-	h := &house{Stage: shelltest.NewStage(t), id: id, disk: newShelf(), vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
+	h := &house{Stage: shelltest.NewStage(t), id: id, disk: newShelf(), diary: &diary{}, vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
 	h.System.ProcessRegistry.Address = messages.NodeAddress(id)
 	h.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
 	h.raft, h.client, h.ticker = h.Probe(messages.ActorRaft), h.Probe("client"), h.Probe(messages.ActorTicker)
@@ -267,7 +268,7 @@ func (s *street) build(t *testing.T, id messages.RaftID, change func(*Config)) *
 			}
 			return actor.NewPID(messages.NodeAddress(id), messages.ActorSnapshots)
 		},
-		Disk: h.disk, Fatal: h.OnFatal, ChunkBytes: 30,
+		Disk: h.disk, Logger: h.diary.logger(), Fatal: h.OnFatal, ChunkBytes: 30,
 	}
 	if change != nil {
 		change(&config)

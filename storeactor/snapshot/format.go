@@ -28,6 +28,9 @@ const (
 	stateBytesMax = 256 << 20
 )
 
+// A chunk whose rows are cut at the latest moment, behind the largest row, has room.
+const _ = uint(BodyBytesMax - ChunkBytesMax - messages.KeySizeMax - messages.ValueSizeMax - 64)
+
 // Checksum is what SnapshotChunk.checksum has to be.
 func Checksum(c *messages.SnapshotChunk) uint32 {
 	var head [12]byte

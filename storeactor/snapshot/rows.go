@@ -19,7 +19,10 @@ type View interface {
 
 // rowsBytesMax bounds the rows that are read at once, in bytes as they stand in a
 // snapshot; a single row always fits.
-const rowsBytesMax = 4 << 20
+const (
+	rowsBytesMax = 4 << 20
+	_            = uint(rowsBytesMax - ChunkBytesMax)
+)
 
 // ReadRows reads the next rows of a state as they stand in a snapshot. An error is
 // the view's, and the answer says it too.

@@ -8,10 +8,10 @@ import (
 	"keyval/messages"
 )
 
-// Retention decides how much history goes by itself: what lies beyond so many
-// revisions, is older than so much log time, or has more than so many bytes of
-// commands behind it, whichever is most. It gives up a tenth of that at a time at
-// least. Log time moves with commands only, so a cluster at rest keeps what it has.
+// Retention decides how much history is given up without being asked for: what exceeds
+// a number of revisions, an age in log time, or a number of bytes of commands, whichever
+// is most. It waits until a tenth of a bound has gathered. Log time moves with commands
+// only, so a cluster at rest keeps what it has.
 type Retention struct {
 	Revisions uint64 // 0: no bound
 	TimeMS    uint64 // of log time; 0: no bound
@@ -59,9 +59,9 @@ func (r *Retention) due(revision, logTimeMS, compacted uint64) uint64 {
 	return target
 }
 
-// milestones say which revision was current at a place on a way that only goes on:
-// both rise. They are a tenth of a bound apart, so there are about a dozen. They
-// begin anew with the process: history then stays longer, never shorter.
+// milestones say which revision was current when log time, or the bytes applied, had a
+// value. Both only rise. Milestones are a tenth of a bound apart, so there are about a
+// dozen. They begin anew with the process: history then stays longer, never shorter.
 type milestones struct{ points []milestone }
 
 type milestone struct{ at, revision uint64 }

@@ -74,7 +74,7 @@ func start(t *testing.T, o Opener) *node {
 	n := &node{T: t, opener: o}
 	n.open()
 	n.ok(n.disk.WriteIdentity(Identity))
-	n.ok(n.disk.Initialise(First))
+	n.ok(disk.Initialise(n.disk, First))
 	n.openAll()
 	return n
 }
@@ -118,10 +118,13 @@ func (n *node) openAll() {
 	n.ok(err)
 }
 
+// close ends the process in good order, whatever of the disk is open.
 func (n *node) close() {
 	n.Helper()
-	n.ok(n.log.Close())
-	n.ok(n.engine.Close())
+	if n.log != nil {
+		n.ok(n.log.Close())
+		n.ok(n.engine.Close())
+	}
 	n.ok(n.disk.Close())
 }
 
@@ -152,7 +155,7 @@ func testEmpty(t *testing.T, o Opener) {
 	_, err = n.disk.Checkpoint()
 	n.fails(messages.Code_NOT_FOUND, err)
 	n.fails(messages.Code_NOT_FOUND, n.disk.WriteCheckpoint(First))
-	n.fails(messages.Code_NOT_FOUND, n.disk.Initialise(First))
+	n.fails(messages.Code_NOT_FOUND, disk.Initialise(n.disk, First))
 	n.ok(n.disk.Close())
 }
 
@@ -176,7 +179,7 @@ func testInitialise(t *testing.T, o Opener) {
 		is, err := n.disk.Initialised()
 		n.ok(err)
 		n.same(is, true)
-		n.fails(messages.Code_CONFLICT, n.disk.Initialise(First))
+		n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, First))
 		got, err := n.disk.Checkpoint()
 		n.ok(err)
 		n.same(got, First)

@@ -10,7 +10,8 @@ import (
 )
 
 var generationClauses = []clause{
-	{"an empty directory has nothing to stage beside", testStageEmpty},
+	{"an empty directory takes a state from elsewhere", testStageEmpty},
+	{"an empty directory stays empty until a state is installed", testStageGone},
 	{"an installed snapshot is the state and the log", testInstall},
 	{"a staging that is not installed leaves no trace", testStagingGone},
 	{"an install is there whole after any end", testInstallEnds},
@@ -74,10 +75,50 @@ func (n *node) isUsed() {
 func testStageEmpty(t *testing.T, o Opener) {
 	n := &node{T: t, opener: o}
 	n.open()
-	_, err := n.disk.Stage()
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(4, 2, 100)))
+	n.staged(100, 3, 40)
+	n.isEmpty()
+	n.fails(messages.Code_NOT_FOUND, n.disk.Install(99, 3, HardState(4, 2, 100)))
+	n.ok(n.disk.Install(100, 3, HardState(4, 2, 100)))
+	n.openAll()
+	for _, e := range endings {
+		n.isStaged(100, 3, 40)
+		n.holds(100, 3, HardState(4, 2, 100), nil)
+		n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, First))
+		n.ended(e)
+	}
+	n.isStaged(100, 3, 40)
+	n.close()
+}
+
+func testStageGone(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	n.ok(n.disk.WriteIdentity(Identity))
+	for _, e := range endings {
+		n.staged(100, 3, 40)
+		n.end(e)
+		n.isEmpty()
+		n.fails(messages.Code_NOT_FOUND, n.disk.Install(100, 3, HardState(4, 2, 100)))
+	}
+	n.ok(n.staged(100, 3, 40).Drop())
+	n.isEmpty()
+	n.ok(disk.Initialise(n.disk, First))
+	n.openAll()
+	n.holds(1, 1, HardState(1, 0, 1), nil)
+	n.same(scan(n, "", "", 99, false, 0), []string(nil))
+	n.close()
+}
+
+// isEmpty: there is no generation.
+func (n *node) isEmpty() {
+	n.Helper()
+	is, err := n.disk.Initialised()
+	n.ok(err)
+	n.same(is, false)
+	_, err = n.disk.Checkpoint()
 	n.fails(messages.Code_NOT_FOUND, err)
-	n.fails(messages.Code_NOT_FOUND, n.disk.Install(1, 1, HardState(1, 0, 1)))
-	n.ok(n.disk.Close())
 }
 
 func testInstall(t *testing.T, o Opener) {
@@ -262,7 +303,7 @@ func testCondemn(t *testing.T, o Opener) {
 		if !strings.Contains(err.Error(), "key \"a\" differs from node 2") {
 			t.Fatalf("%v: the first reason is gone", err)
 		}
-		n.fails(messages.Code_DAMAGED, n.disk.Initialise(First))
+		n.fails(messages.Code_DAMAGED, disk.Initialise(n.disk, First))
 		got, err := n.disk.Identity() // it can still be told whose directory it is
 		n.ok(err)
 		n.same(got, Identity)

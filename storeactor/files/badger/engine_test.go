@@ -33,7 +33,7 @@ func fillEngine(t *testing.T, e disk.Engine, from, to uint64) {
 func makeEngine(t *testing.T, flushed bool) (dir string, seal Seal) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "state")
-	if err := Create(dir, quiet); err != nil {
+	if err := create(dir); err != nil {
 		t.Fatal(err)
 	}
 	e, err := Open(dir, seal, quiet)
@@ -141,7 +141,7 @@ func TestEngineDamageIsRefused(t *testing.T) {
 			os.Truncate(only(t, dir, "*.sst"), 5000)
 		}, messages.Code_DAMAGED},
 		{"all files gone but an empty start", true, func(t *testing.T, dir string, _ Seal) {
-			if err := errors.Join(os.RemoveAll(dir), Create(dir, quiet)); err != nil {
+			if err := errors.Join(os.RemoveAll(dir), create(dir)); err != nil {
 				t.Fatal(err)
 			}
 		}, messages.Code_DAMAGED},
@@ -216,7 +216,7 @@ func TestSealOutlivesItsMemTables(t *testing.T) {
 
 func TestSyncBesideWrites(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	if err := Create(dir, quiet); err != nil {
+	if err := create(dir); err != nil {
 		t.Fatal(err)
 	}
 	e, err := Open(dir, Seal{}, quiet)

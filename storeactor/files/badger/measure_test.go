@@ -52,7 +52,7 @@ func (m *measure) ok(err error) {
 
 func (m *measure) open() {
 	m.Helper()
-	m.ok(Create(m.dir, quiet))
+	m.ok(create(m.dir))
 	var err error
 	m.engine, err = Open(m.dir, Seal{}, quiet)
 	m.ok(err)

@@ -23,7 +23,15 @@ const (
 	tableBytes       = 4 << 20   // bytes of a table, at the first level that is in order
 	levelBytes       = 128 << 20 // bytes of that level
 	valueLogBytes    = 2 << 20   // bytes; there are none in it
-	markEveryBytes   = 8 << 20   // bytes of rows between markers, far below a memtable
+	markEveryBytes   = 8 << 20   // bytes of rows between markers
+)
+
+// Every memtable holds markers, and none is larger than what earlier ones were. The
+// first level is compacted before it stalls.
+const (
+	_ = uint(memTableBytes - 2*markEveryBytes)
+	_ = uint(memTableBytesMax - memTableBytes)
+	_ = uint(tablesMax - tablesDue - 1)
 )
 
 // engineOptions: memory goes to memtables (one in use, one being made a table,
@@ -49,21 +57,6 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 		WithChecksumVerificationMode(options.OnTableRead).
 		WithBypassLockGuard(true). // the directory has a lock of its own
 		WithLogger(logAdapter{logger: logger})
-}
-
-// Create makes an empty engine, durably.
-func Create(dir string, logger *slog.Logger) error {
-	if err := durable.MakeDirectory(dir); err != nil {
-		return err
-	}
-	db, err := badger.OpenManaged(engineOptions(dir, logger))
-	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
-		return err
-	}
-	return durable.SyncDirectory(dir)
 }
 
 // Open opens the rows and holds them against the seal of the checkpoint

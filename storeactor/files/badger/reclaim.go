@@ -35,11 +35,12 @@ const (
 
 // Discard raises the floor.
 //
-// Badger drops a deletion where no deeper level has the key, and forgets that
-// another table of the first level may have it. Two compactions that begin in the
-// first level at once, of which one takes older tables, would so bring back what
-// was deleted. While that level holds no more than tablesMax tables, there
-// cannot be two; it may hold more only after a restart, and then the floor waits.
+// There is a defect in Badger to keep clear of. A compaction drops a deletion if no
+// deeper level has the key; it does not look at the other tables of the first level. If
+// two compactions of that level run at once, the one with the newer tables may drop a
+// deletion while the other brings down the value that it deleted: the key is back. Two
+// run at once only if that level has more than tablesMax tables, which happens after a
+// restart. Then the floor waits.
 func (e *Engine) Discard(floor uint64) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
@@ -192,9 +193,10 @@ func lastLevel(db *badger.DB) (last []tally) {
 	return last
 }
 
-// touch writes a deletion at revision 0 of each key: behind all that can be read
-// it says what is so without it. On its way down it takes with it the table of
-// the last level in whose range it is.
+// touch brings about a compaction of the tables that hold these keys: it writes a
+// deletion of each key at revision 0. No read can see that, since no row is as old. A
+// compaction that takes it down to the last level writes the table anew in whose range
+// the key is.
 func (e *Engine) touch(keys [][]byte) error {
 	for keys := range slices.Chunk(keys, 1000) {
 		batch := e.db.NewManagedWriteBatch()
@@ -249,8 +251,8 @@ func (e *Engine) wait(done func() bool) {
 }
 
 // pushOut fills the memtable in use until there is a next one, which is the only
-// way to make a table of it, and waits for that. An iterator keeps the file of a
-// memtable although its table is there; so the wait has an end.
+// way to make a table of it, and waits for that. The wait is bounded, since an open
+// iterator keeps the file of a memtable that has become a table.
 func (e *Engine) pushOut() error {
 	before := e.memTables()
 	for number := uint64(1); number <= 2*memTableBytes/reclaimFiller && !added(before, e.memTables()); number++ {
@@ -272,9 +274,9 @@ func added(before, now []string) bool {
 	return slices.ContainsFunc(now, func(name string) bool { return !slices.Contains(before, name) })
 }
 
-// flattening bounds a Flatten, which goes on for as long as writes bring new
-// tables, and knows no way to be called off: but before each of its steps it
-// speaks to the logger, and what that throws comes out of Flatten.
+// flattening bounds a Flatten, which goes on as long as writes bring new tables and
+// cannot be cancelled. But Flatten logs a line before each of its steps, in the caller's
+// goroutine: so the logger ends it with a panic, which flatten recovers.
 type flattening struct {
 	steps atomic.Int64 // that are left
 	stop  *atomic.Bool

@@ -20,7 +20,7 @@ import (
 func newEngine(t *testing.T) *Engine {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "state")
-	if err := Create(dir, quiet); err != nil {
+	if err := create(dir); err != nil {
 		t.Fatal(err)
 	}
 	e, err := Open(dir, Seal{}, quiet)

@@ -23,7 +23,7 @@ import (
 // every Sync and one every markEveryBytes bytes.
 type Seal struct {
 	Markers   uint64 // markers 1 to this are there
-	Table     uint64 // the number of the newest table that begins with a marker: it only ever gives way to newer ones, while others may go for good
+	Table     uint64 // the highest number of a table that begins with a marker; compactions replace such a table by a newer one, and may remove others
 	MemTables []MemTable
 }
 

@@ -23,6 +23,9 @@ const (
 	stagedTombstone = 1         // Badger's mark of a deletion, as in its backups
 )
 
+// That is room for two tables of the last level at least.
+const _ = uint(stagedRoom - 2*32*stagedTable - stagedBuffer)
+
 // Staging is an engine in the making, whose rows come in order: they go
 // straight into tables of the last level (Badger's StreamWriter).
 //
