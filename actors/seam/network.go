@@ -25,8 +25,9 @@ type Hub interface {
 	// cluster id are closed.
 	Identify(local transport.Local)
 	// SetPeers replaces the nodes this one links to, and whom it may refuse.
-	// Messages to others are dropped. Links are made as messages need them, kept,
-	// and made again with a bounded, growing delay while a peer is away.
+	// What is sent to a node that is none of them goes over the connections that it
+	// made itself, and is dropped without one. Links are made as messages need them,
+	// kept, and made again with a bounded, growing delay while a peer is away.
 	SetPeers(peers []*messages.Member)
 	// Close ends all links and the listener, and waits until that is done.
 	Close()

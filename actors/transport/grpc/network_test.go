@@ -552,6 +552,30 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	}
 }
 
+// TestNodeThatIsNoPeerIsAnswered: node 2 knows no member, as one that was cut off while
+// the others changed. It must be able to vote for whoever asks.
+func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	a.spawn(messages.ActorRaft, nil)
+	b.spawn(messages.ActorRaft, nil)
+	session := b.spawn(aSession, nil)
+	a.hub.SetPeers([]*messages.Member{a.member(), b.member()})
+	b.hears(func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 7)) })
+
+	app := raftMessage(raftpb.MsgApp, 2, 1, 7)
+	app.Message.Entries = []*raftpb.Entry{{Term: new(uint64(7)), Index: new(uint64(3)), Data: []byte("data")}}
+	for _, m := range []*messages.RaftMessage{raftMessage(raftpb.MsgVoteResp, 2, 1, 7), app} {
+		b.system.Root.Send(b.pid(1, messages.ActorRaft), m)
+		same(t, receive(t, a.inbox, "answer").message, m)
+	}
+	a.hub.Close()
+	eventually(t, "the way is gone", func() bool {
+		b.system.Root.RequestWithCustomSender(b.pid(1, messages.ActorRaft), &messages.Propose{Origin: 2, Seq: 5, Command: []byte("c")}, session)
+		return len(b.inbox) > 0
+	})
+	same(t, receive(t, b.inbox, "refusal").message, &messages.ProposalRefused{Seq: 5, Code: messages.Code_BUSY})
+}
+
 func TestProposalWithoutAWayIsRefused(t *testing.T) {
 	n := serve(t, nodeLocal(1))
 	session := n.spawn(aSession, nil)

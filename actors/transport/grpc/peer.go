@@ -179,7 +179,7 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	h.running.Go(func() {
 		defer close(read)
 		defer cancel()
-		broke = readRefusal(d)
+		broke = (&inlet{system: h.system, conn: d.conn, absent: &h.absent}).read(d)
 	})
 	err := writeQueue(d, l.queue, ctx.Done(), d.conn.Founding, func(it item) { h.reject(it) })
 	cancel()
@@ -192,20 +192,6 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 		err = broke
 	}
 	return broken(l.peer.member.Address, err)
-}
-
-// readRefusal waits for the end of a stream to a peer. The peer may say why it
-// ends it, and nothing else: what it has to send comes on streams of its own.
-func readRefusal(d *dialled) error {
-	in := &incoming{}
-	defer in.free()
-	if err := d.RecvMsg(in); err != nil {
-		return err
-	}
-	if r := in.Control.GetRefusal(); r != nil {
-		return transport.Refused(d.conn.Address, r)
-	}
-	return messages.Errorf(messages.Code_INVALID, "%s sent messages on a stream that is not its own", d.conn.Address)
 }
 
 // linked and unlinked tell people, once a change, what became of the control lane.
