@@ -569,11 +569,13 @@ func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
 		same(t, receive(t, a.inbox, "answer").message, m)
 	}
 	a.hub.Close()
-	eventually(t, "the way is gone", func() bool {
+	refusal := func() {
 		b.system.Root.RequestWithCustomSender(b.pid(1, messages.ActorRaft), &messages.Propose{Origin: 2, Seq: 5, Command: []byte("c")}, session)
-		return len(b.inbox) > 0
+	}
+	eventually(t, "a proposal without a way is refused", func() bool {
+		h := b.hears(refusal)
+		return h.actor == aSession && proto.Equal(h.message, &messages.ProposalRefused{Seq: 5, Code: messages.Code_BUSY})
 	})
-	same(t, receive(t, b.inbox, "refusal").message, &messages.ProposalRefused{Seq: 5, Code: messages.Code_BUSY})
 }
 
 func TestProposalWithoutAWayIsRefused(t *testing.T) {
