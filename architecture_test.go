@@ -59,7 +59,7 @@ var rooms = map[string]room{
 	"sim/disk":                 {pure, []string{"messages", "storeactor/disk"}},
 	"sim/phrase":               {pure, []string{"messages"}},
 	"sim/script":               {world, []string{"messages", "actors", "sim", "sim/disk", "sim/phrase"}},
-	"cli":                      {world, []string{"messages", "actors", "actors/client", "sim", "sim/script"}},
+	"cli":                      {world, []string{"messages", "actors", "actors/seam/production", "actors/client", "sim", "sim/script"}},
 	"cli/kvctl":                {world, []string{"cli"}},
 }
 
