@@ -2678,6 +2678,52 @@ func (x *ClientGone) GetAddress() string {
 	return ""
 }
 
+// PeerGone: the process of a peer has died. Its connections broke, and its machine
+// answers that nothing listens there.
+type PeerGone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerGone) Reset() {
+	*x = PeerGone{}
+	mi := &file_node_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerGone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerGone) ProtoMessage() {}
+
+func (x *PeerGone) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
+func (*PeerGone) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *PeerGone) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
 // Founded: the directory may be initialised.
 type Founded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2689,7 +2735,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2747,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +2760,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -2741,7 +2787,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +2799,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +2812,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -2792,7 +2838,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2850,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2863,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -2880,7 +2926,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +2938,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +2951,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3190,7 +3236,10 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"ClientGone\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress::\x92\xb5\x186\n" +
-	"\ttransport\x12\agateway\x1a a client's last connection ended\"\x82\x01\n" +
+	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
+	"\bPeerGone\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x82\x01\n" +
 	"\aFounded\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -3233,7 +3282,7 @@ func file_node_proto_rawDescGZIP() []byte {
 	return file_node_proto_rawDescData
 }
 
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_node_proto_goTypes = []any{
 	(*Tick)(nil),              // 0: keyval.v1.Tick
 	(*Ticked)(nil),            // 1: keyval.v1.Ticked
@@ -3283,70 +3332,71 @@ var file_node_proto_goTypes = []any{
 	(*LinkUp)(nil),            // 45: keyval.v1.LinkUp
 	(*LinkDown)(nil),          // 46: keyval.v1.LinkDown
 	(*ClientGone)(nil),        // 47: keyval.v1.ClientGone
-	(*Founded)(nil),           // 48: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 49: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 50: keyval.v1.Submit
-	(*Done)(nil),              // 51: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 52: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 53: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 54: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 55: raftpb.Message
-	(*Checkpoint)(nil),        // 56: keyval.v1.Checkpoint
-	(Code)(0),                 // 57: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 58: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 59: keyval.v1.Outcome
-	(*Read)(nil),              // 60: keyval.v1.Read
-	(*Leader)(nil),            // 61: keyval.v1.Leader
-	(*Member)(nil),            // 62: keyval.v1.Member
-	(*Founder)(nil),           // 63: keyval.v1.Founder
-	(*StatusReply)(nil),       // 64: keyval.v1.StatusReply
-	(*Operation)(nil),         // 65: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 66: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 67: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 68: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 69: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 70: keyval.v1.SnapshotReply
+	(*PeerGone)(nil),          // 48: keyval.v1.PeerGone
+	(*Founded)(nil),           // 49: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 50: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 51: keyval.v1.Submit
+	(*Done)(nil),              // 52: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 53: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 54: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 55: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 56: raftpb.Message
+	(*Checkpoint)(nil),        // 57: keyval.v1.Checkpoint
+	(Code)(0),                 // 58: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 59: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 60: keyval.v1.Outcome
+	(*Read)(nil),              // 61: keyval.v1.Read
+	(*Leader)(nil),            // 62: keyval.v1.Leader
+	(*Member)(nil),            // 63: keyval.v1.Member
+	(*Founder)(nil),           // 64: keyval.v1.Founder
+	(*StatusReply)(nil),       // 65: keyval.v1.StatusReply
+	(*Operation)(nil),         // 66: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 67: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 68: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 69: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 70: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 71: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	52, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	53, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	54, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	55, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	55, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	55, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	55, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	56, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	54, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	54, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	55, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	55, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	57, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	56, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	53, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	54, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	55, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	56, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	56, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	56, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	56, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	57, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	55, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	55, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	56, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	56, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	58, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	57, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	28, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	57, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	58, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	28, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	58, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	58, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	57, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	59, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	58, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	59, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	58, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	37, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	59, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	60, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	57, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	60, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	61, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	58, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	38, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	61, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	62, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	57, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	63, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	64, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	65, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	60, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	66, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	67, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	68, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	69, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	64, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	70, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	62, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	63, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	58, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	64, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	65, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	66, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	61, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	67, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	68, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	69, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	70, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	65, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	71, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	39, // [39:39] is the sub-list for method output_type
 	39, // [39:39] is the sub-list for method input_type
 	39, // [39:39] is the sub-list for extension type_name
@@ -3369,7 +3419,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -118,11 +118,26 @@ func (n *network) lose(h *host, silently bool) {
 		}
 		if silently {
 			n.doubt(c)
-		} else {
-			n.sever(c, "connection reset")
+			continue
 		}
+		n.mourn(c, h)
+		n.sever(c, "connection reset")
 	}
 	n.seats = slices.DeleteFunc(n.seats, func(s *seat) bool { return s.gone() })
+}
+
+// mourn tells a node that the process of a peer has died: a connection that it made is
+// reset, and when it dials anew nothing listens there.
+func (n *network) mourn(c *conn, dead *host) {
+	if c.link == nil || c.dialler.host == dead || c.state != standing || c.lane != messages.Lane_CONTROL {
+		return
+	}
+	to, from := c.ways[0], c.ways[1]
+	n.world.clock.after(n.latency(from)+n.latency(to)+n.latency(from), c.dialler.host, func() {
+		if !to.cut && !from.cut && n.listener(c.endpoint) == nil {
+			c.dialler.tell(&messages.PeerGone{Peer: c.peer})
+		}
+	})
 }
 
 func (n *network) listener(address string) *seat {

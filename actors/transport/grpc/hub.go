@@ -240,6 +240,23 @@ func (h *hub) sendBack(c *inbound, pid *actor.PID, body any, sender *actor.PID) 
 	}
 }
 
+// hears reports whether a connection from a node stands, on any lane.
+func (h *hub) hears(address string) bool {
+	for lane := range laneLimits {
+		if h.newest(inboundKey{address, messages.Lane(lane)}) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// tell posts an event.
+func (h *hub) tell(event any) {
+	if h.events != nil {
+		h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), event)
+	}
+}
+
 // newest is the newest connection of a key that came in; nil: there is none.
 func (h *hub) newest(key inboundKey) *inbound {
 	h.mu.Lock()

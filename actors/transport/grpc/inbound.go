@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/grpc"
 	grpcpeer "google.golang.org/grpc/peer"
 
@@ -174,8 +173,8 @@ func (h *hub) leave(c *inbound) {
 		h.clients.Store(c.conn.Address, list[len(list)-1])
 	default:
 		h.clients.Delete(c.conn.Address)
-		if !h.closed && h.events != nil {
-			h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), &messages.ClientGone{Address: c.conn.Address})
+		if !h.closed {
+			h.tell(&messages.ClientGone{Address: c.conn.Address})
 		}
 	}
 }

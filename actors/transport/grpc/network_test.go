@@ -114,7 +114,7 @@ func (s *station) spawnEvents() *actor.PID {
 	s.t.Helper()
 	pid, err := s.system.Root.SpawnNamed(actor.PropsFromFunc(func(ctx actor.Context) {
 		switch m := ctx.Message().(type) {
-		case *messages.ClientGone, *messages.LinkUp, *messages.LinkDown:
+		case *messages.ClientGone, *messages.PeerGone, *messages.LinkUp, *messages.LinkDown:
 			s.events <- m.(proto.Message)
 		}
 	}), "events")
@@ -508,6 +508,44 @@ func TestPeerIsBackSoonAfterRestart(t *testing.T) {
 	b.hears(beat)
 	if took := time.Since(back); took > time.Second {
 		t.Errorf("it took %v until the peer was heard again", took)
+	}
+}
+
+// TestDeathOfAPeerIsToldOnce: its connections break and its port refuses.
+func TestDeathOfAPeerIsToldOnce(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	for _, s := range []*station{a, b} {
+		s.spawn(messages.ActorRaft, nil)
+	}
+	introduce(a, b)
+	a.hears(func() { b.system.Root.Send(b.pid(1, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeat, 2, 1, 1)) })
+	b.hears(func() {
+		a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeatResp, 1, 2, 1))
+	})
+	began := time.Now()
+	b.hub.Close()
+	same(t, receive(t, a.events, "PeerGone"), &messages.PeerGone{Peer: 2})
+	t.Logf("it was told after %v", time.Since(began))
+	time.Sleep(3 * delayNearMax)
+	if len(a.events) > 0 {
+		t.Errorf("then came %v", <-a.events)
+	}
+}
+
+// TestPeerThatHangsUpIsNotDead: its connections break, and it listens on.
+func TestPeerThatHangsUpIsNotDead(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	b.spawn(messages.ActorRaft, nil)
+	introduce(a, b)
+	beat := func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeat, 1, 2, 1)) }
+	b.hears(beat)
+	b.hub.mu.Lock()
+	b.hub.endAll(func(*inbound) *messages.Error { return messages.Errorf(messages.Code_BUSY, "for a test") })
+	b.hub.mu.Unlock()
+	eventually(t, "the connection broke", func() bool { return strings.Contains(a.log.String(), "for a test") })
+	b.hears(beat)
+	if len(a.events) > 0 {
+		t.Errorf("%v was told", <-a.events)
 	}
 }
 
