@@ -63,13 +63,13 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "messages", "sim", "sim/script"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "messages", "sim", "sim/script"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
-	"actors/transport/grpc":            {world, []string{"messages", "actors/seam", "actors/transport"}},
+	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},
 	"sim/disk":                         {pure, []string{"messages", "storeactor/disk"}},
 	"sim/phrase":                       {pure, []string{"messages"}},
-	"sim/script":                       {world, []string{"messages", "actors", "sim", "sim/disk", "sim/phrase"}},
+	"sim/script":                       {world, []string{"actors", "messages", "sim", "sim/disk", "sim/phrase"}},
 }
 
 // worldly are files that are world in a package that is not: the assembly of a

@@ -74,7 +74,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	}
 	client, owner := string(m.Client), ctx.Sender().Address
 	if err := a.sessions.check(m.Client, owner); err != nil {
-		ctx.Respond(&messages.Attached{Code: err.Code, Message: err.Message})
+		ctx.Respond(&messages.Attached{Request: m.Request, Code: err.Code, Message: err.Message})
 		return
 	}
 	if old, ok := a.sessions.of[client]; ok {
@@ -89,7 +89,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	}
 	a.sessions.add(client, owner, pid.Id)
 	ctx.Respond(&messages.Attached{
-		Session: pid.Id, LogTimeMs: a.logTimeMS, Leader: a.view.LeaderRecord(),
+		Request: m.Request, Session: pid.Id, LogTimeMs: a.logTimeMS, Leader: a.view.LeaderRecord(),
 		RequestsMax: sessionRequestsMax, BytesMax: sessionBytesMax,
 	})
 }

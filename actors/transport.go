@@ -44,6 +44,8 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		}
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
+	case *messages.PeerGone:
+		ctx.Send(a.wiring.raft(), m)
 	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()

@@ -11,12 +11,16 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"keyval/actors/seam/production"
 )
 
 const binary = "kvctl"
@@ -35,7 +39,8 @@ type Shell struct {
 	// Connect would go on trying.
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
 
-	argv []string // the line that runs
+	argv  []string          // the line that runs
+	lines *production.Lines // what Stderr is after outlast; nil before
 }
 
 // NewShell is the Shell of this process.
@@ -74,7 +79,23 @@ func Run(ctx context.Context, sh Shell, argv []string) int {
 	if err == nil && out.err != nil {
 		err = out.failure()
 	}
-	return report(&sh, app, errorStyleOf(&sh, app, argv), err)
+	code := report(&sh, app, errorStyleOf(&sh, app, argv), err)
+	if sh.lines != nil {
+		sh.lines.Close(partingMax)
+	}
+	return code
+}
+
+// partingMax is how long the last words of a node wait for whoever reads them.
+const partingMax = time.Second
+
+// outlast is for commands that serve others: what becomes of those who read its output must
+// not end the process nor stop it. A pipe whose reader has gone is an error like any other
+// from then on, and nobody waits for stderr.
+func (sh *Shell) outlast() {
+	signal.Ignore(syscall.SIGPIPE)
+	sh.lines = production.NewLines(sh.Stderr)
+	sh.Stderr = sh.lines
 }
 
 // newApp is the whole tree of commands.

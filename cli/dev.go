@@ -39,6 +39,7 @@ kvctl dev --nodes 5 --data ./cluster --base-port 8001`,
 }
 
 func dev(c *Call) error {
+	c.outlast()
 	cluster, err := c.planCluster()
 	if err != nil {
 		return err

@@ -29,7 +29,8 @@ afterwards serve --data DIR is enough, and a flag that contradicts the record is
 History is given up beyond --history-revisions or --history-time, whichever is reached
 first; the leader's setting counts. What --log-level and the flags below it say is not
 recorded.
-SIGINT or SIGTERM ends the node. Logs go to stderr.`,
+SIGINT or SIGTERM ends the node. Logs go to stderr; the node does not wait for whoever
+reads them, and says later how many lines were lost.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
 kvctl serve --data ./n1`,
 		Flags: append([]urfave.Flag{
@@ -55,6 +56,7 @@ func dataFlag() urfave.Flag {
 const stopMax = 4 * time.Second
 
 func serve(c *Call) error {
+	c.outlast()
 	options, err := c.serveOptions()
 	if err != nil {
 		return err

@@ -72,7 +72,8 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 // Attach asks for a session actor.
 type Attach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"` // the ClientID its commands will name
+	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
+	Request       uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -114,6 +115,13 @@ func (x *Attach) GetClient() []byte {
 	return nil
 }
 
+func (x *Attach) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
 type Attached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
@@ -123,6 +131,7 @@ type Attached struct {
 	RequestsMax   uint32                 `protobuf:"varint,5,opt,name=requests_max,json=requestsMax,proto3" json:"requests_max,omitempty"` // credits: what may be unanswered at once
 	BytesMax      uint64                 `protobuf:"varint,6,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"`
 	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
+	Request       uint64                 `protobuf:"varint,8,opt,name=request,proto3" json:"request,omitempty"` // that of the Attach
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +213,13 @@ func (x *Attached) GetLeader() *Leader {
 		return x.Leader
 	}
 	return nil
+}
+
+func (x *Attached) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
 }
 
 // Detach ends the session actor; the session itself lives on in the log.
@@ -1820,10 +1836,11 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"d\n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"~\n" +
 	"\x06Attach\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\fR\x06client:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
-	"\x06client\x12\agateway\x1a\x13a client has a link\"\x88\x02\n" +
+	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\x04R\arequest:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\x06client\x12\agateway\x1a\x13a client has a link\"\xa2\x02\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -1831,7 +1848,8 @@ const file_client_proto_rawDesc = "" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\frequests_max\x18\x05 \x01(\rR\vrequestsMax\x12\x1b\n" +
 	"\tbytes_max\x18\x06 \x01(\x04R\bbytesMax\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader:\x18\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18\b\"\x06Attach\"Q\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x18\n" +
+	"\arequest\x18\b \x01(\x04R\arequest:\x18\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18\b\"\x06Attach\"Q\n" +
 	"\x06Detach:G\x8a\xb5\x18\x1d\b\x03\x10\x02\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\"\n" +
 	"\x06client\x12\asession\x1a\x0fthe client ends\"c\n" +
 	"\x06Leader\x12\x17\n" +

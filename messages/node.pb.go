@@ -2731,6 +2731,52 @@ func (x *ClientGone) GetAddress() string {
 	return ""
 }
 
+// PeerGone: the process of a peer has died. Its connections broke, and its machine
+// answers that nothing listens there.
+type PeerGone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerGone) Reset() {
+	*x = PeerGone{}
+	mi := &file_node_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerGone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerGone) ProtoMessage() {}
+
+func (x *PeerGone) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
+func (*PeerGone) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *PeerGone) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
 // Founded: the directory may be initialised.
 type Founded struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2742,7 +2788,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2800,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2813,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -2794,7 +2840,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2852,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +2865,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -2846,7 +2892,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +2904,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +2917,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -2935,7 +2981,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +2993,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3006,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -2997,7 +3043,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3055,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3068,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3314,7 +3360,10 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"ClientGone\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress::\x92\xb5\x186\n" +
-	"\ttransport\x12\agateway\x1a a client's last connection ended\"\x82\x01\n" +
+	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
+	"\bPeerGone\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x82\x01\n" +
 	"\aFounded\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -3370,7 +3419,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3421,71 +3470,72 @@ var file_node_proto_goTypes = []any{
 	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
 	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
 	(*ClientGone)(nil),        // 48: keyval.v1.ClientGone
-	(*Founded)(nil),           // 49: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 50: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 51: keyval.v1.Submit
-	(*Withdraw)(nil),          // 52: keyval.v1.Withdraw
-	(*Done)(nil),              // 53: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 54: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 55: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 56: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 57: raftpb.Message
-	(*Checkpoint)(nil),        // 58: keyval.v1.Checkpoint
-	(Code)(0),                 // 59: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 60: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 61: keyval.v1.Outcome
-	(*Read)(nil),              // 62: keyval.v1.Read
-	(*Leader)(nil),            // 63: keyval.v1.Leader
-	(*Member)(nil),            // 64: keyval.v1.Member
-	(*Founder)(nil),           // 65: keyval.v1.Founder
-	(*StatusReply)(nil),       // 66: keyval.v1.StatusReply
-	(*Operation)(nil),         // 67: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 68: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 69: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 70: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 71: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 72: keyval.v1.SnapshotReply
+	(*PeerGone)(nil),          // 49: keyval.v1.PeerGone
+	(*Founded)(nil),           // 50: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 51: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 52: keyval.v1.Submit
+	(*Withdraw)(nil),          // 53: keyval.v1.Withdraw
+	(*Done)(nil),              // 54: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 55: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 56: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 57: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 58: raftpb.Message
+	(*Checkpoint)(nil),        // 59: keyval.v1.Checkpoint
+	(Code)(0),                 // 60: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 61: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 62: keyval.v1.Outcome
+	(*Read)(nil),              // 63: keyval.v1.Read
+	(*Leader)(nil),            // 64: keyval.v1.Leader
+	(*Member)(nil),            // 65: keyval.v1.Member
+	(*Founder)(nil),           // 66: keyval.v1.Founder
+	(*StatusReply)(nil),       // 67: keyval.v1.StatusReply
+	(*Operation)(nil),         // 68: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 69: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 70: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 71: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 72: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 73: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	54, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	55, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	56, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	57, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	57, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	57, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	57, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	58, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	56, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	56, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	57, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	57, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	59, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	58, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	55, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	56, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	57, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	58, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	58, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	58, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	58, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	59, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	57, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	57, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	58, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	58, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	60, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	59, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	29, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	59, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	60, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	29, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	60, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	59, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	60, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	59, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	61, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	60, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	61, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	60, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	38, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	61, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	62, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	59, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	62, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	63, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	60, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	39, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	63, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	64, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	59, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	65, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	66, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	67, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	62, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	68, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	69, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	70, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	71, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	66, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	72, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	64, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	65, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	60, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	66, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	67, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	68, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	63, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	69, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	70, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	71, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	72, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	67, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	73, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,  // 39: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
 	40, // [40:40] is the sub-list for method output_type
 	40, // [40:40] is the sub-list for method input_type
@@ -3509,7 +3559,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

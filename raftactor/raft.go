@@ -64,6 +64,8 @@ func (a *Raft) Receive(ctx actor.Context) {
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.RaftMessage:
 		a.onPeer(m)
+	case *messages.PeerGone:
+		a.replica.OnPeerGone(m.Peer)
 	case *messages.Propose:
 		a.replica.OnPropose(asker(ctx), m)
 	case *messages.ReadIndex:

@@ -163,6 +163,7 @@ type Replica struct {
 	revision    uint64
 	compacted   uint64 // reads below this revision are refused
 
+	succession succession               // of a leader that is gone
 	shipments  map[uint64]*shipment     // by peer, at most one each
 	staged     *raftpb.Message          // a snapshot that is here and waits to be stepped
 	installing *raftpb.SnapshotMetadata // with the log; until it is answered the log is not cut
@@ -250,6 +251,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 	}
 	r.sample()
 	r.node.Tick()
+	r.succeed()
 	if r.ticks%cutTicks == 0 {
 		r.cutLog()
 	}

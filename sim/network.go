@@ -118,11 +118,26 @@ func (n *network) lose(h *host, silently bool) {
 		}
 		if silently {
 			n.doubt(c)
-		} else {
-			n.sever(c, "connection reset")
+			continue
 		}
+		n.mourn(c, h)
+		n.sever(c, "connection reset")
 	}
 	n.seats = slices.DeleteFunc(n.seats, func(s *seat) bool { return s.gone() })
+}
+
+// mourn tells a node that the process of a peer has died: a connection that it made is
+// reset, and when it dials anew nothing listens there.
+func (n *network) mourn(c *conn, dead *host) {
+	if c.link == nil || c.dialler.host == dead || c.state != standing || c.lane != messages.Lane_CONTROL {
+		return
+	}
+	to, from := c.ways[0], c.ways[1]
+	n.world.clock.after(n.latency(from)+n.latency(to)+n.latency(from), c.dialler.host, func() {
+		if !to.cut && !from.cut && n.listener(c.endpoint) == nil {
+			c.dialler.tell(&messages.PeerGone{Peer: c.peer})
+		}
+	})
 }
 
 func (n *network) listener(address string) *seat {
@@ -194,7 +209,12 @@ func (s *seat) Identify(local transport.Local) {
 
 // SetPeers implements seam.Hub.
 func (s *seat) SetPeers(peers []*messages.Member) {
-	s.peers, s.known = peers, s.known.With(peers)
+	s.known = s.known.With(peers)
+	s.setPeers(peers)
+}
+
+func (s *seat) setPeers(peers []*messages.Member) {
+	s.peers = peers
 	s.sever(func(c *conn) bool {
 		if c.dialler != s || c.link == nil {
 			return false
@@ -202,6 +222,15 @@ func (s *seat) SetPeers(peers []*messages.Member) {
 		p := s.peer(c.peer)
 		return p == nil || p.Address != c.endpoint
 	}, "the peer has left or moved")
+}
+
+// forget takes a peer out of a host's table.
+func (n *network) forget(h *host, id messages.RaftID) {
+	for _, s := range n.seats {
+		if s.host == h {
+			s.setPeers(slices.DeleteFunc(slices.Clone(s.peers), func(p *messages.Member) bool { return p.RaftId == id }))
+		}
+	}
 }
 
 func (s *seat) peer(id messages.RaftID) *messages.Member {
@@ -276,8 +305,9 @@ func (r *remote) SendUserMessage(target *actor.PID, message any) {
 func (*remote) SendSystemMessage(*actor.PID, any) {}
 func (*remote) Stop(*actor.PID)                   {}
 
-// send carries a message to the system with this logical address. Without a
-// connection the message is lost.
+// send carries a message to the system with this logical address: to a peer on a link of
+// this seat, and to any other on a connection that came from there. Without one the
+// message is lost.
 func (s *seat) send(address string, target, sender *actor.PID, body proto.Message) {
 	if s.gone() {
 		return
@@ -293,8 +323,10 @@ func (s *seat) send(address string, target, sender *actor.PID, body proto.Messag
 	s.net.world.ear.sealed(envelope)
 	if id, ok := messages.ParseNodeAddress(address); ok && s.local.Role == messages.Role_NODE {
 		s.net.world.departs(s.host, id, body)
-		s.sendPeer(id, transport.LaneOf(messages.KindOf(body), body), envelope)
-		return
+		if peer := s.peer(id); peer != nil {
+			s.sendPeer(peer, transport.LaneOf(messages.KindOf(body), body), envelope)
+			return
+		}
 	}
 	for _, c := range s.net.conns {
 		if out := c.outward(s); out >= 0 && c.sides[out].Address == address {
@@ -317,11 +349,8 @@ type linkKey struct {
 	lane messages.Lane
 }
 
-func (s *seat) sendPeer(id messages.RaftID, lane messages.Lane, envelope *messages.Envelope) {
-	peer := s.peer(id)
-	if peer == nil {
-		return
-	}
+func (s *seat) sendPeer(peer *messages.Member, lane messages.Lane, envelope *messages.Envelope) {
+	id := peer.RaftId
 	l := s.links[linkKey{id, lane}]
 	if l == nil {
 		l = &link{backoff: backoffMin}

@@ -305,6 +305,24 @@ func (w *wire) expect(t *testing.T, host string, want ...string) {
 	w.got[host] = nil
 }
 
+// TestNodeThatIsNoPeerIsAnswered is the twin of the test of that name in
+// actors/transport/grpc.
+func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
+	w := newWire(t, 1)
+	w.hubs["n2"].SetPeers(nil)
+	answer := func() {
+		w.roots["n2"].Send(actor.NewPID("node/1", messages.ActorRaft), &messages.Propose{Origin: 2, Seq: 2})
+	}
+	answer()
+	w.let(time.Second)
+	w.propose(1)
+	w.let(time.Second)
+	answer()
+	w.let(time.Second)
+	w.expect(t, "n2", "propose 1")
+	w.expect(t, "n1", "propose 2")
+}
+
 func TestClientLink(t *testing.T) {
 	w := newWire(t, 1)
 	w.ask(1) // no link yet: lost

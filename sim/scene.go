@@ -207,6 +207,14 @@ func (s Server) Thaw() {
 // Fragile are the actors that may fail and start anew.
 func Fragile() []*messages.Actor { return fragile }
 
+// Forget takes another server out of the table of peers of the process: it cannot reach
+// that one any more, but knows nothing against it. The table is whole again with the next
+// change of members.
+func (s Server) Forget(other Server) {
+	s.note(other.Name() + " is not in its table any more")
+	s.server.run.world.net.forget(s.server.host, idOf(other.server.node))
+}
+
 // Panic lets the next message to one of those actors end in a panic.
 func (s Server) Panic(into *messages.Actor) { s.server.host.sabotage = into }
 

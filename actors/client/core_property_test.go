@@ -178,7 +178,6 @@ func (m *cluster) where(t *rapid.T, can func(*site) bool) *site {
 func (m *cluster) reach(t *rapid.T) {
 	s := m.where(t, func(s *site) bool { return s.state == "dialled" })
 	s.state, s.life = "up", s.life+1
-	s.inbox, s.outbox = nil, nil
 	u := up(s.endpoint, s.id)
 	if rapid.IntRange(0, 9).Draw(t, "waits") == 0 {
 		u.WaitingFor = "something"
@@ -193,7 +192,12 @@ func (m *cluster) lose(t *rapid.T) {
 		m.handle(t, s)
 	}
 	s.state = "idle"
-	s.inbox, s.outbox = nil, nil
+	// A gateway answers an Attach that it has, over whichever link there is by then.
+	s.inbox = slices.DeleteFunc(s.inbox, func(e send) bool {
+		_, attach := e.message.(*messages.Attach)
+		return !attach || rapid.Bool().Draw(t, "lost")
+	})
+	s.outbox = nil
 	s.life++
 	m.run(m.c.linkDown(down(s.endpoint)))
 }
@@ -243,9 +247,9 @@ func (m *cluster) handle(t *rapid.T, s *site) {
 		s.attached++
 		session := fmt.Sprintf("%s-%d-%d", s.endpoint, s.life, s.attached)
 		m.sessions[session] = r.Client
-		a := &messages.Attached{Session: session, LogTimeMs: m.logTime, RequestsMax: 3, BytesMax: 500, Leader: m.leader(t)}
+		a := &messages.Attached{Request: r.Request, Session: session, LogTimeMs: m.logTime, RequestsMax: 3, BytesMax: 500, Leader: m.leader(t)}
 		if trouble == messages.Code_BUSY {
-			a = &messages.Attached{Code: trouble}
+			a = &messages.Attached{Request: r.Request, Code: trouble}
 		}
 		s.outbox = append(s.outbox, a)
 	case *messages.Write:
@@ -444,7 +448,7 @@ func (m *cluster) obey(s *site) {
 		s.attached++
 		session := fmt.Sprintf("%s-%d-%d", s.endpoint, s.life, s.attached)
 		m.sessions[session] = r.Client
-		reply = &messages.Attached{Session: session, LogTimeMs: m.logTime, RequestsMax: 3, BytesMax: 500, Leader: leader}
+		reply = &messages.Attached{Request: r.Request, Session: session, LogTimeMs: m.logTime, RequestsMax: 3, BytesMax: 500, Leader: leader}
 	case *messages.Write:
 		o := m.apply(commandOf(m.t, r))
 		reply = &messages.WriteReply{Request: o.Seq, Code: o.Code, Revision: o.Revision, Leader: leader}

@@ -128,12 +128,18 @@ func leads(id messages.RaftID, address string, term uint64) *messages.Leader {
 	return &messages.Leader{RaftId: id, Name: fmt.Sprint("n", id), Address: address, Term: term}
 }
 
+// attached is the answer to the last Attach.
+func (s *script) attached(m *messages.Attached) []effect {
+	m.Request = s.c.links.attaches
+	return s.c.attached(m)
+}
+
 // serve brings s to a session at the first endpoint, which is node 1.
 func (s *script) serve(endpoint string, leader *messages.Leader) {
 	s.t.Helper()
 	s.expect(s.c.start(), "dial "+endpoint)
 	s.expect(s.c.linkUp(up(endpoint, 1)), "node/1 gateway attach")
-	s.expect(s.c.attached(gave("session", leader)))
+	s.expect(s.attached(gave("session", leader)))
 }
 
 func TestFirstWriteOpensTheSessionAndOutcomesAdvanceAckedBelow(t *testing.T) {
@@ -161,7 +167,7 @@ func TestSilentNodeIsAskedTwiceWithin300MsThenLeft(t *testing.T) {
 		t.Fatalf("left after %d ms", again+left)
 	}
 	s.expect(s.c.linkUp(up("b:1", 2)), "node/2 gateway attach")
-	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000", "hang a:1")
+	s.expect(s.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000", "hang a:1")
 	s.expect(s.c.linkDown(down("a:1")))
 	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 9}), "answer 1 OK")
 }
@@ -186,7 +192,7 @@ func TestLostLinkSendsTheSameBytesOverTheNext(t *testing.T) {
 	first := s.submit(put(1))[0].(send).message.(*messages.Write)
 	s.expect(s.c.linkDown(down("a:1")), "dial b:1")
 	s.c.linkUp(up("b:1", 2))
-	second := s.c.attached(gave("other", nil))[0].(send).message.(*messages.Write)
+	second := s.attached(gave("other", nil))[0].(send).message.(*messages.Write)
 	if !bytes.Equal(first.Command, second.Command) {
 		t.Fatal("a repetition is another command")
 	}
@@ -198,7 +204,7 @@ func TestWritesMoveToALeaderThatIsNoEndpoint(t *testing.T) {
 	s.expect(s.submit(get(1)), `node/1 session Read{request=1 get=Get{key="k"}}`)
 	s.expect(s.submit(put(2)), "dial b:1", "node/1 session write 1 acked 1 open 60000 before 61000")
 	s.expect(s.c.linkUp(up("b:1", 2)), "node/2 gateway attach")
-	s.expect(s.c.attached(gave("other", leads(2, "b:1", 5)))) // what node 1 holds stays there
+	s.expect(s.attached(gave("other", leads(2, "b:1", 5)))) // what node 1 holds stays there
 	s.expect(s.submit(put(3)), "node/2 other write 2 acked 1 open 60000 before 61000")
 	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Revision: 7}), "answer 2 OK")
 	s.expect(s.c.readReply(&messages.ReadReply{Request: 1, Revision: 7}), "answer 1 OK", "hang a:1")
@@ -234,7 +240,7 @@ func TestExpiredSession(t *testing.T) {
 		if bytes.Equal(old, s.c.session.client) {
 			t.Fatal("the new session has the old ClientID")
 		}
-		s.expect(s.c.attached(gave("fresh", nil)), "node/1 session Detach{}",
+		s.expect(s.attached(gave("fresh", nil)), "node/1 session Detach{}",
 			"node/1 fresh write 2 acked 2 open 60000 before 61000")
 		s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 7}), "answer 1 OK")
 	})
@@ -260,7 +266,7 @@ func TestExpiredSession(t *testing.T) {
 		for range renewalsMax {
 			s.c.writeReply(expired(s.c.session.next - 1))
 			before := s.c.session.next
-			s.c.attached(gave("fresh", nil))
+			s.attached(gave("fresh", nil))
 			for s.c.session.next == before {
 				s.c.tick(50)
 			}
@@ -495,14 +501,35 @@ func TestNodeOfAnotherClusterIsRefused(t *testing.T) {
 	s.expect(s.c.linkUp(stranger), "hang b:1")
 }
 
-func TestLateAttachedIsNotTakenForAnotherNodes(t *testing.T) {
-	s := newScript(t, "a:1", "b:1")
-	s.submit(put(1))
-	s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach")
-	s.expect(s.c.tick(500), "hang a:1", "dial b:1")
-	s.expect(s.c.linkUp(up("b:1", 2))) // a may still answer
-	s.expect(s.c.linkDown(down("a:1")), "node/2 gateway attach")
-	s.expect(s.c.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000")
+// TestLateAttachedIsNotTakenForAnother: a node answers so late that its link was given up
+// meanwhile. The answer goes to the client's address, and so comes over the link that the
+// client has to that node by then.
+func TestLateAttachedIsNotTakenForAnother(t *testing.T) {
+	late := func(s *script) *messages.Attached { // of the first Attach, which was given up
+		s.submit(put(1))
+		s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach")
+		return &messages.Attached{Request: s.c.links.attaches, Session: "late", RequestsMax: 2, BytesMax: 1 << 20}
+	}
+	t.Run("node's", func(t *testing.T) {
+		s := newScript(t, "a:1", "b:1")
+		m := late(s)
+		s.expect(s.c.tick(500), "hang a:1", "dial b:1")
+		s.expect(s.c.linkUp(up("b:1", 2)), "node/2 gateway attach")
+		s.expect(s.c.linkDown(down("a:1")))
+		s.expect(s.c.attached(m))
+		s.expect(s.attached(gave("other", nil)), "node/2 other write 1 acked 1 open 60000 before 61000")
+	})
+	t.Run("Attach of the same node", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		m := late(s)
+		s.expect(s.c.tick(500), "hang a:1")
+		s.expect(s.c.linkDown(down("a:1")))
+		s.until(500, func(e effect) bool { return e == dial{"a:1"} })
+		s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach")
+		s.expect(s.c.attached(m)) // the gateway has stopped that session actor for the next
+		s.expect(s.attached(gave("session", nil)), "node/1 session write 1 acked 1 open 60000 before 61000")
+		s.expect(s.c.attached(m))
+	})
 }
 
 // A Submit may come right before a tick: the first tick after it says little about how
@@ -522,7 +549,7 @@ func TestStatusNeedsNoSession(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.expect(s.submit(statusOf(1)), "dial a:1")
 	s.expect(s.c.linkUp(up("a:1", 1)), "node/1 gateway attach", "node/1 gateway StatusRequest{request=1}")
-	s.expect(s.c.attached(&messages.Attached{Code: messages.Code_BUSY}))
+	s.expect(s.attached(&messages.Attached{Code: messages.Code_BUSY}))
 	s.expect(s.c.statusReply(&messages.StatusReply{Request: 1, Name: "n1"}), "answer 1 OK", "hang a:1")
 }
 
@@ -607,9 +634,9 @@ func TestNodeThatRefusesAnotherSessionIsLeft(t *testing.T) {
 	s.submit(put(1))
 	s.submit(get(2))
 	s.expect(s.c.writeReply(&messages.WriteReply{Request: 1, Code: messages.Code_SESSION_EXPIRED}), "node/1 gateway attach")
-	s.expect(s.c.attached(&messages.Attached{Code: messages.Code_BUSY}), "dial b:1", "hang a:1")
+	s.expect(s.attached(&messages.Attached{Code: messages.Code_BUSY}), "dial b:1", "hang a:1")
 	s.c.linkUp(up("b:1", 2))
-	s.expect(s.c.attached(gave("other", nil)),
+	s.expect(s.attached(gave("other", nil)),
 		`node/2 other Read{request=1 get=Get{key="k"}}`, "node/2 other write 2 acked 2 open 60000 before 61000")
 }
 
@@ -617,7 +644,7 @@ func TestNumbersStayWithinTheWindowOfTheSession(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.c.start()
 	s.c.linkUp(up("a:1", 1))
-	s.c.attached(&messages.Attached{Session: "session", RequestsMax: 5000})
+	s.attached(&messages.Attached{Session: "session", RequestsMax: 5000})
 	for i := range uint64(sessionWindow) {
 		if effects := s.submit(put(i + 1)); len(effects) != 1 {
 			t.Fatalf("command %d is not sent", i+1)

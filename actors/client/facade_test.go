@@ -292,7 +292,7 @@ func (n *fakeNode) Receive(ctx actor.Context) {
 		if err != nil {
 			panic(err)
 		}
-		ctx.Respond(&messages.Attached{Session: name, LogTimeMs: 5, RequestsMax: 16, BytesMax: 1 << 20, Leader: n.leader()})
+		ctx.Respond(&messages.Attached{Request: m.Request, Session: name, LogTimeMs: 5, RequestsMax: 16, BytesMax: 1 << 20, Leader: n.leader()})
 	case *messages.StatusRequest:
 		ctx.Respond(&messages.StatusReply{Request: m.Request, Name: n.name(), RaftId: n.id, Leader: n.leader()})
 	}

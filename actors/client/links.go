@@ -41,7 +41,8 @@ type link struct {
 	address string
 	name    string
 
-	asked     uint64 // the session epoch of the last Attach
+	attach    uint64 // the number of the last Attach
+	asked     uint64 // its session epoch
 	epoch     uint64 // the session epoch of the session actor; 0: none
 	session   string // the session actor; empty: none
 	logTimeMs uint64 // as of Attached
@@ -68,10 +69,11 @@ type links struct {
 	next    *link // being made; becomes current
 	parting []*link
 
-	// owing is the endpoint that may still answer an Attach; nil: none. Attached does
-	// not say which node it comes from, so there is one Attach at a time, and an
-	// unanswered one ends only with its link.
-	owing *endpoint
+	// attaches is the number of the last Attach, of any link. Only an Attached with the
+	// number of the last one of a link counts: a node that is slow answers one of a link
+	// that was given up long ago on the link that the client has to it now, and the
+	// session actor that it names is gone, or is another client's on another node.
+	attaches uint64
 
 	leader    *messages.Leader // the newest that was named
 	clusterID []byte           // of the first node reached; nodes of others are refused
@@ -210,32 +212,37 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 	return c.settle()
 }
 
-// attach asks the node of l for a session actor, as soon as no other node may
-// still answer.
+// attach asks the node of l for a session actor.
 func (c *core) attach(l *link) {
-	if c.links.owing != nil || l.phase != reached && l.phase != ready {
+	if l.phase != reached && l.phase != ready {
 		return
 	}
-	c.links.owing = l.at
-	l.phase, l.since, l.asked = attaching, c.now, c.session.epoch
-	c.emit(send{l.address, messages.ActorGateway, &messages.Attach{Client: c.session.client}})
+	c.links.attaches++
+	l.phase, l.since, l.asked, l.attach = attaching, c.now, c.session.epoch, c.links.attaches
+	c.emit(send{l.address, messages.ActorGateway, &messages.Attach{Client: c.session.client, Request: l.attach}})
 }
 
-// attached: the node that was asked last gives a session actor, or refuses.
+// attached: a node gives a session actor, or refuses.
 func (c *core) attached(m *messages.Attached) []effect {
 	c.learn(m.Leader)
-	e := c.links.owing
-	c.links.owing = nil
-	if e == nil || e.link == nil || e.link.phase != attaching {
-		return c.settle() // its link was hung meanwhile
-	}
-	switch l := e.link; {
+	switch l := c.links.attaching(m.Request); {
+	case l == nil: // its link was hung meanwhile
 	case m.Code != messages.Code_OK || m.Session == "":
 		c.refuseLink(l, explainAttached(m))
 	default:
 		c.adopt(l, m)
 	}
 	return c.settle()
+}
+
+// attaching is the link whose last Attach has this number and is unanswered; nil: none.
+func (ls *links) attaching(request uint64) *link {
+	for _, l := range []*link{ls.current, ls.next} {
+		if l != nil && l.phase == attaching && l.attach == request {
+			return l
+		}
+	}
+	return nil
 }
 
 // adopt makes l the link in use, with the session actor that it was given.
@@ -318,9 +325,6 @@ func (c *core) hang(l *link) {
 // linkDown: a link could not be made, was refused, broke, or was hung.
 func (c *core) linkDown(m *messages.LinkDown) []effect {
 	e := c.links.find(m.Endpoint)
-	if e == c.links.owing {
-		c.links.owing = nil
-	}
 	switch {
 	case e == nil:
 	case e.hanging:

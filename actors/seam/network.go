@@ -11,7 +11,8 @@ import (
 // the simulator.
 type Network interface {
 	// Serve joins a node's system to the network at a listening address
-	// (host:port). events is told ClientGone. It is the caller's part to have
+	// (host:port). events is told ClientGone, and PeerGone once for every process of a
+	// peer that dies in a way that can be noticed. It is the caller's part to have
 	// given the system its logical address.
 	Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (Hub, error)
 	// Join joins a client's system, which never listens. events is told LinkUp
@@ -25,8 +26,9 @@ type Hub interface {
 	// cluster id are closed.
 	Identify(local transport.Local)
 	// SetPeers replaces the nodes this one links to, and whom it may refuse.
-	// Messages to others are dropped. Links are made as messages need them, kept,
-	// and made again with a bounded, growing delay while a peer is away.
+	// What is sent to a node that is none of them goes over the connections that it
+	// made itself, and is dropped without one. Links are made as messages need them,
+	// kept, and made again with a bounded, growing delay while a peer is away.
 	SetPeers(peers []*messages.Member)
 	// Close ends all links and the listener, and waits until that is done.
 	Close()

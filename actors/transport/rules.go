@@ -113,10 +113,12 @@ func offerContradiction(from, to messages.RaftID, r *raftpb.Message) string {
 }
 
 // LaneOf is the lane on which a node sends a message of kind k to another: that of
-// its kind, but for the one message whose lane depends on what it carries. An append
-// with entries may be large, and must not hold up votes and heartbeats.
+// its kind, but for an append: it may be large, and must not hold up votes and
+// heartbeats. Appends without entries go the same way: one that overtook the entries
+// before it would be rejected, and the leader would take the follower for one that lost
+// them, and send one append at a time.
 func LaneOf(k *messages.Kind, m proto.Message) messages.Lane {
-	if r, ok := m.(*messages.RaftMessage); ok && r.GetMessage().GetType() == raftpb.MsgApp && len(r.Message.Entries) > 0 {
+	if r, ok := m.(*messages.RaftMessage); ok && r.GetMessage().GetType() == raftpb.MsgApp {
 		return messages.Lane_APPEND
 	}
 	return k.Lane

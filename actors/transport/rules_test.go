@@ -213,7 +213,7 @@ func TestLaneOf(t *testing.T) {
 		{offer(nil), messages.Lane_BULK}, {&messages.SnapshotPull{}, messages.Lane_BULK}, {&messages.SnapshotPiece{}, messages.Lane_BULK},
 		{&messages.SnapshotEnd{}, messages.Lane_BULK}, {&messages.AuditAsk{}, messages.Lane_BULK},
 		{&messages.AuditAnswer{}, messages.Lane_BULK}, {&messages.AuditVerdict{}, messages.Lane_BULK},
-		{raftMessage(raftpb.MsgApp, 1, 2, 1), messages.Lane_CONTROL}, {raftMessage(raftpb.MsgVote, 1, 2, 1), messages.Lane_CONTROL},
+		{raftMessage(raftpb.MsgApp, 1, 2, 1), messages.Lane_APPEND}, {raftMessage(raftpb.MsgVote, 1, 2, 1), messages.Lane_CONTROL},
 		{&messages.FounderState{}, messages.Lane_CONTROL}, {&messages.RaftMessage{}, messages.Lane_CONTROL},
 	} {
 		if got := LaneOf(messages.KindOf(test.m), test.m); got != test.lane {

@@ -59,6 +59,8 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.LinkDown:
 		say("%s %s %q", place(m.Endpoint), m.Code, m.Message)
 	case *messages.ClientGone:
+	case *messages.PeerGone:
+		say("%s", Replica(m.Peer))
 	case *messages.Done:
 		return n.answer(m)
 	default:

@@ -70,6 +70,18 @@ func (p *player) status(words) *messages.Error {
 	return nil
 }
 
+func forget(p *player, server sim.Server, w words) *messages.Error {
+	other, there := p.server(w.args[1])
+	switch {
+	case !there:
+		return p.noNode(w.args[1])
+	case !server.Up():
+		return isDown(server)
+	}
+	server.Forget(other)
+	return nil
+}
+
 func panicNext(_ *player, server sim.Server, w words) *messages.Error {
 	if !server.Up() {
 		return isDown(server)

@@ -109,7 +109,7 @@ func (p *player) hear(m sim.Said) {
 	}
 	name := phrase.NameOf(body)
 	switch {
-	case name == "LinkUp", name == "LinkDown", name == "ClientGone" && phrase.Host(m.From) != phrase.Host(m.To):
+	case name == "LinkUp", name == "LinkDown", name == "PeerGone" && phrase.Kind(m.To) == "transport", name == "ClientGone" && phrase.Host(m.From) != phrase.Host(m.To):
 		m.From = "" // whoever hung up, the network tells
 	case name == "Done":
 		p.scene.Pause()

@@ -61,6 +61,8 @@ func init() {
 		{name: "partition", usage: "HOSTS | HOSTS...", about: "let nothing through between the groups; clients are hosts too (c, c2)",
 			args: [2]int{3, -1}, do: (*player).partition},
 		{name: "heal", about: "end all partitions", do: (*player).heal},
+		{name: "forget", usage: "NODE OTHER", about: "take another node out of a node's table of peers, as if it had not heard of it yet",
+			args: [2]int{2, 2}, do: onNode(forget)},
 		{name: "panic", usage: "NODE ACTOR", about: "let the next message to an actor (gateway, session, ...) end in a panic",
 			args: [2]int{2, 2}, do: onNode(panicNext)},
 		{name: "fill", usage: "COUNT", about: "write so many keys, one after the other, and say only how it ended",

@@ -181,6 +181,10 @@ func (h *hub) SendUserMessage(pid *actor.PID, message any) {
 		h.sendClient(c.(*inbound), pid, body, sender)
 		return
 	}
+	if c := h.newest(inboundKey{pid.Address, messages.Lane_CONTROL}); c != nil {
+		h.sendBack(c, pid, body, sender)
+		return
+	}
 	h.unrouted.Add(1)
 	if h.logger.Enabled(h.ctx, slog.LevelDebug) {
 		h.logger.Debug("transport: dropped, for there is no way", "target", pid.Address+"/"+pid.Id, "type", fmt.Sprintf("%T", body))
@@ -215,6 +219,53 @@ func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID
 	if ok && !c.queue.push(it) {
 		c.end(notTaken(c.queue))
 	}
+}
+
+// sendBack sends to a node that is no peer on a connection that it made. Such a node is
+// a member that this one has not heard of yet, or one that joins: its place in the
+// network is not known here, but it may lead or stand for election and must be answered.
+func (h *hub) sendBack(c *inbound, pid *actor.PID, body any, sender *actor.PID) {
+	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
+	if !ok {
+		return
+	}
+	if m, ok := body.(*messages.Propose); ok {
+		it.asker, it.seq = sender, m.Seq
+	}
+	if own := h.newest(inboundKey{pid.Address, it.lane}); own != nil {
+		c = own
+	}
+	if !c.queue.push(it) {
+		h.reject(it)
+	}
+}
+
+// hears reports whether a connection from a node stands, on any lane.
+func (h *hub) hears(address string) bool {
+	for lane := range laneLimits {
+		if h.newest(inboundKey{address, messages.Lane(lane)}) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// tell posts an event.
+func (h *hub) tell(event any) {
+	if h.events != nil {
+		h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), event)
+	}
+}
+
+// newest is the newest connection of a key that came in; nil: there is none.
+func (h *hub) newest(key inboundKey) *inbound {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := h.inbound[key]
+	if len(list) == 0 {
+		return nil
+	}
+	return list[len(list)-1]
 }
 
 func notTaken(q *queue) *messages.Error {

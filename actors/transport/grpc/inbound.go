@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/grpc"
 	grpcpeer "google.golang.org/grpc/peer"
 
@@ -44,10 +43,11 @@ type inboundKey struct {
 type inbound struct {
 	conn   transport.Conn
 	hello  *messages.Hello
-	queue  *queue  // to a client; of a node's connection it stays empty
+	queue  *queue  // to a client, or to a node that is no peer; to a peer it stays empty
 	window *window // of a client; nil of a node, whose traffic Raft bounds
 	guest  *guest
 
+	reject  func(...item) // takes what was queued and is not sent
 	once    sync.Once
 	ended   chan struct{} // closed when it has to end
 	refusal *messages.Error
@@ -61,7 +61,7 @@ func (c *inbound) key() inboundKey { return inboundKey{c.conn.Address, c.conn.La
 func (c *inbound) end(why *messages.Error) {
 	c.once.Do(func() {
 		c.refusal = why
-		c.queue.close()
+		c.reject(c.queue.close()...)
 		if c.window != nil {
 			c.window.close()
 		}
@@ -132,16 +132,19 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	}
 	c := &inbound{
 		conn: transport.Accepted(local, hello), hello: hello, guest: g,
-		queue: newQueue(replyBytesMax, false), ended: make(chan struct{}),
+		ended: make(chan struct{}), reject: h.reject,
 	}
-	c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
 		room = connectionsOfClientMax
-		c.window = newWindow(h.pool)
+		c.queue, c.window = newQueue(replyBytesMax, false), newWindow(h.pool)
+		c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })
 		h.clients.Store(c.conn.Address, c)
-	} else if p := (*h.peers.Load())[c.conn.Address]; p != nil {
-		p.rouse()
+	} else {
+		c.queue = newQueue(laneLimits[c.conn.Lane], c.conn.Lane == messages.Lane_CONTROL)
+		if p := (*h.peers.Load())[c.conn.Address]; p != nil {
+			p.rouse()
+		}
 	}
 	list := append(h.inbound[c.key()], c)
 	h.inbound[c.key()] = list
@@ -170,8 +173,8 @@ func (h *hub) leave(c *inbound) {
 		h.clients.Store(c.conn.Address, list[len(list)-1])
 	default:
 		h.clients.Delete(c.conn.Address)
-		if !h.closed && h.events != nil {
-			h.system.Root.Send(actor.NewPID(h.events.Address, h.events.Id), &messages.ClientGone{Address: c.conn.Address})
+		if !h.closed {
+			h.tell(&messages.ClientGone{Address: c.conn.Address})
 		}
 	}
 }

@@ -114,7 +114,7 @@ func (s *station) spawnEvents() *actor.PID {
 	s.t.Helper()
 	pid, err := s.system.Root.SpawnNamed(actor.PropsFromFunc(func(ctx actor.Context) {
 		switch m := ctx.Message().(type) {
-		case *messages.ClientGone, *messages.LinkUp, *messages.LinkDown:
+		case *messages.ClientGone, *messages.PeerGone, *messages.LinkUp, *messages.LinkDown:
 			s.events <- m.(proto.Message)
 		}
 	}), "events")
@@ -511,6 +511,44 @@ func TestPeerIsBackSoonAfterRestart(t *testing.T) {
 	}
 }
 
+// TestDeathOfAPeerIsToldOnce: its connections break and its port refuses.
+func TestDeathOfAPeerIsToldOnce(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	for _, s := range []*station{a, b} {
+		s.spawn(messages.ActorRaft, nil)
+	}
+	introduce(a, b)
+	a.hears(func() { b.system.Root.Send(b.pid(1, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeat, 2, 1, 1)) })
+	b.hears(func() {
+		a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeatResp, 1, 2, 1))
+	})
+	began := time.Now()
+	b.hub.Close()
+	same(t, receive(t, a.events, "PeerGone"), &messages.PeerGone{Peer: 2})
+	t.Logf("it was told after %v", time.Since(began))
+	time.Sleep(3 * delayNearMax)
+	if len(a.events) > 0 {
+		t.Errorf("then came %v", <-a.events)
+	}
+}
+
+// TestPeerThatHangsUpIsNotDead: its connections break, and it listens on.
+func TestPeerThatHangsUpIsNotDead(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	b.spawn(messages.ActorRaft, nil)
+	introduce(a, b)
+	beat := func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeat, 1, 2, 1)) }
+	b.hears(beat)
+	b.hub.mu.Lock()
+	b.hub.endAll(func(*inbound) *messages.Error { return messages.Errorf(messages.Code_BUSY, "for a test") })
+	b.hub.mu.Unlock()
+	eventually(t, "the connection broke", func() bool { return strings.Contains(a.log.String(), "for a test") })
+	b.hears(beat)
+	if len(a.events) > 0 {
+		t.Errorf("%v was told", <-a.events)
+	}
+}
+
 func TestIdentifyEndsFounding(t *testing.T) {
 	la, lb := nodeLocal(1), nodeLocal(2)
 	la.ClusterID, lb.ClusterID = nil, nil
@@ -550,6 +588,32 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	if (*b.hub.peers.Load())["node/1"] != nil {
 		t.Error("node 2 still links to node 1")
 	}
+}
+
+// TestNodeThatIsNoPeerIsAnswered: node 2 knows no member, as one that was cut off while
+// the others changed. It must be able to vote for whoever asks.
+func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	a.spawn(messages.ActorRaft, nil)
+	b.spawn(messages.ActorRaft, nil)
+	session := b.spawn(aSession, nil)
+	a.hub.SetPeers([]*messages.Member{a.member(), b.member()})
+	b.hears(func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 7)) })
+
+	app := raftMessage(raftpb.MsgApp, 2, 1, 7)
+	app.Message.Entries = []*raftpb.Entry{{Term: new(uint64(7)), Index: new(uint64(3)), Data: []byte("data")}}
+	for _, m := range []*messages.RaftMessage{raftMessage(raftpb.MsgVoteResp, 2, 1, 7), app} {
+		b.system.Root.Send(b.pid(1, messages.ActorRaft), m)
+		same(t, receive(t, a.inbox, "answer").message, m)
+	}
+	a.hub.Close()
+	refusal := func() {
+		b.system.Root.RequestWithCustomSender(b.pid(1, messages.ActorRaft), &messages.Propose{Origin: 2, Seq: 5, Command: []byte("c")}, session)
+	}
+	eventually(t, "a proposal without a way is refused", func() bool {
+		h := b.hears(refusal)
+		return h.actor == aSession && proto.Equal(h.message, &messages.ProposalRefused{Seq: 5, Code: messages.Code_BUSY})
+	})
 }
 
 func TestProposalWithoutAWayIsRefused(t *testing.T) {

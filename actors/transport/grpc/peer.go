@@ -45,6 +45,7 @@ type lane struct {
 	queue *queue
 	wake  chan struct{} // holds a token when the peer may be back
 	said  string        // what people were told last
+	stood bool          // a connection stood since the peer was last known to be gone
 
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends the attempt or the stream of now
@@ -103,6 +104,7 @@ func (l *lane) run(ctx context.Context) {
 			return
 		}
 		l.unlinked(err)
+		l.mourn(err.near)
 		delay = nextDelay(delay, stood, err.near)
 		if !l.pause(ctx, &delay) {
 			return
@@ -164,6 +166,7 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 		return 0, failed
 	}
 	defer d.close()
+	l.stood = true
 	l.linked(d)
 	since := time.Now()
 	err := l.serve(ctx, cancel, d)
@@ -179,7 +182,7 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	h.running.Go(func() {
 		defer close(read)
 		defer cancel()
-		broke = readRefusal(d)
+		broke = (&inlet{system: h.system, conn: d.conn, absent: &h.absent}).read(d)
 	})
 	err := writeQueue(d, l.queue, ctx.Done(), d.conn.Founding, func(it item) { h.reject(it) })
 	cancel()
@@ -194,18 +197,16 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	return broken(l.peer.member.Address, err)
 }
 
-// readRefusal waits for the end of a stream to a peer. The peer may say why it
-// ends it, and nothing else: what it has to send comes on streams of its own.
-func readRefusal(d *dialled) error {
-	in := &incoming{}
-	defer in.free()
-	if err := d.RecvMsg(in); err != nil {
-		return err
+// mourn tells that the peer's process has died, once, when a connection that stood is gone
+// and its machine refuses another. What the process sent comes before that: as long as a
+// connection from there stands, the next attempt decides.
+func (l *lane) mourn(refused bool) {
+	h := l.peer.hub
+	if !refused || !l.stood || l.kind != messages.Lane_CONTROL || h.hears(l.peer.conn.Address) {
+		return
 	}
-	if r := in.Control.GetRefusal(); r != nil {
-		return transport.Refused(d.conn.Address, r)
-	}
-	return messages.Errorf(messages.Code_INVALID, "%s sent messages on a stream that is not its own", d.conn.Address)
+	l.stood = false
+	h.tell(&messages.PeerGone{Peer: l.peer.member.RaftId})
 }
 
 // linked and unlinked tell people, once a change, what became of the control lane.

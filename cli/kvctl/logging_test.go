@@ -1,0 +1,95 @@
+//go:build linux
+
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// logged is a cluster of one node whose stderr is a pipe.
+func logged(t *testing.T, flags ...string) (p *processes, log *os.File) {
+	t.Helper()
+	p = newCluster(t, freeAddresses(t, 1))
+	p.endpoints, p.initial = p.listens, "n1="+p.listens[0]
+	log, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	t.Cleanup(func() { log.Close() })
+	c := &process{ended: make(chan struct{})}
+	c.Cmd = exec.Command(binary, append(append([]string{"serve", "--data", p.data(0)}, p.first(0)...), flags...)...)
+	c.Stderr = end
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { c.err = c.Wait(); close(c.ended) }()
+	p.running[0] = c
+	return p, log
+}
+
+// bench has the node write thousands of lines.
+func (p *processes) bench(duration string) {
+	p.t.Helper()
+	if _, said, code := p.kvctl("bench", "--clients", "16", "--warmup", "0s", "--duration", duration); code != 0 {
+		p.t.Fatalf("exit code %d: %s", code, said)
+	}
+}
+
+// endsBySignal asks the node to end and wants it to, with exit code 0.
+func (p *processes) endsBySignal() {
+	p.t.Helper()
+	c := p.running[0]
+	p.signal(0, syscall.SIGTERM)
+	select {
+	case <-c.ended:
+		if c.err != nil {
+			p.t.Errorf("it ended with %v", c.err)
+		}
+		p.set(0, nil)
+	case <-time.After(15 * time.Second):
+		p.t.Error("SIGTERM did not end it")
+	}
+}
+
+// TestNodeOutlivesTheReaderOfItsLog: the pipe behind stderr breaks.
+func TestNodeOutlivesTheReaderOfItsLog(t *testing.T) {
+	p, log := logged(t, "--log-level", "debug")
+	if _, err := log.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	log.Close()
+	p.bench("1s")
+	p.endsBySignal()
+}
+
+// TestNodeDoesNotWaitForItsLog: nobody reads the pipe behind stderr, which is soon full.
+// Later somebody does, and hears what was lost.
+func TestNodeDoesNotWaitForItsLog(t *testing.T) {
+	p, log := logged(t, "--log-level", "debug")
+	p.bench("2s")
+	said := make(chan string)
+	go func() {
+		all, _ := io.ReadAll(log)
+		said <- string(all)
+	}()
+	p.bench("1s")
+	p.endsBySignal()
+	if text := <-said; !strings.Contains(text, "lines were lost here") {
+		t.Errorf("it does not say that lines were lost: %d bytes", len(text))
+	}
+}
+
+// TestDeafLogDoesNotHoldUpTheEnd: nobody ever reads, and the node ends all the same.
+func TestDeafLogDoesNotHoldUpTheEnd(t *testing.T) {
+	p, _ := logged(t, "--log-level", "debug")
+	p.bench("1s")
+	p.endsBySignal()
+}
