@@ -45,6 +45,10 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor/files -run TestPowerCuts -v -count=1 -timeout 60m
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./cli/kvctl -run 'TestPowerCuts$$' -v -count=1 -timeout 60m
 
+exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
+
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
 
@@ -58,7 +62,7 @@ bench: build ## KeyVal beside etcd under the same load on this machine
 	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl
 
 verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
-	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go' ':!third_party'))"; \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	@$(GO) mod tidy -diff >/dev/null || { echo "go.mod or go.sum is stale: go mod tidy"; exit 1; }
 	@$(GO) vet ./...
@@ -88,4 +92,4 @@ docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts catchup overwrites mutants bench verify generate docs clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion catchup overwrites mutants bench verify generate docs clean
