@@ -43,7 +43,7 @@ type position struct{ index, term uint64 }
 type replica struct {
 	votes    map[uint64]messages.RaftID // granted to others, by term
 	voted    uint64                     // the highest term of those
-	acked    position                   // of the last acknowledgement: the log must reach it
+	acked    position                   // up to where the log was acknowledged and not replaced since: it must keep that
 	logBase  uint64
 	baseTerm uint64
 	opened   uint64   // the base when the log was opened last
@@ -114,10 +114,7 @@ func (c *checkers) leader(node int, m *messages.LeaderChanged) {
 // logOpened: what a node has promised survives its restart.
 func (c *checkers) logOpened(node int, m *memory, o *messages.LogOpened) {
 	r := c.nodes[node]
-	last := o.BaseIndex + uint64(len(o.Entries))
-	if last < r.acked.index {
-		c.fail("acknowledged entries survive", "%s acknowledged index %d in term %d, its log now ends at %d", nameOf(node), r.acked.index, r.acked.term, last)
-	}
+	c.keeps(node, o)
 	term, vote := o.HardState.GetTerm(), o.HardState.GetVote()
 	if to, voted := r.votes[r.voted]; voted && (term < r.voted || term == r.voted && vote != to) {
 		c.fail("votes survive", "%s voted for replica %d in term %d, its disk now says %d in term %d", nameOf(node), to, r.voted, vote, term)
@@ -149,14 +146,12 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 		return
 	}
 	r := c.nodes[node]
-	first, last := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
+	first := entries[0].GetIndex()
 	if first <= r.logBase || first > r.logBase+uint64(len(r.log))+1 {
 		c.fail("logs have no gaps", "%s appends index %d to a log of (%d, %d]", nameOf(node), first, r.logBase, r.logBase+uint64(len(r.log)))
 		return
 	}
-	if first <= r.acked.index {
-		r.acked.index = min(r.acked.index, last) // another leader's entries replace what was acknowledged
-	}
+	r.replace(entries)
 	r.log = r.log[:first-r.logBase-1]
 	for _, e := range entries {
 		r.log = append(r.log, e.GetTerm())
@@ -166,6 +161,46 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 				r.led = t
 				c.complete(node, e)
 			}
+		}
+	}
+}
+
+// replace: what was acknowledged ends below the first entry that takes the place of
+// another. The disk may hold any part of the new entries after a failed write.
+func (r *replica) replace(entries []*raftpb.Entry) {
+	for _, e := range entries {
+		if e.GetIndex() > r.acked.index {
+			return
+		}
+		if term, held := r.term(e.GetIndex()); held && term != e.GetTerm() {
+			r.acked.index = e.GetIndex() - 1
+			return
+		}
+	}
+}
+
+// term is that of an entry behind the log's base.
+func (r *replica) term(index uint64) (term uint64, held bool) {
+	if index <= r.logBase || index > r.logBase+uint64(len(r.log)) {
+		return 0, false
+	}
+	return r.log[index-r.logBase-1], true
+}
+
+// keeps: the log that is opened holds what was acknowledged.
+func (c *checkers) keeps(node int, o *messages.LogOpened) {
+	r := c.nodes[node]
+	if last := o.BaseIndex + uint64(len(o.Entries)); last < r.acked.index {
+		c.fail("acknowledged entries survive", "%s acknowledged index %d in term %d, its log now ends at %d", nameOf(node), r.acked.index, r.acked.term, last)
+	}
+	for _, e := range o.Entries {
+		if e.GetIndex() > r.acked.index {
+			return
+		}
+		if term, held := r.term(e.GetIndex()); held && term != e.GetTerm() {
+			c.fail("acknowledged entries survive", "%s acknowledged an entry of term %d at index %d, its log now holds one of term %d there",
+				nameOf(node), term, e.GetIndex(), e.GetTerm())
+			return
 		}
 	}
 }
@@ -312,12 +347,7 @@ func (c *checkers) acks(node int, m *raftpb.Message) {
 		c.fail("acknowledgements are durable first", "%s acknowledges index %d in term %d, its disk holds entries up to %d",
 			nameOf(node), m.GetIndex(), m.GetTerm(), last)
 	}
-	switch {
-	case m.GetTerm() > r.acked.term:
-		r.acked = position{m.GetIndex(), m.GetTerm()}
-	case m.GetTerm() == r.acked.term:
-		r.acked.index = max(r.acked.index, m.GetIndex())
-	}
+	r.acked = position{max(r.acked.index, m.GetIndex()), max(r.acked.term, m.GetTerm())}
 }
 
 // last is the highest index that was seen committed.
