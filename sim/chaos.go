@@ -68,6 +68,9 @@ func (a aim) String() string {
 	return [...]string{"vote", "ack", "elected", "checkpoint", "commit", "append"}[a]
 }
 
+// crash is what the crash after such a moment is called.
+func (a aim) crash() string { return "crash-after-" + a.String() }
+
 // often is how likely a crash may follow at most: some moments are rare.
 func (a aim) often() float64 {
 	return [...]float64{aimVote: 0.5, aimAck: 0.02, aimElected: 0.5, aimCheckpoint: 0.3, aimCommit: 0.02, aimAppend: 0.02}[a]
@@ -86,15 +89,31 @@ func (r *run) plan(f fault) {
 	if !on {
 		return
 	}
-	r.world.clock.after(time.Duration(r.chaos.ExpFloat64()*float64(rate)), nil, func() {
-		if r.healed {
-			return
-		}
-		if r.striking {
-			r.strike(f)
-		}
-		r.plan(f)
+	r.by(f.String(), func() {
+		r.world.clock.after(time.Duration(r.chaos.ExpFloat64()*float64(rate)), nil, func() {
+			if r.healed {
+				return
+			}
+			if r.striking {
+				r.by(f.String(), func() { r.strike(f) })
+			}
+			r.plan(f)
+		})
 	})
+}
+
+// by lets a kind of fault draw from a source of its own: what is left out takes nothing
+// from the others.
+func (r *run) by(kind string, do func()) {
+	chance := r.chances[kind]
+	if chance == nil {
+		chance = stream(r.options.Seed, kind)
+		r.chances[kind] = chance
+	}
+	was := r.chaos
+	r.chaos = chance
+	do()
+	r.chaos = was
 }
 
 // lasting is how long a passing fault lasts.
@@ -121,6 +140,7 @@ func (r *run) strike(f fault) {
 		return
 	}
 	r.count(f.String(), s)
+	r.note("%s strikes at %s, a %s", f, s.name(), s.role())
 	switch f {
 	case faultCrash, faultPowerCut:
 		r.crash(s, f == faultPowerCut)
@@ -488,14 +508,22 @@ func panicCell(in *messages.Actor) string { return "panic-in-" + in.Kind() }
 // some steps, or some milliseconds, of what just happened.
 func (r *run) aimed(a aim, s *server) {
 	p, on := r.swarm.aims[a]
-	if !on || r.healed || !r.striking || r.chaos.Float64() >= p {
+	if !on || r.healed || !r.striking {
 		return
 	}
-	r.count("crash-after-"+a.String(), s)
+	r.by(a.crash(), func() { r.lightFuse(a, s, p) })
+}
+
+func (r *run) lightFuse(a aim, s *server, p float64) {
+	if r.chaos.Float64() >= p {
+		return
+	}
+	r.count(a.crash(), s)
 	powerCut, h := r.chaos.IntN(2) == 0, s.host
 	strike := func() {
 		if s.host == h && !r.healed {
-			r.crash(s, powerCut)
+			r.note("%s strikes at %s", a.crash(), s.name())
+			r.by(a.crash(), func() { r.crash(s, powerCut) })
 		}
 	}
 	if r.chaos.IntN(2) == 0 {
@@ -525,7 +553,7 @@ func (r *run) burn() {
 }
 
 func (r *run) note(format string, args ...any) {
-	r.world.trace.note(r.world.clock.now, "world", fmt.Sprintf(format, args...))
+	r.world.did("world", fmt.Sprintf(format, args...))
 }
 
 // count notes that a fault met a node in its role.

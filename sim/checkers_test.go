@@ -258,6 +258,19 @@ func TestCheckersFire(t *testing.T) {
 				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
 				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
 			}},
+		{"acknowledged entries survive", // an acknowledgement leaves when its entries are replaced already
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""), entry(4, 2, ""))
+				b.append(0, entry(3, 3, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 2, 4))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			},
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""), entry(4, 2, ""))
+				b.append(0, entry(3, 3, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 3, 3))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			}},
 		{"acknowledged entries survive", // something else stands in their place
 			func(b *bench) {
 				b.append(0, entry(2, 2, ""))

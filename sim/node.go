@@ -23,7 +23,6 @@ type server struct {
 	disk   *disk.Disk
 	host   *host // nil: no process runs
 	starts int
-	recent recent
 	pace   pace
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
@@ -71,13 +70,14 @@ func (s *server) start() {
 	w := s.run.world
 	s.host = &host{
 		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
-		recent: &s.recent, memory: &memory{},
+		memory: &memory{},
 	}
 	s.leader, s.shipping = 0, 0
 	w.note(s.host, "process %d starts", s.starts)
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
 	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
 	if err == nil {
+		w.trace.names.Own(s.name(), identity.Incarnation)
 		_, err = actors.Start(actors.Config{
 			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
 			World: s.host.seams(reader{chance}),
@@ -176,6 +176,9 @@ type rot struct {
 	key      string
 	revision uint64 // 0: none
 }
+
+// is reports whether an item is of the version.
+func (r rot) is(i *messages.Item) bool { return string(i.Key) == r.key && i.Revision == r.revision }
 
 func (s *server) rotten() bool { return s.rot.revision != 0 }
 

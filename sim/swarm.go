@@ -2,7 +2,9 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +91,31 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		}
 	}
 	s.sharpen(chance)
+	s.leaveOut(o.Without)
 	return s
+}
+
+// leaveOut takes faults out of what was drawn. What the others draw stays the same.
+func (s *swarm) leaveOut(names []string) {
+	out := func(name string) bool { return slices.Contains(names, name) }
+	maps.DeleteFunc(s.rates, func(f fault, _ time.Duration) bool { return out(f.String()) })
+	maps.DeleteFunc(s.aims, func(a aim, _ float64) bool { return out(a.crash()) })
+	maps.DeleteFunc(s.phases, func(p phase, _ float64) bool { return out(p.blow()) })
+}
+
+// FaultNames are the names of all that may go wrong, and may be left out.
+func FaultNames() []string {
+	var names []string
+	for f := range faults {
+		names = append(names, f.String())
+	}
+	for a := range aims {
+		names = append(names, a.crash())
+	}
+	for p := range phases {
+		names = append(names, p.blow())
+	}
+	return names
 }
 
 // sharpen draws the faults that hurt a cluster of this size most more often.
@@ -207,12 +233,12 @@ func (s *swarm) String() string {
 	}
 	for a := range aims {
 		if p, on := s.aims[a]; on {
-			fmt.Fprintf(&b, " crash-after-%s:%v", a, p)
+			fmt.Fprintf(&b, " %s:%v", a.crash(), p)
 		}
 	}
 	for p := range phases {
 		if chance, on := s.phases[p]; on {
-			fmt.Fprintf(&b, " blow-after-%s:%v", p, chance)
+			fmt.Fprintf(&b, " %s:%v", p.blow(), chance)
 		}
 	}
 	o := s.options

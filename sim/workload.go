@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -25,7 +26,6 @@ type customer struct {
 	host   *host   // of the client's process now
 	probes *server // the one node that it was made to try; nil: it is of the load
 	starts int
-	recent recent
 	under  map[uint64]*operation // under way, by tag
 	tags   uint64
 }
@@ -42,7 +42,7 @@ func (c *customer) startWith(endpoints []string) {
 	w := c.run.world
 	c.starts++
 	c.under = map[uint64]*operation{}
-	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}, recent: &c.recent}
+	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}}
 	chance := stream(c.run.options.Seed, fmt.Sprintf("%s/%d", c.name, c.starts))
 	random := reader{chance}
 	var id [messages.ClientIDSize]byte
@@ -112,7 +112,7 @@ func (c *customer) done(d *messages.Done) {
 		return
 	}
 	delete(c.under, d.Tag)
-	op.untrusted = op.submit.Read != nil && c.run.rottenAt(d.Endpoint)
+	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.run.history.end(op, d, c.run.world.clock.now)
 }
 
@@ -201,11 +201,14 @@ func (c *customer) drawSnapshot() *messages.SnapshotRequest {
 	return &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Create{Create: &messages.SnapshotCreate{Id: id}}}
 }
 
-// rottenAt reports whether the world has altered the data of the node at an address.
-func (r *run) rottenAt(endpoint string) bool {
+// rotten reports whether an answer may come from a node whose data the world has altered.
+// A read that was sent to two nodes names the second, and the first may have answered it.
+func (r *run) rotten(d *messages.Done) bool {
 	for _, s := range r.servers {
-		if s.listen() == endpoint {
-			return s.rotten()
+		switch {
+		case !s.rotten():
+		case s.listen() == d.Endpoint, d.Read.GetDigest() != nil, slices.ContainsFunc(d.Read.GetItems(), s.rot.is):
+			return true
 		}
 	}
 	return false
