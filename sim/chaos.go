@@ -40,6 +40,8 @@ const (
 	faultPanic                   // an actor that may fail does, and starts anew
 	faultCorePanic               // an actor that may not fail does: the process must end itself
 	faultClient                  // a client's process ends
+	faultStateSync               // a sync of the state fails, and what it was to sync is lost with the power
+	faultWipe                    // a disk is emptied: the node must stay away
 	faultLag                     // followers stay away until a snapshot is all that helps
 	faultRot                     // a value is altered on a disk: the others must notice
 	faults
@@ -48,7 +50,7 @@ const (
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "lag", "rot"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -156,10 +158,12 @@ func (r *run) strike(f fault) {
 		r.lag(s)
 	case faultRot:
 		r.decay(s)
-	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
+	case faultTornSave, faultSaveFails, faultSyncFails, faultStateSync, faultReadFails, faultFull:
 		r.order(f, s)
 	case faultDamage:
 		r.damage(s)
+	case faultWipe:
+		r.wipe(s)
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, s)
 	case faultOrphan:
@@ -235,6 +239,8 @@ func (r *run) order(f fault, s *server) {
 		s.disk.FailNextSave()
 	case faultSyncFails:
 		s.disk.FailNextSync()
+	case faultStateSync:
+		s.disk.FailNextStateSync()
 	case faultReadFails:
 		s.disk.FailNextReads(1 + r.chaos.IntN(3))
 	case faultFull:
@@ -243,9 +249,9 @@ func (r *run) order(f fault, s *server) {
 	}
 }
 
-// damage takes synced data from a minority. The process that starts on what is
-// left has to notice.
-func (r *run) damage(s *server) {
+// spared reports whether a server must keep its data: it is not part of a cluster yet,
+// or has lost some already, or with it a quorum would have.
+func (r *run) spared(s *server) bool {
 	lost := 0
 	for _, o := range r.servers {
 		if o.damaged || o.rotten() {
@@ -253,7 +259,28 @@ func (r *run) damage(s *server) {
 		}
 	}
 	initialised, _ := s.disk.Initialised()
-	if !initialised || r.check.last() == 0 || s.damaged || 2*(lost+1) >= len(r.servers) {
+	return !initialised || r.check.last() == 0 || s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers)
+}
+
+// wipe empties the disk of one of a minority. What starts there knows nothing, and those
+// who knew the node before must not take it for that one.
+func (r *run) wipe(s *server) {
+	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return !yes && !o.damaged }) {
+		return // a founder that does not know the others yet may take it in
+	}
+	if s.up() {
+		r.world.note(s.host, "the server is replaced by one with an empty disk")
+	}
+	s.crash(true)
+	s.disk.LoseMedia()
+	s.damaged = true
+	s.restartLater()
+}
+
+// damage takes synced data from a minority. The process that starts on what is
+// left has to notice.
+func (r *run) damage(s *server) {
+	if r.spared(s) {
 		return
 	}
 	if s.up() {

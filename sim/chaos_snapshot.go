@@ -282,13 +282,7 @@ func (r *run) failSnapshot(s *server) {
 // decay alters a value on the disks of a minority. A node cannot tell by itself that
 // it serves a wrong value; the others have to find out.
 func (r *run) decay(s *server) {
-	lost := 0
-	for _, o := range r.servers {
-		if o.damaged || o.rotten() {
-			lost++
-		}
-	}
-	if s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers) {
+	if r.spared(s) {
 		return
 	}
 	key, revision, ok := s.disk.Rot()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -141,6 +142,10 @@ func (r *run) delayOf(s *server) func(string, any) time.Duration {
 			return upTo(r.world.chance, r.swarm.stage+r.slowness[s.node])
 		case *messages.CommitSynced, *messages.SyncCommit:
 			return upTo(r.world.chance, r.swarm.fsync+r.slowness[s.node])
+		case *messages.ReadAt, *messages.ReadRows:
+			if strings.HasPrefix(actorID, messages.ActorReaderPrefix) {
+				return upTo(r.world.chance, r.swarm.read+r.slowness[s.node])
+			}
 		case *messages.Apply:
 			return upTo(r.world.chance, r.swarm.apply+r.slowness[s.node])
 		}
@@ -187,7 +192,7 @@ func (s *server) mend() {
 	s.pace = pace{rate: 1}
 	s.disk.MendFaults()
 	switch {
-	case s.run.leftDown[s.node]:
+	case s.run.leftDown[s.node], s.damaged:
 		if s.up() {
 			s.crash(false)
 		}
@@ -195,7 +200,7 @@ func (s *server) mend() {
 	case s.up():
 		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, nil
 		s.host.thaw()
-	case !s.damaged:
+	default:
 		s.start()
 	}
 }

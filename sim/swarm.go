@@ -22,6 +22,8 @@ type swarm struct {
 	keys    int
 	ranges  bool          // clients also delete ranges
 	reading int           // so many more operations of a hundred are reads
+	idlers  int           // clients that only read
+	hasty   int           // so many operations of a hundred have hardly any time
 	think   time.Duration // between a client's operations, on average
 	ttl     time.Duration // of the clients' sessions, in log time; 0: the default
 	options actors.Options
@@ -30,6 +32,7 @@ type swarm struct {
 	cost   time.Duration // a step takes up to this
 	fsync  time.Duration // what an append costs, up to
 	apply  time.Duration // what an apply costs, up to
+	read   time.Duration // what a read costs, up to
 	skewed bool          // clocks run at rates of their own
 
 	rates    map[fault]time.Duration // on average between two of a kind; absent: never
@@ -60,6 +63,8 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
 	}
 	s.reading = pick(chance, 0, 0, 80)
+	s.idlers = pick(chance, 0, 0, s.clients/2, s.clients-1)
+	s.hasty = pick(chance, 0, 0, 5, 40)
 	s.compacts = chance.IntN(2) == 0
 	s.drawOptions(chance)
 	s.drawHistory(chance)
@@ -73,6 +78,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	s.cost = pick(chance, 0, 0, time.Microsecond, 5*time.Microsecond)
 	s.fsync = pick(chance, 0, patience/200, patience/40, patience/8)
 	s.apply = pick(chance, 0, 0, patience/200, patience/20)
+	s.read = pick(chance, 0, 0, patience/200, patience/8)
 	s.stage = pick(chance, 0, patience/200, patience/20)
 	s.skewed = chance.IntN(3) == 0
 	for f := range faultRot {
@@ -224,8 +230,8 @@ func (s *swarm) calm() quality {
 
 func (s *swarm) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes, %d clients x %d, %d keys, ttl %v, latency %v+%v, fsync %v, prevote %v, down %v;",
-		s.nodes, s.clients, s.depth, s.keys, s.ttl, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
+	fmt.Fprintf(&b, "%d nodes, %d clients x %d (%d only read, %d%% are hasty), %d keys, ttl %v, latency %v+%v, fsync %v, prevote %v, down %v;",
+		s.nodes, s.clients, s.depth, s.idlers, s.hasty, s.keys, s.ttl, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
 	for f := range faults {
 		if rate, on := s.rates[f]; on {
 			fmt.Fprintf(&b, " %s/%v", f, rate)
