@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -27,18 +26,25 @@ func newSim(sh *Shell) *urfave.Command {
 			Usage: "play seeds, and say what came of them",
 			Description: `A seed decides everything: the cluster, what its clients do, what goes wrong and when.
 The same seed and binary give the same trace, and so the same hash. The first seed that
-violates an invariant ends the command: it prints the invariant, the last events of each
-host and the command that plays the run again, and exits 1.`,
+violates an invariant ends the command, which exits 1. It prints the invariant and the facts
+that contradict each other, what the run drew, what went wrong and when, what happened last,
+and the command that plays the run again.`,
 			UsageText: `kvctl sim run --seed 1
 kvctl sim run --seed 100 --seeds 20 --nodes 5
-kvctl sim run --seed 7 --faults off --trace trace.txt`,
+kvctl sim run --seed 7 --without crash,split --until 4.5s
+kvctl sim run --seed 7 --trace trace.txt --trace-hosts n1,n2 --trace-messages MsgApp,MsgVote`,
 			Flags: []urfave.Flag{
 				&urfave.Uint64Flag{Name: "seed", Usage: "play seed `N`", Value: 1},
 				&urfave.Uint64Flag{Name: "seeds", Usage: "play `K` seeds in turn, from --seed on", Value: 1},
 				&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "drawn from the seed"},
 				&urfave.StringFlag{Name: "faults", Usage: "turn faults `on|off`", Value: "on"},
 				&urfave.DurationFlag{Name: "duration", Usage: "load the cluster for `DURATION` of simulated time", Value: sim.DefaultDuration},
+				&urfave.StringFlag{Name: "without", Usage: "leave out `FAULT,...`, though the seed has drawn them"},
+				&urfave.DurationFlag{Name: "until", Usage: "end the run at `DURATION` of simulated time, and print what happened last"},
 				&urfave.StringFlag{Name: "trace", Usage: "write the whole trace to `FILE`", TakesFile: true},
+				&urfave.StringFlag{Name: "trace-hosts", Usage: "of it only lines of `HOST,...`, such as n1,c2"},
+				&urfave.StringFlag{Name: "trace-actors", Usage: "of it only lines of `ACTOR,...`, such as raft,log,client"},
+				&urfave.StringFlag{Name: "trace-messages", Usage: "of it only `MESSAGE,...`, such as MsgApp,Apply"},
 			},
 			Action: sh.action(simRun),
 		}, newSimScript(sh)},
@@ -47,17 +53,22 @@ kvctl sim run --seed 7 --faults off --trace trace.txt`,
 
 // seedJSON is what came of one seed. Nothing in it differs from one run to the next.
 type seedJSON struct {
-	Seed        uint64              `json:"seed,string"`
-	Hash        string              `json:"hash"`
-	Steps       uint64              `json:"steps,string"`
-	SimulatedMs int64               `json:"simulated_ms"`
-	Nodes       int                 `json:"nodes"`
-	Committed   uint64              `json:"committed,string"`
-	Invariant   string              `json:"invariant"` // the violated one; empty: none
-	Detail      string              `json:"detail"`
-	ViolatedMs  int64               `json:"violated_ms"`
-	Replay      string              `json:"replay"`
-	Recent      map[string][]string `json:"recent,omitempty"`
+	Seed        uint64   `json:"seed,string"`
+	Hash        string   `json:"hash"`
+	Steps       uint64   `json:"steps,string"`
+	SimulatedMs int64    `json:"simulated_ms"`
+	Nodes       int      `json:"nodes"`
+	Committed   uint64   `json:"committed,string"`
+	Invariant   string   `json:"invariant"` // the violated one; empty: none
+	Detail      string   `json:"detail"`
+	Facts       []string `json:"facts,omitempty"`
+	ViolatedMs  int64    `json:"violated_ms"`
+	Replay      string   `json:"replay"`
+	Swarm       string   `json:"swarm"`
+	Faults      []string `json:"faults,omitempty"`
+	Timeline    []string `json:"timeline,omitempty"`
+
+	told string // for people; empty: all went well
 }
 
 func simRun(c *Call) error {
@@ -73,7 +84,7 @@ func simRun(c *Call) error {
 		if err != nil {
 			return err
 		}
-		row := c.seedRow(options, report)
+		row := c.seedRow(report)
 		if row.Invariant != "" {
 			outcome = quiet(exitFailure)
 		}
@@ -92,7 +103,15 @@ func simRun(c *Call) error {
 }
 
 func (c *Call) simOptions() (sim.Options, uint64, error) {
-	o := sim.Options{Nodes: c.flags.Int("nodes"), Faults: c.flags.String("faults") == "on", Duration: c.flags.Duration("duration")}
+	list := func(flag string) []string {
+		return strings.FieldsFunc(c.flags.String(flag), func(r rune) bool { return r == ',' })
+	}
+	o := sim.Options{
+		Nodes: c.flags.Int("nodes"), Faults: c.flags.String("faults") == "on", Duration: c.flags.Duration("duration"),
+		Without: list("without"), Until: c.flags.Duration("until"),
+		Only: sim.Filter{Hosts: list("trace-hosts"), Actors: list("trace-actors"), Messages: list("trace-messages")},
+	}
+	unknown := slices.DeleteFunc(slices.Clone(o.Without), func(name string) bool { return slices.Contains(sim.FaultNames(), name) })
 	seeds := c.flags.Uint64("seeds")
 	switch {
 	case !slices.Contains(choices["faults"], c.flags.String("faults")):
@@ -101,6 +120,10 @@ func (c *Call) simOptions() (sim.Options, uint64, error) {
 		return o, 0, c.usage("", "--nodes must be from 1 to %d, not %d", simNodesMax, o.Nodes)
 	case o.Duration <= 0:
 		return o, 0, c.usage("", "--duration must be more than nothing, not %v", o.Duration)
+	case len(unknown) > 0:
+		return o, 0, c.usage("", "--without %q is none of %s", unknown[0], strings.Join(sim.FaultNames(), ", "))
+	case o.Until < 0:
+		return o, 0, c.usage("", "--until must not be less than nothing, not %v", o.Until)
 	case seeds == 0:
 		return o, 0, c.usage("", "--seeds counts from 1")
 	case seeds > 1 && c.flags.IsSet("trace"):
@@ -142,30 +165,18 @@ func finishFile(f io.Closer, buffered *bufio.Writer) error {
 	return nil
 }
 
-func (c *Call) seedRow(o sim.Options, r *sim.Report) seedJSON {
+func (c *Call) seedRow(r *sim.Report) seedJSON {
 	row := seedJSON{
 		Seed: r.Seed, Hash: r.Hash, Steps: r.Steps, SimulatedMs: r.SimTime.Milliseconds(), Nodes: r.Nodes,
-		Committed: r.Committed, Replay: c.self() + " " + replay(o),
+		Committed: r.Committed, Replay: c.self() + " " + r.Replay, Swarm: r.Swarm, Timeline: r.Timeline,
 	}
 	if v := r.Violation; v != nil {
-		row.Invariant, row.Detail, row.ViolatedMs, row.Recent = v.Invariant, v.Detail, v.At.Milliseconds(), r.Recent
+		row.Invariant, row.Detail, row.Facts, row.ViolatedMs = v.Invariant, v.Detail, v.Facts, v.At.Milliseconds()
+	}
+	if len(r.Timeline) > 0 {
+		row.Faults, row.told = r.Faults, r.Tell(c.self())
 	}
 	return row
-}
-
-// replay is the command that plays a run again.
-func replay(o sim.Options) string {
-	command := fmt.Sprintf("sim run --seed %d", o.Seed)
-	if o.Nodes != 0 {
-		command += fmt.Sprintf(" --nodes %d", o.Nodes)
-	}
-	if !o.Faults {
-		command += " --faults off"
-	}
-	if o.Duration != sim.DefaultDuration {
-		command += fmt.Sprintf(" --duration %v", o.Duration)
-	}
-	return command
 }
 
 func (c *Call) printSeed(r seedJSON) error {
@@ -182,16 +193,6 @@ func (c *Call) printSeed(r seedJSON) error {
 	}
 	fmt.Fprintf(c.Stdout, "seed %d  hash %s  %d nodes  %d steps  %v simulated  %s\n",
 		r.Seed, r.Hash, r.Nodes, r.Steps, time.Duration(r.SimulatedMs)*time.Millisecond, outcome)
-	if r.Invariant == "" {
-		return nil
-	}
-	for _, host := range slices.Sorted(maps.Keys(r.Recent)) {
-		if len(r.Recent[host]) == 0 {
-			continue
-		}
-		fmt.Fprintf(c.Stdout, "\nlast events of %s:\n  %s\n", host, strings.Join(r.Recent[host], "\n  "))
-	}
-	_, err := fmt.Fprintf(c.Stdout, "\nviolated: %s\n  %s\n  at %v of simulated time\nplay it again: %s\n",
-		r.Invariant, r.Detail, time.Duration(r.ViolatedMs)*time.Millisecond, r.Replay)
+	_, err := io.WriteString(c.Stdout, r.told)
 	return err
 }

@@ -40,6 +40,8 @@ const (
 	faultPanic                   // an actor that may fail does, and starts anew
 	faultCorePanic               // an actor that may not fail does: the process must end itself
 	faultClient                  // a client's process ends
+	faultStateSync               // a sync of the state fails, and what it was to sync is lost with the power
+	faultWipe                    // a disk is emptied: the node must stay away
 	faultLag                     // followers stay away until a snapshot is all that helps
 	faultRot                     // a value is altered on a disk: the others must notice
 	faults
@@ -48,7 +50,7 @@ const (
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "lag", "rot"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -68,6 +70,9 @@ func (a aim) String() string {
 	return [...]string{"vote", "ack", "elected", "checkpoint", "commit", "append"}[a]
 }
 
+// crash is what the crash after such a moment is called.
+func (a aim) crash() string { return "crash-after-" + a.String() }
+
 // often is how likely a crash may follow at most: some moments are rare.
 func (a aim) often() float64 {
 	return [...]float64{aimVote: 0.5, aimAck: 0.02, aimElected: 0.5, aimCheckpoint: 0.3, aimCommit: 0.02, aimAppend: 0.02}[a]
@@ -86,15 +91,31 @@ func (r *run) plan(f fault) {
 	if !on {
 		return
 	}
-	r.world.clock.after(time.Duration(r.chaos.ExpFloat64()*float64(rate)), nil, func() {
-		if r.healed {
-			return
-		}
-		if r.striking {
-			r.strike(f)
-		}
-		r.plan(f)
+	r.by(f.String(), func() {
+		r.world.clock.after(time.Duration(r.chaos.ExpFloat64()*float64(rate)), nil, func() {
+			if r.healed {
+				return
+			}
+			if r.striking {
+				r.by(f.String(), func() { r.strike(f) })
+			}
+			r.plan(f)
+		})
 	})
+}
+
+// by lets a kind of fault draw from a source of its own: what is left out takes nothing
+// from the others.
+func (r *run) by(kind string, do func()) {
+	chance := r.chances[kind]
+	if chance == nil {
+		chance = stream(r.options.Seed, kind)
+		r.chances[kind] = chance
+	}
+	was := r.chaos
+	r.chaos = chance
+	do()
+	r.chaos = was
 }
 
 // lasting is how long a passing fault lasts.
@@ -121,6 +142,7 @@ func (r *run) strike(f fault) {
 		return
 	}
 	r.count(f.String(), s)
+	r.note("%s strikes at %s, a %s", f, s.name(), s.role())
 	switch f {
 	case faultCrash, faultPowerCut:
 		r.crash(s, f == faultPowerCut)
@@ -136,10 +158,12 @@ func (r *run) strike(f fault) {
 		r.lag(s)
 	case faultRot:
 		r.decay(s)
-	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
+	case faultTornSave, faultSaveFails, faultSyncFails, faultStateSync, faultReadFails, faultFull:
 		r.order(f, s)
 	case faultDamage:
 		r.damage(s)
+	case faultWipe:
+		r.wipe(s)
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, s)
 	case faultOrphan:
@@ -215,6 +239,8 @@ func (r *run) order(f fault, s *server) {
 		s.disk.FailNextSave()
 	case faultSyncFails:
 		s.disk.FailNextSync()
+	case faultStateSync:
+		s.disk.FailNextStateSync()
 	case faultReadFails:
 		s.disk.FailNextReads(1 + r.chaos.IntN(3))
 	case faultFull:
@@ -223,9 +249,9 @@ func (r *run) order(f fault, s *server) {
 	}
 }
 
-// damage takes synced data from a minority. The process that starts on what is
-// left has to notice.
-func (r *run) damage(s *server) {
+// spared reports whether a server must keep its data: it is not part of a cluster yet,
+// or has lost some already, or with it a quorum would have.
+func (r *run) spared(s *server) bool {
 	lost := 0
 	for _, o := range r.servers {
 		if o.damaged || o.rotten() {
@@ -233,7 +259,28 @@ func (r *run) damage(s *server) {
 		}
 	}
 	initialised, _ := s.disk.Initialised()
-	if !initialised || r.check.last() == 0 || s.damaged || 2*(lost+1) >= len(r.servers) {
+	return !initialised || r.check.last() == 0 || s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers)
+}
+
+// wipe empties the disk of one of a minority. What starts there knows nothing, and those
+// who knew the node before must not take it for that one.
+func (r *run) wipe(s *server) {
+	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return !yes && !o.damaged }) {
+		return // a founder that does not know the others yet may take it in
+	}
+	if s.up() {
+		r.world.note(s.host, "the server is replaced by one with an empty disk")
+	}
+	s.crash(true)
+	s.disk.LoseMedia()
+	s.damaged = true
+	s.restartLater()
+}
+
+// damage takes synced data from a minority. The process that starts on what is
+// left has to notice.
+func (r *run) damage(s *server) {
+	if r.spared(s) {
 		return
 	}
 	if s.up() {
@@ -488,14 +535,22 @@ func panicCell(in *messages.Actor) string { return "panic-in-" + in.Kind() }
 // some steps, or some milliseconds, of what just happened.
 func (r *run) aimed(a aim, s *server) {
 	p, on := r.swarm.aims[a]
-	if !on || r.healed || !r.striking || r.chaos.Float64() >= p {
+	if !on || r.healed || !r.striking {
 		return
 	}
-	r.count("crash-after-"+a.String(), s)
+	r.by(a.crash(), func() { r.lightFuse(a, s, p) })
+}
+
+func (r *run) lightFuse(a aim, s *server, p float64) {
+	if r.chaos.Float64() >= p {
+		return
+	}
+	r.count(a.crash(), s)
 	powerCut, h := r.chaos.IntN(2) == 0, s.host
 	strike := func() {
 		if s.host == h && !r.healed {
-			r.crash(s, powerCut)
+			r.note("%s strikes at %s", a.crash(), s.name())
+			r.by(a.crash(), func() { r.crash(s, powerCut) })
 		}
 	}
 	if r.chaos.IntN(2) == 0 {
@@ -525,7 +580,7 @@ func (r *run) burn() {
 }
 
 func (r *run) note(format string, args ...any) {
-	r.world.trace.note(r.world.clock.now, "world", fmt.Sprintf(format, args...))
+	r.world.did("world", fmt.Sprintf(format, args...))
 }
 
 // count notes that a fault met a node in its role.

@@ -62,6 +62,9 @@ func (b blow) String() string {
 	return [...]string{"crash", "power-cut", "partition", "election", "freeze"}[b]
 }
 
+// blow is what the blow after it is called.
+func (p phase) blow() string { return "blow-after-" + p.String() }
+
 func phaseCell(p phase, b blow) string { return b.String() + "-after-" + p.String() }
 
 // phaseOf is the phase that a message begins for the node whose actor is given it.
@@ -135,15 +138,21 @@ func (s *server) inSnapshot() bool {
 
 // phased draws whether a blow falls right now or a little later.
 func (r *run) phased(p phase, s *server) {
-	chance, on := r.swarm.phases[p]
-	if !on || r.healed || !r.striking || r.chaos.Float64() >= chance {
+	if chance, on := r.swarm.phases[p]; on && !r.healed && r.striking {
+		r.by(p.blow(), func() { r.swing(p, s, chance) })
+	}
+}
+
+func (r *run) swing(p phase, s *server, chance float64) {
+	if r.chaos.Float64() >= chance {
 		return
 	}
 	b, h := blow(r.chaos.IntN(int(blows))), s.host
 	r.coverage[phaseCell(p, b)]++
 	strike := func() {
 		if s.host == h && s.up() && !r.healed {
-			r.fall(b, s)
+			r.note("%s strikes at %s", phaseCell(p, b), s.name())
+			r.by(p.blow(), func() { r.fall(b, s) })
 		}
 	}
 	if r.chaos.IntN(3) > 0 {
@@ -187,7 +196,7 @@ func (r *run) unseat() {
 // lag keeps one or two followers away, crashed or cut off, until so much was written
 // that the leader's log has left them behind.
 func (r *run) lag(s *server) {
-	target := r.check.last() + 5 + r.load.Uint64N(r.swarm.lag+1)
+	target := r.check.last() + 5 + r.chaos.Uint64N(r.swarm.lag+1)
 	until := r.world.clock.now + 10*time.Second
 	left := len(r.servers) - len(r.servers)/2 - 1 // so many more may be away, and a quorum stays
 	for _, o := range r.servers {
@@ -273,13 +282,7 @@ func (r *run) failSnapshot(s *server) {
 // decay alters a value on the disks of a minority. A node cannot tell by itself that
 // it serves a wrong value; the others have to find out.
 func (r *run) decay(s *server) {
-	lost := 0
-	for _, o := range r.servers {
-		if o.damaged || o.rotten() {
-			lost++
-		}
-	}
-	if s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers) {
+	if r.spared(s) {
 		return
 	}
 	key, revision, ok := s.disk.Rot()

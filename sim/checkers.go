@@ -1,6 +1,9 @@
 package sim
 
 import (
+	"fmt"
+	"time"
+
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -13,6 +16,7 @@ import (
 // know nothing but the messages they are shown and what the disks hold durably.
 type checkers struct {
 	fail func(invariant, format string, args ...any)
+	now  func() time.Duration
 	// durable is what a node's disk would still hold after a power cut: its
 	// HardState, and the index and term of its log's last entry.
 	durable func(node int) (hs *raftpb.HardState, last uint64)
@@ -24,16 +28,36 @@ type checkers struct {
 	// media is what a node's disk would still hold beside its log.
 	media func(node int) media
 
-	leaders   map[uint64]int      // term -> node
-	contents  map[position]uint64 // of every entry that any log was given -> its hash
-	base      uint64              // the index before the first committed one that was seen
-	committed []position          // from base+1 on: what all replicas must apply
-	histories map[uint64]uint64   // applied index -> history hash
+	leaders   map[uint64]sighting   // by term
+	contents  map[position]sighting // the hash of every entry that any log was given
+	base      uint64                // the index before the first committed one that was seen
+	committed []position            // from base+1 on: what all replicas must apply
+	appliers  []sighting            // who applied them first
+	histories map[uint64]sighting   // applied index -> history hash
 	nodes     []*replica
 	model     *model
 	reference *reference // nil: nobody has opened a state yet
 	written   uint64     // checkpoints, of all nodes
 	onCommit  func()     // told of every index that is first seen committed; may be nil
+}
+
+// sighting is something that a node was the first to show.
+type sighting struct {
+	hash uint64 // of what it showed
+	node int
+	at   time.Duration
+}
+
+func (c *checkers) sees(node int, hash uint64) sighting { return sighting{hash, node, c.now()} }
+
+// was is what the node had or said then.
+func (s sighting) was(format string, args ...any) fact {
+	return fact{nameOf(s.node), s.at, fmt.Sprintf(format, args...)}
+}
+
+// is what the node has or says now.
+func (c *checkers) is(node int, format string, args ...any) fact {
+	return c.sees(node, 0).was(format, args...)
 }
 
 // position is a place in a log.
@@ -43,7 +67,9 @@ type position struct{ index, term uint64 }
 type replica struct {
 	votes    map[uint64]messages.RaftID // granted to others, by term
 	voted    uint64                     // the highest term of those
-	acked    position                   // of the last acknowledgement: the log must reach it
+	votedAt  time.Duration              // when it was granted
+	ackedAt  time.Duration              // when that was said last
+	acked    position                   // up to where the log was acknowledged and not replaced since: it must keep that
 	logBase  uint64
 	baseTerm uint64
 	opened   uint64   // the base when the log was opened last
@@ -64,7 +90,8 @@ type memory struct {
 
 func newCheckers(nodes int) *checkers {
 	c := &checkers{
-		leaders: map[uint64]int{}, contents: map[position]uint64{}, histories: map[uint64]uint64{}, model: newModel(),
+		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, histories: map[uint64]sighting{}, model: newModel(),
+		now: func() time.Duration { return 0 },
 	}
 	for range nodes {
 		c.nodes = append(c.nodes, &replica{votes: map[uint64]messages.RaftID{}})
@@ -105,22 +132,23 @@ func (c *checkers) leader(node int, m *messages.LeaderChanged) {
 	if m.Leader != idOf(node) {
 		return
 	}
-	if other, known := c.leaders[m.Term]; known && other != node {
-		c.fail("one leader a term", "%s and %s both lead in term %d", nameOf(other), nameOf(node), m.Term)
+	other, known := c.leaders[m.Term]
+	if known && other.node != node {
+		c.fail("one leader a term", "%v, and %v", c.is(node, "leads in term %d", m.Term), other.was("came to lead in term %d", m.Term))
 	}
-	c.leaders[m.Term] = node
+	if !known {
+		c.leaders[m.Term] = c.sees(node, 0)
+	}
 }
 
 // logOpened: what a node has promised survives its restart.
 func (c *checkers) logOpened(node int, m *memory, o *messages.LogOpened) {
 	r := c.nodes[node]
-	last := o.BaseIndex + uint64(len(o.Entries))
-	if last < r.acked.index {
-		c.fail("acknowledged entries survive", "%s acknowledged index %d in term %d, its log now ends at %d", nameOf(node), r.acked.index, r.acked.term, last)
-	}
+	c.keeps(node, o)
 	term, vote := o.HardState.GetTerm(), o.HardState.GetVote()
 	if to, voted := r.votes[r.voted]; voted && (term < r.voted || term == r.voted && vote != to) {
-		c.fail("votes survive", "%s voted for replica %d in term %d, its disk now says %d in term %d", nameOf(node), to, r.voted, vote, term)
+		c.fail("votes survive", "%v, but %v", c.is(node, "opens a log with vote %d in term %d", vote, term),
+			sighting{0, node, r.votedAt}.was("voted for replica %d in term %d", to, r.voted))
 	}
 	c.basesRise(node, o)
 	m.log, m.term, m.commit = true, term, o.HardState.GetCommit()
@@ -149,20 +177,18 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 		return
 	}
 	r := c.nodes[node]
-	first, last := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
+	first := entries[0].GetIndex()
 	if first <= r.logBase || first > r.logBase+uint64(len(r.log))+1 {
 		c.fail("logs have no gaps", "%s appends index %d to a log of (%d, %d]", nameOf(node), first, r.logBase, r.logBase+uint64(len(r.log)))
 		return
 	}
-	if first <= r.acked.index {
-		r.acked.index = min(r.acked.index, last) // another leader's entries replace what was acknowledged
-	}
+	r.replace(entries)
 	r.log = r.log[:first-r.logBase-1]
 	for _, e := range entries {
 		r.log = append(r.log, e.GetTerm())
 		c.matches(node, e)
 		if t := e.GetTerm(); t > r.led {
-			if leader, known := c.leaders[t]; known && leader == node {
+			if leader, known := c.leaders[t]; known && leader.node == node {
 				r.led = t
 				c.complete(node, e)
 			}
@@ -170,12 +196,74 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 	}
 }
 
+// replace: what was acknowledged ends below the first entry that takes the place of
+// another. The disk may hold any part of the new entries after a failed write.
+func (r *replica) replace(entries []*raftpb.Entry) {
+	for _, e := range entries {
+		if e.GetIndex() > r.acked.index {
+			return
+		}
+		if term, held := r.term(e.GetIndex()); held && term != e.GetTerm() {
+			r.acked.index = e.GetIndex() - 1
+			return
+		}
+	}
+}
+
+func (r *replica) acknowledged(node int) fact {
+	return sighting{0, node, r.ackedAt}.was("acknowledged what is up to index %d, last in term %d", r.acked.index, r.acked.term)
+}
+
+// standing is how much of an acknowledgement in a term still stands when it leaves. It
+// may wait in the log for the sync of appends in which a newer leader replaces the entries.
+func (r *replica) standing(index, term uint64) uint64 {
+	last := r.logBase + uint64(len(r.log))
+	if len(r.log) > 0 && r.log[len(r.log)-1] > term {
+		index = min(index, last)
+	}
+	for {
+		if newer, held := r.term(index); !held || newer <= term {
+			return index
+		}
+		index--
+	}
+}
+
+// term is that of an entry behind the log's base.
+func (r *replica) term(index uint64) (term uint64, held bool) {
+	if index <= r.logBase || index > r.logBase+uint64(len(r.log)) {
+		return 0, false
+	}
+	return r.log[index-r.logBase-1], true
+}
+
+// keeps: the log that is opened holds what was acknowledged.
+func (c *checkers) keeps(node int, o *messages.LogOpened) {
+	r := c.nodes[node]
+	if last := o.BaseIndex + uint64(len(o.Entries)); last < r.acked.index {
+		c.fail("acknowledged entries survive", "%v, but %v", c.is(node, "opens a log that ends at index %d", last), r.acknowledged(node))
+	}
+	for _, e := range o.Entries {
+		if e.GetIndex() > r.acked.index {
+			return
+		}
+		if term, held := r.term(e.GetIndex()); held && term != e.GetTerm() {
+			c.fail("acknowledged entries survive", "%v, but %v and held one of term %d there",
+				c.is(node, "opens a log with an entry of term %d at index %d", e.GetTerm(), e.GetIndex()), r.acknowledged(node), term)
+			return
+		}
+	}
+}
+
 func (c *checkers) matches(node int, e *raftpb.Entry) {
 	at, content := position{e.GetIndex(), e.GetTerm()}, hashOf(e)
-	if other, known := c.contents[at]; known && other != content {
-		c.fail("log matching", "%s has another entry at index %d of term %d than was seen before", nameOf(node), at.index, at.term)
+	switch other, known := c.contents[at]; {
+	case !known:
+		c.contents[at] = c.sees(node, content)
+	case other.hash != content:
+		c.fail("log matching", "%v, but %v", c.is(node, "has an entry at index %d of term %d, with hash %016x", at.index, at.term, content),
+			other.was("has one there with hash %016x", other.hash))
 	}
-	c.contents[at] = content
 }
 
 func hashOf(e *raftpb.Entry) uint64 { return xxhash.Sum64(e.GetData())*31 + uint64(e.GetType()) }
@@ -193,15 +281,19 @@ func (c *checkers) complete(node int, first *raftpb.Entry) {
 			continue
 		}
 		if have := r.log[p.index-r.logBase-1]; have != p.term {
-			c.fail("leader completeness", "%s leads term %d without the entry committed at index %d in term %d: it has one of term %d",
-				nameOf(node), first.GetTerm(), p.index, p.term, have)
+			c.fail("leader completeness", "%v, but %v",
+				c.is(node, "leads term %d, and has an entry of term %d at index %d", first.GetTerm(), have, p.index), c.applied(p))
 			return
 		}
 	}
 	if n := len(c.committed); n > 0 && c.committed[n-1].index >= first.GetIndex() {
-		c.fail("leader completeness", "%s leads term %d from index %d on, but index %d was committed in term %d",
-			nameOf(node), first.GetTerm(), first.GetIndex(), c.committed[n-1].index, c.committed[n-1].term)
+		c.fail("leader completeness", "%v, but %v", c.is(node, "leads term %d from index %d on", first.GetTerm(), first.GetIndex()), c.applied(c.committed[n-1]))
 	}
+}
+
+// applied is who first applied what was committed somewhere.
+func (c *checkers) applied(at position) fact {
+	return c.appliers[at.index-c.base-1].was("was the first to apply index %d, of term %d", at.index, at.term)
 }
 
 // applying: every incarnation applies every index once and in order, and all
@@ -227,7 +319,7 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 	}
 	switch next := c.base + uint64(len(c.committed)) + 1; {
 	case at.index == next:
-		c.committed = append(c.committed, at)
+		c.committed, c.appliers = append(c.committed, at), append(c.appliers, c.sees(node, 0))
 		c.matches(node, e)
 		c.held(at)
 		if err := c.model.apply(e); err != nil {
@@ -243,7 +335,7 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		c.fail("committed without a gap", "%s applies index %d, nobody has applied %d", nameOf(node), at.index, next)
 	case at.index > c.base:
 		if was := c.committed[at.index-c.base-1]; was != at {
-			c.fail("committed once", "%s applies an entry of term %d at index %d, another was committed there in term %d", nameOf(node), at.term, at.index, was.term)
+			c.fail("committed once", "%v, but %v", c.is(node, "applies an entry of term %d at index %d", at.term, at.index), c.applied(was))
 		}
 		c.matches(node, e)
 	}
@@ -265,10 +357,12 @@ func (c *checkers) held(at position) {
 // appliedAt: equal history at equal index.
 func (c *checkers) appliedAt(node int, m *memory, a *messages.Applied) {
 	c.compacts(node, m, a.CompactedRevision)
-	if other, known := c.histories[a.Index]; known && other != a.HistoryHash {
-		c.fail("equal state at equal index", "%s has history %016x at index %d, another replica %016x", nameOf(node), a.HistoryHash, a.Index, other)
+	switch other, known := c.histories[a.Index]; {
+	case !known:
+		c.histories[a.Index] = c.sees(node, a.HistoryHash)
+	case other.hash != a.HistoryHash:
+		c.fail("equal state at equal index", "%v, but %v", c.is(node, "has history %016x at index %d", a.HistoryHash, a.Index), other.was("had %016x there", other.hash))
 	}
-	c.histories[a.Index] = a.HistoryHash
 }
 
 // departs: no vote and no acknowledgement leaves before it is durable.
@@ -296,28 +390,24 @@ func (c *checkers) votes(node int, m *raftpb.Message) {
 	}
 	hs, _ := c.durable(node)
 	if !c.blind && (hs.GetTerm() < m.GetTerm() || hs.GetTerm() == m.GetTerm() && hs.GetVote() != m.GetTo()) {
-		c.fail("votes are durable first", "%s votes for replica %d in term %d, its disk holds vote %d in term %d",
-			nameOf(node), m.GetTo(), m.GetTerm(), hs.GetVote(), hs.GetTerm())
+		c.fail("votes are durable first", "%v, but %v", c.is(node, "votes for replica %d in term %d", m.GetTo(), m.GetTerm()),
+			c.is(node, "has vote %d in term %d on its disk", hs.GetVote(), hs.GetTerm()))
 	}
-	r.votes[m.GetTerm()], r.voted = m.GetTo(), max(r.voted, m.GetTerm())
+	r.votes[m.GetTerm()], r.voted, r.votedAt = m.GetTo(), max(r.voted, m.GetTerm()), c.now()
 }
 
 func (c *checkers) acks(node int, m *raftpb.Message) {
 	r := c.nodes[node]
 	hs, last := c.durable(node)
 	if !c.blind && hs.GetTerm() < m.GetTerm() {
-		c.fail("terms are durable first", "%s acknowledges in term %d, its disk holds term %d", nameOf(node), m.GetTerm(), hs.GetTerm())
+		c.fail("terms are durable first", "%v, but %v", c.is(node, "acknowledges in term %d", m.GetTerm()), c.is(node, "has term %d on its disk", hs.GetTerm()))
 	}
 	if !c.blind && hs.GetTerm() == m.GetTerm() && last < m.GetIndex() {
-		c.fail("acknowledgements are durable first", "%s acknowledges index %d in term %d, its disk holds entries up to %d",
-			nameOf(node), m.GetIndex(), m.GetTerm(), last)
+		c.fail("acknowledgements are durable first", "%v, but %v", c.is(node, "acknowledges index %d in term %d", m.GetIndex(), m.GetTerm()),
+			c.is(node, "has entries up to index %d on its disk", last))
 	}
-	switch {
-	case m.GetTerm() > r.acked.term:
-		r.acked = position{m.GetIndex(), m.GetTerm()}
-	case m.GetTerm() == r.acked.term:
-		r.acked.index = max(r.acked.index, m.GetIndex())
-	}
+	r.ackedAt = c.now()
+	r.acked = position{max(r.acked.index, r.standing(m.GetIndex(), m.GetTerm())), max(r.acked.term, m.GetTerm())}
 }
 
 // last is the highest index that was seen committed.

@@ -118,9 +118,9 @@ func (c *checkers) sameState(node int, rowsToo bool) {
 	if c.reference == nil {
 		c.begin(is.checkpoint)
 	}
-	if history, known := c.histories[is.checkpoint.Index]; known && history != is.checkpoint.HistoryHash {
-		c.fail("equal state at equal index", "%s holds a checkpoint with history %016x at index %d, another replica had %016x",
-			nameOf(node), is.checkpoint.HistoryHash, is.checkpoint.Index, history)
+	if other, known := c.histories[is.checkpoint.Index]; known && other.hash != is.checkpoint.HistoryHash {
+		c.fail("equal state at equal index", "%v, but %v", c.is(node, "has a checkpoint with history %016x at index %d", is.checkpoint.HistoryHash, is.checkpoint.Index),
+			other.was("had %016x there", other.hash))
 	}
 	what := c.reference.differs(is.checkpoint)
 	if what == "" && rowsToo {

@@ -236,6 +236,52 @@ func TestCheckersFire(t *testing.T) {
 				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 3))
 				b.reopen(0, hardState(3, 0, 1), entry(2, 2, ""))
 			}},
+		{"acknowledged entries survive", // they were replaced, and a part of what replaced them was written
+			func(b *bench) {
+				b.quarrel()
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""), entry(3, 3, ""))
+			},
+			func(b *bench) {
+				b.quarrel()
+				b.reopen(0, hardState(9, 0, 1))
+			}},
+		{"acknowledged entries survive", // one of a later term, which acknowledges less, takes nothing back
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 3))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""), entry(3, 2, ""))
+			},
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 8, 3))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			}},
+		{"acknowledged entries survive", // an acknowledgement leaves when its entries are replaced already
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""), entry(4, 2, ""))
+				b.append(0, entry(3, 3, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 2, 4))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			},
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 2, ""), entry(4, 2, ""))
+				b.append(0, entry(3, 3, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 3, 3))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			}},
+		{"acknowledged entries survive", // something else stands in their place
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 2, ""))
+			},
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""))
+				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
+				b.reopen(0, hardState(9, 0, 1), entry(2, 1, ""))
+			}},
 		{"each command at most once",
 			func(b *bench) {
 				b.apply(0, commanded(2, 2, 1, put("k", "v")))
@@ -326,6 +372,14 @@ func (b *bench) append(node int, entries ...*raftpb.Entry) {
 
 func (b *bench) apply(node int, entries ...*raftpb.Entry) {
 	b.give(node, messages.ActorMachine, applying(entries...))
+}
+
+// quarrel lets a node acknowledge entries of term 2, all of which but the first a leader
+// of term 3 replaces.
+func (b *bench) quarrel() {
+	b.append(0, entry(2, 2, ""), entry(3, 2, ""), entry(4, 2, ""), entry(5, 2, ""))
+	b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 5))
+	b.append(0, entry(3, 3, ""), entry(4, 3, ""), entry(5, 3, ""), entry(6, 3, ""))
 }
 
 func (b *bench) committedBy(node int) {

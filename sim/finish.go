@@ -22,7 +22,7 @@ func (r *run) probe() {
 
 // finish reads everything from everywhere, and compares.
 func (r *run) finish() {
-	if r.world.failure != nil {
+	if r.world.over() {
 		return
 	}
 	r.probe()
@@ -30,7 +30,7 @@ func (r *run) finish() {
 		c.submit(&messages.Submit{Read: &messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}})
 	}
 	limit := r.world.clock.now + 2*deadlineMS*time.Millisecond
-	for r.world.failure == nil && !r.converged() {
+	for !r.world.over() && !r.converged() {
 		if r.world.clock.now >= limit {
 			r.world.fail("final reads", "%s", r.outstanding())
 			return
@@ -51,7 +51,7 @@ func (r *run) finish() {
 	r.compareFiles()
 	r.countSessions()
 	r.history.close()
-	if r.world.failure == nil {
+	if !r.world.over() {
 		r.history.judge()
 	}
 }

@@ -19,6 +19,7 @@ type history struct {
 	fail    func(invariant, format string, args ...any)
 	model   *model
 	newest  uint64 // the highest revision that any ended operation has seen
+	sawIt   *operation
 	givenUp uint64 // the highest revision below which a client was told that history is gone
 	all     []*operation
 }
@@ -27,8 +28,9 @@ type history struct {
 type operation struct {
 	client    int
 	submit    *messages.Submit
-	floor     uint64 // newest, when it began
-	givenUp   uint64 // the same, when it began
+	floor     uint64     // newest, when it began
+	sawIt     *operation // who had seen that; nil: nobody
+	givenUp   uint64     // the same, when it began
 	beganAt   time.Duration
 	endedAt   time.Duration
 	done      *messages.Done // nil: not ended
@@ -37,7 +39,7 @@ type operation struct {
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
-	op := &operation{client: client, submit: s, floor: h.newest, givenUp: h.givenUp, beganAt: now}
+	op := &operation{client: client, submit: s, floor: h.newest, sawIt: h.sawIt, givenUp: h.givenUp, beganAt: now}
 	h.all = append(h.all, op)
 	return op
 }
@@ -81,7 +83,7 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 	case e.revision != w.Revision || e.deleted != w.Deleted || e.more != w.More:
 		h.fail("acknowledged writes are in the log", "%s: the log says revision %d, %d deleted, more %v", op, e.revision, e.deleted, e.more)
 	case w.Revision <= op.floor:
-		h.fail("linearizable", "%s: revision %d had been seen before it began", op, op.floor)
+		h.fail("linearizable", "%v, but %v", op.fact(), op.seenBefore())
 	}
 	for _, o := range op.submit.Operations {
 		if given := o.GetCompact(); given != nil {
@@ -95,7 +97,7 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 			h.fail("acknowledged writes are in the log", "%s: its value is written at revision %d", op, at)
 		}
 	}
-	h.newest = max(h.newest, w.Revision)
+	h.sees(op, w.Revision)
 }
 
 func (h *history) endRead(op *operation, r *messages.ReadReply) {
@@ -117,7 +119,7 @@ func (h *history) endRead(op *operation, r *messages.ReadReply) {
 	case r.Revision > h.model.revision:
 		h.fail("reads what is committed", "%s: the log has come to revision %d", op, h.model.revision)
 	case asked.Revision == 0 && asked.Consistency == messages.Consistency_LINEARIZABLE && r.Revision < op.floor:
-		h.fail("linearizable", "%s: revision %d had been seen before it began", op, op.floor)
+		h.fail("linearizable", "%v, but %v", op.fact(), op.seenBefore())
 	}
 	items, more := h.model.read(asked, r.Revision)
 	want := &messages.ReadReply{Items: items, More: more}
@@ -129,8 +131,28 @@ func (h *history) endRead(op *operation, r *messages.ReadReply) {
 		h.fail("reads what was written", "%s: as of that revision it is %s", op, messages.Line(want))
 	}
 	if asked.Revision == 0 && asked.Consistency == messages.Consistency_LINEARIZABLE {
-		h.newest = max(h.newest, r.Revision)
+		h.sees(op, r.Revision)
 	}
+}
+
+func (h *history) sees(op *operation, revision uint64) {
+	if revision > h.newest {
+		h.newest, h.sawIt = revision, op
+	}
+}
+
+// fact is what a client was told.
+func (op *operation) fact() fact {
+	return fact{fmt.Sprintf("c%d", op.client+1), op.endedAt, "was told: " + op.String()}
+}
+
+// seenBefore is who had seen its floor when the operation began.
+func (op *operation) seenBefore() fact {
+	what := fmt.Sprintf("had seen revision %d before it began", op.floor)
+	if op.sawIt == nil {
+		return fact{"somebody", op.beganAt, what}
+	}
+	return fact{fmt.Sprintf("c%d", op.sawIt.client+1), op.sawIt.endedAt, what + ": " + op.sawIt.String()}
 }
 
 // close checks what can only be said at the end: what was refused never happened.

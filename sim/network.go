@@ -149,6 +149,16 @@ func (n *network) listener(address string) *seat {
 	return nil
 }
 
+// nameAt is the host whose system has this logical address.
+func (n *network) nameAt(address string) string {
+	for _, s := range n.seats {
+		if s.system.ProcessRegistry.Address == address {
+			return s.host.name
+		}
+	}
+	return address
+}
+
 // place is seam.Network for one host.
 type place struct {
 	net  *network

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,6 @@ type server struct {
 	disk   *disk.Disk
 	host   *host // nil: no process runs
 	starts int
-	recent recent
 	pace   pace
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
@@ -71,13 +71,14 @@ func (s *server) start() {
 	w := s.run.world
 	s.host = &host{
 		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
-		recent: &s.recent, memory: &memory{},
+		memory: &memory{},
 	}
 	s.leader, s.shipping = 0, 0
 	w.note(s.host, "process %d starts", s.starts)
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
 	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
 	if err == nil {
+		w.trace.names.Own(s.name(), identity.Incarnation)
 		_, err = actors.Start(actors.Config{
 			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
 			World: s.host.seams(reader{chance}),
@@ -141,6 +142,10 @@ func (r *run) delayOf(s *server) func(string, any) time.Duration {
 			return upTo(r.world.chance, r.swarm.stage+r.slowness[s.node])
 		case *messages.CommitSynced, *messages.SyncCommit:
 			return upTo(r.world.chance, r.swarm.fsync+r.slowness[s.node])
+		case *messages.ReadAt, *messages.ReadRows:
+			if strings.HasPrefix(actorID, messages.ActorReaderPrefix) {
+				return upTo(r.world.chance, r.swarm.read+r.slowness[s.node])
+			}
 		case *messages.Apply:
 			return upTo(r.world.chance, r.swarm.apply+r.slowness[s.node])
 		}
@@ -177,6 +182,9 @@ type rot struct {
 	revision uint64 // 0: none
 }
 
+// is reports whether an item is of the version.
+func (r rot) is(i *messages.Item) bool { return string(i.Key) == r.key && i.Revision == r.revision }
+
 func (s *server) rotten() bool { return s.rot.revision != 0 }
 
 // mend leaves no fault on a server, and lets it run unless it is to stay down.
@@ -184,7 +192,7 @@ func (s *server) mend() {
 	s.pace = pace{rate: 1}
 	s.disk.MendFaults()
 	switch {
-	case s.run.leftDown[s.node]:
+	case s.run.leftDown[s.node], s.damaged:
 		if s.up() {
 			s.crash(false)
 		}
@@ -192,7 +200,7 @@ func (s *server) mend() {
 	case s.up():
 		s.host.pace, s.host.burst, s.host.sabotage = s.pace, 0, nil
 		s.host.thaw()
-	case !s.damaged:
+	default:
 		s.start()
 	}
 }

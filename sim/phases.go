@@ -7,7 +7,7 @@ import (
 
 // play goes through the phases of a run, until one fails.
 func (r *run) play() {
-	r.note("swarm: %s", r.swarm)
+	r.world.trace.note(0, "world", "swarm: "+r.swarm.String())
 	for _, s := range r.servers {
 		r.world.clock.after(upTo(r.chaos, 500*time.Millisecond), nil, s.start)
 	}
@@ -28,7 +28,7 @@ func (r *run) play() {
 // warmUp lets the cluster be founded in peace.
 func (r *run) warmUp() {
 	limit := r.world.clock.now + 30*time.Second
-	for r.world.failure == nil && r.check.last() == 0 {
+	for !r.world.over() && r.check.last() == 0 {
 		if r.world.clock.now >= limit {
 			r.world.fail("a cluster is founded", "nothing was committed after %v without faults", limit)
 			return
@@ -49,7 +49,7 @@ func (r *run) storm() {
 
 // heal ends all faults, but may leave a minority of the nodes down.
 func (r *run) heal() {
-	if r.world.failure != nil {
+	if r.world.over() {
 		return
 	}
 	down := 0
@@ -79,7 +79,7 @@ func (r *run) heal() {
 func (r *run) progress() {
 	last, limit := r.check.last(), 10*r.swarm.electionTimeout()+dialTimeout+backoffMax+r.shipping()
 	until := r.world.clock.now + limit
-	for r.world.failure == nil && r.check.last() == last {
+	for !r.world.over() && r.check.last() == last {
 		if r.world.clock.now >= until {
 			r.world.fail("liveness", "nothing was committed in %v after the world was healed", limit)
 			return
@@ -113,7 +113,7 @@ const standsStillTicks = 200
 func (r *run) converge() {
 	r.quiet = true
 	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping()
-	for r.world.failure == nil && !r.converged() {
+	for !r.world.over() && !r.converged() {
 		if r.world.clock.now >= limit {
 			r.world.fail("convergence", "%s", r.outstanding())
 			return

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,70 +25,85 @@ type Report struct {
 	Interrupted int    // crashes of nodes that sent or received one
 	Violation   *Violation
 	Coverage    map[string]uint64 // "fault x role" -> how often
-	Replay      string            // the command that plays this run again
-	// Recent are the last events of each host, by name; of a failed run only.
-	Recent map[string][]string
+	Replay      string            // the words behind kvctl that play this run again
+	Faults      []string          // what the world did, the last of it
+	Timeline    []string          // what happened last on all hosts, where the run failed or was ended early
 }
 
 func (r *run) report(wall time.Duration) *Report {
 	report := &Report{
 		Seed: r.options.Seed, Steps: r.world.steps, SimTime: r.world.clock.now, WallTime: wall,
 		Swarm: r.swarm.String(), Nodes: r.swarm.nodes, Committed: r.check.last(), Asked: len(r.history.all), Installs: r.installs, Interrupted: r.interrupted,
-		Violation: r.world.failure, Coverage: r.coverage, Replay: r.options.replay(),
+		Violation: r.world.failure, Coverage: r.coverage, Replay: r.options.replay(), Faults: r.world.trace.last.faults(),
 	}
 	for _, op := range r.history.all {
 		if op.certain() {
 			report.Known++
 		}
 	}
-	if r.world.failure != nil {
-		report.Recent = map[string][]string{}
-		for _, s := range r.servers {
-			report.Recent[s.name()] = s.recent.lines()
-		}
-		for _, c := range r.clients {
-			report.Recent[c.name] = c.recent.lines()
-		}
+	if r.world.over() {
+		report.Timeline = r.world.trace.last.lines(r.world.trace.names, r.world.clock.now)
 	}
 	report.Hash = r.world.trace.sum()
 	return report
 }
 
 func (o Options) replay() string {
-	command := fmt.Sprintf("kvctl sim run --seed %d", o.Seed)
+	command := fmt.Sprintf("sim run --seed %d", o.Seed)
 	if o.Nodes != 0 {
 		command += fmt.Sprintf(" --nodes %d", o.Nodes)
 	}
 	if !o.Faults {
 		command += " --faults off"
 	}
+	if len(o.Without) > 0 {
+		command += " --without " + strings.Join(o.Without, ",")
+	}
 	if o.Duration != DefaultDuration {
 		command += fmt.Sprintf(" --duration %v", o.Duration)
+	}
+	if o.Until != 0 {
+		command += fmt.Sprintf(" --until %v", o.Until)
 	}
 	return command
 }
 
+// Tell is what a run that failed, or was ended early, tells. program is what kvctl is
+// called.
+func (r *Report) Tell(program string) string {
+	var b strings.Builder
+	replay := "play it again: " + program + " " + r.Replay + "\n"
+	b.WriteString(replay)
+	if v := r.Violation; v != nil {
+		fmt.Fprintf(&b, "violated: %s, at %v of simulated time\n", v.Invariant, v.At)
+		facts := v.Facts
+		if len(facts) == 0 {
+			facts = []string{v.Detail}
+		}
+		list(&b, facts)
+	}
+	fmt.Fprintf(&b, "swarm: %s\nwhat the world did:\n", r.Swarm)
+	list(&b, r.Faults)
+	b.WriteString("what happened last:\n")
+	list(&b, r.Timeline)
+	b.WriteString(replay)
+	return b.String()
+}
+
+func list(b *strings.Builder, lines []string) {
+	for _, line := range lines {
+		b.WriteString("  " + line + "\n")
+	}
+}
+
 // String is the report for people: one line if all went well.
 func (r *Report) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d steps, %v simulated in %v, index %d, %d snapshots, %d of %d operations certain, hash %.16s\n",
+	line := fmt.Sprintf("seed %d: %d steps, %v simulated in %v, index %d, %d snapshots, %d of %d operations certain, hash %.16s\n",
 		r.Seed, r.Steps, r.SimTime.Round(time.Millisecond), r.WallTime.Round(time.Millisecond), r.Committed, r.Installs, r.Known, r.Asked, r.Hash)
 	if r.Violation == nil {
-		return b.String()
+		return line
 	}
-	fmt.Fprintf(&b, "  %v\n  swarm: %s\n  replay: %s\n", r.Violation, r.Swarm, r.Replay)
-	names := make([]string, 0, len(r.Recent))
-	for name := range r.Recent {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&b, "  last events of %s:\n", name)
-		for _, line := range r.Recent[name] {
-			fmt.Fprintf(&b, "    %.400s\n", line)
-		}
-	}
-	return b.String()
+	return line + r.Tell("kvctl")
 }
 
 // roles of a node that is up.
@@ -121,7 +135,7 @@ func Cells() []string {
 	for a := range aims {
 		for _, role := range roles {
 			if a.meets(role) {
-				cells = append(cells, "crash-after-"+a.String()+" x "+role)
+				cells = append(cells, a.crash()+" x "+role)
 			}
 		}
 	}

@@ -21,7 +21,10 @@ type Options struct {
 	Faults   bool          // whether anything goes wrong
 	Duration time.Duration // of load, and chaos, in simulated time; 0: DefaultDuration
 	Rate     float64       // operations a second, of all clients together; 0: drawn
-	Trace    io.Writer     // takes the whole trace as text; may be nil
+	Without  []string      // of Faults: what does not happen, though it was drawn
+	Until    time.Duration // the run ends here, in simulated time; 0: when it is over
+	Trace    io.Writer     // takes the trace as text; may be nil
+	Only     Filter        // of that text
 
 	blind bool // see checkers.blind
 }
@@ -58,8 +61,9 @@ type run struct {
 	options Options
 	swarm   *swarm
 	world   *world
-	chaos   *rand.Rand // of faults
-	load    *rand.Rand // of what clients do
+	chaos   *rand.Rand            // of the fault that strikes now
+	chances map[string]*rand.Rand // of each kind of fault
+	load    *rand.Rand            // of what clients do
 	servers []*server
 	clients []*customer
 	check   *checkers
@@ -81,14 +85,14 @@ type run struct {
 
 func newRun(o Options) *run {
 	r := &run{
-		options: o, swarm: draw(stream(o.Seed, "swarm"), o), world: newWorld(o.Seed, o.Trace),
+		options: o, swarm: draw(stream(o.Seed, "swarm"), o), world: newWorld(o.Seed, o.Trace, o.Only),
 		chaos: stream(o.Seed, "chaos"), load: stream(o.Seed, "load"),
-		slowness: map[int]time.Duration{}, leftDown: map[int]bool{}, coverage: map[string]uint64{},
+		chances: map[string]*rand.Rand{}, slowness: map[int]time.Duration{}, leftDown: map[int]bool{}, coverage: map[string]uint64{},
 	}
-	r.world.watch, r.world.stepped = r, r.burn
+	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
 	r.check = newCheckers(r.swarm.nodes)
-	r.check.fail = r.world.fail
+	r.check.fail, r.check.now = r.world.fail, func() time.Duration { return r.world.clock.now }
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
 		hs, last, _ := r.servers[node].disk.Durable()
 		return hs, last

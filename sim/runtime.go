@@ -74,7 +74,6 @@ type host struct {
 	doomed   bool // an actor of its core was made to panic
 
 	meter  *prometheus.Registry // of this process
-	recent *recent              // what happened under this name, over all incarnations
 	memory *memory              // what the checkers know of this incarnation
 }
 

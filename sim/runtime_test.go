@@ -21,11 +21,11 @@ type toy struct {
 }
 
 func newToy(seed uint64) *toy {
-	return &toy{world: newWorld(seed, nil), hosts: map[string]*host{}, roots: map[string]*actor.RootContext{}}
+	return &toy{world: newWorld(seed, nil, Filter{}), hosts: map[string]*host{}, roots: map[string]*actor.RootContext{}}
 }
 
 func (w *toy) host(name, address string) *host {
-	h := &host{world: w.world, name: name, node: -1, pace: pace{rate: 1}, recent: &recent{}, memory: &memory{}}
+	h := &host{world: w.world, name: name, node: -1, pace: pace{rate: 1}, memory: &memory{}}
 	w.hosts[name] = h
 	_, w.roots[name] = h.NewSystem(address, nil)
 	return h

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ type swarm struct {
 	keys    int
 	ranges  bool          // clients also delete ranges
 	reading int           // so many more operations of a hundred are reads
+	idlers  int           // clients that only read
+	hasty   int           // so many operations of a hundred have hardly any time
 	think   time.Duration // between a client's operations, on average
 	ttl     time.Duration // of the clients' sessions, in log time; 0: the default
 	options actors.Options
@@ -28,6 +32,7 @@ type swarm struct {
 	cost   time.Duration // a step takes up to this
 	fsync  time.Duration // what an append costs, up to
 	apply  time.Duration // what an apply costs, up to
+	read   time.Duration // what a read costs, up to
 	skewed bool          // clocks run at rates of their own
 
 	rates    map[fault]time.Duration // on average between two of a kind; absent: never
@@ -58,6 +63,8 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		s.think = time.Duration(float64(s.clients) / o.Rate * float64(time.Second))
 	}
 	s.reading = pick(chance, 0, 0, 80)
+	s.idlers = pick(chance, 0, 0, s.clients/2, s.clients-1)
+	s.hasty = pick(chance, 0, 0, 5, 40)
 	s.compacts = chance.IntN(2) == 0
 	s.drawOptions(chance)
 	s.drawHistory(chance)
@@ -71,6 +78,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	s.cost = pick(chance, 0, 0, time.Microsecond, 5*time.Microsecond)
 	s.fsync = pick(chance, 0, patience/200, patience/40, patience/8)
 	s.apply = pick(chance, 0, 0, patience/200, patience/20)
+	s.read = pick(chance, 0, 0, patience/200, patience/8)
 	s.stage = pick(chance, 0, patience/200, patience/20)
 	s.skewed = chance.IntN(3) == 0
 	for f := range faultRot {
@@ -89,7 +97,31 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		}
 	}
 	s.sharpen(chance)
+	s.leaveOut(o.Without)
 	return s
+}
+
+// leaveOut takes faults out of what was drawn. What the others draw stays the same.
+func (s *swarm) leaveOut(names []string) {
+	out := func(name string) bool { return slices.Contains(names, name) }
+	maps.DeleteFunc(s.rates, func(f fault, _ time.Duration) bool { return out(f.String()) })
+	maps.DeleteFunc(s.aims, func(a aim, _ float64) bool { return out(a.crash()) })
+	maps.DeleteFunc(s.phases, func(p phase, _ float64) bool { return out(p.blow()) })
+}
+
+// FaultNames are the names of all that may go wrong, and may be left out.
+func FaultNames() []string {
+	var names []string
+	for f := range faults {
+		names = append(names, f.String())
+	}
+	for a := range aims {
+		names = append(names, a.crash())
+	}
+	for p := range phases {
+		names = append(names, p.blow())
+	}
+	return names
 }
 
 // sharpen draws the faults that hurt a cluster of this size most more often.
@@ -198,8 +230,8 @@ func (s *swarm) calm() quality {
 
 func (s *swarm) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d nodes, %d clients x %d, %d keys, ttl %v, latency %v+%v, fsync %v, prevote %v, down %v;",
-		s.nodes, s.clients, s.depth, s.keys, s.ttl, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
+	fmt.Fprintf(&b, "%d nodes, %d clients x %d (%d only read, %d%% are hasty), %d keys, ttl %v, latency %v+%v, fsync %v, prevote %v, down %v;",
+		s.nodes, s.clients, s.depth, s.idlers, s.hasty, s.keys, s.ttl, s.way.latency, s.way.jitter, s.fsync, !s.options.Raft.NoPreVote, s.down)
 	for f := range faults {
 		if rate, on := s.rates[f]; on {
 			fmt.Fprintf(&b, " %s/%v", f, rate)
@@ -207,12 +239,12 @@ func (s *swarm) String() string {
 	}
 	for a := range aims {
 		if p, on := s.aims[a]; on {
-			fmt.Fprintf(&b, " crash-after-%s:%v", a, p)
+			fmt.Fprintf(&b, " %s:%v", a.crash(), p)
 		}
 	}
 	for p := range phases {
 		if chance, on := s.phases[p]; on {
-			fmt.Fprintf(&b, " blow-after-%s:%v", p, chance)
+			fmt.Fprintf(&b, " %s:%v", p.blow(), chance)
 		}
 	}
 	o := s.options

@@ -9,29 +9,46 @@ import (
 	"hash"
 	"io"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/sim/phrase"
 )
 
-const (
-	traceBlockSize = 64 << 10 // bytes that are hashed at a time
-	recentMax      = 40       // events that are kept of each host, for a failed run
-)
+const traceBlockSize = 64 << 10 // bytes that are hashed at a time
 
 // trace is all that happened, as a hash, and as text if somebody wants to read.
 type trace struct {
 	hash  hash.Hash
 	block []byte
 	text  *bufio.Writer // nil: nobody reads
-	names map[reflect.Type]string
+	only  Filter        // of the text
+	types map[reflect.Type]string
+	names *phrase.Names
+	last  timeline
 }
 
-func newTrace(text io.Writer) *trace {
-	t := &trace{hash: sha256.New(), block: make([]byte, 0, traceBlockSize*2), names: map[reflect.Type]string{}}
+// Filter is what somebody wants to read of a trace: lines of these hosts, of these kinds
+// of actors, and of these messages. What is empty lets all pass.
+type Filter struct {
+	Hosts, Actors, Messages []string
+}
+
+func (f Filter) passes(host, actorID string, message any) bool {
+	among := func(wanted []string, is string) bool { return len(wanted) == 0 || slices.Contains(wanted, is) }
+	if !among(f.Hosts, host) || !among(f.Actors, phrase.Kind(host+" "+actorID)) {
+		return false
+	}
+	body, ours := message.(proto.Message)
+	return len(f.Messages) == 0 || ours && slices.Contains(f.Messages, phrase.NameOf(body))
+}
+
+func newTrace(text io.Writer, only Filter) *trace {
+	t := &trace{hash: sha256.New(), block: make([]byte, 0, traceBlockSize*2), only: only, types: map[reflect.Type]string{}, names: phrase.New()}
 	if text != nil {
 		t.text = bufio.NewWriterSize(text, traceBlockSize)
 	}
@@ -40,14 +57,15 @@ func newTrace(text io.Writer) *trace {
 
 // message records that an actor is given a message.
 func (t *trace) message(now time.Duration, h *host, actorID, sender string, message any) {
+	m := moment{at: now, host: h.name, actorID: actorID, sender: sender, message: message}
 	t.begin(now, h.name, actorID)
 	t.string(sender)
 	if t.body(message) {
-		h.recent.add(moment{now, actorID, message})
+		t.last.add(m)
 	}
 	t.end()
-	if t.text != nil {
-		fmt.Fprintf(t.text, "%13.6f %s %s <- %s %s\n", now.Seconds(), h.name, actorID, sender, render(message))
+	if t.text != nil && t.only.passes(h.name, actorID, message) {
+		fmt.Fprintf(t.text, "%s %s\n", stamp(now), m.line(t.names))
 	}
 }
 
@@ -78,13 +96,14 @@ func (t *trace) body(message any) (telling bool) {
 	return true
 }
 
-// note records what the world itself did. name is a host's, or "world".
+// note records what the world itself did. name is a host's, or "world". No filter of the
+// text leaves it out.
 func (t *trace) note(now time.Duration, name, text string) {
 	t.begin(now, name, "")
 	t.string(text)
 	t.end()
 	if t.text != nil {
-		fmt.Fprintf(t.text, "%13.6f %s * %s\n", now.Seconds(), name, text)
+		fmt.Fprintf(t.text, "%s %s * %s\n", stamp(now), name, text)
 	}
 }
 
@@ -114,10 +133,10 @@ func (t *trace) digest() {
 
 func (t *trace) name(message any) string {
 	kind := reflect.TypeOf(message)
-	name, ok := t.names[kind]
+	name, ok := t.types[kind]
 	if !ok {
 		name = kind.String()
-		t.names[kind] = name
+		t.types[kind] = name
 	}
 	return name
 }
@@ -129,49 +148,4 @@ func (t *trace) sum() string {
 		t.text.Flush()
 	}
 	return hex.EncodeToString(t.hash.Sum(nil))
-}
-
-// render is a message on one line.
-func render(message any) string {
-	switch m := message.(type) {
-	case string:
-		return m
-	case proto.Message:
-		return messages.Line(m)
-	default:
-		return fmt.Sprintf("%T", message)
-	}
-}
-
-// moment is one event of a host. Messages are never modified once they are
-// sent, so they are rendered only if the run fails.
-type moment struct {
-	at      time.Duration
-	actorID string // empty: the world did it
-	message any
-}
-
-// recent is the last recentMax moments of a host.
-type recent struct {
-	moments [recentMax]moment
-	count   int
-}
-
-func (r *recent) add(m moment) {
-	r.moments[r.count%recentMax] = m
-	r.count++
-}
-
-// lines renders the moments, the oldest first.
-func (r *recent) lines() []string {
-	var lines []string
-	for i := max(0, r.count-recentMax); i < r.count; i++ {
-		m := r.moments[i%recentMax]
-		if m.actorID == "" {
-			lines = append(lines, fmt.Sprintf("%13.6f * %s", m.at.Seconds(), render(m.message)))
-		} else {
-			lines = append(lines, fmt.Sprintf("%13.6f %s %s", m.at.Seconds(), m.actorID, render(m.message)))
-		}
-	}
-	return lines
 }

@@ -53,7 +53,7 @@ func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
 
 func (r *run) committed() {
 	if r.swarm.aims[aimCommit] > 0 && r.striking {
-		r.aimed(aimCommit, r.victim())
+		r.by(aimCommit.crash(), func() { r.aimed(aimCommit, r.victim()) })
 	}
 }
 

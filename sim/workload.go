@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -25,7 +26,6 @@ type customer struct {
 	host   *host   // of the client's process now
 	probes *server // the one node that it was made to try; nil: it is of the load
 	starts int
-	recent recent
 	under  map[uint64]*operation // under way, by tag
 	tags   uint64
 }
@@ -42,7 +42,7 @@ func (c *customer) startWith(endpoints []string) {
 	w := c.run.world
 	c.starts++
 	c.under = map[uint64]*operation{}
-	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}, recent: &c.recent}
+	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}}
 	chance := stream(c.run.options.Seed, fmt.Sprintf("%s/%d", c.name, c.starts))
 	random := reader{chance}
 	var id [messages.ClientIDSize]byte
@@ -112,7 +112,7 @@ func (c *customer) done(d *messages.Done) {
 		return
 	}
 	delete(c.under, d.Tag)
-	op.untrusted = op.submit.Read != nil && c.run.rottenAt(d.Endpoint)
+	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.run.history.end(op, d, c.run.world.clock.now)
 }
 
@@ -124,11 +124,22 @@ func (c *customer) work() {
 			return
 		}
 		if len(c.under) < r.swarm.depth {
-			c.submit(c.draw())
+			c.submit(c.hasten(c.draw()))
 		}
 		c.work()
 	})
 }
+
+// hasten leaves some operations hardly any time: it is over while they are tried again.
+func (c *customer) hasten(s *messages.Submit) *messages.Submit {
+	if load := c.run.load; load.IntN(100) < c.run.swarm.hasty {
+		s.DeadlineMs = 1 + load.Uint64N(uint64(c.run.swarm.electionTimeout().Milliseconds()))
+	}
+	return s
+}
+
+// idle reports a client that only reads.
+func (c *customer) idle() bool { return c.number < c.run.swarm.idlers }
 
 // draw makes an operation. Every value is written once only, so what is read
 // says who wrote it.
@@ -138,7 +149,7 @@ func (c *customer) draw() *messages.Submit {
 		return c.drawRare()
 	}
 	n := r.load.IntN(100)
-	if r.load.IntN(100) < r.swarm.reading {
+	if r.load.IntN(100) < r.swarm.reading || c.idle() {
 		n = 56 + n*44/100
 	}
 	switch {
@@ -155,11 +166,7 @@ func (c *customer) draw() *messages.Submit {
 			From: from, To: to, Limit: uint32(r.load.IntN(4)),
 		}}})
 	case n < 56:
-		var several []*messages.Operation
-		for range 1 + r.load.IntN(4) {
-			several = append(several, c.put(c.key()))
-		}
-		return writing(several...)
+		return writing(c.several()...)
 	case n < 66:
 		from, to := c.span()
 		return c.reading(&messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{
@@ -170,12 +177,34 @@ func (c *customer) draw() *messages.Submit {
 	}
 }
 
+// several operations are one command: each sees what those before it did.
+func (c *customer) several() []*messages.Operation {
+	r := c.run
+	var all []*messages.Operation
+	for range 1 + r.load.IntN(5) {
+		switch n := r.load.IntN(8); {
+		case n < 2:
+			all = append(all, &messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: c.key()}}})
+		case n < 4 && r.swarm.ranges:
+			from, to := c.span()
+			all = append(all, &messages.Operation{Kind: &messages.Operation_DeleteRange{DeleteRange: &messages.DeleteRange{
+				From: from, To: to, Limit: uint32(r.load.IntN(4)),
+			}}})
+		case n == 4 && r.swarm.compacts:
+			all = append(all, compaction(1+r.load.Uint64N(r.history.newest+1+r.history.newest/8)))
+		default:
+			all = append(all, c.put(c.key()))
+		}
+	}
+	return all
+}
+
 // drawRare makes what is asked of a cluster now and then.
 func (c *customer) drawRare() *messages.Submit {
 	r := c.run
 	from, to := c.span()
 	switch n := r.load.IntN(6); {
-	case n < 2 && r.swarm.compacts:
+	case n < 2 && r.swarm.compacts && !c.idle():
 		// Some of it is given up already, and some is of the future.
 		return writing(compaction(1 + r.load.Uint64N(r.history.newest+1+r.history.newest/8)))
 	case n < 4:
@@ -201,11 +230,14 @@ func (c *customer) drawSnapshot() *messages.SnapshotRequest {
 	return &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Create{Create: &messages.SnapshotCreate{Id: id}}}
 }
 
-// rottenAt reports whether the world has altered the data of the node at an address.
-func (r *run) rottenAt(endpoint string) bool {
+// rotten reports whether an answer may come from a node whose data the world has altered.
+// A read that was sent to two nodes names the second, and the first may have answered it.
+func (r *run) rotten(d *messages.Done) bool {
 	for _, s := range r.servers {
-		if s.listen() == endpoint {
-			return s.rotten()
+		switch {
+		case !s.rotten():
+		case s.listen() == d.Endpoint, d.Read.GetDigest() != nil, slices.ContainsFunc(d.Read.GetItems(), s.rot.is):
+			return true
 		}
 	}
 	return false

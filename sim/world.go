@@ -35,7 +35,11 @@ type world struct {
 	stepped func() // between two steps; may be nil
 	ear     *ear   // of a scene; nil: nobody listens
 	failure *Violation
+	end     time.Duration // nothing goes on from here; 0: for ever
 }
+
+// over reports that the world stands still for good.
+func (w *world) over() bool { return w.failure != nil || w.end > 0 && w.clock.now >= w.end }
 
 // watcher is told what happens in a world.
 type watcher interface {
@@ -71,14 +75,14 @@ func (r reader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func newWorld(seed uint64, text io.Writer) *world {
+func newWorld(seed uint64, text io.Writer, only Filter) *world {
 	w := &world{
 		seed:   seed,
 		still:  standingStillMax,
 		chance: stream(seed, "world"),
 		queue:  &queue{chance: stream(seed, "queue")},
 		clock:  &clock{},
-		trace:  newTrace(text),
+		trace:  newTrace(text, only),
 	}
 	w.net = &network{
 		world: w, chance: stream(seed, "network"), ways: map[[2]string]*way{},
@@ -89,6 +93,9 @@ func newWorld(seed uint64, text io.Writer) *world {
 
 // run lets the world go on until an instant, or until a run has failed.
 func (w *world) run(until time.Duration) {
+	if w.end > 0 {
+		until = min(until, w.end)
+	}
 	for w.failure == nil && !w.ear.heardEnough() {
 		next, planned := w.clock.next()
 		if next > w.clock.now || !planned {
@@ -132,6 +139,9 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 	}
 	w.trace.message(w.clock.now, h, actorID, from, message)
 	w.ear.received(h, actorID, message)
+	if attach, is := message.(*messages.Attach); is && sender != nil {
+		w.trace.names.Own(w.net.nameAt(sender.Address), attach.Client)
+	}
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)
 	}
@@ -154,9 +164,14 @@ func (w *world) departs(h *host, to messages.RaftID, body proto.Message) {
 // note records what the world did to a host.
 func (w *world) note(h *host, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	w.trace.note(w.clock.now, h.name, text)
+	w.did(h.name, text)
 	w.ear.noted(h.name, text)
-	h.recent.add(moment{at: w.clock.now, message: text})
+}
+
+// did remembers what the world did, to a host or to "world".
+func (w *world) did(name, text string) {
+	w.trace.note(w.clock.now, name, text)
+	w.trace.last.did(w.clock.now, name, text)
 }
 
 // met counts a fault that met a host.
@@ -207,6 +222,7 @@ func (w *world) kill(h *host, silently bool) {
 type Violation struct {
 	Invariant string
 	Detail    string
+	Facts     []string      // those that contradict each other, with who saw them
 	At        time.Duration // of simulated time
 }
 
@@ -214,9 +230,25 @@ func (v *Violation) Error() string {
 	return fmt.Sprintf("%s is violated at %v: %s", v.Invariant, v.At, v.Detail)
 }
 
+// fact is what somebody said or had.
+type fact struct {
+	who  string
+	at   time.Duration
+	what string
+}
+
+func (f fact) String() string { return f.who + " " + f.what }
+
+// fail ends the run. The facts among args are those that contradict each other.
 func (w *world) fail(invariant, format string, args ...any) {
-	if w.failure == nil {
-		w.failure = &Violation{Invariant: invariant, Detail: fmt.Sprintf(format, args...), At: w.clock.now}
-		w.trace.note(w.clock.now, "world", w.failure.Error())
+	if w.failure != nil {
+		return
 	}
+	w.failure = &Violation{Invariant: invariant, Detail: fmt.Sprintf(format, args...), At: w.clock.now}
+	for _, arg := range args {
+		if f, is := arg.(fact); is {
+			w.failure.Facts = append(w.failure.Facts, fmt.Sprintf("%s %s: %s", stamp(f.at), f.who, f.what))
+		}
+	}
+	w.trace.note(w.clock.now, "world", w.failure.Error())
 }

@@ -112,7 +112,7 @@ func (h *Engine) Scan(from, to []byte, revision uint64, reverse bool, yield func
 		if reverse {
 			at = end - 1 - n
 		}
-		if row, ok := keys[at].newest(revision); ok && !yield(row) {
+		if row, ok := keys[at].newest(revision); ok && !h.table.lend(row, yield) {
 			return nil
 		}
 	}
@@ -124,6 +124,10 @@ func (h *Engine) Sync() error {
 		return err
 	}
 	t := h.table
+	if err := h.disk.fails(&h.disk.faults.failStateSync, "sync the state"); err != nil {
+		t.forgotten, t.unsynced = append(t.forgotten, t.unsynced...), nil
+		return err
+	}
 	for _, b := range t.unsynced {
 		b.harden()
 	}
@@ -147,7 +151,7 @@ func (h *Engine) Export(after disk.Cursor, floor, revision uint64, yield func(di
 	if err := h.mayRead(); err != nil {
 		return err
 	}
-	h.table.export(after, floor, revision, yield)
+	h.table.export(after, floor, revision, func(row disk.Row) bool { return h.table.lend(row, yield) })
 	return nil
 }
 

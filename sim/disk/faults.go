@@ -42,6 +42,7 @@ func (p CrashPoint) String() string {
 // faults are the faults that were ordered and have not happened yet.
 type faults struct {
 	failSave, failSync, failCut, failStaging, failInstall, failArchive bool
+	failStateSync                                                      bool
 	crash                                                              CrashPoint
 	failReads                                                          int  // of the state, how many
 	full                                                               bool // outlasts the process
@@ -118,6 +119,11 @@ func (d *Disk) readFails() error {
 func (d *Disk) FailNextSave() { d.faults.failSave = true }
 func (d *Disk) FailNextSync() { d.faults.failSync = true }
 func (d *Disk) FailNextCut()  { d.faults.failCut = true }
+
+// FailNextStateSync lets the next sync of the state fail. The operating system takes what
+// it could not write for written: the next sync says nothing of it, reads find it, and it
+// is gone with the power.
+func (d *Disk) FailNextStateSync() { d.faults.failStateSync = true }
 
 // FailNextStaging lets the next Stage, Write or Seal fail, and FailNextInstall the
 // next Install; FailNextArchive the next Create, Write or Commit of a file.

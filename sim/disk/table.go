@@ -19,7 +19,11 @@ type table struct {
 	idle     bool   // nothing is left that may go at this floor
 	keys     []*keyRows
 	unsynced []batch
-	bytes    int // of keys and values, all versions
+	// forgotten are batches that a sync could not write: they are in the page cache and
+	// nowhere else, and nothing is left that would write them.
+	forgotten []batch
+	lent      []byte // what was lent last
+	bytes     int    // of keys and values, all versions
 }
 
 // keyRows are the versions of one key.
@@ -115,13 +119,31 @@ func (t *table) powerCut(rng *rand.Rand) {
 			b.harden()
 		}
 	}
-	for _, b := range t.unsynced {
+	for _, b := range append(t.unsynced, t.forgotten...) {
 		for _, r := range b.rows {
 			t.drop(r)
 		}
 	}
-	t.unsynced = nil
+	t.unsynced, t.forgotten = nil, nil
 }
+
+// lend shows a row to somebody who may look at it until yield returns. Afterwards its
+// bytes are others.
+func (t *table) lend(row disk.Row, yield func(disk.Row) bool) bool {
+	t.lent = append(append(t.lent[:0], row.Key...), row.Value...)
+	n := len(row.Key)
+	row.Key = t.lent[:n:n]
+	if row.Value != nil {
+		row.Value = t.lent[n:len(t.lent):len(t.lent)]
+	}
+	more := yield(row)
+	for i := range t.lent {
+		t.lent[i] = poison
+	}
+	return more
+}
+
+const poison = 0xdb
 
 // drop removes a row that is not on the media.
 func (t *table) drop(r written) {

@@ -24,7 +24,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("#%d", m.Request)
 		words = append(words, outcome(&messages.Outcome{Code: m.Code, Revision: m.Revision})...)
 		for _, i := range m.Items {
-			say("%s=%q of revision %d", i.Key, i.Value, i.Revision)
+			say("%s=%.60q of revision %d", i.Key, i.Value, i.Revision)
 		}
 		if m.Digest != nil {
 			say("%s", digestText(m.Digest))

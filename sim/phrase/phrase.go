@@ -76,7 +76,7 @@ func (n *Names) Line(m proto.Message) string {
 func operationText(o *messages.Operation) string {
 	switch o := o.Kind.(type) {
 	case *messages.Operation_Put:
-		return fmt.Sprintf("put %s=%s", o.Put.Key, o.Put.Value)
+		return fmt.Sprintf("put %s=%.60s", o.Put.Key, o.Put.Value)
 	case *messages.Operation_Delete:
 		return fmt.Sprintf("delete %s", o.Delete.Key)
 	case *messages.Operation_Compact:

@@ -38,9 +38,21 @@ func Actor(speaker string) string {
 	case !named:
 		return "network"
 	case strings.HasPrefix(id, messages.ActorNode):
-		return host + " " + id[strings.LastIndexByte(id, '/')+1:]
+		return host + " " + Short(id)
 	}
 	return host
+}
+
+// Short is an actor's own name, without its parents'.
+func Short(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// Noise reports whether a message is one that is said all the time, and all the same.
+func Noise(name string) bool { return noise[name] }
+
+var noise = map[string]bool{
+	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
+	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
+	"AuditAsk": true, "AuditAnswer": true,
 }
 
 // Kinds are the actors that a filter can name.

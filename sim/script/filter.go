@@ -21,20 +21,16 @@ type filter struct {
 func (f filter) passes(name string, m sim.Said) bool {
 	switch {
 	case !f.on,
-		len(f.messages) == 0 && noise[name],
+		len(f.messages) == 0 && noise(name),
 		len(f.messages) > 0 && !slices.Contains(f.messages, name):
 		return false
 	}
 	return len(f.actors) == 0 || slices.Contains(f.actors, phrase.Kind(m.From)) || slices.Contains(f.actors, phrase.Kind(m.To))
 }
 
-// noise is said all the time, and all the same; a script must ask to hear it.
-var noise = map[string]bool{
-	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
-	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
-	"Submit": true, "Done": true, // the verb, and its answer
-	"AuditAsk": true, "AuditAnswer": true,
-}
+// noise need not be heard, unless a script asks for it: what is said all the time, the
+// verb, and its answer.
+func noise(name string) bool { return phrase.Noise(name) || name == "Submit" || name == "Done" }
 
 // auditing reports whether a message is of the audits that go on for ever.
 func auditing(body proto.Message, m sim.Said) bool {

@@ -119,7 +119,7 @@ func (p *player) hear(m sim.Said) {
 		p.until.came = true
 		p.scene.Pause()
 	}
-	if !noise[name] && !auditing(body, m) {
+	if !noise(name) && !auditing(body, m) {
 		p.heardAt = p.scene.Now()
 	}
 	if p.filter.passes(name, m) {
