@@ -225,7 +225,7 @@ func (x exhausted) hold(t *testing.T, dir string) {
 func makeExhausted(t *testing.T, dir string) string {
 	t.Helper()
 	dir = filepath.Join(dir, "state")
-	if err := Create(dir, quiet); err != nil {
+	if err := create(dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir
