@@ -47,6 +47,7 @@ type effectKey string
 type effect struct {
 	session  string
 	revision uint64
+	changed  bool // a row: then the revision is its own
 	deleted  uint64
 	more     bool
 }
@@ -73,24 +74,18 @@ func (m *model) apply(e *raftpb.Entry) error {
 		if err := proto.Unmarshal(p.Command, c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
-		if err := m.command(c, commands.Level); err != nil {
+		if err := m.command(c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 	}
 	return nil
 }
 
-// compactLevel is the level from which on entries may give up history.
-const compactLevel = 2
-
-// command takes one command. Each has a revision of its own, executed or not.
-func (m *model) command(c *messages.Command, level uint32) error {
-	m.revision++
+// command takes one command. One that changes a row takes the next revision; any
+// other has that of the last one that did.
+func (m *model) command(c *messages.Command) error {
 	given := uint64(0)
 	for _, o := range c.Operations {
-		if o.GetCompact() != nil && level < compactLevel {
-			return nil
-		}
 		given = max(given, o.GetCompact().GetRevision())
 	}
 	if len(c.Session) == 0 { // of a node: its compactions are all there is
@@ -114,22 +109,28 @@ func (m *model) command(c *messages.Command, level uint32) error {
 		return fmt.Errorf("request %s of session %x is executed at revision %d, and was at %d for session %x",
 			key, c.Session, m.revision, old.revision, old.session)
 	}
-	done := &effect{session: string(c.Session), revision: m.revision}
+	done := &effect{session: string(c.Session)}
 	m.effects[key] = done
+	next := m.revision + 1
 	for _, o := range c.Operations {
 		switch o := o.Kind.(type) {
 		case *messages.Operation_Put:
 			if at := m.written[string(o.Put.Value)]; at != 0 {
-				return fmt.Errorf("the value of request %s is written at revision %d, and was at %d", key, m.revision, at)
+				return fmt.Errorf("the value of request %s is written at revision %d, and was at %d", key, next, at)
 			}
-			m.written[string(o.Put.Value)] = m.revision
-			m.write(string(o.Put.Key), version{revision: m.revision, value: string(o.Put.Value)})
+			m.written[string(o.Put.Value)] = next
+			m.write(string(o.Put.Key), version{revision: next, value: string(o.Put.Value)})
+			done.changed = true
 		case *messages.Operation_Delete:
-			done.deleted += m.delete(string(o.Delete.Key))
+			done.deleted += m.delete(string(o.Delete.Key), next)
 		case *messages.Operation_DeleteRange:
-			m.deleteRange(o.DeleteRange, done)
+			m.deleteRange(o.DeleteRange, next, done)
 		}
 	}
+	if done.changed = done.changed || done.deleted > 0; done.changed {
+		m.revision = next
+	}
+	done.revision = m.revision
 	return nil
 }
 
@@ -178,26 +179,27 @@ func (m *model) write(key string, v version) {
 	m.versions[key] = append(all, v)
 }
 
-func (m *model) delete(key string) uint64 {
-	if _, live := m.get(key, m.revision); !live {
+// delete deletes a key at the next revision, if it is there.
+func (m *model) delete(key string, next uint64) uint64 {
+	if _, live := m.get(key, next); !live {
 		return 0
 	}
-	m.write(key, version{revision: m.revision, deleted: true})
+	m.write(key, version{revision: next, deleted: true})
 	return 1
 }
 
-func (m *model) deleteRange(o *messages.DeleteRange, done *effect) {
+func (m *model) deleteRange(o *messages.DeleteRange, next uint64, done *effect) {
 	left := uint64(10_000)
 	if o.Limit > 0 {
 		left = min(left, uint64(o.Limit))
 	}
-	for _, key := range m.live(string(o.From), string(o.To), m.revision) {
+	for _, key := range m.live(string(o.From), string(o.To), next) {
 		if left == 0 {
 			done.more = true
 			return
 		}
 		left--
-		done.deleted += m.delete(key)
+		done.deleted += m.delete(key, next)
 	}
 }
 

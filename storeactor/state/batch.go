@@ -78,9 +78,10 @@ func (b *Batch) spill() error {
 }
 
 // execute carries out a valid command. Its operations see each other's effects
-// in their order, all within its revision. Compactions ask nothing of the rows.
+// in their order; what they write is of the given revision, the next one. They
+// change nothing if no row was added. Compactions ask nothing of the rows.
 func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
-	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
+	o := outcome{seq: c.seq, code: messages.Code_OK}
 	spent := rangeStep{}
 	for i := range c.operations {
 		op := &c.operations[i]

@@ -17,8 +17,6 @@ const (
 	outcomeBytes    = 64
 	// SessionWindow is how many numbers from acked_below on a session may use.
 	SessionWindow = 1024
-	// compactLevel is the level of the first entries that may hold a Compact.
-	compactLevel = 2
 	// SessionTTLMaxMS bounds OpenSession.ttl_ms: one day.
 	SessionTTLMaxMS = 24 * 60 * 60 * 1000
 )
