@@ -41,14 +41,15 @@ const (
 	faultCorePanic               // an actor that may not fail does: the process must end itself
 	faultClient                  // a client's process ends
 	faultLag                     // followers stay away until a snapshot is all that helps
-	faultRot                     // a value is altered on a disk: the others must notice
+	faultRot                     // a value is altered on a disk: who reads it must notice
+	faultMiswrite                // another value was written, with its checksum: the others must notice
 	faults
 )
 
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "lag", "rot"}[f]
+		"panic", "core-panic", "client", "lag", "rot", "miswrite"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -134,8 +135,8 @@ func (r *run) strike(f fault) {
 		r.failSnapshot(m)
 	case faultLag:
 		r.lag(m)
-	case faultRot:
-		r.decay(m)
+	case faultRot, faultMiswrite:
+		r.decay(m, f == faultMiswrite)
 	case faultTornSave, faultSaveFails, faultSyncFails, faultReadFails, faultFull:
 		r.order(f, m)
 	case faultDamage:

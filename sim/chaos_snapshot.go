@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -269,9 +270,9 @@ func (r *run) failSnapshot(m *machine) {
 	[]func(){m.disk.FailNextStaging, m.disk.FailNextInstall, m.disk.FailNextCut, m.disk.FailNextArchive}[which]()
 }
 
-// decay alters a value on the disk of a minority. Its readers get what is there: only
-// the others can tell.
-func (r *run) decay(m *machine) {
+// decay alters a value on the disk of a minority. If it was written so, with a checksum
+// that fits, its readers get what is there, and only the others can tell.
+func (r *run) decay(m *machine, written bool) {
 	lost := 0
 	for _, o := range r.machines {
 		if o.damaged || o.rotten() {
@@ -281,16 +282,27 @@ func (r *run) decay(m *machine) {
 	if m.damaged || m.rotten() || 2*(lost+1) >= len(r.machines) {
 		return
 	}
-	key, revision, ok := m.disk.Rot()
+	key, revision, ok := m.disk.Rot(written)
 	if !ok {
 		return
 	}
 	m.rot = rot{key: key, revision: revision}
-	r.note("%s: the value of %q at revision %d is altered", m.name(), key, revision)
+	r.note("%s: the value of %q at revision %d is altered, as it was written: %t", m.name(), key, revision, written)
 }
 
-// cellRotFound counts the altered values that an audit found.
-const cellRotFound = "rot-found"
+// The altered values that were found: by an audit, or by who read them.
+const (
+	cellRotAudited = "rot-audited"
+	cellRotRead    = "rot-read"
+)
+
+// rotCell is who found the altered value, as the node's last words say.
+func (m *machine) rotCell(why string) string {
+	if strings.Contains(why, "not what was written") {
+		return cellRotRead
+	}
+	return cellRotAudited
+}
 
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(m *machine) bool {

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -28,11 +27,9 @@ type diskKey struct {
 }
 
 type diskVersion struct {
-	revision uint64
-	value    []byte
-	deleted  bool
-	durable  bool
-	altered  bool // by the world
+	row     disk.Row // with a value of its own
+	durable bool
+	altered bool // by the world
 }
 
 // diskBatch is what one Write added.
@@ -73,10 +70,10 @@ func (e *diskEngine) find(key string) (int, bool) {
 func (k *diskKey) find(revision uint64) (int, bool) {
 	// Most writes are of a newer revision than any before.
 	at := len(k.versions)
-	if at > 0 && k.versions[at-1].revision >= revision {
-		at = sort.Search(at, func(i int) bool { return k.versions[i].revision >= revision })
+	if at > 0 && k.versions[at-1].row.Revision >= revision {
+		at = sort.Search(at, func(i int) bool { return k.versions[i].row.Revision >= revision })
 	}
-	return at, at < len(k.versions) && k.versions[at].revision == revision
+	return at, at < len(k.versions) && k.versions[at].row.Revision == revision
 }
 
 // put adds a version. One that is there already is written once more by replay,
@@ -87,20 +84,17 @@ func (e *diskEngine) put(r disk.Row) *diskKey {
 		e.keys = slices.Insert(e.keys, at, &diskKey{key: string(r.Key)})
 	}
 	k := e.keys[at]
-	v := diskVersion{revision: r.Revision, deleted: r.Deleted}
-	if !r.Deleted {
-		v.value = slices.Clone(r.Value)
-	}
+	v := diskVersion{row: r}
+	v.row.Key, v.row.Value = []byte(k.key), slices.Clone(r.Value)
 	i, found := k.find(r.Revision)
 	if !found {
 		k.versions = slices.Insert(k.versions, i, v)
-		e.bytes += len(k.key) + len(v.value)
+		e.bytes += len(k.key) + len(v.row.Value)
 	} else if was := k.versions[i]; was.altered {
 		v.durable = true
 		k.versions[i] = v
-	} else if was.deleted != v.deleted || !bytes.Equal(was.value, v.value) {
-		panic(fmt.Sprintf("key %q has two values at revision %d: %q (deleted %t), then %q (deleted %t)",
-			k.key, r.Revision, was.value, was.deleted, v.value, v.deleted))
+	} else if !sameRow(was.row, v.row) {
+		panic(fmt.Sprintf("two rows of one key at one revision: %s, then %s", rowText(was.row), rowText(v.row)))
 	}
 	return k
 }
@@ -145,7 +139,7 @@ func (e *diskEngine) drop(r diskRow) {
 	if !found || r.key.versions[i].durable {
 		return
 	}
-	e.bytes -= len(r.key.key) + len(r.key.versions[i].value)
+	e.bytes -= len(r.key.key) + len(r.key.versions[i].row.Value)
 	r.key.versions = slices.Delete(r.key.versions, i, i+1)
 	if len(r.key.versions) == 0 {
 		at, _ := e.find(r.key.key)
@@ -159,11 +153,10 @@ func (k *diskKey) newest(revision uint64) (disk.Row, bool) {
 	if !found {
 		i--
 	}
-	if i < 0 || k.versions[i].deleted {
+	if i < 0 || k.versions[i].row.Deleted {
 		return disk.Row{}, false
 	}
-	v := k.versions[i]
-	return disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision}, true
+	return k.versions[i].row, true
 }
 
 // engineHandle is a diskEngine opened by one process. It stays with its rows when
@@ -224,8 +217,14 @@ func (h *engineHandle) Get(key []byte, revision uint64) (disk.Row, bool, error) 
 		return disk.Row{}, false, nil
 	}
 	row, ok := h.engine.keys[at].newest(revision)
+	if !ok {
+		return disk.Row{}, false, nil
+	}
+	if err := row.Check(); err != nil {
+		return disk.Row{}, false, err
+	}
 	row.Value = slices.Clone(row.Value)
-	return row, ok, nil
+	return row, true, nil
 }
 
 func (h *engineHandle) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
@@ -243,7 +242,14 @@ func (h *engineHandle) Scan(from, to []byte, revision uint64, reverse bool, yiel
 		if reverse {
 			at = end - 1 - n
 		}
-		if row, ok := keys[at].newest(revision); ok && !yield(row) {
+		row, ok := keys[at].newest(revision)
+		if !ok {
+			continue
+		}
+		if err := row.Check(); err != nil {
+			return err
+		}
+		if !yield(row) {
 			return nil
 		}
 	}
@@ -278,8 +284,12 @@ func (h *engineHandle) Export(after disk.Cursor, floor, revision uint64, yield f
 	if err := h.mayRead(); err != nil {
 		return err
 	}
-	h.engine.export(after, floor, revision, yield)
-	return nil
+	var rot error
+	h.engine.export(after, floor, revision, func(row disk.Row) bool {
+		rot = row.Check()
+		return rot == nil && yield(row)
+	})
+	return rot
 }
 
 func (e *diskEngine) export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) {
@@ -291,9 +301,8 @@ func (e *diskEngine) export(after disk.Cursor, floor, revision uint64, yield fun
 		}
 		for i := len(k.versions) - 1; i >= 0; i-- {
 			v := k.versions[i]
-			last := v.revision <= floor
-			if v.revision <= revision && v.revision < below && !(last && v.deleted) &&
-				!yield(disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
+			last := v.row.Revision <= floor
+			if v.row.Revision <= revision && v.row.Revision < below && !(last && v.row.Deleted) && !yield(v.row) {
 				return
 			}
 			if last {
@@ -346,7 +355,7 @@ func (e *diskEngine) discard(goes func() bool) {
 	e.idle = true
 	e.keys = slices.DeleteFunc(e.keys, func(k *diskKey) bool {
 		newest := -1 // at or below the floor
-		for newest+1 < len(k.versions) && k.versions[newest+1].revision <= e.floor {
+		for newest+1 < len(k.versions) && k.versions[newest+1].row.Revision <= e.floor {
 			newest++
 		}
 		if newest < 0 {
@@ -354,12 +363,12 @@ func (e *diskEngine) discard(goes func() bool) {
 		}
 		kept := k.versions[:0]
 		for i, v := range k.versions {
-			mayGo := i < newest || i == newest && v.deleted && len(kept) == 0
+			mayGo := i < newest || i == newest && v.row.Deleted && len(kept) == 0
 			if mayGo && goes() {
-				e.bytes -= len(k.key) + len(v.value)
+				e.bytes -= len(k.key) + len(v.row.Value)
 				continue
 			}
-			e.idle = e.idle && !mayGo && !(i == newest && v.deleted)
+			e.idle = e.idle && !mayGo && !(i == newest && v.row.Deleted)
 			kept = append(kept, v)
 		}
 		clear(k.versions[len(kept):])
@@ -378,23 +387,25 @@ func (e *diskEngine) altered(key string, revision uint64) bool {
 	return found && e.keys[at].versions[i].altered
 }
 
-// decay alters a synced value, the newest of its key, without anything that would
-// tell. It reports whose; false if there is none.
-func (e *diskEngine) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
+// decay alters a synced value, the newest of its key. Its checksum tells, unless it is
+// written: then the row is well formed, and only other replicas can tell. It reports
+// whose it is; false if there is none.
+func (e *diskEngine) decay(rng *rand.Rand, written bool) (key string, revision uint64, ok bool) {
 	var sound []*diskVersion
-	var keys []string
 	for _, k := range e.keys {
-		if v := &k.versions[len(k.versions)-1]; v.durable && len(v.value) > 0 {
-			sound, keys = append(sound, v), append(keys, k.key)
+		if v := &k.versions[len(k.versions)-1]; v.durable && len(v.row.Value) > 0 {
+			sound = append(sound, v)
 		}
 	}
 	if len(sound) == 0 {
 		return "", 0, false
 	}
-	i := rng.IntN(len(sound))
-	v := sound[i]
-	v.value = slices.Clone(v.value)
-	v.value[rng.IntN(len(v.value))] ^= 1 << rng.IntN(8)
+	v := sound[rng.IntN(len(sound))]
+	v.row.Value = slices.Clone(v.row.Value)
+	v.row.Value[rng.IntN(len(v.row.Value))] ^= 1 << rng.IntN(8)
 	v.altered = true
-	return keys[i], v.revision, true
+	if written {
+		v.row.Sum = v.row.Checksum()
+	}
+	return string(v.row.Key), v.row.Revision, true
 }

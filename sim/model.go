@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // model is the true history: what the committed log means, computed anew and as
@@ -29,6 +30,8 @@ type model struct {
 // version is what became of a key in one command.
 type version struct {
 	revision uint64
+	created  uint64 // revision of the first write since the key was not there
+	writes   uint64 // since then, with this one
 	value    string
 	deleted  bool
 }
@@ -119,7 +122,11 @@ func (m *model) command(c *messages.Command) error {
 				return fmt.Errorf("the value of request %s is written at revision %d, and was at %d", key, next, at)
 			}
 			m.written[string(o.Put.Value)] = next
-			m.write(string(o.Put.Key), version{revision: next, value: string(o.Put.Value)})
+			v := version{revision: next, created: next, writes: 1, value: string(o.Put.Value)}
+			if was, live := m.get(string(o.Put.Key), next); live {
+				v.created, v.writes = was.created, was.writes+1
+			}
+			m.write(string(o.Put.Key), v)
 			done.changed = true
 		case *messages.Operation_Delete:
 			done.deleted += m.delete(string(o.Delete.Key), next)
@@ -229,7 +236,7 @@ func (m *model) live(from, to string, revision uint64) []string {
 func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item, more bool) {
 	if get := r.GetGet(); get != nil {
 		if v, ok := m.get(string(get.Key), revision); ok {
-			items = append(items, &messages.Item{Key: get.Key, Value: []byte(v.value), Revision: v.revision})
+			items = append(items, v.item(get.Key))
 		}
 		return items, false
 	}
@@ -246,13 +253,22 @@ func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item,
 			return items, true
 		}
 		v, _ := m.get(key, revision)
-		item := &messages.Item{Key: []byte(key), Revision: v.revision}
-		if !scan.KeysOnly {
-			item.Value = []byte(v.value)
+		item := v.item([]byte(key))
+		if scan.KeysOnly {
+			item.Value = nil
 		}
 		items = append(items, item)
 	}
 	return items, false
+}
+
+// is reports whether a row is this version of a key.
+func (v version) is(key string, r *disk.Row) bool {
+	return string(r.Key) == key && string(r.Value) == v.value && r.Revision == v.revision && r.Created == v.created && r.Version == v.writes
+}
+
+func (v version) item(key []byte) *messages.Item {
+	return &messages.Item{Key: key, Value: []byte(v.value), Revision: v.revision, CreateRevision: v.created, Version: v.writes}
 }
 
 // digest is what a digest of a range is at a revision.
@@ -268,6 +284,8 @@ func (m *model) digest(d *messages.Digest, revision uint64) *messages.RangeDiges
 		number(uint64(len(key)))
 		number(uint64(len(v.value)))
 		number(v.revision)
+		number(v.created)
+		number(v.writes)
 		hash.WriteString(key)
 		hash.WriteString(v.value)
 		sum.Rows++

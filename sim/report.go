@@ -108,7 +108,7 @@ func Cells() []string {
 			cells = append(cells, phaseCell(p, b))
 		}
 	}
-	cells = append(cells, cellRotFound)
+	cells = append(cells, cellRotAudited, cellRotRead)
 	for at := CrashInSave; at < crashPoints; at++ {
 		cells = append(cells, tornCell(at))
 	}

@@ -363,7 +363,7 @@ func (r *run) compareEngines() {
 		}
 		for i, key := range keys {
 			v, _ := r.check.model.get(key, r.check.model.revision)
-			if string(rows[i].Key) != key || string(rows[i].Value) != v.value || rows[i].Revision != v.revision {
+			if !v.is(key, &rows[i]) {
 				r.world.fail("engines hold the state", "%s has %q of revision %d where %q of revision %d belongs",
 					m.name(), rows[i].Key, rows[i].Revision, key, v.revision)
 				return
@@ -491,7 +491,7 @@ func (r *run) died(h *host, why string) {
 			return
 		}
 		m.damaged = true
-		r.coverage[cellRotFound]++
+		r.coverage[m.rotCell(why)]++
 	}
 	switch {
 	case !struck && !m.damaged && !h.doomed:

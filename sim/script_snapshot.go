@@ -21,7 +21,8 @@ var snapshotVerbs = []verb{
 		args: [2]int{1, 2}, options: []string{"at"}, do: (*Script).snapshot},
 	{name: "crash-in", usage: "NODE PLACE", about: "let the process crash when its disk comes to a place (" + crashPlaces() + ")",
 		args: [2]int{2, 2}, do: (*Script).crashIn},
-	{name: "rot", usage: "NODE", about: "alter a value on the disk of a node", args: [2]int{1, 1}, do: (*Script).rotNode},
+	{name: "rot", usage: "NODE [written]", about: "alter a value on the disk of a node; written: it was written so, with a checksum that fits",
+		args: [2]int{1, 1}, flags: []string{"written"}, do: (*Script).rotNode},
 }
 
 func crashPlaces() string {
@@ -102,7 +103,7 @@ func (s *Script) rotNode(w words) *messages.Error {
 	if m == nil {
 		return s.noNode(w.args[0])
 	}
-	key, revision, ok := m.disk.Rot()
+	key, revision, ok := m.disk.Rot(w.flags["written"])
 	if !ok {
 		return messages.Errorf(messages.Code_CONFLICT, "%s has no synced value to alter", m.name())
 	}

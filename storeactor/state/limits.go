@@ -28,6 +28,11 @@ const (
 	batchBytesMax = 8 << 20
 	rowBytes      = 64
 
+	// recentKeysMax is how many keys are known without asking the engine, in two
+	// halves of which this is one, and recentBytesMax the bytes of their keys.
+	recentKeysMax  = 32_768
+	recentBytesMax = 4 << 20
+
 	// historyBytesMax is how many bytes of commands history may have: an engine keeps
 	// all versions of a key in one table, and one of some gigabytes is beyond it.
 	historyBytesMax = 512 << 20

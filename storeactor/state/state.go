@@ -212,6 +212,7 @@ func (s *State) noteRow(r *disk.Row) {
 		kind = 1
 	}
 	s.note(kind, uint64(len(r.Key)), uint64(len(r.Value)))
+	s.note(r.Revision, r.Created, r.Version)
 	s.hash.Write(r.Key)
 	s.hash.Write(r.Value)
 }

@@ -37,7 +37,9 @@ func newReplica(t testing.TB, from *messages.Checkpoint, store *disktest.Memory,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &replica{t: t, state: state, store: store, batch: NewBatch(store), bounds: bounds}
+	r := &replica{t: t, state: state, store: store, batch: NewBatch(store), bounds: bounds}
+	r.batch.recent.keysMax = 2 // so that it forgets
+	return r
 }
 
 // apply applies entries in one batch and returns what was settled.
@@ -221,13 +223,95 @@ func TestCompactions(t *testing.T) {
 	}
 }
 
+// A row says when its key came to be there and how often it was written since, whether
+// the versions before it wait in the batch or are in the store.
+func TestRowsCarryTheirPast(t *testing.T) {
+	put, gone := statetest.Put("k", "v"), statetest.Delete("k")
+	for _, test := range []struct {
+		name     string
+		commands [][]*messages.Operation
+		want     string // the key's rows: revision, created, version
+	}{
+		{"writes", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put), statetest.Ops(put)}, "1:1.1 2:1.2 3:1.3"},
+		{"a key that comes again begins anew", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put), statetest.Ops(gone), statetest.Ops(put), statetest.Ops(put)},
+			"1:1.1 2:1.2 3:gone 4:4.1 5:4.2"},
+		{"by a range too", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(statetest.DeleteRange("a", "z", 0)), statetest.Ops(put)}, "1:1.1 2:gone 3:3.1"},
+		{"other keys do not count", [][]*messages.Operation{statetest.Ops(statetest.Put("a", "")), statetest.Ops(put), statetest.Ops(statetest.Put("l", "")), statetest.Ops(put)}, "2:2.1 4:2.2"},
+		{"each operation counts", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put, put), statetest.Ops(gone, put), statetest.Ops(put, gone, put, put)}, "1:1.1 2:1.3 3:3.1 4:4.2"},
+		{"one that comes and goes", [][]*messages.Operation{statetest.Ops(put, gone), statetest.Ops(gone), statetest.Ops(put, statetest.DeleteRange("", "", 0))}, "1:gone 2:gone"},
+	} {
+		for _, together := range []bool{true, false} {
+			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+			if together {
+				r.do(test.commands...)
+			} else {
+				for _, c := range test.commands {
+					r.do(c)
+					r.batch = NewBatch(r.store) // as after a restart
+				}
+			}
+			var got []string
+			for _, row := range r.store.Rows["k"] {
+				if err := row.Check(); err != nil {
+					t.Error(err)
+				}
+				past := fmt.Sprintf("%d.%d", row.Created, row.Version)
+				if row.Deleted && past == "0.0" {
+					past = "gone"
+				}
+				got = append(got, fmt.Sprintf("%d:%s", row.Revision, past))
+			}
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("%s, together %t: %q and not %q", test.name, together, got, test.want)
+			}
+		}
+	}
+}
+
+// What is known without the store is what the store says, however little it may keep.
+func TestRecentForgetsNoRowThatWaits(t *testing.T) {
+	r := newRecent()
+	r.keysMax = 3
+	for i := range 10 {
+		r.add(fmt.Appendf(nil, "%d", i)).version = uint64(i) + 1
+	}
+	for i := range 10 {
+		if k := r.find(fmt.Appendf(nil, "%d", i)); k == nil || k.version != uint64(i)+1 {
+			t.Fatalf("before a flush, of %d it knows %v", i, k)
+		}
+	}
+	r.flushed()
+	r.find([]byte("7"))
+	r.add([]byte("a"))
+	r.flushed() // too few are young
+	r.add([]byte("b"))
+	r.flushed()
+	r.flushed()
+	for key, known := range map[string]bool{"7": true, "a": true, "b": true, "1": false, "9": false} {
+		if got := r.find([]byte(key)) != nil; got != known {
+			t.Errorf("%s is known: %t", key, got)
+		}
+	}
+	for i := range 2 * recentBytesMax / messages.KeySizeMax {
+		r.keysMax = 1 << 20
+		r.add(append(make([]byte, messages.KeySizeMax-8), fmt.Sprintf("%08d", i)...))
+		r.flushed()
+	}
+	if n := len(r.young) + len(r.old); n > 2*recentBytesMax/messages.KeySizeMax+1 || n < recentBytesMax/messages.KeySizeMax {
+		t.Errorf("it knows %d long keys", n)
+	}
+}
+
 // A delete writes a tombstone only where there was something.
 func TestDeletesWriteNoNeedlessRows(t *testing.T) {
 	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	r.do(statetest.Ops(statetest.Put("a", "1")), statetest.Ops(statetest.Delete("b")), statetest.Ops(statetest.DeleteRange("b", "", 0)), statetest.Ops(statetest.Delete("a")), statetest.Ops(statetest.Delete("a")))
-	want := "\"a\"@1=\"1\" deleted=false\n\"a\"@2=\"\" deleted=true\n"
-	if got := r.store.Dump(); got != want {
-		t.Errorf("the store holds\n%s", got)
+	want := disktest.NewMemory()
+	if err := want.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1}, disk.Row{Key: []byte("a"), Revision: 2, Deleted: true})); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want.Dump(), r.store.Dump()); diff != "" {
+		t.Errorf("the store (-want +got):\n%s", diff)
 	}
 }
 
