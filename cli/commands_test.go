@@ -48,7 +48,7 @@ func TestPutGetDelete(t *testing.T) {
 	r.kvctl(t, "put", "empty", "").check(t, 0, "put \"empty\" at revision 4 (request 0badcafe-1)\n")
 	r.kvctl(t, "get", "empty").check(t, 0, "\n")
 	r.kvctl(t, "delete", "n").check(t, 0, "deleted \"n\" at revision 5 (request 0badcafe-1)\n")
-	r.kvctl(t, "delete", "n").check(t, 0, "\"n\" was not there at revision 6 (request 0badcafe-1)\n")
+	r.kvctl(t, "delete", "n").check(t, 0, "\"n\" was not there at revision 5 (request 0badcafe-1)\n")
 	r.kvctl(t, "delete", "n", "-o", "simple").check(t, 0, "false\n")
 	missing := r.kvctl(t, "get", "n")
 	missing.check(t, 3, "")
@@ -65,13 +65,14 @@ func TestJSONFields(t *testing.T) {
 		want map[string]any
 	}{
 		{"put k <v> --json", map[string]any{"key": "k", "revision": "1", "request_id": fakeRequest}},
-		{"get k --json", map[string]any{"key": "k", "value": "<v>", "revision": "1", "read_revision": "1", "request_id": fakeRequest}},
-		{"get k -o jsonl --revision 1", map[string]any{"key": "k", "value": "<v>", "revision": "1", "read_revision": "1", "request_id": fakeRequest}},
+		{"get k --json", map[string]any{"key": "k", "value": "<v>", "revision": "1", "create_revision": "1", "version": "1", "read_revision": "1", "request_id": fakeRequest}},
+		{"get k -o jsonl --revision 1", map[string]any{"key": "k", "value": "<v>", "revision": "1", "create_revision": "1", "version": "1", "read_revision": "1", "request_id": fakeRequest}},
 		{"delete k --json", map[string]any{"key": "k", "revision": "2", "request_id": fakeRequest, "deleted": true}},
-		{"delete k --json", map[string]any{"key": "k", "revision": "3", "request_id": fakeRequest, "deleted": false}},
-		{"put \xff v --json", map[string]any{"key_base64": "/w==", "revision": "4", "request_id": fakeRequest}},
+		{"delete k --json", map[string]any{"key": "k", "revision": "2", "request_id": fakeRequest, "deleted": false}},
+		{"put \xff v --json", map[string]any{"key_base64": "/w==", "revision": "3", "request_id": fakeRequest}},
 		{"put k \xff\xfe", nil},
-		{"get k --json", map[string]any{"key": "k", "value_base64": "//4=", "revision": "5", "read_revision": "5", "request_id": fakeRequest}},
+		{"put k \xff\xfe", nil},
+		{"get k --json", map[string]any{"key": "k", "value_base64": "//4=", "revision": "5", "create_revision": "4", "version": "2", "read_revision": "5", "request_id": fakeRequest}},
 	} {
 		got := r.kvctl(t, strings.Split(test.line, " ")...)
 		if got.code != 0 {

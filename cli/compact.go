@@ -38,7 +38,7 @@ kvctl compact --revision 1000 --yes --json`,
 }
 
 type compactJSON struct {
-	Revision  uint64            `json:"revision,string"`           // of the compaction itself
+	Revision  uint64            `json:"revision,string"`           // the newest when it took effect
 	Compacted uint64            `json:"compacted_revision,string"` // reads below it are refused
 	Newest    uint64            `json:"newest_revision,string"`    // when it was asked for
 	DryRun    bool              `json:"dry_run"`

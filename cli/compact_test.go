@@ -28,13 +28,13 @@ followers that run still need.
 		t.Errorf("%v", got)
 	}
 	done := r.kvctl(t, "compact", "--revision", "4", "--yes")
-	done.check(t, 0, `history before revision 4 is given up, at revision 7 (request 0badcafe-1)
+	done.check(t, 0, `history before revision 4 is given up, at revision 6 (request 0badcafe-1)
 NODE   READS FROM  LOG ENTRIES  LOG SIZE
 node1  4           101 -> 2     2.5 MB -> 25 kB
 node2  4           102 -> 3     2.5 MB -> 25 kB
 node3  4           103 -> 4     2.5 MB -> 25 kB
 `)
-	if done.stderr != "✓ revision 7: reads below 4 are refused\n" {
+	if done.stderr != "✓ revision 6: reads below 4 are refused\n" {
 		t.Errorf("%q", done.stderr)
 	}
 	old := r.kvctl(t, "get", "a", "--revision", "3")
@@ -46,7 +46,7 @@ node3  4           103 -> 4     2.5 MB -> 25 kB
 		t.Errorf("%q", again.out)
 	}
 	future := r.kvctl(t, "compact", "--revision", "99", "--yes")
-	if future.check(t, 2, ""); !strings.Contains(future.stderr, "revision 99 is in the future, the newest is 7") {
+	if future.check(t, 2, ""); !strings.Contains(future.stderr, "revision 99 is in the future, the newest is 6") {
 		t.Errorf("%q", future.stderr)
 	}
 }

@@ -71,11 +71,10 @@ type fakeStore struct {
 
 const fakeRequest = "0badcafe-1"
 
-func (s *fakeStore) step() error {
+func (s *fakeStore) refused() error {
 	if s.refuse != nil {
 		return s.refuse.At(s.endpoint, fakeRequest)
 	}
-	s.revision++
 	return nil
 }
 
@@ -87,10 +86,14 @@ func (s *fakeStore) Put(_ context.Context, key, value []byte) (client.PutResult,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.step(); err != nil {
+	if err := s.refused(); err != nil {
 		return client.PutResult{}, err
 	}
-	s.items[string(key)] = client.GetResult{Key: key, Value: value, Revision: s.revision}
+	s.revision++
+	item := s.items[string(key)]
+	item.Key, item.Value, item.Revision = key, value, s.revision
+	item.CreateRevision, item.Version = cmp.Or(item.CreateRevision, s.revision), item.Version+1
+	s.items[string(key)] = item
 	return client.PutResult{Key: key, Revision: s.revision, RequestID: fakeRequest}, nil
 }
 
@@ -117,10 +120,13 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 func (s *fakeStore) Delete(_ context.Context, key []byte) (client.DeleteResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.step(); err != nil {
+	if err := s.refused(); err != nil {
 		return client.DeleteResult{}, err
 	}
 	_, ok := s.items[string(key)]
+	if ok {
+		s.revision++
+	}
 	delete(s.items, string(key))
 	return client.DeleteResult{Key: key, Deleted: ok, Revision: s.revision, RequestID: fakeRequest}, nil
 }
@@ -152,7 +158,11 @@ func (s *fakeStore) rows(from, to []byte, o client.ScanOptions) ([]client.Item, 
 	}
 	var rows []client.Item
 	for _, key := range keys {
-		row := client.Item{Key: []byte(key), Value: items[key].Value, Revision: items[key].Revision, ReadRevision: at, RequestID: fakeRequest}
+		item := items[key]
+		row := client.Item{
+			Key: []byte(key), Value: item.Value, Revision: item.Revision, CreateRevision: item.CreateRevision, Version: item.Version,
+			ReadRevision: at, RequestID: fakeRequest,
+		}
 		if o.KeysOnly {
 			row.Value = nil
 		}
@@ -268,7 +278,7 @@ func (s *fakeStore) Compact(_ context.Context, revision uint64) (client.CompactR
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	newest := s.revision
-	if err := s.step(); err != nil {
+	if err := s.refused(); err != nil {
 		return client.CompactResult{}, err
 	}
 	s.compacted = max(s.compacted, revision)

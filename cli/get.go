@@ -64,13 +64,15 @@ func (c *Call) stale() (bool, error) {
 
 // getJSON is one key in get's and scan's output.
 type getJSON struct {
-	Key          *string `json:"key,omitempty"`
-	KeyBase64    *string `json:"key_base64,omitempty"`
-	Value        *string `json:"value,omitempty"`
-	ValueBase64  *string `json:"value_base64,omitempty"`
-	Revision     uint64  `json:"revision,string"`      // of the key's last write
-	ReadRevision uint64  `json:"read_revision,string"` // at which it was read
-	RequestID    string  `json:"request_id"`
+	Key            *string `json:"key,omitempty"`
+	KeyBase64      *string `json:"key_base64,omitempty"`
+	Value          *string `json:"value,omitempty"`
+	ValueBase64    *string `json:"value_base64,omitempty"`
+	Revision       uint64  `json:"revision,string"`        // of the key's last write
+	CreateRevision uint64  `json:"create_revision,string"` // at which it came to be there
+	Version        uint64  `json:"version,string"`         // writes since then with the last one
+	ReadRevision   uint64  `json:"read_revision,string"`   // at which it was read
+	RequestID      string  `json:"request_id"`
 }
 
 func get(c *Call) error {
@@ -103,7 +105,10 @@ func get(c *Call) error {
 }
 
 func getRow(r client.GetResult) getJSON {
-	row := getJSON{Revision: r.Revision, ReadRevision: r.ReadRevision, RequestID: r.RequestID}
+	row := getJSON{
+		Revision: r.Revision, CreateRevision: r.CreateRevision, Version: r.Version,
+		ReadRevision: r.ReadRevision, RequestID: r.RequestID,
+	}
 	row.Key, row.KeyBase64 = text(r.Key)
 	row.Value, row.ValueBase64 = text(r.Value)
 	return row

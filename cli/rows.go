@@ -54,7 +54,10 @@ type jsonRows struct {
 }
 
 func (w *jsonRows) write(item client.Item) error {
-	row := getJSON{Revision: item.Revision, ReadRevision: item.ReadRevision, RequestID: item.RequestID}
+	row := getJSON{
+		Revision: item.Revision, CreateRevision: item.CreateRevision, Version: item.Version,
+		ReadRevision: item.ReadRevision, RequestID: item.RequestID,
+	}
 	row.Key, row.KeyBase64 = text(item.Key)
 	if !w.keysOnly {
 		row.Value, row.ValueBase64 = text(item.Value)

@@ -43,7 +43,7 @@ c      6           "\xff"
 	r.kvctl(t, "scan", "--json", "none/").check(t, 0, "[]\n")
 	r.kvctl(t, "scan", "none/").check(t, 0, "")
 	lines := r.kvctl(t, "scan", "-o", "jsonl", "--from", "c")
-	lines.check(t, 0, `{"key":"c","value_base64":"/w==","revision":"6","read_revision":"6","request_id":"0badcafe-1"}`+"\n")
+	lines.check(t, 0, `{"key":"c","value_base64":"/w==","revision":"6","create_revision":"6","version":"1","read_revision":"6","request_id":"0badcafe-1"}`+"\n")
 
 	var rows []map[string]any
 	got := r.kvctl(t, "scan", "--json", "--limit", "2")
@@ -51,8 +51,8 @@ c      6           "\xff"
 		t.Fatalf("%v: %+v", err, got)
 	}
 	want := []map[string]any{
-		{"key": "apple", "value": "red", "revision": "1", "read_revision": "6", "request_id": fakeRequest},
-		{"key": "b/1", "value": "one", "revision": "2", "read_revision": "6", "request_id": fakeRequest},
+		{"key": "apple", "value": "red", "revision": "1", "create_revision": "1", "version": "1", "read_revision": "6", "request_id": fakeRequest},
+		{"key": "b/1", "value": "one", "revision": "2", "create_revision": "2", "version": "1", "read_revision": "6", "request_id": fakeRequest},
 	}
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Error(diff)

@@ -486,7 +486,7 @@ type Operation_DeleteRange struct {
 }
 
 type Operation_Compact struct {
-	Compact *Compact `protobuf:"bytes,32,opt,name=compact,proto3,oneof"` // since level 2
+	Compact *Compact `protobuf:"bytes,32,opt,name=compact,proto3,oneof"`
 }
 
 func (*Operation_Put) isOperation_Kind() {}
@@ -707,7 +707,8 @@ type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Seq   uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	Code  Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
-	// revision is the command's own place in history.
+	// revision is the command's own, which all its rows share, if it changed a row;
+	// else the one that it saw: that of the last command before it that did.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// deleted counts the keys that were there and are no more.
 	Deleted uint64 `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`

@@ -8,7 +8,7 @@ type Fields struct {
 	Rest   []byte
 	number protowire.Number
 	kind   protowire.Type
-	Varint uint64 // of a varint field
+	Varint uint64 // of a varint field, or of one of 32 bits
 	Bytes  []byte // of a bytes field
 	Broken bool   // rest does not begin with a field
 }
@@ -29,6 +29,10 @@ func (f *Fields) Next() bool {
 		f.Varint, n = protowire.ConsumeVarint(f.Rest)
 	case protowire.BytesType:
 		f.Bytes, n = protowire.ConsumeBytes(f.Rest)
+	case protowire.Fixed32Type:
+		var number uint32
+		number, n = protowire.ConsumeFixed32(f.Rest)
+		f.Varint = uint64(number)
 	default:
 		n = protowire.ConsumeFieldValue(number, kind, f.Rest)
 	}
@@ -43,8 +47,11 @@ func (f *Fields) Next() bool {
 // Tag tells fields apart: one of an unexpected type is an unknown field.
 func (f *Fields) Tag() uint64 { return protowire.EncodeTag(f.number, f.kind) }
 
-// VarintField is the tag of a field of this number and type, as BytesField.
+// VarintField is the tag of a field of this number and type, as those that follow.
 func VarintField(n protowire.Number) uint64 { return protowire.EncodeTag(n, protowire.VarintType) }
 
 // BytesField is the tag of a field of this number and type.
 func BytesField(n protowire.Number) uint64 { return protowire.EncodeTag(n, protowire.BytesType) }
+
+// Fixed32Field is the tag of a field of this number and type.
+func Fixed32Field(n protowire.Number) uint64 { return protowire.EncodeTag(n, protowire.Fixed32Type) }

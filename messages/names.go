@@ -23,8 +23,8 @@ const (
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1
 
-// Level is the newest cluster level this software understands. 2: Compact.
-const Level = 2
+// Level is the newest cluster level this software understands.
+const Level = 1
 
 // Limits of what a client may ask for, in bytes.
 const (

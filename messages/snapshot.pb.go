@@ -368,11 +368,17 @@ func (x *SnapshotRows) GetRows() []*SnapshotRow {
 }
 
 type SnapshotRow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	Deleted       bool                   `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Key            []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value          []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Revision       uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Deleted        bool                   `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	CreateRevision uint64                 `protobuf:"varint,5,opt,name=create_revision,json=createRevision,proto3" json:"create_revision,omitempty"` // at which the key came to be there; 0 in a deletion
+	Version        uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`                                     // writes since then with this one; 0 in a deletion
+	// checksum is made once, when the command that wrote the row is applied, and held
+	// against the row wherever it comes: the CRC32C of size of key, revision,
+	// create_revision and version (8 bytes each, little endian), deleted (1 byte), key, value.
+	Checksum      uint32 `protobuf:"fixed32,7,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +439,27 @@ func (x *SnapshotRow) GetDeleted() bool {
 		return x.Deleted
 	}
 	return false
+}
+
+func (x *SnapshotRow) GetCreateRevision() uint64 {
+	if x != nil {
+		return x.CreateRevision
+	}
+	return 0
+}
+
+func (x *SnapshotRow) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SnapshotRow) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
 }
 
 type SnapshotTrailer struct {
@@ -539,12 +566,15 @@ const file_snapshot_proto_rawDesc = "" +
 	"created_by\x18\r \x01(\tR\tcreatedBy\x12\x18\n" +
 	"\aversion\x18\x0e \x01(\tR\aversion\":\n" +
 	"\fSnapshotRows\x12*\n" +
-	"\x04rows\x18\x01 \x03(\v2\x16.keyval.v1.SnapshotRowR\x04rows\"k\n" +
+	"\x04rows\x18\x01 \x03(\v2\x16.keyval.v1.SnapshotRowR\x04rows\"\xd0\x01\n" +
 	"\vSnapshotRow\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
-	"\adeleted\x18\x04 \x01(\bR\adeleted\"g\n" +
+	"\adeleted\x18\x04 \x01(\bR\adeleted\x12'\n" +
+	"\x0fcreate_revision\x18\x05 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\x12\x1a\n" +
+	"\bchecksum\x18\a \x01(\aR\bchecksumJ\x04\b\b\x10\t\"g\n" +
 	"\x0fSnapshotTrailer\x12\x16\n" +
 	"\x06chunks\x18\x01 \x01(\x04R\x06chunks\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +

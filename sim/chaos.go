@@ -43,14 +43,15 @@ const (
 	faultStateSync               // a sync of the state fails, and what it was to sync is lost with the power
 	faultWipe                    // a disk is emptied: the node must stay away
 	faultLag                     // followers stay away until a snapshot is all that helps
-	faultRot                     // a value is altered on a disk: the others must notice
+	faultRot                     // a value is altered on a disk: who reads it must notice
+	faultMiswrite                // another value was written, with its checksum: the others must notice
 	faults
 )
 
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -156,8 +157,8 @@ func (r *run) strike(f fault) {
 		r.failSnapshot(s)
 	case faultLag:
 		r.lag(s)
-	case faultRot:
-		r.decay(s)
+	case faultRot, faultMiswrite:
+		r.decay(s, f == faultMiswrite)
 	case faultTornSave, faultSaveFails, faultSyncFails, faultStateSync, faultReadFails, faultFull:
 		r.order(f, s)
 	case faultDamage:

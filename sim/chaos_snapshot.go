@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -279,22 +280,33 @@ func (r *run) failSnapshot(s *server) {
 	[]func(){s.disk.FailNextStaging, s.disk.FailNextInstall, s.disk.FailNextCut, s.disk.FailNextArchive}[which]()
 }
 
-// decay alters a value on the disks of a minority. A node cannot tell by itself that
-// it serves a wrong value; the others have to find out.
-func (r *run) decay(s *server) {
+// decay alters a value on the disks of a minority. If it was written so, with a checksum
+// that fits, its readers get what is there, and only the others can tell.
+func (r *run) decay(s *server, written bool) {
 	if r.spared(s) {
 		return
 	}
-	key, revision, ok := s.disk.Rot()
+	key, revision, ok := s.disk.Rot(written)
 	if !ok {
 		return
 	}
 	s.rot = rot{key: key, revision: revision}
-	r.note("%s: the value of %q at revision %d is altered", s.name(), key, revision)
+	r.note("%s: the value of %q at revision %d is altered, as it was written: %t", s.name(), key, revision, written)
 }
 
-// cellRotFound counts the altered values that an audit found.
-const cellRotFound = "rot-found"
+// The altered values that were found: by an audit, or by who read them.
+const (
+	cellRotAudited = "rot-audited"
+	cellRotRead    = "rot-read"
+)
+
+// rotCell is who found the altered value, as the node's last words say.
+func (s *server) rotCell(why string) string {
+	if strings.Contains(why, "not what was written") {
+		return cellRotRead
+	}
+	return cellRotAudited
+}
 
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(s *server) bool {

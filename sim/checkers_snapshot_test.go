@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // TestSnapshotCheckersFire is TestCheckersFire for logs that are cut, states that
@@ -102,7 +104,7 @@ func TestSnapshotCheckersFire(t *testing.T) {
 			},
 			func(b *bench) {
 				b.replayed()
-				b.disks[1].rows = []row{{Key: []byte("k"), Value: []byte("w"), Revision: 2}, {Key: []byte("k"), Value: []byte("v"), Revision: 1}}
+				b.disks[1].rows = disktest.Whole(disk.Row{Key: []byte("k"), Value: []byte("w"), Revision: 2, Created: 1, Version: 2}, disk.Row{Key: []byte("k"), Value: []byte("v"), Revision: 1})
 				b.restart(1)
 				b.opens(1, 3, 0)
 			}},

@@ -418,7 +418,7 @@ func (b *bench) refused(op *operation, seq uint64) {
 }
 
 func (b *bench) saw(op *operation, revision uint64, value string, written uint64) {
-	item := &messages.Item{Key: op.submit.Read.GetGet().Key, Value: []byte(value), Revision: written}
+	item := &messages.Item{Key: op.submit.Read.GetGet().Key, Value: []byte(value), Revision: written, CreateRevision: 1, Version: written}
 	b.history.end(op, &messages.Done{Read: &messages.ReadReply{Revision: revision, Items: []*messages.Item{item}}}, 0)
 }
 

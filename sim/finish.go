@@ -70,7 +70,7 @@ func (r *run) compareEngines() {
 		}
 		for i, key := range keys {
 			v, _ := r.check.model.get(key, r.check.model.revision)
-			if string(rows[i].Key) != key || string(rows[i].Value) != v.value || rows[i].Revision != v.revision {
+			if !v.is(key, &rows[i]) {
 				r.world.fail("engines hold the state", "%s has %q of revision %d where %q of revision %d belongs",
 					s.name(), rows[i].Key, rows[i].Revision, key, v.revision)
 				return

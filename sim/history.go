@@ -82,7 +82,7 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 		h.fail("acknowledged writes are in the log", "%s: the committed log does not execute it", op)
 	case e.revision != w.Revision || e.deleted != w.Deleted || e.more != w.More:
 		h.fail("acknowledged writes are in the log", "%s: the log says revision %d, %d deleted, more %v", op, e.revision, e.deleted, e.more)
-	case w.Revision <= op.floor:
+	case w.Revision < op.floor, w.Revision == op.floor && e.changed: // without a revision of its own it is ordered as a read
 		h.fail("linearizable", "%v, but %v", op.fact(), op.seenBefore())
 	}
 	for _, o := range op.submit.Operations {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // model is the true history: what the committed log means, computed anew and as
@@ -29,6 +30,8 @@ type model struct {
 // version is what became of a key in one command.
 type version struct {
 	revision uint64
+	created  uint64 // revision of the first write since the key was not there
+	writes   uint64 // since then, with this one
 	value    string
 	deleted  bool
 }
@@ -47,6 +50,7 @@ type effectKey string
 type effect struct {
 	session  string
 	revision uint64
+	changed  bool // a row: then the revision is its own
 	deleted  uint64
 	more     bool
 }
@@ -73,24 +77,18 @@ func (m *model) apply(e *raftpb.Entry) error {
 		if err := proto.Unmarshal(p.Command, c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
-		if err := m.command(c, commands.Level); err != nil {
+		if err := m.command(c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 	}
 	return nil
 }
 
-// compactLevel is the level from which on entries may give up history.
-const compactLevel = 2
-
-// command takes one command. Each has a revision of its own, executed or not.
-func (m *model) command(c *messages.Command, level uint32) error {
-	m.revision++
+// command takes one command. One that changes a row takes the next revision; any
+// other has that of the last one that did.
+func (m *model) command(c *messages.Command) error {
 	given := uint64(0)
 	for _, o := range c.Operations {
-		if o.GetCompact() != nil && level < compactLevel {
-			return nil
-		}
 		given = max(given, o.GetCompact().GetRevision())
 	}
 	if len(c.Session) == 0 { // of a node: its compactions are all there is
@@ -114,22 +112,32 @@ func (m *model) command(c *messages.Command, level uint32) error {
 		return fmt.Errorf("request %s of session %x is executed at revision %d, and was at %d for session %x",
 			key, c.Session, m.revision, old.revision, old.session)
 	}
-	done := &effect{session: string(c.Session), revision: m.revision}
+	done := &effect{session: string(c.Session)}
 	m.effects[key] = done
+	next := m.revision + 1
 	for _, o := range c.Operations {
 		switch o := o.Kind.(type) {
 		case *messages.Operation_Put:
 			if at := m.written[string(o.Put.Value)]; at != 0 {
-				return fmt.Errorf("the value of request %s is written at revision %d, and was at %d", key, m.revision, at)
+				return fmt.Errorf("the value of request %s is written at revision %d, and was at %d", key, next, at)
 			}
-			m.written[string(o.Put.Value)] = m.revision
-			m.write(string(o.Put.Key), version{revision: m.revision, value: string(o.Put.Value)})
+			m.written[string(o.Put.Value)] = next
+			v := version{revision: next, created: next, writes: 1, value: string(o.Put.Value)}
+			if was, live := m.get(string(o.Put.Key), next); live {
+				v.created, v.writes = was.created, was.writes+1
+			}
+			m.write(string(o.Put.Key), v)
+			done.changed = true
 		case *messages.Operation_Delete:
-			done.deleted += m.delete(string(o.Delete.Key))
+			done.deleted += m.delete(string(o.Delete.Key), next)
 		case *messages.Operation_DeleteRange:
-			m.deleteRange(o.DeleteRange, done)
+			m.deleteRange(o.DeleteRange, next, done)
 		}
 	}
+	if done.changed = done.changed || done.deleted > 0; done.changed {
+		m.revision = next
+	}
+	done.revision = m.revision
 	return nil
 }
 
@@ -178,26 +186,27 @@ func (m *model) write(key string, v version) {
 	m.versions[key] = append(all, v)
 }
 
-func (m *model) delete(key string) uint64 {
-	if _, live := m.get(key, m.revision); !live {
+// delete deletes a key at the next revision, if it is there.
+func (m *model) delete(key string, next uint64) uint64 {
+	if _, live := m.get(key, next); !live {
 		return 0
 	}
-	m.write(key, version{revision: m.revision, deleted: true})
+	m.write(key, version{revision: next, deleted: true})
 	return 1
 }
 
-func (m *model) deleteRange(o *messages.DeleteRange, done *effect) {
+func (m *model) deleteRange(o *messages.DeleteRange, next uint64, done *effect) {
 	left := uint64(10_000)
 	if o.Limit > 0 {
 		left = min(left, uint64(o.Limit))
 	}
-	for _, key := range m.live(string(o.From), string(o.To), m.revision) {
+	for _, key := range m.live(string(o.From), string(o.To), next) {
 		if left == 0 {
 			done.more = true
 			return
 		}
 		left--
-		done.deleted += m.delete(key)
+		done.deleted += m.delete(key, next)
 	}
 }
 
@@ -227,7 +236,7 @@ func (m *model) live(from, to string, revision uint64) []string {
 func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item, more bool) {
 	if get := r.GetGet(); get != nil {
 		if v, ok := m.get(string(get.Key), revision); ok {
-			items = append(items, &messages.Item{Key: get.Key, Value: []byte(v.value), Revision: v.revision})
+			items = append(items, v.item(get.Key))
 		}
 		return items, false
 	}
@@ -244,13 +253,22 @@ func (m *model) read(r *messages.Read, revision uint64) (items []*messages.Item,
 			return items, true
 		}
 		v, _ := m.get(key, revision)
-		item := &messages.Item{Key: []byte(key), Revision: v.revision}
-		if !scan.KeysOnly {
-			item.Value = []byte(v.value)
+		item := v.item([]byte(key))
+		if scan.KeysOnly {
+			item.Value = nil
 		}
 		items = append(items, item)
 	}
 	return items, false
+}
+
+// is reports whether a row is this version of a key.
+func (v version) is(key string, r *disk.Row) bool {
+	return string(r.Key) == key && string(r.Value) == v.value && r.Revision == v.revision && r.Created == v.created && r.Version == v.writes
+}
+
+func (v version) item(key []byte) *messages.Item {
+	return &messages.Item{Key: key, Value: []byte(v.value), Revision: v.revision, CreateRevision: v.created, Version: v.writes}
 }
 
 // digest is what a digest of a range is at a revision.
@@ -266,6 +284,8 @@ func (m *model) digest(d *messages.Digest, revision uint64) *messages.RangeDiges
 		number(uint64(len(key)))
 		number(uint64(len(v.value)))
 		number(v.revision)
+		number(v.created)
+		number(v.writes)
 		hash.WriteString(key)
 		hash.WriteString(v.value)
 		sum.Rows++

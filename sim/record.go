@@ -106,7 +106,7 @@ func (j *recordJudge) attribute(past []Version) {
 		switch {
 		case r.Kind == RecordedPut:
 			putOf[r.Value] = r.Key
-		case r.Kind == RecordedDelete && r.Code == messages.Code_OK:
+		case r.Kind == RecordedDelete && r.Code == messages.Code_OK && r.Deleted:
 			deletedAt[Version{Key: r.Key, Revision: r.Revision}] = true
 		case r.Kind == RecordedDelete && r.Code == messages.Code_OUTCOME_UNKNOWN:
 			unknown[r.Key]++
@@ -166,10 +166,12 @@ func (j *recordJudge) ended(i int, op *operation) {
 	isWrite := r.Kind == RecordedPut || r.Kind == RecordedDelete
 	switch {
 	case isWrite && r.Code == messages.Code_OK:
-		if other, told := j.acknowledged[r.Revision]; told {
-			j.fail("each command has a revision of its own", "%+v and %+v", *r, j.record[other])
+		if r.changed() {
+			if other, told := j.acknowledged[r.Revision]; told {
+				j.fail("each change has a revision of its own", "%+v and %+v", *r, j.record[other])
+			}
+			j.acknowledged[r.Revision] = i
 		}
-		j.acknowledged[r.Revision] = i
 		if e := j.effectOf(r); e != nil {
 			j.model.effects[effectKey(done.RequestId)] = e
 			defer delete(j.model.effects, effectKey(done.RequestId))
@@ -189,20 +191,24 @@ func (j *recordJudge) ended(i int, op *operation) {
 func (j *recordJudge) effectOf(r *Recorded) *effect {
 	if r.Kind == RecordedPut {
 		if at := j.model.written[r.Value]; at != 0 {
-			return &effect{revision: at}
+			return &effect{revision: at, changed: true}
 		}
 		return nil
 	}
-	_, was := j.model.get(r.Key, r.Revision-1)
-	_, is := j.model.get(r.Key, r.Revision)
-	switch {
-	case is:
+	if _, is := j.model.get(r.Key, r.Revision); is {
 		return nil
-	case was:
-		return &effect{revision: r.Revision, deleted: 1}
 	}
-	return &effect{revision: r.Revision}
+	if !r.Deleted { // it saw what another command left at this revision
+		return &effect{revision: r.Revision}
+	}
+	if _, was := j.model.get(r.Key, r.Revision-1); !was {
+		return nil
+	}
+	return &effect{revision: r.Revision, changed: true, deleted: 1}
 }
+
+// changed reports whether the write, which was acknowledged, changed a row.
+func (r *Recorded) changed() bool { return r.Kind == RecordedPut || r.Deleted }
 
 // sample has porcupine judge keys, each with its own puts, deletes and gets.
 func (j *recordJudge) sample(keys []string) {

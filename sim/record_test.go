@@ -50,7 +50,7 @@ func TestJudgeRecord(t *testing.T) {
 		{"two writes share a revision", func(r []Recorded, p []Version) []Version {
 			r[3].Revision = 1
 			return p
-		}, "each command has a revision of its own"},
+		}, "each change has a revision of its own"},
 		{"a value that nobody wrote", func(_ []Recorded, p []Version) []Version {
 			return append(p, Version{Key: "b", Value: "9", Revision: 8})
 		}, "nothing comes from nowhere"},
@@ -76,7 +76,19 @@ func TestJudgeRecord(t *testing.T) {
 		{"a delete says that nothing was there", func(r []Recorded, p []Version) []Version {
 			r[3].Deleted = false
 			return p
+		}, "nothing comes from nowhere"},
+		{"a delete says that something was there", func(r []Recorded, p []Version) []Version {
+			r[4] = Recorded{Began: 8 * ms, Ended: 9 * ms, Kind: RecordedDelete, Key: "a", Revision: 4, Deleted: true}
+			return p
 		}, "acknowledged writes are in the log"},
+		{"a delete of nothing has the revision that it saw", func(r []Recorded, p []Version) []Version {
+			r[4] = Recorded{Began: 8 * ms, Ended: 9 * ms, Kind: RecordedDelete, Key: "a", Revision: 3}
+			return p
+		}, ""},
+		{"a delete of nothing saw the past", func(r []Recorded, p []Version) []Version {
+			r[8] = Recorded{Began: 14 * ms, Ended: 15 * ms, Kind: RecordedDelete, Key: "b", Revision: 3}
+			return p[:4]
+		}, "linearizable"},
 		{"a scan misses a key", func(r []Recorded, p []Version) []Version {
 			r[7].Items = nil
 			return p

@@ -90,14 +90,15 @@ func (r *reference) rowsDiffer(c *messages.Checkpoint, rows []row) string {
 }
 
 func sameRow(a, b row) bool {
-	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision && a.Deleted == b.Deleted
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision &&
+		a.Created == b.Created && a.Version == b.Version && a.Deleted == b.Deleted && a.Sum == b.Sum
 }
 
 func rowText(r row) string {
 	if r.Deleted {
 		return fmt.Sprintf("the deletion of %q at revision %d", r.Key, r.Revision)
 	}
-	return fmt.Sprintf("%q at revision %d with %.40q", r.Key, r.Revision, r.Value)
+	return fmt.Sprintf("%q at revision %d, created at %d, version %d, checksum %08x, with %.40q", r.Key, r.Revision, r.Created, r.Version, r.Sum, r.Value)
 }
 
 // fileDiffers says how a snapshot file is not the state of replay, or nothing.

@@ -224,9 +224,10 @@ func (s Server) Meter() prometheus.Gatherer { return s.server.host.meter }
 // CrashIn lets the process crash when its disk comes to a place.
 func (s Server) CrashIn(at disk.CrashPoint) { s.server.disk.CrashNext(at) }
 
-// Rot alters a synced value on the disk. It names the version; false: there is none.
-func (s Server) Rot() (key string, revision uint64, ok bool) {
-	key, revision, ok = s.server.disk.Rot()
+// Rot alters a synced value on the disk. It names the version; false: there is none. If
+// the wrong value was written, its checksum fits.
+func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
+	key, revision, ok = s.server.disk.Rot(written)
 	if ok {
 		s.server.rot = rot{key: key, revision: revision}
 	}

@@ -198,11 +198,16 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 	o.CheckpointBytes = o.Raft.LogBytesMax // proposals wait where checkpoints are fewer
 }
 
-// letRot draws a run in which a value is altered on a disk. Logs are kept long there,
-// so that nobody needs a snapshot: a rotten state would be shipped before it is found.
+// letRot draws a run in which values are altered on disks. What its checksum tells is
+// never shipped. One that was written so would be, if somebody needed a snapshot
+// before it is found; so nobody does then.
 func (s *swarm) letRot(chance *rand.Rand) {
-	s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
+	if chance.IntN(2) == 0 {
+		s.rates[faultRot] = pick(chance, time.Second, 5*time.Second)
+		return
+	}
+	s.rates[faultMiswrite] = pick(chance, time.Second, 5*time.Second)
 	s.still, s.ranges, s.compacts = true, false, false
 	r := &s.options.Raft
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0

@@ -73,7 +73,7 @@ func (r *run) died(h *host, why string) {
 			return
 		}
 		s.damaged = true
-		r.coverage[cellRotFound]++
+		r.coverage[s.rotCell(why)]++
 	}
 	switch {
 	case !struck && !s.damaged && !h.doomed:

@@ -2,6 +2,7 @@ package storeactor
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -339,5 +340,17 @@ const defectHint = "this is a defect of the software; start the node again, it r
 
 func (m *machineActor) fail(reason error) {
 	m.phase = over
-	m.config.Fatal(reason)
+	m.config.end(reason)
+}
+
+// end ends the process. A row that is not what was written would end it again and
+// again, as often as somebody reads it, and meanwhile the node might lead: so its
+// directory is given up first, for good.
+func (c MachineConfig) end(reason error) {
+	if rot, is := errors.AsType[*disk.Rot](reason); is {
+		if err := c.Disk.Condemn(rot.Error()); err != nil {
+			reason = errors.Join(reason, err)
+		}
+	}
+	c.Fatal(reason)
 }

@@ -78,7 +78,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-			return &readerActor{view: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
+			return &readerActor{view: m.engine, logger: m.config.Logger, fatal: m.config.end}
 		}), childName(name))
 		if err != nil {
 			return fmt.Errorf("spawn %s: %w", name, err)

@@ -21,7 +21,7 @@ func (c *company) stage20() {
 	checkpoint.Index, checkpoint.Term, checkpoint.Revision, checkpoint.LogTimeMs, checkpoint.CompactedRevision = 20, 4, 30, 500, 25
 	checkpoint.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2, 4}}
 	c.disk.staged, c.disk.stagedEngine = checkpoint, disktest.NewMemory()
-	if err := c.disk.stagedEngine.Write([]disk.Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28}}); err != nil {
+	if err := c.disk.stagedEngine.Write([]disk.Row{{Key: []byte("slow"), Value: []byte("new"), Revision: 28, Created: 20, Version: 3}}); err != nil {
 		c.T.Fatal(err)
 	}
 }
@@ -58,8 +58,8 @@ func (c *company) hold() (release func()) {
 	return release
 }
 
-const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" value="old" revision=1}]}`,
-	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28}]}`
+const slowOld, slowNew = `ReadReply{request=7 revision=1 items=[Item{key="slow" value="old" revision=1 create_revision=1 version=1}]}`,
+	`ReadReply{request=7 revision=30 items=[Item{key="slow" value="new" revision=28 create_revision=20 version=3}]}`
 
 func writeSlow() *messages.Command {
 	return &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("slow", "old"))}
@@ -132,7 +132,7 @@ func TestMachineSwitches(t *testing.T) {
 	if got := shelltest.Take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
-	c.session.Expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28}]}`)
+	c.session.Expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28 create_revision=20 version=3}]}`)
 	c.System.Root.Send(actor.NewPID(c.System.Address(), messages.ActorReaderPrefix+"0"), asks(0, statetest.GetAt(0, "x")))
 	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.Stop(c.machine)
@@ -276,7 +276,7 @@ func TestSwitchesThatFail(t *testing.T) {
 		{"no engine", func(c *company) { c.disk.engineErr = errors.New("the disk is gone") }, nil,
 			"switch to the snapshot at index 20: open the user data: the disk is gone"},
 		{"a newer checkpoint", func(c *company) { c.disk.staged.Level = messages.Level + 1 }, nil,
-			"switch to the snapshot at index 20: the checkpoint has format 1 and level 3, newer than this version's 1 and 2"},
+			"switch to the snapshot at index 20: the checkpoint has format 1 and level 2, newer than this version's 1 and 1"},
 		{"entries too early", func(*company) {}, &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{statetest.Entry(2, 1)}}},
 			"entries came while the snapshot at index 20 is being opened"},
 		{"another snapshot too early", func(*company) {}, &messages.Installed{Index: 21},

@@ -2,12 +2,14 @@ package storeactor
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/state/statetest"
 )
@@ -153,9 +155,9 @@ func TestMachineServesReads(t *testing.T) {
 	c.apply(statetest.Entry(2, 1, write(1)))
 	shelltest.Take[*messages.Applied](c.raft)
 	c.send(asks(2, statetest.GetAt(0, "a")))
-	c.session.Expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1}]}`)
+	c.session.Expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1 create_revision=1 version=1}]}`)
 	c.apply(statetest.Entry(3, 1, write(2)))
-	c.session.Expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2}]}`)
+	c.session.Expect(`ReadReply{request=7 revision=2 items=[Item{key="a" value="2" revision=2 create_revision=1 version=2}]}`)
 
 	// What cannot wait is refused, and what waits is answered nevertheless.
 	c.send(&messages.ReadAt{Index: 4, Reads: asks(4, make([]*messages.Read, waitingReadsMax)...).Reads})
@@ -201,6 +203,35 @@ func TestReadersOfDamagedDataEndTheNode(t *testing.T) {
 	c.session.ExpectNoMore(c.Stage)
 }
 
+// A row that is not what was written ends the process, whoever reads it, and the
+// directory is given up before; nobody is answered.
+func TestRotCondemnsTheDirectory(t *testing.T) {
+	for name, reads := range map[string]any{
+		"a read":    asks(0, statetest.GetAt(0, "a")),
+		"a scan":    asks(0, &messages.Read{Request: 7, Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}),
+		"a digest":  asks(0, &messages.Read{Request: 7, Kind: &messages.Read_Digest{Digest: &messages.Digest{}}}),
+		"an export": &messages.ReadRows{Holder: "to-2"},
+		"a command": &messages.Apply{Message: &raftpb.Message{Entries: []*raftpb.Entry{statetest.Entry(2, 1, write(1))}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCompany(t, nil).opened()
+			c.ask(c.session, &messages.PinState{Holder: "to-2"})
+			shelltest.Take[*messages.StatePinned](c.session)
+			c.disk.engine.Err = disk.NewRot([]byte("a"), 7, "its checksum does not fit")
+			c.ask(c.session, reads)
+			said := `the state is damaged: the row of key "a" at revision 7 is not what was written: its checksum does not fit`
+			c.disk.expect(t, "condemned: "+said)
+			if reason := <-c.Fatal; messages.CodeOf(reason) != messages.Code_DAMAGED || !strings.HasSuffix(reason.Error(), said) {
+				t.Errorf("the reason is %v", reason)
+			}
+			c.Stop(c.machine)
+			for _, p := range []*shelltest.Probe{c.raft, c.gateway, c.session} {
+				p.ExpectNoMore(c.Stage)
+			}
+		})
+	}
+}
+
 func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -210,10 +241,12 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 	}{
 		{"a gap", func(*company) {}, []*raftpb.Entry{statetest.Entry(3, 1)}, "entry 3 was to be applied behind entry 1"},
 		{"an entry again", func(*company) {}, []*raftpb.Entry{statetest.Entry(2, 1), statetest.Entry(2, 1)}, "entry 2 was to be applied behind entry 2"},
-		{"a failed write", func(c *company) { c.disk.engine.Err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{statetest.Entry(2, 1, write(1))},
+		{"a failed read", func(c *company) { c.disk.engine.Err = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{statetest.Entry(2, 1, write(1))},
+			"apply entry 2: the disk is gone"},
+		{"a failed write", func(c *company) { c.disk.engine.WriteErr = fmt.Errorf("the disk is gone") }, []*raftpb.Entry{statetest.Entry(2, 1, write(1))},
 			"write the user data: the disk is gone"},
 		{"a newer level", func(*company) {}, []*raftpb.Entry{{Index: new(uint64(2)), Data: statetest.Marshal(&messages.Commands{Level: 9})}},
-			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 2: it is too old and stops"},
+			"apply entry 2: entry 2 of the log needs level 9, and this replica understands 1: it is too old and stops"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCompany(t, nil).opened()

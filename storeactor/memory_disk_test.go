@@ -33,6 +33,11 @@ type memoryDisk struct {
 	engineErr    error
 }
 
+func (d *memoryDisk) Condemn(reason string) error {
+	d.events <- "condemned: " + reason
+	return nil
+}
+
 func newDisk() *memoryDisk {
 	return &memoryDisk{
 		image:      &disk.LogImage{HardState: &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}, BaseIndex: 1, BaseTerm: 1},

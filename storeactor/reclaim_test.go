@@ -32,12 +32,12 @@ func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 	return nil
 }
 
-// compactAsClient applies a put at this index and a client's compaction of all before
+// compactAsClient applies two puts at this index and a client's compaction of all before
 // it at the next, and lets the checkpoint that follows become durable.
 func (c *company) compactAsClient(index uint64) {
 	c.T.Helper()
-	c.apply(statetest.Entry(index, 1, write(index)), statetest.Entry(index+1, 1,
-		&messages.Command{Session: statetest.Client(1), Seq: index + 1, Operations: statetest.Ops(statetest.Compact(index))}))
+	c.apply(statetest.Entry(index, 1, write(2*index), write(2*index+1)), statetest.Entry(index+1, 1,
+		&messages.Command{Session: statetest.Client(1), Seq: 2*index + 2, Operations: statetest.Ops(statetest.Compact(index))}))
 	shelltest.Take[*messages.Outcomes](c.gateway)
 	if index == 2 {
 		shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
@@ -102,7 +102,7 @@ func TestDiscardsWaitForReaders(t *testing.T) {
 func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1), write(2)), statetest.Entry(3, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(2))}))
 	if done := c.writeCheckpoint(3); done.Thorough || done.CompactedRevision != 2 {
 		t.Errorf("raft is told %s", messages.Line(done))
 	}
@@ -114,7 +114,7 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	if len(reclaims) > 0 {
 		t.Error("it was reclaimed")
 	}
-	if got := shelltest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 1 { // the put's, and none of a command that is nobody's
+	if got := shelltest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 2 { // the puts', and none of a command that is nobody's
 		t.Errorf("the gateway is told %s", messages.Line(got))
 	}
 	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
@@ -125,8 +125,8 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 func TestCompactionsBehindACheckpoint(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries = 1 }).opened()
 	discarded, reclaims := c.watch(nil)
-	c.apply(statetest.Entry(2, 1, write(1)))
-	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 2, Operations: statetest.Ops(statetest.Compact(2))}))
+	c.apply(statetest.Entry(2, 1, write(1), write(2)))
+	c.apply(statetest.Entry(3, 1, &messages.Command{Session: statetest.Client(1), Seq: 3, Operations: statetest.Ops(statetest.Compact(2))}))
 	c.passed()
 	if done := c.writeCheckpoint(2); done.Thorough || done.CompactedRevision != 0 {
 		t.Errorf("raft is told %s", messages.Line(done))
@@ -142,7 +142,7 @@ func TestCompactionsBehindACheckpoint(t *testing.T) {
 		t.Errorf("%d was discarded", floor)
 	}
 	<-reclaims
-	c.apply(statetest.Entry(4, 1, write(3)))
+	c.apply(statetest.Entry(4, 1, write(4)))
 	if done := c.writeCheckpoint(4); done.Thorough {
 		t.Error("nobody has asked for space again")
 	}
@@ -264,13 +264,13 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(1)
 	asked(1)
 	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(1))}))
-	if got := shelltest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 4 {
+	if got := shelltest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 3 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.writeCheckpoint(5)
-	apply(6, 1001) // revision 4 was current at 1, and so many revisions are kept
+	apply(6, 1001) // revision 3 was current at 1, and so many revisions are kept
 	c.tick(20)
-	asked(3)
+	asked(2)
 	c.Stop(c.machine)
 	c.raft.ExpectNoMore(c.Stage)
 }

@@ -10,7 +10,7 @@ import (
 type CompactResult struct {
 	Compacted uint64 // reads below this revision are refused from now on, if they were not before
 	Newest    uint64 // the newest revision when it was asked for
-	Revision  uint64 // of the compaction itself
+	Revision  uint64 // the newest when it took effect
 	RequestID string
 }
 

@@ -24,11 +24,13 @@ func Stale() ReadOption {
 
 // GetResult is what was read.
 type GetResult struct {
-	Key, Value   []byte
-	Revision     uint64 // of the key's last write
-	ReadRevision uint64 // at which it was read
-	RequestID    string
-	Endpoint     string // the node that answered
+	Key, Value     []byte
+	Revision       uint64 // of the key's last write
+	CreateRevision uint64 // at which the key came to be there
+	Version        uint64 // writes since then with the last one: 1 after the first
+	ReadRevision   uint64 // at which it was read
+	RequestID      string
+	Endpoint       string // the node that answered
 }
 
 // Get reads the value of a key. The code of the error is NOT_FOUND if there is
@@ -46,16 +48,19 @@ func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (Ge
 	if len(d.Read.Items) == 0 {
 		return result, messages.Errorf(messages.Code_NOT_FOUND, "%s", wordsOf(messages.Code_NOT_FOUND)).At(d.Endpoint, d.RequestId)
 	}
-	result.Value, result.Revision = d.Read.Items[0].Value, d.Read.Items[0].Revision
+	item := d.Read.Items[0]
+	result.Value, result.Revision, result.CreateRevision, result.Version = item.Value, item.Revision, item.CreateRevision, item.Version
 	return result, nil
 }
 
 // Item is one row of a Scan.
 type Item struct {
-	Key, Value   []byte // Value is nil with KeysOnly
-	Revision     uint64 // of the key's last write
-	ReadRevision uint64 // at which all of the Scan is read
-	RequestID    string // of its page
+	Key, Value     []byte // Value is nil with KeysOnly
+	Revision       uint64 // of the key's last write
+	CreateRevision uint64 // at which the key came to be there
+	Version        uint64 // writes since then with the last one: 1 after the first
+	ReadRevision   uint64 // at which all of the Scan is read
+	RequestID      string // of its page
 }
 
 // ScanOptions change what a Scan reads. The zero ScanOptions read everything of
@@ -87,7 +92,7 @@ func (c *Client) Scan(ctx context.Context, from, to []byte, o ScanOptions) iter.
 			page := d.Read
 			o.Revision = page.Revision
 			for _, row := range page.Items {
-				if !yield(Item{row.Key, row.Value, row.Revision, page.Revision, d.RequestId}, nil) {
+				if !yield(Item{row.Key, row.Value, row.Revision, row.CreateRevision, row.Version, page.Revision, d.RequestId}, nil) {
 					return
 				}
 			}

@@ -93,8 +93,10 @@ func (d *Disk) LoseState() {
 }
 
 // Rot alters a synced value of the state behind the back of the process. It names
-// the version; false: there is none.
-func (d *Disk) Rot() (key string, revision uint64, ok bool) { return d.now.table.decay(d.rng) }
+// the version; false: there is none. If the wrong value was written, its checksum fits.
+func (d *Disk) Rot(written bool) (key string, revision uint64, ok bool) {
+	return d.now.table.decay(d.rng, written)
+}
 
 // endProcess drops what ends with the process: a state that was staged and not
 // installed, files that were not committed, and faults that were ordered.

@@ -164,10 +164,10 @@ func (p *process) save() bool {
 
 func (p *process) write() {
 	p.revision++
-	p.ok(p.engine.Write([]disk.Row{
-		{Key: fmt.Appendf(nil, "a%d", p.revision), Revision: p.revision},
-		{Key: fmt.Appendf(nil, "b%d", p.revision), Revision: p.revision},
-	}))
+	p.ok(p.engine.Write(disktest.Whole(
+		disk.Row{Key: fmt.Appendf(nil, "a%d", p.revision), Revision: p.revision},
+		disk.Row{Key: fmt.Appendf(nil, "b%d", p.revision), Revision: p.revision},
+	)))
 	p.batches[p.revision] = batchUnsynced
 }
 
@@ -327,13 +327,13 @@ func TestDurableIsWhatAPowerCutLeaves(t *testing.T) {
 
 func TestRowsOfARevisionAreOne(t *testing.T) {
 	p := startProcess(t, 1, map[string]int{})
-	p.ok(p.engine.Write([]disk.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}}))
+	p.ok(p.engine.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1})))
 	defer func() {
 		if recover() == nil {
 			t.Fatal("a replay that differs was taken")
 		}
 	}()
-	p.engine.Write([]disk.Row{{Key: []byte("a"), Value: []byte("2"), Revision: 1}})
+	p.engine.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("2"), Revision: 1}))
 }
 
 func BenchmarkDiskSave(b *testing.B) {

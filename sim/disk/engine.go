@@ -93,8 +93,14 @@ func (h *Engine) Get(key []byte, revision uint64) (disk.Row, bool, error) {
 		return disk.Row{}, false, nil
 	}
 	row, ok := h.table.keys[at].newest(revision)
+	if !ok {
+		return disk.Row{}, false, nil
+	}
+	if err := row.Check(); err != nil {
+		return disk.Row{}, false, err
+	}
 	row.Value = slices.Clone(row.Value)
-	return row, ok, nil
+	return row, true, nil
 }
 
 func (h *Engine) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
@@ -112,7 +118,14 @@ func (h *Engine) Scan(from, to []byte, revision uint64, reverse bool, yield func
 		if reverse {
 			at = end - 1 - n
 		}
-		if row, ok := keys[at].newest(revision); ok && !h.table.lend(row, yield) {
+		row, ok := keys[at].newest(revision)
+		if !ok {
+			continue
+		}
+		if err := row.Check(); err != nil {
+			return err
+		}
+		if !h.table.lend(row, yield) {
 			return nil
 		}
 	}
@@ -151,8 +164,12 @@ func (h *Engine) Export(after disk.Cursor, floor, revision uint64, yield func(di
 	if err := h.mayRead(); err != nil {
 		return err
 	}
-	h.table.export(after, floor, revision, func(row disk.Row) bool { return h.table.lend(row, yield) })
-	return nil
+	var rot error
+	h.table.export(after, floor, revision, func(row disk.Row) bool {
+		rot = row.Check()
+		return rot == nil && h.table.lend(row, yield)
+	})
+	return rot
 }
 
 func (h *Engine) Discard(floor uint64) {

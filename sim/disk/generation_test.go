@@ -12,6 +12,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // generationProcess is a process whose log reaches index 9, with rows at every
@@ -21,7 +22,7 @@ func generationProcess(t *testing.T, seed uint64) *process {
 	var es []*raftpb.Entry
 	for i := uint64(2); i < 10; i++ {
 		es = append(es, &raftpb.Entry{Term: new(uint64(1)), Index: new(i)})
-		p.ok(p.engine.Write([]disk.Row{{Key: []byte("k"), Value: fmt.Appendf(nil, "v%d", i-1), Revision: i - 1}}))
+		p.ok(p.engine.Write(disktest.Whole(disk.Row{Key: []byte("k"), Value: fmt.Appendf(nil, "v%d", i-1), Revision: i - 1})))
 	}
 	p.ok(p.log.Save(&raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(1)), Commit: new(uint64(9))}, es))
 	p.ok(p.log.Sync())
@@ -37,7 +38,7 @@ func generationCheckpoint(index, term uint64) *messages.Checkpoint {
 func (p *process) stage(at *messages.Checkpoint) (disk.Staging, error) {
 	s, err := p.disk.Stage()
 	p.ok(err)
-	p.ok(s.Write([]disk.Row{{Key: []byte("k"), Value: []byte("staged"), Revision: at.Revision}}))
+	p.ok(s.Write(disktest.Whole(disk.Row{Key: []byte("k"), Value: []byte("staged"), Revision: at.Revision})))
 	return s, s.Seal(at)
 }
 
@@ -193,7 +194,7 @@ func TestTheOldStateIsReadUntilItIsClosed(t *testing.T) {
 	p.stage(generationCheckpoint(20, 3))
 	p.ok(p.log.Close())
 	p.ok(p.disk.Install(20, 3, &raftpb.HardState{Term: new(uint64(4)), Commit: new(uint64(20))}))
-	p.ok(p.engine.Write([]disk.Row{{Key: []byte("k"), Value: []byte("late"), Revision: 9}}))
+	p.ok(p.engine.Write(disktest.Whole(disk.Row{Key: []byte("k"), Value: []byte("late"), Revision: 9})))
 	if row, _, err := p.engine.Get([]byte("k"), 9); err != nil || string(row.Value) != "late" {
 		t.Fatalf("got %q, %v", row.Value, err)
 	}
@@ -228,7 +229,7 @@ func TestDiscardTakesWhatNobodySees(t *testing.T) {
 			key, row := string(rune('a'+rng.IntN(3))), disk.Row{Value: fmt.Append(nil, revision), Revision: revision, Deleted: rng.IntN(3) == 0}
 			past[key] = append(past[key], row)
 			row.Key = []byte(key)
-			p.ok(p.engine.Write([]disk.Row{row}))
+			p.ok(p.engine.Write(disktest.Whole(row)))
 		}
 		p.ok(p.engine.Sync())
 		p.engine.Discard(20)

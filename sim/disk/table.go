@@ -33,11 +33,9 @@ type keyRows struct {
 }
 
 type version struct {
-	revision uint64
-	value    []byte
-	deleted  bool
-	durable  bool
-	altered  bool // by the world
+	row     disk.Row // with bytes of its own
+	durable bool
+	altered bool // by the world
 }
 
 // batch is what one Write added.
@@ -61,10 +59,10 @@ func (t *table) find(key string) (int, bool) {
 func (k *keyRows) find(revision uint64) (int, bool) {
 	// Most writes are of a newer revision than any before.
 	at := len(k.versions)
-	if at > 0 && k.versions[at-1].revision >= revision {
-		at = sort.Search(at, func(i int) bool { return k.versions[i].revision >= revision })
+	if at > 0 && k.versions[at-1].row.Revision >= revision {
+		at = sort.Search(at, func(i int) bool { return k.versions[i].row.Revision >= revision })
 	}
-	return at, at < len(k.versions) && k.versions[at].revision == revision
+	return at, at < len(k.versions) && k.versions[at].row.Revision == revision
 }
 
 // put adds a version. Replay writes versions again that are there already, and must
@@ -75,20 +73,17 @@ func (t *table) put(r disk.Row) *keyRows {
 		t.keys = slices.Insert(t.keys, at, &keyRows{key: string(r.Key)})
 	}
 	k := t.keys[at]
-	v := version{revision: r.Revision, deleted: r.Deleted}
-	if !r.Deleted {
-		v.value = slices.Clone(r.Value)
-	}
+	v := version{row: r}
+	v.row.Key, v.row.Value = []byte(k.key), slices.Clone(r.Value)
 	i, found := k.find(r.Revision)
 	if !found {
 		k.versions = slices.Insert(k.versions, i, v)
-		t.bytes += len(k.key) + len(v.value)
+		t.bytes += len(k.key) + len(v.row.Value)
 	} else if was := k.versions[i]; was.altered {
 		v.durable = true
 		k.versions[i] = v
-	} else if was.deleted != v.deleted || !bytes.Equal(was.value, v.value) {
-		panic(fmt.Sprintf("key %q has two values at revision %d: %q (deleted %t), then %q (deleted %t)",
-			k.key, r.Revision, was.value, was.deleted, v.value, v.deleted))
+	} else if !sameRow(was.row, v.row) {
+		panic(fmt.Sprintf("two rows of one key at one revision: %+v, then %+v", was.row, v.row))
 	}
 	return k
 }
@@ -151,7 +146,7 @@ func (t *table) drop(r written) {
 	if !found || r.key.versions[i].durable {
 		return
 	}
-	t.bytes -= len(r.key.key) + len(r.key.versions[i].value)
+	t.bytes -= len(r.key.key) + len(r.key.versions[i].row.Value)
 	r.key.versions = slices.Delete(r.key.versions, i, i+1)
 	if len(r.key.versions) == 0 {
 		at, _ := t.find(r.key.key)
@@ -165,11 +160,10 @@ func (k *keyRows) newest(revision uint64) (disk.Row, bool) {
 	if !found {
 		i--
 	}
-	if i < 0 || k.versions[i].deleted {
+	if i < 0 || k.versions[i].row.Deleted {
 		return disk.Row{}, false
 	}
-	v := k.versions[i]
-	return disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision}, true
+	return k.versions[i].row, true
 }
 
 func (t *table) export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) {
@@ -181,9 +175,8 @@ func (t *table) export(after disk.Cursor, floor, revision uint64, yield func(dis
 		}
 		for i := len(k.versions) - 1; i >= 0; i-- {
 			v := k.versions[i]
-			last := v.revision <= floor
-			if v.revision <= revision && v.revision < below && !(last && v.deleted) &&
-				!yield(disk.Row{Key: []byte(k.key), Value: v.value, Revision: v.revision, Deleted: v.deleted}) {
+			last := v.row.Revision <= floor
+			if v.row.Revision <= revision && v.row.Revision < below && !(last && v.row.Deleted) && !yield(v.row) {
 				return
 			}
 			if last {
@@ -216,7 +209,7 @@ func (t *table) discard(goes func() bool) {
 	t.idle = true
 	t.keys = slices.DeleteFunc(t.keys, func(k *keyRows) bool {
 		newest := -1 // at or below the floor
-		for newest+1 < len(k.versions) && k.versions[newest+1].revision <= t.floor {
+		for newest+1 < len(k.versions) && k.versions[newest+1].row.Revision <= t.floor {
 			newest++
 		}
 		if newest < 0 {
@@ -224,12 +217,12 @@ func (t *table) discard(goes func() bool) {
 		}
 		kept := k.versions[:0]
 		for i, v := range k.versions {
-			mayGo := i < newest || i == newest && v.deleted && len(kept) == 0
+			mayGo := i < newest || i == newest && v.row.Deleted && len(kept) == 0
 			if mayGo && goes() {
-				t.bytes -= len(k.key) + len(v.value)
+				t.bytes -= len(k.key) + len(v.row.Value)
 				continue
 			}
-			t.idle = t.idle && !mayGo && !(i == newest && v.deleted)
+			t.idle = t.idle && !mayGo && !(i == newest && v.row.Deleted)
 			kept = append(kept, v)
 		}
 		clear(k.versions[len(kept):])
@@ -248,23 +241,30 @@ func (t *table) altered(key string, revision uint64) bool {
 	return found && t.keys[at].versions[i].altered
 }
 
-// decay alters a synced value, the newest of its key, and leaves no trace of that. It
-// reports whose; false if there is none.
-func (t *table) decay(rng *rand.Rand) (key string, revision uint64, ok bool) {
+// decay alters a synced value, the newest of its key. Its checksum tells, unless it is
+// written so: then the row is well formed, and only other replicas can tell. It reports
+// whose it is; false if there is none.
+func (t *table) decay(rng *rand.Rand, written bool) (key string, revision uint64, ok bool) {
 	var sound []*version
-	var keys []string
 	for _, k := range t.keys {
-		if v := &k.versions[len(k.versions)-1]; v.durable && len(v.value) > 0 {
-			sound, keys = append(sound, v), append(keys, k.key)
+		if v := &k.versions[len(k.versions)-1]; v.durable && len(v.row.Value) > 0 {
+			sound = append(sound, v)
 		}
 	}
 	if len(sound) == 0 {
 		return "", 0, false
 	}
-	i := rng.IntN(len(sound))
-	v := sound[i]
-	v.value = slices.Clone(v.value)
-	v.value[rng.IntN(len(v.value))] ^= 1 << rng.IntN(8)
+	v := sound[rng.IntN(len(sound))]
+	v.row.Value = slices.Clone(v.row.Value)
+	v.row.Value[rng.IntN(len(v.row.Value))] ^= 1 << rng.IntN(8)
 	v.altered = true
-	return keys[i], v.revision, true
+	if written {
+		v.row.Sum = v.row.Checksum()
+	}
+	return string(v.row.Key), v.row.Revision, true
+}
+
+func sameRow(a, b disk.Row) bool {
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Revision == b.Revision &&
+		a.Created == b.Created && a.Version == b.Version && a.Deleted == b.Deleted && a.Sum == b.Sum
 }

@@ -115,8 +115,8 @@ func crashIn(_ *player, server sim.Server, w words) *messages.Error {
 	return messages.Errorf(messages.Code_INVALID, "%q is no place of a disk", w.args[1]).WithHint("places are %s", crashPlaces())
 }
 
-func rot(p *player, server sim.Server, _ words) *messages.Error {
-	key, revision, ok := server.Rot()
+func rot(p *player, server sim.Server, w words) *messages.Error {
+	key, revision, ok := server.Rot(w.flags["written"])
 	if !ok {
 		return messages.Errorf(messages.Code_CONFLICT, "%s has no synced value to alter", server.Name())
 	}

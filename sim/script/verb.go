@@ -73,7 +73,8 @@ func init() {
 			args: [2]int{1, 2}, options: []string{"at"}, do: (*player).snapshot},
 		{name: "crash-in", usage: "NODE PLACE", about: "let the process crash when its disk comes to a place (" + crashPlaces() + ")",
 			args: [2]int{2, 2}, do: onNode(crashIn)},
-		{name: "rot", usage: "NODE", about: "alter a value on the disk of a node", args: [2]int{1, 1}, do: onNode(rot)},
+		{name: "rot", usage: "NODE [written]", about: "alter a value on the disk of a node; written: it was written so, with a checksum that fits",
+			args: [2]int{1, 1}, flags: []string{"written"}, do: onNode(rot)},
 		{name: "help", about: "list the verbs", early: true, do: func(p *player, _ words) *messages.Error { p.out.WriteString(Verbs()); return nil }},
 	}
 }

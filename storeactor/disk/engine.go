@@ -13,10 +13,11 @@ type View interface {
 }
 
 // Bounds of a row, in bytes. They are Badger's, which would keep longer values
-// apart from their keys.
+// apart from their keys; HeadBytesMax are left for what an engine keeps with a value.
 const (
 	KeyBytesMax   = 65_000 - 1
-	ValueBytesMax = 1<<20 - 1
+	ValueBytesMax = 1<<20 - 1 - HeadBytesMax
+	HeadBytesMax  = 32
 )
 
 // What a command may hold fits a row.
@@ -24,13 +25,6 @@ const (
 	_ = uint(KeyBytesMax - messages.KeySizeMax)
 	_ = uint(ValueBytesMax - messages.ValueSizeMax)
 )
-
-// Row is one version of a key. Its revision is above 0.
-type Row struct {
-	Key, Value []byte
-	Revision   uint64
-	Deleted    bool
-}
 
 // CheckRows refuses as INVALID what no engine takes.
 func CheckRows(rows []Row) error {
@@ -55,6 +49,9 @@ type Engine interface {
 	// which nobody modifies. Revisions never go down from one call to the next, except
 	// that replay after a restart writes once more what is there.
 	Write(rows []Row) error
+	// What is read is held against its checksum: a row that is not what was written
+	// is never handed out, the error is a *Rot.
+	//
 	// Get finds the newest version of key at or below revision. It reports false
 	// if there is none or if that one is a deletion.
 	Get(key []byte, revision uint64) (Row, bool, error)

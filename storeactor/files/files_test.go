@@ -249,7 +249,7 @@ func saveUntilKilled(dir string) {
 		es := disktest.Entries(index-1, 2)
 		es[0].Data = bytes.Repeat([]byte{byte(index)}, int(index*131%900))
 		fail(l.Save(disktest.HardState(2, 1, index-1), es))
-		fail(e.Write([]disk.Row{{Key: fmt.Appendf(nil, "%d", index%10), Value: fmt.Appendf(nil, "%d", index), Revision: index}}))
+		fail(e.Write(disktest.Whole(disk.Row{Key: fmt.Appendf(nil, "%d", index%10), Value: fmt.Appendf(nil, "%d", index), Revision: index})))
 		if index%50 == 0 {
 			fail(e.Sync())
 			fail(l.Sync())

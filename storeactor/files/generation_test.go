@@ -24,7 +24,7 @@ func stageTest(t *testing.T, d disk.Disk, index, term uint64) disk.Staging {
 	}
 	c := proto.Clone(disktest.First).(*messages.Checkpoint)
 	c.Index, c.Term, c.Revision = index, term, index
-	err = errors.Join(s.Write([]disk.Row{{Key: []byte("k"), Value: fmt.Appendf(nil, "of %d", index), Revision: index}}), s.Seal(c))
+	err = errors.Join(s.Write(disktest.Whole(disk.Row{Key: []byte("k"), Value: fmt.Appendf(nil, "of %d", index), Revision: index})), s.Seal(c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestInstallIsWholeAtEveryStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	look("staged")
-	if err := s.Write([]disk.Row{{Key: []byte("k"), Value: []byte("of 90"), Revision: 90}}); err != nil {
+	if err := s.Write(disktest.Whole(disk.Row{Key: []byte("k"), Value: []byte("of 90"), Revision: 90})); err != nil {
 		t.Fatal(err)
 	}
 	look("written")

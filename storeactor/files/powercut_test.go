@@ -113,7 +113,7 @@ func (p *powered) open() error {
 }
 
 func poweredRow(revision uint64) disk.Row {
-	return disk.Row{Key: fmt.Appendf(nil, "%d", revision%10), Value: bytes.Repeat(fmt.Appendf(nil, "%d,", revision), 1+int(revision%50)), Revision: revision}
+	return disktest.Whole(disk.Row{Key: fmt.Appendf(nil, "%d", revision%10), Value: bytes.Repeat(fmt.Appendf(nil, "%d,", revision), 1+int(revision%50)), Revision: revision})[0]
 }
 
 func poweredData(index uint64) []byte { return bytes.Repeat([]byte{byte(index)}, int(index*131%900)) }

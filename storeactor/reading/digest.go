@@ -14,7 +14,7 @@ import (
 // compare. Equal limits over equal rows give equal digests, and the asker of many
 // replicas narrows the range to what the first of them covered.
 func digest(reply *messages.ReadReply, view disk.View, d *messages.Digest) error {
-	hash, scratch := xxhash.New(), [3 * 8]byte{}
+	hash, scratch := xxhash.New(), [5 * 8]byte{}
 	sum := &messages.RangeDigest{}
 	limit := uint64(DigestRowsMax)
 	if n := uint64(d.GetLimit()); n > 0 {
@@ -33,6 +33,8 @@ func digest(reply *messages.ReadReply, view disk.View, d *messages.Digest) error
 			binary.LittleEndian.PutUint64(scratch[0:], uint64(len(row.Key)))
 			binary.LittleEndian.PutUint64(scratch[8:], uint64(len(row.Value)))
 			binary.LittleEndian.PutUint64(scratch[16:], row.Revision)
+			binary.LittleEndian.PutUint64(scratch[24:], row.Created)
+			binary.LittleEndian.PutUint64(scratch[32:], row.Version)
 			hash.Write(scratch[:])
 			hash.Write(row.Key)
 			hash.Write(row.Value)

@@ -25,6 +25,8 @@ func hashOf(rows ...disk.Row) []byte {
 		all = binary.LittleEndian.AppendUint64(all, uint64(len(r.Key)))
 		all = binary.LittleEndian.AppendUint64(all, uint64(len(r.Value)))
 		all = binary.LittleEndian.AppendUint64(all, r.Revision)
+		all = binary.LittleEndian.AppendUint64(all, r.Created)
+		all = binary.LittleEndian.AppendUint64(all, r.Version)
 		all = append(append(all, r.Key...), r.Value...)
 	}
 	return binary.BigEndian.AppendUint64(nil, xxhash.Sum64(all))
@@ -32,7 +34,7 @@ func hashOf(rows ...disk.Row) []byte {
 
 func TestDigest(t *testing.T) {
 	row := func(key, value string, revision uint64) disk.Row {
-		return disk.Row{Key: []byte(key), Value: []byte(value), Revision: revision}
+		return disk.Row{Key: []byte(key), Value: []byte(value), Revision: revision, Created: (revision + 1) / 2, Version: revision}
 	}
 	a1, b2, c3, a4, a6 := row("a", "1", 1), row("b", "22", 2), row("c", "", 3), row("a", "444", 4), row("a", "6", 6)
 	store := disktest.NewMemory()
@@ -87,6 +89,8 @@ func TestDigestsTellRowsApart(t *testing.T) {
 		{{Key: []byte("ab"), Value: []byte("c"), Revision: 1}},
 		{{Key: []byte("a"), Value: []byte("bc"), Revision: 1}},
 		{{Key: []byte("ab"), Value: []byte("c"), Revision: 2}},
+		{{Key: []byte("ab"), Value: []byte("c"), Revision: 2, Created: 1}},
+		{{Key: []byte("ab"), Value: []byte("c"), Revision: 2, Version: 1}},
 		{{Key: []byte("ab"), Revision: 1}, {Key: []byte("c"), Revision: 1}},
 		{{Key: []byte("abc"), Revision: 1}},
 		{},

@@ -74,7 +74,7 @@ func get(reply *messages.ReadReply, view disk.View, key []byte) error {
 		reply.Code = messages.Code_NOT_FOUND
 		return nil
 	}
-	reply.Items = []*messages.Item{{Key: key, Value: row.Value, Revision: row.Revision}}
+	reply.Items = []*messages.Item{{Key: key, Value: row.Value, Revision: row.Revision, CreateRevision: row.Created, Version: row.Version}}
 	return nil
 }
 
@@ -88,7 +88,7 @@ func scan(reply *messages.ReadReply, view disk.View, s *messages.Scan) error {
 	}
 	size := 0
 	return view.Scan(s.GetFrom(), s.GetTo(), reply.Revision, s.GetReverse(), func(row disk.Row) bool {
-		item := &messages.Item{Key: bytes.Clone(row.Key), Revision: row.Revision}
+		item := &messages.Item{Key: bytes.Clone(row.Key), Revision: row.Revision, CreateRevision: row.Created, Version: row.Version}
 		if !s.GetKeysOnly() {
 			item.Value = bytes.Clone(row.Value)
 		}

@@ -22,7 +22,7 @@ func TestRead(t *testing.T) {
 		{Key: []byte("a"), Value: []byte("1"), Revision: 1},
 		{Key: []byte("b"), Value: []byte("2"), Revision: 2},
 		{Key: []byte("c"), Value: []byte("3"), Revision: 3},
-		{Key: []byte("a"), Value: []byte("4"), Revision: 4},
+		{Key: []byte("a"), Value: []byte("4"), Revision: 4, Created: 1, Version: 2},
 		{Key: []byte("b"), Revision: 5, Deleted: true},
 		{Key: []byte("a"), Value: []byte("6"), Revision: 6},
 	} {
@@ -36,7 +36,7 @@ func TestRead(t *testing.T) {
 		read  *messages.Read
 		reply string
 	}{
-		{"the latest", statetest.GetAt(0, "a"), `revision=5 items=[Item{key="a" value="4" revision=4}]`},
+		{"the latest", statetest.GetAt(0, "a"), `revision=5 items=[Item{key="a" value="4" revision=4 create_revision=1 version=2}]`},
 		{"an older one", statetest.GetAt(3, "a"), `revision=3 items=[Item{key="a" value="1" revision=1}]`},
 		{"the oldest that is kept", statetest.GetAt(2, "b"), `revision=2 items=[Item{key="b" value="2" revision=2}]`},
 		{"what is not there", statetest.GetAt(0, "x"), `code=NOT_FOUND revision=5`},
@@ -46,7 +46,7 @@ func TestRead(t *testing.T) {
 		{"a compacted revision", statetest.GetAt(1, "a"), `code=COMPACTED revision=1 message="revision 1 is no longer kept: history is readable from revision 2 on"`},
 		{"no key", statetest.GetAt(0, ""), `code=INVALID revision=5 message="a key has 1 to 16384 bytes, this one 0"`},
 		{"nothing", &messages.Read{Request: 7}, `code=INVALID revision=5 message="the read asks for nothing that this node knows"`},
-		{"all", scanAt(0, &messages.Scan{}), `revision=5 items=[Item{key="a" value="4" revision=4} Item{key="c" value="3" revision=3}]`},
+		{"all", scanAt(0, &messages.Scan{}), `revision=5 items=[Item{key="a" value="4" revision=4 create_revision=1 version=2} Item{key="c" value="3" revision=3}]`},
 		{"all of an older revision", scanAt(3, &messages.Scan{KeysOnly: true}),
 			`revision=3 items=[Item{key="a" revision=1} Item{key="b" revision=2} Item{key="c" revision=3}]`},
 		{"backwards", scanAt(3, &messages.Scan{KeysOnly: true, Reverse: true, Limit: 2}),

@@ -158,6 +158,10 @@ func (s *Check) follows(r *disk.Row) error {
 	switch {
 	case len(r.Key) == 0 || len(r.Key) > messages.KeySizeMax || len(r.Value) > messages.ValueSizeMax || r.Deleted && len(r.Value) > 0:
 		return Damaged("a row has a key of %d bytes and a value of %d", len(r.Key), len(r.Value))
+	case r.Checksum() != r.Sum:
+		return Damaged("the row of key %.60q at revision %d is not what was written", r.Key, r.Revision)
+	case r.Deleted && (r.Created != 0 || r.Version != 0) || !r.Deleted && (r.Created == 0 || r.Created > r.Revision || r.Version == 0):
+		return Damaged("a row of revision %d was created at %d and has version %d", r.Revision, r.Created, r.Version)
 	case r.Revision == 0 || r.Revision > s.header.Revision:
 		return Damaged("a row has revision %d, the snapshot has %d", r.Revision, s.header.Revision)
 	case order > 0 || order == 0 && r.Revision >= s.revision:

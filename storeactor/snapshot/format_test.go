@@ -16,6 +16,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
@@ -86,7 +87,7 @@ func drawRows(t *rapid.T, revision, compacted uint64) []disk.Row {
 			}
 		}
 	}
-	return rows
+	return disktest.Whole(rows...)
 }
 
 // The same state gives the same bytes, and a source that goes back gives them again.
@@ -149,6 +150,20 @@ func refusedFile(err error) bool {
 	return code == messages.Code_DAMAGED || code == messages.Code_UNSUPPORTED
 }
 
+// unsummed is a row that was changed behind the back of its checksum.
+func unsummed(change func(*disk.Row)) disk.Row {
+	r := snapshottest.Row("a", 5, "x")
+	change(&r)
+	return r
+}
+
+// summed is one whose checksum was made of the change.
+func summed(change func(*disk.Row)) disk.Row {
+	r := unsummed(change)
+	r.Sum = r.Checksum()
+	return r
+}
+
 // TestCheckRefuses alters one thing of a good snapshot at a time, and puts checksums,
 // counts and hash right again: what is left is what only the rules find.
 func TestCheckRefuses(t *testing.T) {
@@ -188,21 +203,28 @@ func TestCheckRefuses(t *testing.T) {
 		"state with a session twice": {func(d *draft) {
 			d.setState(state(func(c *messages.Checkpoint) { c.Sessions = append(c.Sessions, c.Sessions[0]) }))
 		}, messages.Code_DAMAGED},
-		"newer state":                   {func(d *draft) { d.setState(state(func(c *messages.Checkpoint) { c.Format++ })) }, messages.Code_UNSUPPORTED},
-		"empty key":                     {rows(snapshottest.Row("", 5, "x")), messages.Code_DAMAGED},
-		"long key":                      {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
-		"long value":                    {rows(snapshottest.Row("a", 5, string(make([]byte, messages.ValueSizeMax+1)))), messages.Code_DAMAGED},
-		"longest key and value":         {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax)), 5, string(make([]byte, messages.ValueSizeMax)))), messages.Code_OK},
-		"deletion with a value":         {rows(disk.Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true}), messages.Code_DAMAGED},
-		"revision 0":                    {rows(snapshottest.Row("a", 0, "x")), messages.Code_DAMAGED},
-		"revision in the future":        {rows(snapshottest.Row("a", 10, "x")), messages.Code_DAMAGED},
-		"keys out of order":             {rows(snapshottest.Row("b", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
-		"revisions out of order":        {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 6, "x")), messages.Code_DAMAGED},
-		"row twice":                     {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
-		"two rows below history":        {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("a", 3, "x")), messages.Code_DAMAGED},
-		"deletion below history":        {rows(snapshottest.Gone("a", 4)), messages.Code_DAMAGED},
-		"one row below history of each": {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("b", 3, "x")), messages.Code_OK},
-		"chunk without rows":            {func(d *draft) { d.chunks = []rowsChunk{{}} }, messages.Code_DAMAGED},
+		"newer state":                     {func(d *draft) { d.setState(state(func(c *messages.Checkpoint) { c.Format++ })) }, messages.Code_UNSUPPORTED},
+		"empty key":                       {rows(snapshottest.Row("", 5, "x")), messages.Code_DAMAGED},
+		"long key":                        {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax+1)), 5, "x")), messages.Code_DAMAGED},
+		"long value":                      {rows(snapshottest.Row("a", 5, string(make([]byte, messages.ValueSizeMax+1)))), messages.Code_DAMAGED},
+		"longest key and value":           {rows(snapshottest.Row(string(make([]byte, messages.KeySizeMax)), 5, string(make([]byte, messages.ValueSizeMax)))), messages.Code_OK},
+		"deletion with a value":           {rows(disktest.Whole(disk.Row{Key: []byte("a"), Revision: 5, Value: []byte("x"), Deleted: true})...), messages.Code_DAMAGED},
+		"deletion with a version":         {rows(disktest.Whole(disk.Row{Key: []byte("a"), Revision: 5, Created: 5, Version: 1, Deleted: true})...), messages.Code_DAMAGED},
+		"created in the future":           {rows(disktest.Whole(disk.Row{Key: []byte("a"), Revision: 5, Created: 6, Version: 1})...), messages.Code_DAMAGED},
+		"never written":                   {rows(disktest.Whole(disk.Row{Key: []byte("a"), Revision: 5, Created: 5})...), messages.Code_DAMAGED},
+		"never created":                   {rows(summed(func(r *disk.Row) { r.Created, r.Version = 0, 0 })), messages.Code_DAMAGED},
+		"another value than was summed":   {rows(unsummed(func(r *disk.Row) { r.Value[0] ^= 1 })), messages.Code_DAMAGED},
+		"another version than was summed": {rows(unsummed(func(r *disk.Row) { r.Version++ })), messages.Code_DAMAGED},
+		"no checksum":                     {rows(unsummed(func(r *disk.Row) { r.Sum = 0 })), messages.Code_DAMAGED},
+		"revision 0":                      {rows(snapshottest.Row("a", 0, "x")), messages.Code_DAMAGED},
+		"revision in the future":          {rows(snapshottest.Row("a", 10, "x")), messages.Code_DAMAGED},
+		"keys out of order":               {rows(snapshottest.Row("b", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
+		"revisions out of order":          {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 6, "x")), messages.Code_DAMAGED},
+		"row twice":                       {rows(snapshottest.Row("a", 5, "x"), snapshottest.Row("a", 5, "x")), messages.Code_DAMAGED},
+		"two rows below history":          {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("a", 3, "x")), messages.Code_DAMAGED},
+		"deletion below history":          {rows(snapshottest.Gone("a", 4)), messages.Code_DAMAGED},
+		"one row below history of each":   {rows(snapshottest.Row("a", 4, "x"), snapshottest.Row("b", 3, "x")), messages.Code_OK},
+		"chunk without rows":              {func(d *draft) { d.chunks = []rowsChunk{{}} }, messages.Code_DAMAGED},
 		"wrong first": {func(d *draft) {
 			d.chunks = []rowsChunk{{first: "b", last: "c", rows: []disk.Row{snapshottest.Row("a", 5, ""), snapshottest.Row("c", 5, "")}}}
 		}, messages.Code_DAMAGED},

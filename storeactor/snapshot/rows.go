@@ -72,6 +72,15 @@ func appendRow(b []byte, row disk.Row, size int) []byte {
 	if row.Deleted {
 		b = protowire.AppendVarint(protowire.AppendTag(b, 4, protowire.VarintType), 1)
 	}
+	if row.Created > 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, 5, protowire.VarintType), row.Created)
+	}
+	if row.Version > 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, 6, protowire.VarintType), row.Version)
+	}
+	if row.Sum > 0 {
+		b = protowire.AppendFixed32(protowire.AppendTag(b, 7, protowire.Fixed32Type), row.Sum)
+	}
 	return b
 }
 
@@ -87,6 +96,15 @@ func rowSize(row disk.Row) (size int) {
 	}
 	if row.Deleted {
 		size += protowire.SizeTag(4) + 1
+	}
+	if row.Created > 0 {
+		size += protowire.SizeTag(5) + protowire.SizeVarint(row.Created)
+	}
+	if row.Version > 0 {
+		size += protowire.SizeTag(6) + protowire.SizeVarint(row.Version)
+	}
+	if row.Sum > 0 {
+		size += protowire.SizeTag(7) + protowire.SizeFixed32()
 	}
 	return size
 }
@@ -104,6 +122,12 @@ func readRow(r *disk.Row, data []byte) bool {
 			r.Revision = f.Varint
 		case messages.VarintField(4):
 			r.Deleted = f.Varint != 0
+		case messages.VarintField(5):
+			r.Created = f.Varint
+		case messages.VarintField(6):
+			r.Version = f.Varint
+		case messages.Fixed32Field(7):
+			r.Sum = uint32(f.Varint)
 		}
 	}
 	return !f.Broken

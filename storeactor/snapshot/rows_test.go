@@ -12,6 +12,7 @@ import (
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
+	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -30,7 +31,7 @@ func TestRowsAreReadInParts(t *testing.T) {
 			if row.Deleted = rapid.IntRange(0, 3).Draw(rt, "deleted") == 0; row.Deleted {
 				row.Value = nil
 			}
-			if err := store.Write([]disk.Row{row}); err != nil {
+			if err := store.Write(disktest.Whole(row)); err != nil {
 				rt.Fatal(err)
 			}
 		}
@@ -38,7 +39,7 @@ func TestRowsAreReadInParts(t *testing.T) {
 		floor := rapid.Uint64Range(0, revision).Draw(rt, "floor")
 		want := &messages.SnapshotRows{}
 		if err := store.Export(disk.Cursor{}, floor, revision, func(r disk.Row) bool {
-			want.Rows = append(want.Rows, &messages.SnapshotRow{Key: r.Key, Value: r.Value, Revision: r.Revision, Deleted: r.Deleted})
+			want.Rows = append(want.Rows, snapshottest.Message(r))
 			return true
 		}); err != nil {
 			rt.Fatal(err)

@@ -32,10 +32,11 @@ type Batch struct {
 	MembersChanged bool
 	Compaction     Compaction // the strongest that was asked for
 
-	store  Store
-	bytes  int   // of Rows
-	sorted []int // the newest row of each key among Rows[:looked], by key
-	looked int
+	store   Store
+	recent  recent // every key of Rows, and others
+	bytes   int    // of Rows
+	ordered []int  // the newest row of each key among Rows[:looked], by key
+	looked  int
 }
 
 // Compaction says who gave up history.
@@ -47,8 +48,8 @@ const (
 	ClientCompaction            // a client, who wants the space back
 )
 
-// NewBatch makes an empty batch in front of a store.
-func NewBatch(store Store) *Batch { return &Batch{store: store} }
+// NewBatch makes an empty batch in front of a store that nobody else writes to.
+func NewBatch(store Store) *Batch { return &Batch{store: store, recent: newRecent()} }
 
 // Flush writes the rows that wait.
 func (b *Batch) Flush() error {
@@ -58,8 +59,9 @@ func (b *Batch) Flush() error {
 	if err := b.store.Write(b.Rows); err != nil {
 		return err
 	}
-	b.Rows, b.sorted = b.Rows[:0], b.sorted[:0]
+	b.Rows, b.ordered = b.Rows[:0], b.ordered[:0]
 	b.bytes, b.looked = 0, 0
+	b.recent.flushed()
 	return nil
 }
 
@@ -78,15 +80,18 @@ func (b *Batch) spill() error {
 }
 
 // execute carries out a valid command. Its operations see each other's effects
-// in their order, all within its revision. Compactions ask nothing of the rows.
+// in their order; what they write is of the given revision, the next one. They
+// change nothing if no row was added. Compactions ask nothing of the rows.
 func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
-	o := outcome{seq: c.seq, code: messages.Code_OK, revision: revision}
+	o := outcome{seq: c.seq, code: messages.Code_OK}
 	spent := rangeStep{}
 	for i := range c.operations {
 		op := &c.operations[i]
 		switch op.kind {
 		case kindPut:
-			b.write(disk.Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
+			if err := b.put(op, revision); err != nil {
+				return outcome{}, err
+			}
 		case kindDelete:
 			deleted, err := b.delete(op.key, revision)
 			if err != nil {
@@ -107,13 +112,43 @@ func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 	return o, nil
 }
 
+// put writes a key's next version.
+func (b *Batch) put(op *operation, revision uint64) error {
+	was, err := b.find(op.key, revision)
+	if err != nil {
+		return err
+	}
+	row := disk.Row{Key: op.key, Value: op.value, Revision: revision, Created: was.created, Version: was.version + 1}
+	if was.version == 0 {
+		row.Created = revision
+	}
+	b.write(row, was)
+	return nil
+}
+
 func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) {
-	live, err := b.live(key, revision)
-	if err != nil || !live {
+	was, err := b.find(key, revision)
+	if err != nil || was.version == 0 {
 		return 0, err
 	}
-	b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
+	b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, was)
 	return 1, nil
+}
+
+// find is what a key is for the command at revision.
+func (b *Batch) find(key []byte, revision uint64) (*known, error) {
+	if k := b.recent.find(key); k != nil {
+		return k, nil
+	}
+	row, found, err := b.store.Get(key, revision-1)
+	if err != nil {
+		return nil, err
+	}
+	k := b.recent.add(key)
+	if found {
+		k.revision, k.created, k.version = row.Revision, row.Created, row.Version
+	}
+	return k, nil
 }
 
 // rangeStep is what a command has deleted by ranges.
@@ -132,53 +167,49 @@ func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (ra
 	}
 	step := rangeStep{}
 	var keys [][]byte
-	err := b.liveKeys(op.key, op.to, revision, func(key []byte) bool {
-		tooLong := step.keys > 0 && spent.bytes+step.bytes+len(key) > DeleteRangeBytesMax
+	err := b.live(op.key, op.to, revision, func(row *disk.Row) bool {
+		tooLong := step.keys > 0 && spent.bytes+step.bytes+len(row.Key) > DeleteRangeBytesMax
 		if step.keys == limit || tooLong {
 			step.more = true
 			return false
 		}
-		keys = append(keys, bytes.Clone(key))
+		keys = append(keys, bytes.Clone(row.Key))
 		step.keys++
-		step.bytes += len(key)
+		step.bytes += len(row.Key)
 		return true
 	})
 	for _, key := range keys {
-		b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, true)
+		was := b.recent.find(key)
+		if was == nil { // it is there, and no row of it waits
+			was = b.recent.add(key)
+		}
+		b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, was)
 	}
 	return step, err
 }
 
-// write adds a row. again says that its command may have written the key before:
-// then the last row counts.
-func (b *Batch) write(row disk.Row, again bool) {
+// write adds the row of a key, and changes what is known of it. If the command has
+// written the key before, the last row counts.
+func (b *Batch) write(row disk.Row, k *known) {
+	row = row.Summed()
 	b.bytes += len(row.Key) + len(row.Value) + rowBytes
-	if again {
-		if i, found := b.search(row.Key); found && b.Rows[b.sorted[i]].Revision == row.Revision {
-			b.Rows[b.sorted[i]] = row
-			return
-		}
+	if k.revision == row.Revision {
+		b.Rows[k.row] = row
+	} else {
+		k.row = len(b.Rows)
+		b.Rows = append(b.Rows, row)
 	}
-	b.Rows = append(b.Rows, row)
+	k.revision, k.created, k.version = row.Revision, row.Created, row.Version
 }
 
-// live reports whether a key is there for the command at revision.
-func (b *Batch) live(key []byte, revision uint64) (bool, error) {
-	if i, found := b.search(key); found {
-		return !b.Rows[b.sorted[i]].Deleted, nil
-	}
-	_, found, err := b.store.Get(key, revision-1)
-	return found, err
-}
-
-// liveKeys yields the keys of [from, to) that are there for the command at
-// revision, in order, until yield returns false.
-func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte) bool) error {
+// live yields the rows of [from, to) that are there for the command at revision,
+// in order, until yield returns false. A row is good until then.
+func (b *Batch) live(from, to []byte, revision uint64, yield func(row *disk.Row) bool) error {
 	if len(to) > 0 && bytes.Compare(from, to) >= 0 {
 		return nil
 	}
 	next, _ := b.search(from)
-	last := len(b.sorted)
+	last := len(b.ordered)
 	if len(to) > 0 {
 		last, _ = b.search(to)
 	}
@@ -186,7 +217,7 @@ func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte
 	// is nil). It reports whether to go on and whether key was among them.
 	waiting := func(key []byte) (proceed, found bool) {
 		for ; next < last && !found; next++ {
-			row := &b.Rows[b.sorted[next]]
+			row := &b.Rows[b.ordered[next]]
 			if key != nil {
 				order := bytes.Compare(row.Key, key)
 				if order > 0 {
@@ -194,7 +225,7 @@ func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte
 				}
 				found = order == 0
 			}
-			if !row.Deleted && !yield(row.Key) {
+			if !row.Deleted && !yield(row) {
 				return false, found
 			}
 		}
@@ -203,7 +234,7 @@ func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte
 	stopped := false
 	err := b.store.Scan(from, to, revision-1, false, func(row disk.Row) bool {
 		proceed, found := waiting(row.Key)
-		stopped = !proceed || !found && !yield(row.Key)
+		stopped = !proceed || !found && !yield(&row)
 		return !stopped
 	})
 	if err == nil && !stopped {
@@ -212,20 +243,20 @@ func (b *Batch) liveKeys(from, to []byte, revision uint64, yield func(key []byte
 	return err
 }
 
-// search finds the place of a key among the rows that wait. It looks at them only
-// when it is asked, so a batch of plain puts pays nothing.
+// search finds the place of a key among the rows that wait, in order. It looks at
+// them only when a range asks, so a batch of plain puts pays nothing.
 func (b *Batch) search(key []byte) (int, bool) {
 	for ; b.looked < len(b.Rows); b.looked++ {
 		i, found := b.place(b.Rows[b.looked].Key)
 		if found {
-			b.sorted[i] = b.looked
+			b.ordered[i] = b.looked
 		} else {
-			b.sorted = slices.Insert(b.sorted, i, b.looked)
+			b.ordered = slices.Insert(b.ordered, i, b.looked)
 		}
 	}
 	return b.place(key)
 }
 
 func (b *Batch) place(key []byte) (int, bool) {
-	return slices.BinarySearchFunc(b.sorted, key, func(i int, key []byte) int { return bytes.Compare(b.Rows[i].Key, key) })
+	return slices.BinarySearchFunc(b.ordered, key, func(i int, key []byte) int { return bytes.Compare(b.Rows[i].Key, key) })
 }

@@ -174,9 +174,8 @@ func (o *operation) readKind(data []byte) bool {
 	return !f.Broken
 }
 
-// valid reports whether a command may be carried out at all, in an entry of this
-// level and at log time now.
-func (c *command) valid(level uint32, now uint64) bool {
+// valid reports whether a command may be carried out at all, at log time now.
+func (c *command) valid(now uint64) bool {
 	if len(c.operations) > messages.OperationsMax || !c.ofClient() && !c.ofNode() {
 		return false
 	}
@@ -184,7 +183,7 @@ func (c *command) valid(level uint32, now uint64) bool {
 		return false
 	}
 	for i := range c.operations {
-		if !c.operations[i].valid(level) {
+		if !c.operations[i].valid() {
 			return false
 		}
 	}
@@ -205,7 +204,7 @@ func (c *command) ofNode() bool {
 	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
 }
 
-func (o *operation) valid(level uint32) bool {
+func (o *operation) valid() bool {
 	switch o.kind {
 	case kindPut:
 		return 0 < len(o.key) && len(o.key) <= messages.KeySizeMax && len(o.value) <= messages.ValueSizeMax
@@ -213,8 +212,8 @@ func (o *operation) valid(level uint32) bool {
 		return 0 < len(o.key) && len(o.key) <= messages.KeySizeMax
 	case kindDeleteRange:
 		return len(o.key) <= messages.KeySizeMax && len(o.to) <= messages.KeySizeMax
-	case kindCompact: // older software, which does not know it, says the same of older entries
-		return level >= compactLevel
+	case kindCompact:
+		return true
 	}
 	return false
 }

@@ -49,7 +49,7 @@ func FuzzCommand(f *testing.F) {
 			return
 		}
 		got.opens = false // whether it may open is the log time's decision
-		if !got.valid(messages.Level, 0) {
+		if !got.valid(0) {
 			t.Fatalf("the session accepts %s, the machine does not", messages.Line(want))
 		}
 	})

@@ -17,8 +17,6 @@ const (
 	outcomeBytes    = 64
 	// SessionWindow is how many numbers from acked_below on a session may use.
 	SessionWindow = 1024
-	// compactLevel is the level of the first entries that may hold a Compact.
-	compactLevel = 2
 	// SessionTTLMaxMS bounds OpenSession.ttl_ms: one day.
 	SessionTTLMaxMS = 24 * 60 * 60 * 1000
 )
@@ -29,6 +27,11 @@ const (
 	// of keys and values with rowBytes for each row; one command may exceed it.
 	batchBytesMax = 8 << 20
 	rowBytes      = 64
+
+	// recentKeysMax is how many keys are known without asking the engine, in two
+	// halves of which this is one, and recentBytesMax the bytes of their keys.
+	recentKeysMax  = 32_768
+	recentBytesMax = 4 << 20
 
 	// historyBytesMax is how many bytes of commands history may have: an engine keeps
 	// all versions of a key in one table, and one of some gigabytes is beyond it.

@@ -83,9 +83,12 @@ func (t *sessions) advance(now uint64) {
 
 // admit decides whether a command is executed. If so it returns the session, with
 // room for the outcome, which is to be recorded; else nil and what to answer,
-// which is not to be recorded.
-func (t *sessions) admit(c *command, now uint64) (*session, outcome) {
-	refuse := func(code messages.Code) (*session, outcome) { return nil, outcome{seq: c.seq, code: code} }
+// which is not to be recorded: a refusal, as of revision, or the outcome that the
+// command had before.
+func (t *sessions) admit(c *command, now, revision uint64) (*session, outcome) {
+	refuse := func(code messages.Code) (*session, outcome) {
+		return nil, outcome{seq: c.seq, code: code, revision: revision}
+	}
 	s, known := t.rows[clientID(c.session)]
 	if !known {
 		if !c.opens || c.beforeMS < now {

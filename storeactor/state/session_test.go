@@ -32,7 +32,7 @@ func TestSessions(t *testing.T) {
 		left  string // clients that are left
 	}{
 		{"an unknown session", []step{
-			{now: 5, client: 1, seq: 1, outcome: "1:SESSION_EXPIRED@1 deleted 0"},
+			{now: 5, client: 1, seq: 1, outcome: "1:SESSION_EXPIRED@0 deleted 0"},
 		}, ""},
 		{"opened with the first command", []step{
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 15), outcome: "1:OK@1 deleted 0"},
@@ -42,43 +42,43 @@ func TestSessions(t *testing.T) {
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 5), outcome: "1:OK@1 deleted 0"},
 		}, "1"},
 		{"a late opening", []step{
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 4), outcome: "1:SESSION_EXPIRED@1 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 4), outcome: "1:SESSION_EXPIRED@0 deleted 0"},
 		}, ""},
 		{"openings that may not be", []step{
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(0, 5), outcome: "1:INVALID@1 deleted 0"},
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(day+1, 5), outcome: "1:INVALID@2 deleted 0"},
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 16), outcome: "1:INVALID@3 deleted 0"},
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, day+5), outcome: "1:OK@4 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(0, 5), outcome: "1:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(day+1, 5), outcome: "1:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 16), outcome: "1:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, day+5), outcome: "1:OK@1 deleted 0"},
 		}, "1"},
 		{"numbers that may not be", []step{
-			{now: 5, client: 1, seq: 0, open: statetest.Opens(10, 15), outcome: "0:INVALID@1 deleted 0"},
-			{now: 5, client: 1, seq: 2, acked: 3, open: statetest.Opens(10, 15), outcome: "2:INVALID@2 deleted 0"},
+			{now: 5, client: 1, seq: 0, open: statetest.Opens(10, 15), outcome: "0:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 2, acked: 3, open: statetest.Opens(10, 15), outcome: "2:INVALID@0 deleted 0"},
 		}, ""},
 		{"a repetition has the same outcome, out of order too", []step{
 			{now: 5, client: 1, seq: 3, open: statetest.Opens(10, 15), outcome: "3:OK@1 deleted 0"},
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 15), outcome: "1:OK@2 deleted 0"},
 			{now: 6, client: 1, seq: 3, outcome: "3:OK@1 deleted 0"},
 			{now: 16, client: 1, seq: 1, open: statetest.Opens(10, 15), outcome: "1:OK@2 deleted 0"},
-			{now: 16, client: 1, seq: 2, outcome: "2:OK@5 deleted 0"},
+			{now: 16, client: 1, seq: 2, outcome: "2:OK@3 deleted 0"},
 		}, "1"},
 		{"what is acknowledged is never executed again", []step{
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 15), outcome: "1:OK@1 deleted 0"},
 			{now: 5, client: 1, seq: 3, acked: 3, outcome: "3:OK@2 deleted 0"},
-			{now: 5, client: 1, seq: 1, outcome: "1:CONFLICT@3 deleted 0"},
-			{now: 5, client: 1, seq: 2, acked: 2, outcome: "2:CONFLICT@4 deleted 0"},
+			{now: 5, client: 1, seq: 1, outcome: "1:CONFLICT@2 deleted 0"},
+			{now: 5, client: 1, seq: 2, acked: 2, outcome: "2:CONFLICT@2 deleted 0"},
 			{now: 5, client: 1, seq: 3, outcome: "3:OK@2 deleted 0"},
 		}, "1"},
 		{"the window is 4 here", []step{
-			{now: 5, client: 1, seq: 4, open: statetest.Opens(10, 15), outcome: "4:BUSY@1 deleted 0"},
-			{now: 5, client: 1, seq: 3, open: statetest.Opens(10, 15), outcome: "3:OK@2 deleted 0"},
-			{now: 5, client: 1, seq: 4, outcome: "4:BUSY@3 deleted 0"},
-			{now: 5, client: 1, seq: 4, acked: 1, outcome: "4:OK@4 deleted 0"},
+			{now: 5, client: 1, seq: 4, open: statetest.Opens(10, 15), outcome: "4:BUSY@0 deleted 0"},
+			{now: 5, client: 1, seq: 3, open: statetest.Opens(10, 15), outcome: "3:OK@1 deleted 0"},
+			{now: 5, client: 1, seq: 4, outcome: "4:BUSY@1 deleted 0"},
+			{now: 5, client: 1, seq: 4, acked: 1, outcome: "4:OK@2 deleted 0"},
 		}, "1"},
 		{"a session expires a ttl after its last command", []step{
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 5), outcome: "1:OK@1 deleted 0"},
 			{now: 15, client: 1, seq: 1, outcome: "1:OK@1 deleted 0"},
-			{now: 25, client: 1, seq: 2, outcome: "2:OK@3 deleted 0"},
-			{now: 36, client: 1, seq: 3, outcome: "3:SESSION_EXPIRED@4 deleted 0"},
+			{now: 25, client: 1, seq: 2, outcome: "2:OK@2 deleted 0"},
+			{now: 36, client: 1, seq: 3, outcome: "3:SESSION_EXPIRED@2 deleted 0"},
 		}, ""},
 		{"a session outlives its opening", []step{
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 5), outcome: "1:OK@1 deleted 0"},
@@ -94,7 +94,7 @@ func TestSessions(t *testing.T) {
 			{now: 5, client: 4, seq: 1, open: statetest.Opens(99, 5), outcome: "1:OK@5 deleted 0"},
 			{now: 6, client: 5, seq: 1, open: statetest.Opens(99, 5+99), outcome: "1:OK@6 deleted 0"},
 			{now: 7, client: 6, seq: 1, open: statetest.Opens(99, 7), outcome: "1:OK@7 deleted 0"},
-			{now: 7, client: 2, seq: 2, outcome: "2:SESSION_EXPIRED@8 deleted 0"},
+			{now: 7, client: 2, seq: 2, outcome: "2:SESSION_EXPIRED@7 deleted 0"},
 		}, "3 4 5 6"},
 		{"among equally idle ones the smallest ClientID goes", []step{
 			{now: 1, client: 4, seq: 1, open: statetest.Opens(99, 1), outcome: "1:OK@1 deleted 0"},
@@ -108,9 +108,9 @@ func TestSessions(t *testing.T) {
 			{now: 2, client: 2, seq: 1, open: statetest.Opens(99, 50), outcome: "1:OK@2 deleted 0"},
 			{now: 3, client: 3, seq: 1, open: statetest.Opens(99, 50), outcome: "1:OK@3 deleted 0"},
 			{now: 4, client: 4, seq: 1, open: statetest.Opens(99, 60), outcome: "1:OK@4 deleted 0"},
-			{now: 50, client: 5, seq: 1, open: statetest.Opens(99, 60), outcome: "1:BUSY@5 deleted 0"},
-			{now: 51, client: 5, seq: 1, open: statetest.Opens(99, 60), outcome: "1:OK@6 deleted 0"},
-			{now: 51, client: 1, seq: 1, open: statetest.Opens(99, 50), outcome: "1:SESSION_EXPIRED@7 deleted 0"},
+			{now: 50, client: 5, seq: 1, open: statetest.Opens(99, 60), outcome: "1:BUSY@4 deleted 0"},
+			{now: 51, client: 5, seq: 1, open: statetest.Opens(99, 60), outcome: "1:OK@5 deleted 0"},
+			{now: 51, client: 1, seq: 1, open: statetest.Opens(99, 50), outcome: "1:SESSION_EXPIRED@5 deleted 0"},
 		}, "2 3 4 5"},
 		{"outcomes take room too, but none of their own session's", []step{
 			{now: 1, client: 1, seq: 1, open: statetest.Opens(99, 1), outcome: "1:OK@1 deleted 0"},
@@ -120,13 +120,13 @@ func TestSessions(t *testing.T) {
 			{now: 2, client: 4, seq: 1, open: statetest.Opens(99, 20), outcome: "1:OK@5 deleted 0"},
 			{now: 2, client: 4, seq: 2, outcome: "2:OK@6 deleted 0"},
 			{now: 3, client: 3, seq: 3, outcome: "3:OK@7 deleted 0"}, // client 1 went for it
-			{now: 3, client: 1, seq: 2, outcome: "2:SESSION_EXPIRED@8 deleted 0"},
+			{now: 3, client: 1, seq: 2, outcome: "2:SESSION_EXPIRED@7 deleted 0"},
 		}, "2 4 3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
 			for i, s := range test.steps {
-				c := &messages.Command{Session: statetest.Client(s.client), Seq: s.seq, AckedBelow: s.acked, Open: s.open}
+				c := &messages.Command{Session: statetest.Client(s.client), Seq: s.seq, AckedBelow: s.acked, Open: s.open, Operations: statetest.Ops(statetest.Put("k", ""))}
 				settled := r.apply(statetest.Entry(uint64(i)+2, s.now, c))
 				if got := settled[0].outcome.String(); got != s.outcome {
 					t.Errorf("step %d gives %s, not %s", i+1, got, s.outcome)
@@ -158,11 +158,11 @@ func TestOutcomesFindNoRoom(t *testing.T) {
 		c.Session, c.Operations = statetest.Client(1), statetest.Ops(statetest.Put("a", fmt.Sprint(c.Seq)))
 		got = append(got, r.apply(statetest.Entry(r.state.index+1, c.Seq, c))[0].outcome.String())
 	}
-	want := []string{"1:OK@1 deleted 0", "2:OK@2 deleted 0", "3:BUSY@3 deleted 0", "4:OK@4 deleted 0"}
+	want := []string{"1:OK@1 deleted 0", "2:OK@2 deleted 0", "3:BUSY@2 deleted 0", "4:OK@3 deleted 0"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
-	if live := r.store.Live(t, 4); live != "a=4@4" {
+	if live := r.store.Live(t, 4); live != "a=4@3" {
 		t.Errorf("there is %q", live)
 	}
 }

@@ -23,7 +23,7 @@ type State struct {
 	token      string
 	index      uint64 // of the last applied entry
 	term       uint64 // of that entry
-	revision   uint64 // of the last command: each takes one, whatever becomes of it
+	revision   uint64 // of the last command that changed a row; 0: none has
 	logTimeMS  uint64 // never goes back
 	level      uint32
 	conf       *raftpb.ConfState // replaced, never modified
@@ -46,7 +46,7 @@ func (s *State) Index() uint64 { return s.index }
 // Term is that of the last applied entry.
 func (s *State) Term() uint64 { return s.term }
 
-// Revision is that of the last command.
+// Revision is that of the last command that changed a row, 0 before the first.
 func (s *State) Revision() uint64 { return s.revision }
 
 // LogTimeMS never goes back.
@@ -117,16 +117,15 @@ func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
 	return nil
 }
 
-// settle carries out one proposal, at a revision of its own.
+// settle carries out one proposal.
 func (s *State) settle(b *Batch, p *proposal) error {
-	s.revision++
 	before, compacted := len(b.Rows), s.compacted
 	o, err := s.decide(b, p.command)
 	if err != nil {
 		return err
 	}
 	b.Settled = append(b.Settled, Settled{Origin: p.origin, Client: s.command.session, outcome: o})
-	s.note(uint64(o.code), o.revision, o.deleted)
+	s.noteOutcome(s.command.session, &o)
 	for i := before; i < len(b.Rows); i++ {
 		s.noteRow(&b.Rows[i])
 	}
@@ -139,17 +138,14 @@ func (s *State) settle(b *Batch, p *proposal) error {
 // decide executes a command, or refuses or repeats it.
 func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	c := &s.command
-	if !c.read(data) || len(data) > messages.CommandSizeMax || !c.valid(s.entry.level, s.logTimeMS) {
+	if !c.read(data) || len(data) > messages.CommandSizeMax || !c.valid(s.logTimeMS) {
 		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
 	}
 	if c.ofNode() {
 		return s.execute(b, c, NodeCompaction)
 	}
-	row, answer := s.sessions.admit(c, s.logTimeMS)
+	row, answer := s.sessions.admit(c, s.logTimeMS, s.revision)
 	if row == nil {
-		if answer.revision == 0 {
-			answer.revision = s.revision
-		}
 		return answer, nil
 	}
 	o, err := s.execute(b, c, ClientCompaction)
@@ -160,9 +156,11 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	return o, nil
 }
 
-// execute carries out a valid command. That a compaction is of the future is known
-// only here, at the command's revision: it is an outcome like any other, so that
-// the same command does not take effect later.
+// execute carries out a valid command. It takes the next revision if it changes a
+// row, and all its rows share it; else it answers with the revision that it saw.
+//
+// That a compaction is of the future is known only here: it is an outcome like any
+// other, so that the same command does not take effect later.
 func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
 	compacted := uint64(0)
 	for i := range c.operations {
@@ -171,12 +169,20 @@ func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
 	if compacted > s.revision {
 		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
 	}
-	o, err := b.execute(c, s.revision)
-	if err == nil && compacted > 0 {
+	rows := len(b.Rows)
+	o, err := b.execute(c, s.revision+1)
+	if err != nil {
+		return outcome{}, err
+	}
+	if len(b.Rows) > rows {
+		s.revision++
+	}
+	o.revision = s.revision
+	if compacted > 0 {
 		s.compacted = max(s.compacted, compacted)
 		b.Compaction = max(b.Compaction, by)
 	}
-	return o, err
+	return o, nil
 }
 
 // notedCompaction begins a note of what is given up now; a row's begins with less.
@@ -190,12 +196,23 @@ func (s *State) note(a, b, c uint64) {
 	s.hash.Write(s.noted[:])
 }
 
+func (s *State) noteOutcome(session []byte, o *outcome) {
+	more := uint64(0)
+	if o.more {
+		more = 1
+	}
+	s.note(uint64(o.code), o.revision, o.deleted)
+	s.note(o.seq, more, uint64(len(session)))
+	s.hash.Write(session)
+}
+
 func (s *State) noteRow(r *disk.Row) {
 	kind := uint64(0)
 	if r.Deleted {
 		kind = 1
 	}
 	s.note(kind, uint64(len(r.Key)), uint64(len(r.Value)))
+	s.note(r.Revision, r.Created, r.Version)
 	s.hash.Write(r.Key)
 	s.hash.Write(r.Value)
 }

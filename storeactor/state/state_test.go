@@ -37,7 +37,9 @@ func newReplica(t testing.TB, from *messages.Checkpoint, store *disktest.Memory,
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &replica{t: t, state: state, store: store, batch: NewBatch(store), bounds: bounds}
+	r := &replica{t: t, state: state, store: store, batch: NewBatch(store), bounds: bounds}
+	r.batch.recent.keysMax = 2 // so that it forgets
+	return r
 }
 
 // apply applies entries in one batch and returns what was settled.
@@ -95,11 +97,11 @@ func TestOperations(t *testing.T) {
 		{"a delete", [][]*messages.Operation{statetest.Ops(statetest.Delete("a"))},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
 		{"a delete of what is not there", [][]*messages.Operation{statetest.Ops(statetest.Delete("x"))},
-			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:OK@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a delete sees the batch", [][]*messages.Operation{statetest.Ops(statetest.Put("x", "1")), statetest.Ops(statetest.Delete("x")), statetest.Ops(statetest.Delete("x"))},
-			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@3 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"nothing at all", [][]*messages.Operation{nil},
-			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:OK@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a range", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("a", "c", 0))},
 			[]string{"2:OK@2 deleted 2"}, "c=0@1"},
 		{"a range without an end", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("b", "", 0))},
@@ -109,7 +111,7 @@ func TestOperations(t *testing.T) {
 		{"a limit that just suffices", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("", "", 3))},
 			[]string{"2:OK@2 deleted 3"}, ""},
 		{"a range that is none", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("c", "a", 0))},
-			[]string{"2:OK@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:OK@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a range sees the batch", [][]*messages.Operation{
 			statetest.Ops(statetest.Put("bb", "1")), statetest.Ops(statetest.Delete("a")), statetest.Ops(statetest.Put("b", "2")), statetest.Ops(statetest.Put("d", "3")), statetest.Ops(statetest.DeleteRange("a", "c", 2)), statetest.Ops(statetest.DeleteRange("a", "", 9))},
 			[]string{"2:OK@2 deleted 0", "3:OK@3 deleted 1", "4:OK@4 deleted 0", "5:OK@5 deleted 0", "6:OK@6 deleted 2", "7:OK@7 deleted 2"}, ""},
@@ -122,15 +124,15 @@ func TestOperations(t *testing.T) {
 		{"the ranges of a command share its bound", [][]*messages.Operation{statetest.Ops(statetest.DeleteRange("a", "b", 1), statetest.DeleteRange("b", "", 1))},
 			[]string{"2:OK@2 deleted 2 more"}, "c=0@1"},
 		{"no key", [][]*messages.Operation{statetest.Ops(statetest.Put("", "1"))},
-			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a key too long", [][]*messages.Operation{statetest.Ops(statetest.Put(long, "1")), statetest.Ops(statetest.Delete(long)), statetest.Ops(statetest.DeleteRange(long, "", 0)), statetest.Ops(statetest.DeleteRange("", long, 0))},
-			[]string{"2:INVALID@2 deleted 0", "3:INVALID@3 deleted 0", "4:INVALID@4 deleted 0", "5:INVALID@5 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:INVALID@1 deleted 0", "3:INVALID@1 deleted 0", "4:INVALID@1 deleted 0", "5:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"a value too long", [][]*messages.Operation{statetest.Ops(statetest.Put("x", strings.Repeat("v", messages.ValueSizeMax+1)))},
-			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"an unknown operation spoils its command", [][]*messages.Operation{statetest.Ops(statetest.Put("x", "1"), &messages.Operation{})},
-			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"too many operations", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax+1)},
-			[]string{"2:INVALID@2 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax)},
 			[]string{"2:OK@2 deleted 1"}, "b=0@1 c=0@1"},
 	} {
@@ -165,35 +167,34 @@ func TestCompactions(t *testing.T) {
 		compacted uint64
 		by        Compaction
 	}{
-		{"up to now", []*messages.Command{of(9, statetest.Compact(3))}, []string{"9:OK@4 deleted 0"}, 3, ClientCompaction},
-		{"up to itself", []*messages.Command{of(9, statetest.Compact(4))}, []string{"9:OK@4 deleted 0"}, 4, ClientCompaction},
-		{"of the future", []*messages.Command{of(9, statetest.Compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of the far future", []*messages.Command{of(9, statetest.Compact(1<<64-1))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
+		{"up to now", []*messages.Command{of(9, statetest.Compact(3))}, []string{"9:OK@3 deleted 0"}, 3, ClientCompaction},
+		{"of the future", []*messages.Command{of(9, statetest.Compact(4))}, []string{"9:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"of the far future", []*messages.Command{of(9, statetest.Compact(1<<64-1))}, []string{"9:INVALID@3 deleted 0"}, 2, NoCompaction},
 		{"of what is given up", []*messages.Command{of(9, statetest.Compact(2)), of(10, statetest.Compact(1))},
-			[]string{"9:OK@4 deleted 0", "10:OK@5 deleted 0"}, 2, ClientCompaction},
-		{"among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(4), statetest.Delete("a"), statetest.Compact(3))}, []string{"9:OK@4 deleted 1"}, 4, ClientCompaction},
-		{"of the future, among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(4), statetest.Compact(5))}, []string{"9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"what was refused does not take effect later", []*messages.Command{of(9, statetest.Compact(5)), of(9, statetest.Compact(5)), of(9, statetest.Compact(5))},
-			[]string{"9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0", "9:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"what took effect is not refused later", []*messages.Command{of(9, statetest.Compact(4)), of(9, statetest.Compact(4))},
-			[]string{"9:OK@4 deleted 0", "9:OK@4 deleted 0"}, 4, ClientCompaction},
-		{"of a node", []*messages.Command{node(statetest.Compact(3))}, []string{"0:OK@4 deleted 0"}, 3, NodeCompaction},
+			[]string{"9:OK@3 deleted 0", "10:OK@3 deleted 0"}, 2, ClientCompaction},
+		{"among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(3), statetest.Delete("a"), statetest.Compact(2))}, []string{"9:OK@4 deleted 1"}, 3, ClientCompaction},
+		{"up to its own revision, among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(3), statetest.Compact(4))}, []string{"9:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"what was refused does not take effect later", []*messages.Command{of(9, statetest.Compact(4)), of(10, statetest.Put("a", "1")), of(9, statetest.Compact(4))},
+			[]string{"9:INVALID@3 deleted 0", "10:OK@4 deleted 0", "9:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"what took effect is not refused later", []*messages.Command{of(9, statetest.Compact(3)), of(10, statetest.Put("a", "1")), of(9, statetest.Compact(3))},
+			[]string{"9:OK@3 deleted 0", "10:OK@4 deleted 0", "9:OK@3 deleted 0"}, 3, ClientCompaction},
+		{"of a node", []*messages.Command{node(statetest.Compact(3))}, []string{"0:OK@3 deleted 0"}, 3, NodeCompaction},
 		{"of a node, again", []*messages.Command{node(statetest.Compact(3)), node(statetest.Compact(3)), node(statetest.Compact(2), statetest.Compact(1))},
-			[]string{"0:OK@4 deleted 0", "0:OK@5 deleted 0", "0:OK@6 deleted 0"}, 3, NodeCompaction},
-		{"of a node, of the future", []*messages.Command{node(statetest.Compact(5))}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
-		{"of a node and a client", []*messages.Command{node(statetest.Compact(3)), of(9, statetest.Compact(3)), node(statetest.Compact(4))},
-			[]string{"0:OK@4 deleted 0", "9:OK@5 deleted 0", "0:OK@6 deleted 0"}, 4, ClientCompaction},
+			[]string{"0:OK@3 deleted 0", "0:OK@3 deleted 0", "0:OK@3 deleted 0"}, 3, NodeCompaction},
+		{"of a node, of the future", []*messages.Command{node(statetest.Compact(4))}, []string{"0:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"of a node and a client", []*messages.Command{node(statetest.Compact(3)), of(9, statetest.Compact(2)), node(statetest.Compact(3))},
+			[]string{"0:OK@3 deleted 0", "9:OK@3 deleted 0", "0:OK@3 deleted 0"}, 3, ClientCompaction},
 		{"nobody's, with more than compactions", []*messages.Command{node(statetest.Compact(3), statetest.Put("a", "1")), node(statetest.Put("a", "1")), node()},
-			[]string{"0:INVALID@4 deleted 0", "0:INVALID@5 deleted 0", "0:INVALID@6 deleted 0"}, 2, NoCompaction},
+			[]string{"0:INVALID@3 deleted 0", "0:INVALID@3 deleted 0", "0:INVALID@3 deleted 0"}, 2, NoCompaction},
 		{"nobody's, with a number", []*messages.Command{{Seq: 1, Operations: statetest.Ops(statetest.Compact(3))}, {Seq: 1, AckedBelow: 1, Operations: statetest.Ops(statetest.Compact(3))}},
-			[]string{"1:INVALID@4 deleted 0", "1:INVALID@5 deleted 0"}, 2, NoCompaction},
-		{"nobody's, that opens a session", []*messages.Command{{Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Compact(3))}}, []string{"0:INVALID@4 deleted 0"}, 2, NoCompaction},
+			[]string{"1:INVALID@3 deleted 0", "1:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"nobody's, that opens a session", []*messages.Command{{Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Compact(3))}}, []string{"0:INVALID@3 deleted 0"}, 2, NoCompaction},
 		{"of a session that is not open", []*messages.Command{{Session: statetest.Client(2), Seq: 1, Operations: statetest.Ops(statetest.Compact(3))}},
-			[]string{"1:SESSION_EXPIRED@4 deleted 0"}, 2, NoCompaction},
+			[]string{"1:SESSION_EXPIRED@3 deleted 0"}, 2, NoCompaction},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-			r.do(statetest.Ops(statetest.Put("k", "0")), statetest.Ops(statetest.Put("k", "1")), statetest.Ops(statetest.Compact(2)))
+			r.do(statetest.Ops(statetest.Put("k", "0")), statetest.Ops(statetest.Put("k", "1")), statetest.Ops(statetest.Put("k", "2")), statetest.Ops(statetest.Compact(2)))
 			rows := r.store.Dump()
 			if err := r.state.Apply(r.batch, statetest.Entry(3, 1, test.commands...)); err != nil {
 				t.Fatal(err)
@@ -222,15 +223,82 @@ func TestCompactions(t *testing.T) {
 	}
 }
 
-// Software of level 1 finds a compaction in an entry of level 1 invalid, so all do.
-func TestCompactionsNeedTheirLevel(t *testing.T) {
-	for level, want := range map[uint32]string{1: "0:INVALID@1 deleted 0", 2: "0:OK@1 deleted 0"} {
-		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-		data := statetest.Marshal(&messages.Commands{Level: level, Proposals: []*messages.Proposal{{Origin: 1, Command: CompactCommand(1)}}})
-		settled := r.apply(&raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data})
-		if got := settled[0].outcome.String(); got != want {
-			t.Errorf("at level %d: %s", level, got)
+// A row says when its key came to be there and how often it was written since, whether
+// the versions before it wait in the batch or are in the store.
+func TestRowsCarryTheirPast(t *testing.T) {
+	put, gone := statetest.Put("k", "v"), statetest.Delete("k")
+	for _, test := range []struct {
+		name     string
+		commands [][]*messages.Operation
+		want     string // the key's rows: revision, created, version
+	}{
+		{"writes", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put), statetest.Ops(put)}, "1:1.1 2:1.2 3:1.3"},
+		{"a key that comes again begins anew", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put), statetest.Ops(gone), statetest.Ops(put), statetest.Ops(put)},
+			"1:1.1 2:1.2 3:gone 4:4.1 5:4.2"},
+		{"by a range too", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(statetest.DeleteRange("a", "z", 0)), statetest.Ops(put)}, "1:1.1 2:gone 3:3.1"},
+		{"other keys do not count", [][]*messages.Operation{statetest.Ops(statetest.Put("a", "")), statetest.Ops(put), statetest.Ops(statetest.Put("l", "")), statetest.Ops(put)}, "2:2.1 4:2.2"},
+		{"each operation counts", [][]*messages.Operation{statetest.Ops(put), statetest.Ops(put, put), statetest.Ops(gone, put), statetest.Ops(put, gone, put, put)}, "1:1.1 2:1.3 3:3.1 4:4.2"},
+		{"one that comes and goes", [][]*messages.Operation{statetest.Ops(put, gone), statetest.Ops(gone), statetest.Ops(put, statetest.DeleteRange("", "", 0))}, "1:gone 2:gone"},
+	} {
+		for _, together := range []bool{true, false} {
+			r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+			if together {
+				r.do(test.commands...)
+			} else {
+				for _, c := range test.commands {
+					r.do(c)
+					r.batch = NewBatch(r.store) // as after a restart
+				}
+			}
+			var got []string
+			for _, row := range r.store.Rows["k"] {
+				if err := row.Check(); err != nil {
+					t.Error(err)
+				}
+				past := fmt.Sprintf("%d.%d", row.Created, row.Version)
+				if row.Deleted && past == "0.0" {
+					past = "gone"
+				}
+				got = append(got, fmt.Sprintf("%d:%s", row.Revision, past))
+			}
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("%s, together %t: %q and not %q", test.name, together, got, test.want)
+			}
 		}
+	}
+}
+
+// What is known without the store is what the store says, however little it may keep.
+func TestRecentForgetsNoRowThatWaits(t *testing.T) {
+	r := newRecent()
+	r.keysMax = 3
+	for i := range 10 {
+		r.add(fmt.Appendf(nil, "%d", i)).version = uint64(i) + 1
+	}
+	for i := range 10 {
+		if k := r.find(fmt.Appendf(nil, "%d", i)); k == nil || k.version != uint64(i)+1 {
+			t.Fatalf("before a flush, of %d it knows %v", i, k)
+		}
+	}
+	r.flushed()
+	r.find([]byte("7"))
+	r.add([]byte("a"))
+	r.flushed() // too few are young
+	r.add([]byte("b"))
+	r.flushed()
+	r.flushed()
+	for key, known := range map[string]bool{"7": true, "a": true, "b": true, "1": false, "9": false} {
+		if got := r.find([]byte(key)) != nil; got != known {
+			t.Errorf("%s is known: %t", key, got)
+		}
+	}
+	for i := range 2 * recentBytesMax / messages.KeySizeMax {
+		r.keysMax = 1 << 20
+		r.add(append(make([]byte, messages.KeySizeMax-8), fmt.Sprintf("%08d", i)...))
+		r.flushed()
+	}
+	if n := len(r.young) + len(r.old); n > 2*recentBytesMax/messages.KeySizeMax+1 || n < recentBytesMax/messages.KeySizeMax {
+		t.Errorf("it knows %d long keys", n)
 	}
 }
 
@@ -238,9 +306,12 @@ func TestCompactionsNeedTheirLevel(t *testing.T) {
 func TestDeletesWriteNoNeedlessRows(t *testing.T) {
 	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
 	r.do(statetest.Ops(statetest.Put("a", "1")), statetest.Ops(statetest.Delete("b")), statetest.Ops(statetest.DeleteRange("b", "", 0)), statetest.Ops(statetest.Delete("a")), statetest.Ops(statetest.Delete("a")))
-	want := "\"a\"@1=\"1\" deleted=false\n\"a\"@4=\"\" deleted=true\n"
-	if got := r.store.Dump(); got != want {
-		t.Errorf("the store holds\n%s", got)
+	want := disktest.NewMemory()
+	if err := want.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1}, disk.Row{Key: []byte("a"), Revision: 2, Deleted: true})); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want.Dump(), r.store.Dump()); diff != "" {
+		t.Errorf("the store (-want +got):\n%s", diff)
 	}
 }
 
@@ -292,17 +363,17 @@ func TestEntries(t *testing.T) {
 	if r.state.index != 2 || r.state.term != 5 || r.state.revision != 0 || r.state.history == before {
 		t.Errorf("an empty entry leaves %+v", r.state)
 	}
-	// Every proposal takes a revision, and log time never goes back.
+	// What cannot be read takes no revision, and log time never goes back.
 	broken := &messages.Commands{Level: 1, LogTimeMs: 10, Proposals: []*messages.Proposal{{Origin: 3, Command: []byte{0xff}}, {Origin: 2}}}
 	settled := r.apply(&raftpb.Entry{Index: new(uint64(3)), Term: new(uint64(5)), Data: statetest.Marshal(broken)}, statetest.Entry(4, 7))
-	if r.state.logTimeMS != 10 || r.state.revision != 2 {
+	if r.state.logTimeMS != 10 || r.state.revision != 0 {
 		t.Errorf("after broken commands: log time %d, revision %d", r.state.logTimeMS, r.state.revision)
 	}
 	var got []string
 	for _, s := range settled {
 		got = append(got, fmt.Sprintf("%d %s", s.Origin, s.outcome))
 	}
-	if diff := cmp.Diff([]string{"3 0:INVALID@1 deleted 0", "2 0:INVALID@2 deleted 0"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"3 0:INVALID@0 deleted 0", "2 0:INVALID@0 deleted 0"}, got); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 }
@@ -565,7 +636,8 @@ func TestHistoryHash(t *testing.T) {
 		first := statetest.First()
 		first.Index = index
 		r := newReplica(t, first, disktest.NewMemory(), wideBounds)
-		r.apply(statetest.Entry(index+1, 1, &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Put("a", "1"))}))
+		r.apply(statetest.Entry(index+1, 1, &messages.Command{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(9, 9), Operations: statetest.Ops(statetest.Put("a", "0"))},
+			&messages.Command{Session: statetest.Client(1), Seq: 2, Operations: statetest.Ops(statetest.Put("a", "1"))}))
 		r.apply(statetest.Entry(index+2, 1, &messages.Command{Session: statetest.Client(1), Seq: seq, Operations: statetest.Ops(operation)}))
 		return r.state.history
 	}
@@ -574,24 +646,24 @@ func TestHistoryHash(t *testing.T) {
 		name string
 		hash uint64
 	}{
-		{"put b=1", history(statetest.Put("b", "1"), 2, 1)},
-		{"put b=2", history(statetest.Put("b", "2"), 2, 1)},
-		{"put b1=''", history(statetest.Put("b1", ""), 2, 1)},
-		{"delete a", history(statetest.Delete("a"), 2, 1)},
-		{"put a=''", history(statetest.Put("a", ""), 2, 1)},
+		{"put b=1", history(statetest.Put("b", "1"), 3, 1)},
+		{"put b=2", history(statetest.Put("b", "2"), 3, 1)},
+		{"put b1=''", history(statetest.Put("b1", ""), 3, 1)},
+		{"delete a", history(statetest.Delete("a"), 3, 1)},
+		{"put a=''", history(statetest.Put("a", ""), 3, 1)},
 		{"a repeat", history(statetest.Put("b", "1"), 1, 1)},
 		{"refused", history(statetest.Put("b", "1"), 0, 1)},
-		{"compact 1", history(statetest.Compact(1), 2, 1)},
-		{"compact 2", history(statetest.Compact(2), 2, 1)},
-		{"delete x", history(statetest.Delete("x"), 2, 1)},
-		{"another index", history(statetest.Put("b", "1"), 2, 2)},
+		{"compact 1", history(statetest.Compact(1), 3, 1)},
+		{"compact 2", history(statetest.Compact(2), 3, 1)},
+		{"delete x", history(statetest.Delete("x"), 3, 1)},
+		{"another index", history(statetest.Put("b", "1"), 3, 2)},
 	} {
 		if other, taken := seen[h.hash]; taken {
 			t.Errorf("%s and %s have the same hash", h.name, other)
 		}
 		seen[h.hash] = h.name
 	}
-	if first, again := history(statetest.Put("b", "1"), 2, 1), history(statetest.Put("b", "1"), 2, 1); first != again {
+	if first, again := history(statetest.Put("b", "1"), 3, 1), history(statetest.Put("b", "1"), 3, 1); first != again {
 		t.Error("the same history has two hashes")
 	}
 }

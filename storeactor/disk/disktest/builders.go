@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 var (
@@ -13,6 +14,19 @@ var (
 	First = &messages.Checkpoint{Format: 1, ClusterId: []byte("fedcba9876543210"), Index: 1, Term: 1,
 		ConfState: &raftpb.ConfState{Voters: []uint64{1}}, NextRaftId: 2}
 )
+
+// Whole are rows with what a command adds to them: a key's first version, where
+// nothing else is said, and the checksum.
+func Whole(rows ...disk.Row) []disk.Row {
+	for i := range rows {
+		r := &rows[i]
+		if !r.Deleted && r.Created == 0 {
+			r.Created, r.Version = r.Revision, 1
+		}
+		*r = r.Summed()
+	}
+	return rows
+}
 
 // Entries have these terms, from the index behind base on.
 func Entries(base uint64, terms ...uint64) []*raftpb.Entry {

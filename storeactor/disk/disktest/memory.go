@@ -2,6 +2,7 @@ package disktest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -20,6 +21,7 @@ type Memory struct {
 	Keys        []string              // sorted
 	Writes      int                   // calls of Write
 	Err         error                 // of every call, if not nil
+	WriteErr    error                 // of every Write, if not nil
 	Panics      string                // a Get of this key panics
 	Closed      bool
 	Closing     chan struct{} // closed by Close
@@ -37,8 +39,8 @@ func NewMemory() *Memory { return &Memory{Rows: map[string][]disk.Row{}, Closing
 func (m *Memory) Write(rows []disk.Row) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	if m.Err != nil {
-		return m.Err
+	if err := cmp.Or(m.Err, m.WriteErr); err != nil {
+		return err
 	}
 	m.Writes++
 	for _, r := range rows {
@@ -202,7 +204,7 @@ func (m *Memory) Dump() string {
 	var b strings.Builder
 	for _, key := range m.Keys {
 		for _, r := range m.Rows[key] {
-			fmt.Fprintf(&b, "%q@%d=%q deleted=%v\n", r.Key, r.Revision, r.Value, r.Deleted)
+			fmt.Fprintf(&b, "%q@%d=%q created=%d version=%d deleted=%v sum=%08x\n", r.Key, r.Revision, r.Value, r.Created, r.Version, r.Deleted, r.Sum)
 		}
 	}
 	return b.String()

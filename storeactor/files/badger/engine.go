@@ -86,7 +86,7 @@ func addRow(batch *badger.WriteBatch, r disk.Row) error {
 	if r.Deleted {
 		return batch.DeleteAt(key, r.Revision)
 	}
-	return batch.SetEntryAt(badger.NewEntry(key, bytes.Clone(r.Value)), r.Revision)
+	return batch.SetEntryAt(badger.NewEntry(key, encodeValue(&r)), r.Revision)
 }
 
 func userKey(key []byte) []byte {
@@ -176,7 +176,11 @@ func (e *Engine) get(key []byte, revision uint64) (disk.Row, bool, error) {
 	if err != nil {
 		return disk.Row{}, false, damaged("the value of %q cannot be read: %v", key, err)
 	}
-	return disk.Row{Key: bytes.Clone(key), Value: value, Revision: item.Version()}, true, nil
+	row := disk.Row{Key: bytes.Clone(key), Revision: item.Version()}
+	if err := decodeValue(&row, value); err != nil {
+		return disk.Row{}, false, err
+	}
+	return row, true, nil
 }
 
 // scanYieldRows is after how many rows a scan lets others run.
@@ -214,19 +218,32 @@ func (e *Engine) scan(from, to []byte, revision uint64, reverse bool, yield func
 		if bytes.Compare(key, start) < 0 || bytes.Compare(key, end) >= 0 {
 			return nil
 		}
+		row := disk.Row{Key: key[1:], Revision: item.Version()}
 		more := false
-		err := item.Value(func(value []byte) error {
-			more = yield(disk.Row{Key: key[1:], Value: value, Revision: item.Version()})
-			return nil
-		})
-		if err != nil {
-			return damaged("the value of %q cannot be read: %v", key[1:], err)
+		if err := readValue(item, &row, func() { more = yield(row) }); err != nil {
+			return err
 		}
 		if !more {
 			return nil
 		}
 	}
 	return nil
+}
+
+// readValue completes a row by its item's value, calls then with it, and reports a
+// row that is not what was written.
+func readValue(item *badger.Item, row *disk.Row, then func()) error {
+	var rot error
+	err := item.Value(func(value []byte) error {
+		if rot = decodeValue(row, value); rot == nil {
+			then()
+		}
+		return nil
+	})
+	if err != nil {
+		return damaged("the value of %q cannot be read: %v", row.Key, err)
+	}
+	return rot
 }
 
 // Sync: a marker first, so that the memtable in use holds one; then every

@@ -22,7 +22,7 @@ func fillEngine(t *testing.T, e disk.Engine, from, to uint64) {
 	t.Helper()
 	for revision := from; revision <= to; revision++ {
 		r := disk.Row{Key: fmt.Appendf(nil, "key%d", revision), Value: bytes.Repeat([]byte{byte(revision)}, 1024), Revision: revision}
-		if err := e.Write([]disk.Row{r}); err != nil {
+		if err := e.Write(disktest.Whole(r)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -230,7 +230,7 @@ func TestSyncBesideWrites(t *testing.T) {
 		// More than one memtable, so that files come and go under the sync.
 		for revision := uint64(1); revision <= 400; revision++ {
 			r := disk.Row{Key: fmt.Appendf(nil, "key%d", revision), Value: make([]byte, 256<<10), Revision: revision}
-			if err := e.Write([]disk.Row{r}); err != nil {
+			if err := e.Write(disktest.Whole(r)); err != nil {
 				t.Error(err)
 				return
 			}

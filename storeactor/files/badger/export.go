@@ -112,15 +112,5 @@ func (x *exporter) item(item *badger.Item) error {
 	if x.yielded++; x.yielded%scanYieldRows == 0 {
 		runtime.Gosched()
 	}
-	err := item.Value(func(value []byte) error {
-		if !r.Deleted {
-			r.Value = value
-		}
-		x.over = !x.yield(r)
-		return nil
-	})
-	if err != nil {
-		return damaged("the value of %q cannot be read: %v", r.Key, err)
-	}
-	return nil
+	return readValue(item, &r, func() { x.over = !x.yield(r) })
 }

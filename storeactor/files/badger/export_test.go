@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // An export steps over what is below the floor, or seeks past it: the next key may
@@ -22,7 +23,7 @@ func TestExportPassesOldVersions(t *testing.T) {
 			key = fmt.Sprintf("%02d%s", versions, key)
 			for range versions {
 				revision++
-				if err := e.Write([]disk.Row{{Key: []byte(key), Revision: revision}}); err != nil {
+				if err := e.Write(disktest.Whole(disk.Row{Key: []byte(key), Revision: revision})); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -50,7 +51,7 @@ func TestExportOfOneKeyInParts(t *testing.T) {
 	rows := make([]disk.Row, 0, 1000)
 	for revision := uint64(1); revision <= versions; revision++ {
 		if rows = append(rows, disk.Row{Key: []byte("hot"), Value: []byte("v"), Revision: revision}); len(rows) == cap(rows) {
-			if err := e.Write(rows); err != nil {
+			if err := e.Write(disktest.Whole(rows...)); err != nil {
 				t.Fatal(err)
 			}
 			rows = rows[:0]
@@ -90,14 +91,14 @@ func TestExportIsASnapshot(t *testing.T) {
 			if !r.Deleted {
 				r.Value = rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "value")
 			}
-			if err := e.Write([]disk.Row{r}); err != nil {
+			if err := e.Write(disktest.Whole(r)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		floor := rapid.Uint64Range(first, revision).Draw(t, "floor")
 		export := func(e disk.Engine, floor uint64) (rows []disk.Row) {
 			err := e.Export(disk.Cursor{}, floor, revision, func(r disk.Row) bool {
-				rows = append(rows, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
+				rows = append(rows, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Created: r.Created, Version: r.Version, Deleted: r.Deleted, Sum: r.Sum})
 				return true
 			})
 			if err != nil {

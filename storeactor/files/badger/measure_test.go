@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"keyval/storeactor/disk"
+	"keyval/storeactor/disk/disktest"
 )
 
 // What is measured here takes minutes and says figures rather than yes or no; it
@@ -125,7 +126,7 @@ func (m *measure) write(n int, row func(i int) disk.Row) {
 		r := row(i)
 		r.Revision = m.revision
 		if batch = append(batch, r); len(batch) == cap(batch) || i == n-1 {
-			m.ok(m.engine.Write(batch))
+			m.ok(m.engine.Write(disktest.Whole(batch...)))
 			batch = batch[:0]
 		}
 		if i%(256<<10) == 0 {
@@ -276,7 +277,7 @@ func TestMeasureStaging(t *testing.T) {
 	for i := range n {
 		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key%012d", i), Value: value, Revision: uint64(i + 1)})
 		if len(rows) == cap(rows) {
-			m.ok(s.Write(rows))
+			m.ok(s.Write(disktest.Whole(rows...)))
 			rows = rows[:0]
 			var mem runtime.MemStats
 			runtime.ReadMemStats(&mem)

@@ -52,7 +52,7 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 		WithBaseTableSize(tableBytes).
 		WithBaseLevelSize(levelBytes).
 		WithNumCompactors(2).
-		WithValueThreshold(disk.ValueBytesMax + 1).
+		WithValueThreshold(disk.ValueBytesMax + disk.HeadBytesMax + 1).
 		WithValueLogFileSize(valueLogBytes).
 		WithNumVersionsToKeep(1).
 		WithChecksumVerificationMode(options.OnTableRead).

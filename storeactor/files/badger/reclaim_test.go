@@ -43,7 +43,7 @@ func fillKeys(t *testing.T, e *Engine, from, to, size int, revision uint64, dele
 			}
 			rows = append(rows, r)
 		}
-		if err := e.Write(rows); err != nil {
+		if err := e.Write(disktest.Whole(rows...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,8 +151,8 @@ func TestReclaimIsSparing(t *testing.T) {
 // A touch is nothing to any read, before it is on its way and after.
 func TestTouchesAreNotSeen(t *testing.T) {
 	e := newEngine(t)
-	rows := []disk.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}, {Key: []byte("b"), Value: []byte("2"), Revision: 2}}
-	if err := e.Write(rows); err != nil {
+	rows := disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1}, disk.Row{Key: []byte("b"), Value: []byte("2"), Revision: 2})
+	if err := e.Write(disktest.Whole(rows...)); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.touch([][]byte{userKey([]byte("a")), userKey([]byte("aa")), userKey([]byte("c"))}); err != nil {

@@ -88,9 +88,11 @@ func (s *Staging) add(r disk.Row) error {
 		return messages.Errorf(messages.Code_INVALID, "row %q at revision %d comes behind %q at %d", r.Key, r.Revision, s.last.Key, s.last.Revision)
 	}
 	s.last = disk.Cursor{Key: append(s.last.Key[:0], r.Key...), Revision: r.Revision}
-	kv := &pb.KV{Key: userKey(r.Key), Value: r.Value, Version: r.Revision}
+	kv := &pb.KV{Key: userKey(r.Key), Version: r.Revision}
 	if r.Deleted {
-		kv.Value, kv.Meta = nil, []byte{stagedTombstone}
+		kv.Meta = []byte{stagedTombstone}
+	} else {
+		kv.Value = encodeValue(&r)
 	}
 	badger.KVToBuffer(kv, s.buffer)
 	if s.buffer.LenNoPadding() < stagedBuffer {

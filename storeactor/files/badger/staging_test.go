@@ -52,11 +52,11 @@ func stagedRows(n int, size int) []disk.Row {
 			rows = append(rows, r)
 		}
 	}
-	return rows
+	return disktest.Whole(rows...)
 }
 
 func TestStagedRowsReadBack(t *testing.T) {
-	for _, rows := range [][]disk.Row{nil, {{Key: nil, Revision: 1}}, stagedRows(1, 10), stagedRows(30_000, 500)} {
+	for _, rows := range [][]disk.Row{nil, disktest.Whole(disk.Row{Revision: 1}), stagedRows(1, 10), stagedRows(30_000, 500)} {
 		t.Run(fmt.Sprint(len(rows)), func(t *testing.T) {
 			dir, seal := sealed(t, rows)
 			e, err := Open(dir, seal, quiet)

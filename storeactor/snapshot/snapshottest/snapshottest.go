@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -21,12 +22,12 @@ func StateAt(revision, compacted uint64) *messages.Checkpoint {
 
 // Row is a row with a value.
 func Row(key string, revision uint64, value string) disk.Row {
-	return disk.Row{Key: []byte(key), Revision: revision, Value: []byte(value)}
+	return disk.Row{Key: []byte(key), Revision: revision, Created: revision, Version: 1, Value: []byte(value)}.Summed()
 }
 
 // Gone is a row that is a deletion.
 func Gone(key string, revision uint64) disk.Row {
-	return disk.Row{Key: []byte(key), Revision: revision, Deleted: true}
+	return disk.Row{Key: []byte(key), Revision: revision, Deleted: true}.Summed()
 }
 
 // SomeRows are rows of a snapshot at revision 9, compacted at 4.
@@ -50,7 +51,7 @@ func RowsRead(rows []disk.Row, ask *messages.ReadRows) *messages.RowsRead {
 			r.More = true
 			break
 		}
-		chunk.Rows = append(chunk.Rows, &messages.SnapshotRow{Key: row.Key, Value: row.Value, Revision: row.Revision, Deleted: row.Deleted})
+		chunk.Rows = append(chunk.Rows, Message(row))
 		size += len(row.Key) + len(row.Value) + 8
 	}
 	if n := len(chunk.Rows); n > 0 {
@@ -58,6 +59,14 @@ func RowsRead(rows []disk.Row, ask *messages.ReadRows) *messages.RowsRead {
 		r.Rows, r.Count, r.First, r.Last = statetest.Marshal(chunk), uint64(n), chunk.Rows[0].Key, &messages.RowCursor{Key: last.Key, Revision: last.Revision}
 	}
 	return r
+}
+
+// Message is a row as a snapshot has it.
+func Message(r disk.Row) *messages.SnapshotRow {
+	return &messages.SnapshotRow{
+		Key: r.Key, Value: r.Value, Revision: r.Revision, Deleted: r.Deleted,
+		CreateRevision: r.Created, Version: r.Version, Checksum: r.Sum,
+	}
 }
 
 // T is a testing.TB or a rapid.T.
@@ -111,12 +120,11 @@ func ReadAll(r interface{ Next() ([]disk.Row, error) }) ([]disk.Row, error) {
 }
 
 // BenchRows are rows of about 1 KiB each, in all so many bytes.
-// BenchRows are rows of so many bytes.
 func BenchRows(total int) []disk.Row {
 	var rows []disk.Row
-	value := bytes.Repeat([]byte("v"), 1<<10)
+	value := strings.Repeat("v", 1<<10)
 	for i := range total >> 10 {
-		rows = append(rows, disk.Row{Key: fmt.Appendf(nil, "key-%08d", i), Value: value, Revision: uint64(i + 5)})
+		rows = append(rows, Row(fmt.Sprintf("key-%08d", i), uint64(i+5), value))
 	}
 	return rows
 }
