@@ -161,6 +161,7 @@ type Replica struct {
 	appends    int // appends with entries that the log has not answered
 
 	reads       reads
+	asks        asks
 	beats       beats
 	logTimeMS   uint64 // as last applied, plus the ticks of an own leadership
 	appliedTerm uint64
@@ -182,7 +183,7 @@ type Replica struct {
 // NewReplica makes a replica that waits for LogOpened and MachineOpened.
 func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
-	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}}
+	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}}
 }
 
 // Effects returns what the events since the last call want done, and forgets it.
@@ -256,6 +257,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 		r.logTimeMS += uint64(elapsed) * r.cfg.TickMS
 	}
 	r.sample()
+	r.asks.tick()
 	r.node.Tick()
 	r.succeed()
 	if r.ticks%cutTicks == 0 {
@@ -283,8 +285,11 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		r.emit(Die{err})
 		return nil
 	}
-	if m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull() {
+	switch {
+	case m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull():
 		return nil // as if it were lost: the leader sends it again when there is room
+	case m.GetType() == raftpb.MsgReadIndex && !r.asks.admit(m.GetFrom()):
+		return nil // as if it were lost: the peer asks again
 	}
 	// An error here means a message that is late or from a stranger: raft has no use for it.
 	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
