@@ -87,3 +87,23 @@ func (q *reads) tick(retryTicks, giveUpTicks int) (again []byte, givenUp []*mess
 	}
 	return nil, nil
 }
+
+// asksMax bounds the ReadIndex messages of one peer that are taken in one tick, in number. A
+// peer has one batch under way, and a leader that answers takes a round trip for each.
+const asksMax = 1024
+
+// asks counts the ReadIndex messages of peers. RawNode keeps each until a round of
+// heartbeats, or the first entry of a leadership, is acknowledged. A leader that gets
+// neither steps down after an election timeout and forgets them, so a bound for each tick
+// bounds what it keeps.
+type asks map[uint64]int // by peer, in this tick
+
+func (a asks) tick() { clear(a) }
+
+func (a asks) admit(peer uint64) bool {
+	if a[peer] >= asksMax {
+		return false
+	}
+	a[peer]++
+	return true
+}

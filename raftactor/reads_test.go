@@ -1,7 +1,10 @@
 package raftactor
 
 import (
+	"encoding/binary"
 	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
 )
@@ -75,5 +78,43 @@ func TestReadsBatch(t *testing.T) {
 	}
 	if q.add(&messages.ReadIndex{}) {
 		t.Fatal("no bound")
+	}
+}
+
+// TestPeersReadsAreBounded: a peer floods a leader that cannot confirm a read, since nobody
+// answers it. What RawNode keeps until the leader steps down is bounded.
+func TestPeersReadsAreBounded(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	peer := leader%3 + 1
+	for id := range g.replicas {
+		g.cut[id] = id != leader
+	}
+	r := g.replicas[leader]
+	kept := func() (beats int) { // raft sends a heartbeat to each peer for every read that it keeps
+		before := len(g.seen[leader])
+		for n := range uint64(10 * asksMax) {
+			m := &raftpb.Message{Type: raftpb.MsgReadIndex.Enum(), From: &peer, To: &leader, Entries: []*raftpb.Entry{{Data: binary.BigEndian.AppendUint64(nil, n)}}}
+			if err := r.OnPeer(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.drain()
+		for _, e := range g.seen[leader][before:] {
+			if s, ok := e.(SendPeer); ok && s.Message.GetTo() == peer && s.Message.GetType() == raftpb.MsgHeartbeat {
+				beats++
+			}
+		}
+		return beats
+	}
+	if n := kept(); n == 0 || n > asksMax {
+		t.Errorf("%d reads were taken, at most %d may be", n, asksMax)
+	}
+	if n := kept(); n != 0 {
+		t.Errorf("%d more were taken in the same tick", n)
+	}
+	r.OnTick(1)
+	if kept() == 0 {
+		t.Error("none was taken in the next tick")
 	}
 }

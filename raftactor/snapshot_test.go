@@ -213,7 +213,7 @@ func TestWhoIsHeardIsActive(t *testing.T) {
 		w.drain()
 	}
 	w.cutOff[l.id%3+1] = true
-	for range 50 {
+	for range 3 * l.replica.cfg.Options.ElectionTicks {
 		w.tick(l)
 		w.drain()
 	}

@@ -11,18 +11,26 @@ import (
 // earlier. A leader whose process is gone will not be heard of again, and its followers
 // are told so by their own connections. They need not wait: each forgets the leader, which
 // lets it vote, and stands in its turn, the voter with the lowest RaftID first, since
-// several that stand at once split the votes. Pre-vote keeps it harmless where a follower
-// was told wrongly: the others still hear the leader, and refuse.
+// several that stand at once split the votes. So it is where nobody is heard after a start,
+// as when all nodes start together. Pre-vote keeps it harmless where a follower was told
+// wrongly or hears the leader a moment later: the others hear it, and refuse.
 
 // successionTicks is how long a voter waits for the one that stands before it, in ticks: an
-// election takes two round trips and two fsyncs.
+// election takes two round trips and two fsyncs. Where that is too short several stand in
+// each other's way. So when another has stood, or this one in vain, the next turns are
+// twice as long, until they are as long as an election timeout, and raft's own takes over.
 const successionTicks = 2
+
+// startTicks is how long a replica that starts waits for a leader's first word, in ticks:
+// some heartbeats, and the time to connect.
+const startTicks = 5
 
 // succession is the wait for this replica's turn to stand.
 type succession struct {
-	in    int    // ticks until it stands; 0: it does not wait
-	round int    // ticks in which each voter has its turn
-	term  uint64 // as of the last tick: a new one means that another has stood
+	in     int    // ticks until it stands; 0: it does not wait
+	before int    // voters whose turn is before this one's
+	turn   int    // of each voter, in ticks
+	term   uint64 // another term means that another has stood
 }
 
 // OnPeerGone takes the news that a peer's process has died.
@@ -33,35 +41,51 @@ func (r *Replica) OnPeerGone(peer messages.RaftID) {
 	if err := r.node.ForgetLeader(); err != nil {
 		panic(fmt.Sprintf("raft does not forget a leader: %v", err))
 	}
-	voters := r.node.Status().Config.Voters.IDs()
-	if _, votes := voters[r.cfg.Self]; !votes {
-		return
-	}
-	before := 0
-	for id := range voters {
-		if id < r.cfg.Self && id != peer {
-			before++
-		}
-	}
-	r.succession = succession{in: 1 + before*successionTicks, round: len(voters) * successionTicks, term: r.term}
+	r.standInTurn(1, peer)
 }
 
-// succeed lets a tick pass. While nobody leads this replica stands again and again, a round
-// after the last time or after another has stood.
+// standInTurn has this replica stand after so many ticks, and the turns of the voters before
+// it. The one without whom it goes has none.
+func (r *Replica) standInTurn(ticks int, without uint64) {
+	voters := r.node.Status().Config.Voters.IDs()
+	if _, votes := voters[r.cfg.Self]; !votes || r.cfg.Options.NoPreVote {
+		return
+	}
+	s := succession{turn: successionTicks, term: r.node.BasicStatus().GetTerm()}
+	for id := range voters {
+		if id < r.cfg.Self && id != without {
+			s.before++
+		}
+	}
+	s.in = ticks + s.before*s.turn
+	r.succession = s
+}
+
+// succeed lets a tick pass.
 func (r *Replica) succeed() {
 	s := &r.succession
-	switch {
-	case s.in == 0:
+	if s.in == 0 {
+		return
+	}
+	s.in--
+	switch term := r.node.BasicStatus().GetTerm(); {
 	case r.leader != 0:
 		s.in = 0
-	case s.term != r.term:
-		s.in, s.term = s.round, r.term
-	case s.in > 1:
-		s.in--
-	default:
-		s.in = s.round
+	case s.term != term:
+		s.term = term
+		s.again(r.cfg.Options.ElectionTicks)
+	case s.in == 0:
+		s.again(r.cfg.Options.ElectionTicks)
 		if err := r.node.Campaign(); err != nil {
 			panic(fmt.Sprintf("raft does not stand for election: %v", err))
 		}
+	}
+}
+
+// again waits for the next turn, unless turns have become too long.
+func (s *succession) again(turnMax int) {
+	s.in = 0
+	if s.turn *= 2; s.turn <= turnMax {
+		s.in = (s.before + 1) * s.turn
 	}
 }

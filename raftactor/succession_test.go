@@ -10,7 +10,7 @@ import (
 // TestWhoSucceedsALeaderThatIsGone: the leader is cut off, and some of the others are told
 // that its process is gone.
 func TestWhoSucceedsALeaderThatIsGone(t *testing.T) {
-	const timeout = 10 // ticks, the shortest that raft draws
+	timeout := Options{}.withDefaults().ElectionTicks // the shortest that raft draws
 	for name, row := range map[string]struct {
 		voters     int
 		away, told int // of the followers: the first so many are cut off too; are told
@@ -78,5 +78,28 @@ func TestRumourOfALeadersDeathDoesNoHarm(t *testing.T) {
 	}
 	if r := g.replicas[old]; r.role != raft.StateLeader || r.term != term {
 		t.Errorf("%v in term %d, it led in term %d", r.role, r.term, term)
+	}
+}
+
+// TestStartTogether: nobody leads, and nobody waits for a timeout.
+func TestStartTogether(t *testing.T) {
+	for name, row := range map[string]struct {
+		replicas []uint64
+		options  Options
+		away     uint64
+		latest   int // ticks until one leads
+	}{
+		"alone":            {replicas: []uint64{1}, latest: startTicks + 1},
+		"of three":         {replicas: []uint64{1, 2, 3}, latest: startTicks + 1},
+		"without one":      {replicas: []uint64{1, 2, 3}, away: 1, latest: startTicks + successionTicks + 1},
+		"without pre-vote": {replicas: []uint64{1, 2, 3}, options: Options{NoPreVote: true}, latest: 2 * Options{}.withDefaults().ElectionTicks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newTunedGroup(t, row.options, row.replicas...)
+			g.cut[row.away] = true
+			if took := g.ticksUntilLed(100); took > row.latest {
+				t.Errorf("it took %d ticks, want at most %d", took, row.latest)
+			}
+		})
 	}
 }

@@ -60,7 +60,7 @@ func (p patience) Read(out []byte) (int, error) {
 		node = byte(max(0, speaker.host.node))
 	}
 	for i := range out {
-		out[i] = node // below the 10 ticks that raft draws from
+		out[i] = node // below the ticks that raft draws from
 	}
 	return len(out), nil
 }

@@ -18,7 +18,7 @@ import (
 const (
 	tick     = 50 * time.Millisecond   // of nodes
 	slice    = 10 * time.Millisecond   // how often a script looks whether it may go on
-	quiet    = 1500 * time.Millisecond // without a message that matters: longer than any election timeout
+	quiet    = 2500 * time.Millisecond // without a message that matters: longer than any election timeout
 	patience = 60 * time.Second        // for what a verb waits for
 )
 
