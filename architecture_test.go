@@ -54,7 +54,7 @@ var rooms = map[string]room{
 	"actors/transport":         {pure, []string{"messages"}},
 	"actors/transport/grpc":    {world, []string{"messages", "actors/seam", "actors/transport"}},
 	"actors/client":            {actor, []string{"messages", "mutant", "actors/telemetry", "actors/seam", "actors/seam/production", "actors/transport", "actors/transport/grpc"}},
-	"actors":                   {actor, []string{"messages", "actors/telemetry", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport", "actors/transport/grpc"}},
+	"actors":                   {actor, []string{"messages", "mutant", "actors/telemetry", "raftactor", "membershipactor", "storeactor", "storeactor/disk", "storeactor/files", "actors/seam", "actors/seam/production", "actors/transport", "actors/transport/grpc"}},
 	"sim":                      {world, []string{"messages", "raftactor", "storeactor", "storeactor/disk", "actors", "actors/seam", "actors/transport", "actors/client", "sim/disk", "sim/phrase"}},
 	"sim/disk":                 {pure, []string{"messages", "storeactor/disk"}},
 	"sim/phrase":               {pure, []string{"messages"}},

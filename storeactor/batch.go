@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -83,7 +84,7 @@ func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 		op := &c.operations[i]
 		switch op.kind {
 		case kindPut:
-			b.write(disk.Row{Key: op.key, Value: op.value, Revision: revision}, i > 0)
+			b.write(disk.Row{Key: op.key, Value: op.value, Revision: revision}, i > 0 && !mutant.LastPutLost)
 		case kindDelete:
 			deleted, err := b.delete(op.key, revision)
 			if err != nil {
@@ -94,6 +95,9 @@ func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 			step, err := b.deleteRange(op, revision, spent)
 			if err != nil {
 				return outcome{}, err
+			}
+			if mutant.RangeCountsLast { // what was deleted before is not told
+				o.deleted = 0
 			}
 			o.deleted += uint64(step.keys)
 			o.more = o.more || step.more
@@ -135,7 +139,11 @@ func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (ra
 			step.more = true
 			return false
 		}
-		keys = append(keys, bytes.Clone(key))
+		if mutant.RangeLentKept { // the engine writes over it
+			keys = append(keys, key)
+		} else {
+			keys = append(keys, bytes.Clone(key))
+		}
 		step.keys++
 		step.bytes += len(key)
 		return true
@@ -161,7 +169,7 @@ func (b *Batch) write(row disk.Row, again bool) {
 
 // live reports whether a key is there for the command at revision.
 func (b *Batch) live(key []byte, revision uint64) (bool, error) {
-	if i, found := b.search(key); found {
+	if i, found := b.search(key); found && !(mutant.DeleteUnseen && b.Rows[b.sorted[i]].Revision == revision) {
 		return !b.Rows[b.sorted[i]].Deleted, nil
 	}
 	_, found, err := b.store.Get(key, revision-1)

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -246,7 +247,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	switch {
 	case m.phase == over:
-	case m.phase == serving && msg.Index <= m.state.index:
+	case m.phase == serving && (msg.Index <= m.state.index || mutant.ReadUnapplied):
 		m.giveToReaders(ctx, msg)
 	case !m.waiting.add(msg):
 		for _, read := range msg.Reads {
@@ -290,7 +291,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 // it, and nobody hears of it elsewhere.
 func (m *machineActor) retain(ctx actor.Context, ticks uint64) {
 	revision := m.retention.ticked(ticks, m.state.revision, m.state.logTimeMS, m.state.compacted)
-	if revision > 0 {
+	if revision > 0 && !mutant.HistoryNeverGoes {
 		ctx.Send(m.config.Raft, &messages.Propose{Origin: m.config.Self, Command: compaction(revision)})
 	}
 }

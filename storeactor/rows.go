@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -17,7 +18,11 @@ func readRows(view readerView, m *messages.ReadRows) (*messages.RowsRead, error)
 	after := disk.Cursor{Key: m.GetAfter().GetKey(), Revision: m.GetAfter().GetRevision()}
 	limit := min(cmp.Or(int(m.BytesMax), rowsBytesMax), rowsBytesMax)
 	last := disk.Cursor{}
-	err := view.Export(after, m.CompactedRevision, m.Revision, func(row disk.Row) bool {
+	floor := m.CompactedRevision
+	if mutant.SnapshotNewest { // reads of the past differ where it was installed
+		floor = m.Revision
+	}
+	err := view.Export(after, floor, m.Revision, func(row disk.Row) bool {
 		size := snapshotRowSize(row)
 		if answer.Count > 0 && len(answer.Rows)+protowire.SizeTag(1)+protowire.SizeBytes(size) > limit {
 			answer.More = true
