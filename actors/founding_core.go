@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // foundingAskTicks is how often a founder asks those it still waits for.
@@ -163,7 +164,7 @@ func (f *founding) learn(from messages.RaftID, m *messages.FounderState) {
 func (f *founding) adopt(from messages.RaftID, m *messages.FounderState) []any {
 	for _, theirs := range m.Founders {
 		for _, ours := range f.founders {
-			if theirs.RaftId == f.self && ours.RaftId == f.self && !bytes.Equal(theirs.Incarnation, ours.Incarnation) {
+			if theirs.RaftId == f.self && ours.RaftId == f.self && !bytes.Equal(theirs.Incarnation, ours.Incarnation) && !mutant.WipedAdopted {
 				return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT,
 					"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, ours.Name, ours.Name).
 					WithHint("start it on its old data directory; if that is lost, leave the node off: the others serve on without it")}}

@@ -9,26 +9,52 @@ import (
 )
 
 // Names are what KEYVAL_MUTANT may say.
-var Names = []string{
-	"ack-before-fsync", "vote-not-persisted", "ack-before-quorum", "retry-renumbered", "read-unconfirmed",
-	"merge-keeps-all", "read-before-own", "appended-early", "install-forgets", "cut-uncovered", "discard-uncovered",
-}
+var Names []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
 var (
-	AckBeforeFsync   = chosen == Names[0]
-	VoteNotPersisted = chosen == Names[1]
-	AckBeforeQuorum  = chosen == Names[2]
-	RetryRenumbered  = chosen == Names[3]
-	ReadUnconfirmed  = chosen == Names[4]
-	MergeKeepsAll    = chosen == Names[5]
-	ReadBeforeOwn    = chosen == Names[6]
-	AppendedEarly    = chosen == Names[7]
-	InstallForgets   = chosen == Names[8]
-	CutUncovered     = chosen == Names[9]
-	DiscardUncovered = chosen == Names[10]
+	AckBeforeFsync   = named("ack-before-fsync")
+	VoteNotPersisted = named("vote-not-persisted")
+	AckBeforeQuorum  = named("ack-before-quorum")
+	RetryRenumbered  = named("retry-renumbered")
+	ReadUnconfirmed  = named("read-unconfirmed")
+	MergeKeepsAll    = named("merge-keeps-all")
+	ReadBeforeOwn    = named("read-before-own")
+	AppendedEarly    = named("appended-early")
+	InstallForgets   = named("install-forgets")
+	CutUncovered     = named("cut-uncovered")
+	DiscardUncovered = named("discard-uncovered")
+	DiscardOvertakes = named("discard-overtakes")
+	PinsIgnored      = named("pins-ignored")
+	StateSyncRetried = named("state-sync-retried")
+	CommitUnsynced   = named("commit-unsynced")
+	WipedAdopted     = named("wiped-adopted")
+	DeleteUnseen     = named("delete-unseen")
+	RangeCountsLast  = named("range-counts-last")
+	LastPutLost      = named("last-put-lost")
+	LentKept         = named("lent-kept")
+	RangeLentKept    = named("range-lent-kept")
+	CommitByCount    = named("commit-by-count")
+	TailKeepsOlder   = named("tail-keeps-older")
+	ReadUnapplied    = named("read-unapplied")
+	ReadGivenUp      = named("read-given-up")
+	HardStateFirst   = named("hard-state-first")
+	DeadlineDenies   = named("deadline-denies")
+	RefusalDenies    = named("refusal-denies")
+	OutcomeForgotten = named("outcome-forgotten")
+	OpenedAnew       = named("opened-anew")
+	LogNeverCut      = named("log-never-cut")
+	HistoryNeverGoes = named("history-never-goes")
+	NothingDiscarded = named("nothing-discarded")
+	SnapshotNewest   = named("snapshot-newest")
 )
+
+// named adds a mutant, and reports whether it is the chosen one.
+func named(name string) bool {
+	Names = append(Names, name)
+	return chosen == name
+}
 
 func init() {
 	if chosen != "" && !slices.Contains(Names, chosen) {

@@ -1,8 +1,12 @@
 package raftactor
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
 )
 
 // What the faults of package mutant do here. Nothing calls it without the tag.
@@ -23,4 +27,21 @@ func (r *Replica) countSent(m *raftpb.Message) {
 	}
 	last := m.GetIndex() + uint64(len(m.GetEntries()))
 	r.node.Step(&raftpb.Message{Type: raftpb.MsgAppResp.Enum(), From: new(m.GetTo()), To: new(m.GetFrom()), Term: new(m.GetTerm()), Index: &last})
+}
+
+// countHolders commits what a quorum has, of whatever term.
+func (r *Replica) countHolders(m *raftpb.Message) *raftpb.Message {
+	if m.GetType() != raftpb.MsgApp {
+		return m
+	}
+	var matched []uint64
+	r.node.WithProgress(func(_ uint64, _ raft.ProgressType, p tracker.Progress) { matched = append(matched, p.Match) })
+	slices.Sort(matched)
+	commit := matched[(len(matched)-1)/2]
+	if commit <= m.GetCommit() {
+		return m
+	}
+	m = proto.Clone(m).(*raftpb.Message)
+	m.Commit = &commit
+	return m
 }

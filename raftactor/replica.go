@@ -476,6 +476,9 @@ func (r *Replica) route(m *raftpb.Message) {
 		if m.GetType() == raftpb.MsgHeartbeat {
 			r.beats.sent(m)
 		}
+		if mutant.CommitByCount { // a newer leader may replace them
+			m = r.countHolders(m)
+		}
 		r.emit(SendPeer{m})
 		if mutant.AckBeforeQuorum { // it may never arrive
 			r.countSent(m)

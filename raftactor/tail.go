@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // entryOverhead is what an entry takes in memory beside its data, in bytes.
@@ -56,6 +57,13 @@ func (t *tail) extend(entries []*raftpb.Entry) {
 	first := entries[0].GetIndex()
 	if first <= t.base || first > t.last()+1 {
 		panic(fmt.Sprintf("log tail (%d, %d] cannot take entries from %d on", t.base, t.last(), first))
+	}
+	if n := t.last() + 1 - first; n > 0 && mutant.TailKeepsOlder { // peers are sent what is replaced
+		entries = entries[min(n, uint64(len(entries))):]
+		first += n
+		if len(entries) == 0 {
+			return
+		}
 	}
 	if keep := first - t.base - 1; keep < uint64(len(t.entries)) {
 		// RawNode may still hold the old suffix, so it is not overwritten.

@@ -115,6 +115,7 @@ func (r *run) follow(s *server, actorID string, message any) {
 		s.shipping--
 	case *messages.Switched:
 		r.installs++
+		r.again(s)
 	case *messages.SnapshotOffer:
 		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(3) == 0 {
 			r.tearInstall(s)
@@ -129,6 +130,20 @@ func (r *run) follow(s *server, actorID string, message any) {
 	}
 	if p, is := phaseOf(actorID, message); is {
 		r.phased(p, s)
+	}
+}
+
+// snapshotsMax is how many snapshots a node may install once nothing goes wrong any more:
+// one was under way, and may be too old when it is there, and the next must do.
+const snapshotsMax = 3
+
+// again: a healed follower does not need one snapshot after the other.
+func (r *run) again(s *server) {
+	if !r.healed {
+		return
+	}
+	if s.switched++; s.switched > snapshotsMax {
+		r.world.fail("snapshots help", "%s has installed %d snapshots since the world was healed", s.name(), s.switched)
 	}
 }
 

@@ -38,6 +38,7 @@ type checkers struct {
 	model     *model
 	reference *reference // nil: nobody has opened a state yet
 	written   uint64     // checkpoints, of all nodes
+	known     uint64     // the highest index that any node has said is committed
 	onCommit  func()     // told of every index that is first seen committed; may be nil
 }
 
@@ -168,6 +169,7 @@ func (c *checkers) appending(node int, m *memory, a *raftpb.Message) {
 				nameOf(node), m.term, m.commit, a.GetTerm(), a.GetCommit())
 		}
 		m.term, m.commit = a.GetTerm(), a.GetCommit()
+		c.known = max(c.known, m.commit)
 	}
 	if s := a.GetSnapshot().GetMetadata(); s.GetIndex() > 0 {
 		c.replacing(node, s)
@@ -380,7 +382,28 @@ func (c *checkers) departs(node int, body proto.Message) {
 		c.votes(node, m)
 	case raftpb.MsgAppResp:
 		c.acks(node, m)
+	case raftpb.MsgApp:
+		c.leads(node, m)
 	}
+}
+
+// leads: what a leader sends is what logs hold, and by its commit it counts entries of
+// its own term only: one of an older term may be on a quorum and be replaced still.
+func (c *checkers) leads(node int, m *raftpb.Message) {
+	for _, e := range m.GetEntries() {
+		if first, known := c.contents[position{e.GetIndex(), e.GetTerm()}]; known && first.hash != hashOf(e) {
+			c.fail("leaders send what logs hold", "%v, but %v", c.is(node, "sends an entry at index %d of term %d with hash %016x", e.GetIndex(), e.GetTerm(), hashOf(e)),
+				first.was("had one there with hash %016x", first.hash))
+		}
+	}
+	if m.GetCommit() <= c.known {
+		return
+	}
+	if term, held := c.nodes[node].term(m.GetCommit()); held && term < m.GetTerm() {
+		c.fail("leaders commit by entries of their own", "%v, but %v", c.is(node, "leads term %d and sends a commit of %d", m.GetTerm(), m.GetCommit()),
+			c.is(node, "has an entry of term %d there, and nobody knew it to be committed", term))
+	}
+	c.known = m.GetCommit()
 }
 
 func (c *checkers) votes(node int, m *raftpb.Message) {

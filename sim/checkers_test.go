@@ -85,6 +85,11 @@ func peer(kind raftpb.MessageType, to, term, index uint64) *messages.RaftMessage
 	return &messages.RaftMessage{Message: &raftpb.Message{Type: kind.Enum(), To: &to, Term: &term, Index: &index}}
 }
 
+// sending is a leader's append.
+func sending(term, commit uint64, entries ...*raftpb.Entry) *messages.RaftMessage {
+	return &messages.RaftMessage{Message: &raftpb.Message{Type: raftpb.MsgApp.Enum(), Term: &term, Commit: &commit, Entries: entries}}
+}
+
 // commanded is an entry with one command of client 'a'.
 func commanded(index, term, seq uint64, operations ...*messages.Operation) *raftpb.Entry {
 	return logged(index, term, 0, &messages.Command{
@@ -282,6 +287,16 @@ func TestCheckersFire(t *testing.T) {
 				b.departs(0, peer(raftpb.MsgAppResp, 2, 9, 2))
 				b.reopen(0, hardState(9, 0, 1), entry(2, 1, ""))
 			}},
+		{"leaders send what logs hold",
+			func(b *bench) { b.append(0, entry(2, 2, "x")); b.departs(0, sending(2, 1, entry(2, 2, "x"))) },
+			func(b *bench) { b.append(0, entry(2, 2, "x")); b.departs(0, sending(2, 1, entry(2, 2, "y"))) }},
+		{"leaders commit by entries of their own",
+			func(b *bench) {
+				b.append(0, entry(2, 2, ""), entry(3, 3, ""))
+				b.departs(0, sending(3, 3))
+				b.departs(0, sending(4, 2))
+			},
+			func(b *bench) { b.append(0, entry(2, 2, ""), entry(3, 3, "")); b.departs(0, sending(3, 2)) }},
 		{"each command at most once",
 			func(b *bench) {
 				b.apply(0, commanded(2, 2, 1, put("k", "v")))

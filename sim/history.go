@@ -33,9 +33,10 @@ type operation struct {
 	givenUp   uint64     // the same, when it began
 	beganAt   time.Duration
 	endedAt   time.Duration
-	done      *messages.Done // nil: not ended
-	surelyNot bool           // it was refused: it never happens
-	untrusted bool           // it comes from a node whose data the world has altered
+	done      *messages.Done       // nil: not ended
+	surelyNot bool                 // it was refused: it never happens
+	then      func(*messages.Done) // goes on with what was answered; nil: nothing follows
+	untrusted bool                 // it comes from a node whose data the world has altered
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {

@@ -30,6 +30,7 @@ type server struct {
 	stalledUntil time.Duration   // no sync of its log ends before
 
 	shipping int // snapshots on their way from the process
+	switched int // snapshots that were installed since the world was healed
 
 	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool   // synced data are gone: it must notice, and never serve again

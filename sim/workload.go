@@ -114,6 +114,9 @@ func (c *customer) done(d *messages.Done) {
 	delete(c.under, d.Tag)
 	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.run.history.end(op, d, c.run.world.clock.now)
+	if op.then != nil && !c.run.quiet && op.certain() {
+		op.then(d)
+	}
 }
 
 // work submits operations at random times for as long as the run wants load.
@@ -123,7 +126,11 @@ func (c *customer) work() {
 		if r.quiet {
 			return
 		}
-		if len(c.under) < r.swarm.depth {
+		switch {
+		case len(c.under) >= r.swarm.depth:
+		case r.load.IntN(100) < 2:
+			c.loop()
+		default:
 			c.submit(c.hasten(c.draw()))
 		}
 		c.work()

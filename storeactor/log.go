@@ -268,6 +268,13 @@ func (l *logActor) answerWaiting(ctx actor.Context) error {
 	if len(ready) == 0 {
 		return nil
 	}
+	if mutant.CommitUnsynced { // after a power cut the checkpoint is ahead of the log
+		l.waiting = rest
+		for _, w := range ready {
+			ctx.Send(w.asker, &messages.CommitSynced{Index: w.index})
+		}
+		return nil
+	}
 	if err := l.log.Sync(); err != nil {
 		return fmt.Errorf("sync the log: %w", err)
 	}
@@ -300,7 +307,7 @@ func mergeAppends(appends []*messages.Append) (*raftpb.HardState, []*raftpb.Entr
 	var entries []*raftpb.Entry
 	for _, a := range appends {
 		m := a.Message
-		if m.Term != nil || m.Vote != nil || m.Commit != nil {
+		if (m.Term != nil || m.Vote != nil || m.Commit != nil) && (hs == nil || !mutant.HardStateFirst) {
 			hs = &raftpb.HardState{Term: new(m.GetTerm()), Vote: new(m.GetVote()), Commit: new(m.GetCommit())}
 			if mutant.VoteNotPersisted { // after a restart it votes again
 				hs.Vote = new(raft.None)

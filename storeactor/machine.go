@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
@@ -253,7 +254,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	switch {
 	case m.phase == over:
-	case m.phase == serving && msg.Index <= m.state.Index():
+	case m.phase == serving && (msg.Index <= m.state.Index() || mutant.ReadUnapplied):
 		m.giveToReaders(ctx, msg)
 	case !m.waiting.add(msg):
 		for _, read := range msg.Reads {
@@ -301,7 +302,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 // leader's raft takes it; the others drop it without a word.
 func (m *machineActor) retain(ctx actor.Context, ticks uint64) {
 	revision := m.retention.Ticked(ticks, m.state.Revision(), m.state.LogTimeMS(), m.state.Compacted())
-	if revision > 0 {
+	if revision > 0 && !mutant.HistoryNeverGoes {
 		ctx.Send(m.config.Raft, &messages.Propose{Origin: m.config.Self, Command: state.CompactCommand(revision)})
 	}
 }

@@ -42,12 +42,23 @@ func (m *machineActor) discard(ctx actor.Context) {
 	if m.phase != serving || d.left > 0 {
 		return
 	}
+	if mutant.NothingDiscarded { // it takes space for ever
+		return
+	}
 	floor := m.pins.floor(m.durable.CompactedRevision)
+	if mutant.PinsIgnored { // a shipment reads what is not there
+		floor = m.durable.CompactedRevision
+	}
 	if mutant.DiscardUncovered { // replay reads what is not there
 		floor = m.state.Compacted()
 	}
 	if floor <= d.floor {
 		m.reclaimIfWanted(ctx)
+		return
+	}
+	if mutant.DiscardOvertakes { // a read that was let in misses rows
+		d.floor = floor
+		m.engine.Discard(floor)
 		return
 	}
 	d.next, d.ticks = floor, 0

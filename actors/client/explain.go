@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 const hintUnknown = "read the key before you try again"
@@ -12,7 +13,7 @@ const hintUnknown = "read the key before you try again"
 // explainExpired says why a request had no answer in time.
 func (c *core) explainExpired(r *request) *messages.Error {
 	switch {
-	case r.live > 0:
+	case r.live > 0 && !mutant.DeadlineDenies: // it may be done
 		return explainUnknown(r, fmt.Sprintf("no answer within %d ms", r.limit))
 	case r.last != nil:
 		return c.explainLast(r)

@@ -336,6 +336,61 @@ func TestRowsOfARevisionAreOne(t *testing.T) {
 	p.engine.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("2"), Revision: 1}))
 }
 
+// TestForgottenSync: what a failed sync of the state was to write is read, and no later
+// sync brings it to the media: the power takes it, unless it is written anew.
+func TestForgottenSync(t *testing.T) {
+	p := startProcess(t, 1, map[string]int{})
+	put := func(key string, revision uint64) {
+		p.ok(p.engine.Write([]disk.Row{{Key: []byte(key), Value: []byte("v"), Revision: revision}}))
+	}
+	put("lost", 1)
+	put("again", 2)
+	p.disk.FailNextStateSync()
+	if err := p.engine.Sync(); err == nil {
+		t.Fatal("the ordered fault did not come")
+	}
+	p.ok(p.engine.Sync())
+	put("again", 2)
+	p.ok(p.engine.Sync())
+	if rows := p.disk.LiveRows(2); len(rows) != 2 {
+		t.Errorf("%d rows are read before the power cut, want 2", len(rows))
+	}
+	p.disk.PowerCut()
+	if rows := p.disk.LiveRows(2); len(rows) != 1 || string(rows[0].Key) != "again" {
+		t.Errorf("the media hold %v, want what was written anew", rows)
+	}
+}
+
+// TestLentRows: the bytes that a scan or an export shows are others once it goes on.
+func TestLentRows(t *testing.T) {
+	engine := NewEngine()
+	if err := engine.Write([]disk.Row{{Key: []byte("a"), Value: []byte("1"), Revision: 1}, {Key: []byte("b"), Value: []byte("2"), Revision: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	var lent [][]byte
+	keep := func(row disk.Row) bool {
+		if string(row.Key)+string(row.Value) != [...]string{"a1", "b2"}[len(lent)/2%2] {
+			t.Errorf("row %d is %q with %q", len(lent)/2, row.Key, row.Value)
+		}
+		lent = append(lent, row.Key, row.Value)
+		return true
+	}
+	if err := engine.Scan(nil, nil, 1, false, keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Export(disk.Cursor{}, 0, 1, keep); err != nil {
+		t.Fatal(err)
+	}
+	for i, slice := range lent {
+		if slice[0] != poison {
+			t.Errorf("slice %d of %d still holds %q", i, len(lent), slice)
+		}
+	}
+	if row, found, err := engine.Get([]byte("a"), 1); err != nil || !found || string(row.Value) != "1" {
+		t.Errorf("then a is %q, %v, %v", row.Value, found, err)
+	}
+}
+
 func BenchmarkDiskSave(b *testing.B) {
 	d := New(rand.New(rand.NewPCG(1, 1)))
 	d.WriteIdentity(&messages.Identity{})

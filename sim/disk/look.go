@@ -51,6 +51,9 @@ func (d *Disk) LiveRows(revision uint64) []disk.Row {
 // Altered reports whether a version is there, and is not what was written.
 func (d *Disk) Altered(key string, revision uint64) bool { return d.now.table.altered(key, revision) }
 
+// Floor is the revision below which rows may go by now.
+func (d *Disk) Floor() uint64 { return d.now.table.floor }
+
 // Staging reports whether there is a state that was staged and not installed.
 func (d *Disk) Staging() bool { return d.staging != nil }
 

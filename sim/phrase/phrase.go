@@ -2,6 +2,7 @@ package phrase
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -76,7 +77,7 @@ func (n *Names) Line(m proto.Message) string {
 func operationText(o *messages.Operation) string {
 	switch o := o.Kind.(type) {
 	case *messages.Operation_Put:
-		return fmt.Sprintf("put %s=%.60s", o.Put.Key, o.Put.Value)
+		return fmt.Sprintf("put %s=%s", o.Put.Key, legible(o.Put.Value))
 	case *messages.Operation_Delete:
 		return fmt.Sprintf("delete %s", o.Delete.Key)
 	case *messages.Operation_Compact:
@@ -84,6 +85,13 @@ func operationText(o *messages.Operation) string {
 	default:
 		return fmt.Sprintf("%T", o)
 	}
+}
+
+// legible is a value as text, cut short.
+func legible(value []byte) string {
+	const most = 60 // bytes
+	quoted := strconv.Quote(string(value[:min(len(value), most)]))
+	return quoted[1 : len(quoted)-1]
 }
 
 func readText(r *messages.Read) []string {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -31,7 +32,11 @@ func ReadRows(view View, m *messages.ReadRows) (*messages.RowsRead, error) {
 	after := disk.Cursor{Key: m.GetAfter().GetKey(), Revision: m.GetAfter().GetRevision()}
 	limit := min(cmp.Or(int(m.BytesMax), rowsBytesMax), rowsBytesMax)
 	last := disk.Cursor{}
-	err := view.Export(after, m.CompactedRevision, m.Revision, func(row disk.Row) bool {
+	floor := m.CompactedRevision
+	if mutant.SnapshotNewest { // reads of the past differ where it was installed
+		floor = m.Revision
+	}
+	err := view.Export(after, floor, m.Revision, func(row disk.Row) bool {
 		size := rowSize(row)
 		if answer.Count > 0 && len(answer.Rows)+protowire.SizeTag(1)+protowire.SizeBytes(size) > limit {
 			answer.More = true

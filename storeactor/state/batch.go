@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -103,6 +104,9 @@ func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
 			if err != nil {
 				return outcome{}, err
 			}
+			if mutant.RangeCountsLast { // what was deleted before is not told
+				o.deleted = 0
+			}
 			o.deleted += uint64(step.keys)
 			o.more = o.more || step.more
 			spent.keys += step.keys
@@ -128,7 +132,7 @@ func (b *Batch) put(op *operation, revision uint64) error {
 
 func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) {
 	was, err := b.find(key, revision)
-	if err != nil || was.version == 0 {
+	if err != nil || was.version == 0 || mutant.DeleteUnseen && was.revision == revision {
 		return 0, err
 	}
 	b.write(disk.Row{Key: key, Revision: revision, Deleted: true}, was)
@@ -173,7 +177,11 @@ func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (ra
 			step.more = true
 			return false
 		}
-		keys = append(keys, bytes.Clone(row.Key))
+		if mutant.RangeLentKept { // the engine writes over it
+			keys = append(keys, row.Key)
+		} else {
+			keys = append(keys, bytes.Clone(row.Key))
+		}
 		step.keys++
 		step.bytes += len(row.Key)
 		return true
@@ -193,7 +201,7 @@ func (b *Batch) deleteRange(op *operation, revision uint64, spent rangeStep) (ra
 func (b *Batch) write(row disk.Row, k *known) {
 	row = row.Summed()
 	b.bytes += len(row.Key) + len(row.Value) + rowBytes
-	if k.revision == row.Revision {
+	if k.revision == row.Revision && !mutant.LastPutLost {
 		b.Rows[k.row] = row
 	} else {
 		k.row = len(b.Rows)

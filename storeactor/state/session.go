@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // sessions is every client's exactly-once record. All that it decides depends on
@@ -48,7 +49,12 @@ type session struct {
 
 // deadlineMS is the last log time at which the session lives. It outlives its
 // last opening: a late one must find it.
-func (s *session) deadlineMS() uint64 { return max(s.activeMS+s.ttlMS, s.openBeforeMS) }
+func (s *session) deadlineMS() uint64 {
+	if mutant.OpenedAnew { // a repetition opens it anew, and runs twice
+		return s.activeMS
+	}
+	return max(s.activeMS+s.ttlMS, s.openBeforeMS)
+}
 
 // outcome is a messages.Outcome.
 type outcome struct {
@@ -142,6 +148,9 @@ func (t *sessions) touch(s *session, c *command, now uint64) {
 
 // record keeps the outcome of an executed command.
 func (t *sessions) record(s *session, o outcome) {
+	if mutant.OutcomeForgotten { // a repetition runs again
+		return
+	}
 	s.kept.insert(o)
 	t.kept++
 }
