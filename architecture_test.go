@@ -51,7 +51,7 @@ var rooms = map[string]room{
 	"storeactor/files/wal":             {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/reading":               {pure, []string{"messages", "storeactor/disk"}},
 	"storeactor/shell":                 {actor, []string{"messages"}},
-	"storeactor/shell/shelltest":       {world, []string{"messages"}},
+	"storeactor/actortest":             {world, []string{"messages"}},
 	"storeactor/shipping":              {actor, []string{"messages", "storeactor/disk", "storeactor/shell", "storeactor/snapshot"}},
 	"storeactor/snapshot":              {pure, []string{"messages", "storeactor/disk", "storeactor/state"}},
 	"storeactor/snapshot/snapshottest": {world, []string{"messages", "storeactor/disk", "storeactor/state/statetest"}},

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell/shelltest"
 )
 
 // condemnable is a Disk that can be condemned, and fail to.
@@ -46,7 +46,7 @@ func TestAuditActor(t *testing.T) {
 		{"recorded", nil, "this node holds other rows of all keys at revision 7 than n2 and n3: its disk altered or lost what was written"},
 		{"not recorded", errors.New("no space left"), "cannot be recorded in its directory: no space left"},
 	} {
-		s := shelltest.NewStage(t)
+		s := actortest.NewStage(t)
 		s.System.ProcessRegistry.Address = messages.NodeAddress(1)
 		out := make(abroad, 100)
 		s.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
@@ -60,13 +60,13 @@ func TestAuditActor(t *testing.T) {
 		}))
 		from := func(id messages.RaftID, m proto.Message) { s.System.Root.RequestWithCustomSender(audit, m, peer(id)) }
 		own := func(hash string) {
-			read := shelltest.Take[*messages.ReadAt](machine).Reads[0]
+			read := actortest.Take[*messages.ReadAt](machine).Reads[0]
 			if read.Session != messages.ActorAudit || read.Read.Consistency != messages.Consistency_STALE {
 				t.Fatalf("%s: asked the machine %v", row.name, read)
 			}
 			s.System.Root.Send(audit, &messages.ReadReply{Request: read.Read.Request, Revision: 7, Digest: &messages.RangeDigest{Hash: []byte(hash), Rows: 3}})
 		}
-		shelltest.Take[*messages.Introduce](membership)
+		actortest.Take[*messages.Introduce](membership)
 		s.System.Root.Send(audit, &messages.MembersChanged{Members: []*messages.Member{{RaftId: 1, Name: "n1"}, {RaftId: 2, Name: "n2"}, {RaftId: 3, Name: "n3"}}})
 		s.System.Root.Send(audit, &messages.LeaderChanged{Leader: 2})
 
@@ -78,7 +78,7 @@ func TestAuditActor(t *testing.T) {
 		s.System.Root.Send(audit, &messages.AuditAsk{Round: 5}) // of nobody
 		from(2, &messages.AuditVerdict{Revision: 7})
 		s.System.Root.RequestWithCustomSender(audit, &messages.Tick{Elapsed: 1}, ticker.PID)
-		shelltest.Take[*messages.Ticked](ticker)
+		actortest.Take[*messages.Ticked](ticker)
 		own("altered")
 		for id := messages.RaftID(2); id <= 3; id++ {
 			from(id, &messages.AuditAnswer{Round: (<-out).(*messages.AuditAsk).Round, Digest: &messages.RangeDigest{Hash: []byte("written"), Rows: 3}})

@@ -1,5 +1,5 @@
-// Package shelltest has an actor system for tests, and actors that hand over what they get.
-package shelltest
+// Package actortest has an actor system for tests, and actors that hand over what they get.
+package actortest
 
 import (
 	"testing"
