@@ -50,7 +50,7 @@ var rooms = map[string]room{
 	"storeactor/files/durable":         {world, []string{"messages"}},
 	"storeactor/files/wal":             {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/reading":               {pure, []string{"messages", "storeactor/disk"}},
-	"storeactor/shell":                 {actor, []string{"messages"}},
+	"storeactor/shell":                 {actor, nil},
 	"storeactor/actortest":             {world, []string{"messages"}},
 	"storeactor/shipping":              {actor, []string{"messages", "storeactor/disk", "storeactor/shell", "storeactor/snapshot"}},
 	"storeactor/snapshot":              {pure, []string{"messages", "storeactor/disk", "storeactor/state"}},

@@ -61,11 +61,11 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
 	case *messages.AuditAsk:
-		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
 		}
 	case *messages.AuditAnswer:
-		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAnswer(peer, m)
 		}
 	case *messages.AuditVerdict:

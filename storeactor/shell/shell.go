@@ -7,22 +7,7 @@ import (
 	"math"
 
 	"github.com/asynkron/protoactor-go/actor"
-
-	"keyval/messages"
 )
-
-// PeerOf is the node one of whose actors sent the message: the link has proved it.
-// 0: it came from somewhere else.
-func PeerOf(ctx actor.Context, self messages.RaftID) messages.RaftID {
-	if ctx.Sender() == nil {
-		return 0
-	}
-	from, ok := messages.ParseNodeAddress(ctx.Sender().Address)
-	if !ok || from == self {
-		return 0
-	}
-	return from
-}
 
 // Unexpected reports a message that an actor has no handler for. Messages of an
 // actor's life need none.

@@ -105,11 +105,11 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.RowsRead:
 		s.onRows(ctx, m)
 	case *messages.SnapshotOffer:
-		s.run(ctx, s.incoming.onOffer(shell.PeerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onOffer(s.peerOf(ctx), m))
 	case *messages.SnapshotPull:
 		s.onPull(ctx, m)
 	case *messages.SnapshotPiece:
-		s.run(ctx, s.incoming.onPiece(shell.PeerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onPiece(s.peerOf(ctx), m))
 	case *messages.SnapshotEnd:
 		s.onEnd(ctx, m)
 	case *messages.ChunkStaged:
@@ -230,8 +230,13 @@ func (s *snapshotsActor) onRows(ctx actor.Context, m *messages.RowsRead) {
 	}
 }
 
+// peerOf is the node that sent the message; 0: it came from this one, or from a client.
+func (s *snapshotsActor) peerOf(ctx actor.Context) messages.RaftID {
+	return messages.PeerAt(ctx.Sender().GetAddress(), s.config.Self)
+}
+
 func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
-	from := shell.PeerOf(ctx, s.config.Self)
+	from := s.peerOf(ctx)
 	if ship := s.ships[from]; ship != nil && ship.number == m.Shipment {
 		s.run(ctx, ship.onPull(m))
 		return
@@ -240,7 +245,7 @@ func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
 }
 
 func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
-	from := shell.PeerOf(ctx, s.config.Self)
+	from := s.peerOf(ctx)
 	if ship := s.ships[from]; ship != nil {
 		s.run(ctx, ship.onEnd(m))
 	}
