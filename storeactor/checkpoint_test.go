@@ -48,7 +48,7 @@ func spawnCheckpoint(s *actortest.Stage, d *memoryDisk, log *actortest.Probe) (c
 			switch m := ctx.Message().(type) {
 			case *actor.Started:
 				spawned <- ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
-					return &checkpointActor{log: log.PID, disk: d, engine: d.engine, logger: slog.New(slog.DiscardHandler), fatal: s.OnFatal}
+					return &checkpointActor{engine: d.engine, config: MachineConfig{Log: log.PID, Disk: d, Logger: slog.New(slog.DiscardHandler), Fatal: s.OnFatal}}
 				}))
 			case *messages.CheckpointWritten:
 				ctx.Send(machine.PID, m)

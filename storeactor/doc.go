@@ -19,7 +19,6 @@
 //	shipping/  snapshots between nodes, and files for operators
 //	audit/     do the members hold the same?
 //	files/     the real disk: durable/, wal/ (the log), badger/ (the rows)
-//	shell/     what actors have in common around their cores
 //
 // Names that end in test are packages of what tests of several rooms need.
 package storeactor

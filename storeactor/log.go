@@ -7,20 +7,22 @@ import (
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // LogConfig is what the log actor needs.
 type LogConfig struct {
 	Raft, Machine, Snapshots *actor.PID
 	Disk                     disk.Disk
-	Logger                   *slog.Logger // nil discards
+	Logger                   *slog.Logger          // nil discards
+	Meter                    prometheus.Registerer // nil: nobody counts
 	Fatal                    func(reason error)
 }
 
@@ -81,7 +83,7 @@ func (l *logActor) Receive(ctx actor.Context) {
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
-		shell.Unexpected(ctx, l.config.Logger)
+		telemetry.Unexpected(ctx, l.config.Logger, l.config.Meter)
 	}
 }
 
@@ -210,7 +212,7 @@ func (l *logActor) install(ctx actor.Context) error {
 // onSwitched goes on with what waited for the machine.
 func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
 	if l.installed == nil || l.installed.Message.GetSnapshot().GetMetadata().GetIndex() != m.Index {
-		shell.Unexpected(ctx, l.config.Logger)
+		telemetry.Unexpected(ctx, l.config.Logger, l.config.Meter)
 		return
 	}
 	if !mutant.AppendedEarly {

@@ -7,11 +7,12 @@ import (
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
 )
 
@@ -20,7 +21,8 @@ type MachineConfig struct {
 	Self                           messages.RaftID
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
-	Logger                         *slog.Logger // nil discards
+	Logger                         *slog.Logger          // nil discards
+	Meter                          prometheus.Registerer // nil: nobody counts
 	Fatal                          func(reason error)
 
 	Readers int // reader actors; 4
@@ -125,7 +127,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		shell.Unexpected(ctx, m.config.Logger)
+		telemetry.Unexpected(ctx, m.config.Logger, m.config.Meter)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
@@ -171,9 +172,10 @@ func TestMachineServesReads(t *testing.T) {
 	c.session.ExpectNoMore(c.Stage)
 }
 
-// A reader that panics loses its read and nothing else.
+// A reader that panics loses its read and nothing else, and is counted.
 func TestReadersRestart(t *testing.T) {
-	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	meter := prometheus.NewRegistry()
+	c := newCompany(t, func(config *MachineConfig) { config.Readers, config.Meter = 1, meter }).opened()
 	c.disk.engine.Panics = "bad"
 	for range 20 {
 		c.send(asks(0, statetest.GetAt(0, "bad")))
@@ -186,6 +188,9 @@ func TestReadersRestart(t *testing.T) {
 	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	if len(c.Fatal) > 0 {
 		t.Errorf("a reader's panic is no reason to end: %v", <-c.Fatal)
+	}
+	if n := actortest.Counted(t, meter, "keyval_actor_failures_total"); n != 20 {
+		t.Errorf("%d failures of 20 are counted", n)
 	}
 	c.Stop(c.machine)
 }

@@ -2,15 +2,14 @@ package storeactor
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // discarding frees the space of history that was given up. Somebody may still need it:
@@ -107,7 +106,7 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 	d.reclaim = false
 	var err error
 	m.reclaim, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &reclaimActor{engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
+		return &reclaimActor{config: m.config, engine: m.engine}
 	}), childName(messages.ActorReclaim))
 	if err != nil {
 		m.fail(fmt.Errorf("spawn %s: %w", messages.ActorReclaim, err))
@@ -117,9 +116,8 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 // reclaimActor has the engine reclaim space once, and stops: so there are never two at
 // it. A child of the machine.
 type reclaimActor struct {
+	config MachineConfig
 	engine disk.Engine
-	logger *slog.Logger
-	fatal  func(error)
 }
 
 func (r *reclaimActor) Receive(ctx actor.Context) {
@@ -127,7 +125,7 @@ func (r *reclaimActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		r.onStarted(ctx)
 	default:
-		shell.Unexpected(ctx, r.logger)
+		telemetry.Unexpected(ctx, r.config.Logger, r.config.Meter)
 	}
 }
 
@@ -135,9 +133,9 @@ func (r *reclaimActor) onStarted(ctx actor.Context) {
 	err := r.engine.Reclaim()
 	switch {
 	case messages.CodeOf(err) == messages.Code_DAMAGED:
-		r.fatal(err)
+		r.config.Fatal(err)
 	case err != nil:
-		r.logger.Warn("the space of history that was given up is not free yet", "error", err)
+		r.config.Logger.Warn("the space of history that was given up is not free yet", "error", err)
 	}
 	ctx.Stop(ctx.Self())
 }

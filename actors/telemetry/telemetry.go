@@ -55,6 +55,14 @@ func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer
 		"Messages that an actor had no handler for: a defect.", "actor").WithLabelValues(Kind(ctx.Self().Id)).Inc()
 }
 
+// Failed reports a panic that the node survives: what becomes of the actor is next. An
+// actor that supervises its own children calls it where it decides.
+func Failed(log *slog.Logger, meter prometheus.Registerer, child *actor.PID, next string, reason, message any) {
+	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	CounterBy(meter, "keyval_actor_failures_total",
+		"Panics of actors that the node has survived: the actor started anew, or stopped.", "actor").WithLabelValues(Kind(child.Id)).Inc()
+}
+
 // Kind is the value of a label actor: what people call an actor of this name. One of
 // another system than a node's has its own name.
 func Kind(name string) string {

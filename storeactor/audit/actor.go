@@ -5,10 +5,11 @@ import (
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // Config is what an audit needs.
@@ -17,7 +18,8 @@ type Config struct {
 	Machine, Membership *actor.PID
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
 	Disk                disk.Disk
-	Logger              *slog.Logger // nil discards
+	Logger              *slog.Logger          // nil discards
+	Meter               prometheus.Registerer // nil: nobody counts
 	Fatal               func(reason error)
 	Nonce               uint64 // random, of this process
 	Ticks               uint32 // between two questions; 4
@@ -71,7 +73,7 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.AuditVerdict:
 		a.core.onVerdict(m)
 	default:
-		shell.Unexpected(ctx, a.config.Logger)
+		telemetry.Unexpected(ctx, a.config.Logger, a.config.Meter)
 	}
 	a.carry(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -204,12 +205,16 @@ func TestSnapshotFilesThatFail(t *testing.T) {
 
 // A snapshot is written after one that failed, and the reason of that is told no more.
 func TestSnapshotFileAfterAFailure(t *testing.T) {
-	_, houses := newStreet(t, 1, nil)
+	meter := prometheus.NewRegistry()
+	_, houses := newStreet(t, 1, func(c *Config) { c.Meter = meter })
 	h := houses[0]
 	h.disk.panics = "WriteFile"
 	h.ask(creates("bad", 5))
 	if infos := h.written(); len(infos) != 1 || infos[0].Error == "" {
 		t.Fatalf("it lists %v", infos)
+	}
+	if n := actortest.Counted(t, meter, "keyval_actor_failures_total"); n != 1 {
+		t.Errorf("%d failures of 1 are counted", n)
 	}
 	h.ask(creates("good", 6))
 	if infos := h.written(); len(infos) != 1 || infos[0].Id != "good" || infos[0].Error != "" {

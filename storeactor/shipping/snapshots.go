@@ -11,11 +11,12 @@ import (
 	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -27,7 +28,8 @@ type Config struct {
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
 	Disk          disk.Disk
-	Logger        *slog.Logger // nil discards
+	Logger        *slog.Logger          // nil discards
+	Meter         prometheus.Registerer // nil: nobody counts
 	Fatal         func(reason error)
 
 	// Nonce is random, of this process: shipments are numbered from it, so that a
@@ -128,16 +130,16 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		s.onStatus(ctx, m)
 	default:
-		shell.Unexpected(ctx, s.config.Logger)
+		telemetry.Unexpected(ctx, s.config.Logger, s.config.Meter)
 	}
 }
 
 func (s *snapshotsActor) onStarted(ctx actor.Context) {
 	s.self = ctx.Self()
 	var err error
-	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk, logger: s.config.Logger} })
+	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{config: s.config} })
 	if err == nil {
-		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk, logger: s.config.Logger} })
+		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{config: s.config} })
 	}
 	if err != nil {
 		s.config.Fatal(err)
@@ -352,8 +354,9 @@ func (s *snapshotsActor) settle(e post) {
 // HandleFailure makes snapshots the supervisor of its children: they start anew with
 // nothing in hand, and those who wait for them hear it.
 func (s *snapshotsActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
-	statistics *actor.RestartStatistics, reason, message any) {
-	shell.Restart.HandleFailure(system, supervisor, child, statistics, reason, message)
+	_ *actor.RestartStatistics, reason, message any) {
+	telemetry.Failed(s.config.Logger, s.config.Meter, child, "starts anew", reason, message)
+	supervisor.RestartChildren(child)
 	what := fmt.Sprintf("an actor failed: %v", reason)
 	if child.Equal(s.intake) {
 		if c := s.incoming.current; c != nil {
