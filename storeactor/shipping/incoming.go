@@ -54,7 +54,7 @@ type arrival struct {
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
-	meter  meter
+	speed  speed
 }
 
 func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().GetIndex() }
@@ -90,7 +90,7 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []ef
 
 func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []effect {
 	i.current = &arrival{
-		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: meter{tickMS: i.tickMS},
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), speed: speed{tickMS: i.tickMS},
 	}
 	return []effect{
 		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
@@ -235,7 +235,7 @@ func (i *incoming) tick(n uint32) []effect {
 	c.age += n
 	c.pulled += n
 	c.worked += n
-	c.meter.tick(n, c.done)
+	c.speed.tick(n, c.done)
 	if !c.busy() {
 		if c.silent += n; c.silent >= intakeLostTicks {
 			return i.fail(messages.Code_TIMED_OUT, "%s has sent nothing for %s", c.name, duration(c.silent, i.tickMS))
@@ -262,6 +262,6 @@ func (i *incoming) transfer() *messages.Transfer {
 	case !c.busy() && c.silent >= shipHushedTicks:
 		t.WaitingFor = c.name + " has sent nothing for " + duration(c.silent, i.tickMS)
 	}
-	c.meter.fill(t)
+	c.speed.fill(t)
 	return t
 }
