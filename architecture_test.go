@@ -45,7 +45,7 @@ var rooms = map[string]room{
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "storeactor/disk"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
-	"storeactor/files":                 {world, []string{"messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
+	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
 	"storeactor/files/badger":          {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/files/durable":         {world, []string{"messages"}},
 	"storeactor/files/wal":             {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},

@@ -30,7 +30,7 @@ type LogConfig struct {
 // starts; from then on it makes durable what raft appends, in order.
 func NewLog(config LogConfig) actor.Producer {
 	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
-	return func() actor.Actor { return &logActor{config: config} }
+	return func() actor.Actor { return &logActor{config: config, appended: appendedBytes(config.Meter)} }
 }
 
 // logActor merges all appends in its mailbox into one Save and so one fsync. An
@@ -38,7 +38,9 @@ func NewLog(config LogConfig) actor.Producer {
 // the staged state is installed, and later appends wait until the machine has switched
 // to it.
 type logActor struct {
-	config LogConfig
+	config   LogConfig
+	appended prometheus.Counter // bytes
+
 	log    disk.Log
 	hs     *raftpb.HardState // saved last; its commit is durable after a Sync
 	last   uint64            // index of the last saved entry, or the base
@@ -164,6 +166,9 @@ func (l *logActor) save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	}
 	if n := len(entries); n > 0 {
 		l.last = entries[n-1].GetIndex()
+	}
+	for _, e := range entries {
+		l.appended.Add(float64(len(e.GetData())))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
@@ -86,8 +87,8 @@ func (d *memoryDisk) expect(t *testing.T, event string) {
 func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
 	s, d := actortest.NewStage(t), newDisk()
 	d.gate = make(chan struct{})
-	raft := s.Probe("raft")
-	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
+	raft, meter := s.Probe("raft"), prometheus.NewRegistry()
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Meter: meter, Fatal: s.OnFatal}))
 	asked := []*messages.Append{appendOf("2/1/1 2.2 3.2"), appendOf("- 4.2"), appendOf("3/1/2 3.3"), appendOf("-")}
 	for _, a := range asked {
 		s.System.Root.Send(log, a)
@@ -100,9 +101,14 @@ func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
 			t.Errorf("answer %d is of %s", i, describe(mergeAppends([]*messages.Append{{Message: got.Message}})))
 		}
 	}
-	s.System.Root.Send(log, appendOf("- 4.3"))
+	later := appendOf("- 4.3")
+	later.Message.Entries[0].Data = []byte("12345")
+	s.System.Root.Send(log, later)
 	d.expect(t, "save - 4.3")
 	actortest.Take[*messages.Appended](raft)
+	if n := actortest.Counted(t, meter, "keyval_log_appended_bytes_total"); n != 5 {
+		t.Errorf("%d bytes of 5 are counted", n)
+	}
 	s.System.Root.Send(log, appendOf("-")) // nothing to save, but an answer
 	actortest.Take[*messages.Appended](raft)
 	s.Stop(log)

@@ -238,7 +238,10 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 }
 
 func TestMachineWritesCheckpoints(t *testing.T) {
-	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.CheckpointTicks = 2, 5 }).opened()
+	meter := prometheus.NewRegistry()
+	c := newCompany(t, func(config *MachineConfig) {
+		config.CheckpointEntries, config.CheckpointTicks, config.Meter = 2, 5, meter
+	}).opened()
 	c.apply(statetest.Entry(2, 1, write(1)))
 	c.apply(statetest.Entry(3, 2, write(2)))
 	c.log.Expect("SyncCommit{index=3}")
@@ -267,6 +270,11 @@ func TestMachineWritesCheckpoints(t *testing.T) {
 	c.System.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: 1}, ticker.PID)
 	ticker.Expect("Ticked{}")
 	c.log.Expect("SyncCommit{index=7}")
+	for name, want := range map[string]int{"keyval_checkpoint_seconds": 2, "keyval_machine_applied_entries_total": 6} {
+		if n := actortest.Counted(t, meter, name); n != want {
+			t.Errorf("%s counts %d, want %d", name, n, want)
+		}
+	}
 	c.Stop(c.machine)
 	c.log.ExpectNoMore(c.Stage)
 }

@@ -29,6 +29,14 @@ func CounterBy(meter prometheus.Registerer, name, help, label string) *prometheu
 	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
 }
 
+// Histogram is Counter for how long something took, in seconds: from the first bound,
+// each of so many is twice the one before.
+func Histogram(meter prometheus.Registerer, name, help string, first float64, bounds int) prometheus.Histogram {
+	return registered(meter, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
+	}))
+}
+
 func registered[C prometheus.Collector](meter prometheus.Registerer, c C) C {
 	if meter == nil {
 		return c

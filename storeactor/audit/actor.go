@@ -32,15 +32,22 @@ func New(config Config) actor.Producer {
 	round := config.Nonce
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
-		return &auditActor{config: config, core: newAudit(config.Self, config.Ticks, round)}
+		return &auditActor{
+			config: config, core: newAudit(config.Self, config.Ticks, round),
+			questions: telemetry.Counter(config.Meter, "keyval_audit_questions_total",
+				"Ranges of keys that this node has asked another member about, those asked again included."),
+			differences: telemetry.Counter(config.Meter, "keyval_audit_differences_total",
+				"Findings of this node that members hold different rows."),
+		}
 	}
 }
 
 // auditActor is the shell around an audit.
 type auditActor struct {
-	config Config
-	core   *audit
-	ended  bool
+	config                 Config
+	core                   *audit
+	ended                  bool
+	questions, differences prometheus.Counter
 }
 
 // Receive takes one message.
@@ -90,12 +97,14 @@ func (a *auditActor) carry(ctx actor.Context) {
 				},
 			}}})
 		case askPeer:
+			a.questions.Inc()
 			ctx.Request(a.config.Peer(e.peer), e.ask)
 		case answerPeer:
 			ctx.Request(a.config.Peer(e.peer), e.answer)
 		case tell:
 			ctx.Request(a.config.Peer(e.peer), e.verdict)
 		case warn:
+			a.differences.Inc()
 			a.config.Logger.Error("audit: " + e.text)
 		case condemn:
 			a.condemn(e.reason)

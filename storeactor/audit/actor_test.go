@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -54,9 +55,9 @@ func TestAuditActor(t *testing.T) {
 			return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit)
 		}
 		machine, membership, ticker := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership), s.Probe(messages.ActorTicker)
-		disk := &condemnable{err: row.fails, reasons: make(chan string, 1)}
+		disk, meter := &condemnable{err: row.fails, reasons: make(chan string, 1)}, prometheus.NewRegistry()
 		audit := s.Spawn(messages.ActorAudit, New(Config{
-			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Fatal: s.OnFatal, Ticks: 2,
+			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Meter: meter, Fatal: s.OnFatal, Ticks: 2,
 		}))
 		from := func(id messages.RaftID, m proto.Message) { s.System.Root.RequestWithCustomSender(audit, m, peer(id)) }
 		own := func(hash string) {
@@ -90,6 +91,9 @@ func TestAuditActor(t *testing.T) {
 		var e *messages.Error
 		if !errors.As(err, &e) || e.Code != messages.Code_DAMAGED || !strings.Contains(e.Message, row.says) || e.Hint == "" {
 			t.Errorf("%s: ended with %v", row.name, err)
+		}
+		if n := actortest.Counted(t, meter, "keyval_audit_questions_total"); n != 2 {
+			t.Errorf("%s: %d questions are counted, two members were asked", row.name, n)
 		}
 		s.Stop(audit)
 	}

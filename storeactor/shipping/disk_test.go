@@ -22,7 +22,7 @@ import (
 // realDisk is an initialised data directory.
 func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
-	d, err := files.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+	d, err := files.Open(t.TempDir(), slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func New(config Config) actor.Producer {
 	debts := &debts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
 	return func() actor.Actor {
 		return &snapshotsActor{
-			config: config, debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
+			config: config, meters: newMeters(config.Meter), debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
 		}
 	}
 }
@@ -84,6 +84,7 @@ type debts struct {
 // each peer, by incoming, and by a creation.
 type snapshotsActor struct {
 	config Config
+	meters meters
 	debts  *debts
 	self   *actor.PID
 
@@ -257,6 +258,7 @@ func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
 // onInstalled ends all that reads the state before.
 func (s *snapshotsActor) onInstalled(ctx actor.Context, m *messages.Installed) {
 	s.debts.raftHas = false
+	s.meters.installed.Inc()
 	s.run(ctx, s.incoming.onInstalled(m))
 	for _, peer := range slices.Sorted(maps.Keys(s.ships)) {
 		if ship := s.ships[peer]; ship != nil {
@@ -311,6 +313,7 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 				continue // nobody to answer
 			}
 			s.settle(e)
+			s.meters.count(e.message)
 			ctx.Request(s.pid(e), e.message)
 		case note:
 			if e.failed {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
@@ -398,7 +399,8 @@ func (s *street) refuses(t *testing.T, from *house, m *raftpb.Message, reports i
 }
 
 func TestSnapshotIsShippedAndInstalled(t *testing.T) {
-	s, h := newStreet(t, 2, nil)
+	meter := prometheus.NewRegistry()
+	s, h := newStreet(t, 2, func(c *Config) { c.Meter = meter })
 	a, b := h[0], h[1]
 	staged := arrives(t, a, b)
 	if !proto.Equal(staged.Message, msgSnap(1, 2)) {
@@ -423,6 +425,10 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 	eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
 	if n := s.count("node/2 SnapshotOffer"); n != 1 {
 		t.Errorf("%d offers", n)
+	}
+	sent, received := actortest.Counted(t, meter, "keyval_snapshot_sent_bytes_total"), actortest.Counted(t, meter, "keyval_snapshot_received_bytes_total")
+	if installed := actortest.Counted(t, meter, "keyval_snapshots_installed_total"); sent == 0 || received != sent || installed != 1 {
+		t.Errorf("counted are %d bytes sent, %d received, %d snapshots installed", sent, received, installed)
 	}
 	// Another one comes in its place, and is not needed.
 	arrives(t, a, b)
