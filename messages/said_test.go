@@ -168,6 +168,9 @@ func TestRowsAgreeWithTheLinks(t *testing.T) {
 		if c.Type == 0 || c.From == Role_ROLE_UNKNOWN || c.To == Role_ROLE_UNKNOWN || (c.Actor == "") != (c.To == Role_CLIENT) {
 			t.Errorf("%s: %v does not say who sends it to whom", d.Name(), c)
 		}
+		if c.Actor != "" && !slices.ContainsFunc(Actors, func(a *Actor) bool { return a.Name == c.Actor }) {
+			t.Errorf("%s goes to %q, and a node has no such actor", d.Name(), c.Actor)
+		}
 		if c.Lane != Lane_CONTROL && (c.From == Role_CLIENT || c.To == Role_CLIENT) {
 			t.Errorf("%s: a client has no lane %v", d.Name(), c.Lane)
 		}
