@@ -81,7 +81,7 @@ var worldly = []string{
 // theWorld are imports of worldly files alone, with all that lies below them.
 var theWorld = []string{
 	"os", "net", "syscall", "golang.org/x/sys",
-	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io",
+	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io", "google.golang.org/grpc",
 }
 
 const actorLibrary = "github.com/asynkron/protoactor-go"
