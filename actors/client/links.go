@@ -190,7 +190,7 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 	ls := &c.links
 	e := ls.find(m.Endpoint)
 	if e == nil || e.link == nil || e.link.phase != dialling {
-		return c.settle() // hung meanwhile; its LinkDown follows
+		return c.proceed() // hung meanwhile; its LinkDown follows
 	}
 	l := e.link
 	e.raftID = m.RaftId
@@ -207,7 +207,7 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 		}
 		l.phase, l.since, l.heard = reached, c.now, c.now
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // attach asks the node of l for a session actor, as soon as no other node may
@@ -227,7 +227,7 @@ func (c *core) attached(m *messages.Attached) []effect {
 	e := c.links.owing
 	c.links.owing = nil
 	if e == nil || e.link == nil || e.link.phase != attaching {
-		return c.settle() // its link was hung meanwhile
+		return c.proceed() // its link was hung meanwhile
 	}
 	switch l := e.link; {
 	case m.Code != messages.Code_OK || m.Session == "":
@@ -235,7 +235,7 @@ func (c *core) attached(m *messages.Attached) []effect {
 	default:
 		c.adopt(l, m)
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // adopt makes l the link in use, with the session actor that it was given.
@@ -330,7 +330,7 @@ func (c *core) linkDown(m *messages.LinkDown) []effect {
 		c.forget(e.link)
 	}
 	c.forgetLearned()
-	return c.settle()
+	return c.proceed()
 }
 
 // forget takes l out of the state.

@@ -173,7 +173,7 @@ func (f *directory) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if f.log != nil && !f.log.Closed() {
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
 	}
-	generation, err := f.settled()
+	generation, err := f.currentSynced()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -199,7 +199,7 @@ func (f *directory) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	if f.engine != nil && !f.engine.Closed() {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
 	}
-	generation, err := f.settled()
+	generation, err := f.currentSynced()
 	if err != nil {
 		return nil, err
 	}

@@ -201,19 +201,19 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
 func (i *incoming) onInstalled(m *messages.Installed) []effect {
-	return i.settle("a snapshot was installed", m.Index)
+	return i.conclude("a snapshot was installed", m.Index)
 }
 
 func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
-	return append(i.settle("a snapshot came in and is not needed", m.Index),
+	return append(i.conclude("a snapshot came in and is not needed", m.Index),
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 
-// settle ends what raft was told of: it is the state that counts, or of no use.
-func (i *incoming) settle(text string, index uint64) []effect {
+// conclude ends what raft was told of: it is the state that counts, or of no use.
+func (i *incoming) conclude(text string, index uint64) []effect {
 	c := i.current
 	if c == nil || !c.raftHas {
 		return nil

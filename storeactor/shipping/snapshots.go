@@ -312,7 +312,7 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 			if e.to == toPeer && e.peer == 0 {
 				continue // nobody to answer
 			}
-			s.settle(e)
+			s.account(e)
 			s.meters.count(e.message)
 			ctx.Request(s.pid(e), e.message)
 		case note:
@@ -339,8 +339,8 @@ func (s *snapshotsActor) pid(e post) *actor.PID {
 	return s.config.Peer(e.peer)
 }
 
-// settle keeps account of debts: those that a message makes, and those that it pays.
-func (s *snapshotsActor) settle(e post) {
+// account enters the debts that a message makes, and strikes those that it pays.
+func (s *snapshotsActor) account(e post) {
 	switch m := e.message.(type) {
 	case *messages.SnapshotShipped:
 		delete(s.ships, m.Peer)
