@@ -41,19 +41,17 @@ var rooms = map[string]room{
 	"mutant":                           {pure, nil},
 	"raftactor":                        {actor, []string{"actors/telemetry", "messages", "mutant"}},
 	"membershipactor":                  {actor, []string{"actors/telemetry", "messages"}},
-	"storeactor":                       {actor, []string{"messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/shell", "storeactor/snapshot", "storeactor/state"}},
-	"storeactor/audit":                 {actor, []string{"messages", "storeactor/disk", "storeactor/shell"}},
+	"storeactor":                       {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
+	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "storeactor/disk"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
-	"storeactor/files":                 {world, []string{"messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
+	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
 	"storeactor/files/badger":          {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
 	"storeactor/files/durable":         {world, []string{"messages"}},
 	"storeactor/files/wal":             {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},
-	"storeactor/reading":               {pure, []string{"mutant", "messages", "storeactor/disk"}},
-	"storeactor/shell":                 {actor, []string{"messages"}},
-	"storeactor/shell/shelltest":       {world, []string{"messages"}},
-	"storeactor/shipping":              {actor, []string{"messages", "storeactor/disk", "storeactor/shell", "storeactor/snapshot"}},
-	"storeactor/snapshot":              {pure, []string{"mutant", "messages", "storeactor/disk", "storeactor/state"}},
+	"storeactor/reading":               {pure, []string{"messages", "mutant", "storeactor/disk"}},
+	"storeactor/snapshot":              {pure, []string{"messages", "mutant", "storeactor/disk", "storeactor/state"}},
+	"storeactor/actortest":             {world, []string{"messages"}},
 	"storeactor/snapshot/snapshottest": {world, []string{"messages", "storeactor/disk", "storeactor/state/statetest"}},
 	"storeactor/state":                 {pure, []string{"mutant", "messages", "storeactor/disk"}},
 	"storeactor/state/statetest":       {world, []string{"messages", "storeactor/disk"}},
@@ -63,7 +61,7 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "messages", "sim", "sim/script"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "messages", "sim", "sim/script"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},
@@ -82,7 +80,7 @@ var worldly = []string{
 // theWorld are imports of worldly files alone, with all that lies below them.
 var theWorld = []string{
 	"os", "net", "syscall", "golang.org/x/sys",
-	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io",
+	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io", "google.golang.org/grpc",
 }
 
 const actorLibrary = "github.com/asynkron/protoactor-go"

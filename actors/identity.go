@@ -3,13 +3,13 @@ package actors
 import (
 	"fmt"
 	"io"
-	"net"
 	"regexp"
 	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 	"keyval/storeactor/disk"
 )
@@ -92,11 +92,11 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 	case len(identity.Founders) > foundersMax:
 		return nil, invalid("%d founders are named, %d are allowed", len(identity.Founders), foundersMax)
 	}
-	if err := checkAddress("--listen", identity.Listen, true); err != nil {
-		return nil, err
+	if err := grpc.CheckAddress(identity.Listen); err != nil {
+		return nil, atFlag("--listen", err)
 	}
-	if err := checkAddress("--advertise", identity.Advertise, false); err != nil {
-		return nil, err
+	if err := grpc.CheckReachable(identity.Advertise); err != nil {
+		return nil, atFlag("--advertise", err)
 	}
 	return identity, checkFounders(identity)
 }
@@ -107,8 +107,8 @@ func checkFounders(identity *messages.Identity) *messages.Error {
 		if !nameRule.MatchString(f.Name) || names[f.Name] || addresses[f.Address] {
 			return messages.Errorf(messages.Code_INVALID, "--initial-cluster names %q at %q, which is no name or stands there twice", f.Name, f.Address)
 		}
-		if err := checkAddress("--initial-cluster", f.Address, false); err != nil {
-			return err
+		if err := grpc.CheckReachable(f.Address); err != nil {
+			return atFlag("--initial-cluster", err)
 		}
 		names[f.Name], addresses[f.Address] = true, true
 		if f.Name == identity.Name && f.Address != identity.Advertise {
@@ -123,18 +123,9 @@ func checkFounders(identity *messages.Identity) *messages.Error {
 	return nil
 }
 
-// checkAddress refuses what is no host:port. An address that others dial must not
-// be one that means every interface.
-func checkAddress(flag, address string, listening bool) *messages.Error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" || port == "0" {
-		return messages.Errorf(messages.Code_INVALID, "%s %q is not host:port", flag, address)
-	}
-	if ip := net.ParseIP(host); !listening && (host == "" || ip != nil && ip.IsUnspecified()) {
-		return messages.Errorf(messages.Code_INVALID, "%s %q is no address that other nodes can reach", flag, address).
-			WithHint("name the host that they reach with --advertise HOST:PORT")
-	}
-	return nil
+// atFlag says which flag an error is about.
+func atFlag(flag string, err *messages.Error) *messages.Error {
+	return messages.Errorf(err.Code, "%s: %s", flag, err.Message).WithHint("%s", err.Hint)
 }
 
 // numbered gives founders their RaftIDs: their places in the order of names.

@@ -190,22 +190,22 @@ func (a *node) serve(ctx actor.Context) {
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 	}))
 	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{
-		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Fatal: w.fatal,
+		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 	}))
 	a.spawn(ctx, messages.ActorMachine, storeactor.NewMachine(storeactor.MachineConfig{
-		Self: w.self, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
-		Disk: a.cfg.Disk, Logger: w.logger, Fatal: w.fatal, Readers: o.Readers,
+		Self: w.self, TickMS: tickMS, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
+		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
 		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
 	}))
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
-		Disk: a.cfg.Disk, Logger: w.logger, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
+		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
 	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
 		Self: w.self, Machine: w.machine(), Membership: w.membership(), Peer: w.peer(messages.ActorAudit),
-		Disk: a.cfg.Disk, Logger: w.logger, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
+		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
 		Self: w.self, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),

@@ -38,7 +38,7 @@ type ServeOptions struct {
 // Serve runs a node with real disks, sockets and clocks until ctx ends, which is
 // no error, or until it cannot go on.
 func Serve(ctx context.Context, o ServeOptions) error {
-	disk, err := files.Open(o.DataDir, o.Logger)
+	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/telemetry"
 	"keyval/messages"
@@ -22,8 +21,7 @@ const (
 // has one of its own, which it uses in its own turn.
 type supervision struct {
 	wiring   *wiring
-	failed   *prometheus.CounterVec // by actor
-	failures map[string]failures    // by the name of an actor that may start anew
+	failures map[string]failures // by the name of an actor that may start anew
 }
 
 // failures are those of one actor since it was quiet.
@@ -43,29 +41,23 @@ func (f failures) next(beat uint64) failures {
 var _ actor.SupervisorStrategy = (*supervision)(nil)
 
 func newSupervision(w *wiring) *supervision {
-	return &supervision{
-		wiring: w, failures: map[string]failures{},
-		failed: telemetry.CounterBy(w.meter, "keyval_actor_failures_total",
-			"Panics of actors that the node has survived: the actor started anew, or stopped if it was a session.", "actor"),
-	}
+	return &supervision{wiring: w, failures: map[string]failures{}}
 }
 
 // HandleFailure implements actor.SupervisorStrategy. The library's statistics are not
 // used: they go by the wall clock.
 func (s *supervision) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID, _ *actor.RestartStatistics, reason, message any) {
 	spec := messages.ActorOf(child.Id)
-	log := s.wiring.logger.With("actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
-	s.failed.WithLabelValues(spec.Kind()).Inc()
 	switch {
 	case spec.OnPanic == messages.Stops:
-		log.Error("an actor failed and stops")
+		telemetry.Failed(s.wiring.logger, s.wiring.meter, child, "stops", reason, message)
 		supervisor.StopChildren(child)
 	case spec.OnPanic == messages.EndsProcess:
 		s.wiring.fatal(fmt.Errorf("%s broke an invariant while it took %T: %v", child.Id, message, reason))
 	case s.tooOften(child.Id):
 		s.wiring.fatal(fmt.Errorf("%s failed %d times in short order, the last time while it took %T: %v", child.Id, restartsMax+1, message, reason))
 	default:
-		log.Error("an actor failed and starts anew")
+		telemetry.Failed(s.wiring.logger, s.wiring.meter, child, "starts anew", reason, message)
 		supervisor.RestartChildren(child)
 		if spec.HearsTicks {
 			system.Root.Send(s.wiring.local(messages.ActorTicker), &messages.HearTicks{Names: []string{child.Id}})

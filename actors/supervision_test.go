@@ -7,10 +7,10 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"keyval/actors/seam/production"
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 )
 
 // ward is a supervisor that only notes what it was told to do.
@@ -46,7 +46,8 @@ func TestSupervision(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ended := 0
-			w := &wiring{address: "node/1", meter: prometheus.NewRegistry(), logger: slog.New(slog.DiscardHandler), fatal: func(error) { ended++ }}
+			meter := prometheus.NewRegistry()
+			w := &wiring{address: "node/1", meter: meter, logger: slog.New(slog.DiscardHandler), fatal: func(error) { ended++ }}
 			system, _ := production.World(nil, nil).Runtime.NewSystem(w.address, w.logger)
 			defer system.Shutdown()
 			s, over := newSupervision(w), &ward{}
@@ -54,8 +55,8 @@ func TestSupervision(t *testing.T) {
 				w.beats.Store(beat)
 				s.HandleFailure(system, over, w.local(row.actor), nil, errors.New("it broke"), &messages.Flush{})
 			}
-			if n := testutil.ToFloat64(s.failed.WithLabelValues(messages.ActorOf(row.actor).Kind())); int(n) != len(row.beats) {
-				t.Errorf("%v failures are counted, %d were", n, len(row.beats))
+			if n := actortest.Counted(t, meter, "keyval_actor_failures_total"); n != row.restarted+row.stopped {
+				t.Errorf("%d failures are counted, the node has survived %d", n, row.restarted+row.stopped)
 			}
 			if over.restarted != row.restarted || over.stopped != row.stopped || ended != row.ended {
 				t.Errorf("%d times restarted, %d stopped, %d times the process ended; want %d, %d, %d",

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -40,8 +41,8 @@ func (c *Call) openMetrics() (*metricsPage, error) {
 	if host, port, err := net.SplitHostPort(address); err == nil && host == "" {
 		address = net.JoinHostPort("127.0.0.1", port)
 	}
-	if problem := checkAddress(address); problem != "" {
-		return nil, c.usage("write HOST:PORT, such as 127.0.0.1:9100", "--metrics-listen: %s", problem)
+	if err := grpc.CheckAddress(address); err != nil {
+		return nil, c.usage(err.Hint, "--metrics-listen: %s", err.Message)
 	}
 	listener, err := net.Listen("tcp", address)
 	switch {

@@ -16,6 +16,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"keyval/actors"
+	"keyval/actors/transport/grpc"
 	"keyval/messages"
 )
 
@@ -153,23 +154,18 @@ func (c *Call) checkFirstStart(o actors.ServeOptions) error {
 }
 
 func (c *Call) checkAddresses(o actors.ServeOptions) error {
-	host, port, err := net.SplitHostPort(o.Listen)
-	everywhere := host == "" || net.ParseIP(host).IsUnspecified()
-	switch {
-	case o.Listen == "":
-	case err != nil:
-		return c.usage("write HOST:PORT, such as 127.0.0.1:7001", "--listen: %q is no HOST:PORT", o.Listen)
-	case everywhere && o.Advertise == "":
-		return c.usage("add --advertise HOST:"+port+" with an address that others reach",
-			"--listen %s is no address that others could reach", o.Listen)
-	case !everywhere:
-		if problem := checkAddress(o.Listen); problem != "" {
-			return c.usage("", "--listen: %s", problem)
+	if o.Listen != "" {
+		if err := grpc.CheckAddress(o.Listen); err != nil {
+			return c.usage(err.Hint, "--listen: %s", err.Message)
+		}
+		if grpc.Everywhere(o.Listen) && o.Advertise == "" {
+			return c.usage("add --advertise HOST"+o.Listen[strings.LastIndexByte(o.Listen, ':'):]+" with an address that others reach",
+				"--listen %s is no address that others could reach", o.Listen)
 		}
 	}
 	if o.Advertise != "" {
-		if problem := checkAddress(o.Advertise); problem != "" {
-			return c.usage("", "--advertise: %s", problem)
+		if err := grpc.CheckReachable(o.Advertise); err != nil {
+			return c.usage(err.Hint, "--advertise: %s", err.Message)
 		}
 	}
 	return nil
@@ -187,8 +183,8 @@ func (c *Call) founders(list string) ([]*messages.Founder, error) {
 		if !ok || name == "" {
 			return nil, c.usage("write n1=10.0.0.1:7001,n2=10.0.0.2:7001,...", "--initial-cluster: %q is no NAME=HOST:PORT", one)
 		}
-		if problem := checkAddress(address); problem != "" {
-			return nil, c.usage("", "--initial-cluster: %s", problem)
+		if err := grpc.CheckReachable(address); err != nil {
+			return nil, c.usage(err.Hint, "--initial-cluster: %s", err.Message)
 		}
 		for _, f := range founders {
 			if f.Name == name || f.Address == address {

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
+
+	"keyval/actors/transport/grpc"
 )
 
 // A setting comes from its flag, else from its environment variable, else it has
@@ -58,26 +58,14 @@ func (c *Call) parseEndpoints(source, text string, several bool) ([]string, erro
 	var endpoints []string
 	for _, e := range list {
 		e = strings.TrimSpace(e)
-		if problem := checkAddress(e); problem != "" {
-			return nil, c.usage("write HOST:PORT, such as 127.0.0.1:7001", "%s: %s", source, problem)
+		if err := grpc.CheckReachable(e); err != nil {
+			return nil, c.usage(err.Hint, "%s: %s", source, err.Message)
 		}
 		if !slices.Contains(endpoints, e) {
 			endpoints = append(endpoints, e)
 		}
 	}
 	return endpoints, nil
-}
-
-// checkAddress says what is wrong with a HOST:PORT, or nothing.
-func checkAddress(address string) string {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || strings.ContainsAny(host, " /,") {
-		return strconv.Quote(address) + " is no HOST:PORT"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return strconv.Quote(address) + " has no port from 1 to 65535"
-	}
-	return ""
 }
 
 func (c *Call) timeout() (time.Duration, error) {

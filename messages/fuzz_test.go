@@ -111,6 +111,9 @@ func FuzzAddresses(f *testing.F) {
 		if node && (id == 0 || NodeAddress(id) != s || IsClientAddress(s)) {
 			t.Fatalf("%q is taken for node %d", s, id)
 		}
+		if other := PeerAt(s, 1); (other != 0) != (node && id != 1) {
+			t.Fatalf("%q is taken for peer %d of node 1", s, other)
+		}
 		if IsClientAddress(s) && (len(s) != len("client/")+32 || s != strings.ToLower(s)) {
 			t.Fatalf("%q is taken for a client's address", s)
 		}

@@ -47,6 +47,15 @@ func ParseNodeAddress(address string) (RaftID, bool) {
 	return id, err == nil && id != 0 && NodeAddress(id) == address
 }
 
+// PeerAt is the other node that has this address; 0: the address is self's, or no
+// node's. The link has proved the address of whoever sent a message.
+func PeerAt(address string, self RaftID) RaftID {
+	if id, ok := ParseNodeAddress(address); ok && id != self {
+		return id
+	}
+	return 0
+}
+
 // ClientAddress is the logical address of a client's actor system.
 // random has 16 bytes.
 func ClientAddress(random []byte) string { return "client/" + hex.EncodeToString(random) }

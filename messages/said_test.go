@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the table of messages into docs/ARCHITECTURE.md")
+var rewrite = flag.Bool("rewrite", false, "write the table of messages into docs/ARCHITECTURE.md (make docs)")
 
 const architecture = "../docs/ARCHITECTURE.md"
 
@@ -106,7 +106,7 @@ func table() string {
 // TestArchitectureHasTheMessages holds the table in docs/ARCHITECTURE.md to what the
 // .proto files say.
 func TestArchitectureHasTheMessages(t *testing.T) {
-	const begin, end = "<!-- messages: go test ./messages -rewrite -->\n", "\n<!-- /messages -->"
+	const begin, end = "<!-- messages: made by make docs -->\n", "\n<!-- end of messages -->"
 	text, err := os.ReadFile(architecture)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestArchitectureHasTheMessages(t *testing.T) {
 		return
 	}
 	if !*rewrite {
-		t.Fatalf("the table of messages in %s is not what the .proto files say: go test ./messages -run %s -rewrite", architecture, t.Name())
+		t.Fatalf("%s: the table of messages is not what the .proto files say: make docs", architecture)
 	}
 	if err := os.WriteFile(architecture, []byte(before+begin+table()+end+after), 0o644); err != nil {
 		t.Fatal(err)
@@ -167,6 +167,9 @@ func TestRowsAgreeWithTheLinks(t *testing.T) {
 		}
 		if c.Type == 0 || c.From == Role_ROLE_UNKNOWN || c.To == Role_ROLE_UNKNOWN || (c.Actor == "") != (c.To == Role_CLIENT) {
 			t.Errorf("%s: %v does not say who sends it to whom", d.Name(), c)
+		}
+		if c.Actor != "" && !slices.ContainsFunc(Actors, func(a *Actor) bool { return a.Name == c.Actor }) {
+			t.Errorf("%s goes to %q, and a node has no such actor", d.Name(), c.Actor)
 		}
 		if c.Lane != Lane_CONTROL && (c.From == Role_CLIENT || c.To == Role_CLIENT) {
 			t.Errorf("%s: a client has no lane %v", d.Name(), c.Lane)

@@ -2,25 +2,21 @@ package storeactor
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // checkpointActor makes checkpoints durable beside the machine, which never waits
 // for it: first a HardState whose commit reaches the checkpoint, then the rows,
 // then the checkpoint itself. A child of the machine.
 type checkpointActor struct {
-	log    *actor.PID
-	disk   disk.Disk
+	config MachineConfig
 	engine disk.Engine
-	logger *slog.Logger
-	fatal  func(error)
 
 	writing *messages.Checkpoint // nil: none; the machine hands over one at a time
 	failed  bool
@@ -36,7 +32,7 @@ func (c *checkpointActor) Receive(ctx actor.Context) {
 	case *messages.CommitSynced:
 		c.onCommitSynced(ctx, m)
 	default:
-		shell.Unexpected(ctx, c.logger)
+		telemetry.Unexpected(ctx, c.config.Logger, c.config.Meter)
 	}
 }
 
@@ -45,7 +41,7 @@ func (c *checkpointActor) onWriteCheckpoint(ctx actor.Context, m *messages.Write
 		panic(fmt.Sprintf("checkpoint %d was begun while %d is being written", m.Checkpoint.Index, c.writing.Index))
 	}
 	c.writing = m.Checkpoint
-	ctx.Request(c.log, &messages.SyncCommit{Index: m.Checkpoint.Index})
+	ctx.Request(c.config.Log, &messages.SyncCommit{Index: m.Checkpoint.Index})
 }
 
 func (c *checkpointActor) onCommitSynced(ctx actor.Context, m *messages.CommitSynced) {
@@ -62,7 +58,7 @@ func (c *checkpointActor) onCommitSynced(ctx actor.Context, m *messages.CommitSy
 	}
 	checkpoint := c.writing
 	c.writing = nil
-	switch err := c.disk.WriteCheckpoint(checkpoint); {
+	switch err := c.config.Disk.WriteCheckpoint(checkpoint); {
 	case messages.CodeOf(err) == messages.Code_CONFLICT:
 		return // a snapshot was installed meanwhile: the machine is about to switch to it
 	case err != nil:
@@ -74,7 +70,7 @@ func (c *checkpointActor) onCommitSynced(ctx actor.Context, m *messages.CommitSy
 
 func (c *checkpointActor) fail(reason error) {
 	c.failed = true
-	c.fatal(reason)
+	c.config.Fatal(reason)
 }
 
 // checkpointPace decides when a checkpoint is due: once something was applied and

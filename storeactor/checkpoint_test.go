@@ -8,7 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
-	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -40,7 +40,7 @@ func TestCheckpointPace(t *testing.T) {
 }
 
 // spawnCheckpoint spawns the actor under a parent that passes on to a probe.
-func spawnCheckpoint(s *shelltest.Stage, d *memoryDisk, log *shelltest.Probe) (checkpoint *actor.PID, machine *shelltest.Probe) {
+func spawnCheckpoint(s *actortest.Stage, d *memoryDisk, log *actortest.Probe) (checkpoint *actor.PID, machine *actortest.Probe) {
 	machine = s.Probe("machine-probe")
 	spawned := make(chan *actor.PID, 1)
 	s.Spawn("machine", func() actor.Actor {
@@ -48,7 +48,7 @@ func spawnCheckpoint(s *shelltest.Stage, d *memoryDisk, log *shelltest.Probe) (c
 			switch m := ctx.Message().(type) {
 			case *actor.Started:
 				spawned <- ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
-					return &checkpointActor{log: log.PID, disk: d, engine: d.engine, logger: slog.New(slog.DiscardHandler), fatal: s.OnFatal}
+					return &checkpointActor{engine: d.engine, config: MachineConfig{Log: log.PID, Disk: d, Logger: slog.New(slog.DiscardHandler), Fatal: s.OnFatal}}
 				}))
 			case *messages.CheckpointWritten:
 				ctx.Send(machine.PID, m)
@@ -61,7 +61,7 @@ func spawnCheckpoint(s *shelltest.Stage, d *memoryDisk, log *shelltest.Probe) (c
 // The commit is durable before the rows are synced and the checkpoint replaced;
 // late answers to other questions change nothing.
 func TestCheckpointIsWrittenBehindItsCommit(t *testing.T) {
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	log := s.Probe("log")
 	checkpoint, machine := spawnCheckpoint(s, d, log)
 	s.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 1})
@@ -90,7 +90,7 @@ func TestCheckpointFailures(t *testing.T) {
 		{func(d *memoryDisk) { d.engine.Err = lost }, "sync the user data: the disk is gone"},
 		{func(d *memoryDisk) { d.checkpointErr = lost }, "write the checkpoint: the disk is gone"},
 	} {
-		s, d := shelltest.NewStage(t), newDisk()
+		s, d := actortest.NewStage(t), newDisk()
 		test.change(d)
 		log := s.Probe("log")
 		checkpoint, machine := spawnCheckpoint(s, d, log)

@@ -14,12 +14,11 @@
 //	machine.go entries are applied, reads and checkpoints given to children
 //	           (machine_open.go: how it begins, and switches to an installed snapshot)
 //	reading/   how a read is answered; pure. reader.go is its actor
-//	checkpoint.go, reclaim.go, pins.go  what else the machine has done beside it
+//	checkpoint.go, discard.go, reclaim.go, pins.go  what else the machine has done beside it
 //	snapshot/  the format in which a state travels; pure
 //	shipping/  snapshots between nodes, and files for operators
 //	audit/     do the members hold the same?
 //	files/     the real disk: durable/, wal/ (the log), badger/ (the rows)
-//	shell/     what actors have in common around their cores
 //
 // Names that end in test are packages of what tests of several rooms need.
 package storeactor

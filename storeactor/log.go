@@ -7,20 +7,22 @@ import (
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // LogConfig is what the log actor needs.
 type LogConfig struct {
 	Raft, Machine, Snapshots *actor.PID
 	Disk                     disk.Disk
-	Logger                   *slog.Logger // nil discards
+	Logger                   *slog.Logger          // nil discards
+	Meter                    prometheus.Registerer // nil: nobody counts
 	Fatal                    func(reason error)
 }
 
@@ -28,7 +30,7 @@ type LogConfig struct {
 // starts; from then on it makes durable what raft appends, in order.
 func NewLog(config LogConfig) actor.Producer {
 	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
-	return func() actor.Actor { return &logActor{config: config} }
+	return func() actor.Actor { return &logActor{config: config, appended: appendedBytes(config.Meter)} }
 }
 
 // logActor merges all appends in its mailbox into one Save and so one fsync. An
@@ -36,7 +38,9 @@ func NewLog(config LogConfig) actor.Producer {
 // the staged state is installed, and later appends wait until the machine has switched
 // to it.
 type logActor struct {
-	config LogConfig
+	config   LogConfig
+	appended prometheus.Counter // bytes
+
 	log    disk.Log
 	hs     *raftpb.HardState // saved last; its commit is durable after a Sync
 	last   uint64            // index of the last saved entry, or the base
@@ -81,7 +85,7 @@ func (l *logActor) Receive(ctx actor.Context) {
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
-		shell.Unexpected(ctx, l.config.Logger)
+		telemetry.Unexpected(ctx, l.config.Logger, l.config.Meter)
 	}
 }
 
@@ -163,6 +167,9 @@ func (l *logActor) save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if n := len(entries); n > 0 {
 		l.last = entries[n-1].GetIndex()
 	}
+	for _, e := range entries {
+		l.appended.Add(float64(len(e.GetData())))
+	}
 	return nil
 }
 
@@ -210,7 +217,7 @@ func (l *logActor) install(ctx actor.Context) error {
 // onSwitched goes on with what waited for the machine.
 func (l *logActor) onSwitched(ctx actor.Context, m *messages.Switched) {
 	if l.installed == nil || l.installed.Message.GetSnapshot().GetMetadata().GetIndex() != m.Index {
-		shell.Unexpected(ctx, l.config.Logger)
+		telemetry.Unexpected(ctx, l.config.Logger, l.config.Meter)
 		return
 	}
 	if !mutant.AppendedEarly {

@@ -6,10 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
-	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/actortest"
 )
 
 // appendOf reads "term/vote/commit index.term ...", with "-" for no hard state.
@@ -84,10 +85,10 @@ func (d *memoryDisk) expect(t *testing.T, event string) {
 }
 
 func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	d.gate = make(chan struct{})
-	raft := s.Probe("raft")
-	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
+	raft, meter := s.Probe("raft"), prometheus.NewRegistry()
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Meter: meter, Fatal: s.OnFatal}))
 	asked := []*messages.Append{appendOf("2/1/1 2.2 3.2"), appendOf("- 4.2"), appendOf("3/1/2 3.3"), appendOf("-")}
 	for _, a := range asked {
 		s.System.Root.Send(log, a)
@@ -96,24 +97,29 @@ func TestLogMergesWhatIsInItsMailbox(t *testing.T) {
 	raft.Expect("LogOpened{hard_state=HardState{term=1 vote=0 commit=1} base_index=1 base_term=1}")
 	d.expect(t, "save 3/1/2 2.2 3.3")
 	for i, a := range asked {
-		if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
+		if got := actortest.Take[*messages.Appended](raft); got.Message != a.Message {
 			t.Errorf("answer %d is of %s", i, describe(mergeAppends([]*messages.Append{{Message: got.Message}})))
 		}
 	}
-	s.System.Root.Send(log, appendOf("- 4.3"))
+	later := appendOf("- 4.3")
+	later.Message.Entries[0].Data = []byte("12345")
+	s.System.Root.Send(log, later)
 	d.expect(t, "save - 4.3")
-	shelltest.Take[*messages.Appended](raft)
+	actortest.Take[*messages.Appended](raft)
+	if n := actortest.Counted(t, meter, "keyval_log_appended_bytes_total"); n != 5 {
+		t.Errorf("%d bytes of 5 are counted", n)
+	}
 	s.System.Root.Send(log, appendOf("-")) // nothing to save, but an answer
-	shelltest.Take[*messages.Appended](raft)
+	actortest.Take[*messages.Appended](raft)
 	s.Stop(log)
 	d.expect(t, "close")
 }
 
 func TestLogSyncsACommitWhenItIsThere(t *testing.T) {
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	raft, asker := s.Probe("raft"), s.Probe("asker")
 	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
-	shelltest.Take[*messages.LogOpened](raft)
+	actortest.Take[*messages.LogOpened](raft)
 	for _, index := range []uint64{1, 4, 3} {
 		s.System.Root.RequestWithCustomSender(log, &messages.SyncCommit{Index: index}, asker.PID)
 	}
@@ -165,7 +171,7 @@ func TestLogInstallsSnapshots(t *testing.T) {
 			[]string{"close", "install 9.4 with 4/3/9", "save 4/3/11 10.4 11.4"}, []string{"save - 12.4"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, d := shelltest.NewStage(t), newDisk()
+			s, d := actortest.NewStage(t), newDisk()
 			d.gate = make(chan struct{}, 2)
 			raft, machine, snapshots := s.Probe("raft"), s.Probe("machine"), s.Probe("snapshots")
 			log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Machine: machine.PID, Snapshots: snapshots.PID, Disk: d, Fatal: s.OnFatal}))
@@ -182,14 +188,14 @@ func TestLogInstallsSnapshots(t *testing.T) {
 			}
 			d.gate <- struct{}{}
 			d.gate <- struct{}{}
-			shelltest.Take[*messages.LogOpened](raft)
+			actortest.Take[*messages.LogOpened](raft)
 			machine.Expect("Installed{index=9}")
 			snapshots.Expect("Installed{index=9}")
 			for _, event := range test.installed {
 				d.expect(t, event)
 			}
 			for _, a := range asked[:len(test.before)] {
-				if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
+				if got := actortest.Take[*messages.Appended](raft); got.Message != a.Message {
 					t.Error("an answer is of another append")
 				}
 			}
@@ -207,7 +213,7 @@ func TestLogInstallsSnapshots(t *testing.T) {
 			}
 			s.System.Root.Send(log, &messages.Switched{Index: 9})
 			for _, a := range append(asked[len(test.before):], late) {
-				if got := shelltest.Take[*messages.Appended](raft); got.Message != a.Message {
+				if got := actortest.Take[*messages.Appended](raft); got.Message != a.Message {
 					t.Error("an answer is of another append")
 				}
 			}
@@ -223,7 +229,7 @@ func TestLogInstallsSnapshots(t *testing.T) {
 
 // A commit that is waited for may come with a snapshot.
 func TestLogSyncsACommitThatASnapshotBrings(t *testing.T) {
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	raft, others := s.Probe("raft"), s.Probe("others")
 	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Machine: others.PID, Snapshots: others.PID, Disk: d, Fatal: s.OnFatal}))
 	asker := s.Probe("asker")
@@ -241,7 +247,7 @@ func TestLogIsCut(t *testing.T) {
 	cut := func(index, term uint64) *messages.CutLog {
 		return &messages.CutLog{Index: index, Term: term, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}}
 	}
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	d.gate = make(chan struct{})
 	raft := s.Probe("raft")
 	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
@@ -281,11 +287,11 @@ func TestLogFailures(t *testing.T) {
 		{"a sync fails", func(d *memoryDisk) { d.syncErr = lost }, &messages.SyncCommit{Index: 1}, "sync the log: the disk is gone", []string{"sync"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, d := shelltest.NewStage(t), newDisk()
+			s, d := actortest.NewStage(t), newDisk()
 			test.change(d)
 			raft := s.Probe("raft")
 			log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
-			shelltest.Take[*messages.LogOpened](raft)
+			actortest.Take[*messages.LogOpened](raft)
 			s.System.Root.RequestWithCustomSender(log, test.send, raft.PID)
 			if reason := (<-s.Fatal).Error(); reason != test.reason {
 				t.Errorf("the reason is %q", reason)

@@ -8,21 +8,24 @@ import (
 	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
 )
 
 // MachineConfig is what the machine needs. Zero numbers mean their defaults.
 type MachineConfig struct {
 	Self                           messages.RaftID
+	TickMS                         uint64 // 50
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
-	Logger                         *slog.Logger // nil discards
+	Logger                         *slog.Logger          // nil discards
+	Meter                          prometheus.Registerer // nil: nobody counts
 	Fatal                          func(reason error)
 
 	Readers int // reader actors; 4
@@ -41,6 +44,7 @@ type MachineConfig struct {
 
 func (c MachineConfig) withDefaults() MachineConfig {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.TickMS = cmp.Or(c.TickMS, 50)
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
 	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
@@ -52,13 +56,15 @@ func (c MachineConfig) withDefaults() MachineConfig {
 // starts from the last checkpoint, says MachineOpened, and applies entries in
 // order. It is to be spawned as messages.ActorMachine.
 func NewMachine(config MachineConfig) actor.Producer {
-	return func() actor.Actor { return &machineActor{config: config.withDefaults()} }
+	config = config.withDefaults()
+	return func() actor.Actor { return &machineActor{config: config, meters: newMeters(config.Meter)} }
 }
 
 // machineActor is the only writer of the engine. It publishes a revision when all rows
 // of it are written, so that a reader never sees a part of one.
 type machineActor struct {
 	config MachineConfig
+	meters meters
 	phase  phase
 
 	state   *state.State
@@ -127,7 +133,7 @@ func (m *machineActor) Receive(ctx actor.Context) {
 	case *messages.Introduce:
 		m.onIntroduce(ctx)
 	default:
-		shell.Unexpected(ctx, m.config.Logger)
+		telemetry.Unexpected(ctx, m.config.Logger, m.config.Meter)
 	}
 }
 
@@ -182,6 +188,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		m.giveToReaders(ctx, reads)
 	}
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
+	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
 	m.retention.Applied(size)
 	m.checkpointIfDue(ctx)
 }
@@ -324,6 +331,7 @@ func (m *machineActor) onCheckpointWritten(ctx actor.Context, msg *messages.Chec
 		return
 	}
 	m.durable, m.writing = m.writing, nil
+	m.meters.checkpoint.Observe(float64(m.pace.ticks*m.config.TickMS) / 1000)
 	ctx.Send(m.config.Raft, &messages.Checkpointed{
 		Index:             m.durable.Index,
 		Term:              m.durable.Term,

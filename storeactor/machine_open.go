@@ -2,14 +2,13 @@ package storeactor
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/state"
 )
 
@@ -69,7 +68,7 @@ func (m *machineActor) tellOpened(ctx actor.Context) {
 
 func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	m.checkpoint, err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-		return &checkpointActor{log: m.config.Log, disk: m.config.Disk, engine: m.engine, logger: m.config.Logger, fatal: m.config.Fatal}
+		return &checkpointActor{config: m.config, engine: m.engine}
 	}), childName(messages.ActorCheckpoint))
 	if err != nil {
 		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
@@ -78,7 +77,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
-			return &readerActor{view: m.engine, logger: m.config.Logger, fatal: m.config.end}
+			return &readerActor{config: m.config, view: m.engine}
 		}), childName(name))
 		if err != nil {
 			return fmt.Errorf("spawn %s: %w", name, err)
@@ -168,21 +167,18 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 	m.engine = nil
 }
 
-// HandleFailure makes the machine the supervisor of its children: a reader keeps
-// nothing and restarts, unless it was to stop anyway; a reclaim ends, the next one
-// takes up what it left; a checkpoint that panicked met a broken invariant, which is
-// the whole node's.
-func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
-	statistics *actor.RestartStatistics, reason, message any) {
-	strategy := shell.Escalate
-	switch {
-	case slices.ContainsFunc(m.readers, child.Equal) && m.phase == serving:
-		strategy = shell.Restart
-	case slices.ContainsFunc(m.readers, child.Equal):
-		strategy = shell.Stop
-	case m.reclaim != nil && m.reclaim.Equal(child):
-		m.config.Logger.Error("a reclaim failed", "reason", reason)
-		strategy = shell.Stop
+// HandleFailure makes the machine the supervisor of its children. A reader that was to
+// stop for a switch does not start anew.
+func (m *machineActor) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
+	_ *actor.RestartStatistics, reason, message any) {
+	switch policy := messages.ActorOf(child.Id).OnPanic; {
+	case policy == messages.EndsProcess:
+		supervisor.EscalateFailure(reason, message)
+	case policy == messages.Restarts && m.phase == serving:
+		telemetry.Failed(m.config.Logger, m.config.Meter, child, "starts anew", reason, message)
+		supervisor.RestartChildren(child)
+	default:
+		telemetry.Failed(m.config.Logger, m.config.Meter, child, "stops", reason, message)
+		supervisor.StopChildren(child)
 	}
-	strategy.HandleFailure(system, supervisor, child, statistics, reason, message)
 }

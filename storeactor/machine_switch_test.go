@@ -8,9 +8,9 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
-	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -41,8 +41,8 @@ func (c *company) switched() {
 	c.T.Helper()
 	c.raft.Expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25}")
 	c.log.Expect("Switched{index=20}")
-	for _, p := range []*shelltest.Probe{c.membership, c.gateway} {
-		if got := shelltest.Take[*messages.MembersChanged](p); got.LogTimeMs != 500 {
+	for _, p := range []*actortest.Probe{c.membership, c.gateway} {
+		if got := actortest.Take[*messages.MembersChanged](p); got.LogTimeMs != 500 {
 			c.T.Errorf("%s is told of the members at log time %d", p.PID.Id, got.LogTimeMs)
 		}
 	}
@@ -73,12 +73,12 @@ func TestMachineSwitches(t *testing.T) {
 	c.stage20()
 	old := c.disk.engine
 	c.apply(statetest.Entry(2, 1, writeSlow()))
-	shelltest.Take[*messages.Applied](c.raft)
-	shelltest.Take[*messages.Outcomes](c.gateway)
-	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	actortest.Take[*messages.Applied](c.raft)
+	actortest.Take[*messages.Outcomes](c.gateway)
+	actortest.Take[*messages.LogTimeAdvanced](c.gateway)
 	snapshots := c.Probe(messages.ActorSnapshots)
 	c.ask(snapshots, &messages.PinState{Holder: "old"})
-	if got := shelltest.Take[*messages.StatePinned](snapshots); got.Code != messages.Code_OK {
+	if got := actortest.Take[*messages.StatePinned](snapshots); got.Code != messages.Code_OK {
 		t.Errorf("the old state is not pinned: %s", got.Code)
 	}
 	release := c.hold()
@@ -97,7 +97,7 @@ func TestMachineSwitches(t *testing.T) {
 	c.ask(snapshots, &messages.PinState{Holder: "to-3", Index: 20})
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
 	c.ask(c.membership, &messages.Introduce{})
-	shelltest.Take[*messages.MembersChanged](c.membership)
+	actortest.Take[*messages.MembersChanged](c.membership)
 	c.passed()
 	if old.IsClosed() {
 		t.Error("the engine was closed under its readers")
@@ -115,12 +115,12 @@ func TestMachineSwitches(t *testing.T) {
 	}
 	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)
 	for _, holder := range []string{"to-3", "file"} {
-		if got := shelltest.Take[*messages.StatePinned](snapshots); got.Holder != holder || got.Code != messages.Code_OK || got.Checkpoint.Index != 20 {
+		if got := actortest.Take[*messages.StatePinned](snapshots); got.Holder != holder || got.Code != messages.Code_OK || got.Checkpoint.Index != 20 {
 			t.Errorf("%s was to be pinned: %s", holder, messages.Line(got))
 		}
 	}
 	c.ask(snapshots, &messages.ReadRows{Holder: "old", Revision: 1, CompactedRevision: 0})
-	if got := shelltest.Take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
+	if got := actortest.Take[*messages.RowsRead](snapshots); got.Code != messages.Code_COMPACTED {
 		t.Errorf("the rows of the old state are read from the new one: %s", messages.Line(got))
 	}
 	if !old.IsClosed() || c.disk.engine.IsClosed() {
@@ -129,7 +129,7 @@ func TestMachineSwitches(t *testing.T) {
 
 	// Everything goes on where the snapshot ends, with the children under their names.
 	c.apply(statetest.Entry(21, 600, &messages.Command{Session: statetest.Client(2), Seq: 1, Open: statetest.Opens(1000, 1000), Operations: statetest.Ops(statetest.Put("b", "1"))}))
-	if got := shelltest.Take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
+	if got := actortest.Take[*messages.Applied](c.raft); got.Index != 21 || got.Revision != 31 || got.CompactedRevision != 25 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.session.Expect(`ReadReply{request=7 revision=31 items=[Item{key="slow" value="new" revision=28 create_revision=20 version=3}]}`)
@@ -139,7 +139,7 @@ func TestMachineSwitches(t *testing.T) {
 	if !c.disk.engine.IsClosed() {
 		t.Error("the engine was left open")
 	}
-	for _, p := range []*shelltest.Probe{c.raft, c.log, c.session, snapshots} {
+	for _, p := range []*actortest.Probe{c.raft, c.log, c.session, snapshots} {
 		p.ExpectNoMore(c.Stage)
 	}
 }
@@ -149,7 +149,7 @@ func TestRaftHearsOfASwitchFirst(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.Log = config.Raft }).opened()
 	c.stage20()
 	c.install()
-	shelltest.Take[*messages.MachineOpened](c.raft)
+	actortest.Take[*messages.MachineOpened](c.raft)
 	c.raft.Expect("Switched{index=20}")
 	c.Stop(c.machine)
 }
@@ -175,9 +175,9 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 			c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.Readers = 1, 1 }).opened()
 			c.stage20()
 			c.apply(statetest.Entry(2, 1, writeSlow()))
-			shelltest.Take[*messages.Applied](c.raft)
-			shelltest.Take[*messages.Outcomes](c.gateway)
-			shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+			actortest.Take[*messages.Applied](c.raft)
+			actortest.Take[*messages.Outcomes](c.gateway)
+			actortest.Take[*messages.LogTimeAdvanced](c.gateway)
 			c.log.Expect("SyncCommit{index=2}")
 			release := c.hold()
 			checkpoint := actor.NewPID(c.System.Address(), messages.ActorCheckpoint)
@@ -192,7 +192,7 @@ func TestLateCheckpointsOfAStateBefore(t *testing.T) {
 			c.passed()
 			c.disk.checkpointErr = nil
 			c.apply(&raftpb.Entry{Index: new(uint64(21)), Term: new(uint64(4))})
-			shelltest.Take[*messages.Applied](c.raft)
+			actortest.Take[*messages.Applied](c.raft)
 			c.log.Expect("SyncCommit{index=21}")
 			c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 2}) // an answer to the one before
 			c.System.Root.Send(checkpoint, &messages.CommitSynced{Index: 21})
@@ -300,7 +300,7 @@ func TestSwitchesThatFail(t *testing.T) {
 			c.ask(c.session, &messages.PinState{Holder: "file"})
 			c.Stop(c.machine)
 			c.session.Expect("ReadReply{request=7 code=NOT_FOUND}") // of the state before
-			for _, p := range []*shelltest.Probe{c.raft, c.log, c.session} {
+			for _, p := range []*actortest.Probe{c.raft, c.log, c.session} {
 				p.ExpectNoMore(c.Stage)
 			}
 		})

@@ -6,28 +6,29 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/state/statetest"
 )
 
 // company is a machine among probes.
 type company struct {
-	*shelltest.Stage
+	*actortest.Stage
 	disk                           *memoryDisk
 	machine                        *actor.PID
-	raft, log, gateway, membership *shelltest.Probe
-	session                        *shelltest.Probe
+	raft, log, gateway, membership *actortest.Probe
+	session                        *actortest.Probe
 	asked                          int // times that passed was called
 }
 
 // newCompany starts a machine; change may alter its configuration.
 func newCompany(t *testing.T, change func(*MachineConfig)) *company {
 	t.Helper()
-	s := shelltest.NewStage(t)
+	s := actortest.NewStage(t)
 	c := &company{
 		Stage:      s,
 		disk:       newDisk(),
@@ -51,16 +52,16 @@ func newCompany(t *testing.T, change func(*MachineConfig)) *company {
 // opened takes what the machine says when it starts.
 func (c *company) opened() *company {
 	c.T.Helper()
-	shelltest.Take[*messages.MachineOpened](c.raft)
-	shelltest.Take[*messages.MembersChanged](c.membership)
-	shelltest.Take[*messages.MembersChanged](c.gateway)
-	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	actortest.Take[*messages.MachineOpened](c.raft)
+	actortest.Take[*messages.MembersChanged](c.membership)
+	actortest.Take[*messages.MembersChanged](c.gateway)
+	actortest.Take[*messages.LogTimeAdvanced](c.gateway)
 	return c
 }
 
 func (c *company) send(m any) { c.System.Root.Send(c.machine, m) }
 
-func (c *company) ask(from *shelltest.Probe, m any) {
+func (c *company) ask(from *actortest.Probe, m any) {
 	c.System.Root.RequestWithCustomSender(c.machine, m, from.PID)
 }
 
@@ -124,7 +125,7 @@ func TestMachineApplies(t *testing.T) {
 	c.gateway.Expect("Outcomes{outcomes=[SessionOutcome{client=" + client + " outcome=Outcome{seq=1 revision=1}}" +
 		" SessionOutcome{client=" + client + " outcome=Outcome{seq=2 revision=2}}]}")
 	c.gateway.Expect("LogTimeAdvanced{log_time_ms=20}")
-	applied := shelltest.Take[*messages.Applied](c.raft)
+	applied := actortest.Take[*messages.Applied](c.raft)
 	if applied.Message != message || applied.Index != 3 || applied.Revision != 3 || applied.LogTimeMs != 20 || applied.HistoryHash == 0 {
 		t.Errorf("raft is told %s", messages.Line(applied))
 	}
@@ -134,15 +135,15 @@ func TestMachineApplies(t *testing.T) {
 
 	// Without commands of its own and without a step of time there is no news.
 	c.apply(&raftpb.Entry{Index: new(uint64(4)), Term: new(uint64(2))})
-	again := shelltest.Take[*messages.Applied](c.raft)
+	again := actortest.Take[*messages.Applied](c.raft)
 	if again.Index != 4 || again.Revision != 3 || again.HistoryHash == applied.HistoryHash {
 		t.Errorf("raft is told %s", messages.Line(again))
 	}
 	join := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(4))}}}
 	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(join)})
-	shelltest.Take[*messages.Applied](c.raft)
-	shelltest.Take[*messages.MembersChanged](c.membership)
-	shelltest.Take[*messages.MembersChanged](c.gateway)
+	actortest.Take[*messages.Applied](c.raft)
+	actortest.Take[*messages.MembersChanged](c.membership)
+	actortest.Take[*messages.MembersChanged](c.gateway)
 	c.Stop(c.machine)
 	c.gateway.ExpectNoMore(c.Stage)
 }
@@ -153,7 +154,7 @@ func TestMachineServesReads(t *testing.T) {
 	c.send(asks(0, statetest.GetAt(0, "a"))) // stale: at once
 	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	c.apply(statetest.Entry(2, 1, write(1)))
-	shelltest.Take[*messages.Applied](c.raft)
+	actortest.Take[*messages.Applied](c.raft)
 	c.send(asks(2, statetest.GetAt(0, "a")))
 	c.session.Expect(`ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1 create_revision=1 version=1}]}`)
 	c.apply(statetest.Entry(3, 1, write(2)))
@@ -165,7 +166,7 @@ func TestMachineServesReads(t *testing.T) {
 	c.session.Expect("ReadRefused{request=7 code=BUSY}")
 	c.apply(&raftpb.Entry{Index: new(uint64(4)), Term: new(uint64(1))})
 	for range waitingReadsMax {
-		if got := shelltest.Take[*messages.ReadReply](c.session); got.Code != messages.Code_INVALID {
+		if got := actortest.Take[*messages.ReadReply](c.session); got.Code != messages.Code_INVALID {
 			t.Fatalf("a read of nothing is answered with %s", messages.Line(got))
 		}
 	}
@@ -173,9 +174,10 @@ func TestMachineServesReads(t *testing.T) {
 	c.session.ExpectNoMore(c.Stage)
 }
 
-// A reader that panics loses its read and nothing else.
+// A reader that panics loses its read and nothing else, and is counted.
 func TestReadersRestart(t *testing.T) {
-	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	meter := prometheus.NewRegistry()
+	c := newCompany(t, func(config *MachineConfig) { config.Readers, config.Meter = 1, meter }).opened()
 	c.disk.engine.Panics = "bad"
 	for range 20 {
 		c.send(asks(0, statetest.GetAt(0, "bad")))
@@ -188,6 +190,9 @@ func TestReadersRestart(t *testing.T) {
 	c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
 	if len(c.Fatal) > 0 {
 		t.Errorf("a reader's panic is no reason to end: %v", <-c.Fatal)
+	}
+	if n := actortest.Counted(t, meter, "keyval_actor_failures_total"); n != 20 {
+		t.Errorf("%d failures of 20 are counted", n)
 	}
 	c.Stop(c.machine)
 }
@@ -216,7 +221,7 @@ func TestRotCondemnsTheDirectory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCompany(t, nil).opened()
 			c.ask(c.session, &messages.PinState{Holder: "to-2"})
-			shelltest.Take[*messages.StatePinned](c.session)
+			actortest.Take[*messages.StatePinned](c.session)
 			c.disk.engine.Err = disk.NewRot([]byte("a"), 7, "its checksum does not fit")
 			c.ask(c.session, reads)
 			said := `the state is damaged: the row of key "a" at revision 7 is not what was written: its checksum does not fit`
@@ -225,7 +230,7 @@ func TestRotCondemnsTheDirectory(t *testing.T) {
 				t.Errorf("the reason is %v", reason)
 			}
 			c.Stop(c.machine)
-			for _, p := range []*shelltest.Probe{c.raft, c.gateway, c.session} {
+			for _, p := range []*actortest.Probe{c.raft, c.gateway, c.session} {
 				p.ExpectNoMore(c.Stage)
 			}
 		})
@@ -258,7 +263,7 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 			c.apply(statetest.Entry(2, 1))
 			c.send(asks(0, statetest.GetAt(0, "a")))
 			c.Stop(c.machine)
-			for _, p := range []*shelltest.Probe{c.raft, c.gateway, c.session} {
+			for _, p := range []*actortest.Probe{c.raft, c.gateway, c.session} {
 				p.ExpectNoMore(c.Stage)
 			}
 		})
@@ -266,14 +271,17 @@ func TestMachineStopsAtABrokenInvariant(t *testing.T) {
 }
 
 func TestMachineWritesCheckpoints(t *testing.T) {
-	c := newCompany(t, func(config *MachineConfig) { config.CheckpointEntries, config.CheckpointTicks = 2, 5 }).opened()
+	meter := prometheus.NewRegistry()
+	c := newCompany(t, func(config *MachineConfig) {
+		config.CheckpointEntries, config.CheckpointTicks, config.Meter = 2, 5, meter
+	}).opened()
 	c.apply(statetest.Entry(2, 1, write(1)))
 	c.apply(statetest.Entry(3, 2, write(2)))
 	c.log.Expect("SyncCommit{index=3}")
 	c.apply(statetest.Entry(4, 3, write(3)), statetest.Entry(5, 3, write(4))) // due again, but one is under way
 	c.apply(statetest.Entry(6, 3))
 	for range 4 {
-		shelltest.Take[*messages.Applied](c.raft)
+		actortest.Take[*messages.Applied](c.raft)
 	}
 	checkpoint := actor.NewPID(c.System.Address(), messages.ActorCheckpoint)
 	c.send(&messages.CheckpointWritten{Index: 2}) // of nobody's
@@ -286,7 +294,7 @@ func TestMachineWritesCheckpoints(t *testing.T) {
 	c.raft.Expect("Checkpointed{index=6 term=1 conf_state=ConfState{voters=[1 2 3]}}")
 
 	c.apply(statetest.Entry(7, 3))
-	shelltest.Take[*messages.Applied](c.raft)
+	actortest.Take[*messages.Applied](c.raft)
 	ticker := c.Probe(messages.ActorTicker)
 	for _, elapsed := range []uint32{2, 2} {
 		c.System.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: elapsed}, ticker.PID)
@@ -295,13 +303,18 @@ func TestMachineWritesCheckpoints(t *testing.T) {
 	c.System.Root.RequestWithCustomSender(c.machine, &messages.Tick{Elapsed: 1}, ticker.PID)
 	ticker.Expect("Ticked{}")
 	c.log.Expect("SyncCommit{index=7}")
+	for name, want := range map[string]int{"keyval_checkpoint_seconds": 2, "keyval_machine_applied_entries_total": 6} {
+		if n := actortest.Counted(t, meter, name); n != want {
+			t.Errorf("%s counts %d, want %d", name, n, want)
+		}
+	}
 	c.Stop(c.machine)
 	c.log.ExpectNoMore(c.Stage)
 }
 
 // A checkpoint's panic is the whole node's: it goes on to the machine's supervisor.
 func TestACheckpointsPanicEscalates(t *testing.T) {
-	s, d := shelltest.NewStage(t), newDisk()
+	s, d := actortest.NewStage(t), newDisk()
 	raft, log, others := s.Probe("raft"), s.Probe("log"), s.Probe("others")
 	reasons := make(chan any, 1)
 	root := s.System.Root.Copy().WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
@@ -313,7 +326,7 @@ func TestACheckpointsPanicEscalates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shelltest.Take[*messages.MachineOpened](raft)
+	actortest.Take[*messages.MachineOpened](raft)
 	for range 2 {
 		s.System.Root.Send(actor.NewPID(machine.Address, messages.ActorCheckpoint), &messages.WriteCheckpoint{Checkpoint: statetest.First()})
 	}

@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/state/statetest"
 )
 
@@ -67,7 +67,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 2})
 	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)
 	c.ask(snapshots, &messages.PinState{Holder: "to-2", Index: 3})
-	pinned := shelltest.Take[*messages.StatePinned](snapshots)
+	pinned := actortest.Take[*messages.StatePinned](snapshots)
 	if pinned.Code != messages.Code_OK || pinned.Bytes != 1000 || pinned.Checkpoint.Revision != 2 || pinned.Checkpoint.Index != 3 {
 		t.Fatalf("pinned is %s", messages.Line(pinned))
 	}
@@ -75,7 +75,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 
 	c.apply(statetest.Entry(4, 1, write(3)), statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(3))}))
 	c.ask(snapshots, &messages.PinState{Holder: "file"})
-	if now := shelltest.Take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 3 || now.CompactedRevision != 3 {
+	if now := actortest.Take[*messages.StatePinned](snapshots).Checkpoint; now.Index != 5 || now.Revision != 3 || now.CompactedRevision != 3 {
 		t.Errorf("the state of now is %s", messages.Line(now))
 	}
 	c.writeCheckpoint(5)
@@ -83,7 +83,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	snapshots.Expect(`StatePinned{holder="to-3" code=COMPACTED}`)
 	rows := func(holder string, revision, compacted uint64) *messages.RowsRead {
 		c.ask(snapshots, &messages.ReadRows{Holder: holder, Sequence: 4, Revision: revision, CompactedRevision: compacted, BytesMax: 1 << 20})
-		return shelltest.Take[*messages.RowsRead](snapshots)
+		return actortest.Take[*messages.RowsRead](snapshots)
 	}
 	got := &messages.SnapshotRows{}
 	if err := proto.Unmarshal(rows("to-2", 2, 0).Rows, got); err != nil {
@@ -120,7 +120,7 @@ func TestMachineKeepsWhatIsPinned(t *testing.T) {
 	}
 	for i := range pinsMax {
 		c.ask(snapshots, &messages.PinState{Holder: fmt.Sprint(i)})
-		if got := shelltest.Take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
+		if got := actortest.Take[*messages.StatePinned](snapshots); (got.Code == messages.Code_OK) != (i < pinsMax-1) {
 			t.Fatalf("pin %d beside one: %s", i, got.Code)
 		}
 	}

@@ -1,13 +1,11 @@
 package storeactor
 
 import (
-	"log/slog"
-
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/reading"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -15,9 +13,8 @@ import (
 // it: a long scan never holds up an apply. It keeps no state, so it may restart
 // at any time; the session whose read was lost asks again. A child of the machine.
 type readerActor struct {
+	config MachineConfig
 	view   snapshot.View
-	logger *slog.Logger
-	fatal  func(error)
 }
 
 func (r *readerActor) Receive(ctx actor.Context) {
@@ -27,7 +24,7 @@ func (r *readerActor) Receive(ctx actor.Context) {
 	case *messages.ReadRows:
 		r.onReadRows(ctx, m)
 	default:
-		shell.Unexpected(ctx, r.logger)
+		telemetry.Unexpected(ctx, r.config.Logger, r.config.Meter)
 	}
 }
 
@@ -35,7 +32,7 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 	for _, asked := range m.Reads {
 		reply, err := reading.Answer(r.view, asked.Read, m.Revision, m.Compacted)
 		if err != nil {
-			r.fatal(err)
+			r.config.end(err)
 			return
 		}
 		ctx.Send(sessionPID(ctx, asked.Session), reply)
@@ -45,7 +42,7 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 func (r *readerActor) onReadRows(ctx actor.Context, m *messages.ReadRows) {
 	rows, err := snapshot.ReadRows(r.view, m)
 	if err != nil {
-		r.fatal(err)
+		r.config.end(err)
 		return
 	}
 	ctx.Respond(rows)

@@ -119,7 +119,7 @@ func newCore(s settings) *core {
 // start dials the first endpoint, before there is anything to send.
 func (c *core) start() []effect {
 	c.dialAny()
-	return c.settle()
+	return c.proceed()
 }
 
 // submit takes a request. The asker gets one answer: now, or at the latest when
@@ -135,10 +135,10 @@ func (c *core) submit(from asker, m *messages.Submit) []effect {
 			d.Ending = messages.Ending_CLOSED
 		}
 		c.emit(answer{from, d})
-		return c.settle()
+		return c.proceed()
 	}
 	c.requests.add(r, c.now+c.tickMs) // now is the last tick: the true time is up to one tick later
-	return c.settle()
+	return c.proceed()
 }
 
 // withdraw answers a request that its asker does not wait for any longer, and sends
@@ -156,7 +156,7 @@ func (c *core) withdraw(from asker, m *messages.Withdraw) []effect {
 		d.Ending = messages.Ending_WITHDRAWN
 		c.finish(r, d)
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 func (c *core) admit(r *request) *messages.Error {
@@ -184,7 +184,7 @@ func (c *core) tick(elapsed uint64) []effect {
 		}
 	}
 	c.requests.compact()
-	return c.settle()
+	return c.proceed()
 }
 
 // close answers every request and hangs up. Later ones are refused.
@@ -202,9 +202,9 @@ func (c *core) close() []effect {
 	return c.take()
 }
 
-// settle ends every event: it goes where the client should be, and sends what
+// proceed ends every event: it goes where the client should be, and sends what
 // can be sent from there.
-func (c *core) settle() []effect {
+func (c *core) proceed() []effect {
 	if c.closed {
 		return c.take()
 	}

@@ -43,8 +43,8 @@ func ExampleConnect_invalid() {
 	}
 	// Output:
 	// INVALID
-	// "localhost" is no endpoint
-	// give HOST:PORT, for example 127.0.0.1:7001
+	// endpoint "localhost" is no HOST:PORT
+	// write HOST:PORT, such as 127.0.0.1:7001
 }
 
 // Where no node is reached, the error says what is wrong with each endpoint.

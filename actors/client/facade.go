@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -111,10 +109,8 @@ func checkEndpoints(endpoints []string) error {
 		return messages.Errorf(messages.Code_INVALID, "there is no endpoint").WithHint("name a node as HOST:PORT")
 	}
 	for _, e := range endpoints {
-		host, port, err := net.SplitHostPort(e)
-		number, notNumber := strconv.ParseUint(port, 10, 16)
-		if err != nil || notNumber != nil || number == 0 || host == "" {
-			return messages.Errorf(messages.Code_INVALID, "%q is no endpoint", e).WithHint("give HOST:PORT, for example 127.0.0.1:7001")
+		if err := grpc.CheckReachable(e); err != nil {
+			return messages.Errorf(err.Code, "endpoint %s", err.Message).WithHint("%s", err.Hint)
 		}
 	}
 	return nil

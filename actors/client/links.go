@@ -192,7 +192,7 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 	ls := &c.links
 	e := ls.find(m.Endpoint)
 	if e == nil || e.link == nil || e.link.phase != dialling {
-		return c.settle() // hung meanwhile; its LinkDown follows
+		return c.proceed() // hung meanwhile; its LinkDown follows
 	}
 	l := e.link
 	e.raftID = m.RaftId
@@ -209,7 +209,7 @@ func (c *core) linkUp(m *messages.LinkUp) []effect {
 		}
 		l.phase, l.since, l.heard = reached, c.now, c.now
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // attach asks the node of l for a session actor.
@@ -232,7 +232,7 @@ func (c *core) attached(m *messages.Attached) []effect {
 	default:
 		c.adopt(l, m)
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // attaching is the link whose last Attach has this number and is unanswered; nil: none.
@@ -334,7 +334,7 @@ func (c *core) linkDown(m *messages.LinkDown) []effect {
 		c.forget(e.link)
 	}
 	c.forgetLearned()
-	return c.settle()
+	return c.proceed()
 }
 
 // forget takes l out of the state.

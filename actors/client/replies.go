@@ -9,7 +9,7 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.writes[m.Request]
 	if r == nil {
-		return c.settle() // answered or abandoned before
+		return c.proceed() // answered or abandoned before
 	}
 	why := func() *messages.Error { return explainReply(m.Code, m.Message, m.Leader) }
 	switch fate := fateOf(m.Code); {
@@ -29,7 +29,7 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 		c.session.opened = c.session.opened || m.Code == messages.Code_OK || m.Revision > 0
 		c.finish(r, &messages.Done{Write: m})
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // expireSession takes the news that the log does not know the session any more. A
@@ -61,7 +61,7 @@ func (c *core) readReply(m *messages.ReadReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.reads[m.Request]
 	if r == nil {
-		return c.settle()
+		return c.proceed()
 	}
 	switch {
 	case fateOf(m.Code) != settled || m.Code == messages.Code_SESSION_EXPIRED:
@@ -72,7 +72,7 @@ func (c *core) readReply(m *messages.ReadReply) []effect {
 		}
 		c.finish(r, &messages.Done{Read: m})
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 func (c *core) statusReply(m *messages.StatusReply) []effect {
@@ -85,7 +85,7 @@ func (c *core) statusReply(m *messages.StatusReply) []effect {
 	default:
 		c.finish(r, &messages.Done{Status: m})
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 // snapshotReply takes what a node says of its own snapshots. Any answer but BUSY is
@@ -99,7 +99,7 @@ func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
 	default:
 		c.finish(r, &messages.Done{Snapshot: m})
 	}
-	return c.settle()
+	return c.proceed()
 }
 
 type fate int

@@ -29,6 +29,14 @@ func CounterBy(meter prometheus.Registerer, name, help, label string) *prometheu
 	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
 }
 
+// Histogram is Counter for how long something took, in seconds: from the first bound,
+// each of so many is twice the one before.
+func Histogram(meter prometheus.Registerer, name, help string, first float64, bounds int) prometheus.Histogram {
+	return registered(meter, prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
+	}))
+}
+
 func registered[C prometheus.Collector](meter prometheus.Registerer, c C) C {
 	if meter == nil {
 		return c
@@ -53,6 +61,14 @@ func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer
 	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
 	CounterBy(meter, "keyval_actor_unexpected_messages_total",
 		"Messages that an actor had no handler for: a defect.", "actor").WithLabelValues(Kind(ctx.Self().Id)).Inc()
+}
+
+// Failed reports a panic that the node survives: what becomes of the actor is next. An
+// actor that supervises its own children calls it where it decides.
+func Failed(log *slog.Logger, meter prometheus.Registerer, child *actor.PID, next string, reason, message any) {
+	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	CounterBy(meter, "keyval_actor_failures_total",
+		"Panics of actors that the node has survived: the actor started anew, or stopped.", "actor").WithLabelValues(Kind(child.Id)).Inc()
 }
 
 // Kind is the value of a label actor: what people call an actor of this name. One of

@@ -62,8 +62,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 // FuzzGuard: what the guard lets through is lawful, within its bounds, and what
 // Check refuses Open refuses too; both with an error that has a code.
 func FuzzGuard(f *testing.F) {
-	targets := []string{messages.ActorSnapshots, messages.ActorIntake, messages.ActorAudit, messages.ActorRaft, messages.ActorGateway, messages.ActorFounding, messages.ActorMachine, messages.ActorSessionPrefix, aSession,
-		"node", "eventstream", "", "\x00", "node/gateway/session-1/x"}
+	targets := append(everyTarget(), "", "\x00")
 	for i := range fuzzConns {
 		for _, m := range everyMessage {
 			for _, target := range targets {

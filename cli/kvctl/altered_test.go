@@ -69,7 +69,7 @@ func alter(t *testing.T, dir, key string, written bool) {
 			t.Fatal(err)
 		}
 	}
-	d, err := files.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := files.Open(dir, slog.New(slog.DiscardHandler), nil)
 	check(err)
 	checkpoint, err := d.Checkpoint()
 	check(err)

@@ -292,10 +292,16 @@ func (p *processes) write(n int) *writers {
 
 func (w *writers) reach(t *testing.T, more int64) {
 	t.Helper()
-	goal := w.count.Load() + more
-	for deadline := time.Now().Add(30 * time.Second); w.count.Load() < goal; time.Sleep(10 * time.Millisecond) {
+	reach(t, &w.count, more, 30*time.Second)
+}
+
+// reach waits for so many more writes.
+func reach(t *testing.T, count *atomic.Int64, more int64, within time.Duration) {
+	t.Helper()
+	begun := count.Load()
+	for deadline := time.Now().Add(within); count.Load() < begun+more; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d writes within 30 s", more-(goal-w.count.Load()), more)
+			t.Fatalf("%d of %d writes within %v", count.Load()-begun, more, within)
 		}
 	}
 }

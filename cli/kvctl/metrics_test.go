@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -32,9 +33,25 @@ func TestMetricsOfARealNode(t *testing.T) {
 	}
 	for _, line := range []string{
 		"keyval_raft_leader_changes_total 1\n", "keyval_raft_elections_started_total 1\n", "process_open_fds ", "go_goroutines ",
+		"keyval_snapshot_sent_bytes_total 0\n", "keyval_snapshot_received_bytes_total 0\n", "keyval_snapshots_installed_total 0\n",
+		"keyval_audit_questions_total 0\n", "keyval_audit_differences_total 0\n", "keyval_checkpoint_seconds_count ",
 	} {
 		if !strings.Contains(page, "\n"+line) {
 			t.Errorf("the metrics do not hold %q:\n%s", line, page)
+		}
+	}
+	for _, grows := range []string{"keyval_log_sync_seconds_count", "keyval_log_appended_bytes_total", "keyval_machine_applied_entries_total"} {
+		if !strings.Contains(page, "\n"+grows+" ") || strings.Contains(page, "\n"+grows+" 0\n") {
+			t.Errorf("%s counts nothing of a put:\n%s", grows, page)
+		}
+	}
+	manual, err := os.ReadFile("../../docs/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range regexp.MustCompile(`(?m)^# TYPE (keyval_\w+)`).FindAllStringSubmatch(page, -1) {
+		if name := kind[1]; !regexp.MustCompile("(?m)^\\| `" + name + `[{\x60]`).Match(manual) {
+			t.Errorf("docs/OPERATIONS.md does not list %s", name)
 		}
 	}
 	if status, _ := pageAt(t, addresses[1], "/"); status != http.StatusNotFound {

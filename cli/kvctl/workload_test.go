@@ -120,12 +120,7 @@ func (w *workload) end() []sim.Recorded {
 // reach waits for so many more acknowledged writes.
 func (w *workload) reach(more int64) {
 	w.t.Helper()
-	goal := w.acknowledged.Load() + more
-	for deadline := time.Now().Add(30 * time.Second); w.acknowledged.Load() < goal; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%d of %d writes within 30 s of a healed cluster", more-(goal-w.acknowledged.Load()), more)
-		}
-	}
+	reach(w.t, &w.acknowledged, more, 30*time.Second)
 }
 
 func (w *workload) now() time.Duration { return time.Since(w.began) }

@@ -5,10 +5,11 @@ import (
 	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 )
 
 // Config is what an audit needs.
@@ -17,7 +18,8 @@ type Config struct {
 	Machine, Membership *actor.PID
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
 	Disk                disk.Disk
-	Logger              *slog.Logger // nil discards
+	Logger              *slog.Logger          // nil discards
+	Meter               prometheus.Registerer // nil: nobody counts
 	Fatal               func(reason error)
 	Nonce               uint64 // random, of this process
 	Ticks               uint32 // between two questions; 4
@@ -30,15 +32,22 @@ func New(config Config) actor.Producer {
 	round := config.Nonce
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
-		return &auditActor{config: config, core: newAudit(config.Self, config.Ticks, round)}
+		return &auditActor{
+			config: config, core: newAudit(config.Self, config.Ticks, round),
+			questions: telemetry.Counter(config.Meter, "keyval_audit_questions_total",
+				"Ranges of keys that this node has asked another member about, those asked again included."),
+			differences: telemetry.Counter(config.Meter, "keyval_audit_differences_total",
+				"Findings of this node that members hold different rows."),
+		}
 	}
 }
 
 // auditActor is the shell around an audit.
 type auditActor struct {
-	config Config
-	core   *audit
-	ended  bool
+	config                 Config
+	core                   *audit
+	ended                  bool
+	questions, differences prometheus.Counter
 }
 
 // Receive takes one message.
@@ -61,17 +70,17 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
 	case *messages.AuditAsk:
-		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
 		}
 	case *messages.AuditAnswer:
-		if peer := shell.PeerOf(ctx, a.config.Self); peer != 0 {
+		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAnswer(peer, m)
 		}
 	case *messages.AuditVerdict:
 		a.core.onVerdict(m)
 	default:
-		shell.Unexpected(ctx, a.config.Logger)
+		telemetry.Unexpected(ctx, a.config.Logger, a.config.Meter)
 	}
 	a.carry(ctx)
 }
@@ -88,12 +97,14 @@ func (a *auditActor) carry(ctx actor.Context) {
 				},
 			}}})
 		case askPeer:
+			a.questions.Inc()
 			ctx.Request(a.config.Peer(e.peer), e.ask)
 		case answerPeer:
 			ctx.Request(a.config.Peer(e.peer), e.answer)
 		case tell:
 			ctx.Request(a.config.Peer(e.peer), e.verdict)
 		case warn:
+			a.differences.Inc()
 			a.config.Logger.Error("audit: " + e.text)
 		case condemn:
 			a.condemn(e.reason)

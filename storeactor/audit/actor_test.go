@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell/shelltest"
 )
 
 // condemnable is a Disk that can be condemned, and fail to.
@@ -46,7 +47,7 @@ func TestAuditActor(t *testing.T) {
 		{"recorded", nil, "this node holds other rows of all keys at revision 7 than n2 and n3: its disk altered or lost what was written"},
 		{"not recorded", errors.New("no space left"), "cannot be recorded in its directory: no space left"},
 	} {
-		s := shelltest.NewStage(t)
+		s := actortest.NewStage(t)
 		s.System.ProcessRegistry.Address = messages.NodeAddress(1)
 		out := make(abroad, 100)
 		s.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
@@ -54,19 +55,19 @@ func TestAuditActor(t *testing.T) {
 			return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit)
 		}
 		machine, membership, ticker := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership), s.Probe(messages.ActorTicker)
-		disk := &condemnable{err: row.fails, reasons: make(chan string, 1)}
+		disk, meter := &condemnable{err: row.fails, reasons: make(chan string, 1)}, prometheus.NewRegistry()
 		audit := s.Spawn(messages.ActorAudit, New(Config{
-			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Fatal: s.OnFatal, Ticks: 2,
+			Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: disk, Meter: meter, Fatal: s.OnFatal, Ticks: 2,
 		}))
 		from := func(id messages.RaftID, m proto.Message) { s.System.Root.RequestWithCustomSender(audit, m, peer(id)) }
 		own := func(hash string) {
-			read := shelltest.Take[*messages.ReadAt](machine).Reads[0]
+			read := actortest.Take[*messages.ReadAt](machine).Reads[0]
 			if read.Session != messages.ActorAudit || read.Read.Consistency != messages.Consistency_STALE {
 				t.Fatalf("%s: asked the machine %v", row.name, read)
 			}
 			s.System.Root.Send(audit, &messages.ReadReply{Request: read.Read.Request, Revision: 7, Digest: &messages.RangeDigest{Hash: []byte(hash), Rows: 3}})
 		}
-		shelltest.Take[*messages.Introduce](membership)
+		actortest.Take[*messages.Introduce](membership)
 		s.System.Root.Send(audit, &messages.MembersChanged{Members: []*messages.Member{{RaftId: 1, Name: "n1"}, {RaftId: 2, Name: "n2"}, {RaftId: 3, Name: "n3"}}})
 		s.System.Root.Send(audit, &messages.LeaderChanged{Leader: 2})
 
@@ -78,7 +79,7 @@ func TestAuditActor(t *testing.T) {
 		s.System.Root.Send(audit, &messages.AuditAsk{Round: 5}) // of nobody
 		from(2, &messages.AuditVerdict{Revision: 7})
 		s.System.Root.RequestWithCustomSender(audit, &messages.Tick{Elapsed: 1}, ticker.PID)
-		shelltest.Take[*messages.Ticked](ticker)
+		actortest.Take[*messages.Ticked](ticker)
 		own("altered")
 		for id := messages.RaftID(2); id <= 3; id++ {
 			from(id, &messages.AuditAnswer{Round: (<-out).(*messages.AuditAsk).Round, Digest: &messages.RangeDigest{Hash: []byte("written"), Rows: 3}})
@@ -90,6 +91,9 @@ func TestAuditActor(t *testing.T) {
 		var e *messages.Error
 		if !errors.As(err, &e) || e.Code != messages.Code_DAMAGED || !strings.Contains(e.Message, row.says) || e.Hint == "" {
 			t.Errorf("%s: ended with %v", row.name, err)
+		}
+		if n := actortest.Counted(t, meter, "keyval_audit_questions_total"); n != 2 {
+			t.Errorf("%s: %d questions are counted, two members were asked", row.name, n)
 		}
 		s.Stop(audit)
 	}

@@ -24,7 +24,7 @@ type directory struct {
 }
 
 func (d *directory) Open() (disk.Disk, error) {
-	return files.Open(d.path, slog.New(slog.DiscardHandler))
+	return files.Open(d.path, slog.New(slog.DiscardHandler), nil)
 }
 
 func (d *directory) Crash() {

@@ -12,8 +12,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files/badger"
@@ -53,7 +55,8 @@ type directory struct {
 	dir    string
 	lock   *os.File
 	logger *slog.Logger
-	step   func(string) // told what was just done; for tests, which look at the files then
+	synced prometheus.Observer // of the log, in seconds
+	step   func(string)        // told what was just done; for tests, which look at the files then
 
 	// mutex guards what is below: log, machine, checkpoint and intake each come
 	// from their own goroutine.
@@ -66,9 +69,9 @@ type directory struct {
 }
 
 // Open opens a node's directory, making it if it is not there, and keeps
-// other processes out until Close. CONFLICT: it is in use, or it holds something
+// other processes out until Close. A nil meter counts for nobody. CONFLICT: it is in use, or it holds something
 // else; UNSUPPORTED: a newer version wrote it; DAMAGED: its identity is not whole.
-func Open(dir string, logger *slog.Logger) (disk.Disk, error) {
+func Open(dir string, logger *slog.Logger, meter prometheus.Registerer) (disk.Disk, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, durable.Error("open the data directory", err)
@@ -84,6 +87,8 @@ func Open(dir string, logger *slog.Logger) (disk.Disk, error) {
 		return nil, err
 	}
 	f := &directory{dir: dir, lock: lock, logger: logger, step: func(string) {}}
+	f.synced = telemetry.Histogram(meter, "keyval_log_sync_seconds",
+		"How long the log took to make durable what was saved.", 0.0005, 15)
 	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		f.Close()
 		return nil, err
@@ -168,7 +173,7 @@ func (f *directory) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if f.log != nil && !f.log.Closed() {
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the log of %s is open already", f.dir)
 	}
-	generation, err := f.settled()
+	generation, err := f.currentSynced()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,7 +185,7 @@ func (f *directory) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, image, err := wal.Open(generation, wal.Metadata(checkpoint.ClusterId, id.Incarnation), f.step, f.logger)
+	log, image, err := wal.Open(generation, wal.Metadata(checkpoint.ClusterId, id.Incarnation), f.step, f.synced, f.logger)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -194,7 +199,7 @@ func (f *directory) OpenEngine(at *messages.Checkpoint) (disk.Engine, error) {
 	if f.engine != nil && !f.engine.Closed() {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the state of %s is open already", f.dir)
 	}
-	generation, err := f.settled()
+	generation, err := f.currentSynced()
 	if err != nil {
 		return nil, err
 	}

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files/badger"
@@ -33,7 +35,7 @@ func makeFiles(t *testing.T) string {
 
 func mustOpen(t *testing.T, dir string) disk.Disk {
 	t.Helper()
-	d, err := Open(dir, quiet)
+	d, err := Open(dir, quiet, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +72,7 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 	} {
 		dir := makeFiles(t)
 		c.change(t, dir)
-		d, err := Open(dir, quiet)
+		d, err := Open(dir, quiet, nil)
 		if err == nil {
 			d.Close()
 		}
@@ -83,14 +85,14 @@ func TestDirectoriesThatAreRefused(t *testing.T) {
 func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	disktest.WriteFile(t, filepath.Join(dir, "photo.jpg"), "a cat")
-	_, err := Open(dir, quiet)
+	_, err := Open(dir, quiet, nil)
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), "photo.jpg") {
 		t.Fatalf("got %v, expected CONFLICT", err)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Fatalf("a foreign directory was written to: %v", entries)
 	}
-	_, err = Open(filepath.Join(dir, "photo.jpg"), quiet)
+	_, err = Open(filepath.Join(dir, "photo.jpg"), quiet, nil)
 	if err == nil {
 		t.Fatal("a file was opened as a directory")
 	}
@@ -99,7 +101,7 @@ func TestForeignDirectoryIsLeftAlone(t *testing.T) {
 func TestDirectoryIsOneProcess(t *testing.T) {
 	dir := makeFiles(t)
 	d := mustOpen(t, dir)
-	_, err := Open(dir, quiet) // flock counts open files, not processes
+	_, err := Open(dir, quiet, nil) // flock counts open files, not processes
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("got %v, expected CONFLICT that names process %d", err, os.Getpid())
 	}
@@ -227,6 +229,33 @@ func init() {
 	}
 }
 
+// Saves that are durable on return are measured, and a commit alone is not.
+func TestSyncsOfTheLogAreMeasured(t *testing.T) {
+	meter := prometheus.NewRegistry()
+	d, err := Open(makeFiles(t), quiet, meter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	log, _, err := d.OpenLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	opened := actortest.Counted(t, meter, "keyval_log_sync_seconds")
+	err = errors.Join(
+		log.Save(disktest.HardState(2, 1, 1), disktest.Entries(1, 2)), // measured
+		log.Save(disktest.HardState(2, 1, 2), nil),
+		log.Sync(), // measured
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := actortest.Counted(t, meter, "keyval_log_sync_seconds") - opened; n != 2 {
+		t.Errorf("%d syncs of 2 are measured", n)
+	}
+}
+
 // saveUntilKilled writes log and state and says which index is durable.
 func saveUntilKilled(dir string) {
 	fail := func(err error) {
@@ -235,7 +264,7 @@ func saveUntilKilled(dir string) {
 			os.Exit(1)
 		}
 	}
-	d, err := Open(dir, quiet)
+	d, err := Open(dir, quiet, nil)
 	fail(err)
 	l, image, err := d.OpenLog()
 	fail(err)

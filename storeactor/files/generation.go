@@ -48,10 +48,10 @@ func (f *directory) current() (string, error) {
 	return f.path(name), nil
 }
 
-// settled is current, made durable. A process may crash after it renamed CURRENT and
+// currentSynced is current, made durable. A process may crash after it renamed CURRENT and
 // before it synced that: the next one sees the new name, which a power cut could still
 // take back.
-func (f *directory) settled() (string, error) {
+func (f *directory) currentSynced() (string, error) {
 	generation, err := f.current()
 	if err != nil {
 		return "", err

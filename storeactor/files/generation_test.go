@@ -240,13 +240,13 @@ func TestUsedDirectoryWithoutIdentity(t *testing.T) {
 	for _, name := range []string{"generation-7/witness", currentName, condemnedName, "snapshots/a.kvsnap"} {
 		dir := t.TempDir()
 		disktest.WriteFile(t, filepath.Join(dir, name), "x")
-		if _, err := Open(dir, quiet); messages.CodeOf(err) != messages.Code_DAMAGED {
+		if _, err := Open(dir, quiet, nil); messages.CodeOf(err) != messages.Code_DAMAGED {
 			t.Errorf("a directory with %s: %v, expected DAMAGED", name, err)
 		}
 	}
 	dir := t.TempDir()
 	disktest.WriteFile(t, filepath.Join(dir, "generation-07"), "x")
-	if _, err := Open(dir, quiet); messages.CodeOf(err) != messages.Code_CONFLICT {
+	if _, err := Open(dir, quiet, nil); messages.CodeOf(err) != messages.Code_CONFLICT {
 		t.Errorf("a directory with generation-07: %v, expected CONFLICT", err)
 	}
 }

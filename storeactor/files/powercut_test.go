@@ -61,7 +61,7 @@ type powered struct {
 }
 
 func runUntilCut(dir string) error {
-	d, err := files.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := files.Open(dir, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 	mount := filepath.Join(t.TempDir(), "mount")
 	volume := disktest.NewVolume(t, mount, seed)
 	dir := filepath.Join(mount, "data")
-	d, err := files.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := files.Open(dir, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func runUntilPowerCut(t *testing.T, dir string, volume *disktest.Volume, lines i
 // hold holds a directory against what was said of it.
 func (p *promises) hold(t *testing.T, name, dir string) {
 	t.Helper()
-	d, err := files.Open(dir, slog.New(slog.DiscardHandler))
+	d, err := files.Open(dir, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

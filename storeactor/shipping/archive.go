@@ -4,15 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"io"
-	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -30,8 +29,7 @@ const (
 // messages that came meanwhile between them. A child of snapshots, which bounds what
 // is in hand here.
 type archiveActor struct {
-	disk   disk.Disk
-	logger *slog.Logger
+	config Config
 
 	id     string // of the file that is being written
 	file   disk.ArchiveWriter
@@ -71,7 +69,7 @@ func (a *archiveActor) Receive(ctx actor.Context) {
 		}
 		a.lists, a.checks = nil, nil
 	default:
-		shell.Unexpected(ctx, a.logger)
+		telemetry.Unexpected(ctx, a.config.Logger, a.config.Meter)
 	}
 }
 
@@ -82,7 +80,7 @@ func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest)
 	case *messages.SnapshotRequest_Create:
 		err = a.create(kind.Create.GetId())
 	case *messages.SnapshotRequest_Delete:
-		err = a.disk.Archive().Delete(kind.Delete.GetId())
+		err = a.config.Disk.Archive().Delete(kind.Delete.GetId())
 	case *messages.SnapshotRequest_List:
 		if err = a.list(ctx, asker, kind.List.GetId()); err == nil {
 			return
@@ -103,7 +101,7 @@ func refused(request uint64, err error) *messages.SnapshotReply {
 // create begins a file. One that was begun before came to nothing.
 func (a *archiveActor) create(id string) error {
 	a.abort()
-	files, err := a.disk.Archive().List()
+	files, err := a.config.Disk.Archive().List()
 	if err != nil {
 		return err
 	}
@@ -111,7 +109,7 @@ func (a *archiveActor) create(id string) error {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "this node keeps %d snapshots already", len(files)).
 			WithHint("delete some first: kvctl snapshot delete")
 	}
-	file, err := a.disk.Archive().Create(id)
+	file, err := a.config.Disk.Archive().Create(id)
 	if err != nil {
 		return err
 	}
@@ -122,7 +120,7 @@ func (a *archiveActor) create(id string) error {
 func (a *archiveActor) abort() {
 	if a.file != nil {
 		if err := a.file.Abort(); err != nil {
-			a.logger.Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
+			a.config.Logger.Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
 		}
 	}
 	a.id, a.file, a.writer = "", nil, nil
@@ -160,7 +158,7 @@ func (a *archiveActor) write(m *messages.WriteChunk) error {
 
 // list begins to look at all files, or to read one whole.
 func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
-	archive := a.disk.Archive()
+	archive := a.config.Disk.Archive()
 	files, err := archive.List()
 	if err != nil {
 		return err

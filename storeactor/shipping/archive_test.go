@@ -7,10 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/snapshot"
 	"keyval/storeactor/snapshot/snapshottest"
 )
@@ -204,12 +205,16 @@ func TestSnapshotFilesThatFail(t *testing.T) {
 
 // A snapshot is written after one that failed, and the reason of that is told no more.
 func TestSnapshotFileAfterAFailure(t *testing.T) {
-	_, houses := newStreet(t, 1, nil)
+	meter := prometheus.NewRegistry()
+	_, houses := newStreet(t, 1, func(c *Config) { c.Meter = meter })
 	h := houses[0]
 	h.disk.panics = "WriteFile"
 	h.ask(creates("bad", 5))
 	if infos := h.written(); len(infos) != 1 || infos[0].Error == "" {
 		t.Fatalf("it lists %v", infos)
+	}
+	if n := actortest.Counted(t, meter, "keyval_actor_failures_total"); n != 1 {
+		t.Errorf("%d failures of 1 are counted", n)
 	}
 	h.ask(creates("good", 6))
 	if infos := h.written(); len(infos) != 1 || infos[0].Id != "good" || infos[0].Error != "" {
@@ -260,7 +265,7 @@ func TestListsDoNotWaitForChecks(t *testing.T) {
 	h.transfers() // all of them are with the archive
 	close(h.disk.opens)
 	for _, want := range []uint64{2, 0, 1} {
-		reply := shelltest.Take[*messages.SnapshotReply](h.client)
+		reply := actortest.Take[*messages.SnapshotReply](h.client)
 		if reply.Request != want || len(reply.Snapshots) != 1 || reply.Snapshots[0].Error != "" || len(reply.Snapshots[0].Hash) != 32 {
 			t.Errorf("%s, and not the answer to %d", messages.Line(reply), want)
 		}
@@ -284,7 +289,7 @@ func TestRequestsInHandAreBounded(t *testing.T) {
 	}
 	seen, codes := map[uint64]bool{}, map[messages.Code]int{}
 	for range asks {
-		reply := shelltest.Take[*messages.SnapshotReply](h.client)
+		reply := actortest.Take[*messages.SnapshotReply](h.client)
 		if seen[reply.Request] {
 			t.Fatalf("request %d is answered twice", reply.Request)
 		}
@@ -325,7 +330,7 @@ func TestStatusTellsTransfers(t *testing.T) {
 	_, h := newStreet(t, 3, nil)
 	for _, id := range []messages.RaftID{3, 2} {
 		h[0].send(&messages.ShipSnapshot{Message: msgSnap(1, id)})
-		shelltest.Take[*messages.StagedSnapshot](h[id-1].raft)
+		actortest.Take[*messages.StagedSnapshot](h[id-1].raft)
 	}
 	eventually(t, "both are told", func() bool {
 		got := h[0].transfers()

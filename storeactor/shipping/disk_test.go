@@ -11,10 +11,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 	"keyval/storeactor/files"
-	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/snapshot"
 	"keyval/storeactor/snapshot/snapshottest"
 )
@@ -22,7 +22,7 @@ import (
 // realDisk is an initialised data directory.
 func realDisk(t testing.TB) disk.Disk {
 	t.Helper()
-	d, err := files.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+	d, err := files.Open(t.TempDir(), slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestSnapshotOnARealDisk(t *testing.T) {
 	wish := msgSnap(1, 2)
 	wish.Snapshot.Metadata.ConfState = disktest.First.ConfState
 	a.send(&messages.ShipSnapshot{Message: wish})
-	shelltest.Take[*messages.StagedSnapshot](b.raft)
+	actortest.Take[*messages.StagedSnapshot](b.raft)
 
 	if err := d.Install(9, 3, disktest.HardState(5, 0, 9)); err != nil {
 		t.Fatal(err)

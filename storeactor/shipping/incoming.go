@@ -54,7 +54,7 @@ type arrival struct {
 	silent uint32 // ticks without a chunk while one could come
 	worked uint32 // ticks since the intake got something to do
 	pulled uint32 // ticks since the last pull
-	meter  meter
+	speed  speed
 }
 
 func (a *arrival) index() uint64 { return a.message.GetSnapshot().GetMetadata().GetIndex() }
@@ -90,7 +90,7 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []ef
 
 func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []effect {
 	i.current = &arrival{
-		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), meter: meter{tickMS: i.tickMS},
+		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), speed: speed{tickMS: i.tickMS},
 	}
 	return []effect{
 		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
@@ -201,19 +201,19 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 
 // onInstalled: the staging is the state that counts. It is not the intake's any more.
 func (i *incoming) onInstalled(m *messages.Installed) []effect {
-	return i.settle("a snapshot was installed", m.Index)
+	return i.conclude("a snapshot was installed", m.Index)
 }
 
 func (i *incoming) onUnused(m *messages.StagingUnused) []effect {
 	if i.current == nil || !i.current.raftHas {
 		return nil
 	}
-	return append(i.settle("a snapshot came in and is not needed", m.Index),
+	return append(i.conclude("a snapshot came in and is not needed", m.Index),
 		post{to: toIntake, message: &messages.DropStaging{}})
 }
 
-// settle ends what raft was told of: it is the state that counts, or of no use.
-func (i *incoming) settle(text string, index uint64) []effect {
+// conclude ends what raft was told of: it is the state that counts, or of no use.
+func (i *incoming) conclude(text string, index uint64) []effect {
 	c := i.current
 	if c == nil || !c.raftHas {
 		return nil
@@ -235,7 +235,7 @@ func (i *incoming) tick(n uint32) []effect {
 	c.age += n
 	c.pulled += n
 	c.worked += n
-	c.meter.tick(n, c.done)
+	c.speed.tick(n, c.done)
 	if !c.busy() {
 		if c.silent += n; c.silent >= intakeLostTicks {
 			return i.fail(messages.Code_TIMED_OUT, "%s has sent nothing for %s", c.name, duration(c.silent, i.tickMS))
@@ -262,6 +262,6 @@ func (i *incoming) transfer() *messages.Transfer {
 	case !c.busy() && c.silent >= shipHushedTicks:
 		t.WaitingFor = c.name + " has sent nothing for " + duration(c.silent, i.tickMS)
 	}
-	c.meter.fill(t)
+	c.speed.fill(t)
 	return t
 }

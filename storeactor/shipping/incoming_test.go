@@ -276,7 +276,9 @@ type intakeProbe struct {
 func (p *intakeProbe) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
-		p.intake = ctx.Spawn(actor.PropsFromProducer(func() actor.Actor { return &intakeActor{disk: p.disk, logger: slog.New(slog.DiscardHandler)} }))
+		p.intake = ctx.Spawn(actor.PropsFromProducer(func() actor.Actor {
+			return &intakeActor{config: Config{Disk: p.disk, Logger: slog.New(slog.DiscardHandler)}}
+		}))
 	case *messages.StageChunk:
 		ctx.Send(p.intake, m)
 	case *messages.ChunkStaged:

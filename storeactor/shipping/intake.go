@@ -2,13 +2,12 @@ package shipping
 
 import (
 	"bytes"
-	"log/slog"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -16,8 +15,7 @@ import (
 // the rows beside the state that counts, and seals them when the trailer fits. It
 // waits for the disk so that nobody else has to. A child of snapshots.
 type intakeActor struct {
-	disk   disk.Disk
-	logger *slog.Logger
+	config Config
 
 	shipment uint64
 	check    *snapshot.Check // nil: nothing is begun, or it failed
@@ -36,7 +34,7 @@ func (i *intakeActor) Receive(ctx actor.Context) {
 			i.drop()
 		}
 	default:
-		shell.Unexpected(ctx, i.logger)
+		telemetry.Unexpected(ctx, i.config.Logger, i.config.Meter)
 	}
 }
 
@@ -88,7 +86,7 @@ func (i *intakeActor) begin(shipment uint64) error {
 		i.drop()
 	}
 	i.shipment, i.check, i.sealed, i.staging = shipment, nil, false, nil
-	staging, err := i.disk.Stage()
+	staging, err := i.config.Disk.Stage()
 	if err != nil {
 		return err
 	}
@@ -98,7 +96,7 @@ func (i *intakeActor) begin(shipment uint64) error {
 
 // sameCluster refuses the state of another cluster.
 func (i *intakeActor) sameCluster(h *messages.SnapshotHeader) error {
-	own, err := i.disk.Checkpoint()
+	own, err := i.config.Disk.Checkpoint()
 	if err != nil {
 		return err
 	}
@@ -111,7 +109,7 @@ func (i *intakeActor) sameCluster(h *messages.SnapshotHeader) error {
 func (i *intakeActor) drop() {
 	if i.staging != nil {
 		if err := i.staging.Drop(); err != nil {
-			i.logger.Warn("what came in of a snapshot was not dropped cleanly", "error", err)
+			i.config.Logger.Warn("what came in of a snapshot was not dropped cleanly", "error", err)
 		}
 	}
 	i.check, i.staging, i.sealed = nil, nil, false

@@ -65,13 +65,13 @@ type shipment struct {
 	waited  uint32 // ticks since they were
 	reads   int    // how often, for this chunk
 	tokens  int64  // bytes that may be sent now; below 0 after a chunk that was larger
-	meter   meter
+	speed   speed
 }
 
 func newShipment(config shipmentConfig, number uint64, holder string, m *raftpb.Message) *shipment {
 	return &shipment{
 		config: config, number: number, holder: holder, message: m, peer: m.GetTo(),
-		name: messages.MemberName(nil, m.GetTo()), meter: meter{tickMS: config.tickMS}, tokens: config.burst(),
+		name: messages.MemberName(nil, m.GetTo()), speed: speed{tickMS: config.tickMS}, tokens: config.burst(),
 	}
 }
 
@@ -199,7 +199,7 @@ func (s *shipment) tick(n uint32) []effect {
 	case s.phase == shipOffering:
 		return nil
 	}
-	s.meter.tick(n, s.done())
+	s.speed.tick(n, s.done())
 	switch {
 	case s.reading && s.waited >= shipReadTicks && s.reads >= shipReadsMax:
 		return s.fail(messages.Code_TIMED_OUT, "the rows were not read")
@@ -261,7 +261,7 @@ func (s *shipment) done() uint64 {
 // transfer is how it stands, for people.
 func (s *shipment) transfer() *messages.Transfer {
 	t := &messages.Transfer{Peer: s.peer, Index: s.index(), BytesDone: s.done(), BytesTotal: s.total, WaitingFor: s.waitingFor()}
-	s.meter.fill(t)
+	s.speed.fill(t)
 	return t
 }
 

@@ -11,11 +11,12 @@ import (
 	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell"
 	"keyval/storeactor/snapshot"
 )
 
@@ -27,7 +28,8 @@ type Config struct {
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
 	Disk          disk.Disk
-	Logger        *slog.Logger // nil discards
+	Logger        *slog.Logger          // nil discards
+	Meter         prometheus.Registerer // nil: nobody counts
 	Fatal         func(reason error)
 
 	// Nonce is random, of this process: shipments are numbered from it, so that a
@@ -59,7 +61,7 @@ func New(config Config) actor.Producer {
 	debts := &debts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
 	return func() actor.Actor {
 		return &snapshotsActor{
-			config: config, debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
+			config: config, meters: newMeters(config.Meter), debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
 		}
 	}
 }
@@ -82,6 +84,7 @@ type debts struct {
 // each peer, by incoming, and by a creation.
 type snapshotsActor struct {
 	config Config
+	meters meters
 	debts  *debts
 	self   *actor.PID
 
@@ -105,11 +108,11 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.RowsRead:
 		s.onRows(ctx, m)
 	case *messages.SnapshotOffer:
-		s.run(ctx, s.incoming.onOffer(shell.PeerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onOffer(s.peerOf(ctx), m))
 	case *messages.SnapshotPull:
 		s.onPull(ctx, m)
 	case *messages.SnapshotPiece:
-		s.run(ctx, s.incoming.onPiece(shell.PeerOf(ctx, s.config.Self), m))
+		s.run(ctx, s.incoming.onPiece(s.peerOf(ctx), m))
 	case *messages.SnapshotEnd:
 		s.onEnd(ctx, m)
 	case *messages.ChunkStaged:
@@ -128,16 +131,16 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		s.onStatus(ctx, m)
 	default:
-		shell.Unexpected(ctx, s.config.Logger)
+		telemetry.Unexpected(ctx, s.config.Logger, s.config.Meter)
 	}
 }
 
 func (s *snapshotsActor) onStarted(ctx actor.Context) {
 	s.self = ctx.Self()
 	var err error
-	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{disk: s.config.Disk, logger: s.config.Logger} })
+	s.intake, err = s.spawn(ctx, messages.ActorIntake, func() actor.Actor { return &intakeActor{config: s.config} })
 	if err == nil {
-		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{disk: s.config.Disk, logger: s.config.Logger} })
+		s.archive, err = s.spawn(ctx, messages.ActorArchive, func() actor.Actor { return &archiveActor{config: s.config} })
 	}
 	if err != nil {
 		s.config.Fatal(err)
@@ -230,8 +233,13 @@ func (s *snapshotsActor) onRows(ctx actor.Context, m *messages.RowsRead) {
 	}
 }
 
+// peerOf is the node that sent the message; 0: it came from this one, or from a client.
+func (s *snapshotsActor) peerOf(ctx actor.Context) messages.RaftID {
+	return messages.PeerAt(ctx.Sender().GetAddress(), s.config.Self)
+}
+
 func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
-	from := shell.PeerOf(ctx, s.config.Self)
+	from := s.peerOf(ctx)
 	if ship := s.ships[from]; ship != nil && ship.number == m.Shipment {
 		s.run(ctx, ship.onPull(m))
 		return
@@ -240,7 +248,7 @@ func (s *snapshotsActor) onPull(ctx actor.Context, m *messages.SnapshotPull) {
 }
 
 func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
-	from := shell.PeerOf(ctx, s.config.Self)
+	from := s.peerOf(ctx)
 	if ship := s.ships[from]; ship != nil {
 		s.run(ctx, ship.onEnd(m))
 	}
@@ -250,6 +258,7 @@ func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
 // onInstalled ends all that reads the state before.
 func (s *snapshotsActor) onInstalled(ctx actor.Context, m *messages.Installed) {
 	s.debts.raftHas = false
+	s.meters.installed.Inc()
 	s.run(ctx, s.incoming.onInstalled(m))
 	for _, peer := range slices.Sorted(maps.Keys(s.ships)) {
 		if ship := s.ships[peer]; ship != nil {
@@ -303,7 +312,8 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 			if e.to == toPeer && e.peer == 0 {
 				continue // nobody to answer
 			}
-			s.settle(e)
+			s.account(e)
+			s.meters.count(e.message)
 			ctx.Request(s.pid(e), e.message)
 		case note:
 			if e.failed {
@@ -329,8 +339,8 @@ func (s *snapshotsActor) pid(e post) *actor.PID {
 	return s.config.Peer(e.peer)
 }
 
-// settle keeps account of debts: those that a message makes, and those that it pays.
-func (s *snapshotsActor) settle(e post) {
+// account enters the debts that a message makes, and strikes those that it pays.
+func (s *snapshotsActor) account(e post) {
 	switch m := e.message.(type) {
 	case *messages.SnapshotShipped:
 		delete(s.ships, m.Peer)
@@ -347,8 +357,9 @@ func (s *snapshotsActor) settle(e post) {
 // HandleFailure makes snapshots the supervisor of its children: they start anew with
 // nothing in hand, and those who wait for them hear it.
 func (s *snapshotsActor) HandleFailure(system *actor.ActorSystem, supervisor actor.Supervisor, child *actor.PID,
-	statistics *actor.RestartStatistics, reason, message any) {
-	shell.Restart.HandleFailure(system, supervisor, child, statistics, reason, message)
+	_ *actor.RestartStatistics, reason, message any) {
+	telemetry.Failed(s.config.Logger, s.config.Meter, child, "starts anew", reason, message)
+	supervisor.RestartChildren(child)
 	what := fmt.Sprintf("an actor failed: %v", reason)
 	if child.Equal(s.intake) {
 		if c := s.incoming.current; c != nil {

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/shell/shelltest"
 	"keyval/storeactor/snapshot/snapshottest"
 	"keyval/storeactor/state/statetest"
 )
@@ -223,15 +224,15 @@ func (v *vault) Receive(ctx actor.Context) {
 // house is a node with a snapshots actor, its machine and its disk; raft and a client
 // are probes.
 type house struct {
-	*shelltest.Stage
+	*actortest.Stage
 	id        messages.RaftID
 	disk      *shelf
 	vault     *vault
 	snapshots *actor.PID
 	diary     *diary
-	raft      *shelltest.Probe
-	client    *shelltest.Probe
-	ticker    *shelltest.Probe
+	raft      *actortest.Probe
+	client    *actortest.Probe
+	ticker    *actortest.Probe
 }
 
 // street joins the actor systems of houses. Every message is copied on the way.
@@ -255,7 +256,7 @@ func newStreet(t *testing.T, n int, change func(*Config)) (*street, []*house) {
 
 func (s *street) build(t *testing.T, id messages.RaftID, change func(*Config)) *house {
 	t.Helper()
-	h := &house{Stage: shelltest.NewStage(t), id: id, disk: newShelf(), diary: &diary{}, vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
+	h := &house{Stage: actortest.NewStage(t), id: id, disk: newShelf(), diary: &diary{}, vault: &vault{checkpoint: snapshottest.StateAt(9, 4), rows: snapshottest.SomeRows()}}
 	h.System.ProcessRegistry.Address = messages.NodeAddress(id)
 	h.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return s, true })
 	h.raft, h.client, h.ticker = h.Probe(messages.ActorRaft), h.Probe("client"), h.Probe(messages.ActorTicker)
@@ -321,7 +322,7 @@ func (h *house) send(m any) { h.System.Root.Send(h.snapshots, m) }
 func (h *house) tick(n int) {
 	for range n {
 		h.System.Root.RequestWithCustomSender(h.snapshots, &messages.Tick{Elapsed: 1}, h.ticker.PID)
-		shelltest.Take[*messages.Ticked](h.ticker)
+		actortest.Take[*messages.Ticked](h.ticker)
 	}
 }
 
@@ -329,7 +330,7 @@ func (h *house) tick(n int) {
 func (h *house) ask(request *messages.SnapshotRequest) *messages.SnapshotReply {
 	h.T.Helper()
 	h.System.Root.RequestWithCustomSender(h.snapshots, request, h.client.PID)
-	return shelltest.Take[*messages.SnapshotReply](h.client)
+	return actortest.Take[*messages.SnapshotReply](h.client)
 }
 
 func creates(id string, at int64) *messages.SnapshotRequest {
@@ -348,7 +349,7 @@ func deletes(id string) *messages.SnapshotRequest {
 func (h *house) transfers() []*messages.Transfer {
 	h.T.Helper()
 	h.System.Root.RequestWithCustomSender(h.snapshots, &messages.StatusDraft{Reply: &messages.StatusReply{Name: "x"}}, h.client.PID)
-	return shelltest.Take[*messages.StatusDraft](h.raft).Reply.Transfers
+	return actortest.Take[*messages.StatusDraft](h.raft).Reply.Transfers
 }
 
 func (h *house) pinned() (n int) {
@@ -380,7 +381,7 @@ func eventually(t *testing.T, what string, ready func() bool) {
 func arrives(t *testing.T, a, b *house) *messages.StagedSnapshot {
 	t.Helper()
 	a.send(&messages.ShipSnapshot{Message: msgSnap(a.id, b.id)})
-	return shelltest.Take[*messages.StagedSnapshot](b.raft)
+	return actortest.Take[*messages.StagedSnapshot](b.raft)
 }
 
 // refuses ships what the other side refuses, and waits for so many reports to raft. Time
@@ -398,7 +399,8 @@ func (s *street) refuses(t *testing.T, from *house, m *raftpb.Message, reports i
 }
 
 func TestSnapshotIsShippedAndInstalled(t *testing.T) {
-	s, h := newStreet(t, 2, nil)
+	meter := prometheus.NewRegistry()
+	s, h := newStreet(t, 2, func(c *Config) { c.Meter = meter })
 	a, b := h[0], h[1]
 	staged := arrives(t, a, b)
 	if !proto.Equal(staged.Message, msgSnap(1, 2)) {
@@ -423,6 +425,10 @@ func TestSnapshotIsShippedAndInstalled(t *testing.T) {
 	eventually(t, "the state is not pinned any more", func() bool { return a.pinned() == 0 })
 	if n := s.count("node/2 SnapshotOffer"); n != 1 {
 		t.Errorf("%d offers", n)
+	}
+	sent, received := actortest.Counted(t, meter, "keyval_snapshot_sent_bytes_total"), actortest.Counted(t, meter, "keyval_snapshot_received_bytes_total")
+	if installed := actortest.Counted(t, meter, "keyval_snapshots_installed_total"); sent == 0 || received != sent || installed != 1 {
+		t.Errorf("counted are %d bytes sent, %d received, %d snapshots installed", sent, received, installed)
 	}
 	// Another one comes in its place, and is not needed.
 	arrives(t, a, b)

@@ -7,9 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk/disktest"
@@ -33,19 +31,8 @@ func FuzzCommand(f *testing.F) {
 	f.Add([]byte{0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00})    // a number longer than it need be
 	f.Add([]byte{0x2a, 0x06, 0x0a, 0x01, 0x0a, 0x12, 0, 0x0a}) // lengths that cross
 	f.Fuzz(func(t *testing.T, data []byte) {
-		want := &messages.Command{}
-		err := proto.Unmarshal(data, want)
-		var got command
-		if ok := got.read(data); ok != (err == nil) {
-			t.Fatalf("read reports %v, the library %v, for %x", ok, err, data)
-		}
-		if err != nil {
-			return
-		}
-		if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{})); diff != "" {
-			t.Fatalf("%x is read otherwise (-want +got):\n%s", data, diff)
-		}
-		if messages.CheckCommand(want) != nil {
+		want, got, ok := compareCommand(t, data)
+		if !ok || messages.CheckCommand(want) != nil {
 			return
 		}
 		got.opens = false // whether it may open is the log time's decision

@@ -40,7 +40,9 @@ func TestCommandsAreReadAsProtobufReadsThem(t *testing.T) {
 	})
 }
 
-func compareCommand(t *rapid.T, data []byte) {
+// compareCommand holds read to what the library makes of the same bytes, and reports
+// whether they are a command.
+func compareCommand(t fatal, data []byte) (*messages.Command, command, bool) {
 	want := &messages.Command{}
 	err := proto.Unmarshal(data, want)
 	var got command
@@ -48,11 +50,17 @@ func compareCommand(t *rapid.T, data []byte) {
 		t.Fatalf("read reports %v, the library %v, for %x", ok, err, data)
 	}
 	if err != nil {
-		return
+		return nil, got, false
 	}
 	if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{})); diff != "" {
-		t.Fatalf("%s is read otherwise (-want +got):\n%s", messages.Line(want), diff)
+		t.Fatalf("%s of %x is read otherwise (-want +got):\n%s", messages.Line(want), data, diff)
 	}
+	return want, got, true
+}
+
+// fatal is what a test and a property have in common.
+type fatal interface {
+	Fatalf(format string, args ...any)
 }
 
 func fromProto(m *messages.Command) command {

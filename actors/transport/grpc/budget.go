@@ -48,24 +48,24 @@ func (s *share) take(n int) {
 		s.of.relieve()
 	}
 	if s.over.Load() {
-		s.settle()
+		s.release()
 	}
 }
 
-// settle gives back all that is held.
-func (s *share) settle() {
+// release gives back all that is held.
+func (s *share) release() {
 	if s != nil {
 		s.of.left.Add(s.held.Swap(0))
 	}
 }
 
-// close settles for good: what is taken afterwards is given back at once.
+// close releases for good: what is taken afterwards is given back at once.
 func (s *share) close() {
 	if s == nil {
 		return
 	}
 	s.over.Store(true)
-	s.settle()
+	s.release()
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	delete(s.of.shares, s)

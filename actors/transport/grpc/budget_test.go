@@ -37,7 +37,7 @@ func TestGreatestShareLeaves(t *testing.T) {
 		t.Errorf("%d bytes are left", got)
 	}
 	shares[1].take(5) // late
-	shares[0].settle()
+	shares[0].release()
 	take(3, -50)
 	if got := b.left.Load(); got != 900 {
 		t.Errorf("%d bytes are left", got)
@@ -50,7 +50,7 @@ func TestGreatestShareLeaves(t *testing.T) {
 	}
 	var none *share
 	none.take(1)
-	none.settle()
+	none.release()
 	none.close()
 }
 

@@ -103,7 +103,7 @@ func (c *guest) Read(b []byte) (int, error) {
 // read too little: if the frame never ends, all that follows is counted.
 func (c *guest) consumed() {
 	if c != nil {
-		c.unread.settle()
+		c.unread.release()
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4/pb"
-	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/y"
 	"google.golang.org/protobuf/proto"
 
@@ -120,39 +119,6 @@ type entryReader struct {
 
 func newEntryReader(f *os.File, from int64) *entryReader {
 	return &entryReader{Reader: *bufio.NewReaderSize(io.NewSectionReader(f, from, 1<<62), 256<<10)}
-}
-
-// memTablesNeed is the most that Badger may need for one of the memtable files of
-// a directory, in bytes: an entry with its place in the index.
-func memTablesNeed(dir string) (need int64, err error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*"+memSuffix))
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range names {
-		n, err := memTableNeed(name)
-		if err != nil {
-			return 0, err
-		}
-		need = max(need, n)
-	}
-	return need, nil
-}
-
-func memTableNeed(path string) (need int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	r := newEntryReader(f, memHead)
-	for {
-		size, err := r.entry()
-		if err != nil || size == 0 {
-			return need, err
-		}
-		need += size + int64(skl.MaxNodeSize)
-	}
 }
 
 // entry reads one entry. Its size is 0 if it is not whole or the end.

@@ -16,22 +16,19 @@ import (
 )
 
 const (
-	memTableBytes    = 32 << 20  // bytes of rows and their index
-	memTableBytesMax = 64 << 20  // bytes that earlier versions let a memtable have
-	memTablesMax     = 2         // that may wait to become tables
-	tablesDue        = 3         // of the first level: from here they are compacted
-	tablesMax        = 4         // of the first level: no more; see Discard for why not
-	tableBytes       = 4 << 20   // bytes of a table, at the first level that is in order
-	levelBytes       = 128 << 20 // bytes of that level
-	valueLogBytes    = 2 << 20   // bytes; there are none in it
-	markEveryBytes   = 8 << 20   // bytes of rows between markers
+	memTableBytes  = 32 << 20  // bytes of rows and their index
+	memTablesMax   = 2         // that may wait to become tables
+	tablesDue      = 3         // of the first level: from here they are compacted
+	tablesMax      = 4         // of the first level: no more; see Discard for why not
+	tableBytes     = 4 << 20   // bytes of a table, at the first level that is in order
+	levelBytes     = 128 << 20 // bytes of that level
+	valueLogBytes  = 2 << 20   // bytes; there are none in it
+	markEveryBytes = 8 << 20   // bytes of rows between markers
 )
 
-// Every memtable holds markers, and none is larger than what earlier ones were. The
-// first level is compacted before it stalls.
+// Every memtable holds markers. The first level is compacted before it stalls.
 const (
 	_ = uint(memTableBytes - 2*markEveryBytes)
-	_ = uint(memTableBytesMax - memTableBytes)
 	_ = uint(tablesMax - tablesDue - 1)
 )
 
@@ -73,9 +70,6 @@ func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
 	if err := dropEmptyFiles(dir); err != nil {
 		return nil, err
 	}
-	if err := shrinkMemTables(dir, logger); err != nil {
-		return nil, err
-	}
 	e := &Engine{dir: dir, markers: seal.Markers, marked: true, seal: seal}
 	e.flattening.stop = &e.closed
 	options := engineOptions(dir, logger).WithLogger(logAdapter{logger, e.flattening.says})
@@ -105,26 +99,6 @@ func dropEmptyFiles(dir string) error {
 		err = errors.Join(err, infoErr)
 	}
 	if err != nil {
-		return durable.Error("open the state", err)
-	}
-	return nil
-}
-
-// shrinkMemTables makes tables of memtable files with more in them than Badger has
-// room for now; it would end the process over them.
-func shrinkMemTables(dir string, logger *slog.Logger) error {
-	need, err := memTablesNeed(dir)
-	if err != nil {
-		return durable.Error("read the state", err)
-	}
-	if need <= memTableBytes {
-		return nil
-	}
-	db, err := openBadger(engineOptions(dir, logger).WithMemTableSize(memTableBytesMax))
-	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
 		return durable.Error("open the state", err)
 	}
 	return nil

@@ -14,7 +14,6 @@ import (
 
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
-	"keyval/storeactor/files/durable"
 )
 
 func newEngine(t *testing.T) *Engine {
@@ -310,35 +309,6 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 	e.Discard(3)
 	if e.discarded != 3 {
 		t.Fatalf("Badger was given %d", e.discarded)
-	}
-}
-
-// Earlier versions had memtables of 64 MiB, for which there is no room now.
-func TestMemTablesOfEarlierVersions(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	former := engineOptions(dir, quiet).WithMemTableSize(memTableBytesMax)
-	if err := durable.MakeDirectory(dir); err != nil {
-		t.Fatal(err)
-	}
-	db, err := badger.OpenManaged(former)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &Engine{db: db, dir: dir}
-	const n = 110_000
-	fillKeys(t, e, 0, n, 400, 1, false)
-	if err := e.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if len(e.seal.MemTables) != 1 || e.seal.MemTables[0].Length < memTableBytes*5/4 {
-		t.Fatalf("%+v", e.seal.MemTables)
-	}
-	again := crashed(t, e, e.seal)
-	if rows := countRows(t, again, 0, 1); rows != n {
-		t.Errorf("%d rows of %d", rows, n)
-	}
-	if err := e.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.etcd.io/raft/v3/raftpb"
@@ -26,7 +28,8 @@ type Log struct {
 	wal     *wal.WAL
 	dir     string
 	witness *witnessFile
-	step    func(string) // told what was just done; for tests, which look at the files then
+	step    func(string)        // told what was just done; for tests, which look at the files then
+	synced  prometheus.Observer // told how long it took to make something durable, in seconds
 
 	base      uint64 // index; entries start behind it
 	index     uint64 // of the last entry that was saved, or the base
@@ -75,7 +78,7 @@ func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id
 
 // Open reads the log and holds it against its witness before anything is
 // written, since opening for writing cuts off whatever looks like a torn end.
-func Open(generation string, metadata []byte, step func(string), logger *slog.Logger) (*Log, *disk.LogImage, error) {
+func Open(generation string, metadata []byte, step func(string), synced prometheus.Observer, logger *slog.Logger) (*Log, *disk.LogImage, error) {
 	witness, err := openWitness(generation)
 	if err != nil {
 		return nil, nil, err
@@ -91,7 +94,7 @@ func Open(generation string, metadata []byte, step func(string), logger *slog.Lo
 		witness.file.Close()
 		return nil, nil, err
 	}
-	l := &Log{wal: w, dir: dir, witness: witness, step: step,
+	l := &Log{wal: w, dir: dir, witness: witness, step: step, synced: synced,
 		base: image.BaseIndex, terms: runsOf(image), hardState: proto.Clone(image.HardState).(*raftpb.HardState)}
 	l.index, l.term = image.Last()
 	if err := l.syncOpened(); err != nil {
@@ -214,8 +217,12 @@ func (l *Log) Save(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if hs != nil {
 		hs = proto.Clone(hs).(*raftpb.HardState) // the WAL keeps it
 	}
+	begun := time.Now()
 	if err := l.wal.Save(hs, entries); err != nil {
 		return l.fail("write the log", err)
+	}
+	if synced {
+		l.synced.Observe(time.Since(begun).Seconds())
 	}
 	if hs != nil {
 		l.hardState = hs
@@ -248,9 +255,11 @@ func (l *Log) Sync() error {
 	if l.failed != nil {
 		return l.failed
 	}
+	begun := time.Now()
 	if err := l.wal.Sync(); err != nil {
 		return l.fail("sync the log", err)
 	}
+	l.synced.Observe(time.Since(begun).Seconds())
 	if err := l.testify(); err != nil {
 		return err
 	}

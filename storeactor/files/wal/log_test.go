@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
@@ -44,7 +45,7 @@ func makeLog(t *testing.T) (generation string, l *Log) {
 }
 
 func reopenLog(generation string) (*Log, *disk.LogImage, error) {
-	return Open(generation, Metadata(disktest.First.ClusterId, disktest.Identity.Incarnation), func(string) {}, quiet)
+	return Open(generation, Metadata(disktest.First.ClusterId, disktest.Identity.Incarnation), func(string) {}, prometheus.ObserverFunc(func(float64) {}), quiet)
 }
 
 // readFiles reads a log's files as a killed process would leave them.
@@ -232,7 +233,7 @@ func TestLogWithMissingPartsIsRefused(t *testing.T) {
 	if (testLog{segments: whole.segments, witness: make([]byte, 2*witnessBlock)}).open(t, copied) != nil {
 		t.Error("opened without a witness")
 	}
-	_, _, err := Open(copied, Metadata(disktest.First.ClusterId, []byte("another")), func(string) {}, quiet)
+	_, _, err := Open(copied, Metadata(disktest.First.ClusterId, []byte("another")), func(string) {}, prometheus.ObserverFunc(func(float64) {}), quiet)
 	if messages.CodeOf(err) != messages.Code_DAMAGED {
 		t.Errorf("another node's log: %v", err)
 	}

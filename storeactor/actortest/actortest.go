@@ -1,11 +1,12 @@
-// Package shelltest has an actor system for tests, and actors that hand over what they get.
-package shelltest
+// Package actortest has an actor system for tests, and actors that hand over what they get.
+package actortest
 
 import (
 	"testing"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -92,4 +93,23 @@ func Take[T proto.Message](p *Probe) T {
 		p.t.Fatalf("%s got %s", p.PID.Id, messages.Line(m))
 	}
 	return typed
+}
+
+// Counted is the value of a counter, of all its labels together, or how often a
+// histogram was told something; 0 if nobody has made it.
+func Counted(t *testing.T, meter prometheus.Gatherer, name string) int {
+	t.Helper()
+	families, err := meter.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum int
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == name {
+				sum += int(m.GetCounter().GetValue()) + int(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
 }

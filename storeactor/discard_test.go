@@ -7,7 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/messages"
-	"keyval/storeactor/shell/shelltest"
+	"keyval/storeactor/actortest"
 	"keyval/storeactor/state"
 	"keyval/storeactor/state/statetest"
 )
@@ -16,7 +16,7 @@ import (
 // machine tells of it and of what was applied before.
 func (c *company) writeCheckpoint(index uint64) *messages.Checkpointed {
 	c.T.Helper()
-	if got := shelltest.Take[*messages.SyncCommit](c.log); got.Index != index {
+	if got := actortest.Take[*messages.SyncCommit](c.log); got.Index != index {
 		c.T.Fatalf("the checkpoint at index %d is written, not that at %d", got.Index, index)
 	}
 	c.System.Root.Send(actor.NewPID(c.System.Address(), messages.ActorCheckpoint), &messages.CommitSynced{Index: index})
@@ -38,9 +38,9 @@ func (c *company) compactAsClient(index uint64) {
 	c.T.Helper()
 	c.apply(statetest.Entry(index, 1, write(2*index), write(2*index+1)), statetest.Entry(index+1, 1,
 		&messages.Command{Session: statetest.Client(1), Seq: 2*index + 2, Operations: statetest.Ops(statetest.Compact(index))}))
-	shelltest.Take[*messages.Outcomes](c.gateway)
+	actortest.Take[*messages.Outcomes](c.gateway)
 	if index == 2 {
-		shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+		actortest.Take[*messages.LogTimeAdvanced](c.gateway)
 	}
 	if done := c.writeCheckpoint(index + 1); !done.Thorough || done.CompactedRevision != index {
 		c.T.Fatalf("raft is told %s", messages.Line(done))
@@ -114,10 +114,10 @@ func TestNodesCompactionsAreNotThorough(t *testing.T) {
 	if len(reclaims) > 0 {
 		t.Error("it was reclaimed")
 	}
-	if got := shelltest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 2 { // the puts', and none of a command that is nobody's
+	if got := actortest.Take[*messages.Outcomes](c.gateway); len(got.Outcomes) != 2 { // the puts', and none of a command that is nobody's
 		t.Errorf("the gateway is told %s", messages.Line(got))
 	}
-	shelltest.Take[*messages.LogTimeAdvanced](c.gateway)
+	actortest.Take[*messages.LogTimeAdvanced](c.gateway)
 	c.gateway.ExpectNoMore(c.Stage)
 }
 
@@ -179,7 +179,7 @@ func TestReclaimsWaitForPins(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	discarded, reclaims := c.watch(nil)
 	c.ask(c.session, &messages.PinState{Holder: "file"})
-	shelltest.Take[*messages.StatePinned](c.session)
+	actortest.Take[*messages.StatePinned](c.session)
 	c.compactAsClient(2)
 	c.tick(pinTicksMax - 1)
 	if len(discarded)+len(reclaims) > 0 {
@@ -246,11 +246,11 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c := newCompany(t, func(config *MachineConfig) { config.HistoryRevisions, config.HistoryMS = 2, 1000 }).opened()
 	apply := func(index, now uint64) {
 		c.apply(statetest.Entry(index, now, write(index)))
-		shelltest.Take[*messages.Applied](c.raft)
+		actortest.Take[*messages.Applied](c.raft)
 	}
 	asked := func(revision uint64) {
 		t.Helper()
-		if got := shelltest.Take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
+		if got := actortest.Take[*messages.Propose](c.raft); got.Origin != 1 || got.Seq != 0 || string(got.Command) != string(state.CompactCommand(revision)) {
 			t.Errorf("it proposes %s", messages.Line(got))
 		}
 	}
@@ -264,7 +264,7 @@ func TestMachineRetainsHistory(t *testing.T) {
 	c.tick(1)
 	asked(1)
 	c.apply(statetest.Entry(5, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(1))}))
-	if got := shelltest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 3 {
+	if got := actortest.Take[*messages.Applied](c.raft); got.CompactedRevision != 1 || got.Revision != 3 {
 		t.Errorf("raft is told %s", messages.Line(got))
 	}
 	c.writeCheckpoint(5)
