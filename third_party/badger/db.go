@@ -114,6 +114,8 @@ type DB struct {
 
 	blockWrites atomic.Int32
 	isClosed    atomic.Uint32
+	failure     atomic.Pointer[error] // patched: see failure.go
+	adding      sync.Mutex            // patched: held while a table is added to level 0, until its memtable's WAL is gone
 
 	// gcActive is set while a vlog GC rewrite (scan + write-back) is in flight,
 	// and gcDiscardTs records the DB's max version captured at its start. While
@@ -357,7 +359,9 @@ func Open(opt Options) (*DB, error) {
 	}
 
 	// Initialize vlog struct.
-	db.vlog.init(db)
+	if err = db.vlog.init(db); err != nil { // patched: an error ended the process
+		return db, y.Wrapf(err, "During db.vlog.init")
+	}
 
 	if !opt.ReadOnly {
 		db.closers.compactors = z.NewCloser(1)
@@ -689,6 +693,9 @@ func (db *DB) close() (err error) {
 	if syncErr := db.syncDir(db.opt.ValueDir); err == nil {
 		err = y.Wrap(syncErr, "DB.Close")
 	}
+	if failure := db.Failure(); failure != nil { // patched: the memtable was not flushed
+		err = failure
+	}
 
 	return err
 }
@@ -876,40 +883,50 @@ func (db *DB) writeRequests(reqs []*request) error {
 			r.Wg.Done()
 		}
 	}
-	db.opt.Debugf("writeRequests called. Writing to value log")
-	err := db.vlog.write(reqs)
+	// patched: nothing is written after a failure, and one that wrote half of a
+	// transaction is one, and so is a fault.
+	err := db.Failure()
+	if err == nil {
+		err = y.CatchFault("write a memtable", func() error { return db.writeAll(reqs) })
+		if err != nil && !errors.Is(err, errNoRoom) {
+			err = db.fail(err)
+		}
+	}
 	if err != nil {
 		done(err)
-		return err
-	}
-
-	db.opt.Debugf("Writing to memtable")
-	var count int
-	for _, b := range reqs {
-		if len(b.Entries) == 0 {
-			continue
-		}
-		count += len(b.Entries)
-		// ensureRoomForWrite now blocks internally on db.flushCond until flushChan
-		// has room (or the DB is closing), so we no longer busy-poll with a sleep
-		// here. It returns errNoRoom only when the DB is shutting down, in which
-		// case we surface the error instead of writing to a memtable being torn
-		// down.
-		if err := db.ensureRoomForWrite(); err != nil {
-			done(err)
-			return y.Wrap(err, "writeRequests")
-		}
-		if err := db.writeToLSM(b); err != nil {
-			done(err)
-			return y.Wrap(err, "writeRequests")
-		}
+		return y.Wrap(err, "writeRequests")
 	}
 
 	db.opt.Debugf("Sending updates to subscribers")
 	db.pub.sendUpdates(reqs)
 
 	done(nil)
-	db.opt.Debugf("%d entries written", count)
+	return nil
+}
+
+func (db *DB) writeAll(reqs []*request) error {
+	db.opt.Debugf("writeRequests called. Writing to value log")
+	if err := db.vlog.write(reqs); err != nil {
+		return err
+	}
+
+	db.opt.Debugf("Writing to memtable")
+	for _, b := range reqs {
+		if len(b.Entries) == 0 {
+			continue
+		}
+		// ensureRoomForWrite now blocks internally on db.flushCond until flushChan
+		// has room (or the DB is closing), so we no longer busy-poll with a sleep
+		// here. It returns errNoRoom only when the DB is shutting down, in which
+		// case we surface the error instead of writing to a memtable being torn
+		// down.
+		if err := db.ensureRoomForWrite(); err != nil {
+			return err
+		}
+		if err := db.writeToLSM(b); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -1042,7 +1059,6 @@ var errNoRoom = errors.New("No room for write")
 // ensureRoomForWrite is always called serially. It blocks (without busy-polling)
 // until the current memtable can be flushed, i.e. until flushChan has room.
 func (db *DB) ensureRoomForWrite() error {
-	var err error
 	db.lock.Lock()
 	defer db.lock.Unlock()
 
@@ -1052,16 +1068,19 @@ func (db *DB) ensureRoomForWrite() error {
 	}
 
 	for {
-		select {
-		case db.flushChan <- db.mt:
+		switch {
+		case len(db.flushChan) < cap(db.flushChan): // nobody else pushes meanwhile
+			// patched: the next memtable first. If there is none, readers still have this one.
+			next, err := db.newMemTable()
+			if err != nil {
+				return y.Wrapf(err, "cannot create new mem table")
+			}
+			db.flushChan <- db.mt
 			db.opt.Debugf("Flushing memtable, mt.size=%d size of flushChan: %d\n",
 				db.mt.sl.MemSize(), len(db.flushChan))
 			// We manage to push this task. Let's modify imm.
 			db.imm = append(db.imm, db.mt)
-			db.mt, err = db.newMemTable()
-			if err != nil {
-				return y.Wrapf(err, "cannot create new mem table")
-			}
+			db.mt = next
 			// New memtable is empty. We certainly have room.
 			return nil
 		default:
@@ -1083,6 +1102,9 @@ func (db *DB) ensureRoomForWrite() error {
 			// the pre-cond behavior, which looped until the push succeeded.
 			if db.IsClosed() {
 				return errNoRoom
+			}
+			if err := db.Failure(); err != nil { // patched: nothing is flushed any more
+				return err
 			}
 			db.flushCond.Wait()
 		}
@@ -1140,14 +1162,21 @@ func (db *DB) handleMemTableFlush(mt *memTable, dropPrefixes [][]byte) error {
 	if err != nil {
 		return y.Wrap(err, "error while creating table")
 	}
+	// patched: the table's name is durable before the MANIFEST names it.
+	if err := db.syncDir(db.opt.Dir); err != nil {
+		return err
+	}
 	// We own a ref on tbl.
-	err = db.lc.addLevel0Table(tbl) // This will incrRef
-	_ = tbl.DecrRef()               // Releases our ref.
-	return err
+	err = db.lc.addLevel0Table(tbl, func() error { return db.deleteWAL(mt) }) // This will incrRef. patched: the WAL goes now
+	if err != nil {
+		// patched: the MANIFEST may name the table all the same; so it stays.
+		return err
+	}
+	return tbl.DecrRef() // Releases our ref.
 }
 
-// flushMemtable must keep running until we send it an empty memtable. If there
-// are errors during handling the memtable flush, we'll retry indefinitely.
+// flushMemtable must keep running until its channel is closed. patched: an error was
+// tried again indefinitely, with one more file left each time.
 func (db *DB) flushMemtable(lc *z.Closer) {
 	defer lc.Done()
 
@@ -1156,12 +1185,10 @@ func (db *DB) flushMemtable(lc *z.Closer) {
 			continue
 		}
 
-		for {
+		for db.Failure() == nil {
 			if err := db.handleMemTableFlush(mt, nil); err != nil {
-				// Encountered error. Retry indefinitely.
-				db.opt.Errorf("error flushing memtable to disk: %v, retrying", err)
-				time.Sleep(time.Second)
-				continue
+				db.fail(y.Wrap(err, "error flushing memtable to disk"))
+				break
 			}
 
 			// Update s.imm. Need a lock.
@@ -1751,15 +1778,13 @@ func (db *DB) prepareToDrop() (func(), error) {
 		case r := <-db.writeCh:
 			reqs = append(reqs, r)
 		default:
-			if err := db.writeRequests(reqs); err != nil {
-				db.opt.Errorf("writeRequests: %v", err)
-			}
+			err := db.writeRequests(reqs) // patched: the error was logged
 			db.stopMemoryFlush()
 			return func() {
 				db.opt.Infof("Resuming writes")
 				db.startMemoryFlush()
 				db.unblockWrite()
-			}, nil
+			}, err
 		}
 	}
 }
@@ -1783,17 +1808,19 @@ func (db *DB) DropAll() error {
 	return err
 }
 
-func (db *DB) dropAll() (func(), error) {
+func (db *DB) dropAll() (resume func(), err error) {
 	db.opt.Infof("DropAll called. Blocking writes...")
 	f, err := db.prepareToDrop()
 	if err != nil {
 		return f, err
 	}
+	defer func() { err = db.fail(err) }() // patched: half of it is done
+
 	// prepareToDrop will stop all the incoming write and flushes any pending memtables.
 	// Before we drop, we'll stop the compaction because anyways all the data are going to
 	// be deleted.
 	db.stopCompactions()
-	resume := func() {
+	resume = func() {
 		db.startCompactions()
 		f()
 	}

@@ -137,15 +137,14 @@ func newLevelsController(db *DB, mf *Manifest) (*levelsController, error) {
 				rerr = y.Wrapf(err, "Opening file: %q", fname)
 				return
 			}
-			t, err := table.OpenTable(mf, topt)
+			var t *table.Table
+			err = y.CatchFault("open "+fname, func() (err error) { // patched: a fault ended the process
+				t, err = table.OpenTable(mf, topt)
+				return err
+			})
 			if err != nil {
-				if strings.HasPrefix(err.Error(), "CHECKSUM_MISMATCH:") {
-					db.opt.Errorf(err.Error())
-					db.opt.Errorf("Ignoring table %s", mf.Fd.Name())
-					// Do not set rerr. We will continue without this table.
-				} else {
-					rerr = y.Wrapf(err, "Opening table: %q", fname)
-				}
+				// patched: a table with wrong checksums was ignored.
+				rerr = y.Wrapf(err, "Opening table: %q", fname)
 				return
 			}
 
@@ -545,6 +544,9 @@ func (s *levelsController) runCompactor(id int, lc *z.Closer) {
 		select {
 		// Can add a done channel or other stuff.
 		case <-ticker.C:
+			if s.kv.Failure() != nil { // patched
+				return
+			}
 			count++
 			// Each ticker is 50ms so 50*200=10seconds.
 			if s.kv.opt.LmaxCompaction && id == 2 && count >= 200 {
@@ -894,7 +896,8 @@ func (s *levelsController) subcompact(it y.Iterator, kr keyRange, cd compactDef,
 		}
 		go func(builder *table.Builder, fileID uint64) {
 			var err error
-			defer inflightBuilders.Done(err)
+			// patched: was defer inflightBuilders.Done(err), which passes the err of now: nil.
+			defer func() { inflightBuilders.Done(err) }()
 			defer builder.Close()
 
 			var tbl *table.Table
@@ -964,15 +967,17 @@ func (s *levelsController) compactBuildTables(
 	inflightBuilders := y.NewThrottle(8 + len(cd.splits))
 	for _, kr := range cd.splits {
 		// Initiate Do here so we can register the goroutines for buildTables too.
+		// patched: those that run already are waited for; and a fault is an error.
 		if err := inflightBuilders.Do(); err != nil {
-			s.kv.opt.Errorf("cannot start subcompaction: %+v", err)
-			return nil, nil, err
+			break
 		}
 		go func(kr keyRange) {
-			defer inflightBuilders.Done(nil)
-			it := table.NewMergeIterator(newIterator(), false)
-			defer it.Close()
-			s.subcompact(it, kr, cd, inflightBuilders, res)
+			inflightBuilders.Done(y.CatchFault("compact", func() error {
+				it := table.NewMergeIterator(newIterator(), false)
+				defer it.Close()
+				s.subcompact(it, kr, cd, inflightBuilders, res)
+				return nil
+			}))
 		}(kr)
 	}
 
@@ -997,12 +1002,12 @@ func (s *levelsController) compactBuildTables(
 		// background operation.
 		err = s.kv.syncDir(s.kv.opt.Dir)
 	}
-
 	if err != nil {
 		// An error happened.  Delete all the newly created table files (by calling DecrRef
 		// -- we're the only holders of a ref).
 		_ = decrRefs(newTables)
-		return nil, nil, y.Wrapf(err, "while running compactions for: %+v", cd)
+		// patched: was all of cd, a screen of addresses
+		return nil, nil, y.Wrapf(err, "while compacting level %d into level %d", cd.thisLevel.level, cd.nextLevel.level)
 	}
 
 	sort.Slice(newTables, func(i, j int) bool {
@@ -1497,8 +1502,25 @@ func (s *levelsController) runCompactDef(id, l int, cd compactDef) (err error) {
 	// Table should never be moved directly between levels,
 	// always be rewritten to allow discarding invalid versions.
 
+	// patched: from here on an error is the end of all writing.
+	defer func() { err = s.kv.fail(err) }()
 	newTables, decr, err := s.compactBuildTables(l, cd)
 	if err != nil {
+		return err
+	}
+	changeSet := buildChangeSet(&cd, newTables)
+
+	// patched: the tables that it takes were added for good, with all that goes with it.
+	s.kv.adding.Lock()
+	err = s.kv.Failure()
+	s.kv.adding.Unlock()
+	if err != nil {
+		return err
+	}
+
+	// We write to the manifest _before_ we delete files (and after we created files)
+	if err := s.kv.manifest.addChanges(changeSet.Changes, s.kv.opt); err != nil {
+		// patched: the MANIFEST may name the new tables all the same; so they stay.
 		return err
 	}
 	defer func() {
@@ -1507,12 +1529,6 @@ func (s *levelsController) runCompactDef(id, l int, cd compactDef) (err error) {
 			err = decErr
 		}
 	}()
-	changeSet := buildChangeSet(&cd, newTables)
-
-	// We write to the manifest _before_ we delete files (and after we created files)
-	if err := s.kv.manifest.addChanges(changeSet.Changes, s.kv.opt); err != nil {
-		return err
-	}
 
 	getSizes := func(tables []*table.Table) int64 {
 		size := int64(0)
@@ -1586,7 +1602,16 @@ func tablesToString(tables []*table.Table) []string {
 var errFillTables = errors.New("Unable to fill tables")
 
 // doCompact picks some table on level l and compacts it away to the next level.
+// patched: a fault is a failure; it ended the process.
 func (s *levelsController) doCompact(id int, p compactionPriority) error {
+	err := y.CatchFault("compact", func() error { return s.compactLevel(id, p) })
+	if fault := (*y.Fault)(nil); errors.As(err, &fault) {
+		return s.kv.fail(err)
+	}
+	return err
+}
+
+func (s *levelsController) compactLevel(id int, p compactionPriority) error {
 	l := p.level
 	y.AssertTrue(l < s.kv.opt.MaxLevels) // Sanity check.
 	if p.t.baseLevel == 0 {
@@ -1626,7 +1651,7 @@ func (s *levelsController) doCompact(id int, p compactionPriority) error {
 	span.SetAttributes(attribute.String("Compaction", fmt.Sprintf("%+v", cd)))
 	if err := s.runCompactDef(id, l, cd); err != nil {
 		// This compaction couldn't be done successfully.
-		s.kv.opt.Warningf("[Compactor: %d] LOG Compact FAILED with error: %+v: %+v", id, err, cd)
+		s.kv.opt.Debugf("[Compactor: %d] LOG Compact FAILED with error: %+v: %+v", id, err, cd) // patched: was a warning
 		return err
 	}
 
@@ -1638,7 +1663,9 @@ func (s *levelsController) doCompact(id int, p compactionPriority) error {
 	return nil
 }
 
-func (s *levelsController) addLevel0Table(t *table.Table) error {
+// patched: added is done once the table is there, and before a compaction that takes it
+// is over.
+func (s *levelsController) addLevel0Table(t *table.Table, added func() error) error {
 	// Add table to manifest file only if it is not opened in memory. We don't want to add a table
 	// to the manifest file if it exists only in memory.
 	if !t.IsInmemory {
@@ -1672,7 +1699,7 @@ func (s *levelsController) addLevel0Table(t *table.Table) error {
 		// the flush goroutine complete so flushChan can drain and close. We watch
 		// both IsClosed() (normal Close) and the flush goroutine's own closer
 		// (also covers the Open-error cleanup path, where IsClosed may be unset).
-		if s.kv.IsClosed() || s.kv.flushStopped() {
+		if s.kv.IsClosed() || s.kv.flushStopped() || s.kv.Failure() != nil { // patched: the last one
 			break
 		}
 		stalled = true
@@ -1689,10 +1716,12 @@ func (s *levelsController) addLevel0Table(t *table.Table) error {
 		}
 		s.l0stallsMs.Add(int64(dur.Round(time.Millisecond)))
 	}
+	s.kv.adding.Lock()
+	defer s.kv.adding.Unlock()
 	l0.addLevel0TableLocked(t)
 	l0.Unlock()
 
-	return nil
+	return s.kv.fail(added())
 }
 
 func (s *levelsController) close() error {

@@ -85,6 +85,10 @@ type manifestFile struct {
 
 	// Used to indicate if badger was opened in InMemory mode.
 	inMemory bool
+
+	// failed is of the first append that failed; guarded by appendLock. patched: before,
+	// the next one went on behind what may be half an entry, or was never synced.
+	failed error
 }
 
 const (
@@ -207,7 +211,15 @@ func (mf *manifestFile) addChanges(changesParam []*pb.ManifestChange, opt Option
 	// Maybe we could use O_APPEND instead (on certain file systems)
 	mf.appendLock.Lock()
 	defer mf.appendLock.Unlock()
-	if err := applyChangeSet(&mf.manifest, &changes, opt); err != nil {
+	if mf.failed == nil {
+		mf.failed = mf.append(&changes, buf, opt)
+	}
+	return mf.failed
+}
+
+// append must be called while appendLock is held.
+func (mf *manifestFile) append(changes *pb.ManifestChangeSet, buf []byte, opt Options) error {
+	if err := applyChangeSet(&mf.manifest, changes, opt); err != nil {
 		return err
 	}
 	// Rewrite manifest if it'd shrink by 1/10 and it's big enough to care

@@ -38,6 +38,23 @@ type memTable struct {
 	maxVersion uint64
 	opt        Options
 	buf        *bytes.Buffer
+	deleted    sync.Once // the WAL was
+}
+
+// deleteWAL removes the WAL for good. patched: it goes when its rows are in a table of
+// level 0, and before a compaction of that table is over, and not when the last iterator
+// lets go. Else a crash brought back old rows beside a compaction that had dropped them,
+// deletions and all.
+func (db *DB) deleteWAL(mt *memTable) (err error) {
+	if mt.wal == nil {
+		return nil
+	}
+	mt.deleted.Do(func() {
+		if err = mt.wal.Delete(); err == nil {
+			err = db.syncDir(db.opt.Dir)
+		}
+	})
+	return err
 }
 
 func (db *DB) openMemTables(opt Options) error {
@@ -122,8 +139,8 @@ func (db *DB) openMemTable(fid, flags int) (*memTable, error) {
 	// Have a callback set to delete WAL when skiplist reference count goes down to zero. That is,
 	// when it gets flushed to L0.
 	s.OnClose = func() {
-		if err := mt.wal.Delete(); err != nil {
-			db.opt.Errorf("while deleting file: %s, err: %v", filepath, err)
+		if err := db.deleteWAL(mt); err != nil {
+			db.fail(y.Wrapf(err, "while deleting file: %s", filepath)) // patched: was a line in the log
 		}
 	}
 

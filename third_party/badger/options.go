@@ -194,6 +194,7 @@ func buildTableOptions(db *DB) table.Options {
 		IndexCache:           db.indexCache,
 		AllocPool:            db.allocPool,
 		DataKey:              dk,
+		OnUnreadable:         db.failUnreadable, // patched
 	}
 }
 

@@ -201,6 +201,9 @@ func (sw *StreamWriter) Write(buf *z.Buffer) error {
 
 	sw.writeLock.Lock()
 	defer sw.writeLock.Unlock()
+	if err := sw.db.Failure(); err != nil { // patched: a table that could not be made ended the process
+		return err
+	}
 
 	// We are writing all requests to vlog even if some request belongs to already closed stream.
 	// It is safe to do because we are panicking while writing to sorted writer, which will be nil
@@ -288,6 +291,9 @@ func (sw *StreamWriter) Flush() error {
 
 	// Wait for all files to be written.
 	if err := sw.throttle.Finish(); err != nil {
+		return err
+	}
+	if err := sw.db.Failure(); err != nil { // patched
 		return err
 	}
 
@@ -393,8 +399,12 @@ func (w *sortedWriter) handleRequests() {
 					ExpiresAt: e.ExpiresAt,
 				}
 			}
+			if w.db.Failure() != nil {
+				return // patched: Write and Flush say so
+			}
 			if err := w.Add(e.Key, vs); err != nil {
-				panic(err)
+				w.db.fail(err) // patched: was a panic
+				return
 			}
 		}
 	}
@@ -444,8 +454,7 @@ func (w *sortedWriter) send(done bool) error {
 		return err
 	}
 	go func(builder *table.Builder) {
-		err := w.createTable(builder)
-		w.throttle.Done(err)
+		w.throttle.Done(w.db.fail(w.createTable(builder))) // patched: nothing more is taken then
 	}(w.builder)
 	// If done is true, this indicates we can close the writer.
 	// No need to allocate underlying TableBuilder now.

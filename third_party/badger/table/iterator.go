@@ -196,6 +196,14 @@ func (itr *Iterator) Valid() bool {
 	return itr.err == nil
 }
 
+// unreadable ends the iteration, and says so. patched: before, nobody heard.
+func (itr *Iterator) unreadable(err error) {
+	itr.err = err
+	if itr.t.opt.OnUnreadable != nil {
+		itr.t.opt.OnUnreadable(err)
+	}
+}
+
 func (itr *Iterator) useCache() bool {
 	return itr.opt&NOCACHE == 0
 }
@@ -209,7 +217,7 @@ func (itr *Iterator) seekToFirst() {
 	itr.bpos = 0
 	block, err := itr.t.block(itr.bpos, itr.useCache())
 	if err != nil {
-		itr.err = err
+		itr.unreadable(err)
 		return
 	}
 	itr.bi.tableID = itr.t.id
@@ -228,7 +236,7 @@ func (itr *Iterator) seekToLast() {
 	itr.bpos = numBlocks - 1
 	block, err := itr.t.block(itr.bpos, itr.useCache())
 	if err != nil {
-		itr.err = err
+		itr.unreadable(err)
 		return
 	}
 	itr.bi.tableID = itr.t.id
@@ -242,7 +250,7 @@ func (itr *Iterator) seekHelper(blockIdx int, key []byte) {
 	itr.bpos = blockIdx
 	block, err := itr.t.block(blockIdx, itr.useCache())
 	if err != nil {
-		itr.err = err
+		itr.unreadable(err)
 		return
 	}
 	itr.bi.tableID = itr.t.id
@@ -319,7 +327,7 @@ func (itr *Iterator) next() {
 	if len(itr.bi.data) == 0 {
 		block, err := itr.t.block(itr.bpos, itr.useCache())
 		if err != nil {
-			itr.err = err
+			itr.unreadable(err)
 			return
 		}
 		itr.bi.tableID = itr.t.id
@@ -349,7 +357,7 @@ func (itr *Iterator) prev() {
 	if len(itr.bi.data) == 0 {
 		block, err := itr.t.block(itr.bpos, itr.useCache())
 		if err != nil {
-			itr.err = err
+			itr.unreadable(err)
 			return
 		}
 		itr.bi.tableID = itr.t.id

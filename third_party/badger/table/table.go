@@ -73,6 +73,10 @@ type Options struct {
 
 	// ZSTDCompressionLevel is the ZSTD compression level used for compressing blocks.
 	ZSTDCompressionLevel int
+
+	// OnUnreadable hears of each block that an iterator cannot read. patched: before,
+	// such a table just seemed to end there.
+	OnUnreadable func(error)
 }
 
 // TableInterface is useful for testing.
@@ -242,7 +246,16 @@ func (b *Block) verifyCheckSum() error {
 	return y.VerifyChecksum(b.data, cs)
 }
 
-func CreateTable(fname string, builder *Builder) (*Table, error) {
+// CreateTable makes a table of what the builder holds. patched: a full disk is an error.
+func CreateTable(fname string, builder *Builder) (t *Table, err error) {
+	err = y.CatchFault("create "+fname, func() error {
+		t, err = createTable(fname, builder)
+		return err
+	})
+	return t, err
+}
+
+func createTable(fname string, builder *Builder) (*Table, error) {
 	bd := builder.Done()
 	mf, err := z.OpenMmapFile(fname, os.O_CREATE|os.O_RDWR|os.O_EXCL, bd.Size)
 	if err == z.NewFile {
@@ -707,8 +720,8 @@ func (t *Table) VerifyChecksum() error {
 	for i := 0; i < ti.OffsetsLength(); i++ {
 		b, err := t.block(i, true)
 		if err != nil {
-			return y.Wrapf(err, "checksum validation failed for table: %s, block: %d, offset:%d",
-				t.Filename(), i, b.offset)
+			return y.Wrapf(err, "checksum validation failed for table: %s, block: %d",
+				t.Filename(), i) // patched: there is no b.offset, since b is nil
 		}
 		// We should not call incrRef here, because the block already has one ref when created.
 		defer b.decrRef()

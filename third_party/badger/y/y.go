@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -184,44 +185,38 @@ func FixedDuration(d time.Duration) string {
 // Throttle allows a limited number of workers to run at a time. It also
 // provides a mechanism to check for errors encountered by workers and wait for
 // them to finish.
+//
+// patched: the first error stays. Before, a Do that returned an error had taken it
+// from Finish; and more errors than workers blocked Done, and so Finish, for ever.
 type Throttle struct {
-	once      sync.Once
-	wg        sync.WaitGroup
-	ch        chan struct{}
-	errCh     chan error
-	finishErr error
+	wg  sync.WaitGroup
+	ch  chan struct{}
+	err atomic.Pointer[error] // the first one
 }
 
 // NewThrottle creates a new throttle with a max number of workers.
 func NewThrottle(max int) *Throttle {
-	return &Throttle{
-		ch:    make(chan struct{}, max),
-		errCh: make(chan error, max),
-	}
+	return &Throttle{ch: make(chan struct{}, max)}
 }
 
 // Do should be called by workers before they start working. It blocks if there
 // are already maximum number of workers working. If it detects an error from
 // previously Done workers, it would return it.
 func (t *Throttle) Do() error {
-	for {
-		select {
-		case t.ch <- struct{}{}:
-			t.wg.Add(1)
-			return nil
-		case err := <-t.errCh:
-			if err != nil {
-				return err
-			}
-		}
+	t.ch <- struct{}{}
+	if err := t.err.Load(); err != nil {
+		<-t.ch
+		return *err
 	}
+	t.wg.Add(1)
+	return nil
 }
 
 // Done should be called by workers when they finish working. They can also
 // pass the error status of work done.
 func (t *Throttle) Done(err error) {
 	if err != nil {
-		t.errCh <- err
+		t.err.CompareAndSwap(nil, &err)
 	}
 	select {
 	case <-t.ch:
@@ -231,23 +226,14 @@ func (t *Throttle) Done(err error) {
 	t.wg.Done()
 }
 
-// Finish waits until all workers have finished working. It would return any error passed by Done.
-// If Finish is called multiple time, it will wait for workers to finish only once(first time).
-// From next calls, it will return same error as found on first call.
+// Finish waits until all workers have finished working. It returns the first error
+// passed to Done, however often it is called.
 func (t *Throttle) Finish() error {
-	t.once.Do(func() {
-		t.wg.Wait()
-		close(t.ch)
-		close(t.errCh)
-		for err := range t.errCh {
-			if err != nil {
-				t.finishErr = err
-				return
-			}
-		}
-	})
-
-	return t.finishErr
+	t.wg.Wait()
+	if err := t.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // U16ToBytes converts the given Uint16 to bytes
