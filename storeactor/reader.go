@@ -34,7 +34,7 @@ func (r *readerActor) Receive(ctx actor.Context) {
 func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 	for _, asked := range m.Reads {
 		reply, err := reading.Answer(r.view, asked.Read, m.Revision, m.Compacted)
-		if messages.CodeOf(err) == messages.Code_DAMAGED {
+		if err != nil { // the engine's: rows may be missing
 			r.fatal(err)
 			return
 		}
@@ -44,7 +44,7 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 
 func (r *readerActor) onReadRows(ctx actor.Context, m *messages.ReadRows) {
 	rows, err := snapshot.ReadRows(r.view, m)
-	if messages.CodeOf(err) == messages.Code_DAMAGED {
+	if err != nil {
 		r.fatal(err)
 		return
 	}

@@ -105,8 +105,8 @@ func markerEntry(number uint64) *badger.Entry {
 func (e *Engine) beginWrite(rows []disk.Row) (marker uint64, err error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
-	if e.failed != nil {
-		return 0, e.failed
+	if err := e.check(); err != nil {
+		return 0, err
 	}
 	for _, r := range rows {
 		e.unmarked += len(r.Key) + len(r.Value)
@@ -134,16 +134,35 @@ func (e *Engine) endWrite(rows []disk.Row, marker uint64, err error) error {
 	return nil
 }
 
+// check is the first error, of ours or of Badger's; the mutex is held.
+func (e *Engine) check() error {
+	if e.failed == nil {
+		e.failed = e.usable()
+	}
+	return e.failed
+}
+
 // fail keeps the first error; the mutex is held.
 func (e *Engine) fail(what string, err error) error {
-	if e.failed == nil {
+	if e.check() == nil {
 		e.failed = durable.Error(what, err)
 	}
 	return e.failed
 }
 
 // Get is as disk.View says.
-func (e *Engine) Get(key []byte, revision uint64) (disk.Row, bool, error) {
+func (e *Engine) Get(key []byte, revision uint64) (row disk.Row, found bool, err error) {
+	err = e.reading("read the state", func() error {
+		row, found, err = e.get(key, revision)
+		return err
+	})
+	if err != nil {
+		return disk.Row{}, false, err
+	}
+	return row, found, nil
+}
+
+func (e *Engine) get(key []byte, revision uint64) (disk.Row, bool, error) {
 	txn := e.db.NewTransactionAt(revision, false)
 	defer txn.Discard()
 	item, err := txn.Get(userKey(key))
@@ -165,6 +184,10 @@ const scanYieldRows = 64
 
 // Scan is as disk.View says.
 func (e *Engine) Scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
+	return e.reading("read the state", func() error { return e.scan(from, to, revision, reverse, yield) })
+}
+
+func (e *Engine) scan(from, to []byte, revision uint64, reverse bool, yield func(disk.Row) bool) error {
 	start, end := userKey(from), []byte{prefixEnd}
 	if len(to) > 0 {
 		end = userKey(to)
@@ -215,16 +238,20 @@ func (e *Engine) Sync() error {
 	if err != nil {
 		return err
 	}
-	seal, err := sealFiles(e.db, e.dir, markers, e.seal)
+	var seal Seal
+	err = e.reading("sync the state", func() (err error) { // it looks into tables
+		seal, err = sealFiles(e.db, e.dir, markers, e.seal)
+		return err
+	})
 	return e.endSync(seal, err)
 }
 
 // beginSync marks the end of what is to be synced.
 func (e *Engine) beginSync() (markers uint64, err error) {
 	e.mutex.Lock()
-	if e.failed != nil {
+	if err := e.check(); err != nil {
 		defer e.mutex.Unlock()
-		return 0, e.failed
+		return 0, err
 	}
 	e.pending, e.unsynced = lowest(e.pending, e.unsynced), 0
 	if e.marked {

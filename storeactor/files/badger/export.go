@@ -26,6 +26,11 @@ type exporter struct {
 func (e *Engine) Export(after disk.Cursor, floor, revision uint64, yield func(disk.Row) bool) error {
 	x := &exporter{db: e.db, floor: floor, revision: revision, yield: yield}
 	runtime.Gosched() // as in a Scan
+	return e.reading("read the state", func() error { return x.behind(after) })
+}
+
+// behind yields all of a snapshot behind a cursor.
+func (x *exporter) behind(after disk.Cursor) error {
 	next := userKey(after.Key)
 	if len(after.Key) > 0 || after.Revision != 0 {
 		if err := x.rest(next, after.Revision); err != nil || x.over {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/dgraph-io/badger/v4/y"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -82,7 +83,7 @@ func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
 	if e.db, err = openBadger(options); err != nil {
 		return nil, err
 	}
-	if err := seal.checkMarkers(e.db); err != nil {
+	if err := e.reading("open the state", func() error { return seal.checkMarkers(e.db) }); err != nil {
 		e.db.Close()
 		return nil, err
 	}
@@ -137,12 +138,16 @@ func openBadger(options badger.Options) (db *badger.DB, err error) {
 			db, err = nil, damaged("%s cannot be opened: %v", dir, r)
 		}
 	}()
-	db, err = badger.OpenManaged(options)
+	err = y.CatchFault("open the state", func() (err error) {
+		db, err = badger.OpenManaged(options)
+		return err
+	})
+	fault := (*y.Fault)(nil)
 	switch {
 	case err == nil:
 		return db, nil
-	case errors.Is(err, os.ErrPermission):
-		return nil, durable.Error("open the state", err)
+	case durable.Refused(err), errors.As(err, &fault):
+		return nil, refused("open the state", err)
 	}
 	return nil, damaged("%s cannot be opened: %v", dir, err)
 }

@@ -94,6 +94,14 @@ func (e *Engine) Reclaim() error {
 	if err := e.checkReclaim(); err != nil {
 		return err
 	}
+	const what = "reclaim the space of the state"
+	if err := e.reading(what, func() error { return e.reclaim(floor) }); err != nil {
+		return durable.Error(what, err)
+	}
+	return e.refuseClosed() // it may have been called off
+}
+
+func (e *Engine) reclaim(floor uint64) error {
 	touched, err := e.worth(floor)
 	if err == nil {
 		err = e.touch(touched)
@@ -104,10 +112,7 @@ func (e *Engine) Reclaim() error {
 	if err == nil {
 		err = e.flatten()
 	}
-	if err != nil {
-		return durable.Error("reclaim the space of the state", err)
-	}
-	return e.refuseClosed() // it may have been called off
+	return err
 }
 
 // checkReclaim: a compaction writes anew before it removes, and may take in all
@@ -251,8 +256,8 @@ func (e *Engine) wait(done func() bool) {
 }
 
 // pushOut fills the memtable in use until there is a next one, which is the only
-// way to make a table of it, and waits for that. The wait is bounded, since an open
-// iterator keeps the file of a memtable that has become a table.
+// way to make a table of it, and waits for that. The wait is bounded, since Badger may
+// be slow, or have failed.
 func (e *Engine) pushOut() error {
 	before := e.memTables()
 	for number := uint64(1); number <= 2*memTableBytes/reclaimFiller && !added(before, e.memTables()); number++ {

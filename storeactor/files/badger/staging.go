@@ -29,8 +29,8 @@ const _ = uint(stagedRoom - 2*32*stagedTable - stagedBuffer)
 // Staging is an engine in the making, whose rows come in order: they go
 // straight into tables of the last level (Badger's StreamWriter).
 //
-// The StreamWriter ends the process where it meets rows out of order or cannot
-// make a table, and a full disk is a fault at an address, so both are kept from it.
+// The StreamWriter refuses all that comes behind rows out of order or a table that
+// cannot be made, and does not say which rows; so both are kept from it.
 type Staging struct {
 	dir    string
 	db     *badger.DB

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -67,9 +68,19 @@ func Error(what string, err error) error {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "cannot %s: %v", what, err).
 			WithHint("give this user the directory, or run as the user who owns it")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("make room on the disk and start again")
+		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("make room on the disk, or for more files (df, df -i), and start again")
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("raise the limit of open files (ulimit -n) and start again")
 	}
 	return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).WithHint("check the disk and start again")
+}
+
+// Refused reports whether the operating system refused something, which says nothing
+// about what a file holds.
+func Refused(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.EACCES, unix.EPERM, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EIO,
+	}, func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
 // FormatError is UNSUPPORTED for a file of a newer format than this version knows.
