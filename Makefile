@@ -45,6 +45,10 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./storeactor/files -run TestPowerCuts -v -count=1 -timeout 60m
 	@KEYVAL_POWERCUTS=$(CUTS) $(GO) test ./cli/kvctl -run 'TestPowerCuts$$' -v -count=1 -timeout 60m
 
+exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
+
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
 
@@ -84,4 +88,4 @@ generate: ## remake the generated code of messages/
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts catchup overwrites mutants bench verify generate clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion catchup overwrites mutants bench verify generate clean
