@@ -115,6 +115,7 @@ type DB struct {
 	blockWrites atomic.Int32
 	isClosed    atomic.Uint32
 	failure     atomic.Pointer[error] // patched: see failure.go
+	adding      sync.Mutex            // patched: held while a table is added to level 0, until its memtable's WAL is gone
 
 	// gcActive is set while a vlog GC rewrite (scan + write-back) is in flight,
 	// and gcDiscardTs records the DB's max version captured at its start. While
@@ -1166,7 +1167,7 @@ func (db *DB) handleMemTableFlush(mt *memTable, dropPrefixes [][]byte) error {
 		return err
 	}
 	// We own a ref on tbl.
-	err = db.lc.addLevel0Table(tbl, func() error { return db.deleteWAL(mt) }) // This will incrRef
+	err = db.lc.addLevel0Table(tbl, func() error { return db.deleteWAL(mt) }) // This will incrRef. patched: the WAL goes now
 	if err != nil {
 		// patched: the MANIFEST may name the table all the same; so it stays.
 		return err

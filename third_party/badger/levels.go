@@ -1002,11 +1002,6 @@ func (s *levelsController) compactBuildTables(
 		// background operation.
 		err = s.kv.syncDir(s.kv.opt.Dir)
 	}
-	if err == nil {
-		// patched: an input that could not be read to its end has made no error so far.
-		err = s.kv.Failure()
-	}
-
 	if err != nil {
 		// An error happened.  Delete all the newly created table files (by calling DecrRef
 		// -- we're the only holders of a ref).
@@ -1515,6 +1510,14 @@ func (s *levelsController) runCompactDef(id, l int, cd compactDef) (err error) {
 	}
 	changeSet := buildChangeSet(&cd, newTables)
 
+	// patched: the tables that it takes were added for good, with all that goes with it.
+	s.kv.adding.Lock()
+	err = s.kv.Failure()
+	s.kv.adding.Unlock()
+	if err != nil {
+		return err
+	}
+
 	// We write to the manifest _before_ we delete files (and after we created files)
 	if err := s.kv.manifest.addChanges(changeSet.Changes, s.kv.opt); err != nil {
 		// patched: the MANIFEST may name the new tables all the same; so they stay.
@@ -1660,8 +1663,9 @@ func (s *levelsController) compactLevel(id int, p compactionPriority) error {
 	return nil
 }
 
-// patched: named is done once the MANIFEST names the table, before it can be compacted.
-func (s *levelsController) addLevel0Table(t *table.Table, named func() error) error {
+// patched: added is done once the table is there, and before a compaction that takes it
+// is over.
+func (s *levelsController) addLevel0Table(t *table.Table, added func() error) error {
 	// Add table to manifest file only if it is not opened in memory. We don't want to add a table
 	// to the manifest file if it exists only in memory.
 	if !t.IsInmemory {
@@ -1672,9 +1676,6 @@ func (s *levelsController) addLevel0Table(t *table.Table, named func() error) er
 		err := s.kv.manifest.addChanges([]*pb.ManifestChange{
 			newCreateChange(t.ID(), 0, t.KeyID(), t.CompressionType()),
 		}, s.kv.opt)
-		if err == nil {
-			err = named()
-		}
 		if err != nil {
 			return err
 		}
@@ -1715,10 +1716,12 @@ func (s *levelsController) addLevel0Table(t *table.Table, named func() error) er
 		}
 		s.l0stallsMs.Add(int64(dur.Round(time.Millisecond)))
 	}
+	s.kv.adding.Lock()
+	defer s.kv.adding.Unlock()
 	l0.addLevel0TableLocked(t)
 	l0.Unlock()
 
-	return nil
+	return s.kv.fail(added())
 }
 
 func (s *levelsController) close() error {

@@ -41,11 +41,14 @@ type memTable struct {
 	deleted    sync.Once // the WAL was
 }
 
-// deleteWAL removes the WAL for good. patched: it goes as soon as the table is in the
-// MANIFEST and before the table can be compacted, and not when the last iterator lets
-// go. Else a crash brought back old rows beside a compaction that had dropped them,
+// deleteWAL removes the WAL for good. patched: it goes when its rows are in a table of
+// level 0, and before a compaction of that table is over, and not when the last iterator
+// lets go. Else a crash brought back old rows beside a compaction that had dropped them,
 // deletions and all.
 func (db *DB) deleteWAL(mt *memTable) (err error) {
+	if mt.wal == nil {
+		return nil
+	}
 	mt.deleted.Do(func() {
 		if err = mt.wal.Delete(); err == nil {
 			err = db.syncDir(db.opt.Dir)

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -78,7 +79,7 @@ func runUntilExhausted(what string) error {
 	}
 	random := rand.New(rand.NewPCG(1, 1))
 	for revision := uint64(1); revision <= exhaustedRows; revision++ {
-		if descriptors > 0 && len(tablesOf(dir)) >= tablesDue {
+		if descriptors > 0 && e.flushed() >= tablesDue {
 			if err := e.leaveDescriptors(descriptors); err != nil {
 				return err
 			}
@@ -108,11 +109,8 @@ func runUntilExhausted(what string) error {
 	return nil
 }
 
-func tablesOf(dir string) []string {
-	// The pattern is well-formed, which is all that can be wrong.
-	names, _ := filepath.Glob(filepath.Join(dir, "*.sst"))
-	return names
-}
+// flushed is how many tables the first level has.
+func (e *Engine) flushed() int { return e.db.Levels()[0].NumTables }
 
 // leaveDescriptors leaves this process so many descriptors beside those it has, until
 // the engine fails over it.
@@ -246,7 +244,16 @@ func TestATableThatCannotBeMadeTakesNothingAlong(t *testing.T) {
 	for _, ahead := range []int{1, 4} { // tables of the compaction
 		t.Run(strconv.Itoa(ahead), func(t *testing.T) {
 			failsOver(t, "file exists", func(e *Engine) error {
-				return os.WriteFile(table.NewFilename(uint64(tablesDue+ahead), e.dir), nil, 0o600)
+				newest := uint64(0)
+				for _, t := range e.db.Tables() {
+					newest = max(newest, t.ID)
+				}
+				for id := newest + uint64(ahead); ; id++ { // one may be in the making
+					f, err := os.OpenFile(table.NewFilename(id, e.dir), os.O_CREATE|os.O_EXCL, 0o600)
+					if !errors.Is(err, os.ErrExist) {
+						return errors.Join(err, f.Close())
+					}
+				}
 			})
 		})
 	}
@@ -287,7 +294,7 @@ func failsOver(t *testing.T, words string, obstruct func(*Engine) error) {
 	defer e.Close()
 	written := uint64(0)
 	write := func(tables int) {
-		for len(tablesOf(dir)) < tables {
+		for e.flushed() < tables {
 			written++
 			if err := e.Write([]disk.Row{exhaustedRow(written)}); err != nil {
 				t.Fatal(err)
@@ -361,7 +368,7 @@ func TestNoMemTableOutlivesItsTable(t *testing.T) {
 	}
 	first := e.memTables()
 	err = e.Scan(nil, nil, 1, false, func(disk.Row) bool {
-		for revision := uint64(2); len(tablesOf(dir)) == 0; revision++ {
+		for revision := uint64(2); e.flushed() == 0; revision++ {
 			if err := e.Write([]disk.Row{exhaustedRow(revision)}); err != nil {
 				t.Fatal(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/y"
 
+	"keyval/messages"
 	"keyval/storeactor/files/durable"
 )
 
@@ -22,7 +23,16 @@ func (e *Engine) usable() error {
 	case errors.Is(failure, badger.ErrUnreadable):
 		return damaged("%v", oneLine{failure})
 	}
-	return durable.Error("keep the state (nothing is lost: it is replayed from the log)", oneLine{failure})
+	return refused("keep the state (nothing is lost: it is replayed from the log)", oneLine{failure})
+}
+
+// refused gives what the operating system or the disk refused a code and a next step.
+func refused(what string, err error) error {
+	if fault := (*y.Fault)(nil); errors.As(err, &fault) {
+		return messages.Errorf(messages.Code_INTERNAL, "cannot %s: %v", what, err).
+			WithHint("make room on the disk, or have it checked, and start again")
+	}
+	return durable.Error(what, err)
 }
 
 // reading does what reads rows, and may have ended early where a table could not be
@@ -34,7 +44,7 @@ func (e *Engine) reading(what string, read func() error) error {
 		return failure
 	}
 	if fault := (*y.Fault)(nil); errors.As(err, &fault) {
-		return durable.Error(what, err)
+		return refused(what, err)
 	}
 	return err
 }

@@ -121,7 +121,7 @@ func openBadger(options badger.Options) (db *badger.DB, err error) {
 	case err == nil:
 		return db, nil
 	case durable.Refused(err), errors.As(err, &fault):
-		return nil, durable.Error("open the state", err)
+		return nil, refused("open the state", err)
 	}
 	return nil, damaged("%s cannot be opened: %v", dir, err)
 }
