@@ -120,6 +120,8 @@ func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.onStarted(ctx)
+	case *messages.Agreed:
+		a.onAgreed(ctx, m)
 	case *messages.Founded:
 		a.onFounded(ctx, m)
 	case *actor.Stopped:
@@ -135,20 +137,18 @@ func (a *node) onStarted(ctx actor.Context) {
 		a.wiring.fatal(err)
 		return
 	}
-	core := newFounding(a.wiring.self, a.identity, checkpoint.GetClusterId())
+	core := newFounding(a.wiring.self, a.identity, checkpoint)
 	local := transport.Local{
-		Role: messages.Role_NODE, ClusterID: checkpoint.GetClusterId(), RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
+		Role: messages.Role_NODE, ClusterID: a.identity.ClusterId, RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
 		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
 	}
-	if checkpoint == nil {
+	if !core.founded {
 		local.WaitingFor = "the other founders: " + core.waitingFor()
-	} else {
-		core.founders = checkpoint.Founders
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
 	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
-	if checkpoint == nil {
+	if !core.founded {
 		a.tellPeers(ctx, core.founders)
 		return
 	}
@@ -164,13 +164,22 @@ func (a *node) checkpoint() (*messages.Checkpoint, error) {
 	return a.cfg.Disk.Checkpoint()
 }
 
-// onFounded initialises the disk. All founders write the same state, and then serve.
-func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
+// onAgreed initialises the disk. All founders write the same state.
+func (a *node) onAgreed(ctx actor.Context, m *messages.Agreed) {
 	if err := disk.Initialise(a.cfg.Disk, firstCheckpoint(a.identity.Token, m)); err != nil {
 		a.wiring.fatal(err)
 		return
 	}
-	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(m.Founders))
+	ctx.Respond(&messages.Initialised{ClusterId: m.ClusterId})
+}
+
+// onFounded makes durable that this node takes part, and lets it.
+func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
+	if err := a.cfg.Disk.Found(m.ClusterId); err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(a.identity.Founders))
 	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId})
 	a.serve(ctx)
 }
@@ -228,7 +237,7 @@ func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 }
 
 // firstCheckpoint is where every founder's history starts: the same bytes on each.
-func firstCheckpoint(token string, m *messages.Founded) *messages.Checkpoint {
+func firstCheckpoint(token string, m *messages.Agreed) *messages.Checkpoint {
 	c := &messages.Checkpoint{
 		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,

@@ -1108,14 +1108,17 @@ func (x *Session) GetOpenBeforeMs() uint64 {
 
 // Identity says whose data directory this is. Written once, never rewritten.
 type Identity struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Incarnation   []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 16 random bytes, durable before the node first speaks
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Listen        string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
-	Advertise     string                 `protobuf:"bytes,5,opt,name=advertise,proto3" json:"advertise,omitempty"`
-	Founders      []*Founder             `protobuf:"bytes,6,rep,name=founders,proto3" json:"founders,omitempty"` // as given by --initial-cluster
-	Token         string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Format      uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Incarnation []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 16 random bytes, durable before the node first speaks
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Listen      string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
+	Advertise   string                 `protobuf:"bytes,5,opt,name=advertise,proto3" json:"advertise,omitempty"`
+	Founders    []*Founder             `protobuf:"bytes,6,rep,name=founders,proto3" json:"founders,omitempty"` // as given by --initial-cluster
+	Token       string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	// cluster_id is written before the node first takes part: from then on a directory
+	// without data has lost them. Empty: the cluster is being founded.
+	ClusterId     []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1197,6 +1200,13 @@ func (x *Identity) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *Identity) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
 }
 
 // Founder is one line of the initial cluster. RaftIDs are the places in the
@@ -1352,7 +1362,7 @@ const file_command_proto_rawDesc = "" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
-	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xd4\x01\n" +
+	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xf3\x01\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +
@@ -1360,7 +1370,9 @@ const file_command_proto_rawDesc = "" +
 	"\x06listen\x18\x04 \x01(\tR\x06listen\x12\x1c\n" +
 	"\tadvertise\x18\x05 \x01(\tR\tadvertise\x12.\n" +
 	"\bfounders\x18\x06 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
-	"\x05token\x18\a \x01(\tR\x05token\"r\n" +
+	"\x05token\x18\a \x01(\tR\x05token\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\b \x01(\fR\tclusterId\"r\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +

@@ -702,7 +702,8 @@ type FounderState struct {
 	RaftId        uint64                 `protobuf:"varint,2,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	Founders      []*Founder             `protobuf:"bytes,4,rep,name=founders,proto3" json:"founders,omitempty"`                    // with every incarnation the sender knows
-	ClusterId     []byte                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // set once the sender is initialised
+	ClusterId     []byte                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // what the sender's directory is initialised as, if it is
+	Founded       bool                   `protobuf:"varint,6,opt,name=founded,proto3" json:"founded,omitempty"`                     // all founders have initialised: the sender takes part
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +771,13 @@ func (x *FounderState) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+func (x *FounderState) GetFounded() bool {
+	if x != nil {
+		return x.Founded
+	}
+	return false
 }
 
 // SnapshotOffer tells a follower that what its log lacks can be had as a snapshot. It
@@ -1276,14 +1284,15 @@ const file_peer_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term:.\x8a\xb5\x18\x1d\b\"\x10\x01\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\t\"\aPropose\"\xa7\x02\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term:.\x8a\xb5\x18\x1d\b\"\x10\x01\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\t\"\aPropose\"\xc1\x02\n" +
 	"\fFounderState\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\bR\x06answer\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12.\n" +
 	"\bfounders\x18\x04 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\fR\tclusterId:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
+	"cluster_id\x18\x05 \x01(\fR\tclusterId\x12\x18\n" +
+	"\afounded\x18\x06 \x01(\bR\afounded:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
 	"\bfounding\x12\x12founding of a peer\x1a1the cluster is being founded; a late founder asks\"\fFounderState\"\xd9\x01\n" +
 	"\rSnapshotOffer\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12)\n" +

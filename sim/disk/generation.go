@@ -37,7 +37,28 @@ func (d *Disk) Initialised() (bool, error) {
 		return false, messages.Errorf(messages.Code_DAMAGED, "the directory was condemned: %s", d.condemned).
 			WithHint("put a new node in its place (kvctl cluster replace)")
 	}
+	switch founded := d.founded(); {
+	case founded && d.now.checkpoint == nil:
+		return false, disk.Damaged("the directory belongs to cluster %x, and its data are gone", d.identity.ClusterId)
+	case !founded && d.now.checkpoint != nil && d.now.log.used:
+		return false, disk.Damaged("the identity is older than the data")
+	}
 	return d.now.checkpoint != nil, nil
+}
+
+func (d *Disk) founded() bool { return len(d.identity.GetClusterId()) > 0 }
+
+// Found writes it to the identity.
+func (d *Disk) Found(clusterID []byte) error {
+	if err := d.notInitialised(); err != nil {
+		return err
+	}
+	if err := d.noRoom("the identity"); err != nil {
+		return err
+	}
+	d.identity = proto.Clone(d.identity).(*messages.Identity)
+	d.identity.ClusterId = clusterID
+	return nil
 }
 
 func (d *Disk) notInitialised() error {

@@ -49,6 +49,8 @@ func isDown(server sim.Server) *messages.Error {
 
 func wipe(_ *player, server sim.Server) { server.Wipe() }
 
+func empty(_ *player, server sim.Server) { server.Empty() }
+
 func (p *player) leaders(words) *messages.Error {
 	for _, server := range p.scene.Servers() {
 		if server.Up() {

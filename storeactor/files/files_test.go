@@ -20,8 +20,19 @@ import (
 	"keyval/storeactor/files/durable"
 )
 
-// makeFiles makes an initialised directory that nobody has open.
+// makeFiles makes a founded directory that nobody has open.
 func makeFiles(t *testing.T) string {
+	t.Helper()
+	dir := makeInitialised(t)
+	d := mustOpen(t, dir)
+	if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// makeInitialised makes one whose cluster is being founded.
+func makeInitialised(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	d := mustOpen(t, dir)
@@ -141,7 +152,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 		}, messages.Code_DAMAGED},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := makeFiles(t)
+			dir := makeInitialised(t)
 			if err := os.Remove(filepath.Join(dir, currentName)); err != nil {
 				t.Fatal(err)
 			}
@@ -165,6 +176,115 @@ func TestHalfMadeGeneration(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// useLog lets a process open the log, and end.
+func useLog(t *testing.T, dir string) {
+	t.Helper()
+	d := mustOpen(t, dir)
+	l, _, err := d.OpenLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Close(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each row takes something from a directory that took part in a cluster, or puts
+// something old in its place. It must never pass for one that has not begun.
+func TestDirectoriesThatLostSomething(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(t *testing.T, dir, founding string) // founding: a copy of the time before it took part
+		says   string
+	}{
+		{"all but the identity is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, currentName, firstName)
+		}, "its data are gone"},
+		{"all but the identity and CURRENT is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, firstName)
+		}, "which is missing"},
+		{"CURRENT is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, currentName)
+		}, "was in use"},
+		{"the identity is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, identityName)
+		}, "the identity of"},
+		{"the identity is of the time of founding", func(t *testing.T, dir, founding string) {
+			takeFrom(t, dir, founding, identityName)
+		}, "older than the data"},
+		{"the identity is of that time, and CURRENT is gone", func(t *testing.T, dir, founding string) {
+			removeAll(t, dir, currentName)
+			takeFrom(t, dir, founding, identityName)
+		}, "was in use"},
+		{"the identity is of that time, and the witness is gone", func(t *testing.T, dir, founding string) {
+			removeAll(t, dir, firstName+"/witness")
+			takeFrom(t, dir, founding, identityName)
+		}, "older than the data"},
+		{"the witness is of the time of founding", func(t *testing.T, dir, founding string) {
+			takeFrom(t, dir, founding, identityName, firstName+"/witness")
+			removeAll(t, dir, firstName+"/checkpoint")
+		}, "checkpoint"},
+	} {
+		dir := makeInitialised(t)
+		founding := filepath.Join(t.TempDir(), "founding")
+		if err := disktest.CopyDirectory(dir, founding); err != nil {
+			t.Fatal(err)
+		}
+		d := mustOpen(t, dir)
+		if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		useLog(t, dir)
+		row.change(t, dir, founding)
+		if err := begin(dir); messages.CodeOf(err) != messages.Code_DAMAGED || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v, expected DAMAGED that says %q", row.name, err, row.says)
+		}
+	}
+}
+
+// begin does what a process does with a directory: it founds one that is not
+// initialised, and opens the other.
+func begin(dir string) error {
+	d, err := Open(dir, quiet)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	is, err := d.Initialised()
+	if err == nil && !is {
+		err = disk.Initialise(d, disktest.First)
+	}
+	if err != nil {
+		return err
+	}
+	l, _, err := d.OpenLog()
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func removeAll(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// takeFrom puts files of another directory in the place of these.
+func takeFrom(t *testing.T, dir, from string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disktest.WriteFile(t, filepath.Join(dir, name), string(text))
 	}
 }
 

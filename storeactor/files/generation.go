@@ -137,9 +137,46 @@ func (f *directory) Initialised() (bool, error) {
 	if err := f.condemned(); err != nil {
 		return false, err
 	}
-	_, err := f.current()
-	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
-		return false, nil
+	generation, err := f.current()
+	switch {
+	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
+		return false, f.refuseEmptied()
+	case err != nil:
+		return false, err
 	}
-	return err == nil, err
+	id, err := f.Identity()
+	if err != nil {
+		return false, err
+	}
+	return true, f.refuseAged(id, generation)
+}
+
+// refuseEmptied is DAMAGED for a directory that is founded. It has no generation.
+func (f *directory) refuseEmptied() error {
+	id, err := f.Identity()
+	switch {
+	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
+		return nil
+	case err != nil:
+		return err
+	case len(id.ClusterId) > 0:
+		return disk.Damaged("%s belongs to cluster %x, and its data are gone", f.dir, id.ClusterId)
+	}
+	return nil
+}
+
+// refuseAged is DAMAGED for a directory that is not founded, as its identity says, and
+// whose log was used: the identity is an old one, or another's.
+func (f *directory) refuseAged(id *messages.Identity, generation string) error {
+	if len(id.ClusterId) > 0 {
+		return nil
+	}
+	last, found, err := wal.ReadWitness(generation)
+	switch {
+	case err != nil:
+		return err
+	case !found || last.Sequence > 1:
+		return disk.Damaged("the identity of %s says that its cluster was never founded, and %s was in use: the identity is older than the data", f.dir, generation)
+	}
+	return nil
 }

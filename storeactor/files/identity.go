@@ -62,6 +62,26 @@ func (f *directory) WriteIdentity(id *messages.Identity) error {
 		return messages.Errorf(messages.Code_CONFLICT, "%s has an identity already", f.dir).
 			WithHint("name an empty directory for a new node")
 	}
+	return f.replaceIdentity(id)
+}
+
+// Found writes the identity anew. It is the proof that there was a generation, so it
+// must not stand in one.
+func (f *directory) Found(clusterID []byte) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if _, err := f.current(); err != nil {
+		return err
+	}
+	id, err := f.Identity()
+	if err != nil || bytes.Equal(id.ClusterId, clusterID) {
+		return err
+	}
+	id.ClusterId = clusterID
+	return f.replaceIdentity(id)
+}
+
+func (f *directory) replaceIdentity(id *messages.Identity) error {
 	document, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(id)
 	if err != nil {
 		return messages.Errorf(messages.Code_INVALID, "the identity cannot be written: %v", err)

@@ -54,6 +54,7 @@ var baseClauses = []clause{
 	{"an empty directory is not found", testEmpty},
 	{"the identity is written once", testIdentity},
 	{"the first generation is made once", testInitialise},
+	{"a generation that was never used gives way", testFounding},
 	{"handles are opened once and end with close", testHandles},
 	{"a checkpoint replaces the one before", testCheckpoint},
 	{"a checkpoint comes after what it stands on", testCheckpointOrder},
@@ -75,6 +76,7 @@ func start(t *testing.T, o Opener) *node {
 	n.open()
 	n.ok(n.disk.WriteIdentity(Identity))
 	n.ok(disk.Initialise(n.disk, First))
+	n.ok(n.disk.Found(First.ClusterId))
 	n.openAll()
 	return n
 }
@@ -187,6 +189,37 @@ func testInitialise(t *testing.T, o Opener) {
 		n.same([]uint64{n.image.BaseIndex, n.image.BaseTerm, uint64(len(n.image.Entries))}, []uint64{1, 1, 0})
 		n.again(crash)
 	}
+	n.close()
+}
+
+func testFounding(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Found(First.ClusterId))
+	other := proto.Clone(First).(*messages.Checkpoint)
+	other.ClusterId = []byte("another cluster.")
+	for _, first := range []*messages.Checkpoint{other, First} {
+		n.ok(disk.Initialise(n.disk, first))
+		o.Crash()
+		n.open()
+		is, err := n.disk.Initialised()
+		n.ok(err)
+		n.same(is, true)
+		got, err := n.disk.Checkpoint()
+		n.ok(err)
+		n.same(got, first)
+	}
+	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId))
+	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, other))
+	o.Crash()
+	n.open()
+	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, other))
+	id, err := n.disk.Identity()
+	n.ok(err)
+	n.same(id.ClusterId, First.ClusterId)
+	n.openAll()
 	n.close()
 }
 
