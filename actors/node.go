@@ -74,11 +74,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [24]byte
+	var random [32]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:])}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
@@ -114,7 +114,7 @@ type node struct {
 
 // nonces are random numbers of this process. They stand in what it asks, so that an
 // answer to an earlier process is not taken for its own.
-type nonces struct{ reads, shipments, audits uint64 }
+type nonces struct{ reads, shipments, audits, start uint64 }
 
 func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -144,9 +144,12 @@ func (a *node) onStarted(ctx actor.Context) {
 	}
 	if !core.founded {
 		local.WaitingFor = "the other founders: " + core.waitingFor()
+	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
+		a.wiring.fatal(err)
+		return
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
-	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Disk, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
 	if !core.founded {
 		a.tellPeers(ctx, core.founders)
@@ -175,12 +178,17 @@ func (a *node) onAgreed(ctx actor.Context, m *messages.Agreed) {
 
 // onFounded makes durable that this node takes part, and lets it.
 func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
-	if err := a.cfg.Disk.Found(m.ClusterId); err != nil {
+	err := a.cfg.Disk.Found(m.ClusterId)
+	var starts *messages.Starts
+	if err == nil {
+		starts, err = a.cfg.Disk.Start(a.nonces.start)
+	}
+	if err != nil {
 		a.wiring.fatal(err)
 		return
 	}
 	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(a.identity.Founders))
-	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId})
+	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId, Starts: starts})
 	a.serve(ctx)
 }
 

@@ -249,6 +249,7 @@ type Identified struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // empty: it serves
+	Starts        *Starts                `protobuf:"bytes,3,opt,name=starts,proto3" json:"starts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +296,13 @@ func (x *Identified) GetWaitingFor() string {
 		return x.WaitingFor
 	}
 	return ""
+}
+
+func (x *Identified) GetStarts() *Starts {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
 }
 
 // Flush is what an actor sends itself, so that all that is already in its
@@ -2686,6 +2694,51 @@ func (x *LinkDown) GetHint() string {
 	return ""
 }
 
+// PeerStarted: a node has said hello that was started anew since it was heard last.
+type PeerStarted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *Start                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStarted) Reset() {
+	*x = PeerStarted{}
+	mi := &file_node_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStarted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStarted) ProtoMessage() {}
+
+func (x *PeerStarted) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStarted.ProtoReflect.Descriptor instead.
+func (*PeerStarted) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *PeerStarted) GetStart() *Start {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
 // ClientGone: no connection of this address is left.
 type ClientGone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2696,7 +2749,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2761,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2774,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -2742,7 +2795,7 @@ type PeerGone struct {
 
 func (x *PeerGone) Reset() {
 	*x = PeerGone{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2807,7 @@ func (x *PeerGone) String() string {
 func (*PeerGone) ProtoMessage() {}
 
 func (x *PeerGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2820,7 @@ func (x *PeerGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
 func (*PeerGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PeerGone) GetPeer() uint64 {
@@ -2788,7 +2841,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2853,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2866,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -2839,7 +2892,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2904,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2917,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -2884,7 +2937,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2896,7 +2949,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2909,7 +2962,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -2929,7 +2982,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2941,7 +2994,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2954,7 +3007,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -2981,7 +3034,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3046,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3059,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3070,7 +3123,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3135,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3148,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3132,7 +3185,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3197,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3210,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3239,13 +3292,14 @@ const file_node_proto_rawDesc = "" +
 	"\x05names\x18\x01 \x03(\tR\x05names:#\x92\xb5\x18\x1f\n" +
 	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"f\n" +
 	"\tIntroduce:Y\x92\xb5\x18U\n" +
-	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"|\n" +
+	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"\xa7\x01\n" +
 	"\n" +
 	"Identified\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
-	"waitingFor:.\x92\xb5\x18*\n" +
+	"waitingFor\x12)\n" +
+	"\x06starts\x18\x03 \x01(\v2\x11.keyval.v1.StartsR\x06starts:.\x92\xb5\x18*\n" +
 	"\x04node\x12\ttransport\x1a\x17the cluster id is known\"M\n" +
 	"\x05Flush:D\x92\xb5\x18@\n" +
 	"\ban actor\x12\x06itself\x1a,so that all in its mailbox is taken together\"\xed\x01\n" +
@@ -3445,7 +3499,10 @@ const file_node_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint:P\x92\xb5\x18L\n" +
-	"\anetwork\x12\x10the client actor\x1a/a link could not be made, was refused, or broke\"b\n" +
+	"\anetwork\x12\x10the client actor\x1a/a link could not be made, was refused, or broke\"v\n" +
+	"\vPeerStarted\x12&\n" +
+	"\x05start\x18\x01 \x01(\v2\x10.keyval.v1.StartR\x05start:?\x92\xb5\x18;\n" +
+	"\anetwork\x12\ttransport\x1a%a node is heard that was started anew\"b\n" +
 	"\n" +
 	"ClientGone\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress::\x92\xb5\x186\n" +
@@ -3515,7 +3572,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3565,81 +3622,86 @@ var file_node_proto_goTypes = []any{
 	(*LogTimeAdvanced)(nil),   // 45: keyval.v1.LogTimeAdvanced
 	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
 	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 48: keyval.v1.ClientGone
-	(*PeerGone)(nil),          // 49: keyval.v1.PeerGone
-	(*Agreed)(nil),            // 50: keyval.v1.Agreed
-	(*Initialised)(nil),       // 51: keyval.v1.Initialised
-	(*Founded)(nil),           // 52: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 53: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 54: keyval.v1.Submit
-	(*Withdraw)(nil),          // 55: keyval.v1.Withdraw
-	(*Done)(nil),              // 56: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 57: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 58: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 59: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 60: raftpb.Message
-	(*Checkpoint)(nil),        // 61: keyval.v1.Checkpoint
-	(Code)(0),                 // 62: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 63: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 64: keyval.v1.Outcome
-	(*Read)(nil),              // 65: keyval.v1.Read
-	(*Leader)(nil),            // 66: keyval.v1.Leader
-	(*Member)(nil),            // 67: keyval.v1.Member
-	(*Founder)(nil),           // 68: keyval.v1.Founder
-	(*StatusReply)(nil),       // 69: keyval.v1.StatusReply
-	(*Operation)(nil),         // 70: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 71: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 72: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 73: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 74: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 75: keyval.v1.SnapshotReply
+	(*PeerStarted)(nil),       // 48: keyval.v1.PeerStarted
+	(*ClientGone)(nil),        // 49: keyval.v1.ClientGone
+	(*PeerGone)(nil),          // 50: keyval.v1.PeerGone
+	(*Agreed)(nil),            // 51: keyval.v1.Agreed
+	(*Initialised)(nil),       // 52: keyval.v1.Initialised
+	(*Founded)(nil),           // 53: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 54: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 55: keyval.v1.Submit
+	(*Withdraw)(nil),          // 56: keyval.v1.Withdraw
+	(*Done)(nil),              // 57: keyval.v1.Done
+	(*Starts)(nil),            // 58: keyval.v1.Starts
+	(*raftpb.HardState)(nil),  // 59: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 60: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 61: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 62: raftpb.Message
+	(*Checkpoint)(nil),        // 63: keyval.v1.Checkpoint
+	(Code)(0),                 // 64: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 65: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 66: keyval.v1.Outcome
+	(*Read)(nil),              // 67: keyval.v1.Read
+	(*Leader)(nil),            // 68: keyval.v1.Leader
+	(*Member)(nil),            // 69: keyval.v1.Member
+	(*Start)(nil),             // 70: keyval.v1.Start
+	(*Founder)(nil),           // 71: keyval.v1.Founder
+	(*StatusReply)(nil),       // 72: keyval.v1.StatusReply
+	(*Operation)(nil),         // 73: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 74: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 75: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 76: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 77: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 78: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	57, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	58, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	59, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	60, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	60, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	60, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	60, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	61, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	59, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	59, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	60, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	60, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	62, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	61, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	29, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	62, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	29, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	63, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	62, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	63, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	62, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	38, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	64, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	65, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	62, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	39, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	66, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	67, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	62, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	68, // 29: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	69, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	70, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	65, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	71, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	72, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	73, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	74, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	69, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	75, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 39: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	58, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	59, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	60, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	61, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	62, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	62, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	62, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	62, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	63, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	61, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	61, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	62, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	62, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	64, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	63, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	29, // 15: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	64, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	29, // 17: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	65, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	64, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	65, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	64, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	38, // 22: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	66, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	67, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	64, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	39, // 26: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	68, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	69, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	64, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	70, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	71, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	72, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	73, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	67, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	74, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	75, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	76, // 37: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	77, // 38: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	72, // 39: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	78, // 40: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 41: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -3657,7 +3719,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

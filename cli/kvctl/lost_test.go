@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -81,4 +83,32 @@ func TestWipedFounderFounds(t *testing.T) {
 	for i := range p.running {
 		p.kill(i)
 	}
+}
+
+// A directory that was put back to an older copy must not vote: it has acknowledged what
+// it does not hold. It is noticed by whoever has heard a process that ran since.
+func TestRolledBackMemberIsRefused(t *testing.T) {
+	p := startCluster(t, 3)
+	leader := p.leader()
+	away, old := (leader+1)%3, (leader+2)%3
+	p.put("key", "old")
+	p.kill(old)
+	if out, err := exec.Command("cp", "-a", p.data(old), p.data(old)+".bak").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.start(old)
+	p.caughtUp(old, 20*time.Second)
+	p.kill(away)
+	p.put("key", "new")
+	p.kill(old)
+	if err := errors.Join(os.RemoveAll(p.data(old)), os.Rename(p.data(old)+".bak", p.data(old))); err != nil {
+		t.Fatal(err)
+	}
+	p.start(old)
+	time.Sleep(time.Second)
+	p.kill(leader)
+	p.start(away)
+	p.neverReads("key", "old")
+	p.start(leader)
+	p.reads("key", "new")
 }

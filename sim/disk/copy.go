@@ -13,6 +13,7 @@ import (
 type Copy struct {
 	identity  *messages.Identity
 	now       *generation
+	heard     *messages.StartsHeard
 	condemned string
 	files     map[string][]byte
 }
@@ -20,13 +21,13 @@ type Copy struct {
 // Copy copies the directory of a process that has ended. What was in the page cache is
 // on the media of the copy.
 func (d *Disk) Copy() Copy {
-	return Copy{d.identity, d.now.copy(), d.condemned, maps.Clone(d.files)}
+	return Copy{d.identity, d.now.copy(), d.heard, d.condemned, maps.Clone(d.files)}
 }
 
 // Restore ends the process and puts a copy in the place of the directory.
 func (d *Disk) Restore(c Copy) {
 	d.endProcess()
-	d.identity, d.now, d.condemned, d.files = c.identity, c.now.copy(), c.condemned, maps.Clone(c.files)
+	d.identity, d.now, d.heard, d.condemned, d.files = c.identity, c.now.copy(), c.heard, c.condemned, maps.Clone(c.files)
 	d.before, d.faults.stateLost = nil, false
 }
 
@@ -38,7 +39,7 @@ func (d *Disk) LoseGeneration() {
 }
 
 func (g *generation) copy() *generation {
-	c := &generation{table: g.table.copy(), log: log{
+	c := &generation{table: g.table.copy(), starts: g.starts, log: log{
 		used: g.log.used, cached: g.log.cached.clone(), durable: g.log.cached.clone(),
 		witness: g.log.witness, durableWitness: g.log.witness,
 	}}

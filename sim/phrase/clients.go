@@ -57,6 +57,8 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("cluster=%s", n.id(m.ClusterId))
 	case *messages.Identified:
 		say("cluster=%s", n.id(m.ClusterId))
+	case *messages.PeerStarted:
+		say("%s start=%d", Replica(m.Start.GetRaftId()), m.Start.GetNumber())
 	case *messages.MembersChanged:
 		for _, member := range m.Members {
 			say("%s", member.Name)

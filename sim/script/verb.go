@@ -56,6 +56,8 @@ func init() {
 		{name: "power-cut", usage: "NODE", about: "cut the power: what was not synced is lost", args: [2]int{1, 1}, do: onProcess(sim.Server.CutPower)},
 		{name: "wipe", usage: "NODE", about: "empty the data directory of a node that is down", args: [2]int{1, 1}, do: onHardware(wipe)},
 		{name: "empty", usage: "NODE", about: "take log and state out of the data directory of a node that is down", args: [2]int{1, 1}, do: onHardware(empty)},
+		{name: "copy", usage: "NODE", about: "copy the data directory of a node that is down", args: [2]int{1, 1}, do: onHardware((*player).copy)},
+		{name: "restore", usage: "NODE", about: "put the copy in the place of the data directory of a node that is down", args: [2]int{1, 1}, do: onNode(restore)},
 		{name: "restart", usage: "NODE", about: "start a node that is down", args: [2]int{1, 1}, do: onHardware((*player).start)},
 		{name: "freeze", usage: "NODE", about: "let a process stand still", args: [2]int{1, 1}, do: onProcess(sim.Server.Freeze)},
 		{name: "thaw", usage: "NODE", about: "let it go on", args: [2]int{1, 1}, do: onProcess(sim.Server.Thaw)},

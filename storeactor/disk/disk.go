@@ -40,6 +40,14 @@ type Disk interface {
 	// NOT_FOUND if it is not initialised.
 	Found(clusterID []byte) error
 
+	// Start counts a process, of this random mark, among those that were started on
+	// the generation that counts: durably, before the process says anything to others.
+	Start(mark uint64) (*messages.Starts, error)
+	// Heard is what Hear recorded last; nothing at first.
+	Heard() (*messages.StartsHeard, error)
+	// Hear makes durable which starts of other nodes this one has heard of.
+	Hear(*messages.StartsHeard) error
+
 	// OpenLog reads the log, holds it against its witness, repairs a torn tail
 	// beyond the witness only, and syncs what it read, all before it returns.
 	// DAMAGED: the log has lost what was synced; the node must not vote.

@@ -32,6 +32,8 @@ import (
 //	  witness         what was last synced to it
 //	  state/          the engine's rows (Badger)
 //	  checkpoint      all other state, and what the engine had synced by then
+//	  starts          the processes that were started on it
+//	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
 //	CONDEMNED         if it is there: never to be served again, and why
 //
@@ -46,6 +48,8 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
+	startsName     = "starts"
+	heardName      = "heard"
 )
 
 // directory is the Disk over a directory.
@@ -58,11 +62,12 @@ type directory struct {
 	// mutex guards what is below: log, machine, checkpoint and intake each come
 	// from their own goroutine.
 	mutex      sync.Mutex
-	log        *wal.Log       // the last one opened of the generation that counts, if any
-	engine     *badger.Engine // the last one opened, if any
-	engineOf   string         // the path of its generation
-	staging    *staging       // neither dropped nor installed yet, or nil
-	checkpoint error          // of a write that failed; nothing is written after it
+	log        *wal.Log         // the last one opened of the generation that counts, if any
+	engine     *badger.Engine   // the last one opened, if any
+	engineOf   string           // the path of its generation
+	staging    *staging         // neither dropped nor installed yet, or nil
+	starts     *messages.Starts // of the generation that counts; nil: this process has not said anything
+	checkpoint error            // of a write that failed; nothing is written after it
 }
 
 // Open opens a node's directory, making it if it is not there, and keeps
@@ -107,7 +112,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, snapshotsName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)

@@ -183,6 +183,10 @@ func TestHalfMadeGeneration(t *testing.T) {
 func useLog(t *testing.T, dir string) {
 	t.Helper()
 	d := mustOpen(t, dir)
+	_, err := d.Start(1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, _, err := d.OpenLog()
 	if err != nil {
 		t.Fatal(err)
@@ -227,6 +231,15 @@ func TestDirectoriesThatLostSomething(t *testing.T) {
 			takeFrom(t, dir, founding, identityName, firstName+"/witness")
 			removeAll(t, dir, firstName+"/checkpoint")
 		}, "checkpoint"},
+		{"the starts are gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, firstName+"/"+startsName)
+		}, "starts is missing, and the log was in use"},
+		{"the starts were altered", func(t *testing.T, dir, _ string) {
+			rewrite(t, filepath.Join(dir, firstName, startsName), `"1"`, `"2"`)
+		}, "checksum"},
+		{"what was heard was altered", func(t *testing.T, dir, _ string) {
+			disktest.WriteFile(t, filepath.Join(dir, heardName), "nothing")
+		}, "not the heard of a node"},
 	} {
 		dir := makeInitialised(t)
 		founding := filepath.Join(t.TempDir(), "founding")
@@ -258,6 +271,12 @@ func begin(dir string) error {
 		err = disk.Initialise(d, disktest.First)
 	}
 	if err != nil {
+		return err
+	}
+	if _, err := d.Start(2); err != nil {
+		return err
+	}
+	if _, err := d.Heard(); err != nil {
 		return err
 	}
 	l, _, err := d.OpenLog()

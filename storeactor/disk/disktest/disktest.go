@@ -55,6 +55,8 @@ var baseClauses = []clause{
 	{"the identity is written once", testIdentity},
 	{"the first generation is made once", testInitialise},
 	{"a generation that was never used gives way", testFounding},
+	{"starts are counted, also over an install", testStarts},
+	{"what was heard of others is remembered", testHeard},
 	{"handles are opened once and end with close", testHandles},
 	{"a checkpoint replaces the one before", testCheckpoint},
 	{"a checkpoint comes after what it stands on", testCheckpointOrder},
@@ -220,6 +222,51 @@ func testFounding(t *testing.T, o Opener) {
 	n.ok(err)
 	n.same(id.ClusterId, First.ClusterId)
 	n.openAll()
+	n.close()
+}
+
+func testStarts(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	_, err := n.disk.Start(1)
+	n.fails(messages.Code_NOT_FOUND, err)
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.ok(disk.Initialise(n.disk, First))
+	n.ok(n.disk.Found(First.ClusterId))
+	var expected []uint64
+	begin := func(mark uint64) {
+		expected = append(expected, mark)
+		starts, err := n.disk.Start(mark)
+		n.ok(err)
+		n.same(starts, &messages.Starts{Number: uint64(len(expected)), Marks: expected})
+		n.openAll()
+	}
+	begin(7)
+	for i, e := range endings {
+		n.end(e)
+		begin(uint64(10 + i))
+		n.staged(uint64(100+i), 3, uint64(40+10*i))
+		n.ok(n.log.Close())
+		n.ok(n.disk.Install(uint64(100+i), 3, HardState(3, 1, uint64(100+i))))
+		n.ok(n.engine.Close())
+		n.openAll()
+	}
+	n.close()
+}
+
+func testHeard(t *testing.T, o Opener) {
+	n := start(t, o)
+	heard, err := n.disk.Heard()
+	n.ok(err)
+	n.same(len(heard.GetHeard()), 0)
+	for i, e := range endings {
+		expected := &messages.StartsHeard{Heard: []*messages.Start{{RaftId: 2, Incarnation: []byte("i"), Number: uint64(i), Mark: 9}}}
+		n.ok(n.disk.Hear(expected))
+		n.ended(e)
+		heard, err = n.disk.Heard()
+		n.ok(err)
+		n.same(heard, expected)
+	}
 	n.close()
 }
 
