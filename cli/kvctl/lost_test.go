@@ -112,3 +112,40 @@ func TestRolledBackMemberIsRefused(t *testing.T) {
 	p.start(leader)
 	p.reads("key", "new")
 }
+
+// A second process on a directory, or on a copy of it, touches nothing: the directory is
+// locked though its file LOCK is gone, and a copy belongs to an address that is taken.
+func TestSecondProcessTouchesNothing(t *testing.T) {
+	p := startCluster(t, 3)
+	p.leader()
+	p.put("key", "value")
+	if err := os.Remove(filepath.Join(p.data(0), "LOCK")); err != nil {
+		t.Fatal(err)
+	}
+	second := &processes{t: t, dir: p.dir, running: make([]*process, 3)}
+	if said := second.refused(0); !strings.Contains(said, "is in use by process") {
+		t.Errorf("on the same directory it says:\n%s", said)
+	}
+	copied := &processes{t: t, dir: t.TempDir(), running: make([]*process, 3)}
+	if out, err := exec.Command("cp", "-a", p.data(0), copied.data(0)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before, err := os.ReadFile(filepath.Join(copied.data(0), "generation-1", "starts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := copied.refused(0); !strings.Contains(said, "is in use") {
+		t.Errorf("on a copy it says:\n%s", said)
+	}
+	if after, _ := os.ReadFile(filepath.Join(copied.data(0), "generation-1", "starts")); string(after) != string(before) {
+		t.Errorf("it counted itself in the copy:\n%s", after)
+	}
+	p.put("key", "other")
+	for i := range p.running {
+		p.kill(i)
+	}
+	for i := range p.running {
+		p.start(i)
+	}
+	p.reads("key", "other")
+}

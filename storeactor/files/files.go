@@ -23,7 +23,8 @@ import (
 
 // A node's directory:
 //
-//	LOCK              held by flock while a process uses it; the process's pid
+//	LOCK              the pid of the process that uses the directory, which holds it
+//	                  by flock on the directory itself
 //	identity          whose directory this is, readable by people
 //	CURRENT           the name of the generation that counts
 //	generation-1/     log and state that belong together; each snapshot that is
@@ -128,26 +129,23 @@ func refuseForeign(dir string) error {
 	return nil
 }
 
-// lockDirectory takes the lock, which ends with the process whatever happens.
+// lockDirectory takes the lock, which ends with the process whatever happens. It is on
+// the directory itself: a file in it could be removed, and the next one locked beside it.
 func lockDirectory(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, durable.Error("lock the data directory", err)
 	}
+	holder := filepath.Join(dir, lockName)
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		holder := make([]byte, 32)
-		n, _ := f.ReadAt(holder, 0)
 		f.Close()
-		pid := strings.TrimSpace(string(holder[:n]))
-		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, pid).
+		pid, _ := durable.ReadBounded(holder, 32)
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, strings.TrimSpace(string(pid))).
 			WithHint("stop that process first, or name another directory")
 	}
 	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+		err = os.WriteFile(holder, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
 	}
 	if err != nil {
 		f.Close()

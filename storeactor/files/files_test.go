@@ -114,6 +114,10 @@ func TestDirectoryIsOneProcess(t *testing.T) {
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("got %v, expected CONFLICT that names process %d", err, os.Getpid())
 	}
+	removeAll(t, dir, lockName) // is what people do who think that it is left over
+	if _, err := Open(dir, quiet); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Fatalf("without the file LOCK: %v, expected CONFLICT", err)
+	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}

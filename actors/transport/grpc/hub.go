@@ -54,9 +54,12 @@ var _ actor.Process = (*hub)(nil)
 // Serve implements Network. The Hub has a method Addr() net.Addr, which tells
 // where it listens when the port was 0.
 func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (seam.Hub, error) {
-	l, err := listen(address)
-	if err != nil {
-		return nil, err
+	l := g.bound
+	if g.bound = nil; l == nil {
+		var err error
+		if l, err = listen(address); err != nil {
+			return nil, err
+		}
 	}
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
