@@ -24,7 +24,6 @@ func (s Server) Restore(c disk.Copy) {
 // checkers hold a node to when it starts. That the others must not count on it is what
 // they check still.
 func (s *server) rolledBack() {
-	s.aged = true
 	r := s.run.check.nodes[s.node]
 	r.acked, r.votes, r.voted, r.opened, r.led = position{}, map[uint64]uint64{}, 0, 0, 0
 }

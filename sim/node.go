@@ -32,7 +32,6 @@ type server struct {
 	shipping int // snapshots on their way from the process
 
 	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
-	aged     bool   // the disk was put back to an older copy: it must not vote
 	damaged  bool   // synced data are gone: it must notice, and never serve again
 	rot      rot    // a value is not what was synced; the others have to find it
 }

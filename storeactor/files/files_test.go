@@ -262,6 +262,74 @@ func TestDirectoriesThatLostSomething(t *testing.T) {
 	}
 }
 
+// A generation that another has followed is refused, and the later one is kept.
+func TestOlderGenerationIsRefused(t *testing.T) {
+	dir := makeFiles(t)
+	useLog(t, dir)
+	older := filepath.Join(t.TempDir(), "older")
+	if err := disktest.CopyDirectory(dir, older); err != nil {
+		t.Fatal(err)
+	}
+	d := mustOpen(t, dir)
+	installTest(t, d, 100)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	useLog(t, dir)
+	if err := disktest.CopyDirectory(filepath.Join(older, firstName), filepath.Join(dir, firstName)); err != nil {
+		t.Fatal(err)
+	}
+	disktest.WriteFile(t, filepath.Join(dir, currentName), firstName+"\n")
+	err := begin(dir)
+	var known *messages.Error
+	if !errors.As(err, &known) || known.Code != messages.Code_DAMAGED || !strings.Contains(known.Message, "generation-2 was in use since") || !strings.Contains(known.Hint, "generation-2") {
+		t.Fatalf("got %v", err)
+	}
+	if got := generationsIn(t, dir); got != "generation-1 generation-2" {
+		t.Errorf("there are %s", got)
+	}
+	disktest.WriteFile(t, filepath.Join(dir, currentName), "generation-2\n")
+	if err := begin(dir); err != nil {
+		t.Errorf("with the later one: %v", err)
+	}
+}
+
+// What the operating system refuses says nothing about the data: it is never damage.
+func TestRefusalsOfTheSystemAreNoDamage(t *testing.T) {
+	dir := makeFiles(t)
+	useLog(t, dir)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := false
+	for files := 8; files < 40 && !whole; files++ { // with fewer the runtime does not start
+		c := exec.Command("bash", "-c", fmt.Sprintf("ulimit -n %d; exec %s", files, self))
+		c.Env = append(os.Environ(), refusedEnvironment+"="+dir)
+		out, err := c.CombinedOutput()
+		whole = err == nil
+		if !whole && (!strings.Contains(string(out), "too many open files") || strings.Contains(string(out), messages.Code_DAMAGED.String())) {
+			t.Errorf("with %d files: %s (%v)", files, out, err)
+		}
+	}
+	if !whole {
+		t.Error("40 files are not enough to open a directory")
+	}
+}
+
+// The test above runs this binary once more as a process with few files.
+const refusedEnvironment = "KEYVAL_TEST_OPEN_WITH_FEW"
+
+func init() {
+	if dir := os.Getenv(refusedEnvironment); dir != "" {
+		if err := begin(dir); err != nil {
+			fmt.Println(messages.CodeOf(err), err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
 // begin does what a process does with a directory: it founds one that is not
 // initialised, and opens the other.
 func begin(dir string) error {
@@ -287,7 +355,16 @@ func begin(dir string) error {
 	if err != nil {
 		return err
 	}
-	return l.Close()
+	defer l.Close()
+	at, err := d.Checkpoint()
+	if err != nil {
+		return err
+	}
+	e, err := d.OpenEngine(at)
+	if err != nil {
+		return err
+	}
+	return e.Close()
 }
 
 func removeAll(t *testing.T, dir string, names ...string) {

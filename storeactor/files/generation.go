@@ -42,10 +42,36 @@ func (f *directory) current() (string, error) {
 	if generationNumber(name) == 0 {
 		return "", disk.Damaged("%s names no generation: %q", f.path(currentName), name)
 	}
-	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
+	switch info, err := os.Stat(f.path(name)); {
+	case durable.Refused(err):
+		return "", durable.Error("read the data directory", err)
+	case err != nil || !info.IsDir():
 		return "", disk.Damaged("%s names %s, which is missing", f.path(currentName), name)
 	}
-	return f.path(name), nil
+	return f.path(name), f.refuseOlder(name)
+}
+
+// refuseOlder is DAMAGED if a later generation was in use: CURRENT never goes back. One
+// that was not is what a crash left of an Install.
+func (f *directory) refuseOlder(current string) error {
+	names, err := f.generations()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if generationNumber(name) <= generationNumber(current) {
+			continue
+		}
+		last, found, err := wal.ReadWitness(f.path(name))
+		if err != nil {
+			return err
+		}
+		if found && last.Sequence > 1 {
+			return disk.Damaged("%s names %s, and %s was in use since", f.path(currentName), current, name).
+				WithHint("if nothing else was changed, write the line %q to %s", name, f.path(currentName))
+		}
+	}
+	return nil
 }
 
 // settled is current, made durable. A process may crash after it renamed CURRENT and
