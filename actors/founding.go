@@ -23,6 +23,8 @@ func (a *founder) Receive(ctx actor.Context) {
 	case *messages.Tick:
 		a.run(ctx, a.core.onTick(m.Elapsed))
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
+	case *messages.Initialised:
+		a.run(ctx, a.core.onInitialised(m))
 	case *messages.FounderState:
 		from, ok := messages.ParseNodeAddress(ctx.Sender().GetAddress())
 		if ok && from == m.RaftId {
@@ -38,6 +40,8 @@ func (a *founder) run(ctx actor.Context, effects []any) {
 		switch e := effect.(type) {
 		case tellFounder:
 			ctx.Request(a.wiring.founderOf(e.To), e.State)
+		case agreed:
+			ctx.Request(ctx.Parent(), e.Agreed)
 		case founded:
 			ctx.Send(ctx.Parent(), e.Founded)
 		case cannotFound:

@@ -11,21 +11,34 @@ import (
 	"keyval/mutant"
 )
 
-// foundingAskTicks is how often a founder asks those it still waits for.
+// foundingAskTicks is how often a founder tells the others its state until all have
+// founded the cluster.
 const foundingAskTicks = 4
 
 // founding is how the first nodes agree that they are one cluster. The danger is a
 // founder whose directory was emptied: if it could found again, what it acknowledged
 // would be lost. So every founder makes a random incarnation durable before it sends
-// anything, and a cluster is made of incarnations: a founder that knows those of all
-// computes the cluster id from them. One that is initialised answers with what was
-// agreed. An empty directory has another incarnation, and is refused.
+// anything, and a cluster is made of incarnations: its id is the hash of them.
+//
+// Founding has two steps. When all founders say that they know the same incarnations,
+// each initialises its directory. When all say that they have, each makes durable that
+// it is founded, and takes part. So nobody takes part before all are initialised: a
+// founder without data that meets one which takes part has lost them, and is refused.
+// Until then a founder that was emptied is heard under its new incarnation, and the
+// others initialise their directories anew.
+//
+// Invariant: a directory is initialised anew only when all founders have told this one
+// the same new incarnations, and a founder that takes part never does.
 type founding struct {
-	self      messages.RaftID
-	token     string
-	founders  []*messages.Founder // those of the identity, with the incarnations heard so far
-	clusterID []byte              // nil until it is known; then it never changes
-	ticks     uint32              // since the others were asked
+	self     messages.RaftID
+	token    string
+	founders []*messages.Founder // those of the identity, with the incarnations heard last
+
+	heard       map[messages.RaftID]*messages.FounderState // of the others, the last
+	agreed      []byte                                     // what the directory is being initialised as
+	initialised []byte                                     // what it is initialised as; nil: it is not
+	founded     bool                                       // this node takes part
+	ticks       uint32                                     // since the others were told
 }
 
 type (
@@ -34,16 +47,26 @@ type (
 		To    messages.RaftID
 		State *messages.FounderState
 	}
-	// founded: all founders agree.
+	// agreed: the directory is to be initialised. It is answered with onInitialised.
+	agreed struct{ *messages.Agreed }
+	// founded: the node may take part.
 	founded struct{ *messages.Founded }
 	// cannotFound ends the process: the founders do not fit together.
 	cannotFound struct{ *messages.Error }
 )
 
-// newFounding starts from an identity. clusterID is nil unless the node is initialised.
-func newFounding(self messages.RaftID, identity *messages.Identity, clusterID []byte) *founding {
-	f := &founding{self: self, token: identity.Token, clusterID: clusterID}
-	for _, founder := range identity.Founders {
+// newFounding starts from an identity, and from the checkpoint of a directory that is
+// initialised.
+func newFounding(self messages.RaftID, identity *messages.Identity, checkpoint *messages.Checkpoint) *founding {
+	f := &founding{
+		self: self, token: identity.Token, heard: map[messages.RaftID]*messages.FounderState{},
+		initialised: checkpoint.GetClusterId(), founded: len(identity.ClusterId) > 0,
+	}
+	known := identity.Founders
+	if f.founded {
+		known = checkpoint.GetFounders()
+	}
+	for _, founder := range known {
 		founder = proto.Clone(founder).(*messages.Founder)
 		if founder.RaftId == self {
 			founder.Incarnation = identity.Incarnation
@@ -53,35 +76,47 @@ func newFounding(self messages.RaftID, identity *messages.Identity, clusterID []
 	return f
 }
 
-// waitingFor lists the founders whose incarnation is not known yet.
+// waitingFor says what keeps the cluster from being founded; empty: nothing does.
 func (f *founding) waitingFor() string {
-	var names []string
+	if f.founded {
+		return ""
+	}
+	var missing, others []string
 	for _, founder := range f.founders {
-		if len(founder.Incarnation) == 0 {
-			names = append(names, fmt.Sprintf("%s (%s)", founder.Name, founder.Address))
+		m := f.heard[founder.RaftId]
+		switch {
+		case founder.RaftId == f.self:
+		case m == nil:
+			missing = append(missing, fmt.Sprintf("%s (%s)", founder.Name, founder.Address))
+		case f.differs(m):
+			others = append(others, fmt.Sprintf("%s lists other founders: %s; this node lists %s", founder.Name, foundersText(m.Founders), foundersText(f.founders)))
 		}
 	}
-	return strings.Join(names, ", ")
+	if len(others) > 0 {
+		return strings.Join(others, "; ")
+	}
+	return strings.Join(missing, ", ")
 }
 
-// onTick asks every other founder for its state, also one whose incarnation is known:
-// it may have been initialised since. A cluster of one is complete without asking.
+// onTick tells every other founder this node's state, also one that is known: it may
+// have lost its directory since.
 func (f *founding) onTick(elapsed uint32) []any {
-	if f.clusterID != nil {
+	if f.founded {
 		return nil
 	}
-	if done := f.complete(); done != nil {
-		return done
+	out := f.step()
+	if f.ticks += elapsed; f.ticks >= foundingAskTicks {
+		f.ticks = 0
+		out = append(out, f.tellAll(false)...)
 	}
-	f.ticks += elapsed
-	if f.ticks < foundingAskTicks {
-		return nil
-	}
-	f.ticks = 0
+	return out
+}
+
+func (f *founding) tellAll(isAnswer bool) []any {
 	var out []any
 	for _, founder := range f.founders {
 		if founder.RaftId != f.self {
-			out = append(out, tellFounder{founder.RaftId, f.state(false)})
+			out = append(out, tellFounder{founder.RaftId, f.state(isAnswer)})
 		}
 	}
 	return out
@@ -89,47 +124,65 @@ func (f *founding) onTick(elapsed uint32) []any {
 
 // onState handles the state of another founder. The link has verified who sent it.
 func (f *founding) onState(from messages.RaftID, m *messages.FounderState) []any {
-	if f.clusterID != nil {
-		if m.Answer {
-			return nil
-		}
-		return []any{tellFounder{from, f.state(true)}}
+	if f.founded {
+		return f.answer(from, m)
 	}
-	if err := f.compare(from, m); err != nil {
-		return []any{cannotFound{err}}
+	f.heard[from] = m
+	switch {
+	case m.Token != f.token:
+		return append(f.answer(from, m), cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s was started with another --cluster-token", f.name(from)).
+			WithHint("start all founders with the same --cluster-token and --initial-cluster")})
+	case f.differs(m):
+		return append(f.answer(from, m), f.outvoted()...)
+	case m.Founded:
+		return f.meetCluster(from, m)
+	case f.learn(from, m):
+		return append(f.tellAll(true), f.step()...)
 	}
-	if len(m.ClusterId) > 0 {
-		return f.adopt(from, m)
+	return append(f.answer(from, m), f.step()...)
+}
+
+func (f *founding) answer(to messages.RaftID, m *messages.FounderState) []any {
+	if m.Answer {
+		return nil
 	}
-	f.learn(from, m)
-	var out []any
-	if !m.Answer {
-		out = append(out, tellFounder{from, f.state(true)})
-	}
-	return append(out, f.complete()...)
+	return []any{tellFounder{to, f.state(true)}}
+}
+
+// onInitialised takes the answer to agreed. The others wait for it.
+func (f *founding) onInitialised(m *messages.Initialised) []any {
+	f.initialised = m.ClusterId
+	return append(f.tellAll(true), f.step()...)
 }
 
 func (f *founding) state(isAnswer bool) *messages.FounderState {
-	s := &messages.FounderState{Answer: isAnswer, RaftId: f.self, Token: f.token, ClusterId: f.clusterID}
+	s := &messages.FounderState{Answer: isAnswer, RaftId: f.self, Token: f.token, ClusterId: f.initialised, Founded: f.founded}
 	for _, founder := range f.founders {
 		s.Founders = append(s.Founders, proto.Clone(founder).(*messages.Founder))
 	}
 	return s
 }
 
-// compare returns an error if the other founder was started with another token or with
-// other founders.
-func (f *founding) compare(from messages.RaftID, m *messages.FounderState) *messages.Error {
-	if m.Token != f.token {
-		return messages.Errorf(messages.Code_CONFLICT, "%s was started with another --cluster-token", f.name(from)).
-			WithHint("start all founders with the same --cluster-token and --initial-cluster")
+func (f *founding) differs(m *messages.FounderState) bool {
+	return len(f.founders) != len(m.Founders) || foundersText(f.founders) != foundersText(m.Founders)
+}
+
+// outvoted ends the node whose list is not that of most founders: it is the one to be
+// started anew. The others wait for it.
+func (f *founding) outvoted() []any {
+	var names []string
+	list := ""
+	for _, founder := range f.founders {
+		if m := f.heard[founder.RaftId]; m != nil && f.differs(m) {
+			names, list = append(names, founder.Name), foundersText(m.Founders)
+		}
 	}
-	ours, theirs := foundersText(f.founders), foundersText(m.Founders)
-	if ours != theirs {
-		return messages.Errorf(messages.Code_CONFLICT, "%s lists other founders: %s; this node lists %s", f.name(from), theirs, ours).
-			WithHint("start all founders with the same --initial-cluster, each on an empty directory")
+	if 2*len(names) < len(f.founders) {
+		return nil
 	}
-	return nil
+	return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT, "this node lists other founders than %s: it lists %s, and they %s",
+		strings.Join(names, " and "), foundersText(f.founders), list).
+		WithHint("start all founders with the same --initial-cluster, each on an empty directory")}}
 }
 
 func foundersText(founders []*messages.Founder) string {
@@ -149,41 +202,85 @@ func (f *founding) name(id messages.RaftID) string {
 	return fmt.Sprintf("replica %d", id)
 }
 
-func (f *founding) learn(from messages.RaftID, m *messages.FounderState) {
-	for _, theirs := range m.Founders {
-		for _, ours := range f.founders {
-			if theirs.RaftId == from && ours.RaftId == from && len(theirs.Incarnation) == messages.IncarnationSize {
-				ours.Incarnation = theirs.Incarnation
-			}
+// learn takes the incarnation that another founder says it has. It reports whether
+// that is news.
+func (f *founding) learn(from messages.RaftID, m *messages.FounderState) (news bool) {
+	for i, theirs := range m.Founders {
+		ours := f.founders[i]
+		if theirs.RaftId == from && ours.RaftId == from && len(theirs.Incarnation) == messages.IncarnationSize && !bytes.Equal(ours.Incarnation, theirs.Incarnation) {
+			ours.Incarnation, news = theirs.Incarnation, true
 		}
 	}
+	return news
 }
 
-// adopt joins the cluster of a founder that is initialised already. If that cluster
-// knows this node by another incarnation, this directory is not the one that it had.
-func (f *founding) adopt(from messages.RaftID, m *messages.FounderState) []any {
-	for _, theirs := range m.Founders {
-		for _, ours := range f.founders {
-			if theirs.RaftId == f.self && ours.RaftId == f.self && !bytes.Equal(theirs.Incarnation, ours.Incarnation) && !mutant.WipedAdopted {
-				return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT,
-					"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, ours.Name, ours.Name).
-					WithHint("start it on its old data directory; if that is lost, leave the node off: the others serve on without it")}}
-			}
-		}
+// meetCluster handles a founder that takes part already.
+func (f *founding) meetCluster(from messages.RaftID, m *messages.FounderState) []any {
+	refuse := func(code messages.Code, hint, format string, args ...any) []any {
+		return []any{cannotFound{messages.Errorf(code, format, args...).WithHint("%s", hint)}}
 	}
 	if !bytes.Equal(messages.ClusterID(m.Token, m.Founders), m.ClusterId) {
-		return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s is initialised as cluster %x, which its founders do not make", f.name(from), m.ClusterId)}}
+		return refuse(messages.Code_CONFLICT, "compare `kvctl status --json` of all nodes", "%s is initialised as cluster %x, which its founders do not make", f.name(from), m.ClusterId)
 	}
-	f.founders = m.Founders
-	return f.complete()
+	if bytes.Equal(m.ClusterId, f.initialised) {
+		f.founders = m.Founders // since its start this node may not have heard them all
+		return f.found()
+	}
+	for i, theirs := range m.Founders {
+		ours := f.founders[i]
+		if ours.RaftId == f.self && bytes.Equal(theirs.Incarnation, ours.Incarnation) {
+			return refuse(messages.Code_DAMAGED, "this node must not vote: keep its directory for inspection; the other nodes serve on without it",
+				"cluster %x counts on the data of this directory, which are gone: %s took part in it", m.ClusterId, ours.Name)
+		}
+	}
+	if mutant.WipedAdopted { // it votes with an empty log
+		f.founders, f.agreed = m.Founders, m.ClusterId
+		return []any{agreed{&messages.Agreed{ClusterId: m.ClusterId, Founders: m.Founders}}}
+	}
+	return refuse(messages.Code_CONFLICT, "start it on its old data directory; if that is lost, leave the node off: the others serve on without it",
+		"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, f.name(f.self), f.name(f.self))
 }
 
-func (f *founding) complete() []any {
+// step does what the states of all founders allow.
+func (f *founding) step() []any {
+	cluster := f.clusterOf(f.founders)
+	if cluster == nil {
+		return nil
+	}
+	initialised := true
 	for _, founder := range f.founders {
+		if founder.RaftId == f.self {
+			continue
+		}
+		m := f.heard[founder.RaftId]
+		if m == nil || f.differs(m) || !bytes.Equal(f.clusterOf(m.Founders), cluster) {
+			return nil
+		}
+		initialised = initialised && bytes.Equal(m.ClusterId, cluster)
+	}
+	switch {
+	case !bytes.Equal(f.initialised, cluster) && bytes.Equal(f.agreed, cluster): // it is under way
+	case !bytes.Equal(f.initialised, cluster):
+		f.agreed = cluster
+		return []any{agreed{&messages.Agreed{ClusterId: cluster, Founders: f.state(false).Founders}}}
+	case initialised:
+		return f.found()
+	}
+	return nil
+}
+
+// clusterOf is the id of the cluster that these founders make; nil while an
+// incarnation is unknown.
+func (f *founding) clusterOf(founders []*messages.Founder) []byte {
+	for _, founder := range founders {
 		if len(founder.Incarnation) == 0 {
 			return nil
 		}
 	}
-	f.clusterID = messages.ClusterID(f.token, f.founders)
-	return []any{founded{&messages.Founded{ClusterId: f.clusterID, Founders: f.state(true).Founders}}}
+	return messages.ClusterID(f.token, founders)
+}
+
+func (f *founding) found() []any {
+	f.founded = true
+	return append([]any{founded{&messages.Founded{ClusterId: f.initialised}}}, f.tellAll(true)...)
 }

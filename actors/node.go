@@ -74,11 +74,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [24]byte
+	var random [32]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:])}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
@@ -114,12 +114,14 @@ type node struct {
 
 // nonces are random numbers of this process. They stand in what it asks, so that an
 // answer to an earlier process is not taken for its own.
-type nonces struct{ reads, shipments, audits uint64 }
+type nonces struct{ reads, shipments, audits, start uint64 }
 
 func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		a.onStarted(ctx)
+	case *messages.Agreed:
+		a.onAgreed(ctx, m)
 	case *messages.Founded:
 		a.onFounded(ctx, m)
 	case *actor.Stopped:
@@ -135,20 +137,21 @@ func (a *node) onStarted(ctx actor.Context) {
 		a.wiring.fatal(err)
 		return
 	}
-	core := newFounding(a.wiring.self, a.identity, checkpoint.GetClusterId())
+	core := newFounding(a.wiring.self, a.identity, checkpoint)
 	local := transport.Local{
-		Role: messages.Role_NODE, ClusterID: checkpoint.GetClusterId(), RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
+		Role: messages.Role_NODE, ClusterID: a.identity.ClusterId, RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
 		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
 	}
-	if checkpoint == nil {
+	if !core.founded {
 		local.WaitingFor = "the other founders: " + core.waitingFor()
-	} else {
-		core.founders = checkpoint.Founders
+	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
+		a.wiring.fatal(err)
+		return
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
-	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Network, a.identity.Listen, local))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Disk, a.cfg.Network, a.identity.Listen, local))
 	a.spawn(ctx, messages.ActorFounding, newFounder(a.wiring, core))
-	if checkpoint == nil {
+	if !core.founded {
 		a.tellPeers(ctx, core.founders)
 		return
 	}
@@ -164,14 +167,28 @@ func (a *node) checkpoint() (*messages.Checkpoint, error) {
 	return a.cfg.Disk.Checkpoint()
 }
 
-// onFounded initialises the disk. All founders write the same state, and then serve.
-func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
+// onAgreed initialises the disk. All founders write the same state.
+func (a *node) onAgreed(ctx actor.Context, m *messages.Agreed) {
 	if err := disk.Initialise(a.cfg.Disk, firstCheckpoint(a.identity.Token, m)); err != nil {
 		a.wiring.fatal(err)
 		return
 	}
-	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(m.Founders))
-	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId})
+	ctx.Respond(&messages.Initialised{ClusterId: m.ClusterId})
+}
+
+// onFounded makes durable that this node takes part, and lets it.
+func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
+	err := a.cfg.Disk.Found(m.ClusterId)
+	var starts *messages.Starts
+	if err == nil {
+		starts, err = a.cfg.Disk.Start(a.nonces.start)
+	}
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(a.identity.Founders))
+	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId, Starts: starts})
 	a.serve(ctx)
 }
 
@@ -228,7 +245,7 @@ func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 }
 
 // firstCheckpoint is where every founder's history starts: the same bytes on each.
-func firstCheckpoint(token string, m *messages.Founded) *messages.Checkpoint {
+func firstCheckpoint(token string, m *messages.Agreed) *messages.Checkpoint {
 	c := &messages.Checkpoint{
 		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,

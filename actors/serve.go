@@ -58,8 +58,12 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	network := grpc.New(grpc.Options{Logger: o.Logger})
+	if err := network.Bind(identity.Listen); err != nil {
+		return err
+	}
 	node, err := Start(Config{
-		Disk: disk, Network: grpc.New(grpc.Options{Logger: o.Logger}), World: world,
+		Disk: disk, Network: network, World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
 		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
 	}, identity)

@@ -6,12 +6,14 @@ import (
 	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 // transportActor is the actor that owns the node's side of the network: it opens the listener
 // and the links, tells them who the members are, and closes them.
 type transportActor struct {
 	wiring  *wiring
+	disk    disk.Disk
 	network seam.Network
 	listen  string
 	*place
@@ -21,12 +23,15 @@ type transportActor struct {
 // whom nobody would name again.
 type place struct {
 	local transport.Local
+	known transport.Known
 	hub   seam.Hub // nil: not opened yet
 }
 
-func newTransport(w *wiring, network seam.Network, listen string, local transport.Local) actor.Producer {
+func newTransport(w *wiring, d disk.Disk, network seam.Network, listen string, local transport.Local) actor.Producer {
 	p := &place{local: local}
-	return func() actor.Actor { return &transportActor{wiring: w, network: network, listen: listen, place: p} }
+	return func() actor.Actor {
+		return &transportActor{wiring: w, disk: d, network: network, listen: listen, place: p}
+	}
 }
 
 func (a *transportActor) Receive(ctx actor.Context) {
@@ -34,14 +39,18 @@ func (a *transportActor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		a.onStarted(ctx)
 	case *messages.Identified:
+		a.local.Starts = m.Starts
 		a.identify(m.ClusterId, m.WaitingFor)
 	case *messages.MembersChanged:
+		a.known = a.known.With(m.Members)
 		if a.hub != nil {
 			a.hub.SetPeers(m.Members)
 		}
 		if len(m.ClusterId) > 0 && len(a.local.ClusterID) == 0 {
 			a.identify(m.ClusterId, "")
 		}
+	case *messages.PeerStarted:
+		a.onPeerStarted(m)
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
 	case *messages.PeerGone:
@@ -67,6 +76,22 @@ func (a *transportActor) onStarted(ctx actor.Context) {
 		return
 	}
 	a.hub = hub
+	heard, err := a.disk.Heard()
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.known = a.known.Remember(heard)
+	a.hub.Remember(heard)
+}
+
+// onPeerStarted records that a member was started anew. An older copy of its directory
+// is refused by it, also after this node has been started anew.
+func (a *transportActor) onPeerStarted(m *messages.PeerStarted) {
+	a.known = a.known.Remember(&messages.StartsHeard{Heard: []*messages.Start{m.Start}})
+	if err := a.disk.Hear(a.known.Heard()); err != nil {
+		a.wiring.fatal(err)
+	}
 }
 
 func (a *transportActor) identify(cluster []byte, waitingFor string) {

@@ -1109,14 +1109,17 @@ func (x *Session) GetOpenBeforeMs() uint64 {
 
 // Identity says whose data directory this is. Written once, never rewritten.
 type Identity struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Incarnation   []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 16 random bytes, durable before the node first speaks
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Listen        string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
-	Advertise     string                 `protobuf:"bytes,5,opt,name=advertise,proto3" json:"advertise,omitempty"`
-	Founders      []*Founder             `protobuf:"bytes,6,rep,name=founders,proto3" json:"founders,omitempty"` // as given by --initial-cluster
-	Token         string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Format      uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Incarnation []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 16 random bytes, durable before the node first speaks
+	Name        string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Listen      string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
+	Advertise   string                 `protobuf:"bytes,5,opt,name=advertise,proto3" json:"advertise,omitempty"`
+	Founders    []*Founder             `protobuf:"bytes,6,rep,name=founders,proto3" json:"founders,omitempty"` // as given by --initial-cluster
+	Token       string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	// cluster_id is written before the node first takes part: from then on a directory
+	// without data has lost them. Empty: the cluster is being founded.
+	ClusterId     []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1200,6 +1203,13 @@ func (x *Identity) GetToken() string {
 	return ""
 }
 
+func (x *Identity) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
 // Founder is one line of the initial cluster. RaftIDs are the places in the
 // order of names, from 1.
 type Founder struct {
@@ -1266,6 +1276,175 @@ func (x *Founder) GetAddress() string {
 func (x *Founder) GetIncarnation() []byte {
 	if x != nil {
 		return x.Incarnation
+	}
+	return nil
+}
+
+// Starts counts the processes that were started on a directory. Each makes a random
+// mark durable before it says anything. A directory that was put back to an older copy
+// lacks the marks of the processes that ran since, whatever it counts.
+type Starts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Marks         []uint64               `protobuf:"fixed64,2,rep,packed,name=marks,proto3" json:"marks,omitempty"` // of the last ones, the newest last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Starts) Reset() {
+	*x = Starts{}
+	mi := &file_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Starts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Starts) ProtoMessage() {}
+
+func (x *Starts) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Starts.ProtoReflect.Descriptor instead.
+func (*Starts) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Starts) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Starts) GetMarks() []uint64 {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+// Start is the last start of a node that another one has heard of.
+type Start struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Number        uint64                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Mark          uint64                 `protobuf:"fixed64,4,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Start) Reset() {
+	*x = Start{}
+	mi := &file_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Start) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Start) ProtoMessage() {}
+
+func (x *Start) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Start.ProtoReflect.Descriptor instead.
+func (*Start) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Start) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Start) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *Start) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Start) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+// StartsHeard is what a node remembers of the others.
+type StartsHeard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Heard         []*Start               `protobuf:"bytes,1,rep,name=heard,proto3" json:"heard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartsHeard) Reset() {
+	*x = StartsHeard{}
+	mi := &file_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartsHeard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartsHeard) ProtoMessage() {}
+
+func (x *StartsHeard) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
+func (*StartsHeard) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StartsHeard) GetHeard() []*Start {
+	if x != nil {
+		return x.Heard
 	}
 	return nil
 }
@@ -1353,7 +1532,7 @@ const file_command_proto_rawDesc = "" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
-	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xd4\x01\n" +
+	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xf3\x01\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +
@@ -1361,12 +1540,24 @@ const file_command_proto_rawDesc = "" +
 	"\x06listen\x18\x04 \x01(\tR\x06listen\x12\x1c\n" +
 	"\tadvertise\x18\x05 \x01(\tR\tadvertise\x12.\n" +
 	"\bfounders\x18\x06 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
-	"\x05token\x18\a \x01(\tR\x05token\"r\n" +
+	"\x05token\x18\a \x01(\tR\x05token\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\b \x01(\fR\tclusterId\"r\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation*\x81\x02\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"6\n" +
+	"\x06Starts\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05marks\x18\x02 \x03(\x06R\x05marks\"n\n" +
+	"\x05Start\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04mark\x18\x04 \x01(\x06R\x04mark\"5\n" +
+	"\vStartsHeard\x12&\n" +
+	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard*\x81\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\v\n" +
 	"\aINVALID\x10\x01\x12\r\n" +
@@ -1401,7 +1592,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_command_proto_goTypes = []any{
 	(Code)(0),                // 0: keyval.v1.Code
 	(*Commands)(nil),         // 1: keyval.v1.Commands
@@ -1419,7 +1610,10 @@ var file_command_proto_goTypes = []any{
 	(*Session)(nil),          // 13: keyval.v1.Session
 	(*Identity)(nil),         // 14: keyval.v1.Identity
 	(*Founder)(nil),          // 15: keyval.v1.Founder
-	(*raftpb.ConfState)(nil), // 16: raftpb.ConfState
+	(*Starts)(nil),           // 16: keyval.v1.Starts
+	(*Start)(nil),            // 17: keyval.v1.Start
+	(*StartsHeard)(nil),      // 18: keyval.v1.StartsHeard
+	(*raftpb.ConfState)(nil), // 19: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	2,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -1430,17 +1624,18 @@ var file_command_proto_depIdxs = []int32{
 	8,  // 5: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
 	9,  // 6: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
 	0,  // 7: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	16, // 8: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	19, // 8: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
 	12, // 9: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
 	13, // 10: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
 	15, // 11: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
 	10, // 12: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
 	15, // 13: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	17, // 14: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1461,7 +1656,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -249,6 +249,7 @@ type Identified struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,2,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // empty: it serves
+	Starts        *Starts                `protobuf:"bytes,3,opt,name=starts,proto3" json:"starts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +296,13 @@ func (x *Identified) GetWaitingFor() string {
 		return x.WaitingFor
 	}
 	return ""
+}
+
+func (x *Identified) GetStarts() *Starts {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
 }
 
 // Flush is what an actor sends itself, so that all that is already in its
@@ -2686,6 +2694,51 @@ func (x *LinkDown) GetHint() string {
 	return ""
 }
 
+// PeerStarted: a node has said hello that was started anew since it was heard last.
+type PeerStarted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *Start                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerStarted) Reset() {
+	*x = PeerStarted{}
+	mi := &file_node_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerStarted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerStarted) ProtoMessage() {}
+
+func (x *PeerStarted) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerStarted.ProtoReflect.Descriptor instead.
+func (*PeerStarted) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *PeerStarted) GetStart() *Start {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
 // ClientGone: no connection of this address is left.
 type ClientGone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2696,7 +2749,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2761,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2774,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -2742,7 +2795,7 @@ type PeerGone struct {
 
 func (x *PeerGone) Reset() {
 	*x = PeerGone{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2807,7 @@ func (x *PeerGone) String() string {
 func (*PeerGone) ProtoMessage() {}
 
 func (x *PeerGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2820,7 @@ func (x *PeerGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
 func (*PeerGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PeerGone) GetPeer() uint64 {
@@ -2777,8 +2830,8 @@ func (x *PeerGone) GetPeer() uint64 {
 	return 0
 }
 
-// Founded: the directory may be initialised.
-type Founded struct {
+// Agreed: the directory is to be initialised.
+type Agreed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Founders      []*Founder             `protobuf:"bytes,2,rep,name=founders,proto3" json:"founders,omitempty"`
@@ -2786,9 +2839,105 @@ type Founded struct {
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *Agreed) Reset() {
+	*x = Agreed{}
+	mi := &file_node_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Agreed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Agreed) ProtoMessage() {}
+
+func (x *Agreed) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
+func (*Agreed) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Agreed) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *Agreed) GetFounders() []*Founder {
+	if x != nil {
+		return x.Founders
+	}
+	return nil
+}
+
+type Initialised struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Initialised) Reset() {
+	*x = Initialised{}
+	mi := &file_node_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Initialised) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Initialised) ProtoMessage() {}
+
+func (x *Initialised) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
+func (*Initialised) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Initialised) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+// Founded: the node may take part.
+type Founded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2949,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,19 +2962,12 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Founded) GetClusterId() []byte {
 	if x != nil {
 		return x.ClusterId
-	}
-	return nil
-}
-
-func (x *Founded) GetFounders() []*Founder {
-	if x != nil {
-		return x.Founders
 	}
 	return nil
 }
@@ -2840,7 +2982,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +2994,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3007,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -2892,7 +3034,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3046,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3059,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -2981,7 +3123,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3135,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3148,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3043,7 +3185,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3055,7 +3197,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3068,7 +3210,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3150,13 +3292,14 @@ const file_node_proto_rawDesc = "" +
 	"\x05names\x18\x01 \x03(\tR\x05names:#\x92\xb5\x18\x1f\n" +
 	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"f\n" +
 	"\tIntroduce:Y\x92\xb5\x18U\n" +
-	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"|\n" +
+	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"\xa7\x01\n" +
 	"\n" +
 	"Identified\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x01(\tR\n" +
-	"waitingFor:.\x92\xb5\x18*\n" +
+	"waitingFor\x12)\n" +
+	"\x06starts\x18\x03 \x01(\v2\x11.keyval.v1.StartsR\x06starts:.\x92\xb5\x18*\n" +
 	"\x04node\x12\ttransport\x1a\x17the cluster id is known\"M\n" +
 	"\x05Flush:D\x92\xb5\x18@\n" +
 	"\ban actor\x12\x06itself\x1a,so that all in its mailbox is taken together\"\xed\x01\n" +
@@ -3356,19 +3499,29 @@ const file_node_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint:P\x92\xb5\x18L\n" +
-	"\anetwork\x12\x10the client actor\x1a/a link could not be made, was refused, or broke\"b\n" +
+	"\anetwork\x12\x10the client actor\x1a/a link could not be made, was refused, or broke\"v\n" +
+	"\vPeerStarted\x12&\n" +
+	"\x05start\x18\x01 \x01(\v2\x10.keyval.v1.StartR\x05start:?\x92\xb5\x18;\n" +
+	"\anetwork\x12\ttransport\x1a%a node is heard that was started anew\"b\n" +
 	"\n" +
 	"ClientGone\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress::\x92\xb5\x186\n" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x82\x01\n" +
-	"\aFounded\x12\x1d\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x8b\x01\n" +
+	"\x06Agreed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
-	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders:(\x92\xb5\x18$\n" +
-	"\bfounding\x12\x04node\x1a\x12all founders agree\"\x8e\x01\n" +
+	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders:2\x92\xb5\x18.\n" +
+	"\bfounding\x12\x04node\x1a\x1call founders know each other\":\n" +
+	"\vInitialised\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId:\f\x92\xb5\x18\b\"\x06Agreed\"o\n" +
+	"\aFounded\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId:E\x92\xb5\x18A\n" +
+	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
 	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xdf\x02\n" +
@@ -3419,7 +3572,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3469,79 +3622,86 @@ var file_node_proto_goTypes = []any{
 	(*LogTimeAdvanced)(nil),   // 45: keyval.v1.LogTimeAdvanced
 	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
 	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 48: keyval.v1.ClientGone
-	(*PeerGone)(nil),          // 49: keyval.v1.PeerGone
-	(*Founded)(nil),           // 50: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 51: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 52: keyval.v1.Submit
-	(*Withdraw)(nil),          // 53: keyval.v1.Withdraw
-	(*Done)(nil),              // 54: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 55: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 56: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 57: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 58: raftpb.Message
-	(*Checkpoint)(nil),        // 59: keyval.v1.Checkpoint
-	(Code)(0),                 // 60: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 61: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 62: keyval.v1.Outcome
-	(*Read)(nil),              // 63: keyval.v1.Read
-	(*Leader)(nil),            // 64: keyval.v1.Leader
-	(*Member)(nil),            // 65: keyval.v1.Member
-	(*Founder)(nil),           // 66: keyval.v1.Founder
-	(*StatusReply)(nil),       // 67: keyval.v1.StatusReply
-	(*Operation)(nil),         // 68: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 69: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 70: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 71: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 72: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 73: keyval.v1.SnapshotReply
+	(*PeerStarted)(nil),       // 48: keyval.v1.PeerStarted
+	(*ClientGone)(nil),        // 49: keyval.v1.ClientGone
+	(*PeerGone)(nil),          // 50: keyval.v1.PeerGone
+	(*Agreed)(nil),            // 51: keyval.v1.Agreed
+	(*Initialised)(nil),       // 52: keyval.v1.Initialised
+	(*Founded)(nil),           // 53: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 54: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 55: keyval.v1.Submit
+	(*Withdraw)(nil),          // 56: keyval.v1.Withdraw
+	(*Done)(nil),              // 57: keyval.v1.Done
+	(*Starts)(nil),            // 58: keyval.v1.Starts
+	(*raftpb.HardState)(nil),  // 59: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 60: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 61: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 62: raftpb.Message
+	(*Checkpoint)(nil),        // 63: keyval.v1.Checkpoint
+	(Code)(0),                 // 64: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 65: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 66: keyval.v1.Outcome
+	(*Read)(nil),              // 67: keyval.v1.Read
+	(*Leader)(nil),            // 68: keyval.v1.Leader
+	(*Member)(nil),            // 69: keyval.v1.Member
+	(*Start)(nil),             // 70: keyval.v1.Start
+	(*Founder)(nil),           // 71: keyval.v1.Founder
+	(*StatusReply)(nil),       // 72: keyval.v1.StatusReply
+	(*Operation)(nil),         // 73: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 74: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 75: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 76: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 77: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 78: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	55, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	56, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	57, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	58, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	58, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	58, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	58, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	59, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	57, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	57, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	58, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	58, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	60, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	59, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	29, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	60, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	29, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	61, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	60, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	61, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	60, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	38, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	62, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	63, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	60, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	39, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	64, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	65, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	60, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	66, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	67, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	68, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	63, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	69, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	70, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	71, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	72, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	67, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	73, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 39: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	58, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	59, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	60, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	61, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	62, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	62, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	62, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	62, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	63, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	61, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	61, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	62, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	62, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	64, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	63, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	29, // 15: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	64, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	29, // 17: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	65, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	64, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	65, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	64, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	38, // 22: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	66, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	67, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	64, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	39, // 26: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	68, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	69, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	64, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	70, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	71, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	72, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	73, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	67, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	74, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	75, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	76, // 37: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	77, // 38: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	72, // 39: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	78, // 40: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 41: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -3559,7 +3719,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   54,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -153,6 +153,7 @@ type Hello struct {
 	Address       string                 `protobuf:"bytes,7,opt,name=address,proto3" json:"address,omitempty"`                      // of a client: client/<32 hex digits>
 	To            uint64                 `protobuf:"varint,8,opt,name=to,proto3" json:"to,omitempty"`                               // the RaftID it means to reach; 0: whoever answers
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Starts        *Starts                `protobuf:"bytes,10,opt,name=starts,proto3" json:"starts,omitempty"` // of a node's directory; none while founding
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +251,13 @@ func (x *Hello) GetVersion() string {
 	return ""
 }
 
+func (x *Hello) GetStarts() *Starts {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
@@ -259,6 +267,7 @@ type Welcome struct {
 	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,7,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // why the node does not serve yet; empty when it does
+	Starts        *Starts                `protobuf:"bytes,8,opt,name=starts,proto3" json:"starts,omitempty"`                           // of its directory; none while founding
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +349,13 @@ func (x *Welcome) GetWaitingFor() string {
 		return x.WaitingFor
 	}
 	return ""
+}
+
+func (x *Welcome) GetStarts() *Starts {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
 }
 
 // Refusal ends the connection and says why.
@@ -702,7 +718,8 @@ type FounderState struct {
 	RaftId        uint64                 `protobuf:"varint,2,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	Token         string                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	Founders      []*Founder             `protobuf:"bytes,4,rep,name=founders,proto3" json:"founders,omitempty"`                    // with every incarnation the sender knows
-	ClusterId     []byte                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // set once the sender is initialised
+	ClusterId     []byte                 `protobuf:"bytes,5,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // what the sender's directory is initialised as, if it is
+	Founded       bool                   `protobuf:"varint,6,opt,name=founded,proto3" json:"founded,omitempty"`                     // all founders have initialised: the sender takes part
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +787,13 @@ func (x *FounderState) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+func (x *FounderState) GetFounded() bool {
+	if x != nil {
+		return x.Founded
+	}
+	return false
 }
 
 // SnapshotOffer tells a follower that what its log lacks can be had as a snapshot. It
@@ -1230,7 +1254,7 @@ const file_peer_proto_rawDesc = "" +
 	"\awelcome\x18\x02 \x01(\v2\x12.keyval.v1.WelcomeH\x00R\awelcome\x12.\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.keyval.v1.RefusalH\x00R\arefusal\x12+\n" +
 	"\x06parcel\x18\x04 \x01(\v2\x11.keyval.v1.ParcelH\x00R\x06parcelB\x06\n" +
-	"\x04kind\"\xd8\x02\n" +
+	"\x04kind\"\x83\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04role\x12#\n" +
@@ -1241,8 +1265,10 @@ const file_peer_proto_rawDesc = "" +
 	"\vincarnation\x18\x06 \x01(\fR\vincarnation\x12\x18\n" +
 	"\aaddress\x18\a \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02to\x18\b \x01(\x04R\x02to\x12\x18\n" +
-	"\aversion\x18\t \x01(\tR\aversion:K\x92\xb5\x18G\n" +
-	"\x13the side that dials\x12\x15the node that listens\x1a\x19first on every connection\"\xdb\x01\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12)\n" +
+	"\x06starts\x18\n" +
+	" \x01(\v2\x11.keyval.v1.StartsR\x06starts:K\x92\xb5\x18G\n" +
+	"\x13the side that dials\x12\x15the node that listens\x1a\x19first on every connection\"\x86\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
 	"\n" +
@@ -1252,7 +1278,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1f\n" +
 	"\vwaiting_for\x18\a \x01(\tR\n" +
-	"waitingFor:\v\x92\xb5\x18\a\"\x05Hello\"i\n" +
+	"waitingFor\x12)\n" +
+	"\x06starts\x18\b \x01(\v2\x11.keyval.v1.StartsR\x06starts:\v\x92\xb5\x18\a\"\x05Hello\"i\n" +
 	"\aRefusal\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
@@ -1276,14 +1303,15 @@ const file_peer_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term:.\x8a\xb5\x18\x1d\b\"\x10\x01\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\t\"\aPropose\"\xa7\x02\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term:.\x8a\xb5\x18\x1d\b\"\x10\x01\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\t\"\aPropose\"\xc1\x02\n" +
 	"\fFounderState\x12\x16\n" +
 	"\x06answer\x18\x01 \x01(\bR\x06answer\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12.\n" +
 	"\bfounders\x18\x04 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x05 \x01(\fR\tclusterId:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
+	"cluster_id\x18\x05 \x01(\fR\tclusterId\x12\x18\n" +
+	"\afounded\x18\x06 \x01(\bR\afounded:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
 	"\bfounding\x12\x12founding of a peer\x1a1the cluster is being founded; a late founder asks\"\fFounderState\"\xd9\x01\n" +
 	"\rSnapshotOffer\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12)\n" +
@@ -1361,11 +1389,12 @@ var file_peer_proto_goTypes = []any{
 	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
 	(Role)(0),               // 17: keyval.v1.Role
 	(Lane)(0),               // 18: keyval.v1.Lane
-	(Code)(0),               // 19: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 20: raftpb.Message
-	(*Founder)(nil),         // 21: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 22: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 23: keyval.v1.RangeDigest
+	(*Starts)(nil),          // 19: keyval.v1.Starts
+	(Code)(0),               // 20: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 21: raftpb.Message
+	(*Founder)(nil),         // 22: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 23: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 24: keyval.v1.RangeDigest
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -1374,23 +1403,25 @@ var file_peer_proto_depIdxs = []int32{
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
 	17, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
 	18, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	19, // 6: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
-	5,  // 7: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	20, // 8: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	19, // 9: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	21, // 10: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	20, // 11: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	22, // 12: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	19, // 13: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	19, // 14: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	23, // 15: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	0,  // 16: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 17: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	19, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	20, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
+	21, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	20, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	22, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	21, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	23, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	20, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	20, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	24, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	0,  // 18: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 19: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	19, // [19:20] is the sub-list for method output_type
+	18, // [18:19] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }

@@ -215,14 +215,13 @@ func (r *Replica) open() {
 	}
 	m := r.machine
 	if m.Index < r.log.BaseIndex || m.Index > r.log.HardState.GetCommit() {
-		r.emit(Die{fmt.Errorf("the checkpoint is at index %d, the log holds (%d, %d] committed: they do not belong together",
-			m.Index, r.log.BaseIndex, r.log.HardState.GetCommit())})
+		r.emit(Die{apart("the checkpoint is at index %d, the log holds (%d, %d] committed", m.Index, r.log.BaseIndex, r.log.HardState.GetCommit())})
 		return
 	}
 	r.tail = newTail(r.log, m.ConfState)
 	term, err := r.tail.Term(m.Index)
 	if err != nil || term != m.Term {
-		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log has term %d there: they do not belong together", m.Index, m.Term, term)})
+		r.emit(Die{apart("the checkpoint is at index %d of term %d, the log has term %d there", m.Index, m.Term, term)})
 		return
 	}
 	r.tail.checkpointed(m.Index, term, m.ConfState)
@@ -234,6 +233,12 @@ func (r *Replica) open() {
 	r.node, r.log = node, nil
 	r.standInTurn(startTicks, raft.None)
 	r.Advance()
+}
+
+// apart is DAMAGED for a log and a checkpoint that do not belong together.
+func apart(format string, args ...any) *messages.Error {
+	return messages.Errorf(messages.Code_DAMAGED, format+": they do not belong together", args...).
+		WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")
 }
 
 func (r *Replica) raftConfig() *raft.Config {

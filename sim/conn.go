@@ -119,6 +119,9 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 		}
 		return
 	}
+	if hello.Role == messages.Role_NODE {
+		to.hear(hello.RaftId, hello.Incarnation, hello.Starts)
+	}
 	c.acceptor, c.state = to, accepted
 	c.ways = [2]*way{n.way(c.dialler.host, to.host), w}
 	c.sides[1] = transport.Accepted(to.local, hello)
@@ -147,6 +150,7 @@ func (n *network) stand(c *conn, welcome *messages.Welcome) {
 		})
 		return
 	}
+	c.dialler.hear(welcome.RaftId, welcome.Incarnation, welcome.Starts)
 	c.link.backoff = backoffMin
 	waiting := c.link.waiting
 	c.link.waiting = nil

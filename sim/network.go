@@ -243,6 +243,18 @@ func (n *network) forget(h *host, id messages.RaftID) {
 	}
 }
 
+// Remember implements seam.Hub.
+func (s *seat) Remember(heard *messages.StartsHeard) { s.known = s.known.Remember(heard) }
+
+// hear takes what a node said of itself that was not refused.
+func (s *seat) hear(id messages.RaftID, incarnation []byte, starts *messages.Starts) {
+	known, news := s.known.Hear(id, incarnation, starts)
+	if news != nil {
+		s.known = known
+		s.tell(&messages.PeerStarted{Start: news})
+	}
+}
+
 func (s *seat) peer(id messages.RaftID) *messages.Member {
 	for _, p := range s.peers {
 		if p.RaftId == id && id != s.local.RaftID {

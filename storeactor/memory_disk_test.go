@@ -50,6 +50,10 @@ func newDisk() *memoryDisk {
 func (d *memoryDisk) Identity() (*messages.Identity, error)     { return nil, nil }
 func (d *memoryDisk) WriteIdentity(*messages.Identity) error    { return nil }
 func (d *memoryDisk) Initialised() (bool, error)                { return true, nil }
+func (d *memoryDisk) Found([]byte) error                        { return nil }
+func (d *memoryDisk) Start(uint64) (*messages.Starts, error)    { return nil, nil }
+func (d *memoryDisk) Heard() (*messages.StartsHeard, error)     { return nil, nil }
+func (d *memoryDisk) Hear(*messages.StartsHeard) error          { return nil }
 func (d *memoryDisk) Close() error                              { return nil }
 func (d *memoryDisk) Checkpoint() (*messages.Checkpoint, error) { return d.checkpoint, nil }
 

@@ -30,6 +30,9 @@ type Hub interface {
 	// made itself, and is dropped without one. Links are made as messages need them,
 	// kept, and made again with a bounded, growing delay while a peer is away.
 	SetPeers(peers []*messages.Member)
+	// Remember says which starts of other nodes were heard by processes before this
+	// one. Whoever is heard that was started anew, events is told of as PeerStarted.
+	Remember(heard *messages.StartsHeard)
 	// Close ends all links and the listener, and waits until that is done.
 	Close()
 }

@@ -9,14 +9,14 @@ import (
 	"keyval/messages"
 )
 
-// whoever answers.
+// HelloTo is the hello of a system to the node of this RaftID; 0: whoever answers.
 func HelloTo(local Local, to messages.RaftID, lane messages.Lane) *messages.Hello {
 	h := &messages.Hello{
 		Protocol: messages.ProtocolVersion, Role: local.Role, Lane: lane,
 		ClusterId: local.ClusterID, To: to, Version: local.Version,
 	}
 	if local.Role == messages.Role_NODE {
-		h.RaftId, h.Incarnation = local.RaftID, local.Incarnation
+		h.RaftId, h.Incarnation, h.Starts = local.RaftID, local.Incarnation, local.Starts
 	} else {
 		h.Address = local.Address
 	}
@@ -41,7 +41,7 @@ func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, 
 	}
 	return &messages.Welcome{
 		Protocol: messages.ProtocolVersion, ClusterId: local.ClusterID, RaftId: local.RaftID,
-		Incarnation: local.Incarnation, Name: local.Name, Version: local.Version, WaitingFor: local.WaitingFor,
+		Incarnation: local.Incarnation, Name: local.Name, Version: local.Version, WaitingFor: local.WaitingFor, Starts: local.Starts,
 	}, nil
 }
 
@@ -84,7 +84,7 @@ func admitNode(local Local, known Known, hello *messages.Hello) *messages.Error 
 	if len(hello.ClusterId) == 0 {
 		return nil // one of both is being founded: only FounderState passes, which says what is wrong
 	}
-	return known.Refuses(hello.RaftId, hello.Incarnation)
+	return known.Refuses(hello.RaftId, hello.Incarnation, hello.Starts)
 }
 
 func admitClient(local Local, hello *messages.Hello) *messages.Error {
@@ -130,7 +130,7 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 	case len(w.ClusterId) == 0:
 		// It is being founded: only FounderState passes, which says what is wrong.
 	default:
-		why = known.Refuses(w.RaftId, w.Incarnation)
+		why = known.Refuses(w.RaftId, w.Incarnation, w.Starts)
 	}
 	return why
 }

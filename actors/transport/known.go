@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"maps"
+	"slices"
 
 	"keyval/messages"
 )
@@ -13,7 +14,11 @@ import (
 type Known struct {
 	incarnations map[messages.RaftID][]byte // of members; empty: not known yet
 	removed      map[messages.RaftID]bool   // were members once; RaftIDs are never reused
+	heard        map[messages.RaftID]*messages.Start
 }
+
+// heardMax bounds the nodes whose starts are remembered, in number.
+const heardMax = 64
 
 // With returns what is known once these are the members. Whoever was a member before
 // and is not in the list was removed. An empty list changes nothing.
@@ -21,7 +26,7 @@ func (k Known) With(members []*messages.Member) Known {
 	if len(members) == 0 {
 		return k
 	}
-	next := Known{incarnations: map[messages.RaftID][]byte{}, removed: map[messages.RaftID]bool{}}
+	next := Known{incarnations: map[messages.RaftID][]byte{}, removed: map[messages.RaftID]bool{}, heard: map[messages.RaftID]*messages.Start{}}
 	maps.Copy(next.removed, k.removed)
 	for id := range k.incarnations {
 		next.removed[id] = true
@@ -29,8 +34,54 @@ func (k Known) With(members []*messages.Member) Known {
 	for _, m := range members {
 		next.incarnations[m.RaftId] = m.Incarnation
 		delete(next.removed, m.RaftId)
+		if s := k.heard[m.RaftId]; s != nil && (len(m.Incarnation) == 0 || bytes.Equal(s.Incarnation, m.Incarnation)) {
+			next.heard[m.RaftId] = s
+		}
 	}
 	return next
+}
+
+// Hear returns what is known once a node was heard that this node does not refuse.
+// news is its start, if it was started anew since it was heard last.
+func (k Known) Hear(id messages.RaftID, incarnation []byte, starts *messages.Starts) (next Known, news *messages.Start) {
+	last, n := k.heard[id], len(starts.GetMarks())
+	known := last != nil && bytes.Equal(last.Incarnation, incarnation)
+	if n == 0 || known && last.Number >= starts.Number || last == nil && len(k.heard) >= heardMax {
+		return k, nil
+	}
+	news = &messages.Start{RaftId: id, Incarnation: incarnation, Number: starts.Number, Mark: starts.Marks[n-1]}
+	return k.Remember(&messages.StartsHeard{Heard: []*messages.Start{news}}), news
+}
+
+// Remember returns what is known once these starts were heard.
+func (k Known) Remember(heard *messages.StartsHeard) Known {
+	next := k
+	next.heard = map[messages.RaftID]*messages.Start{}
+	maps.Copy(next.heard, k.heard)
+	for _, s := range heard.GetHeard() {
+		next.heard[s.RaftId] = s
+	}
+	return next
+}
+
+// Heard is all that was heard, by RaftID.
+func (k Known) Heard() *messages.StartsHeard {
+	all := &messages.StartsHeard{}
+	for _, id := range slices.Sorted(maps.Keys(k.heard)) {
+		all.Heard = append(all.Heard, k.heard[id])
+	}
+	return all
+}
+
+// descends reports whether a directory of these starts is the one that was heard, or
+// what became of it. One that counts as many starts and does not hold the mark is an
+// older copy on which others were started.
+func descends(starts *messages.Starts, heard *messages.Start) bool {
+	if starts.GetNumber() < heard.Number {
+		return false
+	}
+	since, kept := starts.Number-heard.Number, uint64(len(starts.Marks))
+	return since >= kept || starts.Marks[kept-1-since] == heard.Mark
 }
 
 // Removed reports whether id was a member and is none any more.
@@ -43,8 +94,8 @@ func (k Known) Member(h *messages.Hello) bool {
 }
 
 // Refuses says why this node takes no connection from a replica; nil: it does.
-func (k Known) Refuses(id messages.RaftID, incarnation []byte) *messages.Error {
-	known := k.incarnations[id]
+func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.Starts) *messages.Error {
+	known, heard := k.incarnations[id], k.heard[id]
 	switch {
 	case k.removed[id]:
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was removed from this cluster", id).
@@ -53,6 +104,9 @@ func (k Known) Refuses(id messages.RaftID, incarnation []byte) *messages.Error {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
 			id, short(known), short(incarnation)).
 			WithHint("start it on its old data directory; the other nodes serve on without it")
+	case heard != nil && bytes.Equal(heard.Incarnation, incarnation) && !descends(starts, heard):
+		return messages.Errorf(messages.Code_DAMAGED, "the data directory of raft id %d is an older copy: it counts %d starts, and start %d was heard here as another process", id, starts.GetNumber(), heard.Number).
+			WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")
 	}
 	return nil
 }

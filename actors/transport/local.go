@@ -17,6 +17,7 @@ type Local struct {
 	ClusterID   []byte // empty while founding, and of a client that takes any cluster
 	RaftID      messages.RaftID
 	Incarnation []byte
+	Starts      *messages.Starts // of the node's directory; nil while founding
 	Name        string
 	Address     string // logical: node/<RaftID> or client/<32 hex digits>
 	Version     string

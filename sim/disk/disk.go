@@ -23,10 +23,11 @@ type Disk struct {
 	rng       *rand.Rand
 	process   uint64 // counts processes; handles of earlier ones are dead
 	identity  *messages.Identity
-	now       *generation       // the one that counts; without a checkpoint: not initialised
-	before    *generation       // that one may count again after a power cut; nil: none may
-	left      *table            // of the generation before, open when another was installed
-	staging   *staging          // what is being staged, or was sealed; nil: nothing
+	now       *generation // the one that counts; without a checkpoint: not initialised
+	before    *generation // that one may count again after a power cut; nil: none may
+	left      *table      // of the generation before, open when another was installed
+	staging   *staging    // what is being staged, or was sealed; nil: nothing
+	heard     *messages.StartsHeard
 	condemned string            // why the directory is never to be served again; empty: it may be
 	files     map[string][]byte // of the archive, by id
 	writing   []string          // ids of files that are not committed yet

@@ -16,6 +16,7 @@ import (
 type generation struct {
 	checkpoint *messages.Checkpoint // nil: there is no generation yet
 	replaced   *messages.Checkpoint // may be there again after a power cut; nil: none may
+	starts     *messages.Starts
 	log        log
 	table      *table
 }
@@ -37,7 +38,51 @@ func (d *Disk) Initialised() (bool, error) {
 		return false, messages.Errorf(messages.Code_DAMAGED, "the directory was condemned: %s", d.condemned).
 			WithHint("put a new node in its place (kvctl cluster replace)")
 	}
+	switch founded := d.founded(); {
+	case founded && d.now.checkpoint == nil:
+		return false, disk.Damaged("the directory belongs to cluster %x, and its data are gone", d.identity.ClusterId)
+	case !founded && d.now.checkpoint != nil && d.now.log.used:
+		return false, disk.Damaged("the identity is older than the data")
+	}
 	return d.now.checkpoint != nil, nil
+}
+
+func (d *Disk) founded() bool { return len(d.identity.GetClusterId()) > 0 }
+
+// Found writes it to the identity.
+func (d *Disk) Found(clusterID []byte) error {
+	if err := d.notInitialised(); err != nil {
+		return err
+	}
+	if err := d.noRoom("the identity"); err != nil {
+		return err
+	}
+	d.identity = proto.Clone(d.identity).(*messages.Identity)
+	d.identity.ClusterId = clusterID
+	return nil
+}
+
+// Start makes what counts durable, as the opening of a log does.
+func (d *Disk) Start(mark uint64) (*messages.Starts, error) {
+	if err := d.notInitialised(); err != nil {
+		return nil, err
+	}
+	if err := d.noRoom("the starts"); err != nil {
+		return nil, err
+	}
+	d.before = nil
+	d.now.starts = disk.NextStart(d.now.starts, mark)
+	return d.now.starts, nil
+}
+
+func (d *Disk) Heard() (*messages.StartsHeard, error) { return d.heard, nil }
+
+func (d *Disk) Hear(heard *messages.StartsHeard) error {
+	if err := d.noRoom("what was heard of other nodes"); err != nil {
+		return err
+	}
+	d.heard = heard
+	return nil
 }
 
 func (d *Disk) notInitialised() error {
@@ -206,7 +251,7 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	}
 	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
-	d.now = &generation{checkpoint: s.sealed, log: newLog(index, term, hs), table: s.table}
+	d.now = &generation{checkpoint: s.sealed, starts: was.starts, log: newLog(index, term, hs), table: s.table}
 	d.staging, d.faults.stateLost = nil, false
 	if err := d.crashes(CrashBeforeSync); err != nil {
 		d.before = was

@@ -14,6 +14,7 @@ import (
 // log is a log as the page cache and as the media have it.
 type log struct {
 	open           bool
+	used           bool // it was opened once
 	cached         logState
 	durable        logState
 	unsynced       []logSave // how cached came from durable, in order
@@ -155,7 +156,7 @@ func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 		return nil, nil, err
 	}
 	d.before = nil
-	l.open = true
+	l.open, l.used = true, true
 	return h, image, nil
 }
 

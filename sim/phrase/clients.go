@@ -41,15 +41,24 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		if m.Answer {
 			say("answer")
 		}
+		if m.Founded {
+			say("founded")
+		}
 		if len(m.ClusterId) > 0 {
 			say("cluster=%s", n.id(m.ClusterId))
 		}
 		words = append(words, n.founders(m.Founders)...)
-	case *messages.Founded:
+	case *messages.Agreed:
 		say("cluster=%s", n.id(m.ClusterId))
 		words = append(words, n.founders(m.Founders)...)
+	case *messages.Initialised:
+		say("cluster=%s", n.id(m.ClusterId))
+	case *messages.Founded:
+		say("cluster=%s", n.id(m.ClusterId))
 	case *messages.Identified:
 		say("cluster=%s", n.id(m.ClusterId))
+	case *messages.PeerStarted:
+		say("%s start=%d", Replica(m.Start.GetRaftId()), m.Start.GetNumber())
 	case *messages.MembersChanged:
 		for _, member := range m.Members {
 			say("%s", member.Name)

@@ -34,7 +34,7 @@ func (n *Names) Learn(from string, m proto.Message) {
 	switch m := m.(type) {
 	case *messages.Attach:
 		n.give(Host(from), m.Client)
-	case *messages.Founded:
+	case *messages.Agreed:
 		n.give("id", m.ClusterId)
 	case *messages.MembersChanged:
 		n.give("id", m.ClusterId)

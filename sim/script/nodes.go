@@ -36,11 +36,15 @@ func onProcess(do func(sim.Server)) func(*player, words) *messages.Error {
 func onHardware(do func(*player, sim.Server)) func(*player, words) *messages.Error {
 	return onNode(func(p *player, server sim.Server, _ words) *messages.Error {
 		if server.Up() {
-			return messages.Errorf(messages.Code_CONFLICT, "%s is up", server.Name())
+			return isUp(server)
 		}
 		do(p, server)
 		return nil
 	})
+}
+
+func isUp(server sim.Server) *messages.Error {
+	return messages.Errorf(messages.Code_CONFLICT, "%s is up", server.Name())
 }
 
 func isDown(server sim.Server) *messages.Error {
@@ -48,6 +52,22 @@ func isDown(server sim.Server) *messages.Error {
 }
 
 func wipe(_ *player, server sim.Server) { server.Wipe() }
+
+func (p *player) copy(server sim.Server) { p.copies[server.Name()] = server.Copy() }
+
+func restore(p *player, server sim.Server, _ words) *messages.Error {
+	copied, there := p.copies[server.Name()]
+	switch {
+	case server.Up():
+		return isUp(server)
+	case !there:
+		return messages.Errorf(messages.Code_CONFLICT, "there is no copy of %s", server.Name()).WithHint("make one with: copy %s", server.Name())
+	}
+	server.Restore(copied)
+	return nil
+}
+
+func empty(_ *player, server sim.Server) { server.Empty() }
 
 func (p *player) leaders(words) *messages.Error {
 	for _, server := range p.scene.Servers() {

@@ -11,6 +11,7 @@ import (
 	"keyval/actors"
 	"keyval/messages"
 	"keyval/sim"
+	"keyval/sim/disk"
 	"keyval/sim/phrase"
 )
 
@@ -28,8 +29,9 @@ type player struct {
 	scene  *sim.Scene // nil: there is no cluster yet
 	filter filter
 	names  *phrase.Names
-	values map[string]bool // that were written
-	filled int             // keys that were written by the way
+	values map[string]bool      // that were written
+	copies map[string]disk.Copy // of data directories, by node
+	filled int                  // keys that were written by the way
 
 	out     strings.Builder // what the verb being played has to say
 	began   time.Duration   // when it began
@@ -45,7 +47,7 @@ type pending struct {
 }
 
 func newPlayer() *player {
-	return &player{filter: filter{on: true}, names: phrase.New(), values: map[string]bool{}}
+	return &player{filter: filter{on: true}, names: phrase.New(), values: map[string]bool{}, copies: map[string]disk.Copy{}}
 }
 
 func (p *player) close() {

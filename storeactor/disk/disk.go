@@ -32,8 +32,21 @@ type Disk interface {
 	// WriteIdentity makes the identity durable; once, in an empty directory.
 	WriteIdentity(*messages.Identity) error
 
-	// Initialised reports whether there is a generation.
+	// Initialised reports whether there is a generation. DAMAGED: there is none, and
+	// the directory is founded; or there is one that was used, and it is not.
 	Initialised() (bool, error)
+	// Found makes durable, in the identity, that the node takes part in this cluster
+	// from now on: a directory that is founded and has no generation has lost it.
+	// NOT_FOUND if it is not initialised.
+	Found(clusterID []byte) error
+
+	// Start counts a process, of this random mark, among those that were started on
+	// the generation that counts: durably, before the process says anything to others.
+	Start(mark uint64) (*messages.Starts, error)
+	// Heard is what Hear recorded last; nothing at first.
+	Heard() (*messages.StartsHeard, error)
+	// Hear makes durable which starts of other nodes this one has heard of.
+	Hear(*messages.StartsHeard) error
 
 	// OpenLog reads the log, holds it against its witness, repairs a torn tail
 	// beyond the witness only, and syncs what it read, all before it returns.
@@ -74,13 +87,17 @@ type Disk interface {
 
 // Initialise makes the first generation of a directory from the founders' checkpoint:
 // no rows, and a log that ends at the checkpoint with a HardState of its term. All of
-// it or nothing. CONFLICT if there is a generation already.
+// it or nothing. It takes the place of a generation that was never used. CONFLICT once
+// the directory is founded.
 func Initialise(d Disk, first *messages.Checkpoint) error {
-	switch is, err := d.Initialised(); {
+	if _, err := d.Initialised(); err != nil {
+		return err
+	}
+	switch id, err := d.Identity(); {
 	case err != nil:
 		return err
-	case is:
-		return messages.Errorf(messages.Code_CONFLICT, "the directory is initialised already")
+	case len(id.ClusterId) > 0:
+		return messages.Errorf(messages.Code_CONFLICT, "the directory is founded already")
 	}
 	staging, err := d.Stage()
 	if err != nil {

@@ -25,7 +25,8 @@ import (
 
 // A node's directory:
 //
-//	LOCK              held by flock while a process uses it; the process's pid
+//	LOCK              the pid of the process that uses the directory, which holds it
+//	                  by flock on the directory itself
 //	identity          whose directory this is, readable by people
 //	CURRENT           the name of the generation that counts
 //	generation-1/     log and state that belong together; each snapshot that is
@@ -34,6 +35,8 @@ import (
 //	  witness         what was last synced to it
 //	  state/          the engine's rows (Badger)
 //	  checkpoint      all other state, and what the engine had synced by then
+//	  starts          the processes that were started on it
+//	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
 //	CONDEMNED         if it is there: never to be served again, and why
 //
@@ -48,6 +51,8 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
+	startsName     = "starts"
+	heardName      = "heard"
 )
 
 // directory is the Disk over a directory.
@@ -61,11 +66,12 @@ type directory struct {
 	// mutex guards what is below: log, machine, checkpoint and intake each come
 	// from their own goroutine.
 	mutex      sync.Mutex
-	log        *wal.Log       // the last one opened of the generation that counts, if any
-	engine     *badger.Engine // the last one opened, if any
-	engineOf   string         // the path of its generation
-	staging    *staging       // neither dropped nor installed yet, or nil
-	checkpoint error          // of a write that failed; nothing is written after it
+	log        *wal.Log         // the last one opened of the generation that counts, if any
+	engine     *badger.Engine   // the last one opened, if any
+	engineOf   string           // the path of its generation
+	staging    *staging         // neither dropped nor installed yet, or nil
+	starts     *messages.Starts // of the generation that counts; nil: this process has not said anything
+	checkpoint error            // of a write that failed; nothing is written after it
 }
 
 // Open opens a node's directory, making it if it is not there, and keeps
@@ -112,7 +118,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, snapshotsName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)
@@ -128,26 +134,23 @@ func refuseForeign(dir string) error {
 	return nil
 }
 
-// lockDirectory takes the lock, which ends with the process whatever happens.
+// lockDirectory takes the lock, which ends with the process whatever happens. It is on
+// the directory itself: a file in it could be removed, and the next one locked beside it.
 func lockDirectory(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, durable.Error("lock the data directory", err)
 	}
+	holder := filepath.Join(dir, lockName)
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		holder := make([]byte, 32)
-		n, _ := f.ReadAt(holder, 0)
 		f.Close()
-		pid := strings.TrimSpace(string(holder[:n]))
-		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, pid).
+		pid, _ := durable.ReadBounded(holder, 32)
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, strings.TrimSpace(string(pid))).
 			WithHint("stop that process first, or name another directory")
 	}
 	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+		err = os.WriteFile(holder, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
 	}
 	if err != nil {
 		f.Close()

@@ -22,8 +22,19 @@ import (
 	"keyval/storeactor/files/durable"
 )
 
-// makeFiles makes an initialised directory that nobody has open.
+// makeFiles makes a founded directory that nobody has open.
 func makeFiles(t *testing.T) string {
+	t.Helper()
+	dir := makeInitialised(t)
+	d := mustOpen(t, dir)
+	if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// makeInitialised makes one whose cluster is being founded.
+func makeInitialised(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	d := mustOpen(t, dir)
@@ -105,6 +116,10 @@ func TestDirectoryIsOneProcess(t *testing.T) {
 	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Fatalf("got %v, expected CONFLICT that names process %d", err, os.Getpid())
 	}
+	removeAll(t, dir, lockName) // is what people do who think that it is left over
+	if _, err := Open(dir, quiet, nil); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Fatalf("without the file LOCK: %v, expected CONFLICT", err)
+	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +158,7 @@ func TestHalfMadeGeneration(t *testing.T) {
 		}, messages.Code_DAMAGED},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := makeFiles(t)
+			dir := makeInitialised(t)
 			if err := os.Remove(filepath.Join(dir, currentName)); err != nil {
 				t.Fatal(err)
 			}
@@ -167,6 +182,211 @@ func TestHalfMadeGeneration(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// useLog lets a process open the log, and end.
+func useLog(t *testing.T, dir string) {
+	t.Helper()
+	d := mustOpen(t, dir)
+	_, err := d.Start(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := d.OpenLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Close(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each row takes something from a directory that took part in a cluster, or puts
+// something old in its place. It must never pass for one that has not begun.
+func TestDirectoriesThatLostSomething(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(t *testing.T, dir, founding string) // founding: a copy of the time before it took part
+		says   string
+	}{
+		{"all but the identity is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, currentName, firstName)
+		}, "its data are gone"},
+		{"all but the identity and CURRENT is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, firstName)
+		}, "which is missing"},
+		{"CURRENT is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, currentName)
+		}, "was in use"},
+		{"the identity is gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, identityName)
+		}, "the identity of"},
+		{"the identity is of the time of founding", func(t *testing.T, dir, founding string) {
+			takeFrom(t, dir, founding, identityName)
+		}, "older than the data"},
+		{"the identity is of that time, and CURRENT is gone", func(t *testing.T, dir, founding string) {
+			removeAll(t, dir, currentName)
+			takeFrom(t, dir, founding, identityName)
+		}, "was in use"},
+		{"the identity is of that time, and the witness is gone", func(t *testing.T, dir, founding string) {
+			removeAll(t, dir, firstName+"/witness")
+			takeFrom(t, dir, founding, identityName)
+		}, "older than the data"},
+		{"the witness is of the time of founding", func(t *testing.T, dir, founding string) {
+			takeFrom(t, dir, founding, identityName, firstName+"/witness")
+			removeAll(t, dir, firstName+"/checkpoint")
+		}, "checkpoint"},
+		{"the starts are gone", func(t *testing.T, dir, _ string) {
+			removeAll(t, dir, firstName+"/"+startsName)
+		}, "starts is missing, and the log was in use"},
+		{"the starts were altered", func(t *testing.T, dir, _ string) {
+			rewrite(t, filepath.Join(dir, firstName, startsName), `"1"`, `"2"`)
+		}, "checksum"},
+		{"what was heard was altered", func(t *testing.T, dir, _ string) {
+			disktest.WriteFile(t, filepath.Join(dir, heardName), "nothing")
+		}, "not the heard of a node"},
+	} {
+		dir := makeInitialised(t)
+		founding := filepath.Join(t.TempDir(), "founding")
+		if err := disktest.CopyDirectory(dir, founding); err != nil {
+			t.Fatal(err)
+		}
+		d := mustOpen(t, dir)
+		if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		useLog(t, dir)
+		row.change(t, dir, founding)
+		if err := begin(dir); messages.CodeOf(err) != messages.Code_DAMAGED || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v, expected DAMAGED that says %q", row.name, err, row.says)
+		}
+	}
+}
+
+// A generation that another has followed is refused, and the later one is kept.
+func TestOlderGenerationIsRefused(t *testing.T) {
+	dir := makeFiles(t)
+	useLog(t, dir)
+	older := filepath.Join(t.TempDir(), "older")
+	if err := disktest.CopyDirectory(dir, older); err != nil {
+		t.Fatal(err)
+	}
+	d := mustOpen(t, dir)
+	installTest(t, d, 100)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	useLog(t, dir)
+	if err := disktest.CopyDirectory(filepath.Join(older, firstName), filepath.Join(dir, firstName)); err != nil {
+		t.Fatal(err)
+	}
+	disktest.WriteFile(t, filepath.Join(dir, currentName), firstName+"\n")
+	err := begin(dir)
+	var known *messages.Error
+	if !errors.As(err, &known) || known.Code != messages.Code_DAMAGED || !strings.Contains(known.Message, "generation-2 was in use since") || !strings.Contains(known.Hint, "generation-2") {
+		t.Fatalf("got %v", err)
+	}
+	if got := generationsIn(t, dir); got != "generation-1 generation-2" {
+		t.Errorf("there are %s", got)
+	}
+	disktest.WriteFile(t, filepath.Join(dir, currentName), "generation-2\n")
+	if err := begin(dir); err != nil {
+		t.Errorf("with the later one: %v", err)
+	}
+}
+
+// What the operating system refuses says nothing about the data: it is never damage.
+func TestRefusalsOfTheSystemAreNoDamage(t *testing.T) {
+	dir := makeFiles(t)
+	useLog(t, dir)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := false
+	for files := 8; files < 40 && !whole; files++ { // with fewer the runtime does not start
+		c := exec.Command("bash", "-c", fmt.Sprintf("ulimit -n %d; exec %s", files, self))
+		c.Env = append(os.Environ(), refusedEnvironment+"="+dir)
+		out, err := c.CombinedOutput()
+		whole = err == nil
+		if !whole && (!strings.Contains(string(out), "too many open files") || strings.Contains(string(out), messages.Code_DAMAGED.String())) {
+			t.Errorf("with %d files: %s (%v)", files, out, err)
+		}
+	}
+	if !whole {
+		t.Error("40 files are not enough to open a directory")
+	}
+}
+
+// The test above runs this binary once more as a process with few files.
+const refusedEnvironment = "KEYVAL_TEST_OPEN_WITH_FEW"
+
+func init() {
+	if dir := os.Getenv(refusedEnvironment); dir != "" {
+		if err := begin(dir); err != nil {
+			fmt.Println(messages.CodeOf(err), err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
+// begin does what a process does with a directory: it founds one that is not
+// initialised, and opens the other.
+func begin(dir string) error {
+	d, err := Open(dir, quiet, nil)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	is, err := d.Initialised()
+	if err == nil && !is {
+		err = disk.Initialise(d, disktest.First)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := d.Start(2); err != nil {
+		return err
+	}
+	if _, err := d.Heard(); err != nil {
+		return err
+	}
+	l, _, err := d.OpenLog()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	at, err := d.Checkpoint()
+	if err != nil {
+		return err
+	}
+	e, err := d.OpenEngine(at)
+	if err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+func removeAll(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// takeFrom puts files of another directory in the place of these.
+func takeFrom(t *testing.T, dir, from string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disktest.WriteFile(t, filepath.Join(dir, name), string(text))
 	}
 }
 

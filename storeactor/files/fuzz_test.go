@@ -75,7 +75,7 @@ func FuzzIdentityFile(f *testing.F) {
 	f.Add([]byte("\n\n\n"), true)
 	f.Fuzz(func(t *testing.T, text []byte, sum bool) {
 		if sum {
-			text = fmt.Appendf(text[:len(text):len(text)], identityTail, crc32.Checksum(text, disk.Castagnoli))
+			text = fmt.Appendf(text[:len(text):len(text)], textTail, crc32.Checksum(text, disk.Castagnoli))
 		}
 		id, err := decodeIdentity("identity", text)
 		disktest.Openly(t, err)

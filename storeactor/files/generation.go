@@ -42,10 +42,36 @@ func (f *directory) current() (string, error) {
 	if generationNumber(name) == 0 {
 		return "", disk.Damaged("%s names no generation: %q", f.path(currentName), name)
 	}
-	if info, err := os.Stat(f.path(name)); err != nil || !info.IsDir() {
+	switch info, err := os.Stat(f.path(name)); {
+	case durable.Refused(err):
+		return "", durable.Error("read the data directory", err)
+	case err != nil || !info.IsDir():
 		return "", disk.Damaged("%s names %s, which is missing", f.path(currentName), name)
 	}
-	return f.path(name), nil
+	return f.path(name), f.refuseOlder(name)
+}
+
+// refuseOlder is DAMAGED if a later generation was in use: CURRENT never goes back. One
+// that was not is what a crash left of an Install.
+func (f *directory) refuseOlder(current string) error {
+	names, err := f.generations()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if generationNumber(name) <= generationNumber(current) {
+			continue
+		}
+		last, found, err := wal.ReadWitness(f.path(name))
+		if err != nil {
+			return err
+		}
+		if found && last.Sequence > 1 {
+			return disk.Damaged("%s names %s, and %s was in use since", f.path(currentName), current, name).
+				WithHint("if nothing else was changed, write the line %q to %s", name, f.path(currentName))
+		}
+	}
+	return nil
 }
 
 // currentSynced is current, made durable. A process may crash after it renamed CURRENT and
@@ -137,9 +163,46 @@ func (f *directory) Initialised() (bool, error) {
 	if err := f.condemned(); err != nil {
 		return false, err
 	}
-	_, err := f.current()
-	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
-		return false, nil
+	generation, err := f.current()
+	switch {
+	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
+		return false, f.refuseEmptied()
+	case err != nil:
+		return false, err
 	}
-	return err == nil, err
+	id, err := f.Identity()
+	if err != nil {
+		return false, err
+	}
+	return true, f.refuseAged(id, generation)
+}
+
+// refuseEmptied is DAMAGED for a directory that is founded. It has no generation.
+func (f *directory) refuseEmptied() error {
+	id, err := f.Identity()
+	switch {
+	case messages.CodeOf(err) == messages.Code_NOT_FOUND:
+		return nil
+	case err != nil:
+		return err
+	case len(id.ClusterId) > 0:
+		return disk.Damaged("%s belongs to cluster %x, and its data are gone", f.dir, id.ClusterId)
+	}
+	return nil
+}
+
+// refuseAged is DAMAGED for a directory that is not founded, as its identity says, and
+// whose log was used: the identity is an old one, or another's.
+func (f *directory) refuseAged(id *messages.Identity, generation string) error {
+	if len(id.ClusterId) > 0 {
+		return nil
+	}
+	last, found, err := wal.ReadWitness(generation)
+	switch {
+	case err != nil:
+		return err
+	case !found || last.Sequence > 1:
+		return disk.Damaged("the identity of %s says that its cluster was never founded, and %s was in use: the identity is older than the data", f.dir, generation)
+	}
+	return nil
 }

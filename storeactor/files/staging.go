@@ -127,6 +127,11 @@ func (f *directory) Install(index, term uint64, hs *raftpb.HardState) error {
 	if err := wal.Create(s.path, s.sealed, hs, id, f.logger); err != nil {
 		return durable.Error("make the log of an installed state", err)
 	}
+	if f.starts != nil {
+		if err := replaceText(filepath.Join(s.path, startsName), "starts", f.starts); err != nil {
+			return err
+		}
+	}
 	f.step("log made")
 	if err := errors.Join(durable.Sync(s.path), durable.Sync(f.dir)); err != nil {
 		return durable.Error("sync an installed state", err)

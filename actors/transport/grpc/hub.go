@@ -54,9 +54,12 @@ var _ actor.Process = (*hub)(nil)
 // Serve implements Network. The Hub has a method Addr() net.Addr, which tells
 // where it listens when the port was 0.
 func (g *Network) Serve(system *actor.ActorSystem, address string, local transport.Local, events *actor.PID) (seam.Hub, error) {
-	l, err := listen(address)
-	if err != nil {
-		return nil, err
+	l := g.bound
+	if g.bound = nil; l == nil {
+		var err error
+		if l, err = listen(address); err != nil {
+			return nil, err
+		}
 	}
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
@@ -133,11 +136,36 @@ func (h *hub) SetPeers(members []*messages.Member) {
 			p.cancel()
 		}
 	}
+	h.endRefused()
+}
+
+// Remember implements Hub.
+func (h *hub) Remember(heard *messages.StartsHeard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.known.Load().Remember(heard)
+	h.known.Store(&known)
+	h.endRefused()
+}
+
+// hear takes what a node said of itself that was not refused. h.mu is held.
+func (h *hub) hear(id messages.RaftID, incarnation []byte, starts *messages.Starts) {
+	known, news := h.known.Load().Hear(id, incarnation, starts)
+	if news == nil {
+		return
+	}
+	h.known.Store(&known)
+	h.tell(&messages.PeerStarted{Start: news})
+}
+
+// endRefused ends the connections of nodes that are not let in any more. h.mu is held.
+func (h *hub) endRefused() {
+	known := h.known.Load()
 	h.endAll(func(c *inbound) *messages.Error {
 		if c.conn.Role != messages.Role_NODE {
 			return nil
 		}
-		return known.Refuses(c.conn.RaftID, c.hello.Incarnation)
+		return known.Refuses(c.conn.RaftID, c.hello.Incarnation, c.hello.Starts)
 	})
 }
 

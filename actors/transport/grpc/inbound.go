@@ -142,6 +142,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 		h.clients.Store(c.conn.Address, c)
 	} else {
 		c.queue = newQueue(laneLimits[c.conn.Lane], c.conn.Lane == messages.Lane_CONTROL)
+		h.hear(hello.RaftId, hello.Incarnation, hello.Starts)
 		if p := (*h.peers.Load())[c.conn.Address]; p != nil {
 			p.rouse()
 		}

@@ -44,6 +44,7 @@ type Options struct {
 // Network is the seam.Network of production: one bidirectional gRPC stream a link.
 type Network struct {
 	options Options
+	bound   net.Listener // by Bind, for the next Serve; nil: there is none
 }
 
 var _ seam.Network = (*Network)(nil)
@@ -57,6 +58,13 @@ func New(options Options) *Network {
 		options.DialTimeout = 2 * time.Second
 	}
 	return &Network{options: options}
+}
+
+// Bind takes the listening address of the next Serve. A process that does it before it
+// touches its data leaves them alone if another one runs there.
+func (g *Network) Bind(address string) (err error) {
+	g.bound, err = listen(address)
+	return err
 }
 
 // credentials are those of both ends of every connection: the place for TLS.

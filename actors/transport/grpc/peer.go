@@ -167,6 +167,9 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	}
 	defer d.close()
 	l.stood = true
+	h.mu.Lock()
+	h.hear(d.welcome.RaftId, d.welcome.Incarnation, d.welcome.Starts)
+	h.mu.Unlock()
 	l.linked(d)
 	since := time.Now()
 	err := l.serve(ctx, cancel, d)

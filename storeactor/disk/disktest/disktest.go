@@ -54,6 +54,9 @@ var baseClauses = []clause{
 	{"an empty directory is not found", testEmpty},
 	{"the identity is written once", testIdentity},
 	{"the first generation is made once", testInitialise},
+	{"a generation that was never used gives way", testFounding},
+	{"starts are counted, also over an install", testStarts},
+	{"what was heard of others is remembered", testHeard},
 	{"handles are opened once and end with close", testHandles},
 	{"a checkpoint replaces the one before", testCheckpoint},
 	{"a checkpoint comes after what it stands on", testCheckpointOrder},
@@ -75,6 +78,7 @@ func start(t *testing.T, o Opener) *node {
 	n.open()
 	n.ok(n.disk.WriteIdentity(Identity))
 	n.ok(disk.Initialise(n.disk, First))
+	n.ok(n.disk.Found(First.ClusterId))
 	n.openAll()
 	return n
 }
@@ -186,6 +190,82 @@ func testInitialise(t *testing.T, o Opener) {
 		n.same(n.image.HardState, HardState(1, 0, 1))
 		n.same([]uint64{n.image.BaseIndex, n.image.BaseTerm, uint64(len(n.image.Entries))}, []uint64{1, 1, 0})
 		n.again(crash)
+	}
+	n.close()
+}
+
+func testFounding(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Found(First.ClusterId))
+	other := proto.Clone(First).(*messages.Checkpoint)
+	other.ClusterId = []byte("another cluster.")
+	for _, first := range []*messages.Checkpoint{other, First} {
+		n.ok(disk.Initialise(n.disk, first))
+		o.Crash()
+		n.open()
+		is, err := n.disk.Initialised()
+		n.ok(err)
+		n.same(is, true)
+		got, err := n.disk.Checkpoint()
+		n.ok(err)
+		n.same(got, first)
+	}
+	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId))
+	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, other))
+	o.Crash()
+	n.open()
+	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, other))
+	id, err := n.disk.Identity()
+	n.ok(err)
+	n.same(id.ClusterId, First.ClusterId)
+	n.openAll()
+	n.close()
+}
+
+func testStarts(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	_, err := n.disk.Start(1)
+	n.fails(messages.Code_NOT_FOUND, err)
+	n.ok(n.disk.WriteIdentity(Identity))
+	n.ok(disk.Initialise(n.disk, First))
+	n.ok(n.disk.Found(First.ClusterId))
+	var expected []uint64
+	begin := func(mark uint64) {
+		expected = append(expected, mark)
+		starts, err := n.disk.Start(mark)
+		n.ok(err)
+		n.same(starts, &messages.Starts{Number: uint64(len(expected)), Marks: expected})
+		n.openAll()
+	}
+	begin(7)
+	for i, e := range endings {
+		n.end(e)
+		begin(uint64(10 + i))
+		n.staged(uint64(100+i), 3, uint64(40+10*i))
+		n.ok(n.log.Close())
+		n.ok(n.disk.Install(uint64(100+i), 3, HardState(3, 1, uint64(100+i))))
+		n.ok(n.engine.Close())
+		n.openAll()
+	}
+	n.close()
+}
+
+func testHeard(t *testing.T, o Opener) {
+	n := start(t, o)
+	heard, err := n.disk.Heard()
+	n.ok(err)
+	n.same(len(heard.GetHeard()), 0)
+	for i, e := range endings {
+		expected := &messages.StartsHeard{Heard: []*messages.Start{{RaftId: 2, Incarnation: []byte("i"), Number: uint64(i), Mark: 9}}}
+		n.ok(n.disk.Hear(expected))
+		n.ended(e)
+		heard, err = n.disk.Heard()
+		n.ok(err)
+		n.same(heard, expected)
 	}
 	n.close()
 }

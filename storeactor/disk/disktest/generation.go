@@ -81,6 +81,7 @@ func testStageEmpty(t *testing.T, o Opener) {
 	n.isEmpty()
 	n.fails(messages.Code_NOT_FOUND, n.disk.Install(99, 3, HardState(4, 2, 100)))
 	n.ok(n.disk.Install(100, 3, HardState(4, 2, 100)))
+	n.ok(n.disk.Found(First.ClusterId))
 	n.openAll()
 	for _, e := range endings {
 		n.isStaged(100, 3, 40)
@@ -306,7 +307,7 @@ func testCondemn(t *testing.T, o Opener) {
 		n.fails(messages.Code_DAMAGED, disk.Initialise(n.disk, First))
 		got, err := n.disk.Identity() // it can still be told whose directory it is
 		n.ok(err)
-		n.same(got, Identity)
+		n.same(got.Incarnation, Identity.Incarnation)
 		if e == inOrder {
 			n.close()
 			n.open()

@@ -56,7 +56,7 @@ const (
 // exhaustedRow: keys come in no order, so every compaction takes part of all.
 func exhaustedRow(revision uint64) disk.Row {
 	key := fmt.Appendf(nil, "%016x", xxhash.Sum64String(strconv.FormatUint(revision, 10)))
-	return disk.Row{Key: key, Value: bytes.Repeat(fmt.Appendf(nil, "%08d", revision), 4000), Revision: revision}
+	return disk.Row{Key: key, Value: bytes.Repeat(fmt.Appendf(nil, "%08d", revision), 4000), Revision: revision, Created: revision, Version: 1}.Summed()
 }
 
 func holdsRow(e *Engine, revision uint64) (bool, error) {

@@ -137,7 +137,7 @@ func baseOf(w disk.Witness) *walpb.Snapshot {
 }
 
 func readError(dir string, err error) error {
-	if errors.Is(err, os.ErrPermission) {
+	if durable.Refused(err) {
 		return durable.Error("read the log", err)
 	}
 	return disk.Damaged("the log %s cannot be read: %v", dir, err)
@@ -152,8 +152,8 @@ func openToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.W
 	base := &walpb.Snapshot{Index: new(image.BaseIndex), Term: new(image.BaseTerm)}
 	w, hardState, entries, err := openSegments(dir, base, logger)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		if !wal.Repair(zapLogger(logger), dir) {
-			return nil, disk.Damaged("the torn end of the log %s cannot be repaired: %v", dir, err)
+		if err := repair(dir, err, logger); err != nil {
+			return nil, err
 		}
 		w, hardState, entries, err = openSegments(dir, base, logger)
 	}
@@ -167,6 +167,44 @@ func openToAppend(dir string, image *disk.LogImage, logger *slog.Logger) (*wal.W
 		return nil, disk.Damaged("the log %s changed while it was opened: it ended at index %d, and now at %d", dir, index, i)
 	}
 	return w, nil
+}
+
+// repair cuts off a torn end. The WAL package keeps a copy of what was there, and does
+// not say why it cannot.
+func repair(dir string, torn error, logger *slog.Logger) error {
+	const what = "repair the torn end of the log"
+	names, err := segments(dir)
+	if err != nil || len(names) == 0 {
+		return durable.Error(what, errors.Join(torn, err))
+	}
+	last := filepath.Join(dir, names[len(names)-1])
+	info, err := os.Stat(last)
+	if err == nil {
+		err = durable.CheckRoom(what, dir, uint64(info.Size()))
+	}
+	if err != nil {
+		return durable.Error(what, err)
+	}
+	if wal.Repair(zapLogger(logger), dir) {
+		return nil
+	}
+	if err := tryToRepair(last); durable.Refused(err) {
+		return durable.Error(what, err)
+	}
+	return disk.Damaged("the torn end of the log %s cannot be repaired: %v", dir, torn)
+}
+
+// tryToRepair is what the operating system says when the files that a repair needs are
+// opened.
+func tryToRepair(segment string) error {
+	for _, path := range []string{segment, segment + ".broken"} {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return nil
 }
 
 func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.WAL, *raftpb.HardState, []*raftpb.Entry, error) {

@@ -1,0 +1,62 @@
+package disk
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// Copy is a copy of a whole directory, as an operator or a machine's image keeps one.
+type Copy struct {
+	identity  *messages.Identity
+	now       *generation
+	heard     *messages.StartsHeard
+	condemned string
+	files     map[string][]byte
+}
+
+// Copy copies the directory of a process that has ended. What was in the page cache is
+// on the media of the copy.
+func (d *Disk) Copy() Copy {
+	return Copy{d.identity, d.now.copy(), d.heard, d.condemned, maps.Clone(d.files)}
+}
+
+// Restore ends the process and puts a copy in the place of the directory.
+func (d *Disk) Restore(c Copy) {
+	d.endProcess()
+	d.identity, d.now, d.heard, d.condemned, d.files = c.identity, c.now.copy(), c.heard, c.condemned, maps.Clone(c.files)
+	d.before, d.faults.stateLost = nil, false
+}
+
+// LoseGeneration ends the process and takes log and state off the media: the identity
+// is all that is left.
+func (d *Disk) LoseGeneration() {
+	d.endProcess()
+	d.now, d.before = &generation{table: &table{}}, nil
+}
+
+func (g *generation) copy() *generation {
+	c := &generation{table: g.table.copy(), starts: g.starts, log: log{
+		used: g.log.used, cached: g.log.cached.clone(), durable: g.log.cached.clone(),
+		witness: g.log.witness, durableWitness: g.log.witness,
+	}}
+	if g.checkpoint != nil {
+		c.checkpoint = proto.Clone(g.checkpoint).(*messages.Checkpoint)
+	}
+	return c
+}
+
+func (t *table) copy() *table {
+	c := &table{bytes: t.bytes}
+	for _, k := range t.keys {
+		versions := slices.Clone(k.versions)
+		for i := range versions {
+			versions[i].durable = true
+		}
+		c.keys = append(c.keys, &keyRows{key: k.key, versions: versions})
+	}
+	return c
+}

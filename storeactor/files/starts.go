@@ -1,0 +1,73 @@
+package files
+
+import (
+	"os"
+	"path/filepath"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/storeactor/disk"
+	"keyval/storeactor/files/durable"
+	"keyval/storeactor/files/wal"
+)
+
+// startsMax bounds a file of starts, in bytes.
+const startsMax = 64 << 10
+
+// Start counts in the generation, so that a log which was put back to an older copy
+// has lost the starts that came after.
+func (f *directory) Start(mark uint64) (*messages.Starts, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	generation, err := f.currentSynced()
+	if err != nil {
+		return nil, err
+	}
+	before, err := readStarts(generation)
+	if err != nil {
+		return nil, err
+	}
+	next := disk.NextStart(before, mark)
+	if err := replaceText(filepath.Join(generation, startsName), "starts", next); err != nil {
+		return nil, err
+	}
+	f.starts = next
+	return next, nil
+}
+
+// readStarts is what was counted. A log that was used without a start has lost them.
+func readStarts(generation string) (*messages.Starts, error) {
+	starts := &messages.Starts{}
+	found, err := readText(filepath.Join(generation, startsName), "starts", starts)
+	if err != nil || found {
+		return starts, err
+	}
+	last, _, err := wal.ReadWitness(generation)
+	if err == nil && last.Sequence > 1 {
+		err = disk.Damaged("%s is missing, and the log was in use", filepath.Join(generation, startsName))
+	}
+	return starts, err
+}
+
+// readText reads a small file. It reports false if there is none.
+func readText(path, kind string, into proto.Message) (found bool, err error) {
+	text, err := durable.ReadBounded(path, startsMax)
+	switch {
+	case os.IsNotExist(err):
+		return false, nil
+	case err != nil:
+		return false, durable.Error("read the "+kind, err)
+	}
+	return true, decodeText(path, kind, text, into)
+}
+
+func (f *directory) Heard() (*messages.StartsHeard, error) {
+	heard := &messages.StartsHeard{}
+	_, err := readText(f.path(heardName), "heard", heard)
+	return heard, err
+}
+
+func (f *directory) Hear(heard *messages.StartsHeard) error {
+	return replaceText(f.path(heardName), "heard", heard)
+}
