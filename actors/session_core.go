@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
-	"keyval/mutant"
 )
 
 // Credits of a session: what may be unanswered at once, beyond it BUSY.
@@ -218,7 +217,7 @@ func (s *sessionCore) onProposalRefused(m *messages.ProposalRefused) {
 		return // another attempt is under way
 	}
 	reply := &messages.WriteReply{Code: m.Code}
-	if w.proposed > 1 && !mutant.RefusalDenies { // the other may be taken
+	if w.proposed > 1 {
 		reply.Code, reply.Message = messages.Code_OUTCOME_UNKNOWN, "the leader changed while the command was under way"
 	}
 	// A redirect to somebody else shows that the leader this node knows leads no longer.

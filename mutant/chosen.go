@@ -41,7 +41,6 @@ var (
 	ReadGivenUp      = named("read-given-up")
 	HardStateFirst   = named("hard-state-first")
 	DeadlineDenies   = named("deadline-denies")
-	RefusalDenies    = named("refusal-denies")
 	OutcomeForgotten = named("outcome-forgotten")
 	OpenedAnew       = named("opened-anew")
 	LogNeverCut      = named("log-never-cut")

@@ -35,7 +35,6 @@ const (
 	ReadGivenUp      = false // a read is answered where history is given up
 	HardStateFirst   = false // of merged appends the first hard state is written
 	DeadlineDenies   = false // a write whose deadline passed after it was sent is called not done
-	RefusalDenies    = false // a write that was proposed twice is called not done when one is refused
 	OutcomeForgotten = false // a session does not keep what became of its commands
 	OpenedAnew       = false // a session expires while its opening is still valid, and is opened again
 	LogNeverCut      = false // the log grows for ever

@@ -254,7 +254,8 @@ func writing(operations ...*messages.Operation) *messages.Submit {
 	return &messages.Submit{Operations: operations}
 }
 
-// reading makes most reads linearizable and of the latest revision.
+// reading makes most reads linearizable and of the latest revision. Some are of the oldest
+// that is kept, which may be given up while they are on their way.
 func (c *customer) reading(read *messages.Read) *messages.Submit {
 	r := c.run
 	switch n := r.load.IntN(10); {
@@ -262,6 +263,8 @@ func (c *customer) reading(read *messages.Read) *messages.Submit {
 		read.Consistency = messages.Consistency_STALE
 	case n == 1 && r.history.newest > 0:
 		read.Revision = 1 + r.load.Uint64N(r.history.newest)
+	case n == 2 && r.check.model.compacted > 0:
+		read.Revision = r.check.model.compacted + r.load.Uint64N(4)
 	}
 	return &messages.Submit{Read: read}
 }
