@@ -8,8 +8,8 @@ import (
 	"keyval/messages"
 )
 
-// transportActor is the actor that owns the node's side of the network: it opens the listener
-// and the links, tells them who the members are, and closes them.
+// transportActor owns the node's place in the network: it opens it, says who the members
+// are, and closes it.
 type transportActor struct {
 	wiring  *wiring
 	network seam.Network
@@ -17,8 +17,8 @@ type transportActor struct {
 	*place
 }
 
-// place is kept over restarts of the actor: connections stay open, and peers stay known,
-// whom nobody would name again.
+// place outlives a restart of the actor: connections stay open, and the peers stay known,
+// since nobody would name them again.
 type place struct {
 	local transport.Local
 	hub   seam.Hub // nil: not opened yet
