@@ -19,8 +19,7 @@ const statusAgainTicks = 20
 
 // attachments are the session actors of a gateway, by client and by owner.
 //
-// Invariant: each client has one session actor; clientOf and byOwner hold the same
-// pairs as of.
+// Invariant: each client has one session actor, and the three maps hold the same ones.
 type attachments struct {
 	of       map[string]attachment // by ClientID
 	clientOf map[string]string     // ClientID by session actor

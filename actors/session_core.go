@@ -152,7 +152,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
 }
 
-// onRead sends a read on. A repeated number is a repetition of the same read.
+// onRead sends a read on. A number that comes again is the same read, asked again.
 func (s *sessionCore) onRead(actor string, m *messages.Read) {
 	if r, ok := s.reads[m.Request]; ok {
 		r.actor, r.asked = actor, r.asked+1
@@ -184,8 +184,8 @@ func (s *sessionCore) ask(m *messages.Read) {
 	s.emit(readIndex{m})
 }
 
-// onOutcome takes what the machine applied. An outcome of an earlier life of the
-// session, or one answered already, meets nobody.
+// onOutcome answers the write that was applied. It ignores an outcome that was answered
+// already, or belongs to an earlier session actor of this client.
 func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	w, ok := s.writes[o.Seq]
 	if !ok {
@@ -196,8 +196,8 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	})
 }
 
-// answerWrite ends a pending write. Every time it was asked is answered: the link
-// counts requests against replies.
+// answerWrite ends a pending write. A client that asked several times has as many
+// replies: the link counts requests against them.
 func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.WriteReply) {
 	delete(s.writes, seq)
 	s.bytes -= len(w.command)
@@ -243,8 +243,8 @@ func (s *sessionCore) answerRead(reply *messages.ReadReply) {
 	}
 }
 
-// onLeader proposes everything pending anew to a new leader, in order: what the
-// old one had in hand may be gone.
+// onLeader proposes all pending writes again to a new leader, in order: the old one may
+// have lost them.
 func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
 	if term < s.term {
 		return

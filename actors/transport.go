@@ -9,8 +9,8 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// transportActor is the actor that owns the node's side of the network: it opens the listener
-// and the links, tells them who the members are, and closes them.
+// transportActor owns the node's place in the network: it opens it, says who the members
+// are, and closes it.
 type transportActor struct {
 	wiring  *wiring
 	disk    disk.Disk
@@ -19,8 +19,8 @@ type transportActor struct {
 	*place
 }
 
-// place is kept over restarts of the actor: connections stay open, and peers stay known,
-// whom nobody would name again.
+// place outlives a restart of the actor: connections stay open, and the peers stay known,
+// since nobody would name them again.
 type place struct {
 	local transport.Local
 	known transport.Known

@@ -35,8 +35,8 @@ type Shell struct {
 	Invoked, Self string
 	// Connect finds a cluster. One call lasts at most timeout.
 	Connect func(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error)
-	// Probe is an error where nobody listens at an endpoint: told at once, where
-	// Connect would go on trying.
+	// Probe fails at once if nobody listens at an endpoint. (Connect would go on
+	// trying.)
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
 
 	argv  []string          // the line that runs

@@ -316,8 +316,8 @@ func join(path []*urfave.Command, more ...string) string {
 	return strings.Join(names, " ")
 }
 
-// suggest names the nearest of known if a slip of the fingers explains word. (What
-// urfave/cli suggests is always something, however far, and may be a hidden command.)
+// suggest names the nearest of known if word may be a slip of the fingers. (urfave/cli
+// always suggests something, however far from word, and may name a hidden command.)
 func suggest(word string, known []string) string {
 	best, least := "", 3
 	if len(word) > 32 {

@@ -141,8 +141,8 @@ func (l *load) watch(ctx context.Context, told *progress) {
 	}
 }
 
-// client does one operation after the other. Those that are under way at the end
-// are waited for: the slowest must not be missing from the result.
+// client does one operation after the other. At the end it waits for the one under way:
+// without the slowest the result would look better than it is.
 func (l *load) client(running context.Context, store Store, random *rand.Rand) {
 	ctx := context.WithoutCancel(running)
 	for {
@@ -162,8 +162,8 @@ func (l *load) client(running context.Context, store Store, random *rand.Rand) {
 	}
 }
 
-// turn waits until the next operation is due and says when that is: now, or with a
-// rate its place on the schedule, which may be long past.
+// turn waits until the next operation is due, and returns when that was: now, or with a
+// rate the operation's place on the schedule, which may be long past.
 func (l *load) turn(running context.Context) (intended time.Time, ok bool) {
 	if l.plan.rate <= 0 {
 		return time.Now(), running.Err() == nil

@@ -204,7 +204,7 @@ type compactWatch struct {
 	said   string
 }
 
-// run polls the members until all that answer are done, or none gets on.
+// run asks the members until all that answer are done, or none makes progress.
 func (w *compactWatch) run(ctx context.Context, c *Call, p *progress, patience time.Duration) {
 	var endpoints []string
 	for _, n := range w.result.Nodes {

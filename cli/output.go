@@ -162,7 +162,8 @@ func (s *sticky) Write(p []byte) (int, error) {
 	return n, s.err
 }
 
-// failure is nil where the reader went away, as head does.
+// failure is the first write that failed. A reader that went away, as head does, is
+// none.
 func (s *sticky) failure() error {
 	if errors.Is(s.err, syscall.EPIPE) || errors.Is(s.err, io.ErrClosedPipe) {
 		return nil

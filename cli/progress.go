@@ -24,8 +24,8 @@ type progress struct {
 	open    bool          // a line stands that the next one writes over
 }
 
-// progress makes one. In auto a terminal is told; without one nobody, unless lines
-// are wanted there too. rewrite has one line on the terminal, written over.
+// progress makes one. In auto, progress goes to a terminal only, unless lines are
+// wanted elsewhere too. With rewrite it is one line, written over.
 func (c *Call) progress(rewrite, linesOffTTY bool) (*progress, error) {
 	p := &progress{c: c, style: c.flags.String("progress"), every: time.Second}
 	switch {
@@ -79,7 +79,7 @@ func (p *progress) phase(event any, format string, args ...any) {
 	}
 }
 
-// end takes the line that stands away.
+// end removes the line that is written over.
 func (p *progress) end() {
 	if p.open {
 		p.open = false

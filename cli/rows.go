@@ -204,8 +204,8 @@ func (w *tableRows) end() {
 
 func (w *tableRows) interrupt() { w.end() }
 
-// cell is bytes in a table: as they are where a terminal can show them on one
-// line and nobody can mistake them for quoted ones, quoted else.
+// cell is bytes in a table. They are quoted unless a terminal can show them on one line
+// as they are, and they do not look quoted themselves.
 func cell(b []byte) string {
 	plain := len(b) == 0 || b[0] != '"' && b[0] != ' ' && b[len(b)-1] != ' ' && utf8.Valid(b)
 	if plain && bytes.IndexFunc(b, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {

@@ -78,8 +78,8 @@ func snapshotCreate(c *Call) error {
 	return c.printCreated(s)
 }
 
-// beginSnapshot has a node begin with one that is called after the time it returns.
-// If the node has one of this very second, the next will do.
+// beginSnapshot has a node begin a snapshot whose name is the time of its creation,
+// which it returns. If the node has one of the same second, the next second is taken.
 func beginSnapshot(ctx context.Context, store Store) (time.Time, error) {
 	for {
 		now := time.Now()

@@ -74,8 +74,8 @@ func (r *nodeJSON) logEntries() uint64 {
 
 const unreachable = "unreachable"
 
-// statusTimeout is --timeout's default here: a node that is well answers in
-// milliseconds, and one that is not must not hold up what the others say.
+// statusTimeout is the default of --timeout here. A node that is well answers within
+// milliseconds, and one that is not must not delay what the others say.
 const statusTimeout = 2 * time.Second
 
 func (c *Call) status() ([]nodeJSON, error) {

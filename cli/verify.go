@@ -124,7 +124,8 @@ func verify(c *Call) error {
 	})
 }
 
-// summon connects to every member that answers. The function ends the connections.
+// summon connects to every member that answers. The function that it returns closes the
+// connections.
 func (c *Call) summon(ctx context.Context, v *client.Verification, members []member) func() {
 	var stores []Store
 	for i := range members {

@@ -11,9 +11,10 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// checkpointActor makes checkpoints durable beside the machine, which never waits
-// for it: first a HardState whose commit reaches the checkpoint, then the rows,
-// then the checkpoint itself. A child of the machine.
+// checkpointActor makes checkpoints durable beside the machine, which never waits for it.
+// Replay starts at a checkpoint, so all that it builds on is durable first: a HardState
+// whose commit reaches it, then the rows, then the checkpoint itself. A child of the
+// machine.
 type checkpointActor struct {
 	config MachineConfig
 	engine disk.Engine
@@ -73,9 +74,8 @@ func (c *checkpointActor) fail(reason error) {
 	c.config.Fatal(reason)
 }
 
-// checkpointPace decides when a checkpoint is due: once something was applied and
-// one of the bounds is reached, or at once if it is forced, and never while another
-// is being written.
+// checkpointPace decides when a checkpoint is due: once something was applied, and one of
+// the bounds is reached or it is forced. None is due while another is being written.
 type checkpointPace struct {
 	entriesMax uint64
 	bytesMax   uint64 // of entries

@@ -32,7 +32,7 @@ type discarding struct {
 // questionTicks is when a reader is asked again: one that failed has lost its question.
 const questionTicks = 20
 
-// discard tells the engine what may go, once no reader can miss it.
+// discard begins to free what may go, or goes on to the reclaim if nothing may.
 func (m *machineActor) discard(ctx actor.Context) {
 	d := &m.discarding
 	if m.phase != serving || d.left > 0 {
@@ -76,8 +76,8 @@ func (m *machineActor) askReaders(ctx actor.Context) {
 	}
 }
 
-// onReadReply counts the readers that are done. They refuse later reads below the floor,
-// since the machine gives them the compacted revision with each.
+// onReadReply counts the readers that have done what they were given before. They refuse
+// later reads below the floor, since each comes with the compacted revision.
 func (m *machineActor) onReadReply(ctx actor.Context, msg *messages.ReadReply) {
 	d := &m.discarding
 	i := msg.Request - d.first

@@ -20,8 +20,8 @@ func (m *machineActor) onStarted(ctx actor.Context) {
 	m.tellOpened(ctx)
 }
 
-// open reads the last checkpoint and starts from it. Of the state before it keeps only
-// the reads and pins that wait.
+// open reads the last checkpoint and starts from it. Reads and pins that wait go on
+// waiting; nothing else of the state before is kept.
 func (m *machineActor) open(ctx actor.Context) error {
 	checkpoint, err := m.config.Disk.Checkpoint()
 	if err != nil {
@@ -112,8 +112,8 @@ func (m *machineActor) onInstalled(ctx actor.Context, msg *messages.Installed) {
 	}
 }
 
-// onTerminated: a reclaim is done, or the children of this state are going. Once
-// the others are gone, closing the engine ends a reclaim that is under way.
+// onTerminated hears that a reclaim is done or, in a switch, that a child of the old state
+// is gone. A reclaim may take long: once only it is left, closing the engine ends it.
 func (m *machineActor) onTerminated(ctx actor.Context, msg *actor.Terminated) {
 	if m.reclaim != nil && m.reclaim.Equal(msg.Who) {
 		m.reclaim = nil

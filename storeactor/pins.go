@@ -58,7 +58,8 @@ func (p *pins) ticked(n uint64) {
 	}
 }
 
-// floor is up to which revision history may be discarded, at most limit.
+// floor is the revision below which history may be discarded: limit, or less if a pin
+// needs more.
 func (p *pins) floor(limit uint64) uint64 {
 	for _, pin := range p.byHolder {
 		limit = min(limit, pin.compacted)
@@ -105,7 +106,7 @@ func (m *machineActor) onUnpinState(ctx actor.Context, msg *messages.UnpinState)
 	m.discard(ctx)
 }
 
-// onReadRows gives the rows of a pinned state to a reader, which answers.
+// onReadRows hands the request for rows of a pinned state to a reader, which answers.
 func (m *machineActor) onReadRows(ctx actor.Context, msg *messages.ReadRows) {
 	refuse := func(code messages.Code, reason string) {
 		ctx.Respond(&messages.RowsRead{Holder: msg.Holder, Sequence: msg.Sequence, Code: code, Message: reason})

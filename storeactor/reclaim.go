@@ -26,8 +26,8 @@ func (m *machineActor) reclaimIfWanted(ctx actor.Context) {
 	}
 }
 
-// reclaimActor has the engine reclaim space once, and stops: so there are never two at
-// it. A child of the machine.
+// reclaimActor has the engine reclaim space once, which takes long, and stops. There is
+// never more than one. A child of the machine.
 type reclaimActor struct {
 	config MachineConfig
 	engine disk.Engine

@@ -207,9 +207,9 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	}
 }
 
-// withdraw ends a call whose context has ended or whose time is up. The client actor says at once what is
-// known of the request. From then on it sends nothing more of it, and holds none of the
-// caller's slices: so this does not return before.
+// withdraw ends a call whose context has ended or whose time is up. It waits for the
+// client actor, which says at once what is known of the request: from then on the actor
+// sends nothing more of it, and holds none of the caller's slices.
 func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
 	m := &messages.Withdraw{Tag: tag, Late: errors.Is(cause, context.DeadlineExceeded)}
 	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)

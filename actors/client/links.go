@@ -270,7 +270,7 @@ func (c *core) adopt(l *link, m *messages.Attached) {
 	}
 }
 
-// part gives a link nothing new; it is hung when all that it holds is answered.
+// part gives a link nothing new. It is hung once all that it holds is answered.
 func (c *core) part(l *link) {
 	l.phase, l.since = parting, c.now
 	c.links.parting = append(c.links.parting, l)
@@ -290,8 +290,7 @@ func (c *core) refuseLink(l *link, why *messages.Error) {
 	c.part(l)
 }
 
-// leave marks a silent or useless node as one to go away from. It goes on being
-// used until another is ready.
+// leave marks a node that is silent or of no use. It is used until another is ready.
 func (c *core) leave(l *link, why *messages.Error) {
 	if l.unwanted || l != c.links.current {
 		return

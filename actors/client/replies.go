@@ -4,7 +4,7 @@ import (
 	"keyval/messages"
 )
 
-// writeReply takes the news what became of a command, or that it was not taken.
+// writeReply hears what became of a command, or that a node did not take it.
 func (c *core) writeReply(m *messages.WriteReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.writes[m.Request]
@@ -32,9 +32,9 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	return c.proceed()
 }
 
-// expireSession takes the news that the log does not know the session any more. A
-// command that was sent once, and refused with that, surely did not happen and goes
-// into a new session. What became of others is unknown.
+// expireSession hears that the log has forgotten the session. A command that was sent
+// once, and was refused for this reason, surely did not happen: it goes into a new
+// session. What became of the others is unknown.
 func (c *core) expireSession(r *request, why *messages.Error) {
 	c.session.retiring = true
 	switch {
@@ -56,7 +56,7 @@ func (c *core) expireSession(r *request, why *messages.Error) {
 	}
 }
 
-// readReply takes what was read, or the news that the node could not read.
+// readReply hears what was read, or that the node could not read.
 func (c *core) readReply(m *messages.ReadReply) []effect {
 	c.learn(m.Leader)
 	r := c.requests.reads[m.Request]

@@ -220,7 +220,7 @@ func (c *core) releaseSessions(l *link) {
 	}
 }
 
-// silence sends a request once more that was not answered in time.
+// silence sends a request again that was not answered in time.
 func (c *core) silence(r *request) {
 	l := r.via
 	r.silences++
@@ -228,8 +228,8 @@ func (c *core) silence(r *request) {
 	c.miss(r, l, messages.Errorf(messages.Code_TIMED_OUT, "no answer within %d ms", c.now-r.sentAt))
 }
 
-// refuse sends a request once more, after a while, that a node did not take. A busy
-// node is not left for that; an unsound one is left at once.
+// refuse sends a request again, after a while, that a node did not take. A node that is
+// busy keeps the client; one that is unsound loses it at once.
 func (c *core) refuse(r *request, why *messages.Error) {
 	l := r.via
 	r.last = why

@@ -50,7 +50,6 @@ type auditActor struct {
 	questions, differences prometheus.Counter
 }
 
-// Receive takes one message.
 func (a *auditActor) Receive(ctx actor.Context) {
 	if a.ended {
 		return

@@ -16,7 +16,7 @@ import (
 const (
 	questionRowsMax = 2000 // of one question
 	againTicks      = 10   // a member that did not answer, or was not there yet, is asked again
-	giveUpTicks     = 60   // ticks; whoever has not answered by then has no voice
+	giveUpTicks     = 60   // a member that has not answered by then has no voice
 	passTicks       = 200  // between two walks through all keys
 )
 
@@ -108,8 +108,8 @@ type pendingRead struct {
 	age     uint32
 }
 
-// newAudit: rounds are numbered from nonce, so that an answer to a question of an
-// earlier incarnation meets none of this one.
+// newAudit numbers its rounds from nonce, which is random: an answer to a question of an
+// earlier process fits none of this one.
 func newAudit(self messages.RaftID, ticks uint32, nonce uint64) *audit {
 	return &audit{self: self, ticks: cmp.Or(ticks, 4), pause: cmp.Or(ticks, 4), round: nonce}
 }
@@ -124,7 +124,8 @@ func (a *audit) take() []effect {
 
 func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.question = nil }
 
-// onLeader: a new leader begins anew; one that is none any more asks nothing.
+// onLeader starts the walk at the first key if this node has just become the leader.
+// Only the leader asks.
 func (a *audit) onLeader(leader messages.RaftID) {
 	if leader != a.leader {
 		a.leader, a.question, a.cursor, a.pause = leader, nil, nil, a.ticks
@@ -188,7 +189,7 @@ func (a *audit) onRead(m *messages.ReadReply) {
 	}
 }
 
-// onOwn fixes what the others are asked.
+// onOwn takes this node's own digest, which decides what the others are asked.
 func (a *audit) onOwn(m *messages.ReadReply) {
 	q := a.question
 	if m.Code == messages.Code_COMPACTED && q.again { // the verdict's revision is gone: what lies there now?
@@ -200,7 +201,7 @@ func (a *audit) onOwn(m *messages.ReadReply) {
 		return
 	}
 	q.own, q.revision = m.Digest, m.Revision
-	if m.Digest.More { // the range ends behind the last key that was read, or more rows would look like others
+	if m.Digest.More { // the range ends behind the last key that was read: later rows of others are no difference
 		q.to = append(bytes.Clone(m.Digest.Last), 0)
 	}
 	a.askVoices()
@@ -256,7 +257,7 @@ func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 	}
 }
 
-// judge compares what was answered, and goes on behind it.
+// judge compares what was answered, and moves the walk on behind the range.
 func (a *audit) judge() {
 	q := a.question
 	a.question = nil
@@ -286,7 +287,7 @@ func (a *audit) judge() {
 	}
 }
 
-// tellOthers tells those who differ from the majority, which this node is one of.
+// tellOthers tells those who differ from the majority; this node belongs to it.
 func (a *audit) tellOthers(q *question, held *messages.RangeDigest, most []string) {
 	for _, v := range q.voices {
 		if v.digest == nil || q.same(v.digest, held) {
@@ -327,13 +328,13 @@ func (q *question) differ() bool {
 
 // same reports whether two hold equal rows, and nothing behind them in the range.
 func (q *question) same(x, y *messages.RangeDigest) bool {
-	// What there is behind the own rows is behind the range: they end it.
+	// This node's own rows end the range: what it holds behind them does not count.
 	more := func(d *messages.RangeDigest) bool { return d.More && d != q.own }
 	return x.Rows == y.Rows && bytes.Equal(x.Hash, y.Hash) && more(x) == more(y)
 }
 
-// onVerdict has this node ask all members itself, at the revision of the verdict. One
-// that the members do not confirm comes to nothing.
+// onVerdict has this node ask all members itself, at the revision of the verdict. A
+// verdict that they do not confirm has no effect.
 func (a *audit) onVerdict(m *messages.AuditVerdict) {
 	if a.question == nil || !a.question.again {
 		a.begin(&question{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)

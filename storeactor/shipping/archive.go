@@ -259,8 +259,8 @@ func describe(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *messages.
 	i.Rows, i.Hash = t.GetRows(), t.GetHash()
 }
 
-// wholeCheck reads a file to its end, a chunk a step, and finds any byte of it that
-// is not as it was written.
+// wholeCheck reads a file to its end, a chunk a step. It finds any byte that is not as it
+// was written.
 type wholeCheck struct {
 	asked
 	archive disk.Archive

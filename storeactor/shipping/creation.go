@@ -49,7 +49,7 @@ func (c *creation) running() bool {
 	return c != nil && c.phase != creationEnded && c.phase != creationFailure
 }
 
-// onBegun: the archive has a file for it.
+// onBegun hears that the archive has a file for it.
 func (c *creation) onBegun() []effect {
 	if c.phase != creationBegins {
 		return nil

@@ -147,8 +147,8 @@ func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []ef
 	return []effect{post{to: toIntake, message: &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}}}
 }
 
-// begins holds the first chunk against the MsgSnap that was offered: raft is told of
-// the latter and the log installs by it.
+// begins holds the first chunk against the MsgSnap that was offered: raft and the log go
+// by the MsgSnap, and must not install anything else.
 func (a *arrival) begins(c *messages.SnapshotChunk) (*messages.SnapshotHeader, *messages.Error) {
 	h, at := &messages.SnapshotHeader{}, a.message.GetSnapshot().GetMetadata()
 	switch {
@@ -163,7 +163,7 @@ func (a *arrival) begins(c *messages.SnapshotChunk) (*messages.SnapshotHeader, *
 	return h, nil
 }
 
-// onStaged: the intake has taken a chunk, or could not.
+// onStaged hears that the intake has staged a chunk, or could not.
 func (i *incoming) onStaged(m *messages.ChunkStaged) []effect {
 	c := i.current
 	switch {
@@ -188,7 +188,7 @@ func (i *incoming) onStaged(m *messages.ChunkStaged) []effect {
 	}
 }
 
-// onEnd: the sender gave it up.
+// onEnd hears that the sender gave it up.
 func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect {
 	c := i.current
 	if c == nil || c.peer != from || c.shipment != m.Shipment || c.raftHas {
@@ -199,7 +199,8 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 	}, i.forget()...)
 }
 
-// onInstalled: the staging is the state that counts. It is not the intake's any more.
+// onInstalled hears that the staging is the state that counts. The intake must not drop
+// it any more.
 func (i *incoming) onInstalled(m *messages.Installed) []effect {
 	return i.conclude("a snapshot was installed", m.Index)
 }

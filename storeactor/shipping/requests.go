@@ -109,8 +109,8 @@ func (s *snapshotsActor) answer(ctx actor.Context, n uint64, m *messages.Snapsho
 	s.reply(ctx, who, m)
 }
 
-// reply answers a client. A list of all holds what was being written when it was
-// asked for, unless that is a file by now.
+// reply answers a client. A list of all holds what was being written when the client
+// asked, unless it has become a file meanwhile.
 func (s *snapshotsActor) reply(ctx actor.Context, who asked, m *messages.SnapshotReply) {
 	infos := slices.Clone(m.Snapshots)
 	if c := who.beside; c != nil && m.Code == messages.Code_OK &&

@@ -169,7 +169,7 @@ func (s *shipment) onRows(m *messages.RowsRead) []effect {
 	return append(out, s.advance()...)
 }
 
-// onEnd: the peer says how it ended.
+// onEnd hears from the peer how it ended.
 func (s *shipment) onEnd(m *messages.SnapshotEnd) []effect {
 	if m.Shipment != s.number || s.over() {
 		return nil
@@ -220,8 +220,8 @@ func (s *shipment) fail(code messages.Code, format string, args ...any) []effect
 	return append([]effect{endOf(s.peer, s.number, code, format, args...)}, s.end(code, format, args...)...)
 }
 
-// end unpins the state and reports to raft: at once if raft is to go on, and after
-// shipHoldTicks where the next attempt would fail for the same reason.
+// end unpins the state and reports to raft. Raft tries again at once: so where the next
+// attempt would fail for the same reason, the report waits for shipHoldTicks.
 func (s *shipment) end(code messages.Code, format string, args ...any) []effect {
 	s.reading, s.marks, s.silent = false, nil, 0
 	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}

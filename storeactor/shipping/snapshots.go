@@ -67,7 +67,7 @@ func New(config Config) actor.Producer {
 }
 
 // debts are what is owed to others: pins to let go, requests to answer. They outlive an
-// actor that fails, and its successor settles them.
+// actor that panics, and the one that starts anew pays them.
 type debts struct {
 	shipment uint64                     // the last number that was used
 	holders  uint64                     // pins that were named
@@ -157,8 +157,8 @@ func (s *snapshotsActor) spawn(ctx actor.Context, name string, producer actor.Pr
 	return pid, nil
 }
 
-// pay settles what a predecessor that failed left behind. Raft is told that every
-// shipment failed: the one that it asked for last may be what the predecessor failed at.
+// pay pays the debts that were left when the actor panicked. Raft is told that every
+// shipment failed, also one that it asked for at that moment, of which nothing is known.
 func (s *snapshotsActor) pay(ctx actor.Context) {
 	d := s.debts
 	if d.started {
@@ -255,7 +255,7 @@ func (s *snapshotsActor) onEnd(ctx actor.Context, m *messages.SnapshotEnd) {
 	s.run(ctx, s.incoming.onEnd(from, m))
 }
 
-// onInstalled ends all that reads the state before.
+// onInstalled ends all that reads the state before: it is gone.
 func (s *snapshotsActor) onInstalled(ctx actor.Context, m *messages.Installed) {
 	s.debts.raftHas = false
 	s.meters.installed.Inc()

@@ -99,8 +99,8 @@ func (c *guest) Read(b []byte) (int, error) {
 }
 
 // consumed says that a frame is whole, and sets the count back to zero. The start of
-// the next frame may have arrived already and is then not counted. That is at most one
-// read too little: if the frame never ends, all that follows is counted.
+// the next frame, which may have arrived already, is not counted then. That is at most
+// one read: all that follows of the frame is counted.
 func (c *guest) consumed() {
 	if c != nil {
 		c.unread.release()
@@ -137,7 +137,7 @@ func (c *guest) prove(member bool) bool {
 	return !c.closed
 }
 
-// tire closes the connection if it is unproven still.
+// tire closes a connection that has not proved in time who it is.
 func (c *guest) tire() {
 	c.gate.mu.Lock()
 	unproven := c.place != nil

@@ -76,7 +76,7 @@ func (p *peer) rouse() {
 	}
 }
 
-// restart ends the streams of now and makes them anew.
+// restart ends the streams to the peer and makes new ones.
 func (p *peer) restart() {
 	for _, l := range p.lanes {
 		l.mu.Lock()

@@ -16,8 +16,9 @@ import (
 const (
 	windowRequestsMax = 1280
 	windowBytesMax    = 12 << 20
-	// poolBytesMax bounds all clients of a node together, in bytes, but for one
-	// request of each connection: one with nothing unanswered may always go on.
+	// poolBytesMax bounds what all clients of a node have unanswered, in bytes. A
+	// connection that has nothing unanswered may exceed it by one request, so that no
+	// client stands still because of the others.
 	poolBytesMax = 256 << 20
 	// requestOverhead is what a request costs in a mailbox beside its body, in bytes.
 	requestOverhead = 1 << 10
@@ -30,9 +31,9 @@ const (
 // the order of coming.
 func newPool() *semaphore.Weighted { return semaphore.NewWeighted(poolBytesMax) }
 
-// window is what one connection has unanswered. Which reply answers which request
-// is not looked at: each gives back what the oldest took. One goroutine enters,
-// any answers.
+// window is what one connection has unanswered. It does not look at which reply answers
+// which request: each reply gives back what the oldest request took. Only one goroutine
+// calls enter; any may call answered.
 type window struct {
 	pool *semaphore.Weighted
 
