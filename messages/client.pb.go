@@ -367,16 +367,17 @@ func (x *Write) GetCommand() []byte {
 
 // The request id that people see is <first 8 hex digits of ClientID>-<request>.
 type WriteReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"` // as in Outcome; of a refusal by a node alone 0
-	Deleted       uint64                 `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
-	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Request         uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code            Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Revision        uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"` // as in Outcome; of a refusal by a node alone 0
+	Deleted         uint64                 `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	More            bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	Message         string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Leader          *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
+	FailedCondition uint32                 `protobuf:"varint,8,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"` // as in Outcome
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *WriteReply) Reset() {
@@ -456,6 +457,13 @@ func (x *WriteReply) GetLeader() *Leader {
 		return x.Leader
 	}
 	return nil
+}
+
+func (x *WriteReply) GetFailedCondition() uint32 {
+	if x != nil {
+		return x.FailedCondition
+	}
+	return 0
 }
 
 // Read is answered with ReadReply, once.
@@ -1855,7 +1863,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\";\n" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"\xda\x01\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"\x85\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -1864,7 +1872,8 @@ const file_client_proto_rawDesc = "" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
-	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\"\xf6\x01\n" +
+	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
+	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\"\xf6\x01\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +

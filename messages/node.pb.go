@@ -2802,6 +2802,8 @@ type Submit struct {
 	Read          *Read                  `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	Status        *StatusRequest         `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	Snapshot      *SnapshotRequest       `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Conditions    []*Condition           `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"` // of operations
+	Otherwise     []*Operation           `protobuf:"bytes,8,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2874,6 +2876,20 @@ func (x *Submit) GetStatus() *StatusRequest {
 func (x *Submit) GetSnapshot() *SnapshotRequest {
 	if x != nil {
 		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *Submit) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Submit) GetOtherwise() []*Operation {
+	if x != nil {
+		return x.Otherwise
 	}
 	return nil
 }
@@ -3171,7 +3187,7 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
 	"\bfounders\x18\x02 \x03(\v2\x12.keyval.v1.FounderR\bfounders\";\n" +
 	"\vStatusDraft\x12,\n" +
-	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply\"\x80\x02\n" +
+	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply\"\xea\x02\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3181,7 +3197,11 @@ const file_node_proto_rawDesc = "" +
 	"operations\x12#\n" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
-	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\"\xa4\x02\n" +
+	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\x124\n" +
+	"\n" +
+	"conditions\x18\a \x03(\v2\x14.keyval.v1.ConditionR\n" +
+	"conditions\x122\n" +
+	"\totherwise\x18\b \x03(\v2\x14.keyval.v1.OperationR\totherwise\"\xa4\x02\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -3275,9 +3295,10 @@ var file_node_proto_goTypes = []any{
 	(*Operation)(nil),         // 65: keyval.v1.Operation
 	(*StatusRequest)(nil),     // 66: keyval.v1.StatusRequest
 	(*SnapshotRequest)(nil),   // 67: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 68: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 69: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 70: keyval.v1.SnapshotReply
+	(*Condition)(nil),         // 68: keyval.v1.Condition
+	(*WriteReply)(nil),        // 69: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 70: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 71: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
 	52, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
@@ -3315,15 +3336,17 @@ var file_node_proto_depIdxs = []int32{
 	60, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
 	66, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
 	67, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	68, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	69, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	64, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	70, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	68, // 35: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	65, // 36: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	69, // 37: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	70, // 38: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	64, // 39: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	71, // 40: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

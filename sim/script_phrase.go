@@ -368,6 +368,9 @@ func outcome(o *messages.Outcome) []string {
 	if o.Deleted > 0 {
 		words = append(words, fmt.Sprintf("deleted=%d", o.Deleted))
 	}
+	if o.FailedCondition > 0 {
+		words = append(words, fmt.Sprintf("failed=%d", o.FailedCondition))
+	}
 	return words
 }
 
@@ -400,7 +403,7 @@ func (n *names) answer(d *messages.Done) string {
 	var words []string
 	switch {
 	case d.Write != nil:
-		words = outcome(&messages.Outcome{Code: d.Write.Code, Revision: d.Write.Revision, Deleted: d.Write.Deleted})
+		words = outcome(&messages.Outcome{Code: d.Write.Code, Revision: d.Write.Revision, Deleted: d.Write.Deleted, FailedCondition: d.Write.FailedCondition})
 		words = append(words, because(d.Write.Message, nil)...)
 	case d.Read != nil:
 		words = append(words, d.Read.Code.String())

@@ -139,7 +139,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = snapshot
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil} {
+	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil} {
 		if is {
 			asked++
 		}
@@ -149,7 +149,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	}
 	switch r.kind {
 	case write:
-		return r, r.checkWrite(m.Operations)
+		return r, r.checkWrite(m)
 	case read:
 		return r, r.checkRead()
 	case snapshot:
@@ -162,8 +162,8 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 // anySession stands for the session that a command gets with its number.
 var anySession = make([]byte, messages.ClientIDSize)
 
-func (r *request) checkWrite(operations []*messages.Operation) *messages.Error {
-	r.command = &messages.Command{Session: anySession, Seq: 1, Operations: operations}
+func (r *request) checkWrite(m *messages.Submit) *messages.Error {
+	r.command = &messages.Command{Session: anySession, Seq: 1, Operations: m.Operations, Conditions: m.Conditions, Otherwise: m.Otherwise}
 	size := proto.Size(r.command)
 	r.size += size
 	if err := messages.CheckCommand(r.command); err != nil {
@@ -483,15 +483,21 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 		c.refuse(r, why())
 	case fate == unsure:
 		c.refuse(r, why())
-	case m.Revision == 0 && m.Code != messages.Code_OK && m.Code != messages.Code_INVALID && r.live > 1:
+	case !ofLog(m) && m.Code != messages.Code_INVALID && r.live > 1:
 		// A node's refusal, not the log's outcome: it says nothing about the other sendings.
 		c.fail(r, explainUnknown(r, "another sending of this command was refused: "+why().Message))
 	default:
 		c.useful(r.via)
-		c.session.opened = c.session.opened || m.Code == messages.Code_OK || m.Revision > 0
+		c.session.opened = c.session.opened || ofLog(m)
 		c.finish(r, &messages.Done{Write: m})
 	}
 	return c.settle()
+}
+
+// ofLog reports whether a reply is surely the log's outcome. At revision 0, before the
+// first write, a refusal by the log looks like one by a node, but for a condition's.
+func ofLog(m *messages.WriteReply) bool {
+	return m.Code == messages.Code_OK || m.Revision > 0 || m.FailedCondition > 0
 }
 
 // expireSession: the log does not know the session any more. A command whose

@@ -79,37 +79,36 @@ func (b *Batch) spill() error {
 	return b.Flush()
 }
 
-// execute carries out a valid command. Its operations see each other's effects
-// in their order; what they write is of the given revision, the next one. They
-// change nothing if no row was added. Compactions ask nothing of the rows.
-func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
-	o := outcome{seq: c.seq, code: messages.Code_OK}
+// execute carries out operations. They see each other's effects in their order; what
+// they write is of the given revision, the next one. They change nothing if no row was
+// added. Compactions ask nothing of the rows.
+func (b *Batch) execute(operations []operation, revision uint64) (deleted uint64, more bool, err error) {
 	spent := rangeStep{}
-	for i := range c.operations {
-		op := &c.operations[i]
+	for i := range operations {
+		op := &operations[i]
 		switch op.kind {
 		case kindPut:
 			if err := b.put(op, revision); err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
 		case kindDelete:
-			deleted, err := b.delete(op.key, revision)
+			n, err := b.delete(op.key, revision)
 			if err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
-			o.deleted += deleted
+			deleted += n
 		case kindDeleteRange:
 			step, err := b.deleteRange(op, revision, spent)
 			if err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
-			o.deleted += uint64(step.keys)
-			o.more = o.more || step.more
+			deleted += uint64(step.keys)
+			more = more || step.more
 			spent.keys += step.keys
 			spent.bytes += step.bytes
 		}
 	}
-	return o, nil
+	return deleted, more, nil
 }
 
 // put writes a key's next version.

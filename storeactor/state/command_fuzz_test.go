@@ -42,7 +42,7 @@ func FuzzCommand(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{})); diff != "" {
+		if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{}, condition{})); diff != "" {
 			t.Fatalf("%x is read otherwise (-want +got):\n%s", data, diff)
 		}
 		if messages.CheckCommand(want) != nil {
@@ -103,6 +103,14 @@ func seedCommands() []*messages.Command {
 		{Session: statetest.Client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: statetest.Opens(1<<64-1, 1<<64-1)},
 		{Session: statetest.Client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.DeleteRange("", "", 0))},
 		{Session: statetest.Client(5), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.Put("k", "v"), statetest.Compact(1), statetest.Compact(2))},
+		{Session: statetest.Client(6), Seq: 1, Open: statetest.Opens(1000, 500), Conditions: []*messages.Condition{statetest.IfRevision("k", 0)}, Operations: statetest.Ops(statetest.Put("k", "v"))},
+		{Session: statetest.Client(6), Seq: 2, Open: statetest.Opens(1000, 500), Conditions: []*messages.Condition{
+			statetest.If("k", messages.Comparison_LESS, &messages.Condition_Value{Value: []byte("v")}),
+			statetest.IfRange("a", "z", messages.Comparison_GREATER, &messages.Condition_Version{Version: 1 << 40}),
+			statetest.IfRange("a", "\x00", messages.Comparison_NOT_EQUAL, &messages.Condition_CreateRevision{CreateRevision: 1}),
+		}, Otherwise: statetest.Ops(statetest.Put("k", "w"), statetest.Delete("l"))},
+		{Session: statetest.Client(6), Seq: 3, Conditions: []*messages.Condition{{}}, Otherwise: statetest.Ops(statetest.Compact(1))},
+		{Conditions: []*messages.Condition{statetest.IfRevision("k", 0)}, Operations: statetest.Ops(statetest.Compact(1))},
 		{Operations: statetest.Ops(statetest.Compact(1))},
 		{Operations: statetest.Ops(statetest.Compact(1<<64 - 1))},
 		{Operations: statetest.Ops(statetest.Compact(1), statetest.Put("k", "v"))},
