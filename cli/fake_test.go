@@ -121,6 +121,7 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 	}
 	item, ok := s.items[string(key)]
 	if !ok {
+		item.ReadRevision = cmp.Or(revision, s.revision)
 		return item, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %q", key).At(s.endpoint, fakeRequest)
 	}
 	item.ReadRevision, item.RequestID, item.Endpoint = s.revision, fakeRequest, s.endpoint
