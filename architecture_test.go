@@ -46,7 +46,7 @@ var rooms = map[string]room{
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/snapshot":              {pure, []string{"messages", "storeactor/disk", "storeactor/state"}},
 	"storeactor/snapshot/snapshottest": {world, []string{"messages", "storeactor/disk", "storeactor/state/statetest"}},
-	"storeactor/state":                 {pure, []string{"messages", "storeactor/disk"}},
+	"storeactor/state":                 {pure, []string{"messages", "mutant", "storeactor/disk"}},
 	"storeactor/state/statetest":       {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
 	"storeactor/files/badger":          {world, []string{"messages", "storeactor/disk", "storeactor/files/durable"}},

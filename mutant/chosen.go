@@ -11,7 +11,7 @@ import (
 // Names are what KEYVAL_MUTANT may say.
 var Names = []string{
 	"ack-before-fsync", "vote-not-persisted", "ack-before-quorum", "retry-renumbered", "read-unconfirmed",
-	"merge-keeps-all", "read-before-own", "appended-early", "install-forgets", "cut-uncovered", "discard-uncovered",
+	"merge-keeps-all", "read-before-own", "appended-early", "install-forgets", "cut-uncovered", "discard-uncovered", "read-ahead",
 }
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
@@ -28,6 +28,7 @@ var (
 	InstallForgets   = chosen == Names[8]
 	CutUncovered     = chosen == Names[9]
 	DiscardUncovered = chosen == Names[10]
+	ReadAhead        = chosen == Names[11]
 )
 
 func init() {

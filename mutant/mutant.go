@@ -19,4 +19,5 @@ const (
 	CutUncovered     = false // the log is cut at what is applied, checkpoint or not
 	DiscardUncovered = false // rows go as soon as history is given up, checkpoint or not
 	ReadBeforeOwn    = false // a leader serves reads before an entry of its own term is applied
+	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 )

@@ -34,6 +34,14 @@ type operation struct {
 	done      *messages.Done // nil: not ended
 	surelyNot bool           // it was refused: it never happens
 	untrusted bool           // it comes from a node whose data the world has altered
+	expects   *expectation   // of a compare-and-set; nil: it is none
+}
+
+// expectation is what a compare-and-set of one key, and of nothing else, expects of it.
+type expectation struct {
+	key    string
+	absent bool
+	value  string
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
@@ -56,7 +64,7 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 		if d.Snapshot == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 		}
-	case op.submit.Operations != nil:
+	case op.writes():
 		if d.Write == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 			return
@@ -64,6 +72,9 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 		h.endWrite(op, d.Write)
 	}
 }
+
+// writes reports whether the operation is a command.
+func (op *operation) writes() bool { return len(op.submit.Operations)+len(op.submit.Otherwise) > 0 }
 
 func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 	switch {

@@ -344,6 +344,7 @@ func (r *run) finish() {
 	r.compareFiles()
 	r.countSessions()
 	r.history.close()
+	r.history.counts()
 	if r.world.failure == nil {
 		r.history.judge()
 	}

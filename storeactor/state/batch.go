@@ -2,9 +2,11 @@ package state
 
 import (
 	"bytes"
+	"math"
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -134,12 +136,21 @@ func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) 
 	return 1, nil
 }
 
+// before is the revision as of which the command at revision reads: whatever later
+// rows an engine holds, replay makes the same of it.
+func before(revision uint64) uint64 {
+	if mutant.ReadAhead {
+		return math.MaxUint64
+	}
+	return revision - 1
+}
+
 // find is what a key is for the command at revision.
 func (b *Batch) find(key []byte, revision uint64) (*known, error) {
 	if k := b.recent.find(key); k != nil {
 		return k, nil
 	}
-	row, found, err := b.store.Get(key, revision-1)
+	row, found, err := b.store.Get(key, before(revision))
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +242,7 @@ func (b *Batch) live(from, to []byte, revision uint64, yield func(row *disk.Row)
 		return true, found
 	}
 	stopped := false
-	err := b.store.Scan(from, to, revision-1, false, func(row disk.Row) bool {
+	err := b.store.Scan(from, to, before(revision), false, func(row disk.Row) bool {
 		proceed, found := waiting(row.Key)
 		stopped = !proceed || !found && !yield(&row)
 		return !stopped

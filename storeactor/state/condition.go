@@ -73,7 +73,7 @@ func (b *Batch) newest(key []byte, value bool, revision uint64) (disk.Row, error
 		if i, found := b.search(key); found {
 			return b.Rows[b.ordered[i]], nil
 		}
-		row, _, err := b.store.Get(key, revision-1)
+		row, _, err := b.store.Get(key, before(revision))
 		return row, err
 	}
 	k, err := b.find(key, revision)
