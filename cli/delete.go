@@ -17,13 +17,18 @@ func newDelete(sh *Shell) *urfave.Command {
 		Usage:     "delete a key, or all that begin with a prefix",
 		ArgsUsage: "[KEY]",
 		Description: `A missing key is no error: the output says whether there was one.
+With --if-revision the key is deleted only while its last write is of that revision; else
+it exits 7 and says what stands there, as put does. 0 deletes nothing, and exits 7 if there
+is such a key.
 --prefix deletes in steps of up to 10000 keys, each of them all or nothing. It says
 how many keys that is and asks; without a terminal it wants --yes. When it breaks
 it says how many keys are surely deleted, and the same command goes on.`,
 		UsageText: `kvctl delete hello
+kvctl delete hello --if-revision 7
 kvctl delete --prefix user/ --dry-run
 kvctl delete --prefix user/ --yes`,
 		Flags: append([]urfave.Flag{
+			ifRevisionFlag(),
 			&urfave.StringFlag{Name: "prefix", Usage: "the keys that begin with `PREFIX`"},
 			&urfave.BoolFlag{Name: "all", Usage: "every key of the cluster: --prefix '' needs it"},
 			progressFlag(),
@@ -42,6 +47,8 @@ func remove(c *Call) error {
 	switch {
 	case ranged && len(c.Args) > 0:
 		return c.usage("", "KEY and --prefix exclude each other")
+	case ranged && c.flags.IsSet("if-revision"):
+		return c.usage("", "--if-revision goes with KEY")
 	case ranged && c.flags.String("prefix") == "" && !c.flags.Bool("all"):
 		return c.usage("add --all if every key of the cluster is meant", "the prefix is empty")
 	case ranged:
@@ -58,10 +65,14 @@ func remove(c *Call) error {
 
 func removeKey(c *Call) error {
 	key := []byte(c.Args[0])
+	condition, err := c.condition()
+	if err != nil {
+		return err
+	}
 	return c.withStore(func(ctx context.Context, store Store) error {
-		r, err := store.Delete(ctx, key)
+		r, err := store.Delete(ctx, key, condition.options()...)
 		if err != nil {
-			return err
+			return condition.conflict(ctx, store, key, r.Revision, err)
 		}
 		switch c.Format {
 		case Simple:

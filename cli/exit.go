@@ -59,11 +59,13 @@ func report(sh *Shell, app *urfave.App, style errorStyle, err error) int {
 	if isUsage && problem.Hint == "" && style.json {
 		problem = problem.WithHint("%s --help", join(append([]*urfave.Command{{Name: binary}}, usage.Path...)))
 	}
+	var conflict *conflictError
+	errors.As(err, &conflict)
 	if style.json {
-		writeErrorJSON(sh, problem)
+		writeErrorJSON(sh, problem, conflict)
 		return code
 	}
-	writeError(sh, style, problem)
+	writeError(sh, style, problem, conflict)
 	if isUsage {
 		fmt.Fprintln(sh.Stderr)
 		writeHelp(sh.Stderr, app, usage.Path)
@@ -90,7 +92,9 @@ func explain(err error) (*messages.Error, int) {
 	return problem, code
 }
 
-func writeError(sh *Shell, style errorStyle, e *messages.Error) {
+// writeError says what went wrong, and what stands where a condition did not hold; nil:
+// it was not that.
+func writeError(sh *Shell, style errorStyle, e *messages.Error, conflict *conflictError) {
 	prefix := binary + ":"
 	if style.colour {
 		prefix = "\x1b[" + red + "m" + prefix + "\x1b[0m"
@@ -102,20 +106,28 @@ func writeError(sh *Shell, style errorStyle, e *messages.Error) {
 	if e.RequestID != "" {
 		fmt.Fprintf(sh.Stderr, "  request:  %s\n", e.RequestID)
 	}
+	if conflict != nil && conflict.current.Revision > 0 {
+		fmt.Fprintf(sh.Stderr, "  value:    %s\n", cutCell(conflict.value))
+	}
 	if e.Hint != "" {
 		fmt.Fprintf(sh.Stderr, "  next: %s\n", e.Hint)
 	}
 }
 
-func writeErrorJSON(sh *Shell, e *messages.Error) {
+func writeErrorJSON(sh *Shell, e *messages.Error, conflict *conflictError) {
 	encoder := json.NewEncoder(sh.Stderr)
 	encoder.SetEscapeHTML(false)
+	var current *getJSON
+	if conflict != nil {
+		current = &conflict.current
+	}
 	// A stderr that cannot be written to has nobody to be told about.
 	_ = encoder.Encode(struct {
-		Code      string `json:"code"`
-		Message   string `json:"message"`
-		Endpoint  string `json:"endpoint"`
-		RequestID string `json:"request_id"`
-		Hint      string `json:"hint"`
-	}{e.Code.String(), e.Message, e.Endpoint, e.RequestID, e.Hint})
+		Code      string   `json:"code"`
+		Message   string   `json:"message"`
+		Endpoint  string   `json:"endpoint"`
+		RequestID string   `json:"request_id"`
+		Hint      string   `json:"hint"`
+		Current   *getJSON `json:"current,omitempty"` // what stands where a condition did not hold
+	}{e.Code.String(), e.Message, e.Endpoint, e.RequestID, e.Hint, current})
 }

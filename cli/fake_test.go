@@ -78,7 +78,17 @@ func (s *fakeStore) refused() error {
 	return nil
 }
 
-func (s *fakeStore) Put(_ context.Context, key, value []byte) (client.PutResult, error) {
+// conflict is CONFLICT unless all conditions hold.
+func (s *fakeStore) conflict(key []byte, options []client.WriteOption) error {
+	for _, option := range options {
+		if option(key).GetModRevision() != s.items[string(key)].Revision {
+			return messages.Errorf(messages.Code_CONFLICT, "the condition does not hold").At(s.endpoint, fakeRequest)
+		}
+	}
+	return nil
+}
+
+func (s *fakeStore) Put(_ context.Context, key, value []byte, options ...client.WriteOption) (client.PutResult, error) {
 	if s.onPut != nil {
 		if err := s.onPut(); err != nil {
 			return client.PutResult{}, err.At(s.endpoint, fakeRequest)
@@ -88,6 +98,9 @@ func (s *fakeStore) Put(_ context.Context, key, value []byte) (client.PutResult,
 	defer s.mu.Unlock()
 	if err := s.refused(); err != nil {
 		return client.PutResult{}, err
+	}
+	if err := s.conflict(key, options); err != nil {
+		return client.PutResult{Key: key, Revision: s.revision, RequestID: fakeRequest}, err
 	}
 	s.revision++
 	item := s.items[string(key)]
@@ -108,6 +121,7 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 	}
 	item, ok := s.items[string(key)]
 	if !ok {
+		item.ReadRevision = cmp.Or(revision, s.revision)
 		return item, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %q", key).At(s.endpoint, fakeRequest)
 	}
 	item.ReadRevision, item.RequestID, item.Endpoint = s.revision, fakeRequest, s.endpoint
@@ -117,11 +131,14 @@ func (s *fakeStore) Get(_ context.Context, key []byte, revision uint64, stale bo
 	return item, nil
 }
 
-func (s *fakeStore) Delete(_ context.Context, key []byte) (client.DeleteResult, error) {
+func (s *fakeStore) Delete(_ context.Context, key []byte, options ...client.WriteOption) (client.DeleteResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refused(); err != nil {
 		return client.DeleteResult{}, err
+	}
+	if err := s.conflict(key, options); err != nil {
+		return client.DeleteResult{Key: key, Revision: s.revision, RequestID: fakeRequest}, err
 	}
 	_, ok := s.items[string(key)]
 	if ok {

@@ -18,12 +18,19 @@ func newPut(sh *Shell) *urfave.Command {
 		Usage:     "store a value under a key",
 		ArgsUsage: "KEY [VALUE]",
 		Description: fmt.Sprintf(`VALUE is taken as it stands; - reads it from stdin, --file from a file.
-Any bytes survive. A key has at most %d bytes, a value at most %d.`, messages.KeySizeMax, messages.ValueSizeMax),
+Any bytes survive. A key has at most %d bytes, a value at most %d.
+With --if-revision or --if-absent it is stored only while that holds. Else it exits 7 and
+says what stands there, as of the revision at which it did not hold; with --json in the
+error's field current, which is as get prints it, of revision 0 if there is no such key.`, messages.KeySizeMax, messages.ValueSizeMax),
 		UsageText: `kvctl put hello world
+kvctl put hello world --if-absent
+kvctl put counter 8 --if-revision 41
 echo hi | kvctl put hello -
 kvctl put temperature -- -5`,
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "file", Usage: "read the value from `FILE`"},
+			ifRevisionFlag(),
+			ifAbsentFlag(),
 		},
 		Action: sh.action(put),
 	}
@@ -38,14 +45,18 @@ type putJSON struct {
 
 func put(c *Call) error {
 	key := []byte(c.Args[0])
+	condition, err := c.condition()
+	if err != nil {
+		return err
+	}
 	value, err := c.value()
 	if err != nil {
 		return err
 	}
 	return c.withStore(func(ctx context.Context, store Store) error {
-		r, err := store.Put(ctx, key, value)
+		r, err := store.Put(ctx, key, value, condition.options()...)
 		if err != nil {
-			return err
+			return condition.conflict(ctx, store, key, r.Revision, err)
 		}
 		switch c.Format {
 		case Simple:

@@ -187,8 +187,8 @@ func (w *tableRows) line(item client.Item) error {
 		return err
 	}
 	value := cell(item.Value)
-	if cut := utf8.RuneCountInString(value); w.cut && cut > tableValueMax {
-		value = fmt.Sprintf("%s... (%d bytes)", string([]rune(value)[:tableValueMax]), len(item.Value))
+	if w.cut {
+		value = cutCell(item.Value)
 	}
 	line := fmt.Sprintf("%-*s  %-10s  %s", w.width, key, revision, value)
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " "))
@@ -203,6 +203,15 @@ func (w *tableRows) end() {
 }
 
 func (w *tableRows) interrupt() { w.end() }
+
+// cutCell is a cell that is not too long to be looked at.
+func cutCell(b []byte) string {
+	text := cell(b)
+	if utf8.RuneCountInString(text) > tableValueMax {
+		return fmt.Sprintf("%s... (%d bytes)", string([]rune(text)[:tableValueMax]), len(b))
+	}
+	return text
+}
 
 // cell is bytes in a table. They are quoted unless a terminal can show them on one line
 // as they are, and they do not look quoted themselves.

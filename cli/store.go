@@ -15,11 +15,13 @@ import (
 
 // Store is what commands ask of a cluster. Errors are *messages.Error.
 type Store interface {
-	Put(ctx context.Context, key, value []byte) (client.PutResult, error)
+	// Put writes a value. A condition that does not hold is CONFLICT, and the result
+	// names the revision at which it did not.
+	Put(ctx context.Context, key, value []byte, options ...client.WriteOption) (client.PutResult, error)
 	// Get reads the newest value, or with revision above 0 the value as of that
 	// revision. A stale read asks one node alone and may miss the latest writes.
 	Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error)
-	Delete(ctx context.Context, key []byte) (client.DeleteResult, error)
+	Delete(ctx context.Context, key []byte, options ...client.WriteOption) (client.DeleteResult, error)
 	// Scan yields the keys of [from, to) in order, page by page, all at one
 	// revision. An error is the last thing that it yields.
 	Scan(ctx context.Context, from, to []byte, o client.ScanOptions) iter.Seq2[client.Item, error]

@@ -6,8 +6,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// OperationsMax bounds the operations of one command, in number.
-const OperationsMax = 128
+// OperationsMax bounds the operations of one command, and those of its alternative, in
+// number; ConditionsMax its conditions.
+const (
+	OperationsMax = 128
+	ConditionsMax = 128
+)
 
 // CheckKey refuses what cannot be a key: empty, or above KeySizeMax bytes.
 func CheckKey(key []byte) *Error {
@@ -50,17 +54,43 @@ func CheckCommand(c *Command) *Error {
 		return Errorf(Code_INVALID, "commands are numbered from 1")
 	case c.AckedBelow > c.Seq:
 		return Errorf(Code_INVALID, "command %d is acknowledged below %d already", c.Seq, c.AckedBelow)
-	case len(c.Operations) == 0 || len(c.Operations) > OperationsMax:
-		return Errorf(Code_INVALID, "a command has 1 to %d operations, this one %d", OperationsMax, len(c.Operations))
+	case len(c.Operations)+len(c.Otherwise) == 0 || max(len(c.Operations), len(c.Otherwise)) > OperationsMax:
+		return Errorf(Code_INVALID, "a command has 1 to %d operations, this one %d, or else %d", OperationsMax, len(c.Operations), len(c.Otherwise))
+	case len(c.Otherwise) > 0 && len(c.Conditions) == 0:
+		return Errorf(Code_INVALID, "a command without conditions has nothing to do otherwise")
+	case len(c.Conditions) > ConditionsMax:
+		return Errorf(Code_INVALID, "a command has up to %d conditions, this one %d", ConditionsMax, len(c.Conditions))
 	case unknown(c.ProtoReflect()) || c.Open != nil && unknown(c.Open.ProtoReflect()):
 		return Errorf(Code_UNSUPPORTED, "the command has fields this node does not know").WithHint("upgrade the nodes first")
 	}
-	for _, op := range c.Operations {
-		if err := checkOperation(op); err != nil {
+	for _, condition := range c.Conditions {
+		if err := checkCondition(condition); err != nil {
 			return err
 		}
 	}
+	for _, branch := range [][]*Operation{c.Operations, c.Otherwise} {
+		for _, op := range branch {
+			if err := checkOperation(op); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+func checkCondition(c *Condition) *Error {
+	if len(c.To) == 0 {
+		if err := CheckKey(c.Key); err != nil {
+			return err
+		}
+	}
+	if len(c.Key) > KeySizeMax || len(c.To) > KeySizeMax {
+		return Errorf(Code_INVALID, "the bounds of a range have up to %d bytes", KeySizeMax)
+	}
+	if _, known := Comparison_name[int32(c.Comparison)]; !known || c.Target == nil || unknown(c.ProtoReflect()) {
+		return Errorf(Code_UNSUPPORTED, "the condition is of a kind this node does not know").WithHint("upgrade the nodes first")
+	}
+	return CheckValue(c.GetValue())
 }
 
 func checkOperation(op *Operation) *Error {

@@ -26,6 +26,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Comparison: what there is ... what the condition says.
+type Comparison int32
+
+const (
+	Comparison_EQUAL     Comparison = 0
+	Comparison_NOT_EQUAL Comparison = 1
+	Comparison_LESS      Comparison = 2
+	Comparison_GREATER   Comparison = 3
+)
+
+// Enum value maps for Comparison.
+var (
+	Comparison_name = map[int32]string{
+		0: "EQUAL",
+		1: "NOT_EQUAL",
+		2: "LESS",
+		3: "GREATER",
+	}
+	Comparison_value = map[string]int32{
+		"EQUAL":     0,
+		"NOT_EQUAL": 1,
+		"LESS":      2,
+		"GREATER":   3,
+	}
+)
+
+func (x Comparison) Enum() *Comparison {
+	p := new(Comparison)
+	*p = x
+	return p
+}
+
+func (x Comparison) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Comparison) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[0].Descriptor()
+}
+
+func (Comparison) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[0]
+}
+
+func (x Comparison) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Comparison.Descriptor instead.
+func (Comparison) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{0}
+}
+
 // Code is the one vocabulary of results: on the wire, in the log, in the exit
 // code of kvctl.
 type Code int32
@@ -103,11 +156,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[0].Descriptor()
+	return file_command_proto_enumTypes[1].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[0]
+	return &file_command_proto_enumTypes[1]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -116,7 +169,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{0}
+	return file_command_proto_rawDescGZIP(), []int{1}
 }
 
 // Commands is the data of one normal Raft entry, and the context of a
@@ -242,7 +295,9 @@ func (x *Proposal) GetCommand() []byte {
 	return nil
 }
 
-// Command is what a client wants done: all of its operations or none.
+// Command is what a client wants done: all of its operations or none. If all its
+// conditions hold, operations are carried out, else otherwise; where that is empty
+// nothing is, and the outcome is CONFLICT.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// session is the client's ClientID: 16 random bytes. Empty in a command of the
@@ -257,6 +312,8 @@ type Command struct {
 	// until the first outcome is known every command may.
 	Open          *OpenSession `protobuf:"bytes,4,opt,name=open,proto3" json:"open,omitempty"`
 	Operations    []*Operation `protobuf:"bytes,5,rep,name=operations,proto3" json:"operations,omitempty"`
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Otherwise     []*Operation `protobuf:"bytes,7,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +383,168 @@ func (x *Command) GetOperations() []*Operation {
 	return nil
 }
 
+func (x *Command) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Command) GetOtherwise() []*Operation {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
+}
+
+// Condition compares something of a key, as of the revision before the command's,
+// with what the client expects. Over a range every key that is there has to satisfy
+// it. A key that is not there, and a range without one, has version, create and mod
+// revision 0; comparing its value is false, whatever the comparison.
+//
+// The conditions of a command are looked at in their order up to the first that does
+// not hold. They may look at so many keys in all, and at so many bytes of the keys and
+// values of ranges, as package state says; a command that would need more is INVALID.
+type Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// to makes it a range, [key, to). The single byte 0 stands for no end, since nothing
+	// can be below it. Empty: the key alone.
+	To         []byte     `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Comparison Comparison `protobuf:"varint,3,opt,name=comparison,proto3,enum=keyval.v1.Comparison" json:"comparison,omitempty"`
+	// Types that are valid to be assigned to Target:
+	//
+	//	*Condition_Value
+	//	*Condition_Version
+	//	*Condition_CreateRevision
+	//	*Condition_ModRevision
+	Target        isCondition_Target `protobuf_oneof:"target"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Condition) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Condition) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *Condition) GetComparison() Comparison {
+	if x != nil {
+		return x.Comparison
+	}
+	return Comparison_EQUAL
+}
+
+func (x *Condition) GetTarget() isCondition_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Condition) GetValue() []byte {
+	if x != nil {
+		if x, ok := x.Target.(*Condition_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *Condition) GetVersion() uint64 {
+	if x != nil {
+		if x, ok := x.Target.(*Condition_Version); ok {
+			return x.Version
+		}
+	}
+	return 0
+}
+
+func (x *Condition) GetCreateRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Target.(*Condition_CreateRevision); ok {
+			return x.CreateRevision
+		}
+	}
+	return 0
+}
+
+func (x *Condition) GetModRevision() uint64 {
+	if x != nil {
+		if x, ok := x.Target.(*Condition_ModRevision); ok {
+			return x.ModRevision
+		}
+	}
+	return 0
+}
+
+type isCondition_Target interface {
+	isCondition_Target()
+}
+
+type Condition_Value struct {
+	Value []byte `protobuf:"bytes,4,opt,name=value,proto3,oneof"`
+}
+
+type Condition_Version struct {
+	Version uint64 `protobuf:"varint,5,opt,name=version,proto3,oneof"`
+}
+
+type Condition_CreateRevision struct {
+	CreateRevision uint64 `protobuf:"varint,6,opt,name=create_revision,json=createRevision,proto3,oneof"`
+}
+
+type Condition_ModRevision struct {
+	ModRevision uint64 `protobuf:"varint,7,opt,name=mod_revision,json=modRevision,proto3,oneof"`
+}
+
+func (*Condition_Value) isCondition_Target() {}
+
+func (*Condition_Version) isCondition_Target() {}
+
+func (*Condition_CreateRevision) isCondition_Target() {}
+
+func (*Condition_ModRevision) isCondition_Target() {}
+
 // OpenSession asks for a session of this lifetime.
 type OpenSession struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -341,7 +560,7 @@ type OpenSession struct {
 
 func (x *OpenSession) Reset() {
 	*x = OpenSession{}
-	mi := &file_command_proto_msgTypes[3]
+	mi := &file_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +572,7 @@ func (x *OpenSession) String() string {
 func (*OpenSession) ProtoMessage() {}
 
 func (x *OpenSession) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[3]
+	mi := &file_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +585,7 @@ func (x *OpenSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
 func (*OpenSession) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{3}
+	return file_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OpenSession) GetTtlMs() uint64 {
@@ -398,7 +617,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_command_proto_msgTypes[4]
+	mi := &file_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +629,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[4]
+	mi := &file_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +642,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{4}
+	return file_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Operation) GetKind() isOperation_Kind {
@@ -507,7 +726,7 @@ type Put struct {
 
 func (x *Put) Reset() {
 	*x = Put{}
-	mi := &file_command_proto_msgTypes[5]
+	mi := &file_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +738,7 @@ func (x *Put) String() string {
 func (*Put) ProtoMessage() {}
 
 func (x *Put) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[5]
+	mi := &file_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +751,7 @@ func (x *Put) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Put.ProtoReflect.Descriptor instead.
 func (*Put) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{5}
+	return file_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Put) GetKey() []byte {
@@ -558,7 +777,7 @@ type Delete struct {
 
 func (x *Delete) Reset() {
 	*x = Delete{}
-	mi := &file_command_proto_msgTypes[6]
+	mi := &file_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +789,7 @@ func (x *Delete) String() string {
 func (*Delete) ProtoMessage() {}
 
 func (x *Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[6]
+	mi := &file_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +802,7 @@ func (x *Delete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delete.ProtoReflect.Descriptor instead.
 func (*Delete) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{6}
+	return file_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Delete) GetKey() []byte {
@@ -606,7 +825,7 @@ type DeleteRange struct {
 
 func (x *DeleteRange) Reset() {
 	*x = DeleteRange{}
-	mi := &file_command_proto_msgTypes[7]
+	mi := &file_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +837,7 @@ func (x *DeleteRange) String() string {
 func (*DeleteRange) ProtoMessage() {}
 
 func (x *DeleteRange) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[7]
+	mi := &file_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +850,7 @@ func (x *DeleteRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRange.ProtoReflect.Descriptor instead.
 func (*DeleteRange) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{7}
+	return file_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteRange) GetFrom() []byte {
@@ -667,7 +886,7 @@ type Compact struct {
 
 func (x *Compact) Reset() {
 	*x = Compact{}
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +898,7 @@ func (x *Compact) String() string {
 func (*Compact) ProtoMessage() {}
 
 func (x *Compact) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[8]
+	mi := &file_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +911,7 @@ func (x *Compact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Compact.ProtoReflect.Descriptor instead.
 func (*Compact) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{8}
+	return file_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Compact) GetRevision() uint64 {
@@ -713,14 +932,16 @@ type Outcome struct {
 	// deleted counts the keys that were there and are no more.
 	Deleted uint64 `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// more says that a delete range stopped at its limit.
-	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	// failed_condition is the first one that did not hold, counted from 1; 0: all held.
+	FailedCondition uint32 `protobuf:"varint,6,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +953,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[9]
+	mi := &file_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +966,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{9}
+	return file_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -783,6 +1004,13 @@ func (x *Outcome) GetMore() bool {
 	return false
 }
 
+func (x *Outcome) GetFailedCondition() uint32 {
+	if x != nil {
+		return x.FailedCondition
+	}
+	return 0
+}
+
 // Checkpoint is all state that is not user data, whole, as of one index. Replay
 // starts behind it.
 type Checkpoint struct {
@@ -812,7 +1040,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +1052,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1065,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -959,7 +1187,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1199,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1212,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -1037,7 +1265,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1277,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1290,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Session) GetClient() []byte {
@@ -1126,7 +1354,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1366,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1379,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -1224,7 +1452,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1464,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1477,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -1293,7 +1521,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1533,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1546,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -1348,7 +1576,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1588,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1601,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -1414,7 +1642,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1654,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1667,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -1461,7 +1689,7 @@ const file_command_proto_rawDesc = "" +
 	"\tproposals\x18\x03 \x03(\v2\x13.keyval.v1.ProposalR\tproposals\"<\n" +
 	"\bProposal\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"\xbe\x01\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"\xa8\x02\n" +
 	"\aCommand\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -1470,7 +1698,22 @@ const file_command_proto_rawDesc = "" +
 	"\x04open\x18\x04 \x01(\v2\x16.keyval.v1.OpenSessionR\x04open\x124\n" +
 	"\n" +
 	"operations\x18\x05 \x03(\v2\x14.keyval.v1.OperationR\n" +
-	"operationsJ\x04\b\x06\x10\x10\"A\n" +
+	"operations\x124\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x14.keyval.v1.ConditionR\n" +
+	"conditions\x122\n" +
+	"\totherwise\x18\a \x03(\v2\x14.keyval.v1.OperationR\totherwiseJ\x04\b\b\x10\x10\"\xf8\x01\n" +
+	"\tCondition\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\x125\n" +
+	"\n" +
+	"comparison\x18\x03 \x01(\x0e2\x15.keyval.v1.ComparisonR\n" +
+	"comparison\x12\x16\n" +
+	"\x05value\x18\x04 \x01(\fH\x00R\x05value\x12\x1a\n" +
+	"\aversion\x18\x05 \x01(\x04H\x00R\aversion\x12)\n" +
+	"\x0fcreate_revision\x18\x06 \x01(\x04H\x00R\x0ecreateRevision\x12#\n" +
+	"\fmod_revision\x18\a \x01(\x04H\x00R\vmodRevisionB\b\n" +
+	"\x06targetJ\x04\b\b\x10\t\"A\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xdd\x01\n" +
@@ -1490,13 +1733,14 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xc8\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\xf3\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more:<\x92\xb5\x188\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
+	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition:<\x92\xb5\x188\n" +
 	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\x88\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
@@ -1557,7 +1801,13 @@ const file_command_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
 	"\x04mark\x18\x04 \x01(\x06R\x04mark\"5\n" +
 	"\vStartsHeard\x12&\n" +
-	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard*\x81\x02\n" +
+	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard*=\n" +
+	"\n" +
+	"Comparison\x12\t\n" +
+	"\x05EQUAL\x10\x00\x12\r\n" +
+	"\tNOT_EQUAL\x10\x01\x12\b\n" +
+	"\x04LESS\x10\x02\x12\v\n" +
+	"\aGREATER\x10\x03*\x81\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\v\n" +
 	"\aINVALID\x10\x01\x12\r\n" +
@@ -1591,51 +1841,56 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_command_proto_goTypes = []any{
-	(Code)(0),                // 0: keyval.v1.Code
-	(*Commands)(nil),         // 1: keyval.v1.Commands
-	(*Proposal)(nil),         // 2: keyval.v1.Proposal
-	(*Command)(nil),          // 3: keyval.v1.Command
-	(*OpenSession)(nil),      // 4: keyval.v1.OpenSession
-	(*Operation)(nil),        // 5: keyval.v1.Operation
-	(*Put)(nil),              // 6: keyval.v1.Put
-	(*Delete)(nil),           // 7: keyval.v1.Delete
-	(*DeleteRange)(nil),      // 8: keyval.v1.DeleteRange
-	(*Compact)(nil),          // 9: keyval.v1.Compact
-	(*Outcome)(nil),          // 10: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 11: keyval.v1.Checkpoint
-	(*Member)(nil),           // 12: keyval.v1.Member
-	(*Session)(nil),          // 13: keyval.v1.Session
-	(*Identity)(nil),         // 14: keyval.v1.Identity
-	(*Founder)(nil),          // 15: keyval.v1.Founder
-	(*Starts)(nil),           // 16: keyval.v1.Starts
-	(*Start)(nil),            // 17: keyval.v1.Start
-	(*StartsHeard)(nil),      // 18: keyval.v1.StartsHeard
-	(*raftpb.ConfState)(nil), // 19: raftpb.ConfState
+	(Comparison)(0),          // 0: keyval.v1.Comparison
+	(Code)(0),                // 1: keyval.v1.Code
+	(*Commands)(nil),         // 2: keyval.v1.Commands
+	(*Proposal)(nil),         // 3: keyval.v1.Proposal
+	(*Command)(nil),          // 4: keyval.v1.Command
+	(*Condition)(nil),        // 5: keyval.v1.Condition
+	(*OpenSession)(nil),      // 6: keyval.v1.OpenSession
+	(*Operation)(nil),        // 7: keyval.v1.Operation
+	(*Put)(nil),              // 8: keyval.v1.Put
+	(*Delete)(nil),           // 9: keyval.v1.Delete
+	(*DeleteRange)(nil),      // 10: keyval.v1.DeleteRange
+	(*Compact)(nil),          // 11: keyval.v1.Compact
+	(*Outcome)(nil),          // 12: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 13: keyval.v1.Checkpoint
+	(*Member)(nil),           // 14: keyval.v1.Member
+	(*Session)(nil),          // 15: keyval.v1.Session
+	(*Identity)(nil),         // 16: keyval.v1.Identity
+	(*Founder)(nil),          // 17: keyval.v1.Founder
+	(*Starts)(nil),           // 18: keyval.v1.Starts
+	(*Start)(nil),            // 19: keyval.v1.Start
+	(*StartsHeard)(nil),      // 20: keyval.v1.StartsHeard
+	(*raftpb.ConfState)(nil), // 21: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
-	2,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
-	4,  // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
-	5,  // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
-	6,  // 3: keyval.v1.Operation.put:type_name -> keyval.v1.Put
-	7,  // 4: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
-	8,  // 5: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
-	9,  // 6: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	0,  // 7: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	19, // 8: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	12, // 9: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	13, // 10: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	15, // 11: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	10, // 12: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	15, // 13: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	17, // 14: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
+	6,  // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
+	7,  // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
+	5,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
+	7,  // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
+	0,  // 5: keyval.v1.Condition.comparison:type_name -> keyval.v1.Comparison
+	8,  // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
+	9,  // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
+	10, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
+	11, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
+	1,  // 10: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	21, // 11: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	14, // 12: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	15, // 13: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	17, // 14: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	12, // 15: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	17, // 16: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	19, // 17: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1644,7 +1899,13 @@ func file_command_proto_init() {
 		return
 	}
 	file_options_proto_init()
-	file_command_proto_msgTypes[4].OneofWrappers = []any{
+	file_command_proto_msgTypes[3].OneofWrappers = []any{
+		(*Condition_Value)(nil),
+		(*Condition_Version)(nil),
+		(*Condition_CreateRevision)(nil),
+		(*Condition_ModRevision)(nil),
+	}
+	file_command_proto_msgTypes[5].OneofWrappers = []any{
 		(*Operation_Put)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_DeleteRange)(nil),
@@ -1655,8 +1916,8 @@ func file_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   18,
+			NumEnums:      2,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

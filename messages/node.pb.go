@@ -3027,7 +3027,9 @@ type Submit struct {
 	Read          *Read                  `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
 	Status        *StatusRequest         `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
 	Snapshot      *SnapshotRequest       `protobuf:"bytes,6,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"` // no more than that a node is reached and serves
+	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"`          // no more than that a node is reached and serves
+	Conditions    []*Condition           `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"` // of operations
+	Otherwise     []*Operation           `protobuf:"bytes,9,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3109,6 +3111,20 @@ func (x *Submit) GetReach() bool {
 		return x.Reach
 	}
 	return false
+}
+
+func (x *Submit) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Submit) GetOtherwise() []*Operation {
+	if x != nil {
+		return x.Otherwise
+	}
+	return nil
 }
 
 // Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
@@ -3524,7 +3540,7 @@ const file_node_proto_rawDesc = "" +
 	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xdf\x02\n" +
+	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x03\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3535,7 +3551,11 @@ const file_node_proto_rawDesc = "" +
 	"\x04read\x18\x04 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x120\n" +
 	"\x06status\x18\x05 \x01(\v2\x18.keyval.v1.StatusRequestR\x06status\x126\n" +
 	"\bsnapshot\x18\x06 \x01(\v2\x1a.keyval.v1.SnapshotRequestR\bsnapshot\x12\x14\n" +
-	"\x05reach\x18\a \x01(\bR\x05reach:G\x92\xb5\x18C\n" +
+	"\x05reach\x18\a \x01(\bR\x05reach\x124\n" +
+	"\n" +
+	"conditions\x18\b \x03(\v2\x14.keyval.v1.ConditionR\n" +
+	"conditions\x122\n" +
+	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise:G\x92\xb5\x18C\n" +
 	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
 	"\bWithdraw\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
@@ -3650,9 +3670,10 @@ var file_node_proto_goTypes = []any{
 	(*Operation)(nil),         // 73: keyval.v1.Operation
 	(*StatusRequest)(nil),     // 74: keyval.v1.StatusRequest
 	(*SnapshotRequest)(nil),   // 75: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 76: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 77: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 78: keyval.v1.SnapshotReply
+	(*Condition)(nil),         // 76: keyval.v1.Condition
+	(*WriteReply)(nil),        // 77: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 78: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 79: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
 	58, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -3692,16 +3713,18 @@ var file_node_proto_depIdxs = []int32{
 	67, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
 	74, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
 	75, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	76, // 37: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	77, // 38: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	72, // 39: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	78, // 40: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 41: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	76, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	73, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	77, // 39: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	78, // 40: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	72, // 41: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	79, // 42: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 43: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

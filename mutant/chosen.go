@@ -47,6 +47,7 @@ var (
 	HistoryNeverGoes = named("history-never-goes")
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
+	ReadAhead        = named("read-ahead")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

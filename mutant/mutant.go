@@ -41,4 +41,5 @@ const (
 	HistoryNeverGoes = false // nobody gives up history
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
+	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 )

@@ -324,6 +324,51 @@ func TestCheckersFire(t *testing.T) {
 				b.apply(0, commanded(2, 2, 1, put("k", "w")))
 				b.wrote(op, 1, 1)
 			}},
+		{"acknowledged writes are in the log", // a condition that held is said to have failed
+			func(b *bench) {
+				op := b.asksIf("k", 0, put("k", "v"))
+				b.apply(0, b.conditional(2, 1, "k", 0, put("k", "v")))
+				b.wrote(op, 1, 1)
+			},
+			func(b *bench) {
+				op := b.asksIf("k", 0, put("k", "v"))
+				b.apply(0, b.conditional(2, 1, "k", 0, put("k", "v")))
+				b.conflicts(op, 1, 1)
+			}},
+		{"acknowledged writes are in the log", // one that failed is said to have held
+			func(b *bench) {
+				op := b.asksIf("k", 7, put("k", "v"))
+				b.apply(0, b.conditional(2, 1, "k", 7, put("k", "v")))
+				b.conflicts(op, 1, 0)
+			},
+			func(b *bench) {
+				op := b.asksIf("k", 7, put("k", "v"))
+				b.apply(0, b.conditional(2, 1, "k", 7, put("k", "v")))
+				b.wrote(op, 1, 0)
+			}},
+		{"linearizable", // a refusal that saw the past
+			func(b *bench) {
+				b.two()
+				b.wrote(b.asks(put("k", "2")), 2, 2)
+				op := b.asksIf("k", 1, put("k", "v"))
+				b.apply(0, b.conditional(4, 3, "k", 1, put("k", "v")))
+				b.conflicts(op, 3, 2)
+			},
+			func(b *bench) {
+				b.apply(0, b.conditional(2, 3, "k", 1, put("k", "v")))
+				b.apply(0, commanded(3, 2, 1, put("k", "1")), commanded(4, 2, 2, put("k", "2")))
+				b.wrote(b.asks(put("k", "2")), 2, 2)
+				b.conflicts(b.asksIf("k", 1, put("k", "v")), 3, 0)
+			}},
+		{"counters are exact",
+			func(b *bench) {
+				b.apply(0, commanded(2, 2, 1, put("count0", "a=1")), commanded(3, 2, 2, put("count0", "b=2")))
+				b.history.counts()
+			},
+			func(b *bench) {
+				b.apply(0, commanded(2, 2, 1, put("count0", "a=1")), commanded(3, 2, 2, put("count0", "b=1")))
+				b.history.counts()
+			}},
 		{"linearizable", // a write that began after another had ended
 			func(b *bench) {
 				b.two()
@@ -420,6 +465,28 @@ func (b *bench) asks(operations ...*messages.Operation) *operation {
 	return b.history.begin(0, &messages.Submit{Operations: operations}, 0)
 }
 
+// asksIf is a write on condition that the key's last write is of a revision.
+func (b *bench) asksIf(key string, revision uint64, operations ...*messages.Operation) *operation {
+	return b.history.begin(0, &messages.Submit{Operations: operations, Conditions: []*messages.Condition{ifRevision(key, revision)}}, 0)
+}
+
+// conditional is an entry with that command.
+func (b *bench) conditional(index, seq uint64, key string, revision uint64, operations ...*messages.Operation) *raftpb.Entry {
+	return logged(index, 2, 0, &messages.Command{
+		Session: []byte("aaaaaaaaaaaaaaaa"), Seq: seq, AckedBelow: 1, Open: &messages.OpenSession{TtlMs: 1000, BeforeMs: 1000},
+		Conditions: []*messages.Condition{ifRevision(key, revision)}, Operations: operations,
+	})
+}
+
+func ifRevision(key string, revision uint64) *messages.Condition {
+	return &messages.Condition{Key: []byte(key), Target: &messages.Condition_ModRevision{ModRevision: revision}}
+}
+
+func (b *bench) conflicts(op *operation, seq, revision uint64) {
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq),
+		Write: &messages.WriteReply{Code: messages.Code_CONFLICT, Revision: revision, FailedCondition: 1}}, 0)
+}
+
 func (b *bench) gets(key string) *operation {
 	return b.history.begin(0, &messages.Submit{Read: &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}}, 0)
 }
@@ -444,15 +511,24 @@ func TestJudge(t *testing.T) {
 		seen []seen
 		good bool
 	}{
-		{"a read of what was written", []seen{{"1", true, 0, 1}, {"1", false, 2, 3}}, true},
-		{"a read of the past", []seen{{"1", true, 0, 1}, {"2", true, 2, 3}, {"1", false, 4, 5}}, false},
-		{"a read of what is being written", []seen{{"1", true, 0, 1}, {"2", true, 2, 9}, {"1", false, 3, 4}, {"2", false, 5, 6}}, true},
-		{"two reads that disagree", []seen{{"1", true, 0, 1}, {"2", true, 2, 9}, {"2", false, 3, 4}, {"1", false, 5, 6}}, false},
-		{"a lost write", []seen{{"1", true, 0, 1}, {"", false, 2, 3}}, false},
-		{"an unknown write that nobody saw", []seen{{"1", true, 0, noAnswer}, {"", false, 2, 3}}, true},
-		{"an unknown write, seen late", []seen{{"1", true, 0, noAnswer}, {"", false, 2, 3}, {"1", false, 4, 5}}, true},
-		{"an unknown write that comes and goes", []seen{{"1", true, 0, noAnswer}, {"1", false, 2, 3}, {"", false, 4, 5}}, false},
-		{"an unknown delete", []seen{{"1", true, 0, 1}, {"", true, 2, noAnswer}, {"1", false, 3, 4}, {"", false, 5, 6}}, true},
+		{"a read of what was written", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "1", write: false, from: 2, to: 3}}, true},
+		{"a read of the past", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "2", write: true, from: 2, to: 3}, {value: "1", write: false, from: 4, to: 5}}, false},
+		{"a read of what is being written", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "2", write: true, from: 2, to: 9}, {value: "1", write: false, from: 3, to: 4}, {value: "2", write: false, from: 5, to: 6}}, true},
+		{"two reads that disagree", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "2", write: true, from: 2, to: 9}, {value: "2", write: false, from: 3, to: 4}, {value: "1", write: false, from: 5, to: 6}}, false},
+		{"a lost write", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "", write: false, from: 2, to: 3}}, false},
+		{"an unknown write that nobody saw", []seen{{value: "1", write: true, from: 0, to: noAnswer}, {value: "", write: false, from: 2, to: 3}}, true},
+		{"an unknown write, seen late", []seen{{value: "1", write: true, from: 0, to: noAnswer}, {value: "", write: false, from: 2, to: 3}, {value: "1", write: false, from: 4, to: 5}}, true},
+		{"an unknown write that comes and goes", []seen{{value: "1", write: true, from: 0, to: noAnswer}, {value: "1", write: false, from: 2, to: 3}, {value: "", write: false, from: 4, to: 5}}, false},
+		{"a compare-and-set of what is there", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 3).onlyIf("1", true), {value: "2", write: false, from: 4, to: 5}}, true},
+		{"one of what is not there", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 3).onlyIf("3", true)}, false},
+		{"one that was refused", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 3).onlyIf("3", false), {value: "1", write: false, from: 4, to: 5}}, true},
+		{"one that was refused without a reason", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 3).onlyIf("1", false)}, false},
+		{"one of absence", []seen{write("1", 0, 1).onlyIf("", true), {value: "1", write: false, from: 2, to: 3}}, true},
+		{"two of one value", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 9).onlyIf("1", true), write("3", 2, 9).onlyIf("1", true)}, false},
+		{"two of one value, of which one was refused", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, 9).onlyIf("1", true), write("3", 2, 9).onlyIf("1", false)}, true},
+		{"one in doubt, seen late", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, noAnswer).onlyIf("1", true), {value: "1", write: false, from: 3, to: 4}, {value: "2", write: false, from: 5, to: 6}}, true},
+		{"one in doubt that could not be", []seen{{value: "1", write: true, from: 0, to: 1}, write("2", 2, noAnswer).onlyIf("9", true), {value: "2", write: false, from: 5, to: 6}}, false},
+		{"an unknown delete", []seen{{value: "1", write: true, from: 0, to: 1}, {value: "", write: true, from: 2, to: noAnswer}, {value: "1", write: false, from: 3, to: 4}, {value: "", write: false, from: 5, to: 6}}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			broken := false
@@ -473,6 +549,19 @@ type seen struct {
 	value    string // written, or read; "" makes absent, or reads that it is
 	write    bool
 	from, to time.Duration // to noAnswer: it was never told
+
+	expects *expectation // of a compare-and-set, as it is met
+	met     bool
+}
+
+func write(value string, from, to time.Duration) seen {
+	return seen{value: value, write: true, from: from, to: to}
+}
+
+// onlyIf makes a write one that expects a value; "" is absence.
+func (s seen) onlyIf(value string, met bool) seen {
+	s.expects, s.met = &expectation{key: "k", absent: value == "", value: value}, met
+	return s
 }
 
 const noAnswer = time.Duration(-1)
@@ -489,6 +578,12 @@ func (s seen) operation() *operation {
 		op.done.Read = &messages.ReadReply{Code: messages.Code_NOT_FOUND}
 		if s.value != "" {
 			op.done.Read = &messages.ReadReply{Items: []*messages.Item{{Key: []byte("k"), Value: []byte(s.value)}}}
+		}
+	}
+	if s.expects != nil {
+		op.expects, op.submit.Conditions = s.expects, []*messages.Condition{{}}
+		if !s.met {
+			op.done.Write.Code, op.done.Write.FailedCondition = messages.Code_CONFLICT, 1
 		}
 	}
 	if s.to == noAnswer {

@@ -52,6 +52,7 @@ func (r *run) finish() {
 	r.compareFiles()
 	r.countSessions()
 	r.history.close()
+	r.history.counts()
 	if !r.world.over() {
 		r.history.judge()
 	}

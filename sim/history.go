@@ -37,6 +37,14 @@ type operation struct {
 	surelyNot bool                 // it was refused: it never happens
 	then      func(*messages.Done) // goes on with what was answered; nil: nothing follows
 	untrusted bool                 // it comes from a node whose data the world has altered
+	expects   *expectation         // of a compare-and-set; nil: it is none
+}
+
+// expectation is what a compare-and-set of one key, and of nothing else, expects of it.
+type expectation struct {
+	key    string
+	absent bool
+	value  string
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
@@ -59,7 +67,7 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 		if d.Snapshot == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 		}
-	case op.submit.Operations != nil:
+	case op.writes():
 		if d.Write == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 			return
@@ -68,10 +76,13 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 	}
 }
 
+// writes reports whether the operation is a command.
+func (op *operation) writes() bool { return len(op.submit.Operations)+len(op.submit.Otherwise) > 0 }
+
 func (h *history) endWrite(op *operation, w *messages.WriteReply) {
-	switch w.Code {
-	case messages.Code_OK:
-	case messages.Code_OUTCOME_UNKNOWN:
+	switch {
+	case w.Code == messages.Code_OK, w.Code == messages.Code_CONFLICT && w.FailedCondition > 0:
+	case w.Code == messages.Code_OUTCOME_UNKNOWN:
 		return
 	default:
 		op.surelyNot = true
@@ -81,12 +92,18 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 	switch {
 	case e == nil:
 		h.fail("acknowledged writes are in the log", "%s: the committed log does not execute it", op)
-	case e.revision != w.Revision || e.deleted != w.Deleted || e.more != w.More:
-		h.fail("acknowledged writes are in the log", "%s: the log says revision %d, %d deleted, more %v", op, e.revision, e.deleted, e.more)
+	case e.revision != w.Revision || e.deleted != w.Deleted || e.more != w.More || e.failed != w.FailedCondition || e.refused != (w.Code == messages.Code_CONFLICT):
+		h.fail("acknowledged writes are in the log", "%s: the log says revision %d, %d deleted, more %v, condition %d failed, refused %v",
+			op, e.revision, e.deleted, e.more, e.failed, e.refused)
 	case w.Revision < op.floor, w.Revision == op.floor && e.changed: // without a revision of its own it is ordered as a read
 		h.fail("linearizable", "%v, but %v", op.fact(), op.seenBefore())
 	}
-	for _, o := range op.submit.Operations {
+	carried, spared := op.submit.Operations, op.submit.Otherwise
+	if w.FailedCondition > 0 {
+		carried, spared = spared, carried
+	}
+	h.neverWritten(op, spared)
+	for _, o := range carried {
 		if given := o.GetCompact(); given != nil {
 			h.givenUp = max(h.givenUp, given.Revision)
 		}
@@ -162,15 +179,21 @@ func (h *history) close() {
 		if !op.surelyNot {
 			continue
 		}
-		for _, o := range op.submit.Operations {
-			if put := o.GetPut(); put != nil {
-				if at, written := h.model.written[string(put.Value)]; written {
-					h.fail("refused writes never happen", "%s: its value is written at revision %d", op, at)
-				}
-			}
-		}
+		h.neverWritten(op, op.submit.Operations)
+		h.neverWritten(op, op.submit.Otherwise)
 		if e := h.model.effects[effectKey(op.done.RequestId)]; e != nil {
 			h.fail("refused writes never happen", "%s: it is executed at revision %d", op, e.revision)
+		}
+	}
+}
+
+// neverWritten: no put of a branch that was not carried out is in the log.
+func (h *history) neverWritten(op *operation, branch []*messages.Operation) {
+	for _, o := range branch {
+		if put := o.GetPut(); put != nil {
+			if at, written := h.model.written[string(put.Value)]; written {
+				h.fail("refused writes never happen", "%s: the value %.40q is written at revision %d", op, put.Value, at)
+			}
 		}
 	}
 }

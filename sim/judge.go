@@ -21,20 +21,45 @@ type touch struct {
 	write  bool
 	absent bool // deletes it, or read that it is not there
 	value  string
+	set    *compareAndSet // then the rest is what the key is, or was read to be
+}
+
+// compareAndSet does to a key what it says for the key being as expected, or else.
+type compareAndSet struct {
+	expects         touch
+	then, otherwise *touch // nil: nothing
+	known           bool   // whether the expectation was met
+	met             bool
+	blurred         bool // a write that is left out may be why it was not met
 }
 
 // register is one key, for porcupine: the last value written, or its absence.
 var register = porcupine.Model{
 	Init: func() any { return touch{absent: true} },
 	Step: func(state, input, output any) (bool, any) {
-		in := input.(touch)
-		if in.write {
+		is, in := state.(touch), input.(touch)
+		switch {
+		case in.set != nil:
+			return in.set.step(is)
+		case in.write:
 			return true, touch{absent: in.absent, value: in.value}
 		}
-		is, saw := state.(touch), output.(touch)
+		saw := output.(touch)
 		return is.absent == saw.absent && is.value == saw.value, state
 	},
 	Equal: func(a, b any) bool { return a.(touch) == b.(touch) },
+}
+
+func (s *compareAndSet) step(is touch) (bool, any) {
+	met := is.absent == s.expects.absent && is.value == s.expects.value && !(s.blurred && s.known && !s.met)
+	done := s.otherwise
+	if met {
+		done = s.then
+	}
+	if done != nil {
+		return !s.known || met == s.met, touch{absent: done.absent, value: done.value}
+	}
+	return !s.known || met == s.met, is
 }
 
 // judge asks porcupine, which knows nothing of revisions or logs, whether what
@@ -58,16 +83,16 @@ func (h *history) judge() {
 
 // seenOf is what clients did to one key and saw of it, up to the bound. A write
 // without a certain outcome stays open for ever, and is left out if nobody saw its
-// value. It reports false if a range was deleted up to a limit: what happens to one
+// value: only a compare-and-set that failed may have met it. It reports false if a range was deleted up to a limit: what happens to one
 // key cannot tell whether the limit was reached before it.
 func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bool) {
 	seen := h.valuesRead(key)
-	until := time.Duration(math.MaxInt64)
+	until, leftOut := time.Duration(math.MaxInt64), int64(math.MaxInt64)
 	for _, op := range h.all {
-		if op.submit.Operations == nil && !op.readsNow(key) || op.surelyNot {
+		if !op.writes() && !op.readsNow(key) || op.surelyNot {
 			continue
 		}
-		t, touches, clear := op.touches(key)
+		t, touches, clear := op.touches(key, seen)
 		if !clear {
 			return nil, false
 		}
@@ -81,12 +106,27 @@ func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bo
 		end := int64(math.MaxInt64)
 		if op.certain() {
 			end = int64(op.endedAt)
-		} else if !t.write || !t.absent && !seen[t.value] {
+		} else if !t.write || !t.shows(seen) {
+			leftOut = min(leftOut, int64(op.beganAt))
 			continue
 		}
 		operations = append(operations, porcupine.Operation{ClientId: len(operations), Input: t, Output: t, Call: int64(op.beganAt), Return: end})
 	}
+	for _, o := range operations {
+		if t := o.Input.(touch); t.set != nil {
+			t.set.blurred = leftOut < o.Return
+		}
+	}
 	return closed(operations, until), true
+}
+
+// shows reports whether somebody may have noticed a write: one that nobody has may as
+// well not have been.
+func (t touch) shows(seen map[string]bool) bool {
+	if t.set == nil {
+		return t.absent || seen[t.value]
+	}
+	return t.set.then != nil && t.set.then.shows(seen) || t.set.otherwise != nil && t.set.otherwise.shows(seen)
 }
 
 // closed cuts a history at an instant. Writes that had not ended by then stay open;
@@ -129,7 +169,7 @@ func (op *operation) certain() bool {
 	case op.submit.Read != nil:
 		code := op.done.Read.GetCode()
 		return code == messages.Code_OK || code == messages.Code_NOT_FOUND || code == messages.Code_COMPACTED
-	case op.submit.Operations != nil:
+	case op.writes():
 		return op.done.Write.GetCode() != messages.Code_OUTCOME_UNKNOWN
 	}
 	return true
@@ -144,27 +184,67 @@ func (op *operation) readsNow(key string) bool {
 
 // touches is what an operation does to a key, or saw of it. It reports whether
 // the operation has to do with the key, and whether that is clear.
-func (op *operation) touches(key string) (t touch, touches, clear bool) {
-	if op.submit.Read != nil {
+func (op *operation) touches(key string, seen map[string]bool) (t touch, touches, clear bool) {
+	switch {
+	case op.submit.Read != nil:
 		if items := op.done.Read.GetItems(); len(items) > 0 {
 			return touch{value: string(items[0].Value)}, true, true
 		}
 		return touch{absent: true}, true, true
+	case op.expects != nil && op.expects.key == key:
+		return op.compares(key)
 	}
-	t = touch{write: true}
-	for _, o := range op.submit.Operations {
+	then, thenClear := leaves(op.submit.Operations, key)
+	otherwise, otherwiseClear := leaves(op.submit.Otherwise, key)
+	carried, clear := then, thenClear
+	switch {
+	case len(op.submit.Conditions) == 0:
+	case op.certain() && op.done.Write.FailedCondition > 0:
+		carried, clear = otherwise, otherwiseClear
+	case op.certain():
+	case then == nil && otherwise == nil:
+		clear = thenClear && otherwiseClear
+	default: // one of both happened, or none: the one whose value was seen
+		if then == nil || !then.absent && !seen[then.value] {
+			carried = otherwise
+		}
+		gone := then != nil && then.absent || otherwise != nil && otherwise.absent
+		clear = thenClear && otherwiseClear && !gone
+	}
+	if carried == nil {
+		return touch{}, false, clear
+	}
+	return *carried, true, clear
+}
+
+// compares is a compare-and-set of a key, as that key sees it.
+func (op *operation) compares(key string) (t touch, touches, clear bool) {
+	set := &compareAndSet{expects: touch{absent: op.expects.absent, value: op.expects.value}}
+	var thenClear, otherwiseClear bool
+	set.then, thenClear = leaves(op.submit.Operations, key)
+	set.otherwise, otherwiseClear = leaves(op.submit.Otherwise, key)
+	if set.known = op.certain(); set.known {
+		set.met = op.done.Write.FailedCondition == 0
+	}
+	return touch{write: true, set: set}, true, thenClear && otherwiseClear
+}
+
+// leaves is what operations leave of a key; nil: they have nothing to do with it. It
+// reports whether that is clear.
+func leaves(operations []*messages.Operation, key string) (left *touch, clear bool) {
+	for _, o := range operations {
 		ranged := o.GetDeleteRange()
 		switch {
 		case string(o.GetPut().GetKey()) == key:
-			t.absent, t.value, touches = false, string(o.GetPut().Value), true
+			left = &touch{write: true, value: string(o.GetPut().Value)}
 		case string(o.GetDelete().GetKey()) == key:
-			t.absent, t.value, touches = true, "", true
+			left = &touch{write: true, absent: true}
 		case ranged != nil && string(ranged.From) <= key && (len(ranged.To) == 0 || key < string(ranged.To)):
 			if ranged.Limit != 0 {
-				return t, false, false
+				return nil, false
 			}
-			t.absent, t.value, touches = true, "", true
+			left = &touch{write: true, absent: true}
 		}
 	}
-	return t, touches, true
+	return left, true
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -53,6 +54,8 @@ type effect struct {
 	changed  bool // a row: then the revision is its own
 	deleted  uint64
 	more     bool
+	refused  bool   // a condition did not hold, and there was nothing to do otherwise
+	failed   uint32 // the condition that did not hold, from 1; 0: all held
 }
 
 func newModel() *model {
@@ -87,8 +90,13 @@ func (m *model) apply(e *raftpb.Entry) error {
 // command takes one command. One that changes a row takes the next revision; any
 // other has that of the last one that did.
 func (m *model) command(c *messages.Command) error {
+	failed := m.failing(c.Conditions)
+	operations := c.Operations
+	if failed > 0 {
+		operations = c.Otherwise
+	}
 	given := uint64(0)
-	for _, o := range c.Operations {
+	for _, o := range operations {
 		given = max(given, o.GetCompact().GetRevision())
 	}
 	if len(c.Session) == 0 { // of a node: its compactions are all there is
@@ -112,10 +120,10 @@ func (m *model) command(c *messages.Command) error {
 		return fmt.Errorf("request %s of session %x is executed at revision %d, and was at %d for session %x",
 			key, c.Session, m.revision, old.revision, old.session)
 	}
-	done := &effect{session: string(c.Session)}
+	done := &effect{session: string(c.Session), failed: failed, refused: failed > 0 && len(operations) == 0}
 	m.effects[key] = done
 	next := m.revision + 1
-	for _, o := range c.Operations {
+	for _, o := range operations {
 		switch o := o.Kind.(type) {
 		case *messages.Operation_Put:
 			if at := m.written[string(o.Put.Value)]; at != 0 {
@@ -139,6 +147,51 @@ func (m *model) command(c *messages.Command) error {
 	}
 	done.revision = m.revision
 	return nil
+}
+
+// failing is the first condition that does not hold now, from 1; 0: all hold. What
+// clients of the simulator ask is far within the bounds of conditions.
+func (m *model) failing(conditions []*messages.Condition) uint32 {
+	for i, c := range conditions {
+		keys := []string{string(c.Key)}
+		switch {
+		case string(c.To) == "\x00":
+			keys = m.live(string(c.Key), "", m.revision)
+		case len(c.To) > 0 && string(c.Key) < string(c.To):
+			keys = m.live(string(c.Key), string(c.To), m.revision)
+		case len(c.To) > 0:
+			keys = nil
+		}
+		if len(keys) == 0 {
+			keys = []string{""} // is never there
+		}
+		for _, key := range keys {
+			v, there := m.get(key, m.revision)
+			if !satisfies(v, there, c) {
+				return uint32(i) + 1
+			}
+		}
+	}
+	return 0
+}
+
+func satisfies(v version, there bool, c *messages.Condition) bool {
+	var order int
+	switch target := c.Target.(type) {
+	case *messages.Condition_Value:
+		if !there {
+			return false
+		}
+		order = cmp.Compare(v.value, string(target.Value))
+	case *messages.Condition_Version:
+		order = cmp.Compare(v.writes, target.Version)
+	case *messages.Condition_CreateRevision:
+		order = cmp.Compare(v.created, target.CreateRevision)
+	case *messages.Condition_ModRevision:
+		order = cmp.Compare(v.revision, target.ModRevision)
+	}
+	return order == map[messages.Comparison]int{messages.Comparison_LESS: -1, messages.Comparison_GREATER: 1}[c.Comparison] !=
+		(c.Comparison == messages.Comparison_NOT_EQUAL)
 }
 
 // giveUp lets history go below a revision that was.

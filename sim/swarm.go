@@ -35,14 +35,15 @@ type swarm struct {
 	read   time.Duration // what a read costs, up to
 	skewed bool          // clocks run at rates of their own
 
-	rates    map[fault]time.Duration // on average between two of a kind; absent: never
-	aims     map[aim]float64         // how likely a crash follows
-	phases   map[phase]float64       // how likely a blow follows
-	lag      uint64                  // how many entries a follower may be left behind
-	stage    time.Duration           // what a staged chunk costs, up to
-	still    bool                    // some keys are written once
-	compacts bool                    // clients give up history
-	down     time.Duration           // a crashed node stays away, on average
+	rates       map[fault]time.Duration // on average between two of a kind; absent: never
+	aims        map[aim]float64         // how likely a crash follows
+	phases      map[phase]float64       // how likely a blow follows
+	lag         uint64                  // how many entries a follower may be left behind
+	stage       time.Duration           // what a staged chunk costs, up to
+	still       bool                    // some keys are written once
+	compacts    bool                    // clients give up history
+	conditional int                     // so many operations of a hundred have conditions
+	down        time.Duration           // a crashed node stays away, on average
 }
 
 // draw makes the swarm of a run. With no faults the network is fair, disks are
@@ -66,6 +67,7 @@ func draw(chance *rand.Rand, o Options) *swarm {
 	s.idlers = pick(chance, 0, 0, s.clients/2, s.clients-1)
 	s.hasty = pick(chance, 0, 0, 5, 40)
 	s.compacts = chance.IntN(2) == 0
+	s.conditional = pick(chance, 0, 10, 10, 60)
 	s.drawOptions(chance)
 	s.drawHistory(chance)
 	if !o.Faults {

@@ -28,6 +28,9 @@ type customer struct {
 	starts int
 	under  map[uint64]*operation // under way, by tag
 	tags   uint64
+	seen   map[string]sight // what it saw of keys last, in this process
+	// expects belongs to the operation that is drawn, until it is submitted.
+	expects *expectation
 }
 
 const (
@@ -41,7 +44,7 @@ func (c *customer) start() { c.startWith(c.run.endpoints()) }
 func (c *customer) startWith(endpoints []string) {
 	w := c.run.world
 	c.starts++
-	c.under = map[uint64]*operation{}
+	c.under, c.seen = map[uint64]*operation{}, map[string]sight{}
 	c.host = &host{world: w, name: c.name, node: -1, pace: pace{rate: 1}}
 	chance := stream(c.run.options.Seed, fmt.Sprintf("%s/%d", c.name, c.starts))
 	random := reader{chance}
@@ -99,6 +102,7 @@ func (c *customer) submit(s *messages.Submit) *operation {
 		s.DeadlineMs = deadlineMS
 	}
 	op := c.run.history.begin(c.number, s, c.run.world.clock.now)
+	op.expects, c.expects = c.expects, nil
 	c.under[s.Tag] = op
 	root := c.host.system.Root
 	root.RequestWithCustomSender(c.host.system.NewLocalPID(actorClient), s, c.host.system.NewLocalPID(actorAsker))
@@ -113,6 +117,7 @@ func (c *customer) done(d *messages.Done) {
 	}
 	delete(c.under, d.Tag)
 	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
+	c.look(op, d)
 	c.run.history.end(op, d, c.run.world.clock.now)
 	if op.then != nil && !c.run.quiet && op.certain() {
 		op.then(d)
@@ -152,8 +157,11 @@ func (c *customer) idle() bool { return c.number < c.run.swarm.idlers }
 // says who wrote it.
 func (c *customer) draw() *messages.Submit {
 	r := c.run
-	if r.load.IntN(100) < 4 {
+	switch n := r.load.IntN(100); {
+	case n < 4:
 		return c.drawRare()
+	case n < 4+r.swarm.conditional:
+		return c.drawConditional()
 	}
 	n := r.load.IntN(100)
 	if r.load.IntN(100) < r.swarm.reading || c.idle() {

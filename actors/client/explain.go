@@ -148,6 +148,8 @@ func wordsOf(code messages.Code) string {
 		return "there is no such key"
 	case messages.Code_BUSY:
 		return "the node is busy"
+	case messages.Code_CONFLICT:
+		return "the condition does not hold; nothing was written"
 	case messages.Code_SESSION_EXPIRED:
 		return "the session expired; the command was not executed"
 	case messages.Code_COMPACTED:

@@ -127,6 +127,22 @@ func (c *Client) Close() {
 	})
 }
 
+// WriteOption makes the write of a key conditional. A condition that does not hold is
+// the error CONFLICT: nothing was written, and the result's Revision is the one at
+// which it did not hold; a read at that revision shows what stood there.
+type WriteOption func(key []byte) *messages.Condition
+
+// IfRevision writes only while the key's last write is of this revision; 0: while
+// there is no such key.
+func IfRevision(revision uint64) WriteOption {
+	return func(key []byte) *messages.Condition {
+		return &messages.Condition{Key: key, Target: &messages.Condition_ModRevision{ModRevision: revision}}
+	}
+}
+
+// IfAbsent writes only while there is no such key.
+func IfAbsent() WriteOption { return IfRevision(0) }
+
 // PutResult is the outcome of a Put.
 type PutResult struct {
 	Key       []byte
@@ -136,29 +152,23 @@ type PutResult struct {
 
 // Put writes a value. The key has 1 byte to 16 KiB, the value up to 512 KiB;
 // others are INVALID.
-func (c *Client) Put(ctx context.Context, key, value []byte) (PutResult, error) {
-	d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: key, Value: value}}})
-	if err != nil {
-		return PutResult{}, err
-	}
-	return PutResult{Key: key, Revision: d.Write.Revision, RequestID: d.RequestId}, nil
+func (c *Client) Put(ctx context.Context, key, value []byte, options ...WriteOption) (PutResult, error) {
+	d, err := c.writeIf(ctx, key, options, &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: key, Value: value}}})
+	return PutResult{Key: key, Revision: d.GetWrite().GetRevision(), RequestID: d.GetRequestId()}, err
 }
 
 // DeleteResult is the outcome of a Delete.
 type DeleteResult struct {
 	Key       []byte
 	Deleted   bool   // it was there
-	Revision  uint64 // of this write
+	Revision  uint64 // of this write; if the key was not there, the one at which it was not
 	RequestID string
 }
 
-// Delete removes a key. A key that is not there is no error.
-func (c *Client) Delete(ctx context.Context, key []byte) (DeleteResult, error) {
-	d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: key}}})
-	if err != nil {
-		return DeleteResult{}, err
-	}
-	return DeleteResult{Key: key, Deleted: d.Write.Deleted > 0, Revision: d.Write.Revision, RequestID: d.RequestId}, nil
+// Delete removes a key. A key that is not there is no error, unless an option says so.
+func (c *Client) Delete(ctx context.Context, key []byte, options ...WriteOption) (DeleteResult, error) {
+	d, err := c.writeIf(ctx, key, options, &messages.Operation{Kind: &messages.Operation_Delete{Delete: &messages.Delete{Key: key}}})
+	return DeleteResult{Key: key, Deleted: d.GetWrite().GetDeleted() > 0, Revision: d.GetWrite().GetRevision(), RequestID: d.GetRequestId()}, err
 }
 
 // Status asks the node in use how it is, and returns its endpoint. It needs no
@@ -173,6 +183,15 @@ func (c *Client) Status(ctx context.Context) (*messages.StatusReply, string, err
 
 func (c *Client) write(ctx context.Context, operations ...*messages.Operation) (*messages.Done, error) {
 	return c.call(ctx, &messages.Submit{Operations: operations})
+}
+
+// writeIf is a write of one key under conditions.
+func (c *Client) writeIf(ctx context.Context, key []byte, options []WriteOption, operation *messages.Operation) (*messages.Done, error) {
+	m := &messages.Submit{Operations: []*messages.Operation{operation}}
+	for _, option := range options {
+		m.Conditions = append(m.Conditions, option(key))
+	}
+	return c.call(ctx, m)
 }
 
 // call submits one request and waits for its answer.

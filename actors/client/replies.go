@@ -21,12 +21,12 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 		c.refuse(r, why())
 	case fate == unsure:
 		c.refuse(r, why())
-	case m.Revision == 0 && m.Code != messages.Code_OK && m.Code != messages.Code_INVALID && r.live > 1:
+	case !ofLog(m) && m.Code != messages.Code_INVALID && r.live > 1:
 		// A node's refusal, not the log's outcome: it says nothing about the other sendings.
 		c.fail(r, explainUnknown(r, "another sending of this command was refused: "+why().Message))
 	default:
 		c.useful(r.via)
-		c.session.opened = c.session.opened || m.Code == messages.Code_OK || m.Revision > 0
+		c.session.opened = c.session.opened || ofLog(m)
 		c.finish(r, &messages.Done{Write: m})
 	}
 	return c.proceed()
@@ -179,4 +179,10 @@ func (c *core) dropNumber(r *request) {
 			s.acked++
 		}
 	}
+}
+
+// ofLog reports whether a reply is surely the log's outcome. At revision 0, before the
+// first write, a refusal by the log looks like one by a node, but for a condition's.
+func ofLog(m *messages.WriteReply) bool {
+	return m.Code == messages.Code_OK || m.Revision > 0 || m.FailedCondition > 0
 }

@@ -152,7 +152,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = reach
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Reach} {
+	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Reach} {
 		if is {
 			asked++
 		}
@@ -162,7 +162,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	}
 	switch r.kind {
 	case write:
-		return r, r.checkWrite(m.Operations)
+		return r, r.checkWrite(m)
 	case read:
 		return r, r.checkRead()
 	case snapshot:
@@ -175,8 +175,8 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 // anySession stands for the session that a command gets with its number.
 var anySession = make([]byte, messages.ClientIDSize)
 
-func (r *request) checkWrite(operations []*messages.Operation) *messages.Error {
-	r.command = &messages.Command{Session: anySession, Seq: 1, Operations: operations}
+func (r *request) checkWrite(m *messages.Submit) *messages.Error {
+	r.command = &messages.Command{Session: anySession, Seq: 1, Operations: m.Operations, Conditions: m.Conditions, Otherwise: m.Otherwise}
 	size := proto.Size(r.command)
 	r.size += size
 	if err := messages.CheckCommand(r.command); err != nil {

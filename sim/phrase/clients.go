@@ -98,7 +98,7 @@ func (n *Names) answer(d *messages.Done) string {
 	var words []string
 	switch {
 	case d.Write != nil:
-		words = outcome(&messages.Outcome{Code: d.Write.Code, Revision: d.Write.Revision, Deleted: d.Write.Deleted})
+		words = outcome(&messages.Outcome{Code: d.Write.Code, Revision: d.Write.Revision, Deleted: d.Write.Deleted, FailedCondition: d.Write.FailedCondition})
 		words = append(words, because(d.Write.Message, nil)...)
 	case d.Read != nil:
 		words = append(words, d.Read.Code.String())

@@ -129,6 +129,9 @@ func outcome(o *messages.Outcome) []string {
 	if o.Deleted > 0 {
 		words = append(words, fmt.Sprintf("deleted=%d", o.Deleted))
 	}
+	if o.FailedCondition > 0 {
+		words = append(words, fmt.Sprintf("failed=%d", o.FailedCondition))
+	}
 	return words
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"math"
 	"slices"
 
 	"keyval/messages"
@@ -80,40 +81,39 @@ func (b *Batch) spill() error {
 	return b.Flush()
 }
 
-// execute carries out a valid command. Its operations see each other's effects
-// in their order; what they write is of the given revision, the next one. They
-// change nothing if no row was added. Compactions ask nothing of the rows.
-func (b *Batch) execute(c *command, revision uint64) (outcome, error) {
-	o := outcome{seq: c.seq, code: messages.Code_OK}
+// execute carries out operations. They see each other's effects in their order; what
+// they write is of the given revision, the next one. They change nothing if no row was
+// added. Compactions ask nothing of the rows.
+func (b *Batch) execute(operations []operation, revision uint64) (deleted uint64, more bool, err error) {
 	spent := rangeStep{}
-	for i := range c.operations {
-		op := &c.operations[i]
+	for i := range operations {
+		op := &operations[i]
 		switch op.kind {
 		case kindPut:
 			if err := b.put(op, revision); err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
 		case kindDelete:
-			deleted, err := b.delete(op.key, revision)
+			n, err := b.delete(op.key, revision)
 			if err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
-			o.deleted += deleted
+			deleted += n
 		case kindDeleteRange:
 			step, err := b.deleteRange(op, revision, spent)
 			if err != nil {
-				return outcome{}, err
+				return 0, false, err
 			}
 			if mutant.RangeCountsLast { // what was deleted before is not told
-				o.deleted = 0
+				deleted = 0
 			}
-			o.deleted += uint64(step.keys)
-			o.more = o.more || step.more
+			deleted += uint64(step.keys)
+			more = more || step.more
 			spent.keys += step.keys
 			spent.bytes += step.bytes
 		}
 	}
-	return o, nil
+	return deleted, more, nil
 }
 
 // put writes a key's next version.
@@ -139,12 +139,21 @@ func (b *Batch) delete(key []byte, revision uint64) (deleted uint64, err error) 
 	return 1, nil
 }
 
+// before is the revision as of which the command at revision reads: whatever later
+// rows an engine holds, replay makes the same of it.
+func before(revision uint64) uint64 {
+	if mutant.ReadAhead {
+		return math.MaxUint64
+	}
+	return revision - 1
+}
+
 // find is what a key is for the command at revision.
 func (b *Batch) find(key []byte, revision uint64) (*known, error) {
 	if k := b.recent.find(key); k != nil {
 		return k, nil
 	}
-	row, found, err := b.store.Get(key, revision-1)
+	row, found, err := b.store.Get(key, before(revision))
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +249,7 @@ func (b *Batch) live(from, to []byte, revision uint64, yield func(row *disk.Row)
 		return true, found
 	}
 	stopped := false
-	err := b.store.Scan(from, to, revision-1, false, func(row disk.Row) bool {
+	err := b.store.Scan(from, to, before(revision), false, func(row disk.Row) bool {
 		proceed, found := waiting(row.Key)
 		stopped = !proceed || !found && !yield(&row)
 		return !stopped

@@ -65,7 +65,7 @@ func (s *State) restoreSession(row *messages.Session) error {
 		kept:         outcomes{all: make([]outcome, 0, len(row.Outcomes))},
 	}
 	for _, o := range row.Outcomes {
-		r.kept.insert(outcome{seq: o.Seq, code: o.Code, revision: o.Revision, deleted: o.Deleted, more: o.More})
+		r.kept.insert(outcome{seq: o.Seq, code: o.Code, revision: o.Revision, deleted: o.Deleted, more: o.More, failed: o.FailedCondition})
 	}
 	s.sessions.add(r, s.logTimeMS)
 	return nil
@@ -122,5 +122,5 @@ func (t *sessions) checkpoint() []*messages.Session {
 }
 
 func (o outcome) fill(m *messages.Outcome) {
-	m.Seq, m.Code, m.Revision, m.Deleted, m.More = o.seq, o.code, o.revision, o.deleted, o.more
+	m.Seq, m.Code, m.Revision, m.Deleted, m.More, m.FailedCondition = o.seq, o.code, o.revision, o.deleted, o.more, o.failed
 }

@@ -33,6 +33,8 @@ type command struct {
 	ttlMS      uint64 // of open
 	beforeMS   uint64 // of open
 	operations []operation
+	conditions []condition
+	otherwise  []operation
 }
 
 // operation is a messages.Operation.
@@ -44,6 +46,25 @@ type operation struct {
 	limit    uint32
 	revision uint64 // of a compaction
 }
+
+// condition is a messages.Condition.
+type condition struct {
+	key, to    []byte
+	comparison int32 // a messages.Comparison
+	target     conditionTarget
+	value      []byte // of targetValue
+	number     uint64 // of the other targets
+}
+
+type conditionTarget int
+
+const (
+	targetUnknown conditionTarget = iota
+	targetValue
+	targetVersion
+	targetCreated
+	targetModified
+)
 
 type operationKind int
 
@@ -90,7 +111,7 @@ func (p *proposal) read(data []byte) bool {
 }
 
 func (c *command) read(data []byte) bool {
-	*c = command{operations: c.operations[:0]}
+	*c = command{operations: c.operations[:0], conditions: c.conditions[:0], otherwise: c.otherwise[:0]}
 	f := messages.Fields{Rest: data}
 	for f.Next() {
 		switch f.Tag() {
@@ -111,6 +132,41 @@ func (c *command) read(data []byte) bool {
 				return false
 			}
 			c.operations = append(c.operations, o)
+		case messages.BytesField(6):
+			var n condition
+			if !n.read(f.Bytes) {
+				return false
+			}
+			c.conditions = append(c.conditions, n)
+		case messages.BytesField(7):
+			var o operation
+			if !o.read(f.Bytes) {
+				return false
+			}
+			c.otherwise = append(c.otherwise, o)
+		}
+	}
+	return !f.Broken
+}
+
+func (c *condition) read(data []byte) bool {
+	f := messages.Fields{Rest: data}
+	for f.Next() {
+		switch f.Tag() {
+		case messages.BytesField(1):
+			c.key = f.Bytes
+		case messages.BytesField(2):
+			c.to = f.Bytes
+		case messages.VarintField(3):
+			c.comparison = int32(f.Varint)
+		case messages.BytesField(4): // the last one of a oneof counts
+			c.target, c.value, c.number = targetValue, f.Bytes, 0
+		case messages.VarintField(5):
+			c.target, c.value, c.number = targetVersion, nil, f.Varint
+		case messages.VarintField(6):
+			c.target, c.value, c.number = targetCreated, nil, f.Varint
+		case messages.VarintField(7):
+			c.target, c.value, c.number = targetModified, nil, f.Varint
 		}
 	}
 	return !f.Broken
@@ -176,15 +232,25 @@ func (o *operation) readKind(data []byte) bool {
 
 // valid reports whether a command may be carried out at all, at log time now.
 func (c *command) valid(now uint64) bool {
-	if len(c.operations) > messages.OperationsMax || !c.ofClient() && !c.ofNode() {
+	if max(len(c.operations), len(c.otherwise)) > messages.OperationsMax || len(c.conditions) > messages.ConditionsMax {
+		return false
+	}
+	if !c.ofClient() && !c.ofNode() {
 		return false
 	}
 	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
 		return false
 	}
-	for i := range c.operations {
-		if !c.operations[i].valid() {
+	for i := range c.conditions {
+		if !c.conditions[i].valid() {
 			return false
+		}
+	}
+	for _, branch := range [...][]operation{c.operations, c.otherwise} {
+		for i := range branch {
+			if !branch[i].valid() {
+				return false
+			}
 		}
 	}
 	return true
@@ -198,10 +264,18 @@ func (c *command) ofClient() bool {
 // ofNode reports whether this is a command of the nodes themselves: nobody's, and
 // nothing but compactions, which do no harm twice.
 func (c *command) ofNode() bool {
-	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens {
+	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens || len(c.conditions) > 0 || len(c.otherwise) > 0 {
 		return false
 	}
 	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+}
+
+func (c *condition) valid() bool {
+	if len(c.to) == 0 && len(c.key) == 0 || len(c.key) > messages.KeySizeMax || len(c.to) > messages.KeySizeMax {
+		return false
+	}
+	known := 0 <= c.comparison && c.comparison <= int32(messages.Comparison_GREATER)
+	return known && c.target != targetUnknown && len(c.value) <= messages.ValueSizeMax
 }
 
 func (o *operation) valid() bool {

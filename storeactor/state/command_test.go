@@ -52,7 +52,7 @@ func compareCommand(t fatal, data []byte) (*messages.Command, command, bool) {
 	if err != nil {
 		return nil, got, false
 	}
-	if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{})); diff != "" {
+	if diff := cmp.Diff(fromProto(want), plain(got), cmp.AllowUnexported(command{}, operation{}, condition{})); diff != "" {
 		t.Fatalf("%s of %x is read otherwise (-want +got):\n%s", messages.Line(want), data, diff)
 	}
 	return want, got, true
@@ -68,22 +68,41 @@ func fromProto(m *messages.Command) command {
 		session: m.Session, seq: m.Seq, ackedBelow: m.AckedBelow,
 		opens: m.Open != nil, ttlMS: m.Open.GetTtlMs(), beforeMS: m.Open.GetBeforeMs(),
 	}
-	for _, o := range m.Operations {
+	for _, n := range m.Conditions {
+		got := condition{key: n.Key, to: n.To, comparison: int32(n.Comparison)}
+		switch k := n.Target.(type) {
+		case *messages.Condition_Value:
+			got.target, got.value = targetValue, k.Value
+		case *messages.Condition_Version:
+			got.target, got.number = targetVersion, k.Version
+		case *messages.Condition_CreateRevision:
+			got.target, got.number = targetCreated, k.CreateRevision
+		case *messages.Condition_ModRevision:
+			got.target, got.number = targetModified, k.ModRevision
+		}
+		c.conditions = append(c.conditions, got)
+	}
+	c.operations, c.otherwise = operationsFrom(m.Operations), operationsFrom(m.Otherwise)
+	return plain(c)
+}
+
+func operationsFrom(list []*messages.Operation) (operations []operation) {
+	for _, o := range list {
 		switch k := o.Kind.(type) {
 		case *messages.Operation_Put:
-			c.operations = append(c.operations, operation{kind: kindPut, key: k.Put.Key, value: k.Put.Value})
+			operations = append(operations, operation{kind: kindPut, key: k.Put.Key, value: k.Put.Value})
 		case *messages.Operation_Delete:
-			c.operations = append(c.operations, operation{kind: kindDelete, key: k.Delete.Key})
+			operations = append(operations, operation{kind: kindDelete, key: k.Delete.Key})
 		case *messages.Operation_DeleteRange:
-			c.operations = append(c.operations, operation{
+			operations = append(operations, operation{
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
-			c.operations = append(c.operations, operation{kind: kindCompact, revision: k.Compact.Revision})
+			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
 		default:
-			c.operations = append(c.operations, operation{})
+			operations = append(operations, operation{})
 		}
 	}
-	return plain(c)
+	return operations
 }
 
 // plain makes empty slices nil.
@@ -94,14 +113,25 @@ func plain(c command) command {
 		}
 	}
 	trim(&c.session)
-	if len(c.operations) == 0 {
-		c.operations = nil
+	for _, branch := range []*[]operation{&c.operations, &c.otherwise} {
+		if len(*branch) == 0 {
+			*branch = nil
+		}
+		for i := range *branch {
+			o := &(*branch)[i]
+			trim(&o.key)
+			trim(&o.value)
+			trim(&o.to)
+		}
 	}
-	for i := range c.operations {
-		o := &c.operations[i]
-		trim(&o.key)
-		trim(&o.value)
-		trim(&o.to)
+	if len(c.conditions) == 0 {
+		c.conditions = nil
+	}
+	for i := range c.conditions {
+		n := &c.conditions[i]
+		trim(&n.key)
+		trim(&n.value)
+		trim(&n.to)
 	}
 	return c
 }
@@ -129,12 +159,35 @@ func drawCommand(t *rapid.T) *messages.Command {
 	if rapid.Bool().Draw(t, "open") {
 		c.Open = statetest.Opens(rapid.Uint64().Draw(t, "ttl"), rapid.Uint64().Draw(t, "before"))
 	}
+	for range rapid.IntRange(0, 3).Draw(t, "conditions") {
+		n := &messages.Condition{
+			Key:        rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "key"),
+			To:         rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "to"),
+			Comparison: messages.Comparison(rapid.Int32Range(-1, 5).Draw(t, "comparison")),
+		}
+		number := rapid.Uint64().Draw(t, "number")
+		switch rapid.IntRange(0, 4).Draw(t, "target") {
+		case 0:
+			n.Target = &messages.Condition_Value{Value: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "value")}
+		case 1:
+			n.Target = &messages.Condition_Version{Version: number}
+		case 2:
+			n.Target = &messages.Condition_CreateRevision{CreateRevision: number}
+		case 3:
+			n.Target = &messages.Condition_ModRevision{ModRevision: number}
+		}
+		c.Conditions = append(c.Conditions, n)
+	}
 	for range rapid.IntRange(0, 3).Draw(t, "operations") {
 		key, other := rapid.StringN(0, 5, 8).Draw(t, "key"), rapid.StringN(0, 5, 8).Draw(t, "value")
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
 			statetest.Put(key, other), statetest.Delete(key), statetest.DeleteRange(key, other, rapid.Uint32().Draw(t, "limit")),
 			statetest.Compact(rapid.Uint64().Draw(t, "revision")), {},
 		}).Draw(t, "operation"))
+	}
+	if n := len(c.Operations); n > 0 {
+		at := rapid.IntRange(0, n).Draw(t, "otherwise")
+		c.Operations, c.Otherwise = c.Operations[:at], c.Operations[at:]
 	}
 	return c
 }

@@ -9,6 +9,11 @@ const (
 	DeleteRangeKeysMax  = 10_000
 	DeleteRangeBytesMax = 1 << 20
 
+	// ConditionKeysMax bounds the keys that the conditions of one command look at, and
+	// ConditionBytesMax the keys and values of their ranges, in bytes.
+	ConditionKeysMax  = 10_000
+	ConditionBytesMax = 16 << 20
+
 	// SessionsMax bounds the sessions of a cluster, and SessionBytesMax what they
 	// take in all, counted at a fixed price for each session and kept outcome.
 	SessionsMax     = 65_536
@@ -30,8 +35,8 @@ const (
 
 	// recentKeysMax is how many keys are known without asking the engine, in two
 	// halves of which this is one, and recentBytesMax the bytes of their keys.
-	recentKeysMax  = 32_768
-	recentBytesMax = 4 << 20
+	recentKeysMax  = 65_536
+	recentBytesMax = 8 << 20
 
 	// historyBytesMax is how many bytes of commands history may have: an engine keeps
 	// all versions of a key in one table, and one of some gigabytes is beyond it.

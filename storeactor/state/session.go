@@ -62,6 +62,7 @@ type outcome struct {
 	revision uint64
 	deleted  uint64
 	code     messages.Code
+	failed   uint32 // condition
 	more     bool
 }
 

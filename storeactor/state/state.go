@@ -156,22 +156,36 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	return o, nil
 }
 
-// execute carries out a valid command. It takes the next revision if it changes a
-// row, and all its rows share it; else it answers with the revision that it saw.
+// execute carries out a valid command: its operations, or otherwise. It takes the
+// next revision if it changes a row, and all its rows share it; else it answers with
+// the revision that it saw.
 //
 // That a compaction is of the future is known only here: it is an outcome like any
 // other, so that the same command does not take effect later.
 func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
-	compacted := uint64(0)
-	for i := range c.operations {
-		compacted = max(compacted, c.operations[i].revision)
+	o := outcome{seq: c.seq, revision: s.revision}
+	failed, within, err := b.failing(c.conditions, s.revision+1)
+	if err != nil {
+		return outcome{}, err
 	}
-	if compacted > s.revision {
-		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	operations := c.operations
+	if failed > 0 {
+		operations, o.failed = c.otherwise, uint32(failed)
+	}
+	compacted := uint64(0)
+	for i := range operations {
+		compacted = max(compacted, operations[i].revision)
+	}
+	switch {
+	case !within || compacted > s.revision:
+		o.code, o.failed = messages.Code_INVALID, 0
+		return o, nil
+	case failed > 0 && len(operations) == 0:
+		o.code = messages.Code_CONFLICT
+		return o, nil
 	}
 	rows := len(b.Rows)
-	o, err := b.execute(c, s.revision+1)
-	if err != nil {
+	if o.deleted, o.more, err = b.execute(operations, s.revision+1); err != nil {
 		return outcome{}, err
 	}
 	if len(b.Rows) > rows {
@@ -202,7 +216,7 @@ func (s *State) noteOutcome(session []byte, o *outcome) {
 		more = 1
 	}
 	s.note(uint64(o.code), o.revision, o.deleted)
-	s.note(o.seq, more, uint64(len(session)))
+	s.note(o.seq, more|uint64(o.failed)<<1, uint64(len(session)))
 	s.hash.Write(session)
 }
 

@@ -79,6 +79,9 @@ func (o outcome) String() string {
 	if o.more {
 		more = " more"
 	}
+	if o.failed > 0 {
+		more += fmt.Sprintf(" failed %d", o.failed)
+	}
 	return fmt.Sprintf("%d:%s@%d deleted %d%s", o.seq, o.code, o.revision, o.deleted, more)
 }
 
@@ -514,8 +517,26 @@ func drawSessionCommand(t *rapid.T, now uint64) *messages.Command {
 			statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")),
 		}).Draw(t, "operation"))
 	}
+	if n := len(c.Operations); rapid.IntRange(0, 2).Draw(t, "conditional") == 0 {
+		for range rapid.IntRange(1, 2).Draw(t, "conditions") {
+			c.Conditions = append(c.Conditions, drawCondition(t))
+		}
+		at := rapid.IntRange(0, n).Draw(t, "otherwise")
+		c.Operations, c.Otherwise = c.Operations[:at], c.Operations[at:]
+	}
 	if rapid.IntRange(0, 9).Draw(t, "of a node") == 0 {
 		return &messages.Command{Operations: statetest.Ops(statetest.Compact(rapid.Uint64Range(0, 60).Draw(t, "revision")))}
+	}
+	return c
+}
+
+func drawCondition(t *rapid.T) *messages.Condition {
+	key := func() string { return rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "key") }
+	n := rapid.Uint64Range(0, 20).Draw(t, "number")
+	target := rapid.SampledFrom([]any{value(fmt.Sprint(n)), version(n % 4), created(n), modified(n)}).Draw(t, "target")
+	c := statetest.If(key(), messages.Comparison(rapid.IntRange(0, 3).Draw(t, "comparison")), target)
+	if rapid.Bool().Draw(t, "ranged") {
+		c.To = []byte(rapid.SampledFrom([]string{"c", "e", endOfKeys}).Draw(t, "to"))
 	}
 	return c
 }
@@ -613,7 +634,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 	c := statetest.First()
 	c.Index, c.Term, c.Revision, c.LogTimeMs, c.CompactedRevision, c.HistoryHash = 2, 3, 4, 5, 6, 7
 	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
-		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
+		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true, FailedCondition: 7}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
 	}}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {

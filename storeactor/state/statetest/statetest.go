@@ -48,6 +48,33 @@ func Compact(revision uint64) *messages.Operation {
 	return &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}}
 }
 
+// If is a condition over one key; the target is one of its oneof, a *messages.Condition_Value
+// or another.
+func If(key string, comparison messages.Comparison, target any) *messages.Condition {
+	return IfRange(key, "", comparison, target)
+}
+
+// IfRange is a condition over [from, to).
+func IfRange(from, to string, comparison messages.Comparison, target any) *messages.Condition {
+	c := &messages.Condition{Key: []byte(from), To: []byte(to), Comparison: comparison}
+	switch target := target.(type) {
+	case *messages.Condition_Value:
+		c.Target = target
+	case *messages.Condition_Version:
+		c.Target = target
+	case *messages.Condition_CreateRevision:
+		c.Target = target
+	case *messages.Condition_ModRevision:
+		c.Target = target
+	}
+	return c
+}
+
+// IfRevision holds while the key's last write is of this revision; 0: while there is no such key.
+func IfRevision(key string, revision uint64) *messages.Condition {
+	return If(key, messages.Comparison_EQUAL, &messages.Condition_ModRevision{ModRevision: revision})
+}
+
 // Opens is what a command that opens its session carries.
 func Opens(ttl, before uint64) *messages.OpenSession {
 	return &messages.OpenSession{TtlMs: ttl, BeforeMs: before}
