@@ -39,9 +39,10 @@ type room struct {
 var rooms = map[string]room{
 	"messages":                         {pure, nil},
 	"mutant":                           {pure, nil},
-	"raftactor":                        {actor, []string{"actors/telemetry", "messages", "mutant"}},
+	"fair":                             {pure, nil},
+	"raftactor":                        {actor, []string{"actors/telemetry", "fair", "messages", "mutant"}},
 	"membershipactor":                  {actor, []string{"actors/telemetry", "messages"}},
-	"storeactor":                       {actor, []string{"messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/shell", "storeactor/snapshot", "storeactor/state"}},
+	"storeactor":                       {actor, []string{"fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/shell", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"messages", "storeactor/disk", "storeactor/shell"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
