@@ -2153,6 +2153,7 @@ type ReadIndex struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // the actor to answer
 	Read          *Read                  `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"` // the address of its client: all reads of one share its turns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2199,6 +2200,13 @@ func (x *ReadIndex) GetRead() *Read {
 		return x.Read
 	}
 	return nil
+}
+
+func (x *ReadIndex) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 type ReadRefused struct {
@@ -2261,6 +2269,7 @@ type ReadAt struct {
 	Reads         []*ReadIndex           `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
 	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`   // set by the machine: where the reader reads
 	Compacted     uint64                 `protobuf:"varint,4,opt,name=compacted,proto3" json:"compacted,omitempty"` // set by the machine: reads below are refused
+	Turn          uint32                 `protobuf:"varint,5,opt,name=turn,proto3" json:"turn,omitempty"`           // set by the machine: returned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2323,6 +2332,111 @@ func (x *ReadAt) GetCompacted() uint64 {
 	return 0
 }
 
+func (x *ReadAt) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+// ReadsDone says that a reader has answered the reads that it was given for a turn.
+type ReadsDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Turn          uint32                 `protobuf:"varint,1,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadsDone) Reset() {
+	*x = ReadsDone{}
+	mi := &file_node_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadsDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadsDone) ProtoMessage() {}
+
+func (x *ReadsDone) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadsDone.ProtoReflect.Descriptor instead.
+func (*ReadsDone) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ReadsDone) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+// DropReads says that nobody waits for the reads of a session any more.
+type DropReads struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReads) Reset() {
+	*x = DropReads{}
+	mi := &file_node_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReads) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReads) ProtoMessage() {}
+
+func (x *DropReads) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReads.ProtoReflect.Descriptor instead.
+func (*DropReads) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DropReads) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *DropReads) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
@@ -2333,7 +2447,7 @@ type LeaderChanged struct {
 
 func (x *LeaderChanged) Reset() {
 	*x = LeaderChanged{}
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2459,7 @@ func (x *LeaderChanged) String() string {
 func (*LeaderChanged) ProtoMessage() {}
 
 func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2472,7 @@ func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderChanged.ProtoReflect.Descriptor instead.
 func (*LeaderChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{41}
+	return file_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaderChanged) GetLeader() uint64 {
@@ -2386,7 +2500,7 @@ type SessionLeader struct {
 
 func (x *SessionLeader) Reset() {
 	*x = SessionLeader{}
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2512,7 @@ func (x *SessionLeader) String() string {
 func (*SessionLeader) ProtoMessage() {}
 
 func (x *SessionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2525,7 @@ func (x *SessionLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLeader.ProtoReflect.Descriptor instead.
 func (*SessionLeader) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{42}
+	return file_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SessionLeader) GetLeader() *Leader {
@@ -2439,7 +2553,7 @@ type MembersChanged struct {
 
 func (x *MembersChanged) Reset() {
 	*x = MembersChanged{}
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2565,7 @@ func (x *MembersChanged) String() string {
 func (*MembersChanged) ProtoMessage() {}
 
 func (x *MembersChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2578,7 @@ func (x *MembersChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersChanged.ProtoReflect.Descriptor instead.
 func (*MembersChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{43}
+	return file_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MembersChanged) GetMembers() []*Member {
@@ -2498,7 +2612,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2624,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2637,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{44}
+	return file_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -2547,7 +2661,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2673,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2686,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{45}
+	return file_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -2630,7 +2744,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2756,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2769,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{46}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -2696,7 +2810,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2822,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2835,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -2742,7 +2856,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2868,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2881,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -2794,7 +2908,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2806,7 +2920,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2819,7 +2933,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -2846,7 +2960,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2858,7 +2972,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2871,7 +2985,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -2935,7 +3049,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3061,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3074,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -2997,7 +3111,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3123,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3136,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3264,20 +3378,29 @@ const file_node_proto_rawDesc = "" +
 	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\x97\x01\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\xaf\x01\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
-	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read:K\x92\xb5\x18G\n" +
+	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client:K\x92\xb5\x18G\n" +
 	"\asession\x12\x04raft\x1a\x1da linearizable read is wanted*\x17or it goes on as ReadAt\"]\n" +
 	"\vReadRefused\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\xf7\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\x8b\x02\n" +
 	"\x06ReadAt\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x05reads\x18\x02 \x03(\v2\x14.keyval.v1.ReadIndexR\x05reads\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1c\n" +
-	"\tcompacted\x18\x04 \x01(\x04R\tcompacted:q\x92\xb5\x18m\n" +
-	"!raft, or session for a stale read\x12\x11machine -> reader\x1a%the index is confirmed; it is applied*\x0eto the session\"\x88\x01\n" +
+	"\tcompacted\x18\x04 \x01(\x04R\tcompacted\x12\x12\n" +
+	"\x04turn\x18\x05 \x01(\rR\x04turn:q\x92\xb5\x18m\n" +
+	"!raft, or session for a stale read\x12\x11machine -> reader\x1a%the index is confirmed; it is applied*\x0eto the session\"X\n" +
+	"\tReadsDone\x12\x12\n" +
+	"\x04turn\x18\x01 \x01(\rR\x04turn:7\x92\xb5\x183\n" +
+	"\x06reader\x12\amachine\x1a the reads of a turn are answered\"\x89\x01\n" +
+	"\tDropReads\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\x88\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
@@ -3370,7 +3493,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3414,78 +3537,80 @@ var file_node_proto_goTypes = []any{
 	(*ReadIndex)(nil),         // 39: keyval.v1.ReadIndex
 	(*ReadRefused)(nil),       // 40: keyval.v1.ReadRefused
 	(*ReadAt)(nil),            // 41: keyval.v1.ReadAt
-	(*LeaderChanged)(nil),     // 42: keyval.v1.LeaderChanged
-	(*SessionLeader)(nil),     // 43: keyval.v1.SessionLeader
-	(*MembersChanged)(nil),    // 44: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 45: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
-	(*ClientGone)(nil),        // 48: keyval.v1.ClientGone
-	(*Founded)(nil),           // 49: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 50: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 51: keyval.v1.Submit
-	(*Withdraw)(nil),          // 52: keyval.v1.Withdraw
-	(*Done)(nil),              // 53: keyval.v1.Done
-	(*raftpb.HardState)(nil),  // 54: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 55: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 56: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 57: raftpb.Message
-	(*Checkpoint)(nil),        // 58: keyval.v1.Checkpoint
-	(Code)(0),                 // 59: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 60: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 61: keyval.v1.Outcome
-	(*Read)(nil),              // 62: keyval.v1.Read
-	(*Leader)(nil),            // 63: keyval.v1.Leader
-	(*Member)(nil),            // 64: keyval.v1.Member
-	(*Founder)(nil),           // 65: keyval.v1.Founder
-	(*StatusReply)(nil),       // 66: keyval.v1.StatusReply
-	(*Operation)(nil),         // 67: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 68: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 69: keyval.v1.SnapshotRequest
-	(*WriteReply)(nil),        // 70: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 71: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 72: keyval.v1.SnapshotReply
+	(*ReadsDone)(nil),         // 42: keyval.v1.ReadsDone
+	(*DropReads)(nil),         // 43: keyval.v1.DropReads
+	(*LeaderChanged)(nil),     // 44: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),     // 45: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),    // 46: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),   // 47: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),            // 48: keyval.v1.LinkUp
+	(*LinkDown)(nil),          // 49: keyval.v1.LinkDown
+	(*ClientGone)(nil),        // 50: keyval.v1.ClientGone
+	(*Founded)(nil),           // 51: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 52: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 53: keyval.v1.Submit
+	(*Withdraw)(nil),          // 54: keyval.v1.Withdraw
+	(*Done)(nil),              // 55: keyval.v1.Done
+	(*raftpb.HardState)(nil),  // 56: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 57: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 58: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 59: raftpb.Message
+	(*Checkpoint)(nil),        // 60: keyval.v1.Checkpoint
+	(Code)(0),                 // 61: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 62: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 63: keyval.v1.Outcome
+	(*Read)(nil),              // 64: keyval.v1.Read
+	(*Leader)(nil),            // 65: keyval.v1.Leader
+	(*Member)(nil),            // 66: keyval.v1.Member
+	(*Founder)(nil),           // 67: keyval.v1.Founder
+	(*StatusReply)(nil),       // 68: keyval.v1.StatusReply
+	(*Operation)(nil),         // 69: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 70: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 71: keyval.v1.SnapshotRequest
+	(*WriteReply)(nil),        // 72: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 73: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 74: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	54, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	55, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	56, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	57, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
-	57, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
-	57, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
-	57, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
-	58, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	56, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	56, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	57, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	57, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	59, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	58, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	56, // 0: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	57, // 1: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	58, // 2: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	59, // 3: keyval.v1.Append.message:type_name -> raftpb.Message
+	59, // 4: keyval.v1.Appended.message:type_name -> raftpb.Message
+	59, // 5: keyval.v1.Apply.message:type_name -> raftpb.Message
+	59, // 6: keyval.v1.Applied.message:type_name -> raftpb.Message
+	60, // 7: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	58, // 8: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	58, // 9: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	59, // 10: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	59, // 11: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	61, // 12: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	60, // 13: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	29, // 14: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	59, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	61, // 15: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	29, // 16: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	60, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	59, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	60, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	59, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	62, // 17: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	61, // 18: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	62, // 19: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	61, // 20: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	38, // 21: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	61, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	62, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	59, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	63, // 22: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	64, // 23: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	61, // 24: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	39, // 25: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	63, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	64, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	59, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	65, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
-	66, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	67, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	62, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	68, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	69, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	70, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	71, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	66, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	72, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	65, // 26: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	66, // 27: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	61, // 28: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	67, // 29: keyval.v1.Founded.founders:type_name -> keyval.v1.Founder
+	68, // 30: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	69, // 31: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	64, // 32: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	70, // 33: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	71, // 34: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	72, // 35: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	73, // 36: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	68, // 37: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	74, // 38: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,  // 39: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
 	40, // [40:40] is the sub-list for method output_type
 	40, // [40:40] is the sub-list for method input_type
@@ -3509,7 +3634,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -75,6 +75,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
 	}
 	m.readers = make([]*actor.PID, m.config.Readers)
+	m.desk.open(len(m.readers))
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
@@ -146,9 +147,7 @@ func (m *machineActor) switchOver(ctx actor.Context) {
 	}
 	m.tellOpened(ctx)
 	ctx.Send(m.config.Log, &messages.Switched{Index: m.installed})
-	for _, reads := range m.waiting.release(m.state.Index()) {
-		m.giveToReaders(ctx, reads)
-	}
+	m.giveReleased(ctx)
 	for _, asked := range m.pinsAsked {
 		if asked.asker != nil {
 			ctx.Send(asked.asker, m.pin(asked.message))
@@ -178,6 +177,9 @@ func (m *machineActor) HandleFailure(system *actor.ActorSystem, supervisor actor
 	switch {
 	case slices.ContainsFunc(m.readers, child.Equal) && m.phase == serving:
 		strategy = shell.Restart
+		if lost, ok := actor.UnwrapEnvelopeMessage(message).(*messages.ReadAt); ok && lost.Turn > 0 {
+			m.desk.done(int(lost.Turn) - 1)
+		}
 	case slices.ContainsFunc(m.readers, child.Equal):
 		strategy = shell.Stop
 	case m.reclaim != nil && m.reclaim.Equal(child):

@@ -33,7 +33,7 @@ var noise = map[string]bool{
 	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
 	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
 	"Submit": true, "Done": true, // the verb, and its answer
-	"AuditAsk": true, "AuditAnswer": true,
+	"AuditAsk": true, "AuditAnswer": true, "ReadsDone": true,
 }
 
 // auditing reports whether a message is of the audits that go on for ever.
