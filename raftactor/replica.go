@@ -30,7 +30,7 @@ type Options struct {
 	MaxSizePerMsg    uint64 // bytes of entries in one append message; default 1 MiB
 	MaxInflightMsgs  int    // default 256
 	MaxInflightBytes uint64 // default 64 MiB
-	MaxUncommitted   uint64 // bytes; default 64 MiB
+	MaxUncommitted   uint64 // bytes, which a command that is small waits behind; default 8 MiB
 	MaxCommitted     uint64 // bytes of entries being applied; default 4 MiB
 
 	// What the log keeps that a checkpoint has made dispensable; see cutView.plan.
@@ -51,7 +51,7 @@ func (o Options) withDefaults() Options {
 	o.MaxSizePerMsg = cmp.Or(o.MaxSizePerMsg, 1<<20)
 	o.MaxInflightMsgs = cmp.Or(o.MaxInflightMsgs, 256)
 	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 64<<20)
-	o.MaxUncommitted = cmp.Or(o.MaxUncommitted, 64<<20)
+	o.MaxUncommitted = cmp.Or(o.MaxUncommitted, 8<<20)
 	o.MaxCommitted = cmp.Or(o.MaxCommitted, 4<<20)
 	o.LogEntriesMax = cmp.Or(o.LogEntriesMax, 256<<10)
 	o.LogBytesMax = cmp.Or(o.LogBytesMax, 64<<20)
