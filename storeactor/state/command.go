@@ -180,7 +180,7 @@ func (c *command) valid(level uint32, now uint64) bool {
 	if len(c.operations) > messages.OperationsMax || !c.ofClient() && !c.ofNode() {
 		return false
 	}
-	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
+	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
 		return false
 	}
 	for i := range c.operations {
