@@ -41,6 +41,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	m.thorough, m.writingThorough = false, false
 	m.batch = state.NewBatch(m.engine)
 	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
+	m.pace.stagger(c.Self)
 	m.retention = state.Retention{Revisions: c.HistoryRevisions, TimeMS: c.HistoryMS}
 	m.pins = pins{}
 	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
