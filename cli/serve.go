@@ -54,6 +54,11 @@ func dataFlag() urfave.Flag {
 // same: no data are lost by that.
 const stopMax = 4 * time.Second
 
+// memoryMax is what a node's heap is kept below, in bytes, but for what is in use: the
+// garbage of tables in the making is collected before it comes to more. GOMEMLIMIT sets
+// another.
+const memoryMax = 768 << 20
+
 func serve(c *Call) error {
 	options, err := c.serveOptions()
 	if err != nil {
@@ -74,6 +79,9 @@ func serve(c *Call) error {
 		// A third less memory for no throughput that could be measured: most of a node's
 		// heap are tables in the making, which come and go in great pieces.
 		debug.SetGCPercent(50)
+	}
+	if c.Env("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryMax)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- actors.Serve(c, options) }()

@@ -92,6 +92,35 @@ func TestFloodOfLargeWrites(t *testing.T) {
 	}
 }
 
+// ownMemoryMax is what a node may have in memory of its own, in bytes, whatever is written.
+const ownMemoryMax = 1 << 30
+
+// TestLargeValuesOfOneKey: all versions of a key stand in one table, which is made in
+// memory; the bound on history and that on the heap bound it.
+func TestLargeValuesOfOneKey(t *testing.T) {
+	p := startCluster(t, 1)
+	memory := p.watchMemory()
+	c, value := p.connect(p.endpoints...), make([]byte, 400<<10)
+	var done sync.WaitGroup
+	for range 16 {
+		done.Go(func() {
+			for range 90 {
+				if _, err := c.Put(context.Background(), []byte("large"), value); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	done.Wait()
+	memory.end()
+	most := memory.most[0].own
+	t.Logf("at most %d MB", most/1e6)
+	if most > ownMemoryMax {
+		t.Errorf("the node took %d bytes, %d are allowed", most, ownMemoryMax)
+	}
+}
+
 // flood has clients do something all the time, until end is called.
 func (p *processes) flood(what func(context.Context, *client.Client) error) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
