@@ -39,9 +39,10 @@ type room struct {
 var rooms = map[string]room{
 	"messages":                         {pure, nil},
 	"mutant":                           {pure, nil},
-	"raftactor":                        {actor, []string{"actors/telemetry", "messages", "mutant"}},
+	"actors/fair":                      {pure, nil},
+	"raftactor":                        {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant"}},
 	"membershipactor":                  {actor, []string{"actors/telemetry", "messages"}},
-	"storeactor":                       {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
+	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "storeactor/disk"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},

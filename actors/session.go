@@ -81,9 +81,11 @@ func (a *session) run(ctx actor.Context) {
 			}
 			ctx.Request(a.leader, e.Propose)
 		case readIndex:
-			ctx.Send(a.wiring.raft(), &messages.ReadIndex{Session: ctx.Self().Id, Read: e.Read})
+			ctx.Send(a.wiring.raft(), &messages.ReadIndex{Session: ctx.Self().Id, Client: a.owner, Read: e.Read})
 		case readStale:
-			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{{Session: ctx.Self().Id, Read: e.Read}}})
+			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{{Session: ctx.Self().Id, Client: a.owner, Read: e.Read}}})
+		case dropReads:
+			ctx.Send(a.wiring.machine(), &messages.DropReads{Client: a.owner, Session: ctx.Self().Id})
 		case answer:
 			if a.client == nil || a.client.Id != e.Actor {
 				a.client = a.wiring.ofClient(a.owner, e.Actor)

@@ -16,8 +16,14 @@ const (
 	sessionBytesMax    = 8 << 20
 )
 
+// scansMax is how many scans and digests of a session are with raft or the readers at
+// once. The others wait in the session, and end with it.
+const scansMax = 8
+
 // Ages in ticks after which a session asks again for what may have been lost, and
-// after which it gives up on an answer: the client's own deadline has passed then.
+// after which it gives up on an answer: the client's own deadline has passed then. Each
+// time it waits twice as long as before: when the node is slow, asking again makes it
+// slower.
 const (
 	proposeAgainTicks = 40
 	readAgainTicks    = 60
@@ -37,6 +43,8 @@ type (
 	readIndex struct{ Read *messages.Read }
 	// readStale sends a read straight to this node's machine.
 	readStale struct{ Read *messages.Read }
+	// dropReads tells this node's machine that nobody waits for the reads it may have.
+	dropReads struct{}
 	// answer sends a reply to an actor of the client's system.
 	answer struct {
 		Actor string
@@ -47,6 +55,7 @@ type (
 func (proposeTo) sessionEffect() {}
 func (readIndex) sessionEffect() {}
 func (readStale) sessionEffect() {}
+func (dropReads) sessionEffect() {}
 func (answer) sessionEffect()    {}
 
 type pendingWrite struct {
@@ -54,6 +63,7 @@ type pendingWrite struct {
 	asked    int    // times; each is answered
 	command  []byte
 	age      int
+	again    int // the age at which it is proposed again
 	proposed int // times; beyond the first, nobody knows what became of the earlier ones
 }
 
@@ -61,13 +71,16 @@ type pendingRead struct {
 	actor string
 	asked int
 	read  *messages.Read
+	sent  bool // false: it waits in held
 	age   int
+	again int // the age at which it is asked for again
 }
 
 // sessionCore is one client's requests on their way through this node.
 //
 // Invariants: len(writes)+len(reads) <= sessionRequestsMax and bytes, the sum of
-// the pending commands, <= sessionBytesMax. A write stays pending until its
+// the pending commands, <= sessionBytesMax. scans <= scansMax is the number of scans and
+// digests that were sent on; held is empty unless it is scansMax. A write stays pending until its
 // outcome is applied here, however many leaders it meets; its number makes every
 // repetition harmless.
 type sessionCore struct {
@@ -78,6 +91,8 @@ type sessionCore struct {
 	writes map[uint64]*pendingWrite
 	reads  map[uint64]*pendingRead
 	bytes  int
+	scans  int
+	held   []uint64 // scans and digests that are not sent on yet, in order; some may be answered
 
 	effects []sessionEffect
 }
@@ -147,7 +162,11 @@ func (s *sessionCore) check(m *messages.Write) *messages.Error {
 }
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
-	w.age = 0
+	w.age, w.again = 0, proposeAgainTicks
+	s.proposeAgain(seq, w)
+}
+
+func (s *sessionCore) proposeAgain(seq uint64, w *pendingWrite) {
 	w.proposed++
 	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
 }
@@ -172,8 +191,22 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 		refuse(messages.Code_INVALID, messages.CheckKey(get.Key).Message)
 		return
 	}
-	s.reads[m.Request] = &pendingRead{actor: actor, asked: 1, read: m}
-	s.ask(m)
+	r := &pendingRead{actor: actor, asked: 1, read: m}
+	s.reads[m.Request] = r
+	switch {
+	case m.GetGet() != nil:
+		s.send(r)
+	case s.scans < scansMax:
+		s.scans++
+		s.send(r)
+	default:
+		s.held = append(s.held, m.Request)
+	}
+}
+
+func (s *sessionCore) send(r *pendingRead) {
+	r.sent, r.age, r.again = true, 0, readAgainTicks
+	s.ask(r.read)
 }
 
 func (s *sessionCore) ask(m *messages.Read) {
@@ -241,6 +274,22 @@ func (s *sessionCore) answerRead(reply *messages.ReadReply) {
 	for range r.asked {
 		s.emit(answer{r.actor, reply})
 	}
+	if r.sent && r.read.GetGet() == nil {
+		s.scans--
+		s.sendHeld()
+	}
+}
+
+// sendHeld sends the next scan that waits.
+func (s *sessionCore) sendHeld() {
+	for len(s.held) > 0 && s.scans < scansMax {
+		r, ok := s.reads[s.held[0]]
+		s.held = s.held[1:]
+		if ok {
+			s.scans++
+			s.send(r)
+		}
+	}
 }
 
 // onLeader proposes all pending writes again to a new leader, in order: the old one may
@@ -268,10 +317,9 @@ func (s *sessionCore) onTick(elapsed int) {
 		switch {
 		case w.age >= giveUpTicks:
 			s.answerWrite(seq, w, &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Leader: s.leader})
-		case messages.Crossed(w.age, elapsed, proposeAgainTicks) && s.leader != nil && s.leader.RaftId != s.self:
-			age := w.age
-			s.propose(seq, w)
-			w.age = age
+		case w.age >= w.again && s.leader != nil && s.leader.RaftId != s.self:
+			w.again = later(w.again, proposeAgainTicks)
+			s.proposeAgain(seq, w)
 		}
 	}
 	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
@@ -280,17 +328,26 @@ func (s *sessionCore) onTick(elapsed int) {
 		switch {
 		case r.age >= giveUpTicks:
 			s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
-		case messages.Crossed(r.age, elapsed, readAgainTicks):
+		case r.sent && r.age >= r.again:
+			r.again = later(r.again, readAgainTicks)
 			s.ask(r.read)
 		}
 	}
 }
+
+// later is the age after this one at which something is asked for again: with ages of
+// 1, 3, 7 times the first, each pause is twice the one before.
+func later(age, first int) int { return 2*age + first }
 
 // end answers whatever is pending when the session actor ends before it knows.
 func (s *sessionCore) end() {
 	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
 		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved", Leader: s.leader})
 	}
+	if len(s.reads) > 0 {
+		s.emit(dropReads{})
+	}
+	s.held = nil
 	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
 		s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
 	}

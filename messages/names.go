@@ -28,10 +28,15 @@ const Level = 1
 
 // Limits of what a client may ask for, in bytes.
 const (
-	KeySizeMax     = 16 << 10
-	ValueSizeMax   = 512 << 10
+	KeySizeMax   = 16 << 10
+	ValueSizeMax = 512 << 10
 	CommandSizeMax = KeySizeMax + ValueSizeMax + 1024
 )
+
+// SessionOpenMaxMS bounds the time for which the opening of a session is valid, in log
+// time from now, whatever the session's lifetime. Nothing evicts the session meanwhile,
+// since a late copy of the opening must find it.
+const SessionOpenMaxMS = 60 * 1000
 
 // NodeAddress is the logical address of a replica's actors. Network addresses
 // stand in links and member records only.

@@ -2161,6 +2161,7 @@ type ReadIndex struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // the actor to answer
 	Read          *Read                  `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"` // the address of its client: all reads of one share its turns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2207,6 +2208,13 @@ func (x *ReadIndex) GetRead() *Read {
 		return x.Read
 	}
 	return nil
+}
+
+func (x *ReadIndex) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 type ReadRefused struct {
@@ -2269,6 +2277,7 @@ type ReadAt struct {
 	Reads         []*ReadIndex           `protobuf:"bytes,2,rep,name=reads,proto3" json:"reads,omitempty"`
 	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`   // set by the machine: where the reader reads
 	Compacted     uint64                 `protobuf:"varint,4,opt,name=compacted,proto3" json:"compacted,omitempty"` // set by the machine: reads below are refused
+	Turn          uint32                 `protobuf:"varint,5,opt,name=turn,proto3" json:"turn,omitempty"`           // set by the machine: returned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2331,6 +2340,111 @@ func (x *ReadAt) GetCompacted() uint64 {
 	return 0
 }
 
+func (x *ReadAt) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+// ReadsDone says that a reader has answered the reads that it was given for a turn.
+type ReadsDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Turn          uint32                 `protobuf:"varint,1,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadsDone) Reset() {
+	*x = ReadsDone{}
+	mi := &file_node_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadsDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadsDone) ProtoMessage() {}
+
+func (x *ReadsDone) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadsDone.ProtoReflect.Descriptor instead.
+func (*ReadsDone) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ReadsDone) GetTurn() uint32 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+// DropReads says that nobody waits for the reads of a session any more.
+type DropReads struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReads) Reset() {
+	*x = DropReads{}
+	mi := &file_node_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReads) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReads) ProtoMessage() {}
+
+func (x *DropReads) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReads.ProtoReflect.Descriptor instead.
+func (*DropReads) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DropReads) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *DropReads) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
@@ -2341,7 +2455,7 @@ type LeaderChanged struct {
 
 func (x *LeaderChanged) Reset() {
 	*x = LeaderChanged{}
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2467,7 @@ func (x *LeaderChanged) String() string {
 func (*LeaderChanged) ProtoMessage() {}
 
 func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2480,7 @@ func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderChanged.ProtoReflect.Descriptor instead.
 func (*LeaderChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{41}
+	return file_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaderChanged) GetLeader() uint64 {
@@ -2394,7 +2508,7 @@ type SessionLeader struct {
 
 func (x *SessionLeader) Reset() {
 	*x = SessionLeader{}
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2406,7 +2520,7 @@ func (x *SessionLeader) String() string {
 func (*SessionLeader) ProtoMessage() {}
 
 func (x *SessionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2419,7 +2533,7 @@ func (x *SessionLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLeader.ProtoReflect.Descriptor instead.
 func (*SessionLeader) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{42}
+	return file_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SessionLeader) GetLeader() *Leader {
@@ -2447,7 +2561,7 @@ type MembersChanged struct {
 
 func (x *MembersChanged) Reset() {
 	*x = MembersChanged{}
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2573,7 @@ func (x *MembersChanged) String() string {
 func (*MembersChanged) ProtoMessage() {}
 
 func (x *MembersChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2586,7 @@ func (x *MembersChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersChanged.ProtoReflect.Descriptor instead.
 func (*MembersChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{43}
+	return file_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MembersChanged) GetMembers() []*Member {
@@ -2506,7 +2620,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2632,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2645,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{44}
+	return file_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -2555,7 +2669,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2681,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2694,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{45}
+	return file_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -2638,7 +2752,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2764,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2777,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{46}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -2704,7 +2818,7 @@ type PeerStarted struct {
 
 func (x *PeerStarted) Reset() {
 	*x = PeerStarted{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2830,7 @@ func (x *PeerStarted) String() string {
 func (*PeerStarted) ProtoMessage() {}
 
 func (x *PeerStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2843,7 @@ func (x *PeerStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStarted.ProtoReflect.Descriptor instead.
 func (*PeerStarted) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PeerStarted) GetStart() *Start {
@@ -2749,7 +2863,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2875,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2888,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -2795,7 +2909,7 @@ type PeerGone struct {
 
 func (x *PeerGone) Reset() {
 	*x = PeerGone{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2921,7 @@ func (x *PeerGone) String() string {
 func (*PeerGone) ProtoMessage() {}
 
 func (x *PeerGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2934,7 @@ func (x *PeerGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
 func (*PeerGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PeerGone) GetPeer() uint64 {
@@ -2841,7 +2955,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +2967,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +2980,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -2892,7 +3006,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3018,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3031,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -2937,7 +3051,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3063,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3076,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -2982,7 +3096,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3108,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3121,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3036,7 +3150,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3162,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3175,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3139,7 +3253,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3265,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3278,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
+	return file_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3201,7 +3315,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3213,7 +3327,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3226,7 +3340,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{56}
+	return file_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3469,20 +3583,29 @@ const file_node_proto_rawDesc = "" +
 	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\x97\x01\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\xaf\x01\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
-	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read:K\x92\xb5\x18G\n" +
+	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client:K\x92\xb5\x18G\n" +
 	"\asession\x12\x04raft\x1a\x1da linearizable read is wanted*\x17or it goes on as ReadAt\"]\n" +
 	"\vReadRefused\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\xf7\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\x8b\x02\n" +
 	"\x06ReadAt\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\x05reads\x18\x02 \x03(\v2\x14.keyval.v1.ReadIndexR\x05reads\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1c\n" +
-	"\tcompacted\x18\x04 \x01(\x04R\tcompacted:q\x92\xb5\x18m\n" +
-	"!raft, or session for a stale read\x12\x11machine -> reader\x1a%the index is confirmed; it is applied*\x0eto the session\"\x88\x01\n" +
+	"\tcompacted\x18\x04 \x01(\x04R\tcompacted\x12\x12\n" +
+	"\x04turn\x18\x05 \x01(\rR\x04turn:q\x92\xb5\x18m\n" +
+	"!raft, or session for a stale read\x12\x11machine -> reader\x1a%the index is confirmed; it is applied*\x0eto the session\"X\n" +
+	"\tReadsDone\x12\x12\n" +
+	"\x04turn\x18\x01 \x01(\rR\x04turn:7\x92\xb5\x183\n" +
+	"\x06reader\x12\amachine\x1a the reads of a turn are answered\"\x89\x01\n" +
+	"\tDropReads\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\x88\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
@@ -3592,7 +3715,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3636,89 +3759,91 @@ var file_node_proto_goTypes = []any{
 	(*ReadIndex)(nil),         // 39: keyval.v1.ReadIndex
 	(*ReadRefused)(nil),       // 40: keyval.v1.ReadRefused
 	(*ReadAt)(nil),            // 41: keyval.v1.ReadAt
-	(*LeaderChanged)(nil),     // 42: keyval.v1.LeaderChanged
-	(*SessionLeader)(nil),     // 43: keyval.v1.SessionLeader
-	(*MembersChanged)(nil),    // 44: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 45: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 46: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 47: keyval.v1.LinkDown
-	(*PeerStarted)(nil),       // 48: keyval.v1.PeerStarted
-	(*ClientGone)(nil),        // 49: keyval.v1.ClientGone
-	(*PeerGone)(nil),          // 50: keyval.v1.PeerGone
-	(*Agreed)(nil),            // 51: keyval.v1.Agreed
-	(*Initialised)(nil),       // 52: keyval.v1.Initialised
-	(*Founded)(nil),           // 53: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 54: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 55: keyval.v1.Submit
-	(*Withdraw)(nil),          // 56: keyval.v1.Withdraw
-	(*Done)(nil),              // 57: keyval.v1.Done
-	(*Starts)(nil),            // 58: keyval.v1.Starts
-	(*raftpb.HardState)(nil),  // 59: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 60: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 61: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 62: raftpb.Message
-	(*Checkpoint)(nil),        // 63: keyval.v1.Checkpoint
-	(Code)(0),                 // 64: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 65: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 66: keyval.v1.Outcome
-	(*Read)(nil),              // 67: keyval.v1.Read
-	(*Leader)(nil),            // 68: keyval.v1.Leader
-	(*Member)(nil),            // 69: keyval.v1.Member
-	(*Start)(nil),             // 70: keyval.v1.Start
-	(*Founder)(nil),           // 71: keyval.v1.Founder
-	(*StatusReply)(nil),       // 72: keyval.v1.StatusReply
-	(*Operation)(nil),         // 73: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 74: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 75: keyval.v1.SnapshotRequest
-	(*Condition)(nil),         // 76: keyval.v1.Condition
-	(*WriteReply)(nil),        // 77: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 78: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 79: keyval.v1.SnapshotReply
+	(*ReadsDone)(nil),         // 42: keyval.v1.ReadsDone
+	(*DropReads)(nil),         // 43: keyval.v1.DropReads
+	(*LeaderChanged)(nil),     // 44: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),     // 45: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),    // 46: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),   // 47: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),            // 48: keyval.v1.LinkUp
+	(*LinkDown)(nil),          // 49: keyval.v1.LinkDown
+	(*PeerStarted)(nil),       // 50: keyval.v1.PeerStarted
+	(*ClientGone)(nil),        // 51: keyval.v1.ClientGone
+	(*PeerGone)(nil),          // 52: keyval.v1.PeerGone
+	(*Agreed)(nil),            // 53: keyval.v1.Agreed
+	(*Initialised)(nil),       // 54: keyval.v1.Initialised
+	(*Founded)(nil),           // 55: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 56: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 57: keyval.v1.Submit
+	(*Withdraw)(nil),          // 58: keyval.v1.Withdraw
+	(*Done)(nil),              // 59: keyval.v1.Done
+	(*Starts)(nil),            // 60: keyval.v1.Starts
+	(*raftpb.HardState)(nil),  // 61: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 62: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 63: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 64: raftpb.Message
+	(*Checkpoint)(nil),        // 65: keyval.v1.Checkpoint
+	(Code)(0),                 // 66: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 67: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 68: keyval.v1.Outcome
+	(*Read)(nil),              // 69: keyval.v1.Read
+	(*Leader)(nil),            // 70: keyval.v1.Leader
+	(*Member)(nil),            // 71: keyval.v1.Member
+	(*Start)(nil),             // 72: keyval.v1.Start
+	(*Founder)(nil),           // 73: keyval.v1.Founder
+	(*StatusReply)(nil),       // 74: keyval.v1.StatusReply
+	(*Operation)(nil),         // 75: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 76: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 77: keyval.v1.SnapshotRequest
+	(*Condition)(nil),         // 78: keyval.v1.Condition
+	(*WriteReply)(nil),        // 79: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 80: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 81: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	58, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	59, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	60, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	61, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	62, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	62, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	62, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	62, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
-	63, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	61, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	61, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	62, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	62, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	64, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	63, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	60, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	61, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	62, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	63, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	64, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	64, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	64, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	64, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	65, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	63, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	63, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	64, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	64, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	66, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	65, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	29, // 15: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	64, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	66, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	29, // 17: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	65, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	64, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	65, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	64, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	67, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	66, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	67, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	66, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	38, // 22: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	66, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	67, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	64, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	68, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	69, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	66, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	39, // 26: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	68, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	69, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	64, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	70, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	71, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	72, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	73, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	67, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	74, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	75, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	76, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	73, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	77, // 39: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	78, // 40: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	72, // 41: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	79, // 42: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	70, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	71, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	66, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	72, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	73, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	74, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	75, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	69, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	76, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	77, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	78, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	75, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	79, // 39: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	80, // 40: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	74, // 41: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	81, // 42: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,  // 43: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
 	44, // [44:44] is the sub-list for method output_type
 	44, // [44:44] is the sub-list for method input_type
@@ -3742,7 +3867,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -14,19 +14,19 @@ const (
 	proposalBytesMax = 1 << 20
 )
 
-// pack takes proposals from the front of the queue and lays them into entries,
-// each a messages.Commands with the leader's stamps. It returns how many it took,
-// at least one of a non-empty queue. Commands are copied here, once, on their way
-// from the client to the log.
-func pack(queue []proposal, logTimeMS uint64) (entries []*raftpb.Entry, taken int) {
-	total := 0
-	for taken < len(queue) && (taken == 0 || total < proposalBytesMax) {
-		n, size := fill(queue[taken:])
-		entries = append(entries, &raftpb.Entry{Data: encodeCommands(queue[taken:taken+n], size, logTimeMS)})
-		taken += n
-		total += size
+// turnBytes is how many bytes of commands a session has in the log before the next one
+// that waits has its turn.
+const turnBytes = 16 << 10
+
+// pack lays proposals into entries, each a messages.Commands with the leader's stamps.
+// Commands are copied here, once, on their way from the client to the log.
+func pack(proposals []proposal, logTimeMS uint64) (entries []*raftpb.Entry) {
+	for len(proposals) > 0 {
+		n, size := fill(proposals)
+		entries = append(entries, &raftpb.Entry{Data: encodeCommands(proposals[:n], size, logTimeMS)})
+		proposals = proposals[n:]
 	}
-	return entries, taken
+	return entries
 }
 
 // fill says how many proposals share the next entry and their encoded size.

@@ -4,6 +4,7 @@
 package raftactor
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/fair"
 	"keyval/messages"
 	"keyval/mutant"
 )
@@ -28,12 +30,12 @@ type Options struct {
 	HeartbeatTicks int // default 2
 
 	AppendsInFlightMax int    // own appends between log and raft before proposals wait; default 2
-	ProposalBytesMax   uint64 // proposals that wait for the gate, in bytes; default 32 MiB
+	ProposalBytesMax   uint64 // proposals that wait for the gate, in bytes; default 32 MiB; see fair.Queue.Room
 
 	MaxSizePerMsg    uint64 // bytes of entries in one append message; default 1 MiB
 	MaxInflightMsgs  int    // default 256
 	MaxInflightBytes uint64 // default 64 MiB
-	MaxUncommitted   uint64 // bytes; default 64 MiB
+	MaxUncommitted   uint64 // bytes, which a command that is small waits behind; default 8 MiB
 	MaxCommitted     uint64 // bytes of entries being applied; default 4 MiB
 
 	// What the log keeps that a checkpoint has made dispensable; see cutView.plan.
@@ -54,7 +56,7 @@ func (o Options) withDefaults() Options {
 	o.MaxSizePerMsg = cmp.Or(o.MaxSizePerMsg, 1<<20)
 	o.MaxInflightMsgs = cmp.Or(o.MaxInflightMsgs, 256)
 	o.MaxInflightBytes = cmp.Or(o.MaxInflightBytes, 64<<20)
-	o.MaxUncommitted = cmp.Or(o.MaxUncommitted, 64<<20)
+	o.MaxUncommitted = cmp.Or(o.MaxUncommitted, 8<<20)
 	o.MaxCommitted = cmp.Or(o.MaxCommitted, 4<<20)
 	o.LogEntriesMax = cmp.Or(o.LogEntriesMax, 256<<10)
 	o.LogBytesMax = cmp.Or(o.LogBytesMax, 64<<20)
@@ -156,9 +158,9 @@ type Replica struct {
 	role         raft.StateType
 	commit       uint64
 
-	queue      []proposal // waits for the gate
-	queueBytes uint64
-	appends    int // appends with entries that the log has not answered
+	queue   *fair.Queue[Asker, proposal] // waits for the gate; its cost is in bytes of commands
+	next    []proposal                   // of these, what goes through it next: about proposalBytesMax
+	appends int                          // appends with entries that the log has not answered
 
 	reads       reads
 	asks        asks
@@ -183,7 +185,10 @@ type Replica struct {
 // NewReplica makes a replica that waits for LogOpened and MachineOpened.
 func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
-	return &Replica{cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}}
+	return &Replica{
+		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
+		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{},
+	}
 }
 
 // Effects returns what the events since the last call want done, and forgets it.
@@ -306,19 +311,28 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 // OnPropose queues a command for the log, or refuses it at once.
 func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
+	size := len(m.Command)
 	switch {
 	case r.node == nil || r.leader == 0:
 		r.refuse(p, messages.Code_NO_LEADER)
 	case r.leader != r.cfg.Self:
 		r.refuse(p, messages.Code_REDIRECT)
-	case len(m.Command) == 0 || len(m.Command) > messages.CommandSizeMax:
+	case size == 0 || size > messages.CommandSizeMax:
 		r.refuse(p, messages.Code_INVALID)
-	case r.queueBytes+uint64(len(m.Command)) > r.cfg.Options.ProposalBytesMax:
+	case r.queued(p):
+	case !r.queue.Room(asker, size, int(r.cfg.Options.ProposalBytesMax)):
 		r.refuse(p, messages.Code_BUSY)
 	default:
-		r.queue = append(r.queue, p)
-		r.queueBytes += uint64(len(m.Command))
+		r.queue.Push(asker, p, size)
 	}
+}
+
+// queued reports whether a command is asked for again that waits for the gate: its
+// session lost patience, not the command. Numbers mostly go up, so this costs little.
+func (r *Replica) queued(p proposal) bool {
+	last, waits := r.queue.Last(p.asker)
+	return waits && last.seq >= p.seq && p.seq > 0 &&
+		r.queue.Holds(p.asker, func(q proposal) bool { return q.seq == p.seq && bytes.Equal(q.command, p.command) })
 }
 
 func (r *Replica) refuse(p proposal, code messages.Code) {
@@ -393,10 +407,13 @@ func (r *Replica) Advance() {
 // proposals that queue meanwhile share the next. The gate stays shut while
 // checkpoints do not keep up.
 func (r *Replica) propose() bool {
-	if len(r.queue) == 0 || r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax || r.uncutFull() {
+	if r.leader != r.cfg.Self || r.appends >= r.cfg.Options.AppendsInFlightMax || r.uncutFull() {
 		return false
 	}
-	entries, taken := pack(r.queue, r.logTimeMS)
+	if r.takeNext(); len(r.next) == 0 {
+		return false
+	}
+	entries := pack(r.next, r.logTimeMS)
 	err := r.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: proto.Uint64(r.cfg.Self), Entries: entries})
 	if errors.Is(err, raft.ErrProposalDropped) {
 		return false // too much is uncommitted, or leadership is on its way: they wait
@@ -404,12 +421,25 @@ func (r *Replica) propose() bool {
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
 	}
-	for _, p := range r.queue[:taken] {
-		r.queueBytes -= uint64(len(p.command))
-	}
-	clear(r.queue[:taken])
-	r.queue = r.queue[taken:]
+	clear(r.next)
+	r.next = r.next[:0]
 	return true
+}
+
+// takeNext takes what goes through the gate next from those whose turn it is.
+func (r *Replica) takeNext() {
+	size := 0
+	for _, p := range r.next { // raft had no room for these
+		size += encodedSize(p)
+	}
+	for size < proposalBytesMax {
+		p, ok := r.queue.Pop()
+		if !ok {
+			return
+		}
+		r.next = append(r.next, p)
+		size += encodedSize(p)
+	}
 }
 
 // uncutFull reports whether the committed entries above the last checkpoint, which no
@@ -528,10 +558,13 @@ func (r *Replica) announce() {
 	if r.leader == 0 {
 		code = messages.Code_NO_LEADER
 	}
-	for _, p := range r.queue {
+	for _, p := range r.next {
 		r.refuse(p, code)
 	}
-	r.queue, r.queueBytes = nil, 0
+	r.next = nil
+	for p, ok := r.queue.Pop(); ok; p, ok = r.queue.Pop() {
+		r.refuse(p, code)
+	}
 }
 
 // Leader is what was announced last.

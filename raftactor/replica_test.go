@@ -392,3 +392,45 @@ func deaths(effects []Effect) (n int) {
 	}
 	return n
 }
+
+// Who writes little does not wait for whoever floods the gate, and finds room.
+func TestTheGateIsSharedBySessions(t *testing.T) {
+	const large = 400 << 10
+	g := newTunedGroup(t, Options{ProposalBytesMax: 16 << 20}, 1)
+	leader := g.replicas[g.elect()]
+	g.seen[1] = nil
+	g.hold[1] = true
+	for seq := range uint64(100) {
+		leader.OnPropose(Asker{"node/1", "flood"}, &messages.Propose{Origin: 1, Seq: seq + 1, Command: make([]byte, large)})
+	}
+	leader.OnPropose(Asker{"node/1", "small"}, &messages.Propose{Origin: 1, Seq: 1, Command: []byte("small")})
+	g.drain()
+	if got := len(refusals(g.seen[1])); got != 80 {
+		t.Errorf("%d of the flood are refused", got)
+	}
+	for range 2 {
+		g.release(1)
+		g.drain()
+	}
+	if _, waits := leader.queue.Last(Asker{"node/1", "small"}); waits || leader.queue.Cost() == 0 {
+		t.Errorf("the small one waits: %v; behind it are %d bytes", waits, leader.queue.Cost())
+	}
+}
+
+// A session that asks again for what waits at the gate does not have it twice in the log.
+func TestWhatWaitsAtTheGateIsNotQueuedTwice(t *testing.T) {
+	g := newGroup(t, 1)
+	leader := g.elect()
+	g.hold[1] = true
+	g.propose(leader, 1)
+	g.drain()
+	for _, seq := range []uint64{2, 3, 4, 3, 2, 4, 5} {
+		g.propose(leader, seq)
+	}
+	g.hold[1] = false
+	g.release(1)
+	g.drain()
+	if g.commands[1] != 5 {
+		t.Errorf("%d commands are in the log, of 5", g.commands[1])
+	}
+}

@@ -387,7 +387,7 @@ func TestProposalsWaitForCheckpoints(t *testing.T) {
 	}
 	before := l.state.index
 	w.checkpointAll()
-	w.run("what waited", func() bool { return l.state.index > before && len(l.replica.queue) == 0 })
+	w.run("what waited", func() bool { return l.state.index > before && l.replica.queue.Cost() == 0 && len(l.replica.next) == 0 })
 }
 
 // A follower whose checkpoints do not keep up takes no more entries, and more again

@@ -86,6 +86,14 @@ type checkpointPace struct {
 	writing               uint64 // the index of the one being written; 0: none
 }
 
+// stagger puts a replica's first checkpoint, and so those that follow, at another place of
+// the log and of time than its neighbours': they would all wait for their disks at once.
+func (p *checkpointPace) stagger(self messages.RaftID) {
+	const shares = 3 // replicas of most clusters
+	share := uint64(self) % shares
+	p.bytes, p.ticks = p.bytesMax*share/shares, p.ticksMax*share/shares
+}
+
 func (p *checkpointPace) applied(entries, bytes uint64) {
 	p.entries += entries
 	p.bytes += bytes

@@ -57,7 +57,9 @@ func (c MachineConfig) withDefaults() MachineConfig {
 // order. It is to be spawned as messages.ActorMachine.
 func NewMachine(config MachineConfig) actor.Producer {
 	config = config.withDefaults()
-	return func() actor.Actor { return &machineActor{config: config, meters: newMeters(config.Meter)} }
+	return func() actor.Actor {
+		return &machineActor{config: config, meters: newMeters(config.Meter), desk: newDesk()}
+	}
 }
 
 // machineActor is the only writer of the engine. It publishes a revision when all rows
@@ -78,7 +80,8 @@ type machineActor struct {
 	thorough, writingThorough bool
 
 	readers    []*actor.PID
-	turn       int // of the last reader that was given something
+	desk       desk
+	turn       int // of the last reader that was given rows of a snapshot to read
 	checkpoint *actor.PID
 	reclaim    *actor.PID // nil: none is under way
 
@@ -120,6 +123,11 @@ func (m *machineActor) Receive(ctx actor.Context) {
 		m.onCheckpointWritten(ctx, msg)
 	case *messages.ReadAt:
 		m.onReadAt(ctx, msg)
+	case *messages.ReadsDone:
+		m.desk.done(int(msg.Turn) - 1)
+		m.giveTurns(ctx)
+	case *messages.DropReads:
+		m.desk.drop(msg.Client, msg.Session)
 	case *messages.ReadReply:
 		m.onReadReply(ctx, msg)
 	case *messages.ReadRows:
@@ -184,9 +192,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		m.thorough = m.thorough || m.batch.Compaction == state.ClientCompaction
 	}
 	m.batch.Clear()
-	for _, reads := range m.waiting.release(m.state.Index()) {
-		m.giveToReaders(ctx, reads)
-	}
+	m.giveReleased(ctx)
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
 	m.retention.Applied(size)
@@ -262,29 +268,47 @@ func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
 	switch {
 	case m.phase == over:
 	case m.phase == serving && (msg.Index <= m.state.Index() || mutant.ReadUnapplied):
-		m.giveToReaders(ctx, msg)
+		m.queueReads(ctx, msg)
+		m.giveTurns(ctx)
 	case !m.waiting.add(msg):
 		for _, read := range msg.Reads {
-			ctx.Send(sessionPID(ctx, read.Session), &messages.ReadRefused{
-				Request: read.Read.GetRequest(),
-				Code:    messages.Code_BUSY,
-			})
+			refuseRead(ctx, read)
 		}
 	}
 }
 
-// readsPerTurn is how many reads of a batch one reader gets before the next reader
-// has its turn.
-const readsPerTurn = 64
+func refuseRead(ctx actor.Context, read *messages.ReadIndex) {
+	ctx.Send(sessionPID(ctx, read.Session), &messages.ReadRefused{Request: read.Read.GetRequest(), Code: messages.Code_BUSY})
+}
 
-// giveToReaders shares reads out among the readers in turn, at this revision.
-func (m *machineActor) giveToReaders(ctx actor.Context, msg *messages.ReadAt) {
-	for reads := range slices.Chunk(msg.Reads, readsPerTurn) {
-		ctx.Send(m.nextReader(), &messages.ReadAt{
-			Index:     msg.Index,
+// queueReads queues reads whose index is applied.
+func (m *machineActor) queueReads(ctx actor.Context, msg *messages.ReadAt) {
+	for _, read := range msg.Reads {
+		if !m.desk.add(read) {
+			refuseRead(ctx, read)
+		}
+	}
+}
+
+// giveReleased gives out the reads whose index is applied by now.
+func (m *machineActor) giveReleased(ctx actor.Context) {
+	for _, reads := range m.waiting.release(m.state.Index()) {
+		m.queueReads(ctx, reads)
+	}
+	m.giveTurns(ctx)
+}
+
+// giveTurns gives readers that have little to do the next reads, at this revision.
+func (m *machineActor) giveTurns(ctx actor.Context) {
+	if m.phase != serving {
+		return
+	}
+	for reader, reads := m.desk.next(); len(reads) > 0; reader, reads = m.desk.next() {
+		ctx.Send(m.readers[reader], &messages.ReadAt{
 			Reads:     reads,
 			Revision:  m.state.Revision(),
 			Compacted: m.state.Compacted(),
+			Turn:      uint32(reader) + 1,
 		})
 	}
 }
@@ -296,6 +320,7 @@ func (m *machineActor) nextReader() *actor.PID {
 
 func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 	if m.phase == serving {
+		m.giveTurns(ctx) // a reader that failed has lost its turn
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
 		m.pins.ticked(uint64(msg.Elapsed))

@@ -40,6 +40,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	m.thorough, m.writingThorough = false, false
 	m.batch = state.NewBatch(m.engine)
 	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
+	m.pace.stagger(c.Self)
 	m.retention = state.Retention{Revisions: c.HistoryRevisions, TimeMS: c.HistoryMS}
 	m.pins = pins{}
 	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
@@ -74,6 +75,7 @@ func (m *machineActor) spawnChildren(ctx actor.Context) (err error) {
 		return fmt.Errorf("spawn %s: %w", messages.ActorCheckpoint, err)
 	}
 	m.readers = make([]*actor.PID, m.config.Readers)
+	m.desk.open(len(m.readers))
 	for i := range m.readers {
 		name := messages.ActorReaderPrefix + strconv.Itoa(i)
 		m.readers[i], err = ctx.SpawnNamed(actor.PropsFromProducer(func() actor.Actor {
@@ -145,9 +147,7 @@ func (m *machineActor) switchOver(ctx actor.Context) {
 	}
 	m.tellOpened(ctx)
 	ctx.Send(m.config.Log, &messages.Switched{Index: m.installed})
-	for _, reads := range m.waiting.release(m.state.Index()) {
-		m.giveToReaders(ctx, reads)
-	}
+	m.giveReleased(ctx)
 	for _, asked := range m.pinsAsked {
 		if asked.asker != nil {
 			ctx.Send(asked.asker, m.pin(asked.message))
@@ -176,6 +176,9 @@ func (m *machineActor) HandleFailure(_ *actor.ActorSystem, supervisor actor.Supe
 		supervisor.EscalateFailure(reason, message)
 	case policy == messages.Restarts && m.phase == serving:
 		telemetry.Failed(m.config.Logger, m.config.Meter, child, "starts anew", reason, message)
+		if lost, ok := actor.UnwrapEnvelopeMessage(message).(*messages.ReadAt); ok && lost.Turn > 0 {
+			m.desk.done(int(lost.Turn) - 1)
+		}
 		supervisor.RestartChildren(child)
 	default:
 		telemetry.Failed(m.config.Logger, m.config.Meter, child, "stops", reason, message)

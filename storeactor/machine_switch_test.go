@@ -82,7 +82,7 @@ func TestMachineSwitches(t *testing.T) {
 		t.Errorf("the old state is not pinned: %s", got.Code)
 	}
 	release := c.hold()
-	for range 2 { // more in the reader's mailbox
+	for range 2 { // one more in the reader's mailbox, and one that waits for a turn
 		c.send(asks(2, statetest.GetAt(0, "slow")))
 	}
 	c.install()
@@ -106,11 +106,11 @@ func TestMachineSwitches(t *testing.T) {
 		t.Error("somebody was told before the readers were done")
 	}
 	release()
-	for range 3 {
+	for range 2 {
 		c.session.Expect(slowOld)
 	}
 	c.switched()
-	for range 2 {
+	for range 3 {
 		c.session.Expect(slowNew)
 	}
 	snapshots.Expect(`StatePinned{holder="to-2" code=COMPACTED}`)

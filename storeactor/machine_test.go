@@ -174,6 +174,31 @@ func TestMachineServesReads(t *testing.T) {
 	c.session.ExpectNoMore(c.Stage)
 }
 
+// Scans of one client hold up another's get for two turns at most, and those that no
+// reader has yet end with their session.
+func TestFloodsOfScansHoldUpNobodyAndEndWithTheirSession(t *testing.T) {
+	c := newCompany(t, func(config *MachineConfig) { config.Readers = 1 }).opened()
+	flood := c.Probe(messages.ActorSessionPrefix + "2")
+	release := c.hold()
+	scans := &messages.ReadAt{}
+	for n := range 100 {
+		read := &messages.Read{Request: uint64(n), Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}
+		scans.Reads = append(scans.Reads, &messages.ReadIndex{Session: messages.ActorSessionPrefix + "2", Client: "client/flood", Read: read})
+	}
+	c.send(scans)
+	c.send(asks(0, statetest.GetAt(0, "a")))
+	c.send(&messages.DropReads{Client: "client/flood", Session: messages.ActorSessionPrefix + "2"})
+	c.passed()
+	release()
+	for range 2 { // the slow one, and the get
+		c.session.Expect("ReadReply{request=7 code=NOT_FOUND}")
+	}
+	c.passed()
+	c.Stop(c.machine)
+	flood.Expect("ReadReply{}")
+	flood.ExpectNoMore(c.Stage)
+}
+
 // A reader that panics loses its read and nothing else, and is counted.
 func TestReadersRestart(t *testing.T) {
 	meter := prometheus.NewRegistry()

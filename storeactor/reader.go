@@ -37,6 +37,9 @@ func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 		}
 		ctx.Send(sessionPID(ctx, asked.Session), reply)
 	}
+	if m.Turn > 0 {
+		ctx.Send(ctx.Parent(), &messages.ReadsDone{Turn: m.Turn})
+	}
 }
 
 func (r *readerActor) onReadRows(ctx actor.Context, m *messages.ReadRows) {

@@ -87,7 +87,7 @@ func (c *core) number(r *request) {
 func (c *core) numberCommand(r *request) {
 	s := &c.session
 	if s.open == nil {
-		s.open = &messages.OpenSession{TtlMs: c.sessionTTLMs, BeforeMs: c.links.current.logTimeMs + c.sessionTTLMs}
+		s.open = &messages.OpenSession{TtlMs: c.sessionTTLMs, BeforeMs: c.links.current.logTimeMs + min(c.sessionTTLMs, messages.SessionOpenMaxMS)}
 	}
 	r.command.Session, r.command.Seq, r.command.AckedBelow, r.command.Open = s.client, s.next, s.acked, nil
 	if !s.opened {

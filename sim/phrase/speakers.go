@@ -52,7 +52,7 @@ func Noise(name string) bool { return noise[name] }
 var noise = map[string]bool{
 	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
 	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
-	"AuditAsk": true, "AuditAnswer": true,
+	"AuditAsk": true, "AuditAnswer": true, "ReadsDone": true,
 }
 
 // Kinds are the actors that a filter can name.

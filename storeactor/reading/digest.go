@@ -16,10 +16,7 @@ import (
 func digest(reply *messages.ReadReply, view disk.View, d *messages.Digest) error {
 	hash, scratch := xxhash.New(), [5 * 8]byte{}
 	sum := &messages.RangeDigest{}
-	limit := uint64(DigestRowsMax)
-	if n := uint64(d.GetLimit()); n > 0 {
-		limit = min(limit, n)
-	}
+	limit := uint64(rowsWanted(d.GetLimit(), DigestRowsMax))
 	if len(d.GetTo()) == 0 || bytes.Compare(d.GetFrom(), d.GetTo()) < 0 {
 		err := view.Scan(d.GetFrom(), d.GetTo(), reply.Revision, false, func(row disk.Row) bool {
 			size := uint64(len(row.Key) + len(row.Value))

@@ -25,6 +25,29 @@ const (
 	DigestBytesMax = 16 << 20
 )
 
+// rowsOfGet is how many rows of a scan cost about as much as a get.
+const rowsOfGet = 15
+
+// Cost is what a read costs at most, counted in gets.
+func Cost(r *messages.Read) int {
+	rows := 0
+	switch kind := r.GetKind().(type) {
+	case *messages.Read_Scan:
+		rows = rowsWanted(kind.Scan.GetLimit(), ScanRowsMax)
+	case *messages.Read_Digest:
+		rows = rowsWanted(kind.Digest.GetLimit(), DigestRowsMax)
+	}
+	return 1 + rows/rowsOfGet
+}
+
+// rowsWanted is a limit, of which 0 is none, within what one answer may have.
+func rowsWanted[N uint32 | uint64](limit N, rowsMax int) int {
+	if limit == 0 {
+		return rowsMax
+	}
+	return int(min(limit, N(rowsMax)))
+}
+
 // Answer answers one read as of revision at most newest. A refusal is an answer; the
 // error is the view's, and the reply says it too.
 func Answer(view disk.View, r *messages.Read, newest, compacted uint64) (*messages.ReadReply, error) {
@@ -83,10 +106,7 @@ func scan(reply *messages.ReadReply, view disk.View, s *messages.Scan) error {
 	if len(s.GetTo()) > 0 && bytes.Compare(s.GetFrom(), s.GetTo()) >= 0 {
 		return nil
 	}
-	limit := ScanRowsMax
-	if n := s.GetLimit(); n > 0 && n < ScanRowsMax {
-		limit = int(n)
-	}
+	limit := rowsWanted(s.GetLimit(), ScanRowsMax)
 	size := 0
 	return view.Scan(s.GetFrom(), s.GetTo(), reply.Revision, s.GetReverse(), func(row disk.Row) bool {
 		item := &messages.Item{Key: bytes.Clone(row.Key), Revision: row.Revision, CreateRevision: row.Created, Version: row.Version}

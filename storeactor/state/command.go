@@ -238,7 +238,7 @@ func (c *command) valid(now uint64) bool {
 	if !c.ofClient() && !c.ofNode() {
 		return false
 	}
-	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > c.ttlMS) {
+	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
 		return false
 	}
 	for i := range c.conditions {

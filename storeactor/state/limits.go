@@ -40,7 +40,7 @@ const (
 
 	// historyBytesMax is how many bytes of commands history may have: an engine keeps
 	// all versions of a key in one table, and one of some gigabytes is beyond it.
-	historyBytesMax = 512 << 20
+	historyBytesMax = 128 << 20
 	// retentionTicks is how long nothing is proposed after a compaction was.
 	retentionTicks = 20
 )

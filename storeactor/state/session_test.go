@@ -48,7 +48,9 @@ func TestSessions(t *testing.T) {
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(0, 5), outcome: "1:INVALID@0 deleted 0"},
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(day+1, 5), outcome: "1:INVALID@0 deleted 0"},
 			{now: 5, client: 1, seq: 1, open: statetest.Opens(10, 16), outcome: "1:INVALID@0 deleted 0"},
-			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, day+5), outcome: "1:OK@1 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, day+5), outcome: "1:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, 6+messages.SessionOpenMaxMS), outcome: "1:INVALID@0 deleted 0"},
+			{now: 5, client: 1, seq: 1, open: statetest.Opens(day, 5+messages.SessionOpenMaxMS), outcome: "1:OK@1 deleted 0"},
 		}, "1"},
 		{"numbers that may not be", []step{
 			{now: 5, client: 1, seq: 0, open: statetest.Opens(10, 15), outcome: "0:INVALID@0 deleted 0"},
@@ -240,6 +242,32 @@ func TestSessionsAreBounded(t *testing.T) {
 	queued := len(s.idle.heap) + len(s.pinned.heap)
 	if len(s.rows) != 40 || len(s.expiry.heap) != 40 || queued != 40 || s.kept != 40 {
 		t.Errorf("%d sessions, %d by deadline, %d to be evicted, %d outcomes", len(s.rows), len(s.expiry.heap), queued, s.kept)
+	}
+}
+
+// Whoever opens all the sessions there may be, for as long as there may be, shuts others
+// out until the openings end, and not for a day.
+func TestSessionsOfOneClientShutNobodyOutForLong(t *testing.T) {
+	const sessions = 20
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), sessionBounds{sessions: sessions, bytes: 1 << 20, window: 8})
+	index := uint64(1)
+	open := func(client byte, now uint64) messages.Code {
+		index++
+		c := &messages.Command{Session: statetest.Client(client), Seq: 1, Open: statetest.Opens(SessionTTLMaxMS, now+messages.SessionOpenMaxMS)}
+		return r.apply(statetest.Entry(index, now, c))[0].outcome.code
+	}
+	for client := range byte(sessions) {
+		if got := open(client, 5); got != messages.Code_OK {
+			t.Fatalf("opening %d: %s", client, got)
+		}
+	}
+	for _, step := range []struct {
+		now  uint64
+		code messages.Code
+	}{{6, messages.Code_BUSY}, {5 + messages.SessionOpenMaxMS, messages.Code_BUSY}, {6 + messages.SessionOpenMaxMS, messages.Code_OK}} {
+		if got := open(99, step.now); got != step.code {
+			t.Errorf("another client at %d: %s, want %s", step.now, got, step.code)
+		}
 	}
 }
 
