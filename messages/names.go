@@ -28,8 +28,8 @@ const Level = 1
 
 // Limits of what a client may ask for, in bytes.
 const (
-	KeySizeMax   = 16 << 10
-	ValueSizeMax = 512 << 10
+	KeySizeMax     = 16 << 10
+	ValueSizeMax   = 512 << 10
 	CommandSizeMax = KeySizeMax + ValueSizeMax + 1024
 )
 
