@@ -30,7 +30,6 @@ type compareAndSet struct {
 	then, otherwise *touch // nil: nothing
 	known           bool   // whether the expectation was met
 	met             bool
-	blurred         bool // a write that is left out may be why it was not met
 }
 
 // register is one key, for porcupine: the last value written, or its absence.
@@ -51,7 +50,7 @@ var register = porcupine.Model{
 }
 
 func (s *compareAndSet) step(is touch) (bool, any) {
-	met := is.absent == s.expects.absent && is.value == s.expects.value && !(s.blurred && s.known && !s.met)
+	met := is.absent == s.expects.absent && is.value == s.expects.value
 	done := s.otherwise
 	if met {
 		done = s.then
@@ -82,12 +81,12 @@ func (h *history) judge() {
 }
 
 // seenOf is what clients did to one key and saw of it, up to the bound. A write
-// without a certain outcome stays open for ever, and is left out if nobody saw its
-// value: only a compare-and-set that failed may have met it. It reports false if a range was deleted up to a limit: what happens to one
-// key cannot tell whether the limit was reached before it.
+// without a certain outcome stays open for ever; if nobody saw its value it may as
+// well not have been. It reports false where a range was deleted up to a limit:
+// one key cannot tell whether it was reached.
 func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bool) {
-	seen := h.valuesRead(key)
-	until, leftOut := time.Duration(math.MaxInt64), int64(math.MaxInt64)
+	seen := h.noticed(key)
+	until := time.Duration(math.MaxInt64)
 	for _, op := range h.all {
 		if !op.writes() && !op.readsNow(key) || op.surelyNot {
 			continue
@@ -107,30 +106,24 @@ func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bo
 		if op.certain() {
 			end = int64(op.endedAt)
 		} else if !t.write || !t.shows(seen) {
-			leftOut = min(leftOut, int64(op.beganAt))
 			continue
 		}
 		operations = append(operations, porcupine.Operation{ClientId: len(operations), Input: t, Output: t, Call: int64(op.beganAt), Return: end})
-	}
-	for _, o := range operations {
-		if t := o.Input.(touch); t.set != nil {
-			t.set.blurred = leftOut < o.Return
-		}
 	}
 	return closed(operations, until), true
 }
 
 // shows reports whether somebody may have noticed a write: one that nobody has may as
 // well not have been.
-func (t touch) shows(seen map[string]bool) bool {
+func (t touch) shows(seen sights) bool {
 	if t.set == nil {
-		return t.absent || seen[t.value]
+		return t.absent || seen.noticed(t.value)
 	}
 	return t.set.then != nil && t.set.then.shows(seen) || t.set.otherwise != nil && t.set.otherwise.shows(seen)
 }
 
-// closed cuts a history at an instant. Writes that had not ended by then stay open;
-// reads are left out.
+// closed cuts a history at an instant: what was not over by then is open if it
+// writes, and left out if it reads.
 func closed(operations []porcupine.Operation, until time.Duration) []porcupine.Operation {
 	kept := operations[:0]
 	for _, o := range operations {
@@ -145,19 +138,30 @@ func closed(operations []porcupine.Operation, until time.Duration) []porcupine.O
 	return kept
 }
 
-func (h *history) valuesRead(key string) map[string]bool {
-	seen := map[string]bool{}
+// sights are what clients may have noticed of a key's writes.
+type sights struct {
+	values map[string]bool // that were read
+	// compared: there were compare-and-sets, which notice any value by its not being
+	// what they expect.
+	compared bool
+}
+
+func (s sights) noticed(value string) bool { return s.compared || s.values[value] }
+
+func (h *history) noticed(key string) sights {
+	s := sights{values: map[string]bool{}}
 	for _, op := range h.all {
+		s.compared = s.compared || op.expects != nil && op.expects.key == key
 		if op.submit.Read == nil || op.done == nil {
 			continue
 		}
 		for _, item := range op.done.Read.GetItems() {
 			if string(item.Key) == key {
-				seen[string(item.Value)] = true
+				s.values[string(item.Value)] = true
 			}
 		}
 	}
-	return seen
+	return s
 }
 
 // certain reports that the client knows what became of the operation.
@@ -184,7 +188,7 @@ func (op *operation) readsNow(key string) bool {
 
 // touches is what an operation does to a key, or saw of it. It reports whether
 // the operation has to do with the key, and whether that is clear.
-func (op *operation) touches(key string, seen map[string]bool) (t touch, touches, clear bool) {
+func (op *operation) touches(key string, seen sights) (t touch, touches, clear bool) {
 	switch {
 	case op.submit.Read != nil:
 		if items := op.done.Read.GetItems(); len(items) > 0 {
@@ -205,11 +209,11 @@ func (op *operation) touches(key string, seen map[string]bool) (t touch, touches
 	case then == nil && otherwise == nil:
 		clear = thenClear && otherwiseClear
 	default: // one of both happened, or none: the one whose value was seen
-		if then == nil || !then.absent && !seen[then.value] {
+		if then == nil || !then.absent && !seen.values[then.value] {
 			carried = otherwise
 		}
 		gone := then != nil && then.absent || otherwise != nil && otherwise.absent
-		clear = thenClear && otherwiseClear && !gone
+		clear = thenClear && otherwiseClear && !gone && !seen.compared
 	}
 	if carried == nil {
 		return touch{}, false, clear

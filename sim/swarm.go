@@ -202,7 +202,8 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 
 // letRot draws a run in which values are altered on disks. What its checksum tells is
 // never shipped. One that was written so would be, if somebody needed a snapshot
-// before it is found; so nobody does then.
+// before it is found, and what a condition sees of it lets its replica go another way
+// than the others; so nobody asks for either then.
 func (s *swarm) letRot(chance *rand.Rand) {
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
 	if chance.IntN(2) == 0 {
@@ -210,7 +211,7 @@ func (s *swarm) letRot(chance *rand.Rand) {
 		return
 	}
 	s.rates[faultMiswrite] = pick(chance, time.Second, 5*time.Second)
-	s.still, s.ranges, s.compacts = true, false, false
+	s.still, s.ranges, s.compacts, s.conditional = true, false, false, 0
 	r := &s.options.Raft
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
 }

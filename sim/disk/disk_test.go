@@ -364,7 +364,7 @@ func TestForgottenSync(t *testing.T) {
 // TestLentRows: the bytes that a scan or an export shows are others once it goes on.
 func TestLentRows(t *testing.T) {
 	engine := NewEngine()
-	if err := engine.Write([]disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1}, disk.Row{Key: []byte("b"), Value: []byte("2"), Revision: 1})); err != nil {
+	if err := engine.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("1"), Revision: 1}, disk.Row{Key: []byte("b"), Value: []byte("2"), Revision: 1})); err != nil {
 		t.Fatal(err)
 	}
 	var lent [][]byte
