@@ -58,6 +58,12 @@ func FuzzCheckCommand(f *testing.F) {
 		put, {Kind: &Operation_Delete{Delete: &Delete{Key: []byte("k")}}},
 		{Kind: &Operation_DeleteRange{DeleteRange: &DeleteRange{From: []byte("a"), To: []byte("b"), Limit: 3}}}, {},
 	}})
+	seed(&Command{Session: client, Seq: 2, Conditions: []*Condition{
+		{Key: []byte("k"), Target: &Condition_ModRevision{ModRevision: 3}},
+		{Key: []byte("a"), To: []byte{0}, Comparison: Comparison_LESS, Target: &Condition_Value{Value: []byte("v")}},
+	}, Otherwise: []*Operation{put}})
+	seed(&Command{Session: client, Seq: 2, Conditions: []*Condition{{Key: []byte("k")}, {}}, Operations: []*Operation{put}})
+	seed(&Command{Session: client, Seq: 2, Otherwise: []*Operation{put}})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := &Command{}
 		if err := proto.Unmarshal(data, c); err != nil {
@@ -79,11 +85,19 @@ func FuzzCheckCommand(f *testing.F) {
 }
 
 func holdPromises(t *testing.T, c *Command) {
-	if len(c.Session) != ClientIDSize || c.Seq == 0 || c.AckedBelow > c.Seq || len(c.Operations) == 0 || len(c.Operations) > OperationsMax {
+	if len(c.Session) != ClientIDSize || c.Seq == 0 || c.AckedBelow > c.Seq ||
+		len(c.Operations)+len(c.Otherwise) == 0 || len(c.Operations) > OperationsMax || len(c.Otherwise) > OperationsMax ||
+		len(c.Conditions) > ConditionsMax || len(c.Otherwise) > 0 && len(c.Conditions) == 0 {
 		t.Fatalf("accepted: %s", Line(c))
 	}
 	key := func(b []byte) bool { return 0 < len(b) && len(b) <= KeySizeMax }
-	for _, op := range c.Operations {
+	for _, n := range c.Conditions {
+		if n.Target == nil || len(n.To) == 0 && len(n.Key) == 0 || len(n.Key) > KeySizeMax || len(n.To) > KeySizeMax ||
+			len(n.GetValue()) > ValueSizeMax || n.Comparison < 0 || n.Comparison > Comparison_GREATER || len(n.ProtoReflect().GetUnknown()) > 0 {
+			t.Fatalf("accepted: %s", Line(n))
+		}
+	}
+	for _, op := range append(c.Operations[:len(c.Operations):len(c.Operations)], c.Otherwise...) {
 		good := false
 		switch k := op.Kind.(type) {
 		case *Operation_Put:
@@ -92,6 +106,8 @@ func holdPromises(t *testing.T, c *Command) {
 			good = key(k.Delete.Key)
 		case *Operation_DeleteRange:
 			good = len(k.DeleteRange.From) <= KeySizeMax && len(k.DeleteRange.To) <= KeySizeMax
+		case *Operation_Compact:
+			good = k.Compact.Revision > 0
 		}
 		if !good || len(op.ProtoReflect().GetUnknown()) > 0 {
 			t.Fatalf("accepted: %s", Line(op))
