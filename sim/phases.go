@@ -112,7 +112,7 @@ const standsStillTicks = 200
 // to the same state.
 func (r *run) converge() {
 	r.quiet = true
-	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping()
+	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping() + r.auditing()
 	for !r.world.over() && !r.converged() {
 		if r.world.clock.now >= limit {
 			r.world.fail("convergence", "%s", r.outstanding())
@@ -120,6 +120,21 @@ func (r *run) converge() {
 		}
 		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
 	}
+}
+
+// auditTicks is how long an audit takes at most to find a value that was written wrong:
+// it walks again 200 ticks after the last walk, and waits 60 for who does not answer,
+// as the node does that is told and looks again.
+const auditTicks = 200 + 2*60
+
+// auditing is how long a wrong value may stay: the audit finds one node after the other.
+func (r *run) auditing() (long time.Duration) {
+	for _, s := range r.servers {
+		if s.up() && r.rotShows(s) {
+			long += auditTicks * r.swarm.options.TickInterval
+		}
+	}
+	return long
 }
 
 func (r *run) converged() bool { return r.outstanding() == "" }
