@@ -169,6 +169,9 @@ func (r *run) unfinished(s *server) string {
 		return fmt.Sprintf("%s still ships %d snapshots", s.name(), s.shipping)
 	case r.rotShows(s):
 		return fmt.Sprintf("%s serves the altered value of %q", s.name(), s.rot.key)
+	case s.disk.Floor() < s.disk.LastCheckpoint().GetCompactedRevision(): // its readers have time to answer
+		return fmt.Sprintf("%s may discard rows below revision %d, its checkpoint gives up what is below %d",
+			s.name(), s.disk.Floor(), s.disk.LastCheckpoint().GetCompactedRevision())
 	}
 	return ""
 }
