@@ -172,7 +172,8 @@ type log struct {
 	rows     []*messages.Item // by key
 	done     map[string]*messages.WriteReply
 	leader   *fakeNode
-	asked    *messages.Read // the last read
+	asked    *messages.Read    // the last read
+	told     *messages.Command // the last command
 	// compacted is what a Compact left: reads below are refused.
 	compacted uint64
 }
@@ -184,6 +185,7 @@ func (l *log) write(m *messages.Write) *messages.WriteReply {
 	if err := proto.Unmarshal(m.Command, c); err != nil {
 		return &messages.WriteReply{Request: m.Request, Code: messages.Code_INVALID}
 	}
+	l.told = c
 	name := messages.RequestID(c.Session, c.Seq)
 	if r := l.done[name]; r != nil {
 		return r
@@ -453,6 +455,25 @@ func TestPutGetDelete(t *testing.T) {
 	var e *messages.Error
 	if !errors.As(err, &e) || e.RequestID == "" || e.Endpoint == "" {
 		t.Fatalf("the error lacks its place: %+v", e)
+	}
+}
+
+func TestWriteOptionsReachTheNode(t *testing.T) {
+	n, nodes := fakes(t, 1)
+	c := connected(t, n, Options{Endpoints: []string{"n1:1"}})
+	asks := func(revision uint64) string {
+		t.Helper()
+		told := nodes[0].log.told
+		if len(told.Conditions) != 1 || string(told.Conditions[0].Key) != "k" || told.Conditions[0].GetModRevision() != revision {
+			t.Fatalf("the node is told %s", messages.Line(told))
+		}
+		return told.Conditions[0].Comparison.String()
+	}
+	if _, err := c.Put(t.Context(), []byte("k"), []byte("v"), IfAbsent()); err != nil || asks(0) != "EQUAL" {
+		t.Fatal(err)
+	}
+	if _, err := c.Delete(t.Context(), []byte("k"), IfRevision(7)); err != nil || asks(7) != "EQUAL" {
+		t.Fatal(err)
 	}
 }
 
