@@ -29,8 +29,10 @@ type State struct {
 	conf       *raftpb.ConfState // replaced, never modified
 	members    []*messages.Member
 	nextRaftID uint64
-	compacted  uint64 // revision
-	history    uint64 // Checkpoint.history_hash
+	confIndex  uint64                       // of the entry that changed members or conf last
+	operations []*messages.ClusterOperation // replaced, never modified
+	compacted  uint64                       // revision
+	history    uint64                       // Checkpoint.history_hash
 	sessions   *sessions
 
 	// Of the entry under way, here so that nothing is allocated for it:

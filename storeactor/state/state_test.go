@@ -636,6 +636,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
 		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true, FailedCondition: 7}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
 	}}}
+	c.ConfigurationIndex, c.Operations = 1, []*messages.ClusterOperation{{Id: make([]byte, 16), Version: 1, Kind: messages.OperationKind_ADD}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if !c.ProtoReflect().Has(fields.Get(i)) {
