@@ -48,6 +48,10 @@ var (
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
 	ReadAhead        = named("read-ahead")
+	ChangeAtPropose  = named("change-at-propose")
+	RemovedCounts    = named("removed-counts")
+	LearnerRefuses   = named("learner-refuses")
+	NoBarrier        = named("no-barrier")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

@@ -41,5 +41,9 @@ const (
 	HistoryNeverGoes = false // nobody gives up history
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
+	ChangeAtPropose  = false // a leader decides by a new configuration as soon as it proposed it
+	RemovedCounts    = false // a leader goes on counting what a removed member has
+	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
+	NoBarrier        = false // one change of the configuration follows on another at once
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 )
