@@ -2449,6 +2449,7 @@ type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // this node may have lost data, and answers no reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2497,11 +2498,19 @@ func (x *LeaderChanged) GetTerm() uint64 {
 	return 0
 }
 
+func (x *LeaderChanged) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
 // SessionLeader says where proposals go from now on.
 type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2548,6 +2557,13 @@ func (x *SessionLeader) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *SessionLeader) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
 }
 
 type MembersChanged struct {
@@ -2944,6 +2960,149 @@ func (x *PeerGone) GetPeer() uint64 {
 	return 0
 }
 
+// PeerRefused: a peer that this node has dialled lets it in no more, or never did.
+type PeerRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRefused) Reset() {
+	*x = PeerRefused{}
+	mi := &file_node_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRefused) ProtoMessage() {}
+
+func (x *PeerRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
+func (*PeerRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *PeerRefused) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *PeerRefused) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+// RecordSuspicion makes durable what speaks for a loss of data on this disk, that nothing
+// does any more, or that it is certain: then the process ends.
+type RecordSuspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Suspicion     *Suspicion             `protobuf:"bytes,1,opt,name=suspicion,proto3" json:"suspicion,omitempty"` // without accusations: there is none
+	Condemned     string                 `protobuf:"bytes,2,opt,name=condemned,proto3" json:"condemned,omitempty"` // why the directory is not to be served again; empty: that is not certain
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordSuspicion) Reset() {
+	*x = RecordSuspicion{}
+	mi := &file_node_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordSuspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordSuspicion) ProtoMessage() {}
+
+func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordSuspicion.ProtoReflect.Descriptor instead.
+func (*RecordSuspicion) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RecordSuspicion) GetSuspicion() *Suspicion {
+	if x != nil {
+		return x.Suspicion
+	}
+	return nil
+}
+
+func (x *RecordSuspicion) GetCondemned() string {
+	if x != nil {
+		return x.Condemned
+	}
+	return ""
+}
+
+type SuspicionRecorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspicionRecorded) Reset() {
+	*x = SuspicionRecorded{}
+	mi := &file_node_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspicionRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspicionRecorded) ProtoMessage() {}
+
+func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspicionRecorded.ProtoReflect.Descriptor instead.
+func (*SuspicionRecorded) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{54}
+}
+
 // Agreed: the directory is to be initialised.
 type Agreed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2955,7 +3114,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2967,7 +3126,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2980,7 +3139,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3006,7 +3165,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3177,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3190,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3051,7 +3210,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3063,7 +3222,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3076,7 +3235,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
+	return file_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3096,7 +3255,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3267,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3280,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
+	return file_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3150,7 +3309,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3321,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3334,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{56}
+	return file_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3253,7 +3412,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3424,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3437,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
+	return file_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3315,7 +3474,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3486,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3499,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3605,14 +3764,16 @@ const file_node_proto_rawDesc = "" +
 	"\tDropReads\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
-	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\x88\x01\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xa0\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\x8b\x01\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xa3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:;\x92\xb5\x187\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced:;\x92\xb5\x187\n" +
 	"\agateway\x12\asession\x1a#the same, with the leader's address\"\xfc\x01\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
@@ -3648,7 +3809,16 @@ const file_node_proto_rawDesc = "" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x8b\x01\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x91\x01\n" +
+	"\vPeerRefused\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:I\x92\xb5\x18E\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x0fRecordSuspicion\x122\n" +
+	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
+	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
+	"\x04raft\x12\x03log\x1a*what speaks for a loss of data has changed\"*\n" +
+	"\x11SuspicionRecorded:\x15\x92\xb5\x18\x11\"\x0fRecordSuspicion\"\x8b\x01\n" +
 	"\x06Agreed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -3715,7 +3885,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),               // 0: keyval.v1.Ending
 	(*Tick)(nil),              // 1: keyval.v1.Tick
@@ -3770,86 +3940,92 @@ var file_node_proto_goTypes = []any{
 	(*PeerStarted)(nil),       // 50: keyval.v1.PeerStarted
 	(*ClientGone)(nil),        // 51: keyval.v1.ClientGone
 	(*PeerGone)(nil),          // 52: keyval.v1.PeerGone
-	(*Agreed)(nil),            // 53: keyval.v1.Agreed
-	(*Initialised)(nil),       // 54: keyval.v1.Initialised
-	(*Founded)(nil),           // 55: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 56: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 57: keyval.v1.Submit
-	(*Withdraw)(nil),          // 58: keyval.v1.Withdraw
-	(*Done)(nil),              // 59: keyval.v1.Done
-	(*Starts)(nil),            // 60: keyval.v1.Starts
-	(*raftpb.HardState)(nil),  // 61: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 62: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 63: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 64: raftpb.Message
-	(*Checkpoint)(nil),        // 65: keyval.v1.Checkpoint
-	(Code)(0),                 // 66: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 67: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 68: keyval.v1.Outcome
-	(*Read)(nil),              // 69: keyval.v1.Read
-	(*Leader)(nil),            // 70: keyval.v1.Leader
-	(*Member)(nil),            // 71: keyval.v1.Member
-	(*Start)(nil),             // 72: keyval.v1.Start
-	(*Founder)(nil),           // 73: keyval.v1.Founder
-	(*StatusReply)(nil),       // 74: keyval.v1.StatusReply
-	(*Operation)(nil),         // 75: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 76: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 77: keyval.v1.SnapshotRequest
-	(*Condition)(nil),         // 78: keyval.v1.Condition
-	(*WriteReply)(nil),        // 79: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 80: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 81: keyval.v1.SnapshotReply
+	(*PeerRefused)(nil),       // 53: keyval.v1.PeerRefused
+	(*RecordSuspicion)(nil),   // 54: keyval.v1.RecordSuspicion
+	(*SuspicionRecorded)(nil), // 55: keyval.v1.SuspicionRecorded
+	(*Agreed)(nil),            // 56: keyval.v1.Agreed
+	(*Initialised)(nil),       // 57: keyval.v1.Initialised
+	(*Founded)(nil),           // 58: keyval.v1.Founded
+	(*StatusDraft)(nil),       // 59: keyval.v1.StatusDraft
+	(*Submit)(nil),            // 60: keyval.v1.Submit
+	(*Withdraw)(nil),          // 61: keyval.v1.Withdraw
+	(*Done)(nil),              // 62: keyval.v1.Done
+	(*Starts)(nil),            // 63: keyval.v1.Starts
+	(*raftpb.HardState)(nil),  // 64: raftpb.HardState
+	(*raftpb.Entry)(nil),      // 65: raftpb.Entry
+	(*raftpb.ConfState)(nil),  // 66: raftpb.ConfState
+	(*raftpb.Message)(nil),    // 67: raftpb.Message
+	(*Checkpoint)(nil),        // 68: keyval.v1.Checkpoint
+	(Code)(0),                 // 69: keyval.v1.Code
+	(*SnapshotChunk)(nil),     // 70: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),           // 71: keyval.v1.Outcome
+	(*Read)(nil),              // 72: keyval.v1.Read
+	(*Leader)(nil),            // 73: keyval.v1.Leader
+	(*Member)(nil),            // 74: keyval.v1.Member
+	(*Start)(nil),             // 75: keyval.v1.Start
+	(*Suspicion)(nil),         // 76: keyval.v1.Suspicion
+	(*Founder)(nil),           // 77: keyval.v1.Founder
+	(*StatusReply)(nil),       // 78: keyval.v1.StatusReply
+	(*Operation)(nil),         // 79: keyval.v1.Operation
+	(*StatusRequest)(nil),     // 80: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),   // 81: keyval.v1.SnapshotRequest
+	(*Condition)(nil),         // 82: keyval.v1.Condition
+	(*WriteReply)(nil),        // 83: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 84: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 85: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	60, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	61, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	62, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	63, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	64, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	64, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	64, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	64, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
-	65, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	63, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	63, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	64, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	64, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	66, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	65, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	63, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	64, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	65, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	66, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	67, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	67, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	67, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	67, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	68, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	66, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	66, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	67, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	67, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	69, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	68, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	29, // 15: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	66, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	69, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	29, // 17: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	67, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	66, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	67, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	66, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	70, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	69, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	70, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	69, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	38, // 22: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	68, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	69, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	66, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	71, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	72, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	69, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	39, // 26: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	70, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	71, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	66, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	72, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	73, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	74, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	75, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	69, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	76, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	77, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	78, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	75, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	79, // 39: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	80, // 40: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	74, // 41: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	81, // 42: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 43: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	73, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	74, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	69, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	75, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	69, // 31: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	76, // 32: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	77, // 33: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	78, // 34: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	79, // 35: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	72, // 36: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	80, // 37: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	81, // 38: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	82, // 39: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	79, // 40: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	83, // 41: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	84, // 42: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	78, // 43: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	85, // 44: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 45: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -3867,7 +4043,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   59,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

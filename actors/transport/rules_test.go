@@ -20,6 +20,7 @@ var everyMessage = []proto.Message{
 	&messages.SnapshotRequest{}, &messages.SnapshotReply{},
 	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
 	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{},
+	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1},
 }
 
 // offer is a rightful one of node 2 to node 1, but for change.
@@ -70,6 +71,7 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
 		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true,
+		{"node", "LossAsk", raft}: true, {"node", "LossAnswer", raft}: true,
 	}
 	for _, target := range targets {
 		if target != "eventstream" && target != "deadletter" {
