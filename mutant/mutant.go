@@ -46,4 +46,9 @@ const (
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	NoBarrier        = false // one change of the configuration follows on another at once
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+
+	SuspectVotes       = false // a node that is suspected to have lost data takes part
+	SuspicionForgotten = false // it is suspected no more after a restart
+	OneVoiceCondemns   = false // an accuser alone condemns it
+	AccuserBelieved    = false // it is suspected by a heartbeat alone, and asks nobody
 )

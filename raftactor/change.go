@@ -126,7 +126,7 @@ func (r *Replica) step(e *raftpb.Entry) bool {
 // OnProposeChange proposes a change of the configuration. Where it cannot be proposed now it
 // is dropped: whoever asks sees in the members what became of it, and asks again.
 func (r *Replica) OnProposeChange(m *messages.ProposeChange) {
-	if r.node == nil {
+	if r.node == nil || r.fence.mute() {
 		return
 	}
 	r.ready()
@@ -164,7 +164,7 @@ const (
 // OnTransferLead hands the lead to a voter that stays one, if it is close behind and was
 // heard of lately. Else nothing happens; it is seen in Replication.
 func (r *Replica) OnTransferLead(m *messages.TransferLead) {
-	if r.node == nil || r.role != raft.StateLeader || m.GetTo() == r.cfg.Self || !slices.Contains(r.changes.conf.GetVoters(), m.GetTo()) {
+	if r.node == nil || r.fence.mute() || r.role != raft.StateLeader || m.GetTo() == r.cfg.Self || !slices.Contains(r.changes.conf.GetVoters(), m.GetTo()) {
 		return
 	}
 	near := false
