@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// Names are what KEYVAL_MUTANT may say.
-var Names []string
+// Names are what KEYVAL_MUTANT may say. Replicas are those of them that the properties of
+// package raftactor find, and not the simulator.
+var Names, Replicas []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
@@ -48,10 +49,10 @@ var (
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
 	ReadAhead        = named("read-ahead")
-	ChangeAtPropose  = named("change-at-propose")
-	RemovedCounts    = named("removed-counts")
-	LearnerRefuses   = named("learner-refuses")
-	NoBarrier        = named("no-barrier")
+	ChangeAtPropose  = ofReplicas("change-at-propose")
+	RemovedCounts    = ofReplicas("removed-counts")
+	LearnerRefuses   = ofReplicas("learner-refuses")
+	SnapshotOld      = ofReplicas("snapshot-old")
 
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")
@@ -63,6 +64,11 @@ var (
 func named(name string) bool {
 	Names = append(Names, name)
 	return chosen == name
+}
+
+func ofReplicas(name string) bool {
+	Replicas = append(Replicas, name)
+	return named(name)
 }
 
 func init() {
