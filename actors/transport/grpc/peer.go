@@ -185,7 +185,7 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	h.running.Go(func() {
 		defer close(read)
 		defer cancel()
-		broke = (&inlet{system: h.system, conn: d.conn, absent: &h.absent}).read(d)
+		broke = (&inlet{system: h.system, conn: d.conn, absent: &h.absent, inbox: h.local.Load().Inbox}).read(d)
 	})
 	err := writeQueue(d, l.queue, ctx.Done(), d.conn.Founding, func(it item) { h.reject(it) })
 	cancel()
