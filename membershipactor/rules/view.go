@@ -16,6 +16,7 @@ type View struct {
 	Waiting     []*messages.WaitingNode
 	Shipments   map[messages.RaftID]Shipment // snapshots under way; may lack some
 	TickMS      uint64
+	NowMS       int64 // wall time, for people; 0: not known
 }
 
 // Shipment is how far a snapshot has come, in bytes. Total is an estimate; 0: not known.
