@@ -1668,6 +1668,7 @@ type ClusterOperation struct {
 	ChangedAtMs   int64                  `protobuf:"varint,14,opt,name=changed_at_ms,json=changedAtMs,proto3" json:"changed_at_ms,omitempty"` // the same, of the last write
 	Code          Code                   `protobuf:"varint,15,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`                // why it failed
 	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	ChangedLogMs  uint64                 `protobuf:"varint,17,opt,name=changed_log_ms,json=changedLogMs,proto3" json:"changed_log_ms,omitempty"` // log time of the last write; the machine sets it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1812,6 +1813,13 @@ func (x *ClusterOperation) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ClusterOperation) GetChangedLogMs() uint64 {
+	if x != nil {
+		return x.ChangedLogMs
+	}
+	return 0
 }
 
 // Outcome is what became of one command; the session's row keeps it.
@@ -2695,7 +2703,7 @@ const file_command_proto_rawDesc = "" +
 	"\fUpdateMember\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12$\n" +
 	"\rconfiguration\x18\x02 \x01(\x04R\rconfiguration\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xa9\x04\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xcf\x04\n" +
 	"\x10ClusterOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
@@ -2714,7 +2722,8 @@ const file_command_proto_rawDesc = "" +
 	"\rstarted_at_ms\x18\r \x01(\x03R\vstartedAtMs\x12\"\n" +
 	"\rchanged_at_ms\x18\x0e \x01(\x03R\vchangedAtMs\x12#\n" +
 	"\x04code\x18\x0f \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
-	"\x05error\x18\x10 \x01(\tR\x05error\"\xf3\x01\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12$\n" +
+	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\xf3\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +

@@ -731,6 +731,7 @@ type Verdict struct {
 	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Change        *raftpb.ConfChangeV2   `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`                        // if it was accepted
 	ConfState     *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"` // in force behind the entry
+	Refusal       string                 `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`                      // why it was not accepted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -791,6 +792,13 @@ func (x *Verdict) GetConfState() *raftpb.ConfState {
 		return x.ConfState
 	}
 	return nil
+}
+
+func (x *Verdict) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
 }
 
 // ProposeChange asks the leader's raft to put a change of the members into the log. It is
@@ -3879,13 +3887,14 @@ const file_node_proto_rawDesc = "" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
 	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12.\n" +
-	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts:\v\x92\xb5\x18\a\"\x05Apply\"\x9b\x01\n" +
+	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts:\v\x92\xb5\x18\a\"\x05Apply\"\xb5\x01\n" +
 	"\aVerdict\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12,\n" +
 	"\x06change\x18\x03 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change\x120\n" +
 	"\n" +
-	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\"\xaf\x01\n" +
+	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\"\xaf\x01\n" +
 	"\rProposeChange\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\x12,\n" +
 	"\x06change\x18\x02 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change:V\x92\xb5\x18R\n" +
