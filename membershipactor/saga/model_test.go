@@ -10,7 +10,6 @@ import (
 
 	"keyval/membershipactor/rules"
 	"keyval/messages"
-	"keyval/mutant"
 )
 
 // world is a cluster as far as sagas see it: a replicated state, proposals on their way to
@@ -141,6 +140,9 @@ func (w *world) propose(e Effect) {
 // judge holds a change against the view that it was decided upon.
 func (w *world) judge(v rules.View, e Effect) {
 	c, ok := e.(Change)
+	if ok && len(c.Members.Changes) == 0 && v.Member(v.Self).GetType() == messages.MemberType_OUTGOING {
+		w.t.Fatalf("the leader leaves with the joint configuration")
+	}
 	if !ok || len(c.Members.Changes) == 0 || c.Members.Record == nil {
 		return
 	}
@@ -152,6 +154,9 @@ func (w *world) judge(v rules.View, e Effect) {
 		w.t.Fatalf("after %v there is %s", c, rules.Words(b))
 	}
 	for _, one := range c.Members.Changes {
+		if id := one.GetRemove().GetRaftId(); id == v.Self && len(c.Members.Changes) == 1 {
+			w.t.Fatalf("the leader removes itself")
+		}
 		if id := one.GetPromote().GetRaftId(); id != 0 && (!w.alive[id] || !w.caught[id] || w.behind[id]) {
 			w.t.Fatalf("%d is promoted before it has caught up", id)
 		}
@@ -196,30 +201,19 @@ func (w *world) change(m *messages.ChangeMembers) {
 	if w.t == nil { // a table's: whoever is added does well
 		defer w.nurse()
 	}
-	for _, before := range w.c.Members {
-		if before.RaftId == w.leader && next.Member(w.leader) == nil {
-			w.t.Fatalf("the leader is removed while it leads: %s", messages.Line(m))
-		}
-	}
 	w.c = next
+	if w.leader != 0 && w.c.Member(w.leader) == nil { // it was removed by a leader before it
+		w.elect(0)
+	}
 }
 
 // write is the compare-and-set of a record.
 func (w *world) write(all []*messages.ClusterOperation, o *messages.ClusterOperation) bool {
-	i := slices.IndexFunc(all, func(other *messages.ClusterOperation) bool { return string(other.Id) == string(o.Id) })
-	switch {
-	case i < 0 && o.Version == 1:
-		if (rules.View{Operations: all}).InTheWay(o) != nil && !mutant.TwoSagas {
-			return false
-		}
-		w.ops = append(slices.Clone(all), o)
-	case i >= 0 && o.Version == all[i].Version+1 && !rules.Ended(all[i]):
-		w.ops = slices.Clone(all)
-		w.ops[i] = o
-	default:
-		return false
+	next, err := rules.Record(all, &messages.RecordOperation{Operation: o}, 1)
+	if err == nil {
+		w.ops = next
 	}
-	return true
+	return err == nil
 }
 
 // check is what holds behind every entry.
@@ -259,13 +253,12 @@ func (w *world) crash(kept int, next messages.RaftID) {
 	for range min(kept, len(w.flight)) {
 		w.commit(0)
 	}
-	w.flight, w.sagas = nil, Sagas{}
 	w.elect(next)
 }
 
 // elect makes the wanted voter lead, or another, if there is a quorum.
 func (w *world) elect(want messages.RaftID) {
-	w.leader = 0
+	w.leader, w.flight, w.sagas = 0, nil, Sagas{}
 	if !w.available() {
 		return
 	}

@@ -223,12 +223,9 @@ func handOver(leader *messages.Member, v rules.View) (Effect, rules.Why) {
 // giveUp is the step towards the end of an operation that cannot go on, or is not to.
 func giveUp(o *messages.ClusterOperation, v rules.View, err *messages.Error) Effect {
 	after := to(o, v, o.Phase, o.Reached)
-	after.Aborting, after.Code, after.Error = true, err.Code, err.Message[:min(len(err.Message), errorSizeMax)]
+	after.Aborting, after.Code, after.Error = true, err.Code, err.Message[:min(len(err.Message), rules.ErrorSizeMax)]
 	return Record{after}
 }
-
-// errorSizeMax bounds the text of a failure in a record, in bytes.
-const errorSizeMax = 1024
 
 // undo is the step that leaves nothing behind.
 func undo(o *messages.ClusterOperation, v rules.View) Effect {

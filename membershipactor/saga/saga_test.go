@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	for name, n := range map[string]string{"rapid.checks": "3000", "rapid.steps": "60", "rapid.nofailfile": "true"} {
+	for name, n := range map[string]string{"rapid.checks": "3000", "rapid.steps": "60", "rapid.nofailfile": "true", "rapid.shrinktime": "3s"} {
 		if err := flag.Set(name, n); err != nil {
 			panic(err)
 		}
@@ -140,7 +140,7 @@ func randomLife(t *rapid.T, seen map[string]int) {
 
 // draw is an operation that somebody might ask for.
 func (w *world) draw(t *rapid.T, n byte) *messages.ClusterOperation {
-	o := &messages.ClusterOperation{Id: append(make([]byte, 15), n+1)}
+	o := &messages.ClusterOperation{Id: append(make([]byte, messages.OperationIDSize-1), n+1)}
 	name := func() string {
 		return w.c.Members[rapid.IntRange(0, len(w.c.Members)-1).Draw(t, "named")].Name
 	}

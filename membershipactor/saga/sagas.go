@@ -18,7 +18,7 @@ type Sagas struct {
 type pending struct {
 	version  uint64 // of the record that the last step was proposed upon
 	index    uint64 // of the configuration that it was
-	changes  bool   // it changes the configuration
+	changes  bool   // it changes the configuration, or the leader
 	proposed bool
 	ticks    uint64 // since then
 	why      rules.Why
@@ -34,7 +34,7 @@ func (p pending) waits(version, index uint64) bool {
 func (s Sagas) Why(id []byte) rules.Why { return s.live[string(id)].why }
 
 // Step is what is to be done now for all operations under way, elapsed ticks after the step
-// before. One of them at a time changes the configuration: those behind it in the list wait.
+// before. One of them at a time changes the configuration or the leader; the others wait.
 // A node that does not lead does nothing.
 func (s Sagas) Step(v rules.View, elapsed uint64) (Sagas, []Effect) {
 	if !v.Leads() {
@@ -61,7 +61,8 @@ func (s Sagas) Step(v rules.View, elapsed uint64) (Sagas, []Effect) {
 			continue
 		}
 		effect, why := next(o, v)
-		_, changes := effect.(Change)
+		_, records := effect.(Record)
+		changes := effect != nil && !records
 		switch {
 		case changes && changing != "" && changing != id:
 			effect, why = nil, rules.Why{Kind: rules.AnotherChange, Other: hex.EncodeToString([]byte(changing))}
