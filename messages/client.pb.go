@@ -172,6 +172,8 @@ func (x *Attach) GetRequest() uint64 {
 	return 0
 }
 
+// Attached answers an Attach. One of request 0 answers nothing: it brings news of the
+// members, and of the leader, to a client that is attached.
 type Attached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
@@ -181,7 +183,9 @@ type Attached struct {
 	RequestsMax   uint32                 `protobuf:"varint,5,opt,name=requests_max,json=requestsMax,proto3" json:"requests_max,omitempty"` // credits: what may be unanswered at once
 	BytesMax      uint64                 `protobuf:"varint,6,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"`
 	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
-	Request       uint64                 `protobuf:"varint,8,opt,name=request,proto3" json:"request,omitempty"` // that of the Attach
+	Request       uint64                 `protobuf:"varint,8,opt,name=request,proto3" json:"request,omitempty"`              // that of the Attach
+	Members       []*Member              `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`               // without their incarnations: where the cluster is reached
+	Configuration uint64                 `protobuf:"varint,10,opt,name=configuration,proto3" json:"configuration,omitempty"` // its index; of an older one than is known, members are no news
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +272,20 @@ func (x *Attached) GetLeader() *Leader {
 func (x *Attached) GetRequest() uint64 {
 	if x != nil {
 		return x.Request
+	}
+	return 0
+}
+
+func (x *Attached) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Attached) GetConfiguration() uint64 {
+	if x != nil {
+		return x.Configuration
 	}
 	return 0
 }
@@ -3050,7 +3068,7 @@ const file_client_proto_rawDesc = "" +
 	"\x06Attach\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\x04R\arequest:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
-	"\x06client\x12\agateway\x1a\x13a client has a link\"\xa2\x02\n" +
+	"\x06client\x12\agateway\x1a\x13a client has a link\"\x97\x03\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -3059,7 +3077,11 @@ const file_client_proto_rawDesc = "" +
 	"\frequests_max\x18\x05 \x01(\rR\vrequestsMax\x12\x1b\n" +
 	"\tbytes_max\x18\x06 \x01(\x04R\bbytesMax\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x18\n" +
-	"\arequest\x18\b \x01(\x04R\arequest:\x18\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18\b\"\x06Attach\"Q\n" +
+	"\arequest\x18\b \x01(\x04R\arequest\x12+\n" +
+	"\amembers\x18\t \x03(\v2\x11.keyval.v1.MemberR\amembers\x12$\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\x04R\rconfiguration::\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18*\n" +
+	"\agateway\x12\x06client\x1a\x0fmembers changed\"\x06Attach\"Q\n" +
 	"\x06Detach:G\x8a\xb5\x18\x1d\b\x03\x10\x02\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\"\n" +
 	"\x06client\x12\asession\x1a\x0fthe client ends\"c\n" +
 	"\x06Leader\x12\x17\n" +
@@ -3374,52 +3396,53 @@ var file_client_proto_goTypes = []any{
 var file_client_proto_depIdxs = []int32{
 	37, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	37, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	5,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
-	0,  // 4: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	9,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	10, // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	11, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	37, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	12, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	5,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	14, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	37, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	5,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	38, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	17, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	19, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	20, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	21, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	37, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	23, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	38, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	25, // 22: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	26, // 23: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	27, // 24: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	28, // 25: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	29, // 26: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	39, // 27: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	37, // 28: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 29: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	31, // 30: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	39, // 31: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	34, // 32: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	34, // 33: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	34, // 34: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	32, // 35: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	39, // 36: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	33, // 37: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	38, // 38: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 39: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	33, // 40: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	37, // 41: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	38, // 42: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	38, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	37, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
+	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	37, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	37, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	38, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	37, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	38, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	26, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	27, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	28, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	29, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	39, // 28: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	37, // 29: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 30: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	31, // 31: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	39, // 32: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	34, // 33: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	34, // 34: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	34, // 35: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	32, // 36: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	39, // 37: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	33, // 38: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	38, // 39: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 40: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	33, // 41: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	37, // 42: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	38, // 43: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
