@@ -3,11 +3,21 @@ package membershipactor
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
+)
+
+// What a member does, where raft's own words do not say.
+const (
+	roleLeader      = "leader"
+	roleFollower    = "follower"
+	roleLearner     = "learner"
+	roleUnreachable = "unreachable"
+	roleUnknown     = "unknown"
 )
 
 // reply answers a question about the cluster.
@@ -21,7 +31,47 @@ func (c *census) reply(m *messages.ClusterRequest) *messages.ClusterReply {
 		return r
 	}
 	r.View = c.clusterView()
+	if r.View.PulseKnown {
+		r.Before = c.budget(r.View)
+	}
 	return r
+}
+
+// rulesView is what the rules decide upon.
+func (c *census) rulesView() rules.View {
+	s := c.view.MembersChanged()
+	v := rules.View{
+		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: confOf(s), NextRaftID: s.NextRaftId},
+		Self:          c.self, Operations: s.Operations, Replication: c.replication, Following: c.following,
+		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
+	}
+	for id, t := range c.moving {
+		v.Shipments[id] = rules.Shipment{Done: t.BytesDone, Total: t.BytesTotal}
+	}
+	return v
+}
+
+// confOf is raft's configuration, which the members' types say as well.
+func confOf(s *messages.MembersChanged) *raftpb.ConfState {
+	if s.ConfState != nil {
+		return s.ConfState
+	}
+	conf, joint := &raftpb.ConfState{}, false
+	for _, m := range s.Members {
+		joint = joint || m.Type == messages.MemberType_INCOMING || m.Type == messages.MemberType_OUTGOING
+	}
+	for _, m := range s.Members {
+		if m.Type == messages.MemberType_VOTER || m.Type == messages.MemberType_INCOMING {
+			conf.Voters = append(conf.Voters, m.RaftId)
+		}
+		if joint && (m.Type == messages.MemberType_VOTER || m.Type == messages.MemberType_OUTGOING) {
+			conf.VotersOutgoing = append(conf.VotersOutgoing, m.RaftId)
+		}
+		if m.Type == messages.MemberType_LEARNER {
+			conf.Learners = append(conf.Learners, m.RaftId)
+		}
+	}
+	return conf
 }
 
 // clusterView is what this node knows of the cluster. It is made at most once for all
@@ -30,139 +80,116 @@ func (c *census) clusterView() *messages.ClusterView {
 	if c.answer != nil {
 		return c.answer
 	}
+	s := c.view.MembersChanged()
 	v := &messages.ClusterView{
 		ClusterId: c.view.ClusterID, ConfigurationIndex: c.view.Configuration, Term: c.view.Term, Leader: c.view.Leader,
-		Commit: max(c.replication.GetCommit(), c.pulse.GetCommit()), Operations: c.view.MembersChanged().Operations,
-		NextRaftId: c.view.MembersChanged().NextRaftId, Waiting: c.everyoneWaiting(),
+		Commit: max(c.replication.GetCommit(), c.pulse.GetCommit()), Operations: s.Operations,
+		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(),
 	}
-	switch {
-	case c.leads():
-		v.PulseKnown = true
-	case c.pulse != nil:
-		v.PulseKnown, v.PulseAgeMs = true, (c.now-c.pulseAt)*c.tickMS
-	}
-	for _, m := range c.view.Members {
-		v.Members = append(v.Members, c.memberView(m, v))
+	if c.leads() {
+		v.PulseKnown, v.Waits = true, c.waits
+		known := c.rulesView()
+		for _, m := range c.view.Members {
+			v.Members = append(v.Members, c.seenByLeader(m, known))
+		}
+	} else {
+		age := c.now - c.pulseAt
+		v.PulseKnown = c.pulse != nil && age <= freshTicks
+		if c.pulse != nil {
+			v.PulseAgeMs, v.Waits = age*c.tickMS, c.pulse.Waits
+		}
+		for _, m := range c.view.Members {
+			v.Members = append(v.Members, c.seenByPulse(m, v))
+		}
 	}
 	c.answer = v
 	return v
 }
 
-func (c *census) memberView(m *messages.Member, of *messages.ClusterView) *messages.MemberView {
-	var v *messages.MemberView
-	switch {
-	case c.leads():
-		v = c.seenByLeader(m)
-	default:
-		v = c.seenByPulse(m)
-		v.SilentMs += of.PulseAgeMs
-	}
-	v.Member = forClients(m)
+// seenByLeader is what the leader knows of a member from raft and from the member itself.
+func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.MemberView {
+	v := &messages.MemberView{Member: forClients(m), ContactKnown: true}
 	if m.RaftId == c.self {
-		v.Applied, v.Version = c.replication.GetApplied(), c.version
-		v.SilentMs, v.ContactKnown = 0, true
+		v.Role, v.Match, v.Applied, v.Version = roleLeader, c.replication.GetLastIndex(), c.replication.GetApplied(), c.version
+		v.Progress = messages.ProgressState_REPLICATING
+		return v
 	}
-	v.Role = c.role(m, v)
-	if m.Type == messages.MemberType_LEARNER && of.PulseKnown {
-		v.WaitingFor = waitsFor(v, len(m.Incarnation) > 0, of.Commit)
+	silent := c.now - c.electedAt
+	v.ContactKnown = silent > rules.ContactTicksMax
+	if h, ok := c.nodes[m.RaftId]; ok {
+		v.ContactKnown, silent = true, min(silent, c.now-h.at)
+		v.Applied, v.Version, v.RoomBytes = h.pulse.Applied, h.pulse.Version, h.pulse.RoomBytes
+	}
+	for _, p := range c.replication.GetProgress() {
+		if p.RaftId == m.RaftId {
+			v.ContactKnown, silent = true, p.SilentTicks+c.now-c.replicationAt
+			v.Match, v.Progress, v.SnapshotNeeded = p.Match, p.State, p.State == messages.ProgressState_SNAPSHOT
+			f := c.following[m.RaftId]
+			v.Rate, v.EtaMs = uint64(f.Rate*1000/float64(c.tickMS)), f.ETATicks()*c.tickMS
+		}
+	}
+	if t := c.moving[m.RaftId]; t != nil && v.SnapshotNeeded {
+		v.SnapshotBytesDone, v.SnapshotBytesTotal, v.EtaMs = t.BytesDone, t.BytesTotal, t.EtaMs
+	}
+	v.SilentMs = silent * c.tickMS
+	switch {
+	case !v.ContactKnown:
+		v.Role = roleUnknown
+	case silent > rules.ContactTicksMax:
+		v.Role = roleUnreachable
+	case m.Type == messages.MemberType_LEARNER:
+		v.Role = roleLearner
+	default:
+		v.Role = roleFollower
+	}
+	if m.Type == messages.MemberType_LEARNER {
+		v.WaitingFor = known.Ready(m.RaftId).String()
 		v.Ready = v.WaitingFor == ""
 	}
 	return v
 }
 
-// seenByLeader is what the leader knows of a member from raft and from the member itself.
-func (c *census) seenByLeader(m *messages.Member) *messages.MemberView {
-	if m.RaftId == c.self {
-		return &messages.MemberView{Match: c.replication.GetLastIndex(), Progress: messages.ProgressState_REPLICATING, Rate: c.progress[c.self].perSecond(c.tickMS)}
-	}
+// seenByPulse is what a node that does not lead knows of a member: what the leader said of it
+// last, and of itself more.
+func (c *census) seenByPulse(m *messages.Member, of *messages.ClusterView) *messages.MemberView {
 	v := &messages.MemberView{}
-	silent := c.now - c.ledAt
-	if silent > silentTicks {
-		v.ContactKnown = true
+	for _, said := range c.pulse.GetMembers() {
+		if said.GetMember().GetRaftId() == m.RaftId {
+			v = proto.Clone(said).(*messages.MemberView)
+			v.SilentMs += of.PulseAgeMs
+		}
 	}
-	if h, ok := c.nodes[m.RaftId]; ok {
-		v.ContactKnown, silent = true, min(silent, c.now-h.at)
-		v.Applied, v.Version, v.RoomBytes = h.pulse.Applied, h.pulse.Version, h.pulse.RoomBytes
+	v.Member = forClients(m)
+	fresh := of.PulseKnown || c.now-c.electedAt <= freshTicks // or there is a leader since a moment
+	switch {
+	case m.RaftId == c.self:
+		v.Role = cmp.Or(c.replication.GetRole(), v.Role, ownRole(m))
+		v.Applied, v.Version, v.SilentMs, v.ContactKnown = c.replication.GetApplied(), c.version, 0, true
+	case m.RaftId == c.view.Leader && fresh:
+		v.Role, v.ContactKnown = roleLeader, true
+	case m.RaftId == c.view.Leader:
+		v.Role = roleUnreachable
+	case !of.PulseKnown || v.Role == "":
+		v.Role, v.ContactKnown, v.Ready = roleUnknown, false, false
 	}
-	if p := progressOf(c.replication, m.RaftId); p != nil {
-		v.ContactKnown, silent = true, min(silent, p.SilentTicks+c.now-c.replicationAt)
-		v.Match, v.Progress = p.Match, p.State
-		v.Rate = c.progress[m.RaftId].perSecond(c.tickMS)
-		c.timeLeft(v)
-	}
-	v.SilentMs = silent * c.tickMS
-	if t := c.moving[m.RaftId]; t != nil {
-		v.SnapshotBytesDone, v.SnapshotBytesTotal, v.EtaMs = t.BytesDone, t.BytesTotal, t.EtaMs
-	}
-	v.SnapshotNeeded = v.Progress == messages.ProgressState_SNAPSHOT
 	return v
 }
 
-// timeLeft estimates when a member that gets entries has all of them. The log grows
-// meanwhile.
-func (c *census) timeLeft(v *messages.MemberView) {
-	last, grows := c.replication.GetLastIndex(), c.progress[c.self].perSecond(c.tickMS)
-	if v.Match < last && v.Rate > grows {
-		v.EtaMs = max(1, (last-v.Match)*1000/(v.Rate-grows))
+// ownRole is what a node takes itself for before raft has said anything.
+func ownRole(m *messages.Member) string {
+	if m.Type == messages.MemberType_LEARNER {
+		return roleLearner
 	}
+	return roleFollower
 }
 
-// seenByPulse is what the leader said of a member last.
-func (c *census) seenByPulse(m *messages.Member) *messages.MemberView {
-	for _, v := range c.pulse.GetMembers() {
-		if v.GetMember().GetRaftId() == m.RaftId {
-			return proto.Clone(v).(*messages.MemberView)
-		}
+// budget says who may be lost, as far as this node knows who is there.
+func (c *census) budget(v *messages.ClusterView) *messages.FaultBudget {
+	alive := map[messages.RaftID]bool{}
+	for _, m := range v.Members {
+		alive[m.Member.RaftId] = m.Role != roleUnreachable && m.Role != roleUnknown
 	}
-	return &messages.MemberView{}
-}
-
-// role is what a member does, as far as is known here.
-func (c *census) role(m *messages.Member, v *messages.MemberView) string {
-	switch {
-	case m.RaftId == c.view.Leader && (c.leads() || v.SilentMs <= silentTicks*c.tickMS):
-		return "leader"
-	case m.RaftId == c.self && c.replication.GetRole() != "":
-		return c.replication.GetRole()
-	case m.RaftId != c.self && !v.ContactKnown:
-		return "unknown"
-	case v.SilentMs > silentTicks*c.tickMS:
-		return "unreachable"
-	case m.Type == messages.MemberType_LEARNER:
-		return "learner"
-	}
-	return "follower"
-}
-
-// lagReady is how many entries a learner may lack that is ready, in number: what comes
-// within a moment.
-const lagReady = 1000
-
-// waitsFor says why a learner cannot be promoted yet; empty: it can.
-func waitsFor(v *messages.MemberView, bound bool, commit uint64) string {
-	switch {
-	case !bound:
-		return "it was not heard yet"
-	case v.Role == "unknown" || v.Role == "unreachable":
-		return fmt.Sprintf("it was not heard for %d ms", v.SilentMs)
-	case v.Progress == messages.ProgressState_SNAPSHOT:
-		return "it gets a snapshot"
-	case v.Progress == messages.ProgressState_PROBING:
-		return "the leader finds out what it has"
-	case v.Match+lagReady < commit:
-		return fmt.Sprintf("it lacks %d entries", commit-v.Match)
-	}
-	return ""
-}
-
-// progressOf is raft's word on a peer; nil: it has none.
-func progressOf(r *messages.Replication, id messages.RaftID) *messages.Progress {
-	for _, p := range r.GetProgress() {
-		if p.RaftId == id {
-			return p
-		}
-	}
-	return nil
+	return rules.Budget(confOf(c.view.MembersChanged()), c.view.Members, func(id messages.RaftID) bool { return alive[id] })
 }
 
 func compareWaiting(a, b *messages.WaitingNode) int {

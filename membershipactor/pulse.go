@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -15,12 +16,12 @@ import (
 // Times of the pulses, in ticks.
 const (
 	pulseTicks = 10 // between two pulses
-	// silentTicks is how long a member may be silent and still be in contact: several
-	// pulses.
-	silentTicks = 40
-	rateTicks   = 100 // over how long rates are taken
-	rateMarks   = 32  // the most that a rate is taken from, in number
+	// freshTicks is how long a pulse is the leader's word: several of them may be lost.
+	freshTicks = 40
 )
+
+// waitingMax bounds the nodes that a pulse names, in number.
+const waitingMax = 64
 
 // census is what a node has heard of the members lately. Each method is one event; it
 // changes the state, and returns what is to be said. It knows no actor and no clock.
@@ -29,20 +30,23 @@ type census struct {
 	tickMS  uint64
 	version string
 
-	now     uint64 // ticks
-	pulseIn uint64 // ticks until the next pulse
-	view    View
-	ledAt   uint64 // when this node began to lead; of use only while it does
+	now       uint64 // ticks
+	pulseIn   uint64 // ticks until the next pulse
+	view      View
+	electedAt uint64 // when the leader of view was announced here
 
 	replication   *messages.Replication // raft's last word; nil: none yet
 	replicationAt uint64
 
-	nodes    map[messages.RaftID]heard              // of a leader: what the others said of themselves in its term
-	progress map[messages.RaftID]*advance           // of a leader: how fast each gets on, and its own log
-	moving   map[messages.RaftID]*messages.Transfer // of a leader: the snapshots that it sends
-	pulse    *messages.ClusterPulse                 // the leader's last, of view.Term; nil: none yet
-	pulseAt  uint64
-	waiting  []*messages.WaitingNode // that asked this node to be let in
+	// Of a leader, in its term:
+	following rules.Following
+	nodes     map[messages.RaftID]heard              // what the others said of themselves
+	moving    map[messages.RaftID]*messages.Transfer // the snapshots that it sends
+	waits     []*messages.OperationWait
+
+	pulse   *messages.ClusterPulse // the leader's last, of view.Term; nil: none yet
+	pulseAt uint64
+	waiting []*messages.WaitingNode // that asked this node to be let in
 
 	answer *messages.ClusterView // nil: something has changed since it was made
 }
@@ -68,8 +72,8 @@ func newCensus(self messages.RaftID, tickMS uint64, version string) *census {
 
 // forget drops what was heard in another term.
 func (c *census) forget() {
-	c.nodes, c.progress, c.moving = map[messages.RaftID]heard{}, map[messages.RaftID]*advance{}, map[messages.RaftID]*messages.Transfer{}
-	c.pulse, c.ledAt = nil, c.now
+	c.nodes, c.moving = map[messages.RaftID]heard{}, map[messages.RaftID]*messages.Transfer{}
+	c.following, c.waits, c.pulse, c.electedAt = nil, nil, nil, c.now
 }
 
 func (c *census) leads() bool { return c.view.Leader == c.self }
@@ -103,26 +107,10 @@ func (c *census) onLeader(m *messages.LeaderChanged) []saying {
 // onReplication hears raft.
 func (c *census) onReplication(m *messages.Replication) {
 	c.answer = nil
+	if c.leads() && m.Leader == c.self {
+		c.following = c.following.After(m, c.now-c.replicationAt)
+	}
 	c.replication, c.replicationAt = m, c.now
-	if !c.leads() || m.Leader != c.self {
-		return
-	}
-	c.advanced(c.self, m.LastIndex)
-	for _, p := range m.Progress {
-		c.advanced(p.RaftId, p.Match)
-	}
-	for id := range c.progress {
-		if id != c.self && progressOf(m, id) == nil {
-			delete(c.progress, id)
-		}
-	}
-}
-
-func (c *census) advanced(id messages.RaftID, index uint64) {
-	if c.progress[id] == nil {
-		c.progress[id] = &advance{}
-	}
-	c.progress[id].note(c.now, index)
 }
 
 // onNodePulse hears a node of itself. It may not be a member as far as this node knows.
@@ -160,6 +148,12 @@ func (c *census) onWaiting(all []*messages.WaitingNode) {
 	c.waiting = all
 }
 
+// onWaits hears why operations do not go on.
+func (c *census) onWaits(all []*messages.OperationWait) {
+	c.answer = nil
+	c.waits = all
+}
+
 // onTick lets time pass.
 func (c *census) onTick(elapsed uint64) []saying {
 	c.answer = nil
@@ -192,7 +186,7 @@ func (c *census) nodePulse() []saying {
 // clusterPulse tells the others of all, and asks how far the snapshots are that go out.
 func (c *census) clusterPulse() []saying {
 	view := c.clusterView()
-	m := &messages.ClusterPulse{Term: c.view.Term, Commit: view.Commit, Waiting: view.Waiting}
+	m := &messages.ClusterPulse{Term: c.view.Term, Commit: view.Commit, Waiting: view.Waiting, Waits: view.Waits}
 	snapshots := len(c.moving) > 0
 	for _, v := range view.Members {
 		bare := proto.Clone(v).(*messages.MemberView)
@@ -241,39 +235,4 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 	})
 	all = slices.CompactFunc(all, func(a, b *messages.WaitingNode) bool { return compareWaiting(a, b) == 0 })
 	return all[:min(len(all), waitingMax)]
-}
-
-// waitingMax bounds the nodes that a pulse names, in number.
-const waitingMax = 64
-
-// advance is how fast a log grows.
-type advance struct {
-	marks []mark // the last rateTicks of them
-}
-
-type mark struct{ at, index uint64 }
-
-func (a *advance) note(now, index uint64) {
-	if n := len(a.marks); n > 0 && index < a.marks[n-1].index {
-		a.marks = a.marks[:0] // another log
-	}
-	if n := len(a.marks); n > 1 && now-a.marks[n-2].at <= rateTicks/rateMarks+1 {
-		a.marks = a.marks[:n-1] // the last two are close: one is enough
-	}
-	a.marks = append(a.marks, mark{now, index})
-	for len(a.marks) > 2 && now-a.marks[1].at >= rateTicks {
-		a.marks = a.marks[1:]
-	}
-}
-
-// perSecond is how many entries came in a second lately.
-func (a *advance) perSecond(tickMS uint64) uint64 {
-	if a == nil || len(a.marks) < 2 {
-		return 0
-	}
-	first, last := a.marks[0], a.marks[len(a.marks)-1]
-	if ms := (last.at - first.at) * tickMS; ms > 0 {
-		return (last.index - first.index) * 1000 / ms
-	}
-	return 0
 }

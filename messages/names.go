@@ -20,6 +20,9 @@ const (
 	ClusterIDSize   = 16
 )
 
+// MembersMax bounds the members of a cluster, in number, learners included.
+const MembersMax = 32
+
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1
 

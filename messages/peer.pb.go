@@ -1335,6 +1335,7 @@ type ClusterPulse struct {
 	Commit        uint64                 `protobuf:"varint,2,opt,name=commit,proto3" json:"commit,omitempty"`
 	Members       []*MemberView          `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // without their records
 	Waiting       []*WaitingNode         `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waits         []*OperationWait       `protobuf:"bytes,5,rep,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1393,6 +1394,13 @@ func (x *ClusterPulse) GetMembers() []*MemberView {
 func (x *ClusterPulse) GetWaiting() []*WaitingNode {
 	if x != nil {
 		return x.Waiting
+	}
+	return nil
+}
+
+func (x *ClusterPulse) GetWaits() []*OperationWait {
+	if x != nil {
+		return x.Waits
 	}
 	return nil
 }
@@ -1517,12 +1525,13 @@ const file_peer_proto_rawDesc = "" +
 	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
 	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
-	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\x85\x02\n" +
+	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xb5\x02\n" +
 	"\fClusterPulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
 	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
-	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
+	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12.\n" +
+	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
 	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
@@ -1570,6 +1579,7 @@ var file_peer_proto_goTypes = []any{
 	(*RangeDigest)(nil),     // 26: keyval.v1.RangeDigest
 	(*WaitingNode)(nil),     // 27: keyval.v1.WaitingNode
 	(*MemberView)(nil),      // 28: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 29: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -1593,13 +1603,14 @@ var file_peer_proto_depIdxs = []int32{
 	27, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
 	28, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
 	27, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	0,  // 21: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 22: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	29, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 22: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 23: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
