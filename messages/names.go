@@ -18,6 +18,7 @@ const (
 	ClientIDSize    = 16
 	IncarnationSize = 16
 	ClusterIDSize   = 16
+	OperationIDSize = 16
 )
 
 // MembersMax bounds the members of a cluster, in number, learners included.

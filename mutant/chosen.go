@@ -54,6 +54,11 @@ var (
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
+
+	SuspectVotes       = named("suspect-votes")
+	SuspicionForgotten = named("suspicion-forgotten")
+	OneVoiceCondemns   = named("one-voice-condemns")
+	AccuserBelieved    = named("accuser-believed")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

@@ -47,4 +47,9 @@ const (
 	PromotedEarly    = false // a learner is promoted before it has caught up
 	LeaderRemoved    = false // a leader is removed while it leads
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+
+	SuspectVotes       = false // a node that is suspected to have lost data takes part
+	SuspicionForgotten = false // it is suspected no more after a restart
+	OneVoiceCondemns   = false // an accuser alone condemns it
+	AccuserBelieved    = false // it is suspected by a heartbeat alone, and asks nobody
 )

@@ -196,8 +196,8 @@ func (c *Configuration) add(m *messages.AddLearner, operation []byte, heir messa
 			WithHint("remove one first")
 	case len(m.GetIncarnation()) != 0 && len(m.GetIncarnation()) != messages.IncarnationSize:
 		return nil, messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(m.GetIncarnation()))
-	case len(operation) > operationIDSizeMax:
-		return nil, messages.Errorf(messages.Code_INVALID, "the id of an operation has %d bytes, %d are allowed", len(operation), operationIDSizeMax)
+	case len(operation) != 0 && len(operation) != messages.OperationIDSize:
+		return nil, messages.Errorf(messages.Code_INVALID, "the id of an operation has %d bytes, this one %d", messages.OperationIDSize, len(operation))
 	}
 	err := cmp.Or(messages.CheckNodeName(m.GetName()), messages.CheckMemberAddress(m.GetAddress()),
 		c.unusedName(m.GetName(), heir), c.unusedAddress(m.GetAddress(), heir), c.unusedIncarnation(m.GetIncarnation()))
@@ -211,9 +211,6 @@ func (c *Configuration) add(m *messages.AddLearner, operation []byte, heir messa
 	})
 	return single(raftpb.ConfChangeAddLearnerNode, m.GetRaftId()), nil
 }
-
-// operationIDSizeMax bounds the id of an operation, in bytes.
-const operationIDSizeMax = 16
 
 func (c *Configuration) promote(id messages.RaftID) (*raftpb.ConfChangeSingle, *messages.Error) {
 	m := c.Member(id)

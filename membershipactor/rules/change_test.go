@@ -94,7 +94,7 @@ func TestChange(t *testing.T) {
 			row.from.NextRaftID = 5
 		}
 		before := describe(row.from)
-		got, change, err := row.from.Change(row.m, 9, []byte("operation"))
+		got, change, err := row.from.Change(row.m, 9, []byte("0123456789abcdef"))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
