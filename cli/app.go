@@ -180,6 +180,8 @@ type Call struct {
 	app    *urfave.App
 	path   []*urfave.Command
 	flags  *urfave.Context
+
+	sources map[string]string // by flag: where its value is from, if not from the line
 }
 
 // action makes a command's function one that urfave/cli runs.

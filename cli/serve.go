@@ -39,6 +39,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "listen", Usage: "listen at `HOST:PORT`"},
 			&urfave.StringFlag{Name: "advertise", Usage: "let others reach this node at `HOST:PORT`", DefaultText: "that of --listen"},
 			dataFlag(),
+			configFileFlag(),
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
@@ -102,6 +103,9 @@ func serve(c *Call) error {
 }
 
 func (c *Call) serveOptions() (actors.ServeOptions, error) {
+	if err := c.fill(); err != nil {
+		return actors.ServeOptions{}, err
+	}
 	o := actors.ServeOptions{
 		DataDir: c.flags.String("data"), Name: c.flags.String("name"),
 		Listen: c.flags.String("listen"), Advertise: c.flags.String("advertise"),
