@@ -215,13 +215,21 @@ func (c *Call) usage(hint, format string, args ...any) error {
 	return usagef(c.path, hint, format, args...)
 }
 
-// logger writes to stderr at the level that --log-level names.
+// logger writes to stderr as --log-level and --log-format say.
 func (c *Call) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
 		return nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
 	}
-	return slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level})), nil
+	options := &slog.HandlerOptions{Level: level}
+	switch format := c.flags.String("log-format"); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.Stderr, options)), nil
+	default:
+		return nil, c.usage("", "--log-format %q is none of %s", format, strings.Join(choices["log-format"], ", "))
+	}
 }
 
 // self is how this binary is called in commands for people to paste.

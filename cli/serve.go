@@ -43,6 +43,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
+			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics for Prometheus at http://`HOST:PORT`/metrics; without a host, on loopback"},
 		}, tuningFlags()...),
 		Action: sh.action(serve),
@@ -118,6 +119,9 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	var err error
 	if o.Logger, err = c.logger(); err != nil {
 		return o, err
+	}
+	if c.flags.String("log-format") == "json" {
+		o.Announce = func(line string) { o.Logger.Info(line) }
 	}
 	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
 		return o, err
