@@ -63,10 +63,11 @@ func (r remote) Get(ctx context.Context, key []byte, revision uint64, stale bool
 	return r.Client.Get(ctx, key, options...)
 }
 
-// connect makes a client that the cluster need not remember for long.
+// connect makes a client that the cluster need not remember for long. Whoever names one
+// endpoint means that node.
 func connect(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error) {
 	c, err := client.Connect(ctx, client.Options{
-		Endpoints: endpoints, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+		Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
 	})
 	if err != nil {
 		return nil, err
