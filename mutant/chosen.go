@@ -54,6 +54,10 @@ var (
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
+	ChangeAtPropose  = named("change-at-propose")
+	RemovedCounts    = named("removed-counts")
+	LearnerRefuses   = named("learner-refuses")
+	NoBarrier        = named("no-barrier")
 
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")

@@ -361,15 +361,21 @@ func CheckTransfer(v View, name string) (to messages.RaftID, err *messages.Error
 	return m.RaftId, nil
 }
 
-// BestLeader is the voter that is closest behind, but for those that are not to lead.
+// BestLeader is the voter that is closest behind, but for this node and those that are not to
+// lead. One that an operation is to remove comes last.
 func (v View) BestLeader(except ...messages.RaftID) (messages.RaftID, Why) {
 	var best messages.RaftID
+	leaves := func(id messages.RaftID) bool {
+		return slices.ContainsFunc(v.Operations, func(o *messages.ClusterOperation) bool { return !Ended(o) && o.OldRaftId == id })
+	}
 	for _, m := range v.Members {
 		if m.Type != messages.MemberType_VOTER && m.Type != messages.MemberType_INCOMING ||
 			slices.Contains(except, m.RaftId) || m.RaftId == v.Self || !v.Close(m.RaftId) {
 			continue
 		}
-		if best == 0 || v.Following[m.RaftId].Match > v.Following[best].Match {
+		switch {
+		case best == 0, leaves(best) && !leaves(m.RaftId),
+			leaves(best) == leaves(m.RaftId) && v.Following[m.RaftId].Match > v.Following[best].Match:
 			best = m.RaftId
 		}
 	}

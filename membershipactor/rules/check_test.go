@@ -249,6 +249,10 @@ func codeOf(err *messages.Error) messages.Code {
 	return err.Code
 }
 
+func leaving(id uint64) func(*View) {
+	return under(&messages.ClusterOperation{Id: []byte{3}, Kind: messages.OperationKind_REMOVE, Phase: messages.OperationPhase_REMOVE_OLD, OldRaftId: id})
+}
+
 func TestCheckTransfer(t *testing.T) {
 	ahead := func(id, match uint64) func(*View) {
 		return progress(id, func(_ *messages.Progress, f *Follow) { f.Match = match })
@@ -270,6 +274,8 @@ func TestCheckTransfer(t *testing.T) {
 		"to a dead one":      {cluster(voters3, nil, dead(2)), "node2", 0, unsafe},
 		"to one that lags":   {cluster(voters3, nil, progress(2, func(_ *messages.Progress, f *Follow) { f.Close = false })), "node2", 0, unsafe},
 		"to one that leaves": {cluster(voters3, nil, outgoing), "node2", 0, unsafe},
+		"the best is to go":  {cluster(voters3, nil, ahead(3, 99), leaving(2)), "", 3, ok},
+		"all others are":     {cluster([]uint64{1, 2}, nil, leaving(2)), "", 2, ok},
 		"to nobody known":    {cluster(voters3, nil), "node9", 0, notFound},
 		"while it goes":      {cluster(voters3, nil, func(v *View) { v.Replication.TransferringTo = 2 }), "node2", 0, busy},
 		"without a quorum":   {cluster(voters3, nil, dead(2, 3)), "", 0, noLeader},

@@ -16,6 +16,7 @@ type View struct {
 	Waiting     []*messages.WaitingNode
 	Shipments   map[messages.RaftID]Shipment // snapshots under way; may lack some
 	TickMS      uint64
+	NowMS       int64 // wall time, for people; 0: not known
 }
 
 // Shipment is how far a snapshot has come, in bytes. Total is an estimate; 0: not known.
@@ -86,11 +87,6 @@ func (v View) WaitingNamed(name string) *messages.WaitingNode {
 	return nil
 }
 
-// Ended reports whether an operation is over.
-func Ended(o *messages.ClusterOperation) bool {
-	return o.GetPhase() == messages.OperationPhase_COMPLETE || o.GetPhase() == messages.OperationPhase_FAILED
-}
-
 // Swapped reports whether an operation can only go forward: the joint configuration was
 // entered, or it is over.
 func Swapped(o *messages.ClusterOperation) bool {
@@ -104,21 +100,12 @@ func (v View) InTheWay(op *messages.ClusterOperation) *messages.ClusterOperation
 		if Ended(o) || string(o.Id) == string(op.Id) {
 			continue
 		}
-		if touch(o, op) || o.Kind == messages.OperationKind_REPLACE && op.Kind == messages.OperationKind_REPLACE {
+		sameAddress := o.NewAddress != "" && o.NewAddress == op.NewAddress
+		if shared(o, op) != "" || sameAddress || o.Kind == messages.OperationKind_REPLACE && op.Kind == messages.OperationKind_REPLACE {
 			return o
 		}
 	}
 	return nil
-}
-
-// touch reports whether two operations are about the same name, member or address.
-func touch(a, b *messages.ClusterOperation) bool {
-	for _, name := range []string{a.OldNode, a.NewNode} {
-		if name != "" && (name == b.OldNode || name == b.NewNode) {
-			return true
-		}
-	}
-	return a.NewAddress != "" && a.NewAddress == b.NewAddress
 }
 
 // TouchedBy is an operation under way that is about the member of that name, or nil.
