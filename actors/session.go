@@ -20,9 +20,9 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client []byte, leader *messages.Leader) actor.Producer {
+func newSession(w *wiring, owner string, client, holder []byte, leader *messages.Leader) actor.Producer {
 	return func() actor.Actor {
-		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, leader)}
+		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, holder, leader)}
 	}
 }
 

@@ -71,9 +71,12 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 
 // Attach asks for a session actor.
 type Attach struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
-	Request       uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Client  []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
+	Request uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	// holder is the host that the connection comes from: the link of the node writes it
+	// over whatever the client says.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +123,13 @@ func (x *Attach) GetRequest() uint64 {
 		return x.Request
 	}
 	return 0
+}
+
+func (x *Attach) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 type Attached struct {
@@ -1860,10 +1870,11 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"~\n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"\x96\x01\n" +
 	"\x06Attach\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\x04R\arequest:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
 	"\x06client\x12\agateway\x1a\x13a client has a link\"\xa2\x02\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +

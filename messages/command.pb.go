@@ -553,7 +553,11 @@ type OpenSession struct {
 	// before_ms bounds the opening in log time: later it is refused, so that a
 	// late repetition cannot open an expired session anew and run twice. At most
 	// ttl_ms after the log time at which the client first sent it.
-	BeforeMs      uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	BeforeMs uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	// holder is whose client it is: the address that it comes from, as the node says
+	// through which it comes. What a client puts there is replaced. No holder has more
+	// than half of all sessions.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +604,13 @@ func (x *OpenSession) GetBeforeMs() uint64 {
 		return x.BeforeMs
 	}
 	return 0
+}
+
+func (x *OpenSession) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 type Operation struct {
@@ -1259,6 +1270,7 @@ type Session struct {
 	AckedBelow    uint64                 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	Outcomes      []*Outcome             `protobuf:"bytes,5,rep,name=outcomes,proto3" json:"outcomes,omitempty"`                                // by seq, all at or above acked_below
 	OpenBeforeMs  uint64                 `protobuf:"varint,6,opt,name=open_before_ms,json=openBeforeMs,proto3" json:"open_before_ms,omitempty"` // not evicted before: a late opening must find it
+	Holder        []byte                 `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`                                    // of the command that opened it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1333,6 +1345,13 @@ func (x *Session) GetOpenBeforeMs() uint64 {
 		return x.OpenBeforeMs
 	}
 	return 0
+}
+
+func (x *Session) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // Identity says whose data directory this is. Written once, never rewritten.
@@ -1713,10 +1732,11 @@ const file_command_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x04H\x00R\aversion\x12)\n" +
 	"\x0fcreate_revision\x18\x06 \x01(\x04H\x00R\x0ecreateRevision\x12#\n" +
 	"\fmod_revision\x18\a \x01(\x04H\x00R\vmodRevisionB\b\n" +
-	"\x06targetJ\x04\b\b\x10\t\"A\n" +
+	"\x06targetJ\x04\b\b\x10\t\"Y\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xdd\x01\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xdd\x01\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -1768,7 +1788,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x1e\n" +
-	"\vadded_at_ms\x18\x05 \x01(\x04R\taddedAtMs\"\xcc\x01\n" +
+	"\vadded_at_ms\x18\x05 \x01(\x04R\taddedAtMs\"\xe4\x01\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1b\n" +
@@ -1776,7 +1796,8 @@ const file_command_proto_rawDesc = "" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
-	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xf3\x01\n" +
+	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\x12\x16\n" +
+	"\x06holder\x18\a \x01(\fR\x06holder\"\xf3\x01\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +

@@ -67,7 +67,7 @@ func (s *State) restoreSession(row *messages.Session) error {
 	for _, o := range row.Outcomes {
 		r.kept.insert(outcome{seq: o.Seq, code: o.Code, revision: o.Revision, deleted: o.Deleted, more: o.More, failed: o.FailedCondition})
 	}
-	s.sessions.add(r, s.logTimeMS)
+	s.sessions.add(r, row.Holder, s.logTimeMS)
 	return nil
 }
 
@@ -114,6 +114,7 @@ func (t *sessions) checkpoint() []*messages.Session {
 		row.Client = ids[len(ids)-messages.ClientIDSize : len(ids) : len(ids)]
 		row.TtlMs, row.ActiveMs = s.ttlMS, s.activeMS
 		row.AckedBelow, row.OpenBeforeMs = s.ackedBelow, s.openBeforeMS
+		row.Holder = s.holder.name
 		row.Outcomes = keptAt[:n:n]
 		kept, keptAt = kept[n:], keptAt[n:]
 		list[i] = row

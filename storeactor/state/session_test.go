@@ -212,6 +212,7 @@ func drawClients(t *rapid.T) (commands []*messages.Command) {
 	for id := range byte(rapid.IntRange(1, 8).Draw(t, "clients")) {
 		ttl := rapid.Uint64Range(1, 40).Draw(t, "ttl")
 		open := statetest.Opens(ttl, rapid.Uint64Range(ttl/2, ttl).Draw(t, "before"))
+		open.Holder = []byte(rapid.SampledFrom([]string{"", "here", "there"}).Draw(t, "holder"))
 		for seq := range rapid.Uint64Range(1, 6).Draw(t, "commands") {
 			c := &messages.Command{Session: statetest.Client(id), Seq: seq + 1, AckedBelow: rapid.Uint64Range(0, seq+1).Draw(t, "acked_below")}
 			if rapid.IntRange(0, 3).Draw(t, "opens") > 0 {
@@ -268,6 +269,65 @@ func TestSessionsOfOneClientShutNobodyOutForLong(t *testing.T) {
 		if got := open(99, step.now); got != step.code {
 			t.Errorf("another client at %d: %s, want %s", step.now, got, step.code)
 		}
+	}
+}
+
+// A holder that opens sessions without end has half of what there is, and evicts its own.
+// Others lose none, however long theirs have been idle, and open more.
+func TestOneHolderCostsOthersNothing(t *testing.T) {
+	const minute = messages.SessionOpenMaxMS
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), sessionBounds{sessions: 20, bytes: 1 << 20, window: 8})
+	index, clients, opened := uint64(1), byte(0), map[string]int{}
+	open := func(holder string, now uint64) messages.Code {
+		index++
+		clients++
+		o := statetest.Opens(SessionTTLMaxMS, now+minute)
+		o.Holder = []byte(holder)
+		got := r.apply(statetest.Entry(index, now, &messages.Command{Session: statetest.Client(clients), Seq: 1, Open: o}))[0].outcome.code
+		if got == messages.Code_OK {
+			opened[holder]++
+		}
+		return got
+	}
+	held := func(holder string) int {
+		if h := r.state.sessions.holders[holder]; h != nil {
+			return h.rows
+		}
+		return 0
+	}
+	for range 4 {
+		open("b", 1)
+		open("c", 1)
+	}
+	now := uint64(3 * minute) // the others are idle
+	for i := range 30 {
+		if got := open("a", now); (got == messages.Code_OK) != (i < 10) {
+			t.Errorf("opening %d of a: %s", i+1, got)
+		}
+	}
+	now += minute + 1 // its openings have ended
+	for i := range 30 {
+		if got := open("a", now); (got == messages.Code_OK) != (i < 10) {
+			t.Errorf("opening %d of a, later: %s", i+1, got)
+		}
+	}
+	if open("b", now) != messages.Code_OK || open("d", now) != messages.Code_OK {
+		t.Error("others open no more")
+	}
+	if held("a") != 10 || held("b") != 5 || held("c") != 4 || held("d") != 1 {
+		t.Errorf("a, b, c and d have %d, %d, %d and %d", held("a"), held("b"), held("c"), held("d"))
+	}
+	// All is full now. Nobody of those with the most may be evicted: the idlest goes for
+	// one that has little, and for no other.
+	if open("d", now) != messages.Code_OK || held("b")+held("c") != 8 {
+		t.Errorf("b and c have %d and %d", held("b"), held("c"))
+	}
+	if got := open("a", now); got != messages.Code_BUSY || held("b")+held("c") != 8 {
+		t.Errorf("a opens with %s, b and c have %d and %d", got, held("b"), held("c"))
+	}
+	now += minute + 1 // whoever has the most loses for others
+	if open("c", now) != messages.Code_OK || held("a") != 9 {
+		t.Errorf("a has %d", held("a"))
 	}
 }
 
