@@ -174,6 +174,9 @@ func (s *sessionCore) check(m *messages.Write) (opens bool, why *messages.Error)
 	if !bytes.Equal(c.Session, s.client) || c.Seq != m.Request {
 		return false, messages.Errorf(messages.Code_NOT_ALLOWED, "the command is of another session or number than its request")
 	}
+	if whole := len(m.Command) + len(s.stamp); c.Open != nil && whole > messages.CommandSizeMax {
+		return false, messages.Errorf(messages.Code_INVALID, "the command has %d bytes with whose it is, %d are allowed", whole, messages.CommandSizeMax)
+	}
 	return c.Open != nil, messages.CheckCommand(c)
 }
 

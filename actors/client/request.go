@@ -23,8 +23,9 @@ const (
 // session for it.
 func (k kind) ofNode() bool { return k == status || k == snapshot || k == reach }
 
-// requestOverhead is what a request costs beside the bytes that the asker handed over.
-const requestOverhead = 128
+// requestOverhead is what a request costs beside the bytes that the asker handed over: in a
+// command, its session, numbers and opening, with the holder that a node puts there.
+const requestOverhead = 192
 
 // request is one Submit on its way to its one answer.
 type request struct {
