@@ -244,7 +244,7 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 		return
 	}
 	s.answerWrite(o.Seq, w, &messages.WriteReply{
-		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, FailedCondition: o.FailedCondition, Leader: s.leader,
+		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, FailedCondition: o.FailedCondition, Unopened: o.Unopened, Leader: s.leader,
 	})
 }
 

@@ -402,6 +402,7 @@ type WriteReply struct {
 	Message         string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	Leader          *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	FailedCondition uint32                 `protobuf:"varint,8,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"` // as in Outcome
+	Unopened        bool                   `protobuf:"varint,9,opt,name=unopened,proto3" json:"unopened,omitempty"`                                      // as in Outcome
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -490,6 +491,13 @@ func (x *WriteReply) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *WriteReply) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Read is answered once.
@@ -1895,7 +1903,7 @@ const file_client_proto_rawDesc = "" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
-	"\x06client\x12\asession\x1a\x13a command is wanted\"\xc0\x02\n" +
+	"\x06client\x12\asession\x1a\x13a command is wanted\"\xdc\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -1905,7 +1913,8 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
-	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +

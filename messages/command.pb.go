@@ -946,8 +946,11 @@ type Outcome struct {
 	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	// failed_condition is the first one that did not hold, counted from 1; 0: all held.
 	FailedCondition uint32 `protobuf:"varint,6,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// unopened, of a SESSION_EXPIRED, says that the session has never been open and never
+	// will be: no sending of the command was executed. It is not in what replicas compare.
+	Unopened      bool `protobuf:"varint,7,opt,name=unopened,proto3" json:"unopened,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -1020,6 +1023,13 @@ func (x *Outcome) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *Outcome) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Checkpoint is all state that is not user data, whole, as of one index. Replay
@@ -1753,14 +1763,15 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xf3\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x8f\x02\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
-	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition:<\x92\xb5\x188\n" +
+	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
 	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\x88\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +

@@ -41,6 +41,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
 	}
+	s.sessions.nowMS = c.LogTimeMs
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
@@ -123,5 +124,5 @@ func (t *sessions) checkpoint() []*messages.Session {
 }
 
 func (o outcome) fill(m *messages.Outcome) {
-	m.Seq, m.Code, m.Revision, m.Deleted, m.More, m.FailedCondition = o.seq, o.code, o.revision, o.deleted, o.more, o.failed
+	m.Seq, m.Code, m.Revision, m.Deleted, m.More, m.FailedCondition, m.Unopened = o.seq, o.code, o.revision, o.deleted, o.more, o.failed, o.unopened
 }

@@ -25,6 +25,11 @@ type sessions struct {
 	holders map[string]*holder
 	crowd   crowd // the holders, that of the most sessions first
 
+	// sinceMS is the log time before it last moved on, and dropped are the sessions that
+	// went since. What opens until sinceMS or later was still open then, if it ever was.
+	nowMS, sinceMS uint64
+	dropped        map[clientID]bool
+
 	expiry order // all sessions, by deadline
 	pinned order // sessions that may not be evicted yet, by openBeforeMS
 	idle   order // the others, by activeMS
@@ -79,12 +84,15 @@ type outcome struct {
 	code     messages.Code
 	failed   uint32 // condition
 	more     bool
+	unopened bool // of a refusal
 }
 
 func newSessions(bounds sessionBounds) *sessions {
 	return &sessions{
 		rows:    map[clientID]*session{},
 		holders: map[string]*holder{},
+		dropped: map[clientID]bool{},
+		sinceMS: math.MaxUint64, // of a checkpoint: what went then is not known
 		bounds:  bounds,
 		expiry:  order{which: byDeadline, when: (*session).deadlineMS},
 		pinned:  order{which: byOpening, when: func(s *session) uint64 { return s.openBeforeMS }},
@@ -95,6 +103,10 @@ func newSessions(bounds sessionBounds) *sessions {
 // advance moves to log time now: what has expired goes. It costs by the expired,
 // not by the sessions.
 func (t *sessions) advance(now uint64) {
+	if now > t.nowMS {
+		t.sinceMS, t.nowMS = t.nowMS, now
+		clear(t.dropped)
+	}
 	for s := t.expiry.before(now); s != nil; s = t.expiry.before(now) {
 		t.drop(s)
 	}
@@ -126,7 +138,9 @@ func (t *sessions) admit(c *command, now, revision uint64) (*session, outcome) {
 	s, known := t.rows[clientID(c.session)]
 	if !known {
 		if !c.opens || c.beforeMS < now {
-			return refuse(messages.Code_SESSION_EXPIRED)
+			_, o := refuse(messages.Code_SESSION_EXPIRED)
+			o.unopened = c.opens && c.beforeMS >= t.sinceMS && !t.dropped[clientID(c.session)]
+			return nil, o
 		}
 		if c.seq-c.ackedBelow >= t.bounds.window || !t.makeRoom(c.holder, 1, 1) {
 			return refuse(messages.Code_BUSY)
@@ -262,6 +276,7 @@ func (t *sessions) queue(s *session, now uint64) {
 
 func (t *sessions) drop(s *session) {
 	delete(t.rows, s.client)
+	t.dropped[s.client] = true
 	t.expiry.remove(s)
 	t.pinned.remove(s)
 	t.unrest(s)

@@ -176,7 +176,7 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 		commands := drawClients(rt)
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
 		now := uint64(0)
-		executed := map[string]string{}
+		executed, unopened := map[string]string{}, map[string]bool{}
 		for i := range rapid.IntRange(1, 60).Draw(rt, "entries") {
 			now += rapid.SampledFrom([]uint64{0, 0, 0, 0, 1, 2, 5, 30}).Draw(rt, "time")
 			var list []*messages.Command
@@ -184,6 +184,9 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 				list = append(list, rapid.SampledFrom(commands).Draw(rt, "command"))
 			}
 			for n, s := range r.apply(statetest.Entry(uint64(i)+2, now, list...)) {
+				if s.outcome.unopened {
+					unopened[string(list[n].Session)] = true
+				}
 				if s.outcome.code != messages.Code_OK {
 					continue
 				}
@@ -198,6 +201,8 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 			name := commandName(c)
 			if n, executed := len(r.store.Rows[name]), executed[name] != ""; n > 1 || executed != (n == 1) {
 				rt.Fatalf("%s has taken effect %d times, executed: %v", name, n, executed)
+			} else if n > 0 && unopened[string(c.Session)] {
+				rt.Fatalf("%s has taken effect, and its session is said to have never been open", name)
 			}
 		}
 		if n := len(r.state.sessions.rows); n > narrowBounds.sessions || r.state.sessions.bytes() > narrowBounds.bytes {
@@ -268,6 +273,40 @@ func TestSessionsOfOneClientShutNobodyOutForLong(t *testing.T) {
 	}{{6, messages.Code_BUSY}, {5 + messages.SessionOpenMaxMS, messages.Code_BUSY}, {6 + messages.SessionOpenMaxMS, messages.Code_OK}} {
 		if got := open(99, step.now); got != step.code {
 			t.Errorf("another client at %d: %s, want %s", step.now, got, step.code)
+		}
+	}
+}
+
+// Log time leaps where a cluster was at rest. A session that the leap finds too late to
+// open was surely never open; one that it ends, or that ended before, may have been.
+func TestOpeningsThatALeapOfTimeFindsTooLate(t *testing.T) {
+	type step struct {
+		now    uint64
+		client byte
+		code   messages.Code
+		never  bool
+	}
+	for name, steps := range map[string][]step{
+		"it comes too late":                     {{5, 1, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, true}},
+		"it comes too late twice":               {{5, 1, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, true}, {90, 2, messages.Code_SESSION_EXPIRED, true}},
+		"it comes again, later":                 {{90, 2, messages.Code_SESSION_EXPIRED, true}, {91, 2, messages.Code_SESSION_EXPIRED, false}},
+		"it was executed, and the leap ends it": {{5, 2, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, false}},
+		"it may have ended before":              {{5, 2, messages.Code_OK, false}, {60, 1, messages.Code_SESSION_EXPIRED, true}, {90, 2, messages.Code_SESSION_EXPIRED, false}},
+	} {
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
+		for i, s := range steps {
+			c := &messages.Command{Session: statetest.Client(s.client), Seq: 1, Open: statetest.Opens(20, 20)}
+			o := r.apply(statetest.Entry(uint64(i)+2, s.now, c))[0].outcome
+			if o.code != s.code || o.unopened != s.never {
+				t.Errorf("%s: step %d: %s, never open: %v", name, i+1, o.code, o.unopened)
+			}
+		}
+		// Of a checkpoint nobody knows what went before.
+		again := newReplica(t, r.state.Checkpoint(), disktest.NewMemory(), narrowBounds)
+		last := steps[len(steps)-1]
+		c := &messages.Command{Session: statetest.Client(9), Seq: 1, Open: statetest.Opens(20, 20)}
+		if o := again.apply(statetest.Entry(uint64(len(steps))+2, last.now, c))[0].outcome; o.code != messages.Code_SESSION_EXPIRED || o.unopened {
+			t.Errorf("%s: from a checkpoint: %s, never open: %v", name, o.code, o.unopened)
 		}
 	}
 }
