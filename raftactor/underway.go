@@ -11,12 +11,12 @@ import (
 // Numbers of an asker mostly go up, and one above all of its others is surely new. So a
 // command costs no more than a look-up of its asker.
 type underWay struct {
-	askers map[Asker]*asking
+	askers map[Asker]*asked
 	logged []logged // handed to raft and not applied yet, in the log's order
 }
 
-// asking is one asker with commands under way. count is above 0, but amid a change.
-type asking struct {
+// asked is what one asker has under way. count is above 0, but amid a change.
+type asked struct {
 	asker   Asker
 	count   int
 	highest uint64 // number so far
@@ -24,7 +24,7 @@ type asking struct {
 
 // logged is a command in the log, without its bytes.
 type logged struct {
-	of    *asking
+	of    *asked
 	seq   uint64
 	size  int    // of the command
 	index uint64 // that of its entry, or of a later one of the same proposal
@@ -48,7 +48,7 @@ func (r *Replica) has(p proposal) bool {
 func (u *underWay) begin(p *proposal) {
 	a := u.askers[p.asker]
 	if a == nil {
-		a = &asking{asker: p.asker}
+		a = &asked{asker: p.asker}
 		u.askers[p.asker] = a
 	}
 	a.count++

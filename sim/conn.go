@@ -115,7 +115,12 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {
-			n.world.clock.after(n.latency(w), nil, func() { n.fail(c, refusal) })
+			n.world.clock.after(n.latency(w), nil, func() {
+				if c.link != nil && c.state == dialling {
+					c.dialler.tell(&messages.PeerRefused{Peer: c.peer, Code: refusal.Code})
+				}
+				n.fail(c, refusal)
+			})
 		}
 		return
 	}
@@ -304,6 +309,10 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 	if err != nil {
 		n.world.note(to.host, "guard refuses type %d for %s: %v", e.Type, e.Target, err)
 		n.sever(c, "a message was refused")
+		return
+	}
+	if near.Role == messages.Role_NODE && !to.local.Inbox.Enter(near.RaftID, body) {
+		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
 		return
 	}
 	n.world.ear.arrived(e, body)

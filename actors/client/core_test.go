@@ -86,6 +86,8 @@ func codeOf(d *messages.Done) messages.Code {
 		return d.Read.Code
 	case d.Snapshot != nil:
 		return d.Snapshot.Code
+	case d.Cluster != nil:
+		return d.Cluster.Code
 	}
 	return d.Status.GetCode()
 }
@@ -489,6 +491,34 @@ func TestRefusalByEveryEndpointIsReportedAtOnce(t *testing.T) {
 	s.expect(s.submit(put(2)), "answer 2 UNSUPPORTED")
 	s.c.tick(1000)
 	s.expect(s.submit(put(3)), "dial a:1")
+}
+
+// A node that is full sends a client to another; where all are, it is tried again, and
+// the deadline says BUSY.
+func TestFullNodesSendOnToOthers(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	full := func(endpoint string) *messages.LinkDown {
+		return &messages.LinkDown{Endpoint: endpoint, Code: messages.Code_BUSY, Message: "takes no more", Hint: "use another node"}
+	}
+	s.expect(s.submit(put(1)), "dial a:1")
+	s.expect(s.c.linkDown(full("a:1")), "dial b:1")
+	s.expect(s.c.linkDown(full("b:1")))
+	for range 300 {
+		for effects := s.c.tick(50); len(effects) > 0; {
+			e := effects[0]
+			effects = effects[1:]
+			switch e := e.(type) {
+			case dial:
+				effects = append(effects, s.c.linkDown(full(e.endpoint))...)
+			case answer:
+				if codeOf(e.done) != messages.Code_BUSY || e.done.Hint != "use another node" {
+					t.Errorf("%v", e.done)
+				}
+				return
+			}
+		}
+	}
+	t.Error("no answer")
 }
 
 func TestNodeOfAnotherClusterIsRefused(t *testing.T) {
