@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// Names are what KEYVAL_MUTANT may say. Replicas are those of them that the properties of
-// package raftactor find, and not the simulator.
-var Names, Replicas []string
+// Names are what KEYVAL_MUTANT may say. Sagas and Replicas are those of them that the
+// properties of packages membershipactor/saga and raftactor find, and not the simulator.
+var Names, Sagas, Replicas []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
@@ -48,6 +48,11 @@ var (
 	HistoryNeverGoes = named("history-never-goes")
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
+	EffectFirst      = ofSagas("effect-first")
+	RollbackLate     = ofSagas("rollback-late")
+	TwoSagas         = ofSagas("two-sagas")
+	PromotedEarly    = ofSagas("promoted-early")
+	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
 	ChangeAtPropose  = ofReplicas("change-at-propose")
 	RemovedCounts    = ofReplicas("removed-counts")
@@ -64,6 +69,11 @@ var (
 func named(name string) bool {
 	Names = append(Names, name)
 	return chosen == name
+}
+
+func ofSagas(name string) bool {
+	Sagas = append(Sagas, name)
+	return named(name)
 }
 
 func ofReplicas(name string) bool {

@@ -4,7 +4,6 @@
 package raftactor
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -165,6 +164,7 @@ type proposal struct {
 	seq     uint64
 	origin  uint64
 	command []byte
+	of      *asked // while it is under way
 }
 
 // Replica is one member of the consensus group. Not safe for concurrent use.
@@ -185,7 +185,8 @@ type Replica struct {
 
 	queue   *fair.Queue[Asker, proposal] // waits for the gate; its cost is in bytes of commands
 	next    []proposal                   // of these, what goes through it next: about proposalBytesMax
-	appends int                          // appends with entries that the log has not answered
+	under   underWay
+	appends int // appends with entries that the log has not answered
 
 	fence       *fence
 	fenced      bool // as announced last
@@ -217,6 +218,7 @@ func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
 	return &Replica{
 		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
+		under:     underWay{askers: map[Asker]*asked{}},
 		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
 	}
 }
@@ -366,20 +368,13 @@ func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 		r.refuse(p, messages.Code_REDIRECT)
 	case size == 0 || size > messages.CommandSizeMax:
 		r.refuse(p, messages.Code_INVALID)
-	case r.queued(p):
+	case r.has(p): // its session lost patience: the outcome will come
 	case !r.queue.Room(asker, size, int(r.cfg.Options.ProposalBytesMax)):
 		r.refuse(p, messages.Code_BUSY)
 	default:
+		r.under.begin(&p)
 		r.queue.Push(asker, p, size)
 	}
-}
-
-// queued reports whether a command is asked for again that waits for the gate: its
-// session lost patience, not the command. Numbers mostly go up, so this costs little.
-func (r *Replica) queued(p proposal) bool {
-	last, waits := r.queue.Last(p.asker)
-	return waits && last.seq >= p.seq && p.seq > 0 &&
-		r.queue.Holds(p.asker, func(q proposal) bool { return q.seq == p.seq && bytes.Equal(q.command, p.command) })
 }
 
 func (r *Replica) refuse(p proposal, code messages.Code) {
@@ -420,6 +415,7 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	r.compacted = max(r.compacted, m.CompactedRevision)
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
 	r.appliedTerm = entries[len(entries)-1].GetTerm()
+	r.under.applied(m.Index)
 	r.noteApplied(entries)
 	r.carryOut(m.Verdicts)
 	r.deliver(m.Message.GetResponses())
@@ -477,6 +473,7 @@ func (r *Replica) propose() bool {
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
 	}
+	r.under.log(r.next, entries[len(entries)-1].GetIndex()) // raft has numbered them
 	clear(r.next)
 	r.next = r.next[:0]
 	return true
@@ -642,6 +639,7 @@ func (r *Replica) refuseQueued(code messages.Code) {
 	for p, ok := r.queue.Pop(); ok; p, ok = r.queue.Pop() {
 		r.refuse(p, code)
 	}
+	r.under.clear()
 }
 
 // Leader is what was announced last.
