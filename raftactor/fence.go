@@ -131,8 +131,13 @@ func (f *fence) open(v view) {
 func (f *fence) ask(v view, wait int) {
 	f.nonce++
 	f.wait, f.answers = wait, map[uint64]*messages.LossAnswer{}
+	f.askAgain(v)
+}
+
+// askAgain asks those who have not answered.
+func (f *fence) askAgain(v view) {
 	for _, id := range v.voters {
-		if id != v.self {
+		if id != v.self && f.answers[id] == nil {
 			f.emit(AskLoss{id, &messages.LossAsk{Nonce: f.nonce}})
 		}
 	}
@@ -143,6 +148,8 @@ func (f *fence) tick(v view) {
 		return
 	}
 	switch f.wait--; {
+	case f.wait > 0 && f.stage == asking: // when it opens, its peers may not be known to the network yet
+		f.askAgain(v)
 	case f.wait > 0:
 	case f.stage == asking:
 		f.stage = takesPart
@@ -228,7 +235,7 @@ func (f *fence) settle(v view) {
 	case f.stage == asking && len(f.answers) == v.others():
 		f.stage = takesPart
 	case f.stage == doubted:
-		if takenBack(v, f.doubt, f.answers[f.doubt.RaftId]) || f.overtaken(v, f.doubt.Term, nil) {
+		if refuted(v, f.doubt, f.answers[f.doubt.RaftId]) || f.overtaken(v, f.doubt.Term, nil) {
 			f.stage, f.doubt = takesPart, nil
 			f.emit(Warn{"nothing is missing in this node's log"})
 		}
@@ -338,6 +345,12 @@ func (f *fence) kept(v view) []*messages.Accusation {
 // leader counts on only grows, so it was wrong. In a later term it does not know any more.
 func takenBack(v view, a *messages.Accusation, m *messages.LossAnswer) bool {
 	return m != nil && m.Leader == a.RaftId && m.Term == a.Term && m.Acknowledged <= v.last
+}
+
+// refuted reports whether the alleged sender of a heartbeat cannot have sent it, or takes it
+// back: it has never been in that term, or follows another leader in it.
+func refuted(v view, a *messages.Accusation, m *messages.LossAnswer) bool {
+	return takenBack(v, a, m) || m != nil && (m.Term < a.Term || m.Term == a.Term && m.Leader != 0 && m.Leader != a.RaftId)
 }
 
 // overtaken reports whether a loss of before a term does not matter any more: a majority

@@ -113,6 +113,9 @@ func TestFence(t *testing.T) {
 
 		{"a heartbeat alone makes mute", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9) }, "doubted"},
 		{"it is taken back", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 2, 2, 5, true) }, "takes part"},
+		{"its sender follows another in that term", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 1, 2, 0, false) }, "takes part"},
+		{"it was never in that term", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 5, 9); f.says(2, 1, 2, 0, false) }, "takes part"},
+		{"it leads no more, and nobody else does", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 0, 2, 0, false) }, "doubted"},
 		{"not by another", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(1, 2, 2, 5, true) }, "doubted"},
 		{"nor by time", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.ticks(1000) }, "doubted"},
 		{"nor in a later term by the same", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 1, 3, 0, true) }, "doubted"},

@@ -326,7 +326,11 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	if r.lostLog(m) {
+	switch {
+	case !r.lostLog(m):
+	case m.GetTerm() == r.term && r.leader != 0 && r.leader != m.GetFrom(): // a term has one leader
+		return fmt.Errorf("a heartbeat of term %d, in which replica %d leads", m.GetTerm(), r.leader)
+	default:
 		r.fence.accused(r.view(), m.GetFrom(), m.GetTerm(), m.GetCommit())
 		r.fenceMoved()
 	}
