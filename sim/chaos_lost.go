@@ -83,7 +83,11 @@ func (r *run) rollBack(v *server) {
 	}
 	r.rolling = true
 	v.crash(false)
-	copied, counted := v.disk.Copy(), v.disk.Started()
+	was := older{copy: v.disk.Copy(), starts: v.disk.Started()}
+	for _, o := range r.servers {
+		_, last, _ := o.disk.Durable()
+		was.last = max(was.last, last)
+	}
 	v.start()
 	lasting := r.swarm.electionTimeout() + upTo(r.chaos, 2*r.swarm.electionTimeout())
 	bystanders := map[*server]bool{}
@@ -102,17 +106,31 @@ func (r *run) rollBack(v *server) {
 	r.world.clock.after(lasting, nil, func() {
 		r.rolling = false
 		if !r.healed && !r.held && !r.spared(v) {
-			r.by(faultRolledBack.String(), func() { r.putBack(v, copied, counted) })
+			r.by(faultRolledBack.String(), func() { r.putBack(v, was) })
 		}
 	})
 }
 
-// putBack needs one who knows better: it has heard a process that ran on the directory since.
-// Nobody could notice without. So the world holds its breath until the node is told.
-func (r *run) putBack(v *server, copied disk.Copy, counted uint64) {
+// older is a directory as it was.
+type older struct {
+	copy   disk.Copy
+	starts uint64 // of processes on it
+	last   uint64 // index at which the longest of all logs ended then
+}
+
+// putBack needs one who knows better: it has heard a process that ran on the directory since,
+// or if log and state alone are put back, it leads and has committed entries by their
+// acknowledgement. Nobody could notice without. So the world holds its breath until the node
+// is told.
+func (r *run) putBack(v *server, was older) {
+	parts := r.chaos.IntN(2) == 0
 	var knows []*server
 	for _, o := range r.servers {
-		if o != v && o.up() && !o.host.frozen && !o.host.doomed && !o.lost() && o.disk.HeardOf(idOf(v.node)) > counted {
+		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() {
+			continue
+		}
+		if parts && o.role() == "leader" && o.host.memory.commit > was.last && v.disk.Started() > was.starts ||
+			!parts && o.disk.HeardOf(idOf(v.node)) > was.starts {
 			knows = append(knows, o)
 		}
 	}
@@ -120,9 +138,15 @@ func (r *run) putBack(v *server, copied disk.Copy, counted uint64) {
 		return
 	}
 	k := pick(r.chaos, knows...)
-	r.note("%s: the data directory is an older copy, and %s knows better", v.name(), k.name())
 	v.crash(false)
-	v.disk.Restore(copied)
+	if parts {
+		r.coverage[cellParts]++
+		r.note("%s: log and state are older ones, and %s counts on more", v.name(), k.name())
+		v.disk.RestoreLog(was.copy)
+	} else {
+		r.note("%s: the data directory is an older copy, and %s knows better", v.name(), k.name())
+		v.disk.Restore(was.copy)
+	}
 	v.rolledBack()
 	v.aged = true
 	for _, s := range []*server{v, k} {
@@ -178,6 +202,7 @@ func (r *run) aftermath(v, k *server) {
 
 // What became of a node whose directory is an older copy.
 const (
+	cellParts     = "rolled-back-in-parts"
 	cellSuspected = "suspected"
 	cellCondemned = "condemned"
 )
