@@ -254,7 +254,7 @@ func firstCheckpoint(token string, m *messages.Agreed) *messages.Checkpoint {
 	c := &messages.Checkpoint{
 		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
-		NextRaftId: uint64(len(m.Founders)) + 1,
+		NextRaftId: uint64(len(m.Founders)) + 1, ConfigurationIndex: 1,
 	}
 	for _, f := range m.Founders {
 		c.ConfState.Voters = append(c.ConfState.Voters, f.RaftId)

@@ -34,6 +34,8 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 		conf:       c.ConfState,
 		members:    c.Members,
 		nextRaftID: c.NextRaftId,
+		confIndex:  c.ConfigurationIndex,
+		operations: c.Operations,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -41,6 +43,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
 	}
+	s.forgetsMS = forgetsMS(s.operations)
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
@@ -90,6 +93,9 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		HistoryHash:       s.history,
 		Founders:          s.founders,
 		Token:             s.token,
+
+		ConfigurationIndex: s.confIndex,
+		Operations:         s.operations,
 	}
 }
 
