@@ -58,6 +58,25 @@ type view struct {
 	term   uint64
 	last   uint64   // index at which the durable log ends
 	voters []uint64 // of the configuration, in order
+	// halves are these by configuration, the second one empty unless they are changed
+	// right now: a majority is one of each.
+	halves [2][]uint64
+}
+
+// most reports whether these are a majority.
+func (v view) most(ids map[uint64]bool) bool {
+	for i, half := range v.halves {
+		n := 0
+		for _, id := range half {
+			if ids[id] {
+				n++
+			}
+		}
+		if 2*n <= len(half) && (i == 0 || len(half) > 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // others is the number of voters but this replica.
@@ -245,9 +264,10 @@ func (f *fence) settle(v view) {
 }
 
 func (f *fence) judge(v view) {
-	if voices := f.voices(v); 2*len(voices) > len(v.voters) || mutant.OneVoiceCondemns && len(voices) > 0 {
+	if voices := f.voices(v); v.most(voices) || mutant.OneVoiceCondemns && len(voices) > 0 {
 		f.stage = condemned
-		f.emit(RecordSuspicion{Condemned: fmt.Sprintf("acknowledged data was lost on this disk: %s; %s of %d voters stand by that", f.said(), idsText(voices), len(v.voters))})
+		f.emit(RecordSuspicion{Condemned: fmt.Sprintf("acknowledged data was lost on this disk: %s; %s of %d voters stand by that",
+			f.said(), idsText(slices.Sorted(maps.Keys(voices))), len(v.voters))})
 		return
 	}
 	if len(f.suspicion.Accusations) == 0 { // that this is so is durable now
@@ -265,7 +285,7 @@ func (f *fence) judge(v view) {
 // voices are the voters that stand by an accusation: those who accuse, and if one of these
 // belongs to those who follow a leader, all of them. An accuser that has a majority with it
 // is no stray.
-func (f *fence) voices(v view) []uint64 {
+func (f *fence) voices(v view) map[uint64]bool {
 	accusers := map[uint64]bool{}
 	for _, a := range f.suspicion.Accusations {
 		accusers[a.RaftId] = true
@@ -276,7 +296,7 @@ func (f *fence) voices(v view) []uint64 {
 			own[id] = true
 		}
 	}
-	most := slices.Sorted(maps.Keys(own))
+	most := own
 	for _, g := range f.followings(v) {
 		with := maps.Clone(own)
 		stands := false
@@ -284,8 +304,8 @@ func (f *fence) voices(v view) []uint64 {
 			with[id] = true
 			stands = stands || accusers[id]
 		}
-		if stands && len(with) > len(most) {
-			most = slices.Sorted(maps.Keys(with))
+		if stands && (v.most(with) || len(with) > len(most)) {
+			most = with
 		}
 	}
 	return most
@@ -363,7 +383,7 @@ func (f *fence) overtaken(v view, term uint64, accusers map[uint64]bool) bool {
 				return false
 			}
 		}
-		return g.term > max(term, v.term) && g.own.GetSettled() && g.own.Acknowledged <= v.last && 2*len(g.members) > len(v.voters)
+		return g.term > max(term, v.term) && g.own.GetSettled() && g.own.Acknowledged <= v.last && v.most(g.members)
 	})
 }
 

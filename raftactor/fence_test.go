@@ -27,6 +27,7 @@ func newFenced(voters int, disk *messages.Suspicion) *fencedTest {
 	for id := range uint64(voters) {
 		t.voters = append(t.voters, id+1)
 	}
+	t.halves[0] = t.voters
 	t.fence = newFence(100, disk)
 	t.open(t.view)
 	t.carry()
@@ -138,6 +139,15 @@ func TestFence(t *testing.T) {
 		{"one that leads, and its follower", 3, older, func(f *fencedTest) { f.refusal(2); f.says(1, 2, 5, 0, false) }, "condemned, 1 on disk"},
 		{"a majority without it does not", 5, older, func(f *fencedTest) { f.says(1, 1, 5, 0, true, 4, 5) }, "suspected, 1 on disk"},
 		{"two of four are no majority", 4, older, func(f *fencedTest) { f.refusal(2); f.refusal(1) }, "suspected, 2 on disk"},
+
+		{"while voters are changed, both majorities", 5, byTwo, func(f *fencedTest) {
+			f.halves = [2][]uint64{{1, 2, 3}, {3, 4, 5}}
+			f.says(2, 2, 2, 9, true, 1)
+		}, "suspected, 1 on disk"},
+		{"and so it is", 5, byTwo, func(f *fencedTest) {
+			f.halves = [2][]uint64{{1, 2, 3}, {3, 4, 5}}
+			f.says(2, 2, 2, 9, true, 1, 4, 5)
+		}, "condemned, 1 on disk"},
 
 		{"all is taken back", 3, byTwo, func(f *fencedTest) { f.says(2, 2, 2, 5, true) }, "takes part"},
 		{"a majority goes on without the accuser", 5, byTwo, func(f *fencedTest) { f.says(1, 1, 3, 0, true, 4, 5) }, "takes part"},

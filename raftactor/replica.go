@@ -294,8 +294,11 @@ func (r *Replica) OnTick(elapsed uint32) {
 	if r.node == nil {
 		return
 	}
-	r.fence.tick(r.view())
-	if r.fenceMoved(); r.fence.fenced() {
+	if r.fence.stage != takesPart {
+		r.fence.tick(r.view())
+		r.fenceMoved()
+	}
+	if r.fence.fenced() {
 		return
 	}
 	if r.role == raft.StateLeader {
