@@ -141,8 +141,14 @@ func (r *run) putBack(v *server, was older) {
 	v.crash(false)
 	if parts {
 		r.coverage[cellParts]++
-		r.note("%s: log and state are older ones, and %s counts on more", v.name(), k.name())
-		v.disk.RestoreLog(was.copy)
+		fit := r.chaos.IntN(3) > 0
+		r.note("%s: log and state are older ones, and %s counts on more; as if they belonged there: %t", v.name(), k.name(), fit)
+		if v.disk.RestoreLog(was.copy, fit); !fit { // it notices by itself
+			v.damaged = true
+			v.rolledBack()
+			v.restartLater()
+			return
+		}
 	} else {
 		r.note("%s: the data directory is an older copy, and %s knows better", v.name(), k.name())
 		v.disk.Restore(was.copy)

@@ -34,12 +34,16 @@ func (d *Disk) Restore(c Copy) {
 }
 
 // RestoreLog ends the process and puts log and state of a copy in the place of those that
-// count. What was counted of starts stays, so that it does not tell.
-func (d *Disk) RestoreLog(c Copy) {
+// count. What was counted of starts stays, and does not fit then, unless the log's witness is
+// altered to fit.
+func (d *Disk) RestoreLog(c Copy, fit bool) {
 	d.endProcess()
 	starts := d.now.starts
 	d.now = c.now.copy()
 	d.now.starts = starts
+	if fit {
+		d.now.log.count(starts.GetNumber())
+	}
 	d.before, d.faults.stateLost = nil, false
 }
 
