@@ -263,8 +263,48 @@ func TestADoubtedReplicaIsMute(t *testing.T) {
 	}
 	r.OnLossAnswer(2, &messages.LossAnswer{Nonce: asked, Leader: 2, Term: 7, Acknowledged: 1})
 	r.Advance()
-	if effects := r.Effects(); r.Leader().Fenced || len(effects) != 2 {
+	if effects := r.Effects(); r.Leader().Fenced || len(effects) != 3 { // a Warn, an AnnounceLeader, a TellReplication
 		t.Fatalf("it is %s: %#v", r.roleName(), effects)
+	}
+}
+
+// A leader that is told of a loss is mute too, also when the machine has it carry out what
+// raft had ready.
+func TestASuspectedLeaderIsMute(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.replicas[g.elect()]
+	g.drain()
+	leader.OnPropose(Asker{Actor: "a"}, &messages.Propose{Seq: 1, Command: []byte("c")})
+	leader.OnPeerRefused(&messages.PeerRefused{Peer: leader.cfg.Self%3 + 1, Code: messages.Code_NOT_ALLOWED})
+	if leader.fence.mute() {
+		t.Fatal("another refusal than of an older copy made it mute")
+	}
+	leader.OnPeerRefused(&messages.PeerRefused{Peer: leader.cfg.Self%3 + 1, Code: messages.Code_DAMAGED})
+	beat := leader.node
+	for range 50 {
+		beat.Tick() // what is ready then, somebody takes
+	}
+	leader.ready()
+	leader.Advance()
+	leader.OnLossAsk(2, &messages.LossAsk{Nonce: 1})
+	refused, recorded := 0, 0
+	for _, e := range leader.Effects() {
+		switch e := e.(type) {
+		case RefuseProposal:
+			refused++
+		case RecordSuspicion:
+			recorded++
+		case AnnounceLeader:
+			if !e.Fenced || e.Leader != 0 {
+				t.Errorf("%#v", e)
+			}
+		case AppendLog, AskLoss, Warn:
+		default:
+			t.Errorf("it says %#v", e)
+		}
+	}
+	if refused != 1 || recorded != 1 || !leader.Leader().Fenced {
+		t.Errorf("%d refused, %d recorded", refused, recorded)
 	}
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"keyval/messages"
@@ -84,7 +85,8 @@ func (c *core) explainUnreachable() *messages.Error {
 			hint = e.note.Hint
 		}
 	}
-	if c.allRefuse() {
+	full := !slices.ContainsFunc(all, func(e *endpoint) bool { return e.note == nil || e.note.Code != messages.Code_BUSY })
+	if full || c.allRefuse() {
 		code = c.links.endpoints[0].note.Code
 	}
 	if hint == "" {
