@@ -2480,6 +2480,7 @@ type Starts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Marks         []uint64               `protobuf:"fixed64,2,rep,packed,name=marks,proto3" json:"marks,omitempty"` // of the last ones, the newest last
+	Witnessed     bool                   `protobuf:"varint,3,opt,name=witnessed,proto3" json:"witnessed,omitempty"` // on disks only: the log's witness counts as many
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2526,6 +2527,13 @@ func (x *Starts) GetMarks() []uint64 {
 		return x.Marks
 	}
 	return nil
+}
+
+func (x *Starts) GetWitnessed() bool {
+	if x != nil {
+		return x.Witnessed
+	}
+	return false
 }
 
 // Start is the last start of a node that another one has heard of.
@@ -2935,10 +2943,11 @@ const file_command_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"6\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"T\n" +
 	"\x06Starts\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05marks\x18\x02 \x03(\x06R\x05marks\"n\n" +
+	"\x05marks\x18\x02 \x03(\x06R\x05marks\x12\x1c\n" +
+	"\twitnessed\x18\x03 \x01(\bR\twitnessed\"n\n" +
 	"\x05Start\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x16\n" +
