@@ -136,7 +136,9 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 	var err error
 	if c.reference, err = newReference(first); err != nil {
 		c.fail("state from snapshot equals state from replay", "nobody can begin with %s: %v", messages.Line(first), err)
+		return
 	}
+	c.are(c.reference.state.ConfState())
 }
 
 // compacts: the revision below which history is given up never goes back.

@@ -17,12 +17,14 @@ import (
 )
 
 // server is one node's hardware: a disk that outlives the node's processes, and
-// the process that runs on it now.
+// the process that runs on it now. Which replica it holds its identity says: it may be
+// none yet, and another one after the disk was emptied.
 type server struct {
 	run    *run
-	node   int
+	node   int // its index, name and address
 	disk   *disk.Disk
-	host   *host // nil: no process runs
+	host   *host    // nil: no process runs
+	joins  []string // whom it asks to be let into the cluster; nil: it is a founder's
 	starts int
 	pace   pace
 
@@ -41,12 +43,15 @@ func (s *server) name() string   { return nameOf(s.node) }
 func (s *server) listen() string { return phrase.Address(s.node) }
 func (s *server) up() bool       { return s.host != nil && !s.host.dead }
 
+// id is that of the replica that it holds; 0: none yet.
+func (s *server) id() messages.RaftID { return s.run.check.nodes[s.node].id }
+
 // role is what a node believes to be, for the count of what was covered.
 func (s *server) role() string {
 	switch {
 	case !s.up():
 		return "down"
-	case s.leader == idOf(s.node):
+	case s.leader != 0 && s.leader == s.id():
 		return "leader"
 	case s.leader == 0:
 		return "candidate"
@@ -79,7 +84,9 @@ func (s *server) start() {
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
 	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
 	if err == nil {
-		w.trace.names.Own(s.name(), identity.Incarnation)
+		id := actors.RaftIDOf(identity)
+		s.run.check.starts(s.node, id)
+		w.trace.names.Own(s.name(), identity.Incarnation, id)
 		_, err = actors.Start(actors.Config{
 			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
 			World: s.host.seams(reader{chance}),
@@ -98,7 +105,7 @@ func (h *host) seams(random reader) seam.World {
 
 func (s *server) identity() *messages.Identity {
 	want := &messages.Identity{Name: s.name(), Listen: s.listen(), Advertise: s.listen(), Token: "simulated"}
-	for _, o := range s.run.servers {
+	for _, o := range s.run.servers[:s.run.swarm.nodes] {
 		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.listen()})
 	}
 	return want
