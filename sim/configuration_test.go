@@ -52,8 +52,7 @@ func TestHolders(t *testing.T) {
 		"other replicas are on these machines":     {[]uint64{3, 4}, []uint64{3, 4}, true},
 	} {
 		b := newBench()
-		b.are(&raftpb.ConfState{Voters: row.before})
-		b.are(&raftpb.ConfState{Voters: row.now})
+		b.configurations = configurations{now: &raftpb.ConfState{Voters: row.now}, before: &raftpb.ConfState{Voters: row.before}}
 		b.give(0, messages.ActorMachine, applying(entry(2, 1, "")))
 		if broken := len(b.broken) > 0; broken != row.broken {
 			t.Errorf("%s: %v", name, b.broken)
@@ -75,7 +74,7 @@ func TestReplicasAndMachines(t *testing.T) {
 	}
 	b.starts(1, 8)
 	b.starts(1, 1)
-	want := []string{"identities last", "identities last"}
+	want := []string{"identities last", "identities last", "identities are not shared"}
 	if !slices.Equal(b.broken, want) {
 		t.Errorf("broken: %v, want %v", b.broken, want)
 	}
