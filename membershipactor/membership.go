@@ -17,7 +17,12 @@ import (
 // Config wires a membership actor.
 type Config struct {
 	Self                                       messages.RaftID
+	Name                                       string // of this node
+	Address                                    string // where others reach it, as it was started
+	TickMS                                     uint64
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
+	Node, Gateway                              *actor.PID
+	Peer                                       func(messages.RaftID) *actor.PID // a peer's membership actor
 	Logger                                     *slog.Logger
 	Meter                                      prometheus.Registerer
 }
@@ -26,11 +31,12 @@ type Config struct {
 type Membership struct {
 	cfg  Config
 	view View
+	door *door
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
-	return func() actor.Actor { return &Membership{cfg: cfg} }
+	return func() actor.Actor { return &Membership{cfg: cfg, door: newDoor(cfg)} }
 }
 
 func (a *Membership) Receive(ctx actor.Context) {
@@ -40,6 +46,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.Request(a.cfg.Raft, &messages.Introduce{})
 	case *messages.MembersChanged:
 		a.view = a.view.WithMembers(m)
+		a.door.onMembers(ctx, m)
 		ctx.Send(a.cfg.Transport, m)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.LeaderChanged:
@@ -52,6 +59,13 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.view.Fill(reply, a.cfg.Self)
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
+	case *messages.JoinAsk:
+		a.door.onAsk(ctx, m)
+	case *messages.PeerRefused:
+		a.door.onRefused(ctx, m)
+	case *messages.Tick:
+		a.door.onTick(ctx, m, a.view.Leader == a.cfg.Self)
+		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}

@@ -3358,6 +3358,166 @@ func (x *PeerGone) GetPeer() uint64 {
 	return 0
 }
 
+// PeerRefused: a peer takes no connection from this node, which it says was removed.
+type PeerRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRefused) Reset() {
+	*x = PeerRefused{}
+	mi := &file_node_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRefused) ProtoMessage() {}
+
+func (x *PeerRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
+func (*PeerRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *PeerRefused) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+// Removed: this node serves nobody any more. Until that is confirmed it votes, for those
+// who may not have applied the removal yet.
+type Removed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           string                 `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"`              // for people: by which operation
+	Confirmed     bool                   `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"` // the process may end, and the directory is of no more use
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removed) Reset() {
+	*x = Removed{}
+	mi := &file_node_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removed) ProtoMessage() {}
+
+func (x *Removed) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removed.ProtoReflect.Descriptor instead.
+func (*Removed) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Removed) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Removed) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+// Joined: this node is a member, with this identity.
+type Joined struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	RaftId        uint64                 `protobuf:"varint,2,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Members       []*Member              `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // as those know them that let it in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Joined) Reset() {
+	*x = Joined{}
+	mi := &file_node_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Joined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Joined) ProtoMessage() {}
+
+func (x *Joined) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Joined.ProtoReflect.Descriptor instead.
+func (*Joined) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Joined) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *Joined) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Joined) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // Agreed: the directory is to be initialised.
 type Agreed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3369,7 +3529,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3541,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3554,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
+	return file_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3420,7 +3580,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +3592,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +3605,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3465,7 +3625,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3637,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3650,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{59}
+	return file_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3510,7 +3670,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3682,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3695,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{60}
+	return file_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3564,7 +3724,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3736,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3749,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{61}
+	return file_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3667,7 +3827,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3839,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3852,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{62}
+	return file_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3729,7 +3889,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3741,7 +3901,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3754,7 +3914,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{63}
+	return file_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -4109,7 +4269,21 @@ const file_node_proto_rawDesc = "" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x8b\x01\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"q\n" +
+	"\vPeerRefused\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer:N\x92\xb5\x18J\n" +
+	"\anetwork\x12\x17transport -> membership\x1a&a peer says that this node was removed\"\xa1\x01\n" +
+	"\aRemoved\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed:f\x92\xb5\x18b\n" +
+	"\n" +
+	"membership\x12\x18transport, gateway, node\x1a:this node was removed; again when nobody needs it any more\"\xa9\x01\n" +
+	"\x06Joined\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
+	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
+	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x8b\x01\n" +
 	"\x06Agreed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -4176,7 +4350,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4236,98 +4410,102 @@ var file_node_proto_goTypes = []any{
 	(*PeerStarted)(nil),         // 55: keyval.v1.PeerStarted
 	(*ClientGone)(nil),          // 56: keyval.v1.ClientGone
 	(*PeerGone)(nil),            // 57: keyval.v1.PeerGone
-	(*Agreed)(nil),              // 58: keyval.v1.Agreed
-	(*Initialised)(nil),         // 59: keyval.v1.Initialised
-	(*Founded)(nil),             // 60: keyval.v1.Founded
-	(*StatusDraft)(nil),         // 61: keyval.v1.StatusDraft
-	(*Submit)(nil),              // 62: keyval.v1.Submit
-	(*Withdraw)(nil),            // 63: keyval.v1.Withdraw
-	(*Done)(nil),                // 64: keyval.v1.Done
-	(*Starts)(nil),              // 65: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 66: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 67: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 68: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 69: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 70: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 71: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 72: keyval.v1.Checkpoint
-	(Code)(0),                   // 73: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 74: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 75: keyval.v1.Outcome
-	(*Read)(nil),                // 76: keyval.v1.Read
-	(*Leader)(nil),              // 77: keyval.v1.Leader
-	(*Member)(nil),              // 78: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 79: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 80: keyval.v1.Start
-	(*Founder)(nil),             // 81: keyval.v1.Founder
-	(*StatusReply)(nil),         // 82: keyval.v1.StatusReply
-	(*Operation)(nil),           // 83: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 84: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 85: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 86: keyval.v1.Condition
-	(*WriteReply)(nil),          // 87: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 88: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 89: keyval.v1.SnapshotReply
+	(*PeerRefused)(nil),         // 58: keyval.v1.PeerRefused
+	(*Removed)(nil),             // 59: keyval.v1.Removed
+	(*Joined)(nil),              // 60: keyval.v1.Joined
+	(*Agreed)(nil),              // 61: keyval.v1.Agreed
+	(*Initialised)(nil),         // 62: keyval.v1.Initialised
+	(*Founded)(nil),             // 63: keyval.v1.Founded
+	(*StatusDraft)(nil),         // 64: keyval.v1.StatusDraft
+	(*Submit)(nil),              // 65: keyval.v1.Submit
+	(*Withdraw)(nil),            // 66: keyval.v1.Withdraw
+	(*Done)(nil),                // 67: keyval.v1.Done
+	(*Starts)(nil),              // 68: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 69: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 70: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 71: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 72: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 73: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 74: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 75: keyval.v1.Checkpoint
+	(Code)(0),                   // 76: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 77: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 78: keyval.v1.Outcome
+	(*Read)(nil),                // 79: keyval.v1.Read
+	(*Leader)(nil),              // 80: keyval.v1.Leader
+	(*Member)(nil),              // 81: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 82: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 83: keyval.v1.Start
+	(*Founder)(nil),             // 84: keyval.v1.Founder
+	(*StatusReply)(nil),         // 85: keyval.v1.StatusReply
+	(*Operation)(nil),           // 86: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 87: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 88: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 89: keyval.v1.Condition
+	(*WriteReply)(nil),          // 90: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 91: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 92: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	65, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	66, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	67, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	68, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	69, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	69, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	69, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	69, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	68, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	69, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	70, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	71, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	72, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	72, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	72, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	72, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	70, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	68, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	70, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	68, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	73, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	71, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	73, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	71, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	71, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	72, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	68, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	68, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	69, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	69, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	73, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	72, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	74, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	75, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	71, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	71, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	72, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	72, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	76, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	75, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	73, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	76, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	74, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	73, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	74, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	73, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	77, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	76, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	77, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	76, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	75, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	76, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	73, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	78, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	79, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	76, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	77, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	78, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	68, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	79, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	73, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	80, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	81, // 40: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	82, // 41: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	83, // 42: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	76, // 43: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	84, // 44: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	85, // 45: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	86, // 46: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	83, // 47: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	87, // 48: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	88, // 49: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	82, // 50: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	89, // 51: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 52: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	80, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	81, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	71, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	82, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	76, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	83, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	81, // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	84, // 41: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	85, // 42: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	86, // 43: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	79, // 44: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	87, // 45: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	88, // 46: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	89, // 47: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	86, // 48: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	90, // 49: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	91, // 50: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	85, // 51: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	92, // 52: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 53: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4345,7 +4523,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   64,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

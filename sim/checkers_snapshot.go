@@ -112,7 +112,7 @@ const rowsSampled = 8
 // sameState: a durable state is that of replay at its index.
 func (c *checkers) sameState(node int, rowsToo bool) {
 	is := c.media(node)
-	if is.checkpoint == nil || is.rows == nil {
+	if is.checkpoint.GetIndex() == 0 || is.rows == nil { // a node that joins has no state yet
 		return
 	}
 	if c.reference == nil {

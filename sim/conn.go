@@ -177,6 +177,9 @@ func (n *network) fail(c *conn, refusal *messages.Error) {
 		l.conn, l.waiting = nil, nil
 		l.retryAt = n.world.clock.now + l.backoff
 		l.backoff = min(2*l.backoff, backoffMax)
+		if refusal.Code == messages.Code_REMOVED {
+			c.dialler.tell(&messages.PeerRefused{Peer: c.peer})
+		}
 	} else {
 		c.dialler.tell(&messages.LinkDown{Endpoint: c.endpoint, Code: refusal.Code, Message: refusal.Message, Hint: refusal.Hint})
 	}
@@ -194,6 +197,15 @@ func (n *network) part(c *conn) {
 		}
 	}
 	c.acceptor.tell(&messages.ClientGone{Address: c.sides[1].Address})
+}
+
+// end breaks a connection that the acceptor does not want any more, and says why unless
+// nothing gets through.
+func (n *network) end(c *conn, refusal *messages.Error) {
+	if c.ways[1].cut {
+		refusal = &messages.Error{Code: messages.Code_UNREACHABLE, Message: "it was closed"}
+	}
+	n.fail(c, refusal)
 }
 
 // sever breaks a connection; what is under way on it is lost.

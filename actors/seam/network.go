@@ -13,7 +13,8 @@ type Network interface {
 	// Serve joins a node's system to the network at a listening address
 	// (host:port). events is told ClientGone, and PeerGone once for every process of a
 	// peer that dies in a way that can be noticed. It is the caller's part to have
-	// given the system its logical address.
+	// given the system its logical address. PeerRefused is told of every attempt to reach a
+	// peer that says that this node was removed.
 	Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (Hub, error)
 	// Join joins a client's system, which never listens. events is told LinkUp
 	// and LinkDown for every Dial.
@@ -22,14 +23,15 @@ type Network interface {
 
 // Hub is a node's place in the network. Its methods do not block.
 type Hub interface {
-	// Identify replaces who this node says it is. Links made under another
-	// cluster id are closed.
+	// Identify replaces who this node says it is. Links made under another cluster id are
+	// closed, and those of clients once it waits for something.
 	Identify(local transport.Local)
-	// SetPeers replaces the nodes this one links to, and whom it may refuse.
+	// SetPeers replaces the nodes this one links to, and whom it may refuse: next is as
+	// in transport.Known.With.
 	// What is sent to a node that is none of them goes over the connections that it
 	// made itself, and is dropped without one. Links are made as messages need them,
 	// kept, and made again with a bounded, growing delay while a peer is away.
-	SetPeers(peers []*messages.Member)
+	SetPeers(peers []*messages.Member, next messages.RaftID)
 	// Remember says which starts of other nodes were heard by processes before this
 	// one. Whoever is heard that was started anew, events is told of as PeerStarted.
 	Remember(heard *messages.StartsHeard)

@@ -39,6 +39,7 @@ import (
 //	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
 //	CONDEMNED         if it is there: never to be served again, and why
+//	RETIRED           if it is there: the node was removed from its cluster, and how
 //
 // Small files are replaced whole: temporary file, sync, rename, sync of the
 // directory. CURRENT is written last, so a generation is there whole or not at all.
@@ -51,6 +52,7 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
+	retiredName    = "RETIRED"
 	startsName     = "starts"
 	heardName      = "heard"
 )
@@ -118,7 +120,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, retiredName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)

@@ -418,7 +418,7 @@ func TestFrozenPeerCostsItsBounds(t *testing.T) {
 
 	n := serve(t, nodeLocal(1))
 	session := n.spawn(aSession, nil)
-	n.hub.SetPeers([]*messages.Member{n.member(), {RaftId: 2, Address: l.Addr().String()}})
+	n.hub.SetPeers([]*messages.Member{n.member(), {RaftId: 2, Address: l.Addr().String()}}, 0)
 	entries := raftMessage(raftpb.MsgApp, 1, 2, 1)
 	entries.Message.Entries = []*raftpb.Entry{{Data: make([]byte, 256<<10)}}
 	beat := raftMessage(raftpb.MsgHeartbeat, 1, 2, 1)

@@ -105,6 +105,9 @@ func (l *lane) run(ctx context.Context) {
 		}
 		l.unlinked(err)
 		l.mourn(err.near)
+		if err.Code == messages.Code_REMOVED && l.kind == messages.Lane_CONTROL {
+			l.peer.hub.tell(&messages.PeerRefused{Peer: l.peer.member.RaftId})
+		}
 		delay = nextDelay(delay, stood, err.near)
 		if !l.pause(ctx, &delay) {
 			return
