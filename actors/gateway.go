@@ -20,6 +20,7 @@ const sessionTicks = 8
 type gateway struct {
 	wiring    *wiring
 	view      membershipactor.View
+	fenced    bool // see LeaderChanged
 	logTimeMS uint64
 	sessions  *attachments
 	status    statusDesk
@@ -49,7 +50,7 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.LogTimeAdvanced:
 		a.logTimeMS = m.LogTimeMs
 	case *messages.LeaderChanged:
-		a.view = a.view.WithLeader(m)
+		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
 	case *messages.Removed:
 		a.removed = m.Why
@@ -89,7 +90,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
@@ -154,8 +155,12 @@ func (a *gateway) eachSession() []string { return slices.Sorted(maps.Keys(a.sess
 
 func (a *gateway) tellLeader(ctx actor.Context) {
 	for _, session := range a.eachSession() {
-		ctx.Send(a.wiring.local(session), &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term})
+		ctx.Send(a.wiring.local(session), a.sessionLeader())
 	}
+}
+
+func (a *gateway) sessionLeader() *messages.SessionLeader {
+	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {

@@ -125,7 +125,7 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 		return nil, invalid("the data directory is empty, and the flags do not say what to start")
 	case len(identity.Founders) > 0 && len(identity.Join) > 0:
 		return nil, invalid("--initial-cluster founds a cluster, --join waits to be added to one: both are given")
-	case !messages.IsNodeName(identity.Name):
+	case messages.CheckNodeName(identity.Name) != nil:
 		return nil, invalid("the name %q is not made of letters, digits, '.', '_' and '-'", identity.Name)
 	case len(identity.Founders) > foundersMax:
 		return nil, invalid("%d founders are named, %d are allowed", len(identity.Founders), foundersMax)
@@ -157,7 +157,7 @@ func checkJoin(endpoints []string) *messages.Error {
 func checkFounders(identity *messages.Identity) *messages.Error {
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for _, f := range identity.Founders {
-		if !messages.IsNodeName(f.Name) || names[f.Name] || addresses[f.Address] {
+		if messages.CheckNodeName(f.Name) != nil || names[f.Name] || addresses[f.Address] {
 			return messages.Errorf(messages.Code_INVALID, "--initial-cluster names %q at %q, which is no name or stands there twice", f.Name, f.Address)
 		}
 		if err := grpc.CheckReachable(f.Address); err != nil {

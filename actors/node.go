@@ -79,18 +79,19 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [48]byte
+	var random [56]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:])}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:]), losses: binary.BigEndian.Uint64(random[32:])}
 	address := messages.NodeAddress(self)
 	if self == 0 { // it is a client of the cluster still
-		address = messages.ClientAddress(random[32:])
+		address = messages.ClientAddress(random[40:])
 	}
 	w := &wiring{
 		self: self, address: address, version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
+		inbox: &transport.Inbox{},
 	}
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
@@ -125,7 +126,7 @@ type node struct {
 
 // nonces are random numbers of this process. They stand in what it asks, so that an
 // answer to an earlier process is not taken for its own.
-type nonces struct{ reads, shipments, audits, start uint64 }
+type nonces struct{ reads, shipments, audits, start, losses uint64 }
 
 func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -163,6 +164,7 @@ func (a *node) onStarted(ctx actor.Context) {
 	local := transport.Local{
 		Role: messages.Role_NODE, ClusterID: a.identity.ClusterId, RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
 		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
+		Inbox: a.wiring.inbox,
 	}
 	if !core.founded {
 		local.WaitingFor = "the other founders: " + core.waitingFor()
@@ -279,10 +281,16 @@ func (a *node) tellPeers(ctx actor.Context, founders []*messages.Founder) {
 func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
+	suspicion, err := a.cfg.Disk.Suspicion()
+	if err != nil {
+		w.fatal(err)
+		return
+	}
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
+		Inbox: w.inbox,
 	}))
 	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{
 		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
+	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/messages"
 	"keyval/storeactor/disk"
@@ -42,6 +44,10 @@ type ServeOptions struct {
 // Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
 // removed from its cluster, which are no errors, or until it cannot go on.
 func Serve(ctx context.Context, o ServeOptions) error {
+	places, err := placesOf(o)
+	if err != nil {
+		return err
+	}
 	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {
 		return err
@@ -57,7 +63,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	})
 	world.Meter = o.Meter
 	for {
-		again, err := serveOnce(ctx, o, disk, world, failed)
+		again, err := serveOnce(ctx, o, disk, grpc.New(grpc.Options{Logger: o.Logger, Places: places}), world, failed)
 		if err != nil || !again {
 			return err
 		}
@@ -65,14 +71,13 @@ func Serve(ctx context.Context, o ServeOptions) error {
 }
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
-func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, world seam.World, failed <-chan error) (again bool, err error) {
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grpc.Network, world seam.World, failed <-chan error) (again bool, err error) {
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
 		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Join: o.Join, Token: o.Token,
 	})
 	if err != nil {
 		return false, err
 	}
-	network := grpc.New(grpc.Options{Logger: o.Logger})
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}
@@ -114,4 +119,27 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, world seam.W
 	case <-node.Done():
 		return false, nil
 	}
+}
+
+// placesOf are the places for connections that the limit of open files leaves. Go has
+// raised the soft limit of the process to the hard one.
+func placesOf(o ServeOptions) (transport.Places, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return transport.AllPlaces, nil
+	}
+	held, err := files.Count(o.DataDir)
+	if err != nil {
+		return transport.Places{}, err
+	}
+	descriptors := int(min(limit.Cur, 1<<30))
+	places, why := transport.PlacesWithin(descriptors, held)
+	if why != nil {
+		return places, why
+	}
+	if places.Fewer() {
+		o.Logger.Warn("the limit of open files leaves few connections", "limit", descriptors, "files", held,
+			"clients", places.Clients, "all_clients", transport.AllPlaces.Clients, "hint", "raise it: ulimit -n, or LimitNOFILE= of the unit")
+	}
+	return places, nil
 }

@@ -46,8 +46,6 @@ func (a *transportActor) Receive(ctx actor.Context) {
 	case *messages.Removed:
 		a.removed = true
 		a.identify(a.local.ClusterID, m.Why)
-	case *messages.PeerRefused:
-		ctx.Send(a.wiring.membership(), m)
 	case *messages.MembersChanged:
 		a.known = a.known.With(m.Members, m.NextRaftId)
 		if a.hub != nil {
@@ -63,6 +61,11 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
 	case *messages.PeerGone:
 		ctx.Send(a.wiring.raft(), m)
+	case *messages.PeerRefused:
+		ctx.Send(a.wiring.raft(), m)
+		if m.Code == messages.Code_REMOVED {
+			ctx.Send(a.wiring.membership(), m)
+		}
 	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()

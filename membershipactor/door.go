@@ -39,7 +39,7 @@ func (d *door) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 }
 
 func (d *door) onAsk(ctx actor.Context, m *messages.JoinAsk) {
-	if ctx.Sender() == nil || d.members == nil {
+	if ctx.Sender() == nil || d.members == nil || d.departure.said != nil {
 		return
 	}
 	answer, warnings := d.waiting.onAsk(m, d.members)
@@ -49,7 +49,7 @@ func (d *door) onAsk(ctx actor.Context, m *messages.JoinAsk) {
 	ctx.Respond(answer)
 }
 
-// onRefused passes what a peer said of this node.
+// onRefused hears that a peer takes this node for removed.
 func (d *door) onRefused(ctx actor.Context, m *messages.PeerRefused) {
 	d.leave(ctx, d.departure.onRefused(m.Peer))
 }

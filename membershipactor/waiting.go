@@ -65,9 +65,9 @@ func (w *waiting) onAsk(m *messages.JoinAsk, members *messages.MembersChanged) (
 // checkWaiting: what a node says of itself is repeated to people and kept.
 func checkWaiting(n *messages.WaitingNode) *messages.Error {
 	switch {
-	case n == nil || !messages.IsNodeName(n.Name):
+	case n == nil || messages.CheckNodeName(n.Name) != nil:
 		return messages.Errorf(messages.Code_INVALID, "a node that asks to join has no name")
-	case n.Address == "" || len(n.Address) > messages.EndpointSizeMax:
+	case messages.CheckMemberAddress(n.Address) != nil:
 		return messages.Errorf(messages.Code_INVALID, "node %s, which asks to join, has no address", n.Name)
 	case len(n.Incarnation) != messages.IncarnationSize:
 		return messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(n.Incarnation))

@@ -1674,6 +1674,7 @@ type ClusterOperation struct {
 	ChangedAtMs   int64                  `protobuf:"varint,14,opt,name=changed_at_ms,json=changedAtMs,proto3" json:"changed_at_ms,omitempty"` // the same, of the last write
 	Code          Code                   `protobuf:"varint,15,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`                // why it failed
 	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	ChangedLogMs  uint64                 `protobuf:"varint,17,opt,name=changed_log_ms,json=changedLogMs,proto3" json:"changed_log_ms,omitempty"` // log time of the last write; the machine sets it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1818,6 +1819,13 @@ func (x *ClusterOperation) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ClusterOperation) GetChangedLogMs() uint64 {
+	if x != nil {
+		return x.ChangedLogMs
+	}
+	return 0
 }
 
 // Outcome is what became of one command; the session's row keeps it.
@@ -2630,6 +2638,122 @@ func (x *StartsHeard) GetHeard() []*Start {
 	return nil
 }
 
+// Suspicion is what speaks for it that a node has lost what it had made durable and promised
+// to others. It stands in the node's directory until it is settled; meanwhile the node
+// takes no part. Without accusations there is none.
+type Suspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accusations   []*Accusation          `protobuf:"bytes,1,rep,name=accusations,proto3" json:"accusations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suspicion) Reset() {
+	*x = Suspicion{}
+	mi := &file_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suspicion) ProtoMessage() {}
+
+func (x *Suspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
+func (*Suspicion) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Suspicion) GetAccusations() []*Accusation {
+	if x != nil {
+		return x.Accusations
+	}
+	return nil
+}
+
+// Accusation is what one member said to a node that had asked it.
+type Accusation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"` // the member
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`                   // in which it led; 0: it lets nobody in from this directory, an older copy of itself
+	Acknowledged  uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`   // the index up to which the node has acknowledged entries to this leader
+	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`                   // the index at which the node's log ended then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Accusation) Reset() {
+	*x = Accusation{}
+	mi := &file_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Accusation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Accusation) ProtoMessage() {}
+
+func (x *Accusation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
+func (*Accusation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Accusation) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Accusation) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Accusation) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *Accusation) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
@@ -2720,7 +2844,7 @@ const file_command_proto_rawDesc = "" +
 	"\fUpdateMember\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12$\n" +
 	"\rconfiguration\x18\x02 \x01(\x04R\rconfiguration\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xa9\x04\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xcf\x04\n" +
 	"\x10ClusterOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
@@ -2739,7 +2863,8 @@ const file_command_proto_rawDesc = "" +
 	"\rstarted_at_ms\x18\r \x01(\x03R\vstartedAtMs\x12\"\n" +
 	"\rchanged_at_ms\x18\x0e \x01(\x03R\vchangedAtMs\x12#\n" +
 	"\x04code\x18\x0f \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
-	"\x05error\x18\x10 \x01(\tR\x05error\"\xf3\x01\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12$\n" +
+	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\xf3\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -2816,7 +2941,15 @@ const file_command_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
 	"\x04mark\x18\x04 \x01(\x06R\x04mark\"5\n" +
 	"\vStartsHeard\x12&\n" +
-	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard*=\n" +
+	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard\"D\n" +
+	"\tSuspicion\x127\n" +
+	"\vaccusations\x18\x01 \x03(\v2\x15.keyval.v1.AccusationR\vaccusations\"q\n" +
+	"\n" +
+	"Accusation\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\"\n" +
+	"\facknowledged\x18\x03 \x01(\x04R\facknowledged\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*=\n" +
 	"\n" +
 	"Comparison\x12\t\n" +
 	"\x05EQUAL\x10\x00\x12\r\n" +
@@ -2883,7 +3016,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(OperationKind)(0),       // 1: keyval.v1.OperationKind
@@ -2918,7 +3051,9 @@ var file_command_proto_goTypes = []any{
 	(*Starts)(nil),           // 30: keyval.v1.Starts
 	(*Start)(nil),            // 31: keyval.v1.Start
 	(*StartsHeard)(nil),      // 32: keyval.v1.StartsHeard
-	(*raftpb.ConfState)(nil), // 33: raftpb.ConfState
+	(*Suspicion)(nil),        // 33: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 34: keyval.v1.Accusation
+	(*raftpb.ConfState)(nil), // 35: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	6,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -2946,7 +3081,7 @@ var file_command_proto_depIdxs = []int32{
 	2,  // 22: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
 	3,  // 23: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
 	3,  // 24: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	33, // 25: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	35, // 25: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
 	26, // 26: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
 	27, // 27: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
 	29, // 28: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
@@ -2955,11 +3090,12 @@ var file_command_proto_depIdxs = []int32{
 	24, // 31: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
 	29, // 32: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
 	31, // 33: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	34, // 34: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2995,7 +3131,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -18,7 +18,11 @@ const (
 	ClientIDSize    = 16
 	IncarnationSize = 16
 	ClusterIDSize   = 16
+	OperationIDSize = 16
 )
+
+// MembersMax bounds the members of a cluster, in number, learners included.
+const MembersMax = 32
 
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1
@@ -37,26 +41,6 @@ const (
 // time from now, whatever the session's lifetime. Nothing evicts the session meanwhile,
 // since a late copy of the opening must find it.
 const SessionOpenMaxMS = 60 * 1000
-
-// Bounds of what people name, in bytes: of a node's name, and of HOST:PORT.
-const (
-	NodeNameMax     = 63
-	EndpointSizeMax = 300
-)
-
-// IsNodeName reports whether a node may be called so.
-func IsNodeName(name string) bool {
-	if name == "" || len(name) > NodeNameMax {
-		return false
-	}
-	for i, c := range []byte(name) {
-		isWord := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !isWord && (i == 0 || c != '.' && c != '_' && c != '-') {
-			return false
-		}
-	}
-	return true
-}
 
 // NodeAddress is the logical address of a replica's actors. Network addresses
 // stand in links and member records only.

@@ -731,6 +731,7 @@ type Verdict struct {
 	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Change        *raftpb.ConfChangeV2   `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`                        // if it was accepted
 	ConfState     *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"` // in force behind the entry
+	Refusal       string                 `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`                      // why it was not accepted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -791,6 +792,13 @@ func (x *Verdict) GetConfState() *raftpb.ConfState {
 		return x.ConfState
 	}
 	return nil
+}
+
+func (x *Verdict) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
 }
 
 // ProposeChange asks the leader's raft to put a change of the members into the log. It is
@@ -2821,6 +2829,7 @@ type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // this node may have lost data, and answers no reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2869,11 +2878,19 @@ func (x *LeaderChanged) GetTerm() uint64 {
 	return 0
 }
 
+func (x *LeaderChanged) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
 // SessionLeader says where proposals go from now on.
 type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2920,6 +2937,13 @@ func (x *SessionLeader) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *SessionLeader) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
 }
 
 // MembersChanged is all of the state that is about members. What it holds is never
@@ -3358,51 +3382,6 @@ func (x *PeerGone) GetPeer() uint64 {
 	return 0
 }
 
-// PeerRefused: a peer takes no connection from this node, which it says was removed.
-type PeerRefused struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PeerRefused) Reset() {
-	*x = PeerRefused{}
-	mi := &file_node_proto_msgTypes[57]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PeerRefused) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PeerRefused) ProtoMessage() {}
-
-func (x *PeerRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
-func (*PeerRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
-}
-
-func (x *PeerRefused) GetPeer() uint64 {
-	if x != nil {
-		return x.Peer
-	}
-	return 0
-}
-
 // Removed: this node serves nobody any more. Until that is confirmed it votes, for those
 // who may not have applied the removal yet.
 type Removed struct {
@@ -3415,7 +3394,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3406,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3419,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Removed) GetWhy() string {
@@ -3469,7 +3448,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3481,7 +3460,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3494,7 +3473,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{59}
+	return file_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Joined) GetClusterId() []byte {
@@ -3518,6 +3497,149 @@ func (x *Joined) GetMembers() []*Member {
 	return nil
 }
 
+// PeerRefused: a peer that this node has dialled lets it in no more, or never did.
+type PeerRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRefused) Reset() {
+	*x = PeerRefused{}
+	mi := &file_node_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRefused) ProtoMessage() {}
+
+func (x *PeerRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
+func (*PeerRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *PeerRefused) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *PeerRefused) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+// RecordSuspicion makes durable what speaks for a loss of data on this disk, that nothing
+// does any more, or that it is certain: then the process ends.
+type RecordSuspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Suspicion     *Suspicion             `protobuf:"bytes,1,opt,name=suspicion,proto3" json:"suspicion,omitempty"` // without accusations: there is none
+	Condemned     string                 `protobuf:"bytes,2,opt,name=condemned,proto3" json:"condemned,omitempty"` // why the directory is not to be served again; empty: that is not certain
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordSuspicion) Reset() {
+	*x = RecordSuspicion{}
+	mi := &file_node_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordSuspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordSuspicion) ProtoMessage() {}
+
+func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordSuspicion.ProtoReflect.Descriptor instead.
+func (*RecordSuspicion) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *RecordSuspicion) GetSuspicion() *Suspicion {
+	if x != nil {
+		return x.Suspicion
+	}
+	return nil
+}
+
+func (x *RecordSuspicion) GetCondemned() string {
+	if x != nil {
+		return x.Condemned
+	}
+	return ""
+}
+
+type SuspicionRecorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspicionRecorded) Reset() {
+	*x = SuspicionRecorded{}
+	mi := &file_node_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspicionRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspicionRecorded) ProtoMessage() {}
+
+func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspicionRecorded.ProtoReflect.Descriptor instead.
+func (*SuspicionRecorded) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{61}
+}
+
 // Agreed: the directory is to be initialised.
 type Agreed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3529,7 +3651,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3663,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3676,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{60}
+	return file_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3580,7 +3702,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3714,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3727,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{61}
+	return file_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3625,7 +3747,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3637,7 +3759,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3650,7 +3772,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{62}
+	return file_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3670,7 +3792,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +3804,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +3817,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{63}
+	return file_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3724,7 +3846,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +3858,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3749,7 +3871,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{64}
+	return file_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3827,7 +3949,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3839,7 +3961,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3852,7 +3974,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{65}
+	return file_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3889,7 +4011,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3901,7 +4023,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3914,7 +4036,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{66}
+	return file_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -4039,13 +4161,14 @@ const file_node_proto_rawDesc = "" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
 	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12.\n" +
-	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts:\v\x92\xb5\x18\a\"\x05Apply\"\x9b\x01\n" +
+	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts:\v\x92\xb5\x18\a\"\x05Apply\"\xb5\x01\n" +
 	"\aVerdict\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12,\n" +
 	"\x06change\x18\x03 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change\x120\n" +
 	"\n" +
-	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\"\xaf\x01\n" +
+	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\"\xaf\x01\n" +
 	"\rProposeChange\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\x12,\n" +
 	"\x06change\x18\x02 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change:V\x92\xb5\x18R\n" +
@@ -4217,14 +4340,16 @@ const file_node_proto_rawDesc = "" +
 	"\tDropReads\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
-	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\x88\x01\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xa0\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\x8b\x01\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xa3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:;\x92\xb5\x187\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced:;\x92\xb5\x187\n" +
 	"\agateway\x12\asession\x1a#the same, with the leader's address\"\xe4\x03\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
@@ -4269,10 +4394,7 @@ const file_node_proto_rawDesc = "" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"q\n" +
-	"\vPeerRefused\x12\x12\n" +
-	"\x04peer\x18\x01 \x01(\x04R\x04peer:N\x92\xb5\x18J\n" +
-	"\anetwork\x12\x17transport -> membership\x1a&a peer says that this node was removed\"\xa1\x01\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\xa1\x01\n" +
 	"\aRemoved\x12\x10\n" +
 	"\x03why\x18\x01 \x01(\tR\x03why\x12\x1c\n" +
 	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed:f\x92\xb5\x18b\n" +
@@ -4283,7 +4405,16 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
 	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
-	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x8b\x01\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x9f\x01\n" +
+	"\vPeerRefused\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:W\x92\xb5\x18S\n" +
+	"\anetwork\x12\x1dtransport -> raft, membership\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x0fRecordSuspicion\x122\n" +
+	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
+	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
+	"\x04raft\x12\x03log\x1a*what speaks for a loss of data has changed\"*\n" +
+	"\x11SuspicionRecorded:\x15\x92\xb5\x18\x11\"\x0fRecordSuspicion\"\x8b\x01\n" +
 	"\x06Agreed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -4350,7 +4481,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4410,102 +4541,107 @@ var file_node_proto_goTypes = []any{
 	(*PeerStarted)(nil),         // 55: keyval.v1.PeerStarted
 	(*ClientGone)(nil),          // 56: keyval.v1.ClientGone
 	(*PeerGone)(nil),            // 57: keyval.v1.PeerGone
-	(*PeerRefused)(nil),         // 58: keyval.v1.PeerRefused
-	(*Removed)(nil),             // 59: keyval.v1.Removed
-	(*Joined)(nil),              // 60: keyval.v1.Joined
-	(*Agreed)(nil),              // 61: keyval.v1.Agreed
-	(*Initialised)(nil),         // 62: keyval.v1.Initialised
-	(*Founded)(nil),             // 63: keyval.v1.Founded
-	(*StatusDraft)(nil),         // 64: keyval.v1.StatusDraft
-	(*Submit)(nil),              // 65: keyval.v1.Submit
-	(*Withdraw)(nil),            // 66: keyval.v1.Withdraw
-	(*Done)(nil),                // 67: keyval.v1.Done
-	(*Starts)(nil),              // 68: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 69: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 70: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 71: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 72: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 73: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 74: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 75: keyval.v1.Checkpoint
-	(Code)(0),                   // 76: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 77: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 78: keyval.v1.Outcome
-	(*Read)(nil),                // 79: keyval.v1.Read
-	(*Leader)(nil),              // 80: keyval.v1.Leader
-	(*Member)(nil),              // 81: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 82: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 83: keyval.v1.Start
-	(*Founder)(nil),             // 84: keyval.v1.Founder
-	(*StatusReply)(nil),         // 85: keyval.v1.StatusReply
-	(*Operation)(nil),           // 86: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 87: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 88: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 89: keyval.v1.Condition
-	(*WriteReply)(nil),          // 90: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 91: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 92: keyval.v1.SnapshotReply
+	(*Removed)(nil),             // 58: keyval.v1.Removed
+	(*Joined)(nil),              // 59: keyval.v1.Joined
+	(*PeerRefused)(nil),         // 60: keyval.v1.PeerRefused
+	(*RecordSuspicion)(nil),     // 61: keyval.v1.RecordSuspicion
+	(*SuspicionRecorded)(nil),   // 62: keyval.v1.SuspicionRecorded
+	(*Agreed)(nil),              // 63: keyval.v1.Agreed
+	(*Initialised)(nil),         // 64: keyval.v1.Initialised
+	(*Founded)(nil),             // 65: keyval.v1.Founded
+	(*StatusDraft)(nil),         // 66: keyval.v1.StatusDraft
+	(*Submit)(nil),              // 67: keyval.v1.Submit
+	(*Withdraw)(nil),            // 68: keyval.v1.Withdraw
+	(*Done)(nil),                // 69: keyval.v1.Done
+	(*Starts)(nil),              // 70: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 71: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 72: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 73: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 74: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 75: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 76: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 77: keyval.v1.Checkpoint
+	(Code)(0),                   // 78: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 79: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 80: keyval.v1.Outcome
+	(*Read)(nil),                // 81: keyval.v1.Read
+	(*Leader)(nil),              // 82: keyval.v1.Leader
+	(*Member)(nil),              // 83: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 84: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 85: keyval.v1.Start
+	(*Suspicion)(nil),           // 86: keyval.v1.Suspicion
+	(*Founder)(nil),             // 87: keyval.v1.Founder
+	(*StatusReply)(nil),         // 88: keyval.v1.StatusReply
+	(*Operation)(nil),           // 89: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 90: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 91: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 92: keyval.v1.Condition
+	(*WriteReply)(nil),          // 93: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 94: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 95: keyval.v1.SnapshotReply
 }
 var file_node_proto_depIdxs = []int32{
-	68, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	69, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	70, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	71, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	72, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	72, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	72, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	72, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	70, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	71, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	72, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	73, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	74, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	74, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	74, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	74, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	73, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	71, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	73, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	71, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	75, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	73, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	75, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	73, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	74, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	75, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	71, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	71, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	72, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	72, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	76, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	75, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	76, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	77, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	73, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	73, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	74, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	74, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	78, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	77, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	76, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	78, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	77, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	77, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	79, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	79, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	78, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	79, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	76, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	80, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	81, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	78, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	80, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	81, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	71, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	82, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	76, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	83, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	81, // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	84, // 41: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	85, // 42: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	86, // 43: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	79, // 44: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	87, // 45: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	88, // 46: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	89, // 47: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	86, // 48: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	90, // 49: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	91, // 50: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	85, // 51: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	92, // 52: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 53: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	82, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	83, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	73, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	84, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	78, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	85, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	83, // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	78, // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	86, // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	87, // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	88, // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	89, // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	81, // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	90, // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	91, // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	92, // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	89, // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	93, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	94, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	88, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	95, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4523,7 +4659,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   67,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

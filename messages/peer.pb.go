@@ -1397,6 +1397,136 @@ func (x *ClusterPulse) GetWaiting() []*WaitingNode {
 	return nil
 }
 
+// LossAsk asks a member what it knows of entries or starts that the sender has lost. An
+// answer counts with this nonce only: what nobody has asked for accuses nobody.
+type LossAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAsk) Reset() {
+	*x = LossAsk{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAsk) ProtoMessage() {}
+
+func (x *LossAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAsk.ProtoReflect.Descriptor instead.
+func (*LossAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LossAsk) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+type LossAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`              // RaftID, 0: none
+	Acknowledged  uint64                 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`  // of a leader: the index up to which the asker has acknowledged its entries
+	Settled       bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`            // of a leader: an entry of its term is committed
+	Followers     []uint64               `protobuf:"varint,6,rep,packed,name=followers,proto3" json:"followers,omitempty"` // of a leader: the voters that it hears, the asker not among them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAnswer) Reset() {
+	*x = LossAnswer{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAnswer) ProtoMessage() {}
+
+func (x *LossAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAnswer.ProtoReflect.Descriptor instead.
+func (*LossAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LossAnswer) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *LossAnswer) GetFollowers() []uint64 {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1523,7 +1653,18 @@ const file_peer_proto_rawDesc = "" +
 	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
 	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
 	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
-	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks29\n" +
+	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
+	"\aLossAsk\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
+	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\xce\x01\n" +
+	"\n" +
+	"LossAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\"\n" +
+	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1c\n" +
+	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1539,7 +1680,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1560,39 +1701,41 @@ var file_peer_proto_goTypes = []any{
 	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
 	(*NodePulse)(nil),       // 17: keyval.v1.NodePulse
 	(*ClusterPulse)(nil),    // 18: keyval.v1.ClusterPulse
-	(Role)(0),               // 19: keyval.v1.Role
-	(Lane)(0),               // 20: keyval.v1.Lane
-	(*Starts)(nil),          // 21: keyval.v1.Starts
-	(Code)(0),               // 22: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 23: raftpb.Message
-	(*Founder)(nil),         // 24: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 25: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 26: keyval.v1.RangeDigest
-	(*WaitingNode)(nil),     // 27: keyval.v1.WaitingNode
-	(*MemberView)(nil),      // 28: keyval.v1.MemberView
+	(*LossAsk)(nil),         // 19: keyval.v1.LossAsk
+	(*LossAnswer)(nil),      // 20: keyval.v1.LossAnswer
+	(Role)(0),               // 21: keyval.v1.Role
+	(Lane)(0),               // 22: keyval.v1.Lane
+	(*Starts)(nil),          // 23: keyval.v1.Starts
+	(Code)(0),               // 24: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 25: raftpb.Message
+	(*Founder)(nil),         // 26: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 27: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 28: keyval.v1.RangeDigest
+	(*WaitingNode)(nil),     // 29: keyval.v1.WaitingNode
+	(*MemberView)(nil),      // 30: keyval.v1.MemberView
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	19, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	20, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	21, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	21, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	22, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	21, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	22, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	23, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	23, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	24, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	23, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	22, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	24, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	23, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	25, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	22, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	22, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	26, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	27, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
-	28, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
-	27, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	25, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	24, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	26, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	25, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	27, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	24, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	24, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	28, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	29, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	30, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	29, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
 	0,  // 21: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
 	0,  // 22: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
 	22, // [22:23] is the sub-list for method output_type
@@ -1623,7 +1766,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -9,6 +9,7 @@ func TestNumbersAreFrozen(t *testing.T) {
 		10: "SnapshotRequest", 11: "SnapshotReply", 12: "ClusterRequest", 13: "ClusterReply", 14: "JoinAsk", 15: "JoinAnswer", 32: "RaftMessage", 33: "Propose", 34: "ProposalRefused", 35: "FounderState",
 		36: "SnapshotOffer", 37: "SnapshotPull", 38: "SnapshotPiece", 39: "SnapshotEnd", 40: "AuditAsk", 41: "AuditAnswer", 42: "AuditVerdict",
 		43: "NodePulse", 44: "ClusterPulse",
+		45: "LossAsk", 46: "LossAnswer",
 	}
 	for number := range uint32(1000) {
 		switch k := KindNumbered(number); {

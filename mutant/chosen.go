@@ -48,6 +48,11 @@ var (
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
 	ReadAhead        = named("read-ahead")
+
+	SuspectVotes       = named("suspect-votes")
+	SuspicionForgotten = named("suspicion-forgotten")
+	OneVoiceCondemns   = named("one-voice-condemns")
+	AccuserBelieved    = named("accuser-believed")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

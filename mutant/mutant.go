@@ -42,4 +42,9 @@ const (
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+
+	SuspectVotes       = false // a node that is suspected to have lost data takes part
+	SuspicionForgotten = false // it is suspected no more after a restart
+	OneVoiceCondemns   = false // an accuser alone condemns it
+	AccuserBelieved    = false // it is suspected by a heartbeat alone, and asks nobody
 )

@@ -17,6 +17,8 @@ type Config struct {
 	Self      messages.RaftID
 	TickMS    uint64
 	ReadNonce uint64
+	LossNonce uint64
+	Suspicion *messages.Suspicion // see ReplicaConfig
 	Options   Options
 	Logger    *slog.Logger
 	Meter     prometheus.Registerer
@@ -26,6 +28,14 @@ type Config struct {
 
 	Peer func(messages.RaftID) *actor.PID // a peer's raft actor
 	PID  func(Asker) *actor.PID
+
+	Inbox Inbox // of what peers send; nil: nobody counts
+}
+
+// Inbox counts what came from peers and waits in the actor's mailbox.
+type Inbox interface {
+	Took(peer messages.RaftID, m proto.Message) // m waits no longer
+	Lost() uint64                               // how many were dropped, ever: too much waited
 }
 
 // Raft is the actor around a Replica: it takes messages as events, and once all
@@ -36,13 +46,14 @@ type Raft struct {
 	meters   meters
 	led      AnnounceLeader // the last one that named a leader
 	flushing bool           // a Flush to itself is under way
+	lost     uint64         // messages that the inbox has dropped, as told last
 }
 
 // New makes the producer of a node's Raft actor.
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
-			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
+			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
 	}
@@ -61,12 +72,18 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.replica.OnMachineOpened(m)
 	case *messages.Tick:
 		a.replica.OnTick(m.Elapsed)
+		a.countLost()
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.RaftMessage:
 		a.onPeer(m)
 	case *messages.PeerGone:
 		a.replica.OnPeerGone(m.Peer)
+	case *messages.PeerRefused, *messages.LossAsk, *messages.LossAnswer, *messages.SuspicionRecorded:
+		a.onLoss(ctx, m)
 	case *messages.Propose:
+		if m.Origin != a.cfg.Self {
+			a.took(m.Origin, m)
+		}
 		a.replica.OnPropose(asker(ctx), m)
 	case *messages.ReadIndex:
 		a.replica.OnRead(m)
@@ -103,7 +120,26 @@ func asker(ctx actor.Context) Asker {
 	return Asker{}
 }
 
+func (a *Raft) took(peer messages.RaftID, m proto.Message) {
+	if a.cfg.Inbox != nil {
+		a.cfg.Inbox.Took(peer, m)
+	}
+}
+
+// countLost tells what the inbox has dropped since the last tick.
+func (a *Raft) countLost() {
+	if a.cfg.Inbox == nil {
+		return
+	}
+	if lost := a.cfg.Inbox.Lost(); lost > a.lost {
+		a.cfg.Logger.Warn("raft: peers send faster than this node works; messages were dropped, and Raft sends them again", "messages", lost-a.lost)
+		a.meters.lost.Add(float64(lost - a.lost))
+		a.lost = lost
+	}
+}
+
 func (a *Raft) onPeer(m *messages.RaftMessage) {
+	a.took(m.Message.GetFrom(), m)
 	if err := a.replica.OnPeer(m.Message); err != nil {
 		a.cfg.Logger.Warn("raft: refused a peer's message", "from", m.Message.GetFrom(), "reason", err)
 	}
@@ -112,6 +148,25 @@ func (a *Raft) onPeer(m *messages.RaftMessage) {
 func (a *Raft) onStaged(m *messages.StagedSnapshot) {
 	if err := a.replica.OnStaged(m.Message); err != nil {
 		a.cfg.Logger.Warn("raft: refused a staged snapshot", "from", m.Message.GetFrom(), "reason", err)
+	}
+}
+
+// onLoss takes what concerns data that this node, or another, may have lost.
+func (a *Raft) onLoss(ctx actor.Context, message any) {
+	from := messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
+	switch m := message.(type) {
+	case *messages.PeerRefused:
+		a.replica.OnPeerRefused(m)
+	case *messages.SuspicionRecorded:
+		a.replica.OnSuspicionRecorded()
+	case *messages.LossAsk:
+		if from != 0 {
+			a.replica.OnLossAsk(from, m)
+		}
+	case *messages.LossAnswer:
+		if from != 0 {
+			a.replica.OnLossAnswer(from, m)
+		}
 	}
 }
 
@@ -150,13 +205,21 @@ func (a *Raft) run(ctx actor.Context) {
 			}
 		case ElectionStarted:
 			a.meters.elections.Inc()
+		case AskLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Ask)
+		case AnswerLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Answer)
+		case RecordSuspicion:
+			ctx.Request(a.cfg.Log, &messages.RecordSuspicion{Suspicion: e.Suspicion, Condemned: e.Condemned})
+		case Warn:
+			a.cfg.Logger.Error("raft: " + e.Text)
 		case AnnounceLeader:
 			if e.Leader != 0 && e != a.led {
 				a.led = e
 				a.meters.leaders.Inc()
 			}
-			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
-			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
+			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
 		case Die:
 			a.cfg.Fatal(e.Reason)
 		}

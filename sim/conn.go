@@ -115,7 +115,12 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {
-			n.world.clock.after(n.latency(w), nil, func() { n.fail(c, refusal) })
+			n.world.clock.after(n.latency(w), nil, func() {
+				if c.link != nil && c.state == dialling {
+					c.dialler.tell(&messages.PeerRefused{Peer: c.peer, Code: refusal.Code})
+				}
+				n.fail(c, refusal)
+			})
 		}
 		return
 	}
@@ -177,9 +182,6 @@ func (n *network) fail(c *conn, refusal *messages.Error) {
 		l.conn, l.waiting = nil, nil
 		l.retryAt = n.world.clock.now + l.backoff
 		l.backoff = min(2*l.backoff, backoffMax)
-		if refusal.Code == messages.Code_REMOVED {
-			c.dialler.tell(&messages.PeerRefused{Peer: c.peer})
-		}
 	} else {
 		c.dialler.tell(&messages.LinkDown{Endpoint: c.endpoint, Code: refusal.Code, Message: refusal.Message, Hint: refusal.Hint})
 	}
@@ -316,6 +318,10 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 	if err != nil {
 		n.world.note(to.host, "guard refuses type %d for %s: %v", e.Type, e.Target, err)
 		n.sever(c, "a message was refused")
+		return
+	}
+	if near.Role == messages.Role_NODE && !to.local.Inbox.Enter(near.RaftID, body) {
+		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
 		return
 	}
 	n.world.ear.arrived(e, body)

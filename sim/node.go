@@ -29,6 +29,7 @@ type server struct {
 	pace   pace
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
+	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
 
 	shipping int // snapshots on their way from the process
@@ -78,7 +79,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.shipping = 0, 0
+	s.leader, s.fenced, s.shipping = 0, false, 0
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
 }

@@ -112,6 +112,9 @@ func (a *client) Receive(ctx actor.Context) {
 	case *messages.LinkUp:
 		a.run(ctx, a.core.linkUp(m))
 	case *messages.LinkDown:
+		if m.Code == messages.Code_BUSY {
+			a.config.World.Logger.Warn("client: turned away; another node is tried", "endpoint", m.Endpoint, "reason", m.Message, "hint", m.Hint)
+		}
 		a.run(ctx, a.core.linkDown(m))
 	case *messages.Attached:
 		a.run(ctx, a.core.attached(m))

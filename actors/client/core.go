@@ -20,6 +20,7 @@ const (
 
 	patienceMs    = 200  // of an answer, before a request is sent again; with jitter and one tick below 300
 	patienceMaxMs = 1000 // after many silences
+	patienceBytes = 8192 // for so many bytes that a link has unanswered, it is a millisecond longer
 	retryMs       = 50   // after a refusal, doubled each time
 	retryMaxMs    = 250
 

@@ -85,7 +85,8 @@ func (c *core) explainUnreachable() *messages.Error {
 			hint = e.note.Hint
 		}
 	}
-	if c.allRefuse() || c.allStart() {
+	full := !slices.ContainsFunc(all, func(e *endpoint) bool { return e.note == nil || e.note.Code != messages.Code_BUSY })
+	if full || c.allRefuse() || c.allStart() {
 		code = c.links.endpoints[0].note.Code
 	}
 	if hint == "" {

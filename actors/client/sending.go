@@ -166,7 +166,9 @@ func (c *core) send(r *request, l *link) {
 		r.missedAt, r.misses = l, 0
 	}
 	r.via, r.endpoint, r.sentAt = l, l.at.name, c.now
-	r.patience = grown(r.firstPatience(), r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4)
+	// Megabytes take their time. To send them again makes them later, and the node ends a
+	// connection that has too much unanswered.
+	r.patience = grown(r.firstPatience(), r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4) + uint64(l.bytes)/patienceBytes
 	c.emit(send{l.address, to, r.message})
 }
 

@@ -32,6 +32,8 @@ func lawful(c Conn, target string, m proto.Message) bool {
 			r.GetType() != raftpb.MsgSnap
 	case *messages.Propose:
 		return fromNode && !c.Founding && target == messages.ActorRaft && m.Origin == c.RaftID
+	case *messages.LossAsk, *messages.LossAnswer:
+		return fromNode && !c.Founding && target == messages.ActorRaft
 	case *messages.ProposalRefused:
 		return fromNode && !c.Founding && session
 	case *messages.FounderState:

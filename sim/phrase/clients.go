@@ -35,8 +35,14 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.SessionLeader:
 		say("%s term=%d", n.Replica(m.Leader.GetRaftId()), m.Term)
+		if m.Fenced {
+			say("fenced")
+		}
 	case *messages.LeaderChanged:
 		say("%s term=%d", n.Replica(m.Leader), m.Term)
+		if m.Fenced {
+			say("fenced")
+		}
 	case *messages.FounderState:
 		if m.Answer {
 			say("answer")
@@ -74,6 +80,12 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		return n.answer(m)
 	default:
 		if words = n.phraseOfSnapshots(m); words == nil {
+			words = n.phraseOfLosses(m)
+		}
+		if words == nil {
+			words = n.phraseOfMembers(m)
+		}
+		if words == nil {
 			return messages.Line(m)
 		}
 	}

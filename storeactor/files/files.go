@@ -5,6 +5,7 @@ package files
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,6 +39,7 @@ import (
 //	  starts          the processes that were started on it
 //	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
+//	SUSPECTED         if it is there: what speaks for a loss of data in this directory
 //	CONDEMNED         if it is there: never to be served again, and why
 //	RETIRED           if it is there: the node was removed from its cluster, and how
 //
@@ -53,6 +55,7 @@ const (
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
 	retiredName    = "RETIRED"
+	suspectedName  = "SUSPECTED"
 	startsName     = "starts"
 	heardName      = "heard"
 )
@@ -106,6 +109,24 @@ func Open(dir string, logger *slog.Logger, meter prometheus.Registerer) (disk.Di
 	return f, nil
 }
 
+// Count is how many files a node opens of a directory, at most: those of its log and
+// its rows. One that is not there has none.
+func Count(dir string) (files int, err error) {
+	generations, err := filepath.Glob(filepath.Join(dir, "generation-*"))
+	for _, generation := range generations {
+		walk := filepath.WalkDir(generation, func(_ string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				files++
+			}
+			return err
+		})
+		if err == nil && walk != nil {
+			err = durable.Error("look into the data directory", walk)
+		}
+	}
+	return files, err
+}
+
 // refuseForeign keeps out of directories that hold something else, before
 // anything is written to them.
 func refuseForeign(dir string) error {
@@ -120,7 +141,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, retiredName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, retiredName, suspectedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)

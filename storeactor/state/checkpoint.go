@@ -43,6 +43,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
 	}
+	s.forgetsMS = forgetsMS(s.operations)
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err

@@ -131,8 +131,13 @@ func testOptions() Options {
 // serveAt makes a node that listens.
 func serveAt(t testing.TB, local transport.Local, listen string) *station {
 	t.Helper()
+	return serveWith(t, local, listen, testOptions())
+}
+
+func serveWith(t testing.TB, local transport.Local, listen string, o Options) *station {
+	t.Helper()
 	s := newStation(t, local)
-	h, err := New(testOptions()).Serve(s.system, listen, local, s.spawnEvents())
+	h, err := New(o).Serve(s.system, listen, local, s.spawnEvents())
 	if err != nil {
 		t.Fatal(err)
 	}
