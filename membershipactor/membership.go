@@ -52,6 +52,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.LeaderChanged:
 		a.view = a.view.WithLeader(m)
 		ctx.Send(a.cfg.Audit, m)
+	case *messages.Replication: // nobody asks for it yet
 	case *messages.Introduce:
 		ctx.Respond(a.view.MembersChanged())
 		ctx.Respond(a.view.LeaderChanged())

@@ -1356,7 +1356,6 @@ type CutLog struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	ConfState     *raftpb.ConfState      `protobuf:"bytes,3,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1403,13 +1402,6 @@ func (x *CutLog) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
-}
-
-func (x *CutLog) GetConfState() *raftpb.ConfState {
-	if x != nil {
-		return x.ConfState
-	}
-	return nil
 }
 
 // ShipSnapshot: bring this MsgSnap to its receiver. It is answered once.
@@ -4223,12 +4215,10 @@ const file_node_proto_rawDesc = "" +
 	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12-\n" +
 	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12\x1a\n" +
 	"\bthorough\x18\x05 \x01(\bR\bthorough:E\x92\xb5\x18A\n" +
-	"\amachine\x12\x04raft\x1a0a checkpoint is durable: the log may go up to it\"\x96\x01\n" +
+	"\amachine\x12\x04raft\x1a0a checkpoint is durable: the log may go up to it\"d\n" +
 	"\x06CutLog\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
-	"\n" +
-	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState:0\x92\xb5\x18,\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term:0\x92\xb5\x18,\n" +
 	"\x04raft\x12\x03log\x1a\x1fentries are not needed any more\"{\n" +
 	"\fShipSnapshot\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:@\x92\xb5\x18<\n" +
@@ -4598,50 +4588,49 @@ var file_node_proto_depIdxs = []int32{
 	76, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
 	77, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
 	73, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	73, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	74, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	74, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	78, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	77, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	78, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	79, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	78, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	79, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	78, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	80, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	81, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	78, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	82, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	83, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	73, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	84, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	78, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	85, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	83, // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	78, // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	86, // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	87, // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	88, // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	89, // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	81, // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	90, // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	91, // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	92, // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	89, // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	93, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	94, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	88, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	95, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	74, // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	74, // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	78, // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	77, // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	34, // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	78, // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	34, // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	79, // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	79, // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	43, // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	80, // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	81, // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	78, // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	44, // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	82, // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	83, // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	73, // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	84, // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	78, // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	85, // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	83, // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	78, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	86, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	87, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	88, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	89, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	81, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	90, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	91, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	92, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	89, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	93, // 50: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	94, // 51: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	88, // 52: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	95, // 53: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 54: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

@@ -250,7 +250,7 @@ func TestADoubtedReplicaIsMute(t *testing.T) {
 	}
 	r.OnLossAnswer(2, &messages.LossAnswer{Nonce: asked, Leader: 2, Term: 7, Acknowledged: 1})
 	r.Advance()
-	if effects := r.Effects(); r.Leader().Fenced || len(effects) != 2 {
+	if effects := r.Effects(); r.Leader().Fenced || len(effects) != 3 { // a Warn, an AnnounceLeader, a TellReplication
 		t.Fatalf("it is %s: %#v", r.roleName(), effects)
 	}
 }

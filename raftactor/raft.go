@@ -85,6 +85,10 @@ func (a *Raft) Receive(ctx actor.Context) {
 			a.took(m.Origin, m)
 		}
 		a.replica.OnPropose(asker(ctx), m)
+	case *messages.ProposeChange:
+		a.replica.OnProposeChange(m)
+	case *messages.TransferLead:
+		a.replica.OnTransferLead(m)
 	case *messages.ReadIndex:
 		a.replica.OnRead(m)
 	case *messages.Appended:
@@ -187,7 +191,7 @@ func (a *Raft) run(ctx actor.Context) {
 		case ApplyEntries:
 			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
 		case CutLog:
-			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term, ConfState: e.ConfState})
+			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term})
 		case ShipSnapshot:
 			ctx.Request(a.cfg.Snapshots, &messages.ShipSnapshot{Message: e.Message})
 		case StagingUnused:
@@ -220,6 +224,8 @@ func (a *Raft) run(ctx actor.Context) {
 			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
 			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+		case TellReplication:
+			ctx.Send(a.cfg.Membership, e.Replication)
 		case Die:
 			a.cfg.Fatal(e.Reason)
 		}

@@ -89,12 +89,8 @@ type (
 	AppendLog struct{ Message *raftpb.Message }
 	// ApplyEntries hands a MsgStorageApply to the machine, which answers with Applied.
 	ApplyEntries struct{ Message *raftpb.Message }
-	// CutLog lets the log drop the entries up to Index. ConfState is that of the last
-	// checkpoint.
-	CutLog struct {
-		Index, Term uint64
-		ConfState   *raftpb.ConfState
-	}
+	// CutLog lets the log drop the entries up to Index.
+	CutLog struct{ Index, Term uint64 }
 	// ShipSnapshot has a MsgSnap brought to its receiver. It is answered with OnShipped.
 	ShipSnapshot struct{ Message *raftpb.Message }
 	// StagingUnused says that raft has no use for the staged snapshot of this index.
@@ -138,6 +134,8 @@ type (
 	}
 	// Warn tells people what this node has to say about itself.
 	Warn struct{ Text string }
+	// TellReplication tells how replication goes. What it holds is never modified.
+	TellReplication struct{ Replication *messages.Replication }
 	// Die ends the process: an invariant is broken that only a human can mend.
 	Die struct{ Reason error }
 )
@@ -153,6 +151,7 @@ func (RefuseReads) effect()     {}
 func (RefuseProposal) effect()  {}
 func (ElectionStarted) effect() {}
 func (AnnounceLeader) effect()  {}
+func (TellReplication) effect() {}
 func (AskLoss) effect()         {}
 func (AnswerLoss) effect()      {}
 func (RecordSuspicion) effect() {}
@@ -199,6 +198,9 @@ type Replica struct {
 	applied     uint64
 	revision    uint64
 	compacted   uint64 // reads below this revision are refused
+	changes     changes
+
+	replicationDue bool
 
 	succession succession               // of a leader that is gone
 	shipments  map[uint64]*shipment     // by peer, at most one each
@@ -266,6 +268,7 @@ func (r *Replica) open() {
 		panic(fmt.Sprintf("raft refuses its configuration: %v", err))
 	}
 	r.node, r.log = node, nil
+	r.changes.conf, r.changes.last = m.ConfState, r.tail.last()
 	r.standInTurn(startTicks, raft.None)
 	r.announce()
 	r.fence.open(r.view())
@@ -304,6 +307,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 		r.logTimeMS += uint64(elapsed) * r.cfg.TickMS
 	}
 	r.sample()
+	r.replicationDue = r.replicationDue || r.ticks%replicationTicks == 0
 	r.asks.tick()
 	r.node.Tick()
 	r.succeed()
@@ -311,7 +315,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 		r.cutLog()
 	}
 	again, givenUp := r.reads.tick(r.cfg.Options.HeartbeatTicks*2, r.cfg.Options.ElectionTicks*2)
-	if again != nil {
+	if again != nil && !r.answersFromThePast() {
 		r.node.ReadIndex(again)
 	}
 	if givenUp != nil {
@@ -338,8 +342,13 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	switch {
 	case m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull():
 		return nil // as if it were lost: the leader sends it again when there is room
-	case m.GetType() == raftpb.MsgReadIndex && !r.asks.admit(m.GetFrom()):
+	case m.GetType() == raftpb.MsgReadIndex && (!r.asks.admit(m.GetFrom()) || r.answersFromThePast()):
 		return nil // as if it were lost: the peer asks again
+	case mutant.LearnerRefuses && r.learns() && (m.GetType() == raftpb.MsgVote || m.GetType() == raftpb.MsgPreVote):
+		return nil
+	}
+	if _, follows := r.contact[m.GetFrom()]; follows {
+		r.contact[m.GetFrom()] = r.ticks
 	}
 	// An error here means a message that is late or from a stranger: raft has no use for it.
 	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
@@ -407,6 +416,8 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
 	r.appliedTerm = entries[len(entries)-1].GetTerm()
 	r.under.applied(m.Index)
+	r.noteApplied(entries)
+	r.carryOut(m.Verdicts)
 	r.deliver(m.Message.GetResponses())
 }
 
@@ -437,9 +448,10 @@ func (r *Replica) Advance() {
 	}
 	r.ready()
 	r.takeStaged()
-	for r.propose() || r.askReads() {
+	for r.proposeBarrier() || r.propose() || r.askReads() {
 		r.ready()
 	}
+	r.tellReplication()
 }
 
 // propose opens the gate. At most AppendsInFlightMax appends are with the log, and
@@ -490,9 +502,17 @@ func (r *Replica) uncutFull() bool {
 	return uncut > uncutFactor*r.cfg.Options.LogBytesMax
 }
 
-// askReads asks for the index of the next batch. A leader waits until an entry of its
-// own term is applied. Raft waits for that too, except in a group of one, which would
-// answer from the past.
+// answersFromThePast reports whether this replica leads, and no entry of its own term is
+// applied yet. Raft holds reads back until then, its own and those of peers, except where
+// one voter decides alone: that one would answer with what it knows to be committed, which
+// may be less than it has acknowledged before it was started again.
+func (r *Replica) answersFromThePast() bool {
+	s := r.node.BasicStatus() // it may lead since a moment ago
+	return s.RaftState == raft.StateLeader && r.appliedTerm != s.GetTerm() && !mutant.ReadBeforeOwn
+}
+
+// askReads asks for the index of the next batch, unless answersFromThePast; here role and
+// term are known.
 func (r *Replica) askReads() bool {
 	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term && !mutant.ReadBeforeOwn) {
 		return false
@@ -531,11 +551,14 @@ func (r *Replica) ready() {
 func (r *Replica) route(m *raftpb.Message) {
 	switch m.GetTo() {
 	case raft.LocalAppendThread:
-		if len(m.GetEntries()) > 0 {
-			r.appends++
-		}
 		if s := m.GetSnapshot(); s != nil {
 			r.installing = s.GetMetadata()
+			r.changes.last = s.GetMetadata().GetIndex()
+			r.reconfigured(s.GetMetadata().GetConfState())
+		}
+		if n := len(m.GetEntries()); n > 0 {
+			r.appends++
+			r.changes.last = m.GetEntries()[n-1].GetIndex()
 		}
 		if mutant.AckBeforeFsync { // a crash may take what is promised here
 			r.sendEarly(m.GetResponses())
@@ -583,10 +606,13 @@ func stands(role raft.StateType) bool {
 // the old one.
 func (r *Replica) announce() {
 	s := r.node.BasicStatus()
+	r.replicationDue = r.replicationDue || s.RaftState != r.role
 	r.role, r.commit = s.RaftState, s.GetCommit()
 	if s.Lead == r.leader && s.GetTerm() == r.term && !r.fenced {
 		return
 	}
+	r.replicationDue = true
+	r.changes.above, r.changes.proposed = 0, 0
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()
@@ -650,7 +676,4 @@ func (r *Replica) roleName() string {
 	return "follower"
 }
 
-func (r *Replica) learns() bool {
-	_, learns := r.node.Status().Config.Learners[r.cfg.Self]
-	return learns
-}
+func (r *Replica) learns() bool { return slices.Contains(r.changes.conf.GetLearners(), r.cfg.Self) }
