@@ -2,7 +2,6 @@ package membershipactor
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
-	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 )
@@ -54,15 +53,11 @@ func (d *door) onRefused(ctx actor.Context, m *messages.PeerRefused) {
 	d.leave(ctx, d.departure.onRefused(m.Peer))
 }
 
-func (d *door) onTick(ctx actor.Context, m *messages.Tick, leads bool) {
-	for _, binding := range d.waiting.onTick(uint64(m.Elapsed), leads, d.members) {
-		command, err := proto.Marshal(&messages.Command{Operations: []*messages.Operation{
-			{Kind: &messages.Operation_BindIncarnation{BindIncarnation: binding}},
-		}})
-		if err != nil {
-			panic(err)
-		}
-		ctx.Send(d.cfg.Raft, &messages.Propose{Origin: d.cfg.Self, Command: command})
+func (d *door) onTick(ctx actor.Context, m *messages.Tick, leads bool, everyone []*messages.WaitingNode) {
+	for _, binding := range d.waiting.onTick(uint64(m.Elapsed), leads, d.members, everyone) {
+		ctx.Send(d.cfg.Raft, &messages.Propose{Origin: d.cfg.Self, Command: command(&messages.Operation{
+			Kind: &messages.Operation_BindIncarnation{BindIncarnation: binding},
+		})})
 	}
 	for _, peer := range d.departure.onTick(uint64(m.Elapsed)) {
 		ctx.Send(d.cfg.Peer(peer), &messages.NodePulse{}) // only the link's answer counts

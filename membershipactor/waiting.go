@@ -17,8 +17,6 @@ import (
 // directory, and no copy of a name, is that member.
 
 const (
-	// waitingMax bounds the nodes that wait, in number. Of more the first ones count.
-	waitingMax = 64
 	// waitingTicks is after how long a node is forgotten that does not ask any more: it
 	// asks every few ticks.
 	waitingTicks = 200
@@ -29,7 +27,8 @@ const (
 
 // waiting are the nodes that ask this one to be let in. Each method is one event.
 //
-// Invariant: no two of nodes have the same name, address and incarnation.
+// Invariant: no two of nodes have the same name, address and incarnation. They are
+// waitingMax at most; of more the first ones count.
 type waiting struct {
 	nodes []waitingNode
 	told  map[string]bool            // what people were told, until the last of nodes is forgotten
@@ -116,8 +115,9 @@ func (w *waiting) doubts(n *messages.WaitingNode) (warnings []string) {
 	return warnings
 }
 
-// onTick forgets who asks no more. As leader it returns what is to be proposed.
-func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersChanged) []*messages.BindIncarnation {
+// onTick forgets who asks no more. As leader it returns what is to be proposed; everyone
+// is who waits, also as other members have heard.
+func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersChanged, everyone []*messages.WaitingNode) []*messages.BindIncarnation {
 	w.now += elapsed
 	w.nodes = slices.DeleteFunc(w.nodes, func(n waitingNode) bool { return w.now-n.heardAt > waitingTicks })
 	if len(w.nodes) == 0 {
@@ -127,15 +127,15 @@ func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersCh
 		clear(w.bound)
 		return nil
 	}
-	return w.bindings(members)
+	return w.bindings(members, everyone)
 }
 
 // bindings are those that the leader proposes: of members without a directory for which
 // just one waits.
-func (w *waiting) bindings(members *messages.MembersChanged) (propose []*messages.BindIncarnation) {
+func (w *waiting) bindings(members *messages.MembersChanged, everyone []*messages.WaitingNode) (propose []*messages.BindIncarnation) {
 	for _, m := range members.GetMembers() {
 		at, asked := w.bound[m.RaftId]
-		incarnation := w.fits(m)
+		incarnation := fits(m, everyone)
 		switch {
 		case len(m.Incarnation) > 0:
 			delete(w.bound, m.RaftId)
@@ -150,17 +150,17 @@ func (w *waiting) bindings(members *messages.MembersChanged) (propose []*message
 
 // fits is the incarnation that waits for the place of a member; nil: none does, or
 // several do.
-func (w *waiting) fits(m *messages.Member) (incarnation []byte) {
-	for _, n := range w.nodes {
+func fits(m *messages.Member, everyone []*messages.WaitingNode) (incarnation []byte) {
+	for _, n := range everyone {
 		switch {
 		case n.Name != m.Name || n.Address != m.Address:
-		case incarnation != nil:
+		case incarnation != nil && !bytes.Equal(incarnation, n.Incarnation):
 			return nil
 		default:
 			incarnation = n.Incarnation
 		}
 	}
-	for _, n := range w.nodes {
+	for _, n := range everyone {
 		if n.Name == m.Name && !bytes.Equal(n.Incarnation, incarnation) || bytes.Equal(n.Incarnation, incarnation) && n.Address != m.Address {
 			return nil
 		}

@@ -79,9 +79,9 @@ func TestWaitingIsBoundedAndForgotten(t *testing.T) {
 	if n := len(w.list(50)); n != waitingMax {
 		t.Errorf("%d wait, %d are the most", n, waitingMax)
 	}
-	w.onTick(waitingTicks, false, members)
+	w.onTick(waitingTicks, false, members, nil)
 	ask(waits("x1", "x:1", 8))
-	w.onTick(4, false, members)
+	w.onTick(4, false, members, nil)
 	if all := w.list(50); len(all) != 1 || all[0].Name != "x1" || all[0].SilentMs != 200 {
 		t.Errorf("waiting: %v", all)
 	}
@@ -115,17 +115,17 @@ func TestBinding(t *testing.T) {
 				warnings = append(warnings, said...)
 			}
 		}
-		got := w.onTick(1, row.leads, row.members)
+		got := w.onTick(1, row.leads, row.members, w.list(50))
 		if !slices.EqualFunc(got, row.want, func(a, b *messages.BindIncarnation) bool { return proto.Equal(a, b) }) {
 			t.Errorf("%s: %v, want %v", name, got, row.want)
 		}
 		if all := strings.Join(warnings, "\n"); !strings.Contains(all, row.warns) || (all == "") != (row.warns == "") || len(warnings) > 2 {
 			t.Errorf("%s: warnings %q", name, warnings)
 		}
-		if again := w.onTick(1, row.leads, row.members); len(again) > 0 {
+		if again := w.onTick(1, row.leads, row.members, w.list(50)); len(again) > 0 {
 			t.Errorf("%s: it is proposed at once again: %v", name, again)
 		}
-		if again := w.onTick(bindTicks, row.leads, row.members); len(again) != len(row.want) {
+		if again := w.onTick(bindTicks, row.leads, row.members, w.list(50)); len(again) != len(row.want) {
 			t.Errorf("%s: it is not proposed again: %v", name, again)
 		}
 	}

@@ -3774,7 +3774,7 @@ func (x *Founded) GetClusterId() []byte {
 	return nil
 }
 
-// StatusDraft is passed on, each adding what it knows; the last one answers the gateway.
+// StatusDraft is passed on, each adding what it knows; the last one answers who made it.
 type StatusDraft struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reply         *StatusReply           `protobuf:"bytes,1,opt,name=reply,proto3" json:"reply,omitempty"`
@@ -3819,7 +3819,7 @@ func (x *StatusDraft) GetReply() *StatusReply {
 	return nil
 }
 
-// Submit asks for one of operations, read, status, snapshot and reach. It is answered once: at
+// Submit asks for one of operations, read, status, snapshot, cluster and reach. It is answered once: at
 // the latest two of the client's ticks after deadline_ms, and never for that before.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3832,6 +3832,7 @@ type Submit struct {
 	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"`          // no more than that a node is reached and serves
 	Conditions    []*Condition           `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"` // of operations
 	Otherwise     []*Operation           `protobuf:"bytes,9,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
+	Cluster       *ClusterRequest        `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3929,6 +3930,13 @@ func (x *Submit) GetOtherwise() []*Operation {
 	return nil
 }
 
+func (x *Submit) GetCluster() *ClusterRequest {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 // Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
 // sent of it. Done says what is known of it, unless it was on its way already.
 type Withdraw struct {
@@ -3997,6 +4005,7 @@ type Done struct {
 	Hint          string                 `protobuf:"bytes,7,opt,name=hint,proto3" json:"hint,omitempty"`
 	Snapshot      *SnapshotReply         `protobuf:"bytes,8,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Ending        Ending                 `protobuf:"varint,9,opt,name=ending,proto3,enum=keyval.v1.Ending" json:"ending,omitempty"`
+	Cluster       *ClusterReply          `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4092,6 +4101,13 @@ func (x *Done) GetEnding() Ending {
 		return x.Ending
 	}
 	return Ending_ANSWERED
+}
+
+func (x *Done) GetCluster() *ClusterReply {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
 }
 
 var File_node_proto protoreflect.FileDescriptor
@@ -4416,10 +4432,10 @@ const file_node_proto_rawDesc = "" +
 	"\aFounded\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId:E\x92\xb5\x18A\n" +
-	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\x8e\x01\n" +
+	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\xe1\x01\n" +
 	"\vStatusDraft\x12,\n" +
-	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x03\n" +
+	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:\xa3\x01\x92\xb5\x18\x9e\x01\n" +
+	"\x13gateway; membership\x122membership -> snapshots -> raft; snapshots -> raft\x1aSone for all who wait for a status; while the leader sends snapshots, with its pulse\"\xfe\x03\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -4434,12 +4450,14 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\b \x03(\v2\x14.keyval.v1.ConditionR\n" +
 	"conditions\x122\n" +
-	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise:G\x92\xb5\x18C\n" +
+	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise\x123\n" +
+	"\acluster\x18\n" +
+	" \x01(\v2\x19.keyval.v1.ClusterRequestR\acluster:G\x92\xb5\x18C\n" +
 	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
 	"\bWithdraw\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
 	"\x04late\x18\x02 \x01(\bR\x04late:t\x92\xb5\x18p\n" +
-	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xfc\x02\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xaf\x03\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -4450,7 +4468,9 @@ const file_node_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
 	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
-	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
+	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending\x121\n" +
+	"\acluster\x18\n" +
+	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -4566,9 +4586,11 @@ var file_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),       // 90: keyval.v1.StatusRequest
 	(*SnapshotRequest)(nil),     // 91: keyval.v1.SnapshotRequest
 	(*Condition)(nil),           // 92: keyval.v1.Condition
-	(*WriteReply)(nil),          // 93: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 94: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 95: keyval.v1.SnapshotReply
+	(*ClusterRequest)(nil),      // 93: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 94: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 95: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 96: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 97: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	70, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -4621,16 +4643,18 @@ var file_node_proto_depIdxs = []int32{
 	91, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
 	92, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
 	89, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	93, // 50: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	94, // 51: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	88, // 52: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	95, // 53: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 54: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	93, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	94, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	95, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	88, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	96, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	97, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

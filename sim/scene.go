@@ -115,7 +115,7 @@ func (s *Scene) Cut(a, b string) {
 func (s *Scene) Mend() { s.run.world.net.mend(s.run.swarm.way) }
 
 // Client is the client of this name. One that is not there yet starts, and knows
-// these servers.
+// these servers; if they are not all, it asks no others.
 func (s *Scene) Client(name string, knows []Server) Client {
 	for _, c := range s.run.clients {
 		if c.name == name {
@@ -128,7 +128,7 @@ func (s *Scene) Client(name string, knows []Server) Client {
 	}
 	c := &customer{run: s.run, number: len(s.run.clients), name: name}
 	s.run.clients = append(s.run.clients, c)
-	c.startWith(endpoints)
+	c.startWith(endpoints, len(knows) < len(s.run.endpoints()))
 	return Client{c}
 }
 

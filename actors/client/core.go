@@ -66,6 +66,7 @@ type asker struct{ address, id string }
 // settings are what one client is made from.
 type settings struct {
 	endpoints    []string // host:port, not empty, each once
+	pinned       bool     // no others are asked, but for the leader
 	sessionTTLMs uint64
 	tickMs       uint64 // between two ticks
 	seed         [32]byte
@@ -112,7 +113,7 @@ func newCore(s settings) *core {
 	c := &core{settings: s, source: source, random: rand.New(source)}
 	c.session = session{next: 1}
 	c.renewSession()
-	c.links = newLinks(s.endpoints, c.random.IntN(len(s.endpoints)))
+	c.links = newLinks(s.endpoints, c.random.IntN(len(s.endpoints)), s.pinned)
 	c.requests = newRequests()
 	return c
 }

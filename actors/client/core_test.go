@@ -86,6 +86,8 @@ func codeOf(d *messages.Done) messages.Code {
 		return d.Read.Code
 	case d.Snapshot != nil:
 		return d.Snapshot.Code
+	case d.Cluster != nil:
+		return d.Cluster.Code
 	}
 	return d.Status.GetCode()
 }
