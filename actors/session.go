@@ -20,9 +20,11 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client, holder []byte, leader *messages.Leader) actor.Producer {
+func newSession(w *wiring, owner string, client, holder []byte, m *messages.SessionLeader) actor.Producer {
 	return func() actor.Actor {
-		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, holder, leader)}
+		core := newSessionCore(w.self, client, holder, m.Leader)
+		core.onFenced(m.Fenced)
+		return &session{wiring: w, owner: owner, core: core}
 	}
 }
 
@@ -54,6 +56,7 @@ func (a *session) Receive(ctx actor.Context) {
 		a.core.onReadRefused(m)
 	case *messages.SessionLeader:
 		a.core.onLeader(m.Leader, m.Term)
+		a.core.onFenced(m.Fenced)
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:

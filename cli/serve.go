@@ -39,9 +39,11 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "listen", Usage: "listen at `HOST:PORT`"},
 			&urfave.StringFlag{Name: "advertise", Usage: "let others reach this node at `HOST:PORT`", DefaultText: "that of --listen"},
 			dataFlag(),
+			configFileFlag(),
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
+			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics for Prometheus at http://`HOST:PORT`/metrics; without a host, on loopback"},
 		}, tuningFlags()...),
 		Action: sh.action(serve),
@@ -102,6 +104,9 @@ func serve(c *Call) error {
 }
 
 func (c *Call) serveOptions() (actors.ServeOptions, error) {
+	if err := c.fill(); err != nil {
+		return actors.ServeOptions{}, err
+	}
 	o := actors.ServeOptions{
 		DataDir: c.flags.String("data"), Name: c.flags.String("name"),
 		Listen: c.flags.String("listen"), Advertise: c.flags.String("advertise"),
@@ -114,6 +119,9 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	var err error
 	if o.Logger, err = c.logger(); err != nil {
 		return o, err
+	}
+	if c.flags.String("log-format") == "json" {
+		o.Announce = func(line string) { o.Logger.Info(line) }
 	}
 	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
 		return o, err

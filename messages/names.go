@@ -19,7 +19,11 @@ const (
 	HolderSizeMax   = 64 // of whose sessions are counted together
 	IncarnationSize = 16
 	ClusterIDSize   = 16
+	OperationIDSize = 16
 )
+
+// MembersMax bounds the members of a cluster, in number, learners included.
+const MembersMax = 32
 
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1

@@ -1242,6 +1242,299 @@ func (x *AuditVerdict) GetTo() []byte {
 	return nil
 }
 
+// NodePulse is what a node tells the leader of itself, and of the nodes that asked it to
+// be let in.
+type NodePulse struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Term               uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Applied            uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	ConfigurationIndex uint64                 `protobuf:"varint,3,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	Version            string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	RoomBytes          uint64                 `protobuf:"varint,5,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
+	Waiting            []*WaitingNode         `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *NodePulse) Reset() {
+	*x = NodePulse{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodePulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodePulse) ProtoMessage() {}
+
+func (x *NodePulse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodePulse.ProtoReflect.Descriptor instead.
+func (*NodePulse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *NodePulse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *NodePulse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *NodePulse) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *NodePulse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodePulse) GetRoomBytes() uint64 {
+	if x != nil {
+		return x.RoomBytes
+	}
+	return 0
+}
+
+func (x *NodePulse) GetWaiting() []*WaitingNode {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// ClusterPulse is what the leader tells the others of all.
+type ClusterPulse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Commit        uint64                 `protobuf:"varint,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	Members       []*MemberView          `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // without their records
+	Waiting       []*WaitingNode         `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waits         []*OperationWait       `protobuf:"bytes,5,rep,name=waits,proto3" json:"waits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPulse) Reset() {
+	*x = ClusterPulse{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPulse) ProtoMessage() {}
+
+func (x *ClusterPulse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPulse.ProtoReflect.Descriptor instead.
+func (*ClusterPulse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ClusterPulse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ClusterPulse) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *ClusterPulse) GetMembers() []*MemberView {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ClusterPulse) GetWaiting() []*WaitingNode {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *ClusterPulse) GetWaits() []*OperationWait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+// LossAsk asks a member what it knows of entries or starts that the sender has lost. An
+// answer counts with this nonce only: what nobody has asked for accuses nobody.
+type LossAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAsk) Reset() {
+	*x = LossAsk{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAsk) ProtoMessage() {}
+
+func (x *LossAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAsk.ProtoReflect.Descriptor instead.
+func (*LossAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LossAsk) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+type LossAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`              // RaftID, 0: none
+	Acknowledged  uint64                 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`  // of a leader: the index up to which the asker has acknowledged its entries
+	Settled       bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`            // of a leader: an entry of its term is committed
+	Followers     []uint64               `protobuf:"varint,6,rep,packed,name=followers,proto3" json:"followers,omitempty"` // of a leader: the voters that it hears, the asker not among them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAnswer) Reset() {
+	*x = LossAnswer{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAnswer) ProtoMessage() {}
+
+func (x *LossAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAnswer.ProtoReflect.Descriptor instead.
+func (*LossAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LossAnswer) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *LossAnswer) GetFollowers() []uint64 {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1293,12 +1586,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
-	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\x9b\x02\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xbd\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand:\xcb\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xad\x01\n" +
-	"\x10session, machine\x12!raft of the leader, here or there\x1aWa write was checked, or a new leader is known; there is more history than is to be kept*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
+	"\x1csession, machine, membership\x12!raft of the leader, here or there\x1ama write was checked, or a new leader is known; there is more history than is to be kept; an operation goes on*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +
@@ -1352,7 +1645,35 @@ const file_peer_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else29\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
+	"\tNodePulse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12/\n" +
+	"\x13configuration_index\x18\x03 \x01(\x04R\x12configurationIndex\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
+	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
+	"\n" +
+	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xb5\x02\n" +
+	"\fClusterPulse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
+	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
+	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12.\n" +
+	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
+	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
+	"\aLossAsk\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
+	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\xce\x01\n" +
+	"\n" +
+	"LossAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\"\n" +
+	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1c\n" +
+	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1368,7 +1689,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1387,41 +1708,52 @@ var file_peer_proto_goTypes = []any{
 	(*AuditAsk)(nil),        // 14: keyval.v1.AuditAsk
 	(*AuditAnswer)(nil),     // 15: keyval.v1.AuditAnswer
 	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
-	(Role)(0),               // 17: keyval.v1.Role
-	(Lane)(0),               // 18: keyval.v1.Lane
-	(*Starts)(nil),          // 19: keyval.v1.Starts
-	(Code)(0),               // 20: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 21: raftpb.Message
-	(*Founder)(nil),         // 22: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 23: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 24: keyval.v1.RangeDigest
+	(*NodePulse)(nil),       // 17: keyval.v1.NodePulse
+	(*ClusterPulse)(nil),    // 18: keyval.v1.ClusterPulse
+	(*LossAsk)(nil),         // 19: keyval.v1.LossAsk
+	(*LossAnswer)(nil),      // 20: keyval.v1.LossAnswer
+	(Role)(0),               // 21: keyval.v1.Role
+	(Lane)(0),               // 22: keyval.v1.Lane
+	(*Starts)(nil),          // 23: keyval.v1.Starts
+	(Code)(0),               // 24: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 25: raftpb.Message
+	(*Founder)(nil),         // 26: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 27: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 28: keyval.v1.RangeDigest
+	(*WaitingNode)(nil),     // 29: keyval.v1.WaitingNode
+	(*MemberView)(nil),      // 30: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 31: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	17, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	18, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	19, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	19, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	20, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	21, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	22, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	23, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	23, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	24, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	21, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	20, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	22, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	21, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	23, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	20, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	20, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	24, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	0,  // 18: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 19: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	24, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	26, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	25, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	27, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	24, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	24, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	28, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	29, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	30, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	29, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	31, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 22: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 23: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1445,7 +1777,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// Names are what KEYVAL_MUTANT may say.
-var Names []string
+// Names are what KEYVAL_MUTANT may say. Sagas are those of them that the properties of
+// package saga find, and not the simulator.
+var Names, Sagas []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
@@ -47,13 +48,32 @@ var (
 	HistoryNeverGoes = named("history-never-goes")
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
+	EffectFirst      = ofSagas("effect-first")
+	RollbackLate     = ofSagas("rollback-late")
+	TwoSagas         = ofSagas("two-sagas")
+	PromotedEarly    = ofSagas("promoted-early")
+	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
+	ChangeAtPropose  = named("change-at-propose")
+	RemovedCounts    = named("removed-counts")
+	LearnerRefuses   = named("learner-refuses")
+	NoBarrier        = named("no-barrier")
+
+	SuspectVotes       = named("suspect-votes")
+	SuspicionForgotten = named("suspicion-forgotten")
+	OneVoiceCondemns   = named("one-voice-condemns")
+	AccuserBelieved    = named("accuser-believed")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.
 func named(name string) bool {
 	Names = append(Names, name)
 	return chosen == name
+}
+
+func ofSagas(name string) bool {
+	Sagas = append(Sagas, name)
+	return named(name)
 }
 
 func init() {

@@ -41,5 +41,19 @@ const (
 	HistoryNeverGoes = false // nobody gives up history
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
+	EffectFirst      = false // an operation changes the members before its record is in the log
+	RollbackLate     = false // an operation is undone though the joint configuration has begun
+	TwoSagas         = false // two operations touch one member
+	PromotedEarly    = false // a learner is promoted before it has caught up
+	LeaderRemoved    = false // a leader is removed while it leads
+	ChangeAtPropose  = false // a leader decides by a new configuration as soon as it proposed it
+	RemovedCounts    = false // a leader goes on counting what a removed member has
+	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
+	NoBarrier        = false // one change of the configuration follows on another at once
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+
+	SuspectVotes       = false // a node that is suspected to have lost data takes part
+	SuspicionForgotten = false // it is suspected no more after a restart
+	OneVoiceCondemns   = false // an accuser alone condemns it
+	AccuserBelieved    = false // it is suspected by a heartbeat alone, and asks nobody
 )

@@ -169,7 +169,7 @@ func (r *Replica) cutLog() {
 		return
 	}
 	r.tail.cut(to)
-	r.emit(CutLog{Index: to, Term: r.tail.baseTerm, ConfState: r.tail.snapshot.GetMetadata().GetConfState()})
+	r.emit(CutLog{Index: to, Term: r.tail.baseTerm})
 }
 
 func (r *Replica) cutView() cutView {
@@ -207,15 +207,15 @@ func (r *Replica) followers() (found []follower) {
 	return found
 }
 
-// sample remembers which followers were heard of. Raft forgets that on a tick, once
-// every election timeout, so sample comes before the tick.
+// sample lets the clock go on, and counts a follower that is new to this leadership as
+// heard of now.
 func (r *Replica) sample() {
 	r.ticks++
 	if r.role != raft.StateLeader {
 		return
 	}
 	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if _, known := r.contact[id]; p.RecentActive || !known {
+		if _, known := r.contact[id]; !known {
 			r.contact[id] = r.ticks
 		}
 		if s := r.shipments[id]; s != nil && s.carried && (p.Match >= r.tail.checkpoint() || !r.active(id, p)) {

@@ -17,6 +17,8 @@ type Config struct {
 	Self      messages.RaftID
 	TickMS    uint64
 	ReadNonce uint64
+	LossNonce uint64
+	Suspicion *messages.Suspicion // see ReplicaConfig
 	Options   Options
 	Logger    *slog.Logger
 	Meter     prometheus.Registerer
@@ -51,7 +53,7 @@ type Raft struct {
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
-			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
+			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
 	}
@@ -76,11 +78,17 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.onPeer(m)
 	case *messages.PeerGone:
 		a.replica.OnPeerGone(m.Peer)
+	case *messages.PeerRefused, *messages.LossAsk, *messages.LossAnswer, *messages.SuspicionRecorded:
+		a.onLoss(ctx, m)
 	case *messages.Propose:
 		if m.Origin != a.cfg.Self {
 			a.took(m.Origin, m)
 		}
 		a.replica.OnPropose(asker(ctx), m)
+	case *messages.ProposeChange:
+		a.replica.OnProposeChange(m)
+	case *messages.TransferLead:
+		a.replica.OnTransferLead(m)
 	case *messages.ReadIndex:
 		a.replica.OnRead(m)
 	case *messages.Appended:
@@ -147,6 +155,25 @@ func (a *Raft) onStaged(m *messages.StagedSnapshot) {
 	}
 }
 
+// onLoss takes what concerns data that this node, or another, may have lost.
+func (a *Raft) onLoss(ctx actor.Context, message any) {
+	from := messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
+	switch m := message.(type) {
+	case *messages.PeerRefused:
+		a.replica.OnPeerRefused(m)
+	case *messages.SuspicionRecorded:
+		a.replica.OnSuspicionRecorded()
+	case *messages.LossAsk:
+		if from != 0 {
+			a.replica.OnLossAsk(from, m)
+		}
+	case *messages.LossAnswer:
+		if from != 0 {
+			a.replica.OnLossAnswer(from, m)
+		}
+	}
+}
+
 // onStatus ends the way of a StatusDraft: the gateway is its sender.
 func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 	reply := proto.Clone(m.Reply).(*messages.StatusReply)
@@ -164,7 +191,7 @@ func (a *Raft) run(ctx actor.Context) {
 		case ApplyEntries:
 			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
 		case CutLog:
-			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term, ConfState: e.ConfState})
+			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term})
 		case ShipSnapshot:
 			ctx.Request(a.cfg.Snapshots, &messages.ShipSnapshot{Message: e.Message})
 		case StagingUnused:
@@ -182,13 +209,23 @@ func (a *Raft) run(ctx actor.Context) {
 			}
 		case ElectionStarted:
 			a.meters.elections.Inc()
+		case AskLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Ask)
+		case AnswerLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Answer)
+		case RecordSuspicion:
+			ctx.Request(a.cfg.Log, &messages.RecordSuspicion{Suspicion: e.Suspicion, Condemned: e.Condemned})
+		case Warn:
+			a.cfg.Logger.Error("raft: " + e.Text)
 		case AnnounceLeader:
 			if e.Leader != 0 && e != a.led {
 				a.led = e
 				a.meters.leaders.Inc()
 			}
-			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
-			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
+			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+		case TellReplication:
+			ctx.Send(a.cfg.Membership, e.Replication)
 		case Die:
 			a.cfg.Fatal(e.Reason)
 		}

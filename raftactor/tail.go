@@ -38,6 +38,8 @@ type tail struct {
 	// snapshot is the metadata of the last durable checkpoint, and never modified;
 	// nil before there is one.
 	snapshot *raftpb.Snapshot
+
+	confIndex uint64 // of the last change of the configuration that was applied since the start
 }
 
 var _ raft.Storage = (*tail)(nil)
@@ -105,6 +107,9 @@ func (t *tail) checkpointed(index, term uint64, conf *raftpb.ConfState) {
 	}
 }
 
+// reconfigured takes note of a change of the configuration that was applied.
+func (t *tail) reconfigured(index uint64) { t.confIndex = index }
+
 // checkpoint is the index of the last durable checkpoint, 0 before there is one.
 func (t *tail) checkpoint() uint64 { return t.snapshot.GetMetadata().GetIndex() }
 
@@ -166,9 +171,11 @@ func (t *tail) LastIndex() (uint64, error)  { return t.last(), nil }
 func (t *tail) FirstIndex() (uint64, error) { return t.base + 1, nil }
 
 // Snapshot is the last durable checkpoint. Raft asks for it when a follower needs
-// entries below the base, and sees its metadata only.
+// entries below the base, and sees its metadata only. While the checkpoint is older than
+// the configuration there is none: raft would send it to a member that was added since,
+// which is not in it, refuses it, and would be sent the same again.
 func (t *tail) Snapshot() (*raftpb.Snapshot, error) {
-	if t.snapshot == nil || t.checkpoint() < t.base {
+	if t.snapshot == nil || t.checkpoint() < max(t.base, t.confIndex) {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	return t.snapshot, nil

@@ -14,7 +14,7 @@ func (r *run) probe() {
 		if s.up() {
 			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
 			r.clients = append(r.clients, c)
-			c.startWith([]string{s.listen()})
+			c.startWith([]string{s.listen()}, true)
 			c.submit(writing(c.put(c.key())))
 		}
 	}

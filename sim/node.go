@@ -27,6 +27,7 @@ type server struct {
 	pace   pace
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
+	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
 
 	shipping int // snapshots on their way from the process
@@ -74,7 +75,7 @@ func (s *server) start() {
 		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.shipping = 0, 0
+	s.leader, s.fenced, s.shipping = 0, false, 0
 	w.note(s.host, "process %d starts", s.starts)
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
 	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
@@ -93,7 +94,8 @@ func (s *server) start() {
 // seams are those of a process that are not disk or network.
 func (h *host) seams(random reader) seam.World {
 	h.meter = prometheus.NewRegistry()
-	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter}
+	wall := func() int64 { return h.world.clock.now.Milliseconds() }
+	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter, WallMS: wall}
 }
 
 func (s *server) identity() *messages.Identity {

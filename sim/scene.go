@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors"
 	"keyval/messages"
@@ -114,7 +115,7 @@ func (s *Scene) Cut(a, b string) {
 func (s *Scene) Mend() { s.run.world.net.mend(s.run.swarm.way) }
 
 // Client is the client of this name. One that is not there yet starts, and knows
-// these servers.
+// these servers; if they are not all, it asks no others.
 func (s *Scene) Client(name string, knows []Server) Client {
 	for _, c := range s.run.clients {
 		if c.name == name {
@@ -127,7 +128,7 @@ func (s *Scene) Client(name string, knows []Server) Client {
 	}
 	c := &customer{run: s.run, number: len(s.run.clients), name: name}
 	s.run.clients = append(s.run.clients, c)
-	c.startWith(endpoints)
+	c.startWith(endpoints, len(knows) < len(s.run.endpoints()))
 	return Client{c}
 }
 
@@ -234,6 +235,16 @@ func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
 	return key, revision, ok
 }
 
+// Forge lets the process hear a heartbeat, as if another had sent it in the term that both
+// are in, that counts on entries up to an index.
+func (s Server) Forge(from Server, commit uint64) {
+	s.note("a heartbeat that " + from.Name() + " never sent arrives")
+	self, other, term := idOf(s.server.node), idOf(from.server.node), s.server.host.memory.term
+	s.server.host.system.Root.Send(s.server.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,
+	}})
+}
+
 // State is what a process knows, and has.
 type State struct {
 	Role                     string
@@ -246,5 +257,9 @@ type State struct {
 func (s Server) State() State {
 	_, last, _ := s.server.disk.Durable()
 	know := s.server.host.memory
-	return State{Role: s.server.role(), Leader: s.server.leader, Term: know.term, Durable: last, Commit: know.commit, Applied: know.applied}
+	role := s.server.role()
+	if s.server.fenced {
+		role = "suspected"
+	}
+	return State{Role: role, Leader: s.server.leader, Term: know.term, Durable: last, Commit: know.commit, Applied: know.applied}
 }

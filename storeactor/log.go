@@ -82,6 +82,8 @@ func (l *logActor) Receive(ctx actor.Context) {
 		l.onCutLog(m)
 	case *messages.SyncCommit:
 		l.onSyncCommit(ctx, m)
+	case *messages.RecordSuspicion:
+		l.onRecordSuspicion(ctx, m)
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
@@ -249,7 +251,7 @@ func (l *logActor) cutIfAsked() error {
 		return messages.Errorf(messages.Code_INTERNAL, "the log was to be cut at entry %d and ends at entry %d", m.Index, l.last).
 			WithHint("this is a defect of the software; start the node again")
 	}
-	if err := l.log.Cut(m.Index, m.Term, m.ConfState); err != nil {
+	if err := l.log.Cut(m.Index, m.Term); err != nil {
 		return fmt.Errorf("cut the log at entry %d: %w", m.Index, err)
 	}
 	return nil
@@ -290,6 +292,19 @@ func (l *logActor) answerWaiting(ctx actor.Context) error {
 		ctx.Send(w.asker, &messages.CommitSynced{Index: w.index})
 	}
 	return nil
+}
+
+// onRecordSuspicion makes durable what raft has come to know about losses of this disk.
+func (l *logActor) onRecordSuspicion(ctx actor.Context, m *messages.RecordSuspicion) {
+	if m.Condemned == "" {
+		if err := l.config.Disk.Suspect(m.Suspicion); err != nil {
+			l.fail(fmt.Errorf("record what speaks for a loss of data: %w", err))
+			return
+		}
+		ctx.Respond(&messages.SuspicionRecorded{})
+		return
+	}
+	l.fail(disk.Condemn(l.config.Disk, m.Condemned))
 }
 
 func (l *logActor) onStopping(ctx actor.Context) {

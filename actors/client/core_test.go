@@ -86,6 +86,8 @@ func codeOf(d *messages.Done) messages.Code {
 		return d.Read.Code
 	case d.Snapshot != nil:
 		return d.Snapshot.Code
+	case d.Cluster != nil:
+		return d.Cluster.Code
 	}
 	return d.Status.GetCode()
 }
@@ -616,6 +618,25 @@ func TestSlowRequestsAreNotRepeatedAtOnce(t *testing.T) {
 		if again := s.until(2000, func(e effect) bool { _, ok := e.(send); return ok }); again < patienceMaxMs {
 			t.Errorf("sent again after %d ms", again)
 		}
+	}
+}
+
+// Megabytes on their way are given time: sent again, they would only be later.
+func TestPatienceGrowsWithWhatIsUnanswered(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.c.start()
+	s.c.linkUp(up("a:1", 1))
+	m := gave("session", nil)
+	m.RequestsMax, m.BytesMax = 16, 8<<20
+	s.attached(m)
+	for tag := range uint64(15) {
+		large := put(tag + 1)
+		large.Operations[0].GetPut().Value = make([]byte, 500<<10)
+		s.submit(large)
+	}
+	first, last := s.c.requests.writes[1].patience, s.c.requests.writes[15].patience
+	if first > 320 || last < 15*500<<10/patienceBytes || last > 1300 {
+		t.Errorf("the first of 15 large writes has %d ms to be answered, the last %d ms", first, last)
 	}
 }
 

@@ -105,6 +105,36 @@ func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
 	return c.proceed()
 }
 
+// redirectsMax is how often one request may be told of a leader that is not reached, before
+// the node that tells it is taken to be cut off from the others.
+const redirectsMax = 10
+
+// clusterReply takes an answer about the cluster, or what became of a change that was asked
+// for. Asking for the same change again does no harm.
+func (c *core) clusterReply(m *messages.ClusterReply) []effect {
+	c.learn(m.Leader)
+	r := c.requests.ofNode[m.Request]
+	if r == nil || r.kind != ofCluster {
+		return c.proceed()
+	}
+	why := explainReply(m.Code, m.Message, m.Leader)
+	why.Hint = m.Hint
+	switch fate := fateOf(m.Code); {
+	case fate == notTaken:
+		r.live = max(0, r.live-1)
+		if m.Code == messages.Code_REDIRECT && r.refusals < redirectsMax {
+			c.wait(r, why)
+		} else {
+			c.refuse(r, why)
+		}
+	case fate == unsure:
+		c.refuse(r, why)
+	default:
+		c.finish(r, &messages.Done{Cluster: m})
+	}
+	return c.proceed()
+}
+
 type fate int
 
 const (
@@ -161,8 +191,8 @@ func (c *core) finish(r *request, d *messages.Done) {
 	r.done = true
 	q.count--
 	q.bytes -= r.size
-	if r.kind == write {
-		q.writesCount--
+	if r.changes() {
+		q.changesCount--
 	}
 	c.emit(answer{r.asker, d})
 }

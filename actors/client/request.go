@@ -16,12 +16,17 @@ const (
 	read
 	status
 	snapshot
+	ofCluster
 	reach
 )
 
 // ofNode reports whether a request is for the node that is reached, which needs no
 // session for it.
-func (k kind) ofNode() bool { return k == status || k == snapshot || k == reach }
+func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofCluster || k == reach }
+
+// changes reports whether a request may change something: what was sent may be done, and
+// the leader is best asked.
+func (r *request) changes() bool { return r.kind == write || r.change }
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over: in a
 // command, its session, numbers and opening, with the holder that a node puts there.
@@ -42,6 +47,8 @@ type request struct {
 	command  *messages.Command
 	read     *messages.Read
 	snapshot *messages.SnapshotRequest
+	cluster  *messages.ClusterRequest
+	change   bool // of a cluster request: it is no question
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -60,8 +67,8 @@ type request struct {
 	refusals int
 	misses   int // silences and refusals since it came to its present node
 	missedAt *link
-	// live counts the sendings of a write whose fate is unknown. While it is 0,
-	// the command was surely not executed.
+	// live counts the sendings of what changes something whose fate is unknown. While
+	// it is 0, it was surely not executed.
 	live     int
 	renewals int
 	last     *messages.Error // the last refusal
@@ -80,18 +87,18 @@ type requests struct {
 
 	writes map[uint64]*request // numbered, by seq
 	reads  map[uint64]*request
-	ofNode map[uint64]*request // statuses and snapshot requests, numbered together
+	ofNode map[uint64]*request // statuses, snapshot and cluster requests, numbered together
 	fresh  []*request          // those of them that were never sent
 
 	readNumber, ofNodeNumber uint64
-	writesCount              int // unanswered, sent or not
+	changesCount             int // unanswered, sent or not
 }
 
 func newRequests() requests {
 	return requests{writes: map[uint64]*request{}, reads: map[uint64]*request{}, ofNode: map[uint64]*request{}}
 }
 
-func (q *requests) anyWrite() bool { return q.writesCount > 0 }
+func (q *requests) anyChange() bool { return q.changesCount > 0 }
 
 func (q *requests) add(r *request, from uint64) {
 	if len(q.all) >= 2*requestsMax {
@@ -103,8 +110,8 @@ func (q *requests) add(r *request, from uint64) {
 	r.order = q.order
 	r.deadline = from + r.limit
 	q.all = append(q.all, r)
-	if r.kind == write {
-		q.writesCount++
+	if r.changes() {
+		q.changesCount++
 	}
 	if r.kind.ofNode() {
 		q.fresh = append(q.fresh, r)
@@ -137,7 +144,7 @@ func (q *requests) waitAgain(r *request) {
 
 // newRequest checks a Submit. The request can be refused with the error.
 func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
-	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, size: requestOverhead}
+	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, cluster: m.Cluster, size: requestOverhead}
 	if r.limit == 0 {
 		r.limit = deadlineDefaultMs
 	}
@@ -149,17 +156,19 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = status
 	case m.Snapshot != nil:
 		r.kind = snapshot
+	case m.Cluster != nil:
+		r.kind, r.change = ofCluster, m.Cluster.GetQuery() == nil && !m.Cluster.DryRun
 	case m.Reach:
 		r.kind = reach
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Reach} {
+	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Cluster != nil, m.Reach} {
 		if is {
 			asked++
 		}
 	}
 	if asked != 1 {
-		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status, snapshot and reach, this one for %d", asked)
+		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status, snapshot, cluster and reach, this one for %d", asked)
 	}
 	switch r.kind {
 	case write:
@@ -168,6 +177,8 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		return r, r.checkRead()
 	case snapshot:
 		return r, r.checkSnapshot()
+	case ofCluster:
+		return r, r.checkCluster()
 	default:
 		return r, nil
 	}
@@ -229,6 +240,20 @@ func (r *request) checkSnapshot() *messages.Error {
 	}
 }
 
+// clusterSizeMax bounds a cluster request, in bytes: nodes take no larger ones.
+const clusterSizeMax = 32 << 10
+
+func (r *request) checkCluster() *messages.Error {
+	r.size += proto.Size(r.cluster)
+	switch {
+	case r.cluster.Kind == nil:
+		return messages.Errorf(messages.Code_INVALID, "a cluster request asks a question, or for a change")
+	case r.size > clusterSizeMax:
+		return messages.Errorf(messages.Code_INVALID, "the request has %d bytes, %d are allowed", r.size, clusterSizeMax)
+	}
+	return nil
+}
+
 // failed is the answer that carries an error, with a reply of r's kind.
 func (r *request) failed(why *messages.Error) *messages.Done {
 	d := &messages.Done{Tag: r.tag, Hint: why.Hint}
@@ -243,6 +268,8 @@ func (r *request) failed(why *messages.Error) *messages.Done {
 		d.Hint = why.Message + "\n" + why.Hint
 	case snapshot:
 		d.Snapshot = &messages.SnapshotReply{Request: r.number, Code: why.Code, Message: why.Message}
+	case ofCluster:
+		d.Cluster = &messages.ClusterReply{Request: r.number, Code: why.Code, Message: why.Message}
 	}
 	return d
 }

@@ -32,6 +32,8 @@ func lawful(c Conn, target string, m proto.Message) bool {
 			r.GetType() != raftpb.MsgSnap
 	case *messages.Propose:
 		return fromNode && !c.Founding && target == messages.ActorRaft && m.Origin == c.RaftID
+	case *messages.LossAsk, *messages.LossAnswer:
+		return fromNode && !c.Founding && target == messages.ActorRaft
 	case *messages.ProposalRefused:
 		return fromNode && !c.Founding && session
 	case *messages.FounderState:
@@ -47,13 +49,18 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorSnapshots
 	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
 		return fromNode && !c.Founding && target == messages.ActorAudit
+	case *messages.NodePulse, *messages.ClusterPulse:
+		return fromNode && !c.Founding && target == messages.ActorMembership
+	case *messages.ClusterRequest, *messages.JoinAsk:
+		return fromClient && target == messages.ActorMembership
 	case *messages.SnapshotRequest:
 		return fromClient && target == messages.ActorSnapshots
 	case *messages.Attach, *messages.StatusRequest:
 		return fromClient && target == messages.ActorGateway
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
-	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply:
+	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply,
+		*messages.ClusterReply, *messages.JoinAnswer:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false

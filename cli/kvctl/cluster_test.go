@@ -202,7 +202,7 @@ func (p *processes) refused(i int, flags ...string) string {
 
 func (p *processes) connect(endpoints ...string) *client.Client {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints, Timeout: 20 * time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: 20 * time.Second})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
 // status is what node i says of itself; nil: it does not answer.
 func (p *processes) status(i int) *messages.StatusReply {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Timeout: time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Pinned: true, Timeout: time.Second})
 	if err != nil {
 		return nil
 	}

@@ -34,6 +34,8 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 		conf:       c.ConfState,
 		members:    c.Members,
 		nextRaftID: c.NextRaftId,
+		confIndex:  c.ConfigurationIndex,
+		operations: c.Operations,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -42,6 +44,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 		s.conf = &raftpb.ConfState{}
 	}
 	s.sessions.nowMS = c.LogTimeMs
+	s.forgetsMS = forgetsMS(s.operations)
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
@@ -91,6 +94,9 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		HistoryHash:       s.history,
 		Founders:          s.founders,
 		Token:             s.token,
+
+		ConfigurationIndex: s.confIndex,
+		Operations:         s.operations,
 	}
 }
 

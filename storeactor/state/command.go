@@ -3,6 +3,8 @@ package state
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"keyval/messages"
 )
 
@@ -43,7 +45,7 @@ type operation struct {
 	kind     operationKind
 	key      []byte // put, delete; from of a delete range
 	to       []byte
-	value    []byte
+	value    []byte // of kindMembers: the operation as it is in the log
 	limit    uint32
 	revision uint64 // of a compaction
 }
@@ -75,6 +77,7 @@ const (
 	kindDelete
 	kindDeleteRange
 	kindCompact
+	kindMembers // one of those that are about members
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -189,7 +192,7 @@ func (c *command) readOpen(data []byte) bool {
 }
 
 func (o *operation) read(data []byte) bool {
-	f := messages.Fields{Rest: data}
+	f, ofMembers := messages.Fields{Rest: data}, false
 	for f.Next() {
 		kind := kindUnknown
 		switch f.Tag() {
@@ -201,6 +204,9 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
+		case messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37):
+			*o, ofMembers = operation{kind: kindMembers, value: data}, true
+			continue
 		default:
 			continue
 		}
@@ -211,7 +217,17 @@ func (o *operation) read(data []byte) bool {
 			return false
 		}
 	}
-	return !f.Broken
+	return !f.Broken && (!ofMembers || readMembers(data) != nil)
+}
+
+// readMembers reads an operation about members by the generated code, since it is rare;
+// nil: it is not well formed.
+func readMembers(data []byte) *messages.Operation {
+	m := &messages.Operation{}
+	if proto.Unmarshal(data, m) != nil {
+		return nil
+	}
+	return m
 }
 
 func (o *operation) readKind(data []byte) bool {
@@ -238,7 +254,7 @@ func (c *command) valid(now uint64) bool {
 	if max(len(c.operations), len(c.otherwise)) > messages.OperationsMax || len(c.conditions) > messages.ConditionsMax {
 		return false
 	}
-	if !c.ofClient() && !c.ofNode() {
+	if !c.ofClient() && !c.ofNode() && !c.ofMembers() {
 		return false
 	}
 	if c.opens && (len(c.holder) > messages.HolderSizeMax || c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
@@ -251,7 +267,7 @@ func (c *command) valid(now uint64) bool {
 	}
 	for _, branch := range [...][]operation{c.operations, c.otherwise} {
 		for i := range branch {
-			if !branch[i].valid() {
+			if !branch[i].valid() && !c.ofMembers() {
 				return false
 			}
 		}
@@ -267,10 +283,17 @@ func (c *command) ofClient() bool {
 // ofNode reports whether this is a command of the nodes themselves: nobody's, and
 // nothing but compactions, which do no harm twice.
 func (c *command) ofNode() bool {
-	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens || len(c.conditions) > 0 || len(c.otherwise) > 0 {
-		return false
-	}
-	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+	return c.ofNobody() && len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+}
+
+// ofMembers reports whether this is a command about the members: nobody's, and one
+// operation, which is conditioned on what it was decided upon.
+func (c *command) ofMembers() bool {
+	return len(c.operations) == 1 && c.operations[0].kind == kindMembers && c.ofNobody()
+}
+
+func (c *command) ofNobody() bool {
+	return len(c.session) == 0 && c.seq == 0 && c.ackedBelow == 0 && !c.opens && len(c.conditions) == 0 && len(c.otherwise) == 0
 }
 
 func (c *condition) valid() bool {

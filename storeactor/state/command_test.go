@@ -98,6 +98,8 @@ func operationsFrom(list []*messages.Operation) (operations []operation) {
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
 			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
+		case *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember:
+			operations = append(operations, operation{kind: kindMembers, value: statetest.Marshal(o)})
 		default:
 			operations = append(operations, operation{})
 		}
@@ -119,6 +121,9 @@ func plain(c command) command {
 		}
 		for i := range *branch {
 			o := &(*branch)[i]
+			if o.kind == kindMembers { // however it was put together
+				o.value = statetest.Marshal(readMembers(o.value))
+			}
 			trim(&o.key)
 			trim(&o.value)
 			trim(&o.to)

@@ -1115,11 +1115,18 @@ func arenaSize(opt Options) int64 {
 	return opt.MemTableSize + opt.maxBatchSize + opt.maxBatchCount*int64(skl.MaxNodeSize)
 }
 
+// newTableBuilder is a builder of the table with this number. patched: it was in memory.
+func (db *DB) newTableBuilder(fileID uint64, opts table.Options) *table.Builder {
+	if db.opt.InMemory {
+		return table.NewTableBuilder(opts)
+	}
+	return table.NewFileTableBuilder(table.NewFilename(fileID, db.opt.Dir), opts)
+}
+
 // buildL0Table builds a new table from the memtable.
-func buildL0Table(iter y.Iterator, dropPrefixes [][]byte, bopts table.Options) *table.Builder {
+func buildL0Table(iter y.Iterator, dropPrefixes [][]byte, b *table.Builder) *table.Builder {
 	defer iter.Close()
 
-	b := table.NewTableBuilder(bopts)
 	for iter.Rewind(); iter.Valid(); iter.Next() {
 		if len(dropPrefixes) > 0 && hasAnyPrefixes(iter.Key(), dropPrefixes) {
 			continue
@@ -1139,7 +1146,8 @@ func buildL0Table(iter y.Iterator, dropPrefixes [][]byte, bopts table.Options) *
 func (db *DB) handleMemTableFlush(mt *memTable, dropPrefixes [][]byte) error {
 	bopts := buildTableOptions(db)
 	itr := mt.sl.NewUniIterator(false)
-	builder := buildL0Table(itr, nil, bopts)
+	fileID := db.lc.reserveFileID() // patched: the builder writes to the file
+	builder := buildL0Table(itr, nil, db.newTableBuilder(fileID, bopts))
 	defer builder.Close()
 
 	// buildL0Table can return nil if the none of the items in the skiplist are
@@ -1150,7 +1158,6 @@ func (db *DB) handleMemTableFlush(mt *memTable, dropPrefixes [][]byte) error {
 		return nil
 	}
 
-	fileID := db.lc.reserveFileID()
 	var tbl *table.Table
 	var err error
 	if db.opt.InMemory {

@@ -56,7 +56,7 @@ func FuzzLogSegment(f *testing.F) {
 	if err := l.Save(disktest.HardState(2, 1, 3), disktest.Entries(1, 2, 2)); err != nil {
 		f.Fatal(err)
 	}
-	if err := l.Cut(2, 2, testConf); err != nil {
+	if err := l.Cut(2, 2); err != nil {
 		f.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
