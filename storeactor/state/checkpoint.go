@@ -43,8 +43,8 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
 	}
-	s.sessions.nowMS = c.LogTimeMs
 	s.forgetsMS = forgetsMS(s.operations)
+	s.sessions.nowMS = c.LogTimeMs
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
