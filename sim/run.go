@@ -72,6 +72,8 @@ type run struct {
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
 	striking bool         // faults strike
+	rolling  bool         // a directory is about to be put back to a copy
+	held     bool         // nothing strikes until a node is told that its directory is one
 	healed   bool         // no fault is left
 	quiet    bool         // clients ask for nothing more
 	leftDown map[int]bool // nodes that are not healed
@@ -91,8 +93,8 @@ func newRun(o Options) *run {
 	}
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
-	r.check = newCheckers(r.swarm.nodes)
-	r.check.fail, r.check.now = r.world.fail, func() time.Duration { return r.world.clock.now }
+	r.check = newCheckers(0)
+	r.check.fail, r.check.clock = r.world.fail, func() time.Duration { return r.world.clock.now }
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
 		hs, last, _ := r.servers[node].disk.Durable()
 		return hs, last
@@ -101,23 +103,31 @@ func newRun(o Options) *run {
 	r.check.stored = func(node int, p position) bool {
 		s := r.servers[node]
 		term, ok := s.disk.Entry(p.index)
-		return s.damaged || ok && term == p.term || p.index < s.disk.Base() // it is part of the state
+		return s.damaged || s.aged || ok && term == p.term || p.index < s.disk.Base() // it is part of the state
 	}
 	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
-	for i := range r.swarm.nodes {
-		s := &server{run: r, node: i, disk: disk.New(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
-		if r.swarm.skewed {
-			s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
-		}
-		r.servers = append(r.servers, s)
+	for range r.swarm.nodes {
+		r.machine()
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
 	}
 	return r
+}
+
+// machine adds one, with an empty disk.
+func (r *run) machine() *server {
+	i := len(r.servers)
+	s := &server{run: r, node: i, disk: disk.New(stream(r.options.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+	s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
+	if r.swarm.skewed {
+		s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
+	}
+	r.check.machine()
+	r.servers = append(r.servers, s)
+	return s
 }
 
 func (r *run) endpoints() []string {

@@ -38,6 +38,11 @@ func (d *memoryDisk) Condemn(reason string) error {
 	return nil
 }
 
+func (d *memoryDisk) Suspect(s *messages.Suspicion) error {
+	d.events <- fmt.Sprintf("suspected by %d", len(s.Accusations))
+	return nil
+}
+
 func newDisk() *memoryDisk {
 	return &memoryDisk{
 		image:      &disk.LogImage{HardState: &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}, BaseIndex: 1, BaseTerm: 1},
@@ -50,7 +55,9 @@ func newDisk() *memoryDisk {
 func (d *memoryDisk) Identity() (*messages.Identity, error)     { return nil, nil }
 func (d *memoryDisk) WriteIdentity(*messages.Identity) error    { return nil }
 func (d *memoryDisk) Initialised() (bool, error)                { return true, nil }
-func (d *memoryDisk) Found([]byte) error                        { return nil }
+func (d *memoryDisk) Found([]byte, messages.RaftID) error       { return nil }
+func (d *memoryDisk) Move(string, string) error                 { return nil }
+func (d *memoryDisk) Retire(string) error                       { return nil }
 func (d *memoryDisk) Start(uint64) (*messages.Starts, error)    { return nil, nil }
 func (d *memoryDisk) Heard() (*messages.StartsHeard, error)     { return nil, nil }
 func (d *memoryDisk) Hear(*messages.StartsHeard) error          { return nil }

@@ -38,6 +38,10 @@ func (d *Disk) Initialised() (bool, error) {
 		return false, messages.Errorf(messages.Code_DAMAGED, "the directory was condemned: %s", d.condemned).
 			WithHint("put a new node in its place (kvctl cluster replace)")
 	}
+	if d.retired != "" {
+		return false, messages.Errorf(messages.Code_REMOVED, "the directory is of no more use: %s", d.retired).
+			WithHint("%s", disk.RetiredHint)
+	}
 	switch founded := d.founded(); {
 	case founded && d.now.checkpoint == nil:
 		return false, disk.Damaged("the directory belongs to cluster %x, and its data are gone", d.identity.ClusterId)
@@ -50,7 +54,7 @@ func (d *Disk) Initialised() (bool, error) {
 func (d *Disk) founded() bool { return len(d.identity.GetClusterId()) > 0 }
 
 // Found writes it to the identity.
-func (d *Disk) Found(clusterID []byte) error {
+func (d *Disk) Found(clusterID []byte, id messages.RaftID) error {
 	if err := d.notInitialised(); err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func (d *Disk) Found(clusterID []byte) error {
 		return err
 	}
 	d.identity = proto.Clone(d.identity).(*messages.Identity)
-	d.identity.ClusterId = clusterID
+	d.identity.ClusterId, d.identity.RaftId = clusterID, id
 	return nil
 }
 
@@ -70,9 +74,15 @@ func (d *Disk) Start(mark uint64) (*messages.Starts, error) {
 	if err := d.noRoom("the starts"); err != nil {
 		return nil, err
 	}
+	if err := disk.MeetStarts(d.now.starts, d.now.log.witness.Starts); err != nil {
+		return nil, err
+	}
 	d.before = nil
-	d.now.starts = disk.NextStart(d.now.starts, mark)
-	return d.now.starts, nil
+	next := disk.NextStart(d.now.starts, mark)
+	d.now.starts = proto.Clone(next).(*messages.Starts)
+	d.now.starts.Witnessed = true
+	d.now.log.count(next.Number)
+	return next, nil
 }
 
 func (d *Disk) Heard() (*messages.StartsHeard, error) { return d.heard, nil }
@@ -252,6 +262,7 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
 	d.now = &generation{checkpoint: s.sealed, starts: was.starts, log: newLog(index, term, hs), table: s.table}
+	d.now.log.count(was.starts.GetNumber())
 	d.staging, d.faults.stateLost = nil, false
 	if err := d.crashes(CrashBeforeSync); err != nil {
 		d.before = was
