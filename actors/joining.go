@@ -30,7 +30,7 @@ func (a *joiner) Receive(ctx actor.Context) {
 	case *messages.LinkDown:
 		a.run(ctx, a.core.onDown(m))
 	case *messages.JoinAnswer:
-		a.run(ctx, a.core.onAnswer(ctx.Sender().GetAddress(), m))
+		a.run(ctx, a.core.onAnswer(m))
 	case *actor.Stopping:
 		a.dialer.Close()
 	default:

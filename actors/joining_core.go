@@ -34,6 +34,7 @@ type joinEndpoint struct {
 	name    string // host:port
 	address string // of the node there, logical; empty: there is no link
 	dialled bool   // until the link is down again
+	request uint64 // of the last JoinAsk to it
 	asked   bool   // its node has answered
 	note    string // what was wrong last; empty: nothing
 }
@@ -111,6 +112,7 @@ func (j *joining) onTick(elapsed uint32) (out []any) {
 
 func (j *joining) ask(e *joinEndpoint) any {
 	j.request++
+	e.request = j.request
 	return askMember{e.address, &messages.JoinAsk{Request: j.request, Node: j.node}}
 }
 
@@ -150,12 +152,11 @@ func (j *joining) onDown(m *messages.LinkDown) []any {
 	return nil
 }
 
-// onAnswer takes the answer of the node with this logical address. The link has proved
-// that it is this node's.
-func (j *joining) onAnswer(from string, m *messages.JoinAnswer) []any {
-	i := slices.IndexFunc(j.endpoints, func(e *joinEndpoint) bool { return e.address == from })
+// onAnswer takes an answer to the last JoinAsk to an endpoint.
+func (j *joining) onAnswer(m *messages.JoinAnswer) []any {
+	i := slices.IndexFunc(j.endpoints, func(e *joinEndpoint) bool { return e.address != "" && e.request == m.Request })
 	switch {
-	case j.over || i < 0 || m.Request > j.request:
+	case j.over || i < 0:
 		return nil
 	case len(m.ClusterId) != messages.ClusterIDSize:
 		j.endpoints[i].note = m.Message
@@ -164,6 +165,7 @@ func (j *joining) onAnswer(from string, m *messages.JoinAnswer) []any {
 		return j.end(messages.Errorf(messages.Code_CONFLICT, "--join names nodes of two clusters: %x, and %s of %x", j.cluster, j.endpoints[i].name, m.ClusterId).
 			WithHint("name nodes of one cluster"))
 	}
+	from := j.endpoints[i].address
 	j.cluster, j.members = m.ClusterId, len(m.Members)
 	j.endpoints[i].asked, j.endpoints[i].note = true, ""
 	for _, member := range m.Members {

@@ -18,11 +18,12 @@ var (
 // joinBench is a node that joins, and what it wanted done since it was asked last.
 type joinBench struct {
 	*joining
-	did []string
+	did   []string
+	asked map[int]uint64 // the last request, by node
 }
 
 func newJoinBench(endpoints ...string) *joinBench {
-	return &joinBench{joining: newJoining(&messages.WaitingNode{Name: "n4", Address: "h:4"}, endpoints)}
+	return &joinBench{asked: map[int]uint64{}, joining: newJoining(&messages.WaitingNode{Name: "n4", Address: "h:4"}, endpoints)}
 }
 
 func (b *joinBench) take(effects []any) {
@@ -34,6 +35,8 @@ func (b *joinBench) take(effects []any) {
 			b.did = append(b.did, "hang up "+e.Endpoint)
 		case askMember:
 			b.did = append(b.did, "ask "+e.Address)
+			id, _ := messages.ParseNodeAddress(e.Address)
+			b.asked[int(id)] = e.Ask.Request
 		case joined:
 			b.did = append(b.did, fmt.Sprintf("joined as %d", e.RaftId))
 		case cannotJoin:
@@ -51,14 +54,14 @@ func (b *joinBench) down(n int, why string) {
 }
 
 func (b *joinBench) answer(from int, code messages.Code, raftID uint64, cluster []byte) {
-	m := &messages.JoinAnswer{Request: b.request, Code: code, Message: "no", RaftId: raftID, ClusterId: cluster}
+	m := &messages.JoinAnswer{Request: b.asked[from], Code: code, Message: "no", RaftId: raftID, ClusterId: cluster}
 	if code == messages.Code_BUSY {
 		m.Message = ""
 	}
 	for i := range 3 {
 		m.Members = append(m.Members, &messages.Member{RaftId: uint64(i) + 1, Address: fmt.Sprintf("h:%d", i+1)})
 	}
-	b.take(b.onAnswer(messages.NodeAddress(uint64(from)), m))
+	b.take(b.onAnswer(m))
 }
 
 func (b *joinBench) expect(t *testing.T, what ...string) {

@@ -63,8 +63,8 @@ func (f *fleet) place(name string) string {
 }
 
 func (f *fleet) serve(o actors.ServeOptions) {
-	o.DataDir = f.t.TempDir()
-	o.Logger = slog.New(slog.DiscardHandler)
+	o.DataDir = f.t.TempDir() // an empty one
+	o.Logger = f.logger(o.Name)
 	ctx, cancel := context.WithCancel(f.ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -223,4 +223,83 @@ func TestMembersChangeUnderWrites(t *testing.T) {
 	if writes == 0 {
 		t.Error("nothing was written")
 	}
+}
+
+// join starts a node that asks to be let in, on an empty directory.
+func (f *fleet) join(name, by string) {
+	f.serve(actors.ServeOptions{Name: name, Listen: f.at[name], Join: []string{f.at[by]}})
+}
+
+// waits is why an operation waits, and what somebody can do, as soon as there is such a text.
+func (f *fleet) waits(id []byte, says string) (hint string) {
+	f.t.Helper()
+	for range 500 {
+		for _, w := range f.view().Waits {
+			if bytes.Equal(w.Id, id) && strings.Contains(w.Why, says) {
+				return w.Hint
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.t.Errorf("nobody says %q: %v", says, f.view().Waits)
+	return ""
+}
+
+// A dead node is replaced by another, an emptied one comes back under its own name, and the
+// leader is replaced while it leads, all under writes.
+func TestReplacesUnderWrites(t *testing.T) {
+	f := newFleet(t, 3)
+	stop := f.write()
+	const add, replace, promote, complete = messages.OperationKind_ADD, messages.OperationKind_REPLACE, messages.OperationKind_PROMOTE, messages.OperationPhase_COMPLETE
+	transfer := func(to string) {
+		if _, err := f.ask(&messages.ClusterRequest{Kind: &messages.ClusterRequest_Transfer{Transfer: &messages.TransferLeadership{To: to}}}); err != nil {
+			t.Error(err)
+		}
+	}
+
+	transfer("node1")
+	f.stop["node2"]()
+	id := f.begin(&messages.ClusterOperation{Kind: replace, OldNode: "node2", NewNode: "node4", NewAddress: f.place("node4")})
+	if hint := f.waits(id, "node4 has not joined yet"); !strings.Contains(hint, "--name node4 --listen "+f.at["node4"]) {
+		t.Error(hint)
+	}
+	f.join("node4", "node1")
+	f.until(id, complete)
+	if got := f.members(); got != "node1 VOTER, node3 VOTER, node4 VOTER" {
+		t.Error(got)
+	}
+
+	f.stop["node3"]()
+	id = f.begin(&messages.ClusterOperation{Kind: replace, OldNode: "node3", NewNode: "node3", NewAddress: f.at["node3"]})
+	f.until(id, messages.OperationPhase_CATCH_UP)
+	f.join("node3", "node4")
+	f.until(id, complete)
+	if got := f.members(); got != "node1 VOTER, node4 VOTER, node3 VOTER" {
+		t.Error(got)
+	}
+
+	f.place("node5")
+	f.join("node5", "node4") // it waits, and its address is known
+	for len(f.view().Waiting) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	f.until(f.begin(&messages.ClusterOperation{Kind: replace, OldNode: "node1", NewNode: "node5"}), complete)
+	if got := f.members(); got != "node4 VOTER, node3 VOTER, node5 VOTER" || f.leader() == "node1" {
+		t.Errorf("%s, led by %s", got, f.leader())
+	}
+
+	f.place("node6")
+	f.join("node6", "node4")
+	f.until(f.begin(&messages.ClusterOperation{Kind: add, NewNode: "node6", NewAddress: f.at["node6"]}), complete)
+	if got := f.members(); got != "node4 VOTER, node3 VOTER, node5 VOTER, node6 VOTER" {
+		t.Error(got)
+	}
+	_ = promote
+	writes, gap := stop()
+	t.Logf("%d writes, the longest gap %v", writes, gap.Round(time.Millisecond))
+}
+
+// logger is a node's, to the log of the test.
+func (f *fleet) logger(name string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(f.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})).With("at", name)
 }

@@ -384,6 +384,23 @@ func TestTransferHasPatience(t *testing.T) {
 	}
 }
 
+// A node that was stopped just now still counts as in contact, and its place is asked for.
+func TestBeginHasPatience(t *testing.T) {
+	s := newStand(t)
+	s.ask(beginning(1, kindReplace, "node3", "node3", "h3:7000"))
+	s.tick(rules.ContactTicksMax)
+	s.expect()
+	s.k.Replication.Progress[1].SilentTicks = rules.ContactTicksMax + 1
+	s.tick(1)
+	s.apply()
+	s.tick(0)
+	s.expect("OK")
+	s = newStand(t)
+	s.ask(beginning(1, kindReplace, "node3", "node3", "h3:7000"))
+	s.tick(patienceTicks)
+	s.expect("CONFLICT node3 answers at h3:7000 itself")
+}
+
 // So many requests wait, and no more.
 func TestRequestsAreBounded(t *testing.T) {
 	s := newStand(t)
