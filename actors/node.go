@@ -233,7 +233,7 @@ func (a *node) serve(ctx actor.Context) {
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Version: w.version, TickMS: tickMS, Peer: w.peer(messages.ActorMembership),
+		Self: w.self, Version: w.version, TickMS: tickMS, Peer: w.peer(messages.ActorMembership), Client: w.ofClient, WallMS: a.cfg.World.WallMS,
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 	}))

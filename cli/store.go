@@ -103,21 +103,3 @@ func probe(ctx context.Context, endpoint string, timeout time.Duration) error {
 	return messages.Errorf(messages.Code_UNREACHABLE, "%v", reason).At(endpoint, "").
 		WithHint("check the address, and that the node runs")
 }
-
-// withStore runs one operation on the cluster within --timeout.
-func (c *Call) withStore(run func(context.Context, Store) error) error {
-	endpoints, err := c.endpoints()
-	if err != nil {
-		return err
-	}
-	timeout, err := c.timeout()
-	if err != nil {
-		return err
-	}
-	store, err := c.Connect(c, endpoints, timeout)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return run(c, store)
-}

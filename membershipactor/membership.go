@@ -19,20 +19,25 @@ type Config struct {
 	Version                                    string // of this node's software, for people
 	TickMS                                     uint64
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
-	Peer                                       func(messages.RaftID) *actor.PID // a peer's membership actor
+	Peer                                       func(messages.RaftID) *actor.PID      // a peer's membership actor
+	Client                                     func(address, name string) *actor.PID // an actor of a client
+	WallMS                                     func() int64                          // wall time, for people
 	Logger                                     *slog.Logger
 	Meter                                      prometheus.Registerer
 }
 
 // Membership is the actor that holds the view.
 type Membership struct {
-	cfg    Config
-	census *census
+	cfg     Config
+	census  *census
+	changes *changes
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
-	return func() actor.Actor { return &Membership{cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version)} }
+	return func() actor.Actor {
+		return &Membership{cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}}
+	}
 }
 
 func (a *Membership) Receive(ctx actor.Context) {
@@ -42,10 +47,12 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.Request(a.cfg.Raft, &messages.Introduce{})
 	case *messages.MembersChanged:
 		a.census.onMembers(m)
+		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Transport, m)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.LeaderChanged:
 		a.say(ctx, a.census.onLeader(m))
+		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.Introduce:
 		ctx.Respond(a.census.view.MembersChanged())
@@ -58,6 +65,8 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.census.onTransfers(m.Transfers)
 	case *messages.Replication:
 		a.census.onReplication(m)
+		a.goOn(ctx, 0)
+	case *messages.ProposalRefused: // it is proposed again in time
 	case *messages.NodePulse:
 		a.census.onNodePulse(a.peerOf(ctx), m)
 	case *messages.ClusterPulse:
@@ -66,6 +75,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.onRequest(ctx, m)
 	case *messages.Tick:
 		a.say(ctx, a.census.onTick(uint64(m.Elapsed)))
+		a.goOn(ctx, uint64(m.Elapsed))
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
@@ -77,16 +87,46 @@ func (a *Membership) peerOf(ctx actor.Context) messages.RaftID {
 	return messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
 }
 
-// onRequest answers a question at once. Changes are not there yet.
+// onRequest answers a question at once, and what changes something once that is in the log.
 func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
-	if ctx.Sender() == nil {
-		return
-	}
-	if m.GetQuery() != nil {
+	switch from := ctx.Sender(); {
+	case from == nil:
+	case m.GetQuery() != nil:
 		ctx.Respond(a.census.reply(m))
-		return
+	default:
+		a.changes.onRequest(a.known(), asker{from.Address, from.Id}, m)
+		a.carryOut(ctx)
 	}
-	ctx.Respond(&messages.ClusterReply{Request: m.Request, Code: messages.Code_UNSUPPORTED, Message: "this node cannot change the members"})
+}
+
+// known is what this node knows of its cluster now.
+func (a *Membership) known() known {
+	k := known{View: a.census.rulesView(), leader: a.census.view.LeaderRecord()}
+	if a.cfg.WallMS != nil {
+		k.NowMS = a.cfg.WallMS()
+	}
+	if self, ok := a.census.view.Member(a.cfg.Self); ok {
+		k.node = self.Name
+	}
+	return k
+}
+
+// goOn has operations and requests go on after an event.
+func (a *Membership) goOn(ctx actor.Context, elapsed uint64) {
+	k := a.known()
+	a.changes.onTick(k, elapsed)
+	a.census.onWaits(a.changes.waits(k))
+	a.carryOut(ctx)
+}
+
+func (a *Membership) carryOut(ctx actor.Context) {
+	for _, act := range a.changes.take() {
+		if act.to == (asker{}) {
+			ctx.Request(a.cfg.Raft, act.message)
+		} else {
+			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
+		}
+	}
 }
 
 func (a *Membership) say(ctx actor.Context, all []saying) {

@@ -1586,12 +1586,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
-	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\x9b\x02\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xbd\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand:\xcb\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xad\x01\n" +
-	"\x10session, machine\x12!raft of the leader, here or there\x1aWa write was checked, or a new leader is known; there is more history than is to be kept*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
+	"\x1csession, machine, membership\x12!raft of the leader, here or there\x1ama write was checked, or a new leader is known; there is more history than is to be kept; an operation goes on*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +

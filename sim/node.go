@@ -94,7 +94,8 @@ func (s *server) start() {
 // seams are those of a process that are not disk or network.
 func (h *host) seams(random reader) seam.World {
 	h.meter = prometheus.NewRegistry()
-	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter}
+	wall := func() int64 { return h.world.clock.now.Milliseconds() }
+	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter, WallMS: wall}
 }
 
 func (s *server) identity() *messages.Identity {

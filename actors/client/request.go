@@ -32,8 +32,9 @@ func (r *request) forLeader() bool {
 	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil
 }
 
-// requestOverhead is what a request costs beside the bytes that the asker handed over.
-const requestOverhead = 128
+// requestOverhead is what a request costs beside the bytes that the asker handed over: in a
+// command, its session, numbers and opening, with the holder that a node puts there.
+const requestOverhead = 192
 
 // request is one Submit on its way to its one answer.
 type request struct {

@@ -108,6 +108,10 @@ func (v View) InTheWay(op *messages.ClusterOperation) *messages.ClusterOperation
 	return nil
 }
 
+// SameNode reports whether two operations are about the same node: then the state refuses
+// the one that comes later.
+func SameNode(a, b *messages.ClusterOperation) bool { return shared(a, b) != "" }
+
 // TouchedBy is an operation under way that is about the member of that name, or nil.
 func (v View) TouchedBy(name string) *messages.ClusterOperation {
 	return v.InTheWay(&messages.ClusterOperation{OldNode: name})

@@ -326,6 +326,9 @@ func init() {
 	if dir := os.Getenv(refusedEnvironment); dir != "" {
 		if err := begin(dir); err != nil {
 			fmt.Println(messages.CodeOf(err), err)
+			if known := (*messages.Error)(nil); errors.As(err, &known) {
+				fmt.Println("next:", known.Hint)
+			}
 			os.Exit(1)
 		}
 		os.Exit(0)
