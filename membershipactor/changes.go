@@ -19,6 +19,8 @@ import (
 const (
 	requestsMax  = 64
 	requestTicks = 160
+	// patienceTicks is for how long a request waits that may be allowed in a moment.
+	patienceTicks = 20
 )
 
 // asker is the actor that asked, as its address and its name.
@@ -317,8 +319,11 @@ func (c *changes) abort(k known, r *request, id []byte) (done bool, err *message
 
 // transfer hands the lead over.
 func (c *changes) transfer(k known, r *request, name string) (done bool, err *messages.Error) {
-	to, err := rules.CheckTransfer(k.View, name)
+	to, passes, err := rules.CheckTransfer(k.View, name)
 	r.reply.Before = k.Budget()
+	if passes && !r.asked.DryRun && c.now+requestTicks < r.until+patienceTicks {
+		return false, nil
+	}
 	if err != nil || to == 0 || r.asked.DryRun {
 		r.reply.Message = messages.MemberName(k.Members, cmp.Or(to, k.Self))
 		return true, err

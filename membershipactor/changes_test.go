@@ -361,6 +361,29 @@ func TestAbortRacesTheSwap(t *testing.T) {
 	s.expect("CONFLICT operation 00000000000000000000000000000001 only goes forward")
 }
 
+// A new leader does not know yet how far the others are, and does not refuse at once.
+func TestTransferHasPatience(t *testing.T) {
+	for name, row := range map[string]struct {
+		catchesUp bool
+		want      string
+	}{"it has caught up": {true, "OK node3"}, "it has not": {false, "UNSAFE node3 lacks"}} {
+		s := newStand(t)
+		far := s.k.Following[3]
+		s.k.Following[3] = rules.Follow{Last: 9}
+		s.ask(transferring("node3"))
+		s.tick(patienceTicks - 1)
+		s.expect()
+		if row.catchesUp {
+			s.k.Following[3] = far
+		}
+		s.tick(1)
+		s.apply()
+		s.tick(0)
+		t.Log(name)
+		s.expect(row.want)
+	}
+}
+
 // So many requests wait, and no more.
 func TestRequestsAreBounded(t *testing.T) {
 	s := newStand(t)

@@ -253,20 +253,14 @@ func (r *run) order(f fault, s *server) {
 // spared reports whether a server must keep its data: it is not part of a cluster yet,
 // or has lost some already, or with it a quorum would have.
 func (r *run) spared(s *server) bool {
-	lost := 0
-	for _, o := range r.servers {
-		if o.damaged || o.rotten() {
-			lost++
-		}
-	}
 	initialised, _ := s.disk.Initialised()
-	return !initialised || r.check.last() == 0 || s.damaged || s.rotten() || 2*(lost+1) >= len(r.servers)
+	return !initialised || r.check.last() == 0 || s.lost() || !r.suffices(func(o *server) bool { return o == s || o.lost() })
 }
 
 // wipe empties the disk of one of a minority. What starts there knows nothing, and those
 // who knew the node before must not take it for that one.
 func (r *run) wipe(s *server) {
-	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return !yes && !o.damaged }) {
+	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return o.joins == nil && !yes && !o.damaged }) {
 		return // a founder that does not know the others yet may take it in
 	}
 	if s.up() {

@@ -163,14 +163,15 @@ func (s Server) Name() string { return s.server.name() }
 // Up reports whether a process runs on it.
 func (s Server) Up() bool { return s.server.up() }
 
-// Start runs a process on it. The incarnation is that of its data; nil: it has none.
-func (s Server) Start() (incarnation []byte) {
+// Start runs a process on it. The incarnation is that of its data; nil: it has none. The
+// RaftID is 0 if it has none yet.
+func (s Server) Start() (incarnation []byte, id messages.RaftID) {
 	s.server.start()
 	identity, err := s.server.disk.Identity()
 	if err != nil {
-		return nil
+		return nil, 0
 	}
-	return identity.Incarnation
+	return identity.Incarnation, s.server.id()
 }
 
 func (s Server) note(text string) { s.server.run.world.note(s.server.host, "%s", text) }
@@ -213,7 +214,7 @@ func Fragile() []*messages.Actor { return fragile }
 // change of members.
 func (s Server) Forget(other Server) {
 	s.note(other.Name() + " is not in its table any more")
-	s.server.run.world.net.forget(s.server.host, idOf(other.server.node))
+	s.server.run.world.net.forget(s.server.host, other.server.id())
 }
 
 // Panic lets the next message to one of those actors end in a panic.
@@ -239,7 +240,7 @@ func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
 // are in, that counts on entries up to an index.
 func (s Server) Forge(from Server, commit uint64) {
 	s.note("a heartbeat that " + from.Name() + " never sent arrives")
-	self, other, term := idOf(s.server.node), idOf(from.server.node), s.server.host.memory.term
+	self, other, term := s.server.id(), from.server.id(), s.server.host.memory.term
 	s.server.host.system.Root.Send(s.server.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
 		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,
 	}})

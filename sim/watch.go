@@ -21,7 +21,7 @@ func (r *run) received(h *host, actorID string, message any) {
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
 			s.leader, s.fenced = message.Leader, message.Fenced
-			if s.leader == idOf(s.node) {
+			if s.leader != 0 && s.leader == s.id() {
 				r.aimed(aimElected, s)
 			}
 		}

@@ -325,40 +325,41 @@ func loopback(host string) bool {
 }
 
 // CheckTransfer says who is to lead: the voter of that name, or the best one. 0 and no error:
-// it leads already.
-func CheckTransfer(v View, name string) (to messages.RaftID, err *messages.Error) {
+// it leads already. passes says of a refusal that it may well be otherwise in a moment: a new
+// leader does not know yet how far the others are.
+func CheckTransfer(v View, name string) (to messages.RaftID, passes bool, err *messages.Error) {
 	if err := v.able(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if id := v.Replication.GetTransferringTo(); id != 0 {
-		return 0, messages.Errorf(messages.Code_BUSY, "the lead goes to %s just now", messages.MemberName(v.Members, id)).WithHint("ask again in a moment")
+		return 0, true, messages.Errorf(messages.Code_BUSY, "the lead goes to %s just now", messages.MemberName(v.Members, id)).WithHint("ask again in a moment")
 	}
 	if name == "" {
 		to, why := v.BestLeader(v.Self)
 		if why.Kind != Nothing {
-			return 0, messages.Errorf(messages.Code_UNSAFE, "%v", why).WithHint("wait until another voter has caught up, or start one")
+			return 0, true, messages.Errorf(messages.Code_UNSAFE, "%v", why).WithHint("wait until another voter has caught up, or start one")
 		}
-		return to, nil
+		return to, false, nil
 	}
 	m, err := v.known(name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	f := v.Following[m.RaftId]
 	switch {
 	case m.RaftId == v.Self:
-		return 0, nil
+		return 0, false, nil
 	case m.Type == messages.MemberType_LEARNER:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s is a learner: it cannot lead", name).WithHint("promote it first: kvctl cluster promote %s", name)
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s is a learner: it cannot lead", name).WithHint("promote it first: kvctl cluster promote %s", name)
 	case m.Type == messages.MemberType_OUTGOING:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s leaves the cluster", name).WithHint("choose another voter")
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s leaves the cluster", name).WithHint("choose another voter")
 	case !v.Alive(m.RaftId):
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s is out of contact: nobody would lead for a while", name).WithHint("start it first, or choose another voter")
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s is out of contact: nobody would lead for a while", name).WithHint("start it first, or choose another voter")
 	case !f.Close:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s lacks %d entries: nobody would lead until it has them", name, f.Lag()).
+		return 0, true, messages.Errorf(messages.Code_UNSAFE, "%s lacks %d entries: nobody would lead until it has them", name, f.Lag()).
 			WithHint("wait until it has caught up, or choose another voter")
 	}
-	return m.RaftId, nil
+	return m.RaftId, false, nil
 }
 
 // BestLeader is the voter that is closest behind, but for this node and those that are not to
