@@ -336,7 +336,7 @@ func TestSessionReads(t *testing.T) {
 
 // A node that may have lost data answers no read, stale or not, and none that is under way.
 func TestAFencedSessionReadsNothing(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(2, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 1))
 	read := func(request uint64, level messages.Consistency) {
 		s.onRead("asker", &messages.Read{Request: request, Consistency: level, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
 	}
