@@ -41,7 +41,7 @@ var rooms = map[string]room{
 	"mutant":                           {pure, nil},
 	"actors/fair":                      {pure, nil},
 	"raftactor":                        {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant"}},
-	"membershipactor":                  {actor, []string{"actors/telemetry", "messages"}},
+	"membershipactor":                  {actor, []string{"actors/telemetry", "messages", "mutant"}},
 	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "storeactor/disk"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},

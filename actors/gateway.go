@@ -82,7 +82,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord(), a.view.Level)),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
@@ -117,7 +117,9 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 // askStatus sends a draft through membership and snapshots to raft. Each adds what it
 // knows, and raft answers with the StatusReply.
 func (a *gateway) askStatus(ctx actor.Context) {
-	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{Pid: a.wiring.pid, Version: a.wiring.version}})
+	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{
+		Pid: a.wiring.pid, Version: a.wiring.version, LevelMin: messages.LevelMin, LevelMax: a.wiring.level,
+	}})
 }
 
 func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
@@ -138,6 +140,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
+		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax,
 	}
 }
 
@@ -147,7 +150,7 @@ func (a *gateway) eachSession() []string { return slices.Sorted(maps.Keys(a.sess
 
 func (a *gateway) tellLeader(ctx actor.Context) {
 	for _, session := range a.eachSession() {
-		ctx.Send(a.wiring.local(session), &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term})
+		ctx.Send(a.wiring.local(session), &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Level: a.view.Level})
 	}
 }
 

@@ -20,9 +20,9 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client []byte, leader *messages.Leader) actor.Producer {
+func newSession(w *wiring, owner string, client []byte, leader *messages.Leader, level uint32) actor.Producer {
 	return func() actor.Actor {
-		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, leader)}
+		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, leader, level)}
 	}
 }
 
@@ -53,7 +53,7 @@ func (a *session) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onReadRefused(m)
 	case *messages.SessionLeader:
-		a.core.onLeader(m.Leader, m.Term)
+		a.core.onLeader(m.Leader, m.Term, m.Level)
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:

@@ -88,6 +88,7 @@ type sessionCore struct {
 	client []byte
 	leader *messages.Leader // nil: none known
 	term   uint64
+	level  uint32 // of the cluster, as applied here; never above what it is
 	writes map[uint64]*pendingWrite
 	reads  map[uint64]*pendingRead
 	bytes  int
@@ -97,8 +98,8 @@ type sessionCore struct {
 	effects []sessionEffect
 }
 
-func newSessionCore(self messages.RaftID, client []byte, leader *messages.Leader) *sessionCore {
-	s := &sessionCore{self: self, client: client, writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
+func newSessionCore(self messages.RaftID, client []byte, leader *messages.Leader, level uint32) *sessionCore {
+	s := &sessionCore{self: self, client: client, level: level, writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
 	s.leader = leader
 	if leader != nil {
 		s.term = leader.Term
@@ -158,7 +159,10 @@ func (s *sessionCore) check(m *messages.Write) *messages.Error {
 	if !bytes.Equal(c.Session, s.client) || c.Seq != m.Request {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "the command is of another session or number than its request")
 	}
-	return messages.CheckCommand(c)
+	if err := messages.CheckCommand(c); err != nil || s.leader == nil { // with a leader's place the level is known
+		return err
+	}
+	return messages.CheckLevel(c, s.level)
 }
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
@@ -294,7 +298,8 @@ func (s *sessionCore) sendHeld() {
 
 // onLeader proposes all pending writes again to a new leader, in order: the old one may
 // have lost them.
-func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
+func (s *sessionCore) onLeader(leader *messages.Leader, term uint64, level uint32) {
+	s.level = max(s.level, level)
 	if term < s.term {
 		return
 	}

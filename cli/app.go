@@ -111,7 +111,7 @@ kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
 			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
-			newSnapshot(sh), newCompact(sh), newVerify(sh), newBench(sh),
+			newCluster(sh), newSnapshot(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh),
 		},

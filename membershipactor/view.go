@@ -9,11 +9,12 @@ type View struct {
 	Members   []*messages.Member // by RaftID
 	Leader    messages.RaftID    // 0: none known
 	Term      uint64
+	Level     uint32 // of the cluster; 0: not known yet
 }
 
-// WithMembers is the view after a change of members.
+// WithMembers is the view after a change of members or level.
 func (v View) WithMembers(m *messages.MembersChanged) View {
-	v.ClusterID, v.Members = m.ClusterId, m.Members
+	v.ClusterID, v.Members, v.Level = m.ClusterId, m.Members, m.Level
 	return v
 }
 
@@ -29,7 +30,7 @@ func (v View) WithLeader(m *messages.LeaderChanged) View {
 // MembersChanged and LeaderChanged return the view as messages, for an actor that has
 // restarted.
 func (v View) MembersChanged() *messages.MembersChanged {
-	return &messages.MembersChanged{Members: v.Members, ClusterId: v.ClusterID}
+	return &messages.MembersChanged{Members: v.Members, ClusterId: v.ClusterID, Level: v.Level}
 }
 
 // LeaderChanged: see MembersChanged.

@@ -1107,6 +1107,9 @@ type StatusReply struct {
 	CheckpointIndex   uint64                 `protobuf:"varint,18,opt,name=checkpoint_index,json=checkpointIndex,proto3" json:"checkpoint_index,omitempty"`       // of the last durable checkpoint
 	CompactedRevision uint64                 `protobuf:"varint,19,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	Transfers         []*Transfer            `protobuf:"bytes,20,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	Level             uint32                 `protobuf:"varint,21,opt,name=level,proto3" json:"level,omitempty"`                       // of the cluster, as applied here
+	LevelMin          uint32                 `protobuf:"varint,22,opt,name=level_min,json=levelMin,proto3" json:"level_min,omitempty"` // what this node's software understands
+	LevelMax          uint32                 `protobuf:"varint,23,opt,name=level_max,json=levelMax,proto3" json:"level_max,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1279,6 +1282,27 @@ func (x *StatusReply) GetTransfers() []*Transfer {
 		return x.Transfers
 	}
 	return nil
+}
+
+func (x *StatusReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLevelMin() uint32 {
+	if x != nil {
+		return x.LevelMin
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLevelMax() uint32 {
+	if x != nil {
+		return x.LevelMax
+	}
+	return 0
 }
 
 // Transfer is a snapshot on its way to or from a node.
@@ -1856,6 +1880,212 @@ func (x *SnapshotInfo) GetError() string {
 	return ""
 }
 
+// ClusterRequest asks for a change of the cluster itself. Any node takes it, and
+// answers once, when the change is applied there or surely is not made.
+type ClusterRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Request uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ClusterRequest_LevelRaise
+	Kind          isClusterRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRequest) Reset() {
+	*x = ClusterRequest{}
+	mi := &file_client_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRequest) ProtoMessage() {}
+
+func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
+func (*ClusterRequest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ClusterRequest) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *ClusterRequest) GetKind() isClusterRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetLevelRaise() *LevelRaise {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_LevelRaise); ok {
+			return x.LevelRaise
+		}
+	}
+	return nil
+}
+
+type isClusterRequest_Kind interface {
+	isClusterRequest_Kind()
+}
+
+type ClusterRequest_LevelRaise struct {
+	LevelRaise *LevelRaise `protobuf:"bytes,2,opt,name=level_raise,json=levelRaise,proto3,oneof"`
+}
+
+func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
+
+// LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
+// does not support it.
+type LevelRaise struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"` // 0: the newest that any member supports
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelRaise) Reset() {
+	*x = LevelRaise{}
+	mi := &file_client_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelRaise) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelRaise) ProtoMessage() {}
+
+func (x *LevelRaise) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
+func (*LevelRaise) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LevelRaise) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+type ClusterReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
+	LevelBefore   uint32                 `protobuf:"varint,6,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // when the node was asked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterReply) Reset() {
+	*x = ClusterReply{}
+	mi := &file_client_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterReply) ProtoMessage() {}
+
+func (x *ClusterReply) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
+func (*ClusterReply) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ClusterReply) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *ClusterReply) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *ClusterReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ClusterReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *ClusterReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *ClusterReply) GetLevelBefore() uint32 {
+	if x != nil {
+		return x.LevelBefore
+	}
+	return 0
+}
+
 var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
@@ -1939,7 +2169,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xb1\x05\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x81\x06\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1963,7 +2193,10 @@ const file_client_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x11 \x01(\x04R\blogBytes\x12)\n" +
 	"\x10checkpoint_index\x18\x12 \x01(\x04R\x0fcheckpointIndex\x12-\n" +
 	"\x12compacted_revision\x18\x13 \x01(\x04R\x11compactedRevision\x121\n" +
-	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
+	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers\x12\x14\n" +
+	"\x05level\x18\x15 \x01(\rR\x05level\x12\x1b\n" +
+	"\tlevel_min\x18\x16 \x01(\rR\blevelMin\x12\x1b\n" +
+	"\tlevel_max\x18\x17 \x01(\rR\blevelMax:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
 	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
@@ -2013,7 +2246,24 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error**\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xc6\x01\n" +
+	"\x0eClusterRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
+	"\vlevel_raise\x18\x02 \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
+	"levelRaise:X\x8a\xb5\x18\x17\b\f\x10\x02\x18\x01\"\x0fnode/membership\x92\xb5\x189\n" +
+	"\x06client\x12\n" +
+	"membership\x1a#the cluster itself is to be changedB\x06\n" +
+	"\x04kind\"\"\n" +
+	"\n" +
+	"LevelRaise\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"\xd6\x01\n" +
+	"\fClusterReply\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\x12!\n" +
+	"\flevel_before\x18\x06 \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x01\x92\xb5\x18\x10\"\x0eClusterRequest**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
 	"\x05STALE\x10\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
@@ -2031,7 +2281,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),        // 0: keyval.v1.Consistency
 	(*Attach)(nil),          // 1: keyval.v1.Attach
@@ -2056,37 +2306,42 @@ var file_client_proto_goTypes = []any{
 	(*SnapshotDelete)(nil),  // 20: keyval.v1.SnapshotDelete
 	(*SnapshotReply)(nil),   // 21: keyval.v1.SnapshotReply
 	(*SnapshotInfo)(nil),    // 22: keyval.v1.SnapshotInfo
-	(Code)(0),               // 23: keyval.v1.Code
-	(*Member)(nil),          // 24: keyval.v1.Member
+	(*ClusterRequest)(nil),  // 23: keyval.v1.ClusterRequest
+	(*LevelRaise)(nil),      // 24: keyval.v1.LevelRaise
+	(*ClusterReply)(nil),    // 25: keyval.v1.ClusterReply
+	(Code)(0),               // 26: keyval.v1.Code
+	(*Member)(nil),          // 27: keyval.v1.Member
 }
 var file_client_proto_depIdxs = []int32{
-	23, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	26, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	4,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	23, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	26, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	4,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 4: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	8,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	9,  // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	10, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	23, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	26, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	11, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	4,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	13, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	23, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	26, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	4,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	24, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	27, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	16, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	18, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	19, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	20, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	23, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	26, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	22, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	24, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	27, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	24, // 22: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	26, // 23: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -2106,13 +2361,16 @@ func file_client_proto_init() {
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 	}
+	file_client_proto_msgTypes[22].OneofWrappers = []any{
+		(*ClusterRequest_LevelRaise)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

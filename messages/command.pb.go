@@ -177,7 +177,8 @@ func (Code) EnumDescriptor() ([]byte, []int) {
 // An entry without data (a new leader's first) carries no commands.
 type Commands struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// level is the cluster level these commands need to be understood.
+	// level is that of the cluster, as the leader had applied it: whoever understands it
+	// understands these commands. Never the leader's own.
 	Level uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
 	// log_time_ms is the leader's log time in milliseconds: the last applied log
 	// time plus the leader's ticks since. Never wall time. A replica takes the
@@ -610,6 +611,7 @@ type Operation struct {
 	//	*Operation_Delete
 	//	*Operation_DeleteRange
 	//	*Operation_Compact
+	//	*Operation_RaiseLevel
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -688,6 +690,15 @@ func (x *Operation) GetCompact() *Compact {
 	return nil
 }
 
+func (x *Operation) GetRaiseLevel() *RaiseLevel {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_RaiseLevel); ok {
+			return x.RaiseLevel
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -708,6 +719,10 @@ type Operation_Compact struct {
 	Compact *Compact `protobuf:"bytes,32,opt,name=compact,proto3,oneof"`
 }
 
+type Operation_RaiseLevel struct {
+	RaiseLevel *RaiseLevel `protobuf:"bytes,33,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -715,6 +730,8 @@ func (*Operation_Delete) isOperation_Kind() {}
 func (*Operation_DeleteRange) isOperation_Kind() {}
 
 func (*Operation_Compact) isOperation_Kind() {}
+
+func (*Operation_RaiseLevel) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -921,6 +938,70 @@ func (x *Compact) GetRevision() uint64 {
 	return 0
 }
 
+// RaiseLevel raises the cluster's level, for good. It is a command of the nodes: alone
+// in its command, and without a session. It takes effect if the level is what was
+// expected and the members are those that were asked what they support; else it is a
+// CONFLICT. If the level is there already, nothing changes.
+type RaiseLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint32                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint32                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Members       []uint64               `protobuf:"varint,3,rep,packed,name=members,proto3" json:"members,omitempty"` // RaftIDs, rising
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevel) Reset() {
+	*x = RaiseLevel{}
+	mi := &file_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevel) ProtoMessage() {}
+
+func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
+func (*RaiseLevel) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RaiseLevel) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RaiseLevel) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RaiseLevel) GetMembers() []uint64 {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // Outcome is what became of one command; the session's row keeps it.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -941,7 +1022,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1034,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1047,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -1021,7 +1102,7 @@ type Checkpoint struct {
 	Term              uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	Revision          uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	LogTimeMs         uint64                 `protobuf:"varint,6,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
-	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"`
+	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; it never goes back
 	ConfState         *raftpb.ConfState      `protobuf:"bytes,8,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Members           []*Member              `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`                                                // by RaftID
 	Sessions          []*Session             `protobuf:"bytes,10,rep,name=sessions,proto3" json:"sessions,omitempty"`                                             // by idle_since_ms, then client
@@ -1040,7 +1121,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1133,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1146,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -1187,7 +1268,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1280,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1293,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -1265,7 +1346,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1358,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1371,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Session) GetClient() []byte {
@@ -1354,7 +1435,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1447,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1460,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -1446,13 +1527,14 @@ type Founder struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // empty while unknown
+	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`            // the highest that its software understood; 0 while unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1546,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1559,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -1508,6 +1590,13 @@ func (x *Founder) GetIncarnation() []byte {
 	return nil
 }
 
+func (x *Founder) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // Starts counts the processes that were started on a directory. Each makes a random
 // mark durable before it says anything. A directory that was put back to an older copy
 // lacks the marks of the processes that ran since, whatever it counts.
@@ -1521,7 +1610,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1622,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1635,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -1576,7 +1665,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1677,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1690,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -1642,7 +1731,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1743,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1756,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -1716,13 +1805,15 @@ const file_command_proto_rawDesc = "" +
 	"\x06targetJ\x04\b\b\x10\t\"A\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xdd\x01\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\x97\x02\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
 	"\fdelete_range\x18\x03 \x01(\v2\x16.keyval.v1.DeleteRangeH\x00R\vdeleteRange\x12.\n" +
-	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompactB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b!\x10@\"3\n" +
+	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompact\x128\n" +
+	"\vraise_level\x18! \x01(\v2\x15.keyval.v1.RaiseLevelH\x00R\n" +
+	"raiseLevelB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b\"\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -1733,7 +1824,12 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xf3\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"J\n" +
+	"\n" +
+	"RaiseLevel\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\x04R\amembers\"\xf3\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1786,12 +1882,13 @@ const file_command_proto_rawDesc = "" +
 	"\bfounders\x18\x06 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
 	"\x05token\x18\a \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\b \x01(\fR\tclusterId\"r\n" +
+	"cluster_id\x18\b \x01(\fR\tclusterId\"\x88\x01\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"6\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\"6\n" +
 	"\x06Starts\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05marks\x18\x02 \x03(\x06R\x05marks\"n\n" +
@@ -1842,7 +1939,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(Code)(0),                // 1: keyval.v1.Code
@@ -1856,16 +1953,17 @@ var file_command_proto_goTypes = []any{
 	(*Delete)(nil),           // 9: keyval.v1.Delete
 	(*DeleteRange)(nil),      // 10: keyval.v1.DeleteRange
 	(*Compact)(nil),          // 11: keyval.v1.Compact
-	(*Outcome)(nil),          // 12: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 13: keyval.v1.Checkpoint
-	(*Member)(nil),           // 14: keyval.v1.Member
-	(*Session)(nil),          // 15: keyval.v1.Session
-	(*Identity)(nil),         // 16: keyval.v1.Identity
-	(*Founder)(nil),          // 17: keyval.v1.Founder
-	(*Starts)(nil),           // 18: keyval.v1.Starts
-	(*Start)(nil),            // 19: keyval.v1.Start
-	(*StartsHeard)(nil),      // 20: keyval.v1.StartsHeard
-	(*raftpb.ConfState)(nil), // 21: raftpb.ConfState
+	(*RaiseLevel)(nil),       // 12: keyval.v1.RaiseLevel
+	(*Outcome)(nil),          // 13: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 14: keyval.v1.Checkpoint
+	(*Member)(nil),           // 15: keyval.v1.Member
+	(*Session)(nil),          // 16: keyval.v1.Session
+	(*Identity)(nil),         // 17: keyval.v1.Identity
+	(*Founder)(nil),          // 18: keyval.v1.Founder
+	(*Starts)(nil),           // 19: keyval.v1.Starts
+	(*Start)(nil),            // 20: keyval.v1.Start
+	(*StartsHeard)(nil),      // 21: keyval.v1.StartsHeard
+	(*raftpb.ConfState)(nil), // 22: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	3,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -1878,19 +1976,20 @@ var file_command_proto_depIdxs = []int32{
 	9,  // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
 	10, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
 	11, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	1,  // 10: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	21, // 11: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	14, // 12: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	15, // 13: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	17, // 14: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	12, // 15: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	17, // 16: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	19, // 17: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
+	1,  // 11: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	22, // 12: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	15, // 13: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	16, // 14: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	18, // 15: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	13, // 16: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	18, // 17: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	20, // 18: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -1910,6 +2009,7 @@ func file_command_proto_init() {
 		(*Operation_Delete)(nil),
 		(*Operation_DeleteRange)(nil),
 		(*Operation_Compact)(nil),
+		(*Operation_RaiseLevel)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1917,7 +2017,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

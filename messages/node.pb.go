@@ -421,6 +421,7 @@ type MachineOpened struct {
 	ConfState         *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Term              uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"` // of the entry at index
 	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -493,6 +494,13 @@ func (x *MachineOpened) GetTerm() uint64 {
 func (x *MachineOpened) GetCompactedRevision() uint64 {
 	if x != nil {
 		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *MachineOpened) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -639,6 +647,7 @@ type Applied struct {
 	LogTimeMs         uint64                 `protobuf:"varint,4,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
 	HistoryHash       uint64                 `protobuf:"varint,5,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"` // Checkpoint.history_hash as of index
 	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -711,6 +720,13 @@ func (x *Applied) GetHistoryHash() uint64 {
 func (x *Applied) GetCompactedRevision() uint64 {
 	if x != nil {
 		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *Applied) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -2502,6 +2518,7 @@ type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Level         uint32                 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"` // of the cluster, as applied here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2550,11 +2567,19 @@ func (x *SessionLeader) GetTerm() uint64 {
 	return 0
 }
 
+func (x *SessionLeader) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type MembersChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	ClusterId     []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	LogTimeMs     uint64                 `protobuf:"varint,3,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2606,6 +2631,13 @@ func (x *MembersChanged) GetClusterId() []byte {
 func (x *MembersChanged) GetLogTimeMs() uint64 {
 	if x != nil {
 		return x.LogTimeMs
+	}
+	return 0
+}
+
+func (x *MembersChanged) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -3144,6 +3176,7 @@ type Submit struct {
 	Reach         bool                   `protobuf:"varint,7,opt,name=reach,proto3" json:"reach,omitempty"`          // no more than that a node is reached and serves
 	Conditions    []*Condition           `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"` // of operations
 	Otherwise     []*Operation           `protobuf:"bytes,9,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
+	Cluster       *ClusterRequest        `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3241,6 +3274,13 @@ func (x *Submit) GetOtherwise() []*Operation {
 	return nil
 }
 
+func (x *Submit) GetCluster() *ClusterRequest {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 // Withdraw ends a Submit of the same asker and tag before its deadline. Nothing more is
 // sent of it. Done says what is known of it, unless it was on its way already.
 type Withdraw struct {
@@ -3309,6 +3349,7 @@ type Done struct {
 	Hint          string                 `protobuf:"bytes,7,opt,name=hint,proto3" json:"hint,omitempty"`
 	Snapshot      *SnapshotReply         `protobuf:"bytes,8,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Ending        Ending                 `protobuf:"varint,9,opt,name=ending,proto3,enum=keyval.v1.Ending" json:"ending,omitempty"`
+	Cluster       *ClusterReply          `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3406,6 +3447,13 @@ func (x *Done) GetEnding() Ending {
 	return Ending_ANSWERED
 }
 
+func (x *Done) GetCluster() *ClusterReply {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -3440,7 +3488,7 @@ const file_node_proto_rawDesc = "" +
 	"base_index\x18\x02 \x01(\x04R\tbaseIndex\x12\x1b\n" +
 	"\tbase_term\x18\x03 \x01(\x04R\bbaseTerm\x12'\n" +
 	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries:I\x92\xb5\x18E\n" +
-	"\x03log\x12\x04raft\x1a8once: the log is read, has met its witness and is synced\"\xaa\x02\n" +
+	"\x03log\x12\x04raft\x1a8once: the log is read, has met its witness and is synced\"\xc0\x02\n" +
 	"\rMachineOpened\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
@@ -3448,7 +3496,8 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision:R\x92\xb5\x18N\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12\x14\n" +
+	"\x05level\x18\a \x01(\rR\x05level:R\x92\xb5\x18N\n" +
 	"\amachine\x12\x04raft\x1a=the checkpoint is loaded; again when a snapshot was installed\"f\n" +
 	"\x06Append\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:1\x92\xb5\x18-\n" +
@@ -3457,14 +3506,15 @@ const file_node_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage: \x92\xb5\x18\x1c\x1a\x12when it is durable\"\x06Append\"^\n" +
 	"\x05Apply\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:*\x92\xb5\x18&\n" +
-	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xe5\x01\n" +
+	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xfb\x01\n" +
 	"\aApplied\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision:\v\x92\xb5\x18\a\"\x05Apply\"N\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12\x14\n" +
+	"\x05level\x18\a \x01(\rR\x05level:\v\x92\xb5\x18\a\"\x05Apply\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
@@ -3609,17 +3659,19 @@ const file_node_proto_rawDesc = "" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\x8b\x01\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xb4\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:;\x92\xb5\x187\n" +
-	"\agateway\x12\asession\x1a#the same, with the leader's address\"\xfc\x01\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x9d\x02\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12\x1e\n" +
-	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs:~\x92\xb5\x18z\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a\x19members changed; at start\"\tIntroduce\"d\n" +
+	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level:\x88\x01\x92\xb5\x18\x83\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a\"members or level changed; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -3663,7 +3715,7 @@ const file_node_proto_rawDesc = "" +
 	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\x8e\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xc9\x03\n" +
+	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xfe\x03\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -3678,12 +3730,14 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\b \x03(\v2\x14.keyval.v1.ConditionR\n" +
 	"conditions\x122\n" +
-	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise:G\x92\xb5\x18C\n" +
+	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise\x123\n" +
+	"\acluster\x18\n" +
+	" \x01(\v2\x19.keyval.v1.ClusterRequestR\acluster:G\x92\xb5\x18C\n" +
 	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
 	"\bWithdraw\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
 	"\x04late\x18\x02 \x01(\bR\x04late:t\x92\xb5\x18p\n" +
-	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xfc\x02\n" +
+	"\x14an actor of a client\x12\x10the client actor\x1a$the program does not wait any longer* Done, if the Submit has none yet\"\xaf\x03\n" +
 	"\x04Done\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12+\n" +
 	"\x05write\x18\x02 \x01(\v2\x15.keyval.v1.WriteReplyR\x05write\x12(\n" +
@@ -3694,7 +3748,9 @@ const file_node_proto_rawDesc = "" +
 	"request_id\x18\x06 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04hint\x18\a \x01(\tR\x04hint\x124\n" +
 	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
-	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
+	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending\x121\n" +
+	"\acluster\x18\n" +
+	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -3796,9 +3852,11 @@ var file_node_proto_goTypes = []any{
 	(*StatusRequest)(nil),     // 76: keyval.v1.StatusRequest
 	(*SnapshotRequest)(nil),   // 77: keyval.v1.SnapshotRequest
 	(*Condition)(nil),         // 78: keyval.v1.Condition
-	(*WriteReply)(nil),        // 79: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 80: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 81: keyval.v1.SnapshotReply
+	(*ClusterRequest)(nil),    // 79: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),        // 80: keyval.v1.WriteReply
+	(*ReadReply)(nil),         // 81: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),     // 82: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),      // 83: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	60, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -3840,16 +3898,18 @@ var file_node_proto_depIdxs = []int32{
 	77, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
 	78, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
 	75, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	79, // 39: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	80, // 40: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	74, // 41: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	81, // 42: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 43: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	79, // 39: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	80, // 40: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	81, // 41: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	74, // 42: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	82, // 43: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 44: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	83, // 45: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

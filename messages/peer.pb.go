@@ -1242,6 +1242,112 @@ func (x *AuditVerdict) GetTo() []byte {
 	return nil
 }
 
+// LevelAsk asks a member which levels its software supports. Only a member that runs and
+// is reached answers, and for the process that runs now.
+type LevelAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelAsk) Reset() {
+	*x = LevelAsk{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelAsk) ProtoMessage() {}
+
+func (x *LevelAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelAsk.ProtoReflect.Descriptor instead.
+func (*LevelAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LevelAsk) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+type LevelAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Min           uint32                 `protobuf:"varint,2,opt,name=min,proto3" json:"min,omitempty"`
+	Max           uint32                 `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelAnswer) Reset() {
+	*x = LevelAnswer{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelAnswer) ProtoMessage() {}
+
+func (x *LevelAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelAnswer.ProtoReflect.Descriptor instead.
+func (*LevelAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LevelAnswer) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *LevelAnswer) GetMin() uint32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *LevelAnswer) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1352,7 +1458,16 @@ const file_peer_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else29\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\x8a\x01\n" +
+	"\bLevelAsk\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round:h\x8a\xb5\x18\x17\b+\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18I\n" +
+	"\n" +
+	"membership\x12\x16membership of a member\x1a#the cluster's level is to be raised\"r\n" +
+	"\vLevelAnswer\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x10\n" +
+	"\x03min\x18\x02 \x01(\rR\x03min\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\rR\x03max:)\x8a\xb5\x18\x17\b,\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18\n" +
+	"\"\bLevelAsk29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1368,7 +1483,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1387,34 +1502,36 @@ var file_peer_proto_goTypes = []any{
 	(*AuditAsk)(nil),        // 14: keyval.v1.AuditAsk
 	(*AuditAnswer)(nil),     // 15: keyval.v1.AuditAnswer
 	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
-	(Role)(0),               // 17: keyval.v1.Role
-	(Lane)(0),               // 18: keyval.v1.Lane
-	(*Starts)(nil),          // 19: keyval.v1.Starts
-	(Code)(0),               // 20: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 21: raftpb.Message
-	(*Founder)(nil),         // 22: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 23: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 24: keyval.v1.RangeDigest
+	(*LevelAsk)(nil),        // 17: keyval.v1.LevelAsk
+	(*LevelAnswer)(nil),     // 18: keyval.v1.LevelAnswer
+	(Role)(0),               // 19: keyval.v1.Role
+	(Lane)(0),               // 20: keyval.v1.Lane
+	(*Starts)(nil),          // 21: keyval.v1.Starts
+	(Code)(0),               // 22: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 23: raftpb.Message
+	(*Founder)(nil),         // 24: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 25: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 26: keyval.v1.RangeDigest
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	17, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	18, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	19, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	19, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	20, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	19, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	20, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	21, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	21, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	22, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	21, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	20, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	22, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	21, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	23, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	20, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	20, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	24, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	23, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	22, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	24, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	23, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	25, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	22, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	22, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	26, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
 	0,  // 18: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
 	0,  // 19: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
 	19, // [19:20] is the sub-list for method output_type
@@ -1445,7 +1562,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,6 +48,8 @@ var (
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
 	ReadAhead        = named("read-ahead")
+	StampedOwn       = named("stamped-own")
+	RaisedUnasked    = named("raised-unasked")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

@@ -42,4 +42,6 @@ const (
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's
+	RaisedUnasked    = false // the cluster's level is raised without asking all members
 )

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Self      messages.RaftID
 	TickMS    uint64
+	Level     uint32 // the highest cluster level that is understood
 	ReadNonce uint64
 	Options   Options
 	Logger    *slog.Logger
@@ -42,7 +43,7 @@ type Raft struct {
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
-			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce,
+			Self: cfg.Self, TickMS: cfg.TickMS, Level: cfg.Level, ReadNonce: cfg.ReadNonce,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
 	}

@@ -137,6 +137,7 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 	if c.reference, err = newReference(first); err != nil {
 		c.fail("state from snapshot equals state from replay", "nobody can begin with %s: %v", messages.Line(first), err)
 	}
+	c.model.level = first.Level
 }
 
 // compacts: the revision below which history is given up never goes back.

@@ -25,6 +25,7 @@ type server struct {
 	host   *host // nil: no process runs
 	starts int
 	pace   pace
+	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
 	stalledUntil time.Duration   // no sync of its log ends before
@@ -77,17 +78,35 @@ func (s *server) start() {
 	s.leader, s.shipping = 0, 0
 	w.note(s.host, "process %d starts", s.starts)
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
+	s.upgrade()
 	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
 	if err == nil {
 		w.trace.names.Own(s.name(), identity.Incarnation)
 		_, err = actors.Start(actors.Config{
-			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
+			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Level: s.level, Options: s.run.swarm.options,
 			World: s.host.seams(reader{chance}),
 		}, identity)
 	}
 	if err != nil {
 		s.host.fatal(err)
 	}
+}
+
+// levelNewest is what the newest software of a run with levels supports.
+const levelNewest = 3
+
+// upgrade puts newer software on the server now and then: levels only rise.
+func (s *server) upgrade() {
+	if !s.run.swarm.levels {
+		return
+	}
+	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d/software", s.name(), s.starts))
+	if s.level == 0 {
+		s.level = 1 + uint32(chance.IntN(levelNewest))
+	} else if chance.IntN(2) == 0 {
+		s.level = min(s.level+uint32(chance.IntN(levelNewest)), levelNewest)
+	}
+	s.run.world.note(s.host, "its software supports cluster levels up to %d", s.level)
 }
 
 // seams are those of a process that are not disk or network.

@@ -42,6 +42,7 @@ type swarm struct {
 	stage       time.Duration           // what a staged chunk costs, up to
 	still       bool                    // some keys are written once
 	compacts    bool                    // clients give up history
+	levels      bool                    // nodes start with different software and are upgraded, and clients have the level raised
 	conditional int                     // so many operations of a hundred have conditions
 	down        time.Duration           // a crashed node stays away, on average
 }
@@ -256,9 +257,9 @@ func (s *swarm) String() string {
 		}
 	}
 	o := s.options
-	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d",
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
-		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag)
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels)
 	return b.String()
 }
 

@@ -22,6 +22,7 @@ import (
 type MachineConfig struct {
 	Self                           messages.RaftID
 	TickMS                         uint64 // 50
+	Level                          uint32 // the highest cluster level that is understood; messages.Level
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
 	Logger                         *slog.Logger          // nil discards
@@ -45,6 +46,7 @@ type MachineConfig struct {
 func (c MachineConfig) withDefaults() MachineConfig {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TickMS = cmp.Or(c.TickMS, 50)
+	c.Level = cmp.Or(c.Level, messages.Level)
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
 	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
@@ -180,6 +182,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		LogTimeMs:         m.state.LogTimeMS(),
 		HistoryHash:       m.state.History(),
 		CompactedRevision: m.state.Compacted(),
+		Level:             m.state.Level(),
 	})
 	if m.batch.MembersChanged {
 		m.tellMembers(ctx)
@@ -261,6 +264,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		Members:   slices.Clone(m.state.Members()),
 		ClusterId: m.state.ClusterID(),
 		LogTimeMs: m.state.LogTimeMS(),
+		Level:     m.state.Level(),
 	}
 }
 

@@ -27,7 +27,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	if m.state, err = state.FromCheckpoint(checkpoint); err != nil {
+	if m.state, err = state.FromCheckpoint(checkpoint, m.config.Level); err != nil {
 		return err
 	}
 	engine, err := m.config.Disk.OpenEngine(checkpoint)
@@ -62,6 +62,7 @@ func (m *machineActor) tellOpened(ctx actor.Context) {
 		LogTimeMs:         m.state.LogTimeMS(),
 		ConfState:         m.state.ConfState(),
 		CompactedRevision: m.state.Compacted(),
+		Level:             m.state.Level(),
 	})
 	m.tellMembers(ctx)
 	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})

@@ -123,6 +123,8 @@ func (a *client) Receive(ctx actor.Context) {
 		a.run(ctx, a.core.statusReply(m))
 	case *messages.SnapshotReply:
 		a.run(ctx, a.core.snapshotReply(m))
+	case *messages.ClusterReply:
+		a.run(ctx, a.core.clusterReply(m))
 	case *actor.DeadLetterResponse:
 		// A link went while something was sent over it; its LinkDown follows.
 	default:

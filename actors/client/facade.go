@@ -268,6 +268,8 @@ func judge(d *messages.Done) (*messages.Done, error) {
 		message, hint, _ = strings.Cut(d.Hint, "\n")
 	case d.Snapshot != nil:
 		code, message = d.Snapshot.Code, d.Snapshot.Message
+	case d.Cluster != nil:
+		code, message = d.Cluster.Code, d.Cluster.Message
 	}
 	if code == messages.Code_OK {
 		return d, nil

@@ -102,6 +102,19 @@ func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
 	return c.proceed()
 }
 
+// clusterReply takes what became of a change of the cluster. Any answer but BUSY is final.
+func (c *core) clusterReply(m *messages.ClusterReply) []effect {
+	r := c.requests.ofNode[m.Request]
+	switch {
+	case r == nil || r.kind != change:
+	case m.Code == messages.Code_BUSY:
+		c.refuse(r, explainReply(m.Code, m.Message, nil))
+	default:
+		c.finish(r, &messages.Done{Cluster: m, Hint: m.Hint})
+	}
+	return c.proceed()
+}
+
 type fate int
 
 const (

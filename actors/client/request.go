@@ -16,12 +16,13 @@ const (
 	read
 	status
 	snapshot
+	change
 	reach
 )
 
 // ofNode reports whether a request is for the node that is reached, which needs no
 // session for it.
-func (k kind) ofNode() bool { return k == status || k == snapshot || k == reach }
+func (k kind) ofNode() bool { return k == status || k == snapshot || k == change || k == reach }
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over.
 const requestOverhead = 128
@@ -41,6 +42,7 @@ type request struct {
 	command  *messages.Command
 	read     *messages.Read
 	snapshot *messages.SnapshotRequest
+	cluster  *messages.ClusterRequest
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -136,7 +138,7 @@ func (q *requests) waitAgain(r *request) {
 
 // newRequest checks a Submit. The request can be refused with the error.
 func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
-	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, size: requestOverhead}
+	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, cluster: m.Cluster, size: requestOverhead}
 	if r.limit == 0 {
 		r.limit = deadlineDefaultMs
 	}
@@ -148,17 +150,19 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		r.kind = status
 	case m.Snapshot != nil:
 		r.kind = snapshot
+	case m.Cluster != nil:
+		r.kind = change
 	case m.Reach:
 		r.kind = reach
 	}
 	asked := 0
-	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Reach} {
+	for _, is := range []bool{len(m.Operations)+len(m.Otherwise) > 0, m.Read != nil, m.Status != nil, m.Snapshot != nil, m.Cluster != nil, m.Reach} {
 		if is {
 			asked++
 		}
 	}
 	if asked != 1 {
-		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status, snapshot and reach, this one for %d", asked)
+		return r, messages.Errorf(messages.Code_INVALID, "a Submit asks for one of operations, read, status, snapshot, cluster and reach, this one for %d", asked)
 	}
 	switch r.kind {
 	case write:
@@ -242,6 +246,8 @@ func (r *request) failed(why *messages.Error) *messages.Done {
 		d.Hint = why.Message + "\n" + why.Hint
 	case snapshot:
 		d.Snapshot = &messages.SnapshotReply{Request: r.number, Code: why.Code, Message: why.Message}
+	case change:
+		d.Cluster = &messages.ClusterReply{Request: r.number, Code: why.Code, Message: why.Message, Hint: why.Hint}
 	}
 	return d
 }

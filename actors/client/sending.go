@@ -77,9 +77,13 @@ func (c *core) number(r *request) {
 		q.ofNodeNumber++
 		r.number = q.ofNodeNumber
 		q.ofNode[r.number] = r
-		r.message = &messages.StatusRequest{Request: r.number}
-		if r.kind == snapshot {
+		switch r.kind {
+		case snapshot:
 			r.message = &messages.SnapshotRequest{Request: r.number, Kind: r.snapshot.Kind}
+		case change:
+			r.message = &messages.ClusterRequest{Request: r.number, Kind: r.cluster.Kind}
+		default:
+			r.message = &messages.StatusRequest{Request: r.number}
 		}
 	}
 }
@@ -155,6 +159,9 @@ func (c *core) send(r *request, l *link) {
 	case snapshot:
 		to = messages.ActorSnapshots
 		l.ofNode++
+	case change:
+		to = messages.ActorMembership
+		l.ofNode++
 	default:
 		l.requests++
 		l.bytes += r.size
@@ -170,9 +177,9 @@ func (c *core) send(r *request, l *link) {
 	c.emit(send{l.address, to, r.message})
 }
 
-// firstPatience is longer for requests that make a node read much.
+// firstPatience is longer for requests that make a node read much, or ask others.
 func (r *request) firstPatience() uint64 {
-	if r.kind == snapshot || r.read.GetDigest() != nil {
+	if r.kind == snapshot || r.kind == change || r.read.GetDigest() != nil {
 		return patienceMaxMs
 	}
 	return patienceMs

@@ -47,13 +47,17 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorSnapshots
 	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
 		return fromNode && !c.Founding && target == messages.ActorAudit
+	case *messages.LevelAsk, *messages.LevelAnswer:
+		return fromNode && !c.Founding && target == messages.ActorMembership
+	case *messages.ClusterRequest:
+		return fromClient && target == messages.ActorMembership
 	case *messages.SnapshotRequest:
 		return fromClient && target == messages.ActorSnapshots
 	case *messages.Attach, *messages.StatusRequest:
 		return fromClient && target == messages.ActorGateway
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
-	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply:
+	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply, *messages.ClusterReply:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false

@@ -20,6 +20,7 @@ var everyMessage = []proto.Message{
 	&messages.SnapshotRequest{}, &messages.SnapshotReply{},
 	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
 	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{},
+	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.LevelAsk{Round: 1}, &messages.LevelAnswer{},
 }
 
 // offer is a rightful one of node 2 to node 1, but for change.
@@ -59,7 +60,7 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 	}
 	targets := everyTarget()
 	const raft, gateway, founding = messages.ActorRaft, messages.ActorGateway, messages.ActorFounding
-	const snapshots, audit = messages.ActorSnapshots, messages.ActorAudit
+	const snapshots, audit, membership = messages.ActorSnapshots, messages.ActorAudit, messages.ActorMembership
 	allowed := map[[3]string]bool{
 		{"node", "RaftMessage", raft}: true, {"node", "Propose", raft}: true,
 		{"node", "ProposalRefused", aSession}: true, {"node", "FounderState", founding}: true,
@@ -70,10 +71,11 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
 		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true,
+		{"client", "ClusterRequest", membership}: true, {"node", "LevelAsk", membership}: true, {"node", "LevelAnswer", membership}: true,
 	}
 	for _, target := range targets {
 		if target != "eventstream" && target != "deadletter" {
-			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply"} {
+			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply", "ClusterReply"} {
 				allowed[[3]string{"to us", reply, target}] = true
 			}
 		}

@@ -3,6 +3,8 @@ package state
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"keyval/messages"
 )
 
@@ -39,12 +41,15 @@ type command struct {
 
 // operation is a messages.Operation.
 type operation struct {
-	kind     operationKind
+	kind     messages.OperationKind
 	key      []byte // put, delete; from of a delete range
 	to       []byte
 	value    []byte
 	limit    uint32
-	revision uint64 // of a compaction
+	revision uint64   // of a compaction
+	from     uint32   // of a raise: the level before
+	level    uint32   // of a raise: the level behind it
+	members  []uint64 // of a raise: who was asked
 }
 
 // condition is a messages.Condition.
@@ -66,14 +71,14 @@ const (
 	targetModified
 )
 
-type operationKind int
-
+// The kinds of operations are the numbers of their fields.
 const (
-	kindUnknown operationKind = iota
-	kindPut
-	kindDelete
-	kindDeleteRange
-	kindCompact
+	kindUnknown     messages.OperationKind = 0
+	kindPut         messages.OperationKind = 1
+	kindDelete      messages.OperationKind = 2
+	kindDeleteRange messages.OperationKind = 3
+	kindCompact     messages.OperationKind = 32
+	kindRaiseLevel  messages.OperationKind = 33
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -198,6 +203,8 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
+		case messages.BytesField(33):
+			kind = kindRaiseLevel
 		default:
 			continue
 		}
@@ -212,6 +219,9 @@ func (o *operation) read(data []byte) bool {
 }
 
 func (o *operation) readKind(data []byte) bool {
+	if o.kind == kindRaiseLevel {
+		return o.readRaise(data)
+	}
 	f := messages.Fields{Rest: data}
 	for f.Next() {
 		switch tag := f.Tag(); {
@@ -230,12 +240,29 @@ func (o *operation) readKind(data []byte) bool {
 	return !f.Broken
 }
 
+// readRaise reads what is rare by the generated code.
+func (o *operation) readRaise(data []byte) bool {
+	m := messages.RaiseLevel{From: o.from, To: o.level, Members: o.members}
+	if (proto.UnmarshalOptions{Merge: true}).Unmarshal(data, &m) != nil {
+		return false
+	}
+	o.from, o.level, o.members = m.From, m.To, m.Members
+	return true
+}
+
+// admitted reports whether the cluster's level allows all operations of the command. What
+// it does not allow older replicas do not know, and they refuse it for the same reason.
+func (c *command) admitted(level uint32) bool {
+	refused := func(o operation) bool { return !o.kind.AdmittedAt(level) }
+	return !slices.ContainsFunc(c.operations, refused) && !slices.ContainsFunc(c.otherwise, refused)
+}
+
 // valid reports whether a command may be carried out at all, at log time now.
 func (c *command) valid(now uint64) bool {
 	if max(len(c.operations), len(c.otherwise)) > messages.OperationsMax || len(c.conditions) > messages.ConditionsMax {
 		return false
 	}
-	if !c.ofClient() && !c.ofNode() {
+	if ofNode := c.ofNode(); !ofNode && (!c.ofClient() || c.raises()) {
 		return false
 	}
 	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
@@ -262,12 +289,26 @@ func (c *command) ofClient() bool {
 }
 
 // ofNode reports whether this is a command of the nodes themselves: nobody's, and
-// nothing but compactions, which do no harm twice.
+// nothing but compactions, or one raise of the level. These do no harm twice.
 func (c *command) ofNode() bool {
 	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens || len(c.conditions) > 0 || len(c.otherwise) > 0 {
 		return false
 	}
-	return len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+	return c.raise() != nil || len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+}
+
+// raises reports whether any operation raises the level, which no client's may.
+func (c *command) raises() bool {
+	is := func(o operation) bool { return o.kind == kindRaiseLevel }
+	return slices.ContainsFunc(c.operations, is) || slices.ContainsFunc(c.otherwise, is)
+}
+
+// raise is the raise of the level that the command is; nil: it is something else.
+func (c *command) raise() *operation {
+	if len(c.operations) == 1 && c.operations[0].kind == kindRaiseLevel {
+		return &c.operations[0]
+	}
+	return nil
 }
 
 func (c *condition) valid() bool {
@@ -288,6 +329,8 @@ func (o *operation) valid() bool {
 		return len(o.key) <= messages.KeySizeMax && len(o.to) <= messages.KeySizeMax
 	case kindCompact:
 		return true
+	case kindRaiseLevel:
+		return o.level > o.from
 	}
 	return false
 }

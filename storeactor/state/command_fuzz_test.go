@@ -101,5 +101,8 @@ func seedCommands() []*messages.Command {
 		{Operations: statetest.Ops(statetest.Compact(1))},
 		{Operations: statetest.Ops(statetest.Compact(1<<64 - 1))},
 		{Operations: statetest.Ops(statetest.Compact(1), statetest.Put("k", "v"))},
+		{Operations: statetest.Ops(statetest.RaiseLevel(0, 1, 1, 2, 3))},
+		{Operations: statetest.Ops(statetest.RaiseLevel(1, 2, 1, 2, 3))},
+		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.RaiseLevel(1, 2, 1, 2, 3))},
 	}
 }

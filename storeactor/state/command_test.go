@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,6 +99,8 @@ func operationsFrom(list []*messages.Operation) (operations []operation) {
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
 			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
+		case *messages.Operation_RaiseLevel:
+			operations = append(operations, operation{kind: kindRaiseLevel, from: k.RaiseLevel.From, level: k.RaiseLevel.To, members: k.RaiseLevel.Members})
 		default:
 			operations = append(operations, operation{})
 		}
@@ -183,6 +186,7 @@ func drawCommand(t *rapid.T) *messages.Command {
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
 			statetest.Put(key, other), statetest.Delete(key), statetest.DeleteRange(key, other, rapid.Uint32().Draw(t, "limit")),
 			statetest.Compact(rapid.Uint64().Draw(t, "revision")), {},
+			statetest.RaiseLevel(rapid.Uint32().Draw(t, "from"), rapid.Uint32().Draw(t, "to"), rapid.SliceOfN(rapid.Uint64(), 0, 3).Draw(t, "members")...),
 		}).Draw(t, "operation"))
 	}
 	if n := len(c.Operations); n > 0 {
@@ -227,6 +231,11 @@ func TestRepeatedMembersAreMerged(t *testing.T) {
 	o = operation{}
 	if data = append(data, statetest.Marshal(statetest.Compact(7))...); !o.read(data) || o.kind != kindCompact || o.revision != 7 || o.key != nil {
 		t.Errorf("a put, a delete and a compaction are read as %+v", o)
+	}
+	o = operation{}
+	data = append(statetest.Marshal(statetest.RaiseLevel(1, 2, 3)), statetest.Marshal(statetest.RaiseLevel(0, 4, 5))...)
+	if !o.read(data) || o.kind != kindRaiseLevel || o.from != 1 || o.level != 4 || !slices.Equal(o.members, []uint64{3, 5}) {
+		t.Errorf("two raises are read as %+v", o)
 	}
 	o = operation{} // a field of another type is unknown, and means nothing
 	data = append(statetest.Marshal(statetest.Compact(7)), 0x82, 0x02, 0x03, 0x0a, 0x01, 'k')
