@@ -20,6 +20,7 @@ const sessionTicks = 8
 type gateway struct {
 	wiring    *wiring
 	view      membershipactor.View
+	fenced    bool // see LeaderChanged
 	logTimeMS uint64
 	sessions  *attachments
 	status    statusDesk
@@ -48,7 +49,7 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.LogTimeAdvanced:
 		a.logTimeMS = m.LogTimeMs
 	case *messages.LeaderChanged:
-		a.view = a.view.WithLeader(m)
+		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
 	case *messages.MembersChanged:
 		a.view = a.view.WithMembers(m)
@@ -82,7 +83,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.view.LeaderRecord(), a.view.Level)),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
@@ -150,8 +151,12 @@ func (a *gateway) eachSession() []string { return slices.Sorted(maps.Keys(a.sess
 
 func (a *gateway) tellLeader(ctx actor.Context) {
 	for _, session := range a.eachSession() {
-		ctx.Send(a.wiring.local(session), &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Level: a.view.Level})
+		ctx.Send(a.wiring.local(session), a.sessionLeader())
 	}
+}
+
+func (a *gateway) sessionLeader() *messages.SessionLeader {
+	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {

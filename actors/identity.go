@@ -3,7 +3,6 @@ package actors
 import (
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,8 +15,6 @@ import (
 
 // foundersMax bounds the founders of a cluster, in number.
 const foundersMax = 9
-
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // Prepare returns the identity of a node. On a first start it checks want, adds a random
 // incarnation and makes both durable, before the node sends anything. Later it returns
@@ -87,7 +84,7 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 	switch {
 	case identity.Name == "" || identity.Listen == "" || len(identity.Founders) == 0:
 		return nil, invalid("the data directory is empty, and the flags do not say what to start")
-	case !nameRule.MatchString(identity.Name):
+	case messages.CheckNodeName(identity.Name) != nil:
 		return nil, invalid("the name %q is not made of letters, digits, '.', '_' and '-'", identity.Name)
 	case len(identity.Founders) > foundersMax:
 		return nil, invalid("%d founders are named, %d are allowed", len(identity.Founders), foundersMax)
@@ -104,7 +101,7 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 func checkFounders(identity *messages.Identity) *messages.Error {
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for _, f := range identity.Founders {
-		if !nameRule.MatchString(f.Name) || names[f.Name] || addresses[f.Address] {
+		if messages.CheckNodeName(f.Name) != nil || names[f.Name] || addresses[f.Address] {
 			return messages.Errorf(messages.Code_INVALID, "--initial-cluster names %q at %q, which is no name or stands there twice", f.Name, f.Address)
 		}
 		if err := grpc.CheckReachable(f.Address); err != nil {

@@ -77,11 +77,11 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if self == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [32]byte
+	var random [40]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
-	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:])}
+	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:]), losses: binary.BigEndian.Uint64(random[32:])}
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
@@ -117,7 +117,7 @@ type node struct {
 
 // nonces are random numbers of this process. They stand in what it asks, so that an
 // answer to an earlier process is not taken for its own.
-type nonces struct{ reads, shipments, audits, start uint64 }
+type nonces struct{ reads, shipments, audits, start, losses uint64 }
 
 func (a *node) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -204,8 +204,13 @@ func (a *node) tellPeers(ctx actor.Context, founders []*messages.Founder) {
 func (a *node) serve(ctx actor.Context) {
 	w, o := a.wiring, a.cfg.Options
 	tickMS := uint64(o.TickInterval / time.Millisecond)
+	suspicion, err := a.cfg.Disk.Suspicion()
+	if err != nil {
+		w.fatal(err)
+		return
+	}
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, Level: w.level, ReadNonce: a.nonces.reads, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, Level: w.level, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 	}))
@@ -253,7 +258,7 @@ func firstCheckpoint(token string, m *messages.Agreed) *messages.Checkpoint {
 	c := &messages.Checkpoint{
 		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.FoundingLevel(m.Founders),
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
-		NextRaftId: uint64(len(m.Founders)) + 1,
+		NextRaftId: uint64(len(m.Founders)) + 1, ConfigurationIndex: 1,
 	}
 	for _, f := range m.Founders {
 		c.ConfState.Voters = append(c.ConfState.Voters, f.RaftId)

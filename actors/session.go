@@ -20,9 +20,11 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client []byte, leader *messages.Leader, level uint32) actor.Producer {
+func newSession(w *wiring, owner string, client []byte, m *messages.SessionLeader) actor.Producer {
 	return func() actor.Actor {
-		return &session{wiring: w, owner: owner, core: newSessionCore(w.self, client, leader, level)}
+		core := newSessionCore(w.self, client, m.Leader, m.Level)
+		core.onFenced(m.Fenced)
+		return &session{wiring: w, owner: owner, core: core}
 	}
 }
 
@@ -54,6 +56,7 @@ func (a *session) Receive(ctx actor.Context) {
 		a.core.onReadRefused(m)
 	case *messages.SessionLeader:
 		a.core.onLeader(m.Leader, m.Term, m.Level)
+		a.core.onFenced(m.Fenced)
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:

@@ -89,6 +89,7 @@ type sessionCore struct {
 	leader *messages.Leader // nil: none known
 	term   uint64
 	level  uint32 // of the cluster, as applied here; never above what it is
+	fenced bool   // this node may have lost data: no read is answered
 	writes map[uint64]*pendingWrite
 	reads  map[uint64]*pendingRead
 	bytes  int
@@ -185,6 +186,9 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 		s.emit(answer{actor, &messages.ReadReply{Request: m.Request, Code: code, Message: text, Leader: s.leader}})
 	}
 	switch get := m.GetGet(); {
+	case s.fenced:
+		refuse(messages.Code_NO_LEADER, fencedText)
+		return
 	case len(s.writes)+len(s.reads) >= sessionRequestsMax:
 		refuse(messages.Code_BUSY, "too many requests are unanswered")
 		return
@@ -313,6 +317,27 @@ func (s *sessionCore) onLeader(leader *messages.Leader, term uint64, level uint3
 	}
 }
 
+const fencedText = "this node may have lost acknowledged data, and answers nothing until that is settled"
+
+// onFenced refuses the reads that are under way once this node may have lost data.
+func (s *sessionCore) onFenced(fenced bool) {
+	if fenced && !s.fenced {
+		s.refuseReads(messages.Code_NO_LEADER, fencedText)
+	}
+	s.fenced = fenced
+}
+
+// refuseReads answers all reads that are pending.
+func (s *sessionCore) refuseReads(code messages.Code, text string) {
+	if len(s.reads) > 0 {
+		s.emit(dropReads{})
+	}
+	s.held = nil
+	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
+		s.answerRead(&messages.ReadReply{Request: request, Code: code, Message: text, Leader: s.leader})
+	}
+}
+
 // onTick asks again for what may have been lost on a link or with a reader, and
 // gives up on what nobody waits for any more.
 func (s *sessionCore) onTick(elapsed int) {
@@ -349,11 +374,5 @@ func (s *sessionCore) end() {
 	for _, seq := range slices.Sorted(maps.Keys(s.writes)) {
 		s.answerWrite(seq, s.writes[seq], &messages.WriteReply{Code: messages.Code_OUTCOME_UNKNOWN, Message: "the session has moved", Leader: s.leader})
 	}
-	if len(s.reads) > 0 {
-		s.emit(dropReads{})
-	}
-	s.held = nil
-	for _, request := range slices.Sorted(maps.Keys(s.reads)) {
-		s.answerRead(&messages.ReadReply{Request: request, Code: messages.Code_TIMED_OUT, Leader: s.leader})
-	}
+	s.refuseReads(messages.Code_TIMED_OUT, "")
 }

@@ -329,3 +329,45 @@ func TestSessionGoesByTheLevel(t *testing.T) {
 		t.Error("it is not proposed at its level")
 	}
 }
+
+// A node that may have lost data answers no read, stale or not, and none that is under way.
+func TestAFencedSessionReadsNothing(t *testing.T) {
+	s := newSessionCore(1, testClient, leaderAt(2, 1), 1)
+	read := func(request uint64, level messages.Consistency) {
+		s.onRead("asker", &messages.Read{Request: request, Consistency: level, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
+	}
+	refused := func(what string, want int) {
+		t.Helper()
+		n := 0
+		for _, e := range s.take() {
+			switch e := e.(type) {
+			case answer:
+				if r := e.Reply.(*messages.ReadReply); r.Code != messages.Code_NO_LEADER || r.Message != fencedText {
+					t.Errorf("%s: %v", what, r)
+				}
+				n++
+			case readStale, readIndex:
+				t.Errorf("%s: %#v", what, e)
+			}
+		}
+		if n != want {
+			t.Errorf("%s: %d are refused, want %d", what, n, want)
+		}
+	}
+	read(1, messages.Consistency_STALE)
+	read(2, messages.Consistency_LINEARIZABLE)
+	s.take()
+	s.onFenced(true)
+	refused("under way", 2)
+	s.answerRead(&messages.ReadReply{Request: 1})
+	refused("answered too late", 0)
+	s.onFenced(true)
+	read(3, messages.Consistency_STALE)
+	read(4, messages.Consistency_LINEARIZABLE)
+	refused("new", 2)
+	s.onFenced(false)
+	read(5, messages.Consistency_STALE)
+	if effects := s.take(); len(effects) != 1 {
+		t.Errorf("lifted: %#v", effects)
+	}
+}

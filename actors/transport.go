@@ -53,7 +53,7 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		a.onPeerStarted(m)
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
-	case *messages.PeerGone:
+	case *messages.PeerGone, *messages.PeerRefused:
 		ctx.Send(a.wiring.raft(), m)
 	case *actor.Stopping:
 		if a.hub != nil {

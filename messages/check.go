@@ -2,6 +2,8 @@ package messages
 
 import (
 	"regexp"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -42,6 +44,32 @@ func CheckSnapshotID(id string) *Error {
 			WithHint("an id has up to 64 small letters, digits and hyphens, like snapshot-2026-01-31-235959")
 	}
 	return nil
+}
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// CheckNodeName refuses what cannot be a NodeName.
+func CheckNodeName(name string) *Error {
+	if !nodeName.MatchString(name) {
+		return Errorf(Code_INVALID, "the name %.80q is not made of letters, digits, '.', '_' and '-'", name).
+			WithHint("a name has up to 63 of these, and begins with a letter or a digit")
+	}
+	return nil
+}
+
+// AddressSizeMax bounds the address of a member, in bytes: a name of DNS has up to 253.
+const AddressSizeMax = 253 + len(":65535")
+
+// CheckMemberAddress refuses what cannot be where a member is reached. Whether others can
+// dial it is for package transport/grpc to say: this is the part that all replicas agree upon.
+func CheckMemberAddress(address string) *Error {
+	i := strings.LastIndexByte(address, ':')
+	if len(address) <= AddressSizeMax && i > 0 && !strings.ContainsAny(address, " \t\r\n/,") {
+		if port, err := strconv.ParseUint(address[i+1:], 10, 16); err == nil && port > 0 {
+			return nil
+		}
+	}
+	return Errorf(Code_INVALID, "%.80q is no HOST:PORT", address).WithHint("write HOST:PORT, such as 127.0.0.1:7001")
 }
 
 // CheckCommand holds a client's command against all that is promised of commands

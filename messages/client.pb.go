@@ -69,6 +69,56 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_client_proto_rawDescGZIP(), []int{0}
 }
 
+// ProgressState: how the leader sends a follower what it lacks.
+type ProgressState int32
+
+const (
+	ProgressState_PROBING     ProgressState = 0 // one message at a time
+	ProgressState_REPLICATING ProgressState = 1 // entries, many at once
+	ProgressState_SNAPSHOT    ProgressState = 2 // the log lacks what it needs
+)
+
+// Enum value maps for ProgressState.
+var (
+	ProgressState_name = map[int32]string{
+		0: "PROBING",
+		1: "REPLICATING",
+		2: "SNAPSHOT",
+	}
+	ProgressState_value = map[string]int32{
+		"PROBING":     0,
+		"REPLICATING": 1,
+		"SNAPSHOT":    2,
+	}
+)
+
+func (x ProgressState) Enum() *ProgressState {
+	p := new(ProgressState)
+	*p = x
+	return p
+}
+
+func (x ProgressState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProgressState) Descriptor() protoreflect.EnumDescriptor {
+	return file_client_proto_enumTypes[1].Descriptor()
+}
+
+func (ProgressState) Type() protoreflect.EnumType {
+	return &file_client_proto_enumTypes[1]
+}
+
+func (x ProgressState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProgressState.Descriptor instead.
+func (ProgressState) EnumDescriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{1}
+}
+
 // Attach asks for a session actor.
 type Attach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1880,15 +1930,26 @@ func (x *SnapshotInfo) GetError() string {
 	return ""
 }
 
-// ClusterRequest asks for a change of the cluster itself. Any node takes it, and
-// answers once, when the change is applied there or surely is not made.
+// ClusterRequest asks about the cluster, or for a change of it. It is answered once. A
+// question is answered by any node, from memory; what changes something by the leader:
+// another node answers REDIRECT.
 type ClusterRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Request uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
+	//	*ClusterRequest_Query
+	//	*ClusterRequest_Begin
+	//	*ClusterRequest_Abort
+	//	*ClusterRequest_Transfer
+	//	*ClusterRequest_Address
 	//	*ClusterRequest_LevelRaise
-	Kind          isClusterRequest_Kind `protobuf_oneof:"kind"`
+	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
+	// configuration is the index of the configuration that the asker saw; an older one than
+	// the present is refused as stale, with CONFLICT. 0: any.
+	Configuration uint64 `protobuf:"varint,7,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	Term          uint64 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`                   // the same for the term
+	DryRun        bool   `protobuf:"varint,9,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would happen, and change nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1937,6 +1998,51 @@ func (x *ClusterRequest) GetKind() isClusterRequest_Kind {
 	return nil
 }
 
+func (x *ClusterRequest) GetQuery() *ClusterQuery {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Query); ok {
+			return x.Query
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetBegin() *BeginOperation {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Begin); ok {
+			return x.Begin
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetAbort() *AbortOperation {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Abort); ok {
+			return x.Abort
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetTransfer() *TransferLeadership {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Transfer); ok {
+			return x.Transfer
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetAddress() *ChangeAddress {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Address); ok {
+			return x.Address
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetLevelRaise() *LevelRaise {
 	if x != nil {
 		if x, ok := x.Kind.(*ClusterRequest_LevelRaise); ok {
@@ -1946,15 +2052,102 @@ func (x *ClusterRequest) GetLevelRaise() *LevelRaise {
 	return nil
 }
 
+func (x *ClusterRequest) GetConfiguration() uint64 {
+	if x != nil {
+		return x.Configuration
+	}
+	return 0
+}
+
+func (x *ClusterRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ClusterRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type isClusterRequest_Kind interface {
 	isClusterRequest_Kind()
 }
 
-type ClusterRequest_LevelRaise struct {
-	LevelRaise *LevelRaise `protobuf:"bytes,2,opt,name=level_raise,json=levelRaise,proto3,oneof"`
+type ClusterRequest_Query struct {
+	Query *ClusterQuery `protobuf:"bytes,2,opt,name=query,proto3,oneof"`
 }
 
+type ClusterRequest_Begin struct {
+	Begin *BeginOperation `protobuf:"bytes,3,opt,name=begin,proto3,oneof"`
+}
+
+type ClusterRequest_Abort struct {
+	Abort *AbortOperation `protobuf:"bytes,4,opt,name=abort,proto3,oneof"`
+}
+
+type ClusterRequest_Transfer struct {
+	Transfer *TransferLeadership `protobuf:"bytes,5,opt,name=transfer,proto3,oneof"`
+}
+
+type ClusterRequest_Address struct {
+	Address *ChangeAddress `protobuf:"bytes,6,opt,name=address,proto3,oneof"`
+}
+
+type ClusterRequest_LevelRaise struct {
+	LevelRaise *LevelRaise `protobuf:"bytes,10,opt,name=level_raise,json=levelRaise,proto3,oneof"` // any node takes it
+}
+
+func (*ClusterRequest_Query) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Abort) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Transfer) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Address) isClusterRequest_Kind() {}
+
 func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
+
+type ClusterQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterQuery) Reset() {
+	*x = ClusterQuery{}
+	mi := &file_client_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterQuery) ProtoMessage() {}
+
+func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
+func (*ClusterQuery) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{23}
+}
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
 // does not support it.
@@ -1967,7 +2160,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2172,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2185,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2002,21 +2195,216 @@ func (x *LevelRaise) GetLevel() uint32 {
 	return 0
 }
 
+// BeginOperation asks for one operation of those that ClusterOperation knows. The answer
+// does not wait for its end; ClusterView has its record.
+type BeginOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *ClusterOperation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // id, kind, the nodes by their names, new_address, stay_learner
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginOperation) Reset() {
+	*x = BeginOperation{}
+	mi := &file_client_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginOperation) ProtoMessage() {}
+
+func (x *BeginOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
+func (*BeginOperation) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BeginOperation) GetOperation() *ClusterOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type AbortOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortOperation) Reset() {
+	*x = AbortOperation{}
+	mi := &file_client_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortOperation) ProtoMessage() {}
+
+func (x *AbortOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
+func (*AbortOperation) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AbortOperation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+// TransferLeadership asks for another leader.
+type TransferLeadership struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            string                 `protobuf:"bytes,1,opt,name=to,proto3" json:"to,omitempty"` // the name of a voter; empty: the one that is closest behind
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadership) Reset() {
+	*x = TransferLeadership{}
+	mi := &file_client_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadership) ProtoMessage() {}
+
+func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
+func (*TransferLeadership) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TransferLeadership) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type ChangeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeAddress) Reset() {
+	*x = ChangeAddress{}
+	mi := &file_client_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeAddress) ProtoMessage() {}
+
+func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
+func (*ChangeAddress) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ChangeAddress) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ChangeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type ClusterReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
 	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
-	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
-	LevelBefore   uint32                 `protobuf:"varint,6,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // when the node was asked
+	Leader        *Leader                `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // name of the node that answers
+	View          *ClusterView           `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
+	Operation     *ClusterOperation      `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`  // that was begun, aborted, or stands in the way
+	Before        *FaultBudget           `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`        // of the configuration now, with who is in contact
+	After         *FaultBudget           `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"`         // of the one that the change leads to
+	Meanwhile     *FaultBudget           `protobuf:"bytes,11,opt,name=meanwhile,proto3" json:"meanwhile,omitempty"` // the smallest on the way there, if it goes through others
+	Warnings      []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Level         uint32                 `protobuf:"varint,13,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
+	LevelBefore   uint32                 `protobuf:"varint,14,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // of a raise: when the node was asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2416,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2429,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2072,6 +2460,62 @@ func (x *ClusterReply) GetHint() string {
 	return ""
 }
 
+func (x *ClusterReply) GetLeader() *Leader {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ClusterReply) GetView() *ClusterView {
+	if x != nil {
+		return x.View
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetOperation() *ClusterOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetBefore() *FaultBudget {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetAfter() *FaultBudget {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetMeanwhile() *FaultBudget {
+	if x != nil {
+		return x.Meanwhile
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 func (x *ClusterReply) GetLevel() uint32 {
 	if x != nil {
 		return x.Level
@@ -2084,6 +2528,620 @@ func (x *ClusterReply) GetLevelBefore() uint32 {
 		return x.LevelBefore
 	}
 	return 0
+}
+
+// ClusterView is what a node knows of its cluster. What the leader alone knows comes to the
+// others with its pulse, and is as old as that.
+type ClusterView struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId          []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ConfigurationIndex uint64                 `protobuf:"varint,2,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	Term               uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	Leader             uint64                 `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID; 0: none is known
+	Commit             uint64                 `protobuf:"varint,5,opt,name=commit,proto3" json:"commit,omitempty"`
+	PulseAgeMs         uint64                 `protobuf:"varint,6,opt,name=pulse_age_ms,json=pulseAgeMs,proto3" json:"pulse_age_ms,omitempty"` // since the leader's last word of the others
+	PulseKnown         bool                   `protobuf:"varint,7,opt,name=pulse_known,json=pulseKnown,proto3" json:"pulse_known,omitempty"`   // there was one in this term
+	Members            []*MemberView          `protobuf:"bytes,8,rep,name=members,proto3" json:"members,omitempty"`                            // by RaftID
+	Operations         []*ClusterOperation    `protobuf:"bytes,9,rep,name=operations,proto3" json:"operations,omitempty"`
+	Waiting            []*WaitingNode         `protobuf:"bytes,10,rep,name=waiting,proto3" json:"waiting,omitempty"` // nodes that wait to be added
+	Level              uint64                 `protobuf:"varint,11,opt,name=level,proto3" json:"level,omitempty"`
+	NextRaftId         uint64                 `protobuf:"varint,12,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *ClusterView) Reset() {
+	*x = ClusterView{}
+	mi := &file_client_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterView) ProtoMessage() {}
+
+func (x *ClusterView) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
+func (*ClusterView) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ClusterView) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *ClusterView) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *ClusterView) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ClusterView) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *ClusterView) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *ClusterView) GetPulseAgeMs() uint64 {
+	if x != nil {
+		return x.PulseAgeMs
+	}
+	return 0
+}
+
+func (x *ClusterView) GetPulseKnown() bool {
+	if x != nil {
+		return x.PulseKnown
+	}
+	return false
+}
+
+func (x *ClusterView) GetMembers() []*MemberView {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ClusterView) GetOperations() []*ClusterOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ClusterView) GetWaiting() []*WaitingNode {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *ClusterView) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *ClusterView) GetNextRaftId() uint64 {
+	if x != nil {
+		return x.NextRaftId
+	}
+	return 0
+}
+
+type MemberView struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Member             *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Role               string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // leader, follower, candidate, learner; unreachable; unknown
+	Match              uint64                 `protobuf:"varint,3,opt,name=match,proto3" json:"match,omitempty"` // it holds the log up to here
+	Applied            uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
+	SilentMs           uint64                 `protobuf:"varint,5,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"` // since the leader heard of it last
+	ContactKnown       bool                   `protobuf:"varint,6,opt,name=contact_known,json=contactKnown,proto3" json:"contact_known,omitempty"`
+	Progress           ProgressState          `protobuf:"varint,7,opt,name=progress,proto3,enum=keyval.v1.ProgressState" json:"progress,omitempty"`
+	SnapshotNeeded     bool                   `protobuf:"varint,8,opt,name=snapshot_needed,json=snapshotNeeded,proto3" json:"snapshot_needed,omitempty"`
+	SnapshotBytesDone  uint64                 `protobuf:"varint,9,opt,name=snapshot_bytes_done,json=snapshotBytesDone,proto3" json:"snapshot_bytes_done,omitempty"`
+	SnapshotBytesTotal uint64                 `protobuf:"varint,10,opt,name=snapshot_bytes_total,json=snapshotBytesTotal,proto3" json:"snapshot_bytes_total,omitempty"` // about
+	Rate               uint64                 `protobuf:"varint,11,opt,name=rate,proto3" json:"rate,omitempty"`                                                         // entries a second, lately
+	EtaMs              uint64                 `protobuf:"varint,12,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"`                                          // until it has caught up; 0: not known
+	Ready              bool                   `protobuf:"varint,13,opt,name=ready,proto3" json:"ready,omitempty"`                                                       // of a learner: it can be promoted
+	WaitingFor         string                 `protobuf:"bytes,14,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`                            // of a learner: why it is not ready
+	Version            string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
+	RoomBytes          uint64                 `protobuf:"varint,16,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"` // free on its disk; 0: not known
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *MemberView) Reset() {
+	*x = MemberView{}
+	mi := &file_client_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberView) ProtoMessage() {}
+
+func (x *MemberView) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
+func (*MemberView) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *MemberView) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *MemberView) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *MemberView) GetMatch() uint64 {
+	if x != nil {
+		return x.Match
+	}
+	return 0
+}
+
+func (x *MemberView) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *MemberView) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+func (x *MemberView) GetContactKnown() bool {
+	if x != nil {
+		return x.ContactKnown
+	}
+	return false
+}
+
+func (x *MemberView) GetProgress() ProgressState {
+	if x != nil {
+		return x.Progress
+	}
+	return ProgressState_PROBING
+}
+
+func (x *MemberView) GetSnapshotNeeded() bool {
+	if x != nil {
+		return x.SnapshotNeeded
+	}
+	return false
+}
+
+func (x *MemberView) GetSnapshotBytesDone() uint64 {
+	if x != nil {
+		return x.SnapshotBytesDone
+	}
+	return 0
+}
+
+func (x *MemberView) GetSnapshotBytesTotal() uint64 {
+	if x != nil {
+		return x.SnapshotBytesTotal
+	}
+	return 0
+}
+
+func (x *MemberView) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *MemberView) GetEtaMs() uint64 {
+	if x != nil {
+		return x.EtaMs
+	}
+	return 0
+}
+
+func (x *MemberView) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *MemberView) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *MemberView) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *MemberView) GetRoomBytes() uint64 {
+	if x != nil {
+		return x.RoomBytes
+	}
+	return 0
+}
+
+// WaitingNode is one that asked to join and is no member.
+type WaitingNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	SilentMs      uint64                 `protobuf:"varint,5,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingNode) Reset() {
+	*x = WaitingNode{}
+	mi := &file_client_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingNode) ProtoMessage() {}
+
+func (x *WaitingNode) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
+func (*WaitingNode) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *WaitingNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WaitingNode) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *WaitingNode) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *WaitingNode) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *WaitingNode) GetSilentMs() uint64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+// FaultBudget says which members may be lost before writes stop.
+type FaultBudget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Voters        uint32                 `protobuf:"varint,1,opt,name=voters,proto3" json:"voters,omitempty"`
+	Quorum        uint32                 `protobuf:"varint,2,opt,name=quorum,proto3" json:"quorum,omitempty"`       // of the half that needs most, while joint
+	Alive         uint32                 `protobuf:"varint,3,opt,name=alive,proto3" json:"alive,omitempty"`         // voters in contact
+	Slack         uint32                 `protobuf:"varint,4,opt,name=slack,proto3" json:"slack,omitempty"`         // so many further losses are survived, whichever they are
+	Available     bool                   `protobuf:"varint,5,opt,name=available,proto3" json:"available,omitempty"` // a quorum is in contact now
+	Survives      []string               `protobuf:"bytes,6,rep,name=survives,proto3" json:"survives,omitempty"`    // names: each alone may be lost now
+	Stops         []string               `protobuf:"bytes,7,rep,name=stops,proto3" json:"stops,omitempty"`          // names: the loss of each of these alone stops writes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultBudget) Reset() {
+	*x = FaultBudget{}
+	mi := &file_client_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultBudget) ProtoMessage() {}
+
+func (x *FaultBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
+func (*FaultBudget) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FaultBudget) GetVoters() uint32 {
+	if x != nil {
+		return x.Voters
+	}
+	return 0
+}
+
+func (x *FaultBudget) GetQuorum() uint32 {
+	if x != nil {
+		return x.Quorum
+	}
+	return 0
+}
+
+func (x *FaultBudget) GetAlive() uint32 {
+	if x != nil {
+		return x.Alive
+	}
+	return 0
+}
+
+func (x *FaultBudget) GetSlack() uint32 {
+	if x != nil {
+		return x.Slack
+	}
+	return 0
+}
+
+func (x *FaultBudget) GetAvailable() bool {
+	if x != nil {
+		return x.Available
+	}
+	return false
+}
+
+func (x *FaultBudget) GetSurvives() []string {
+	if x != nil {
+		return x.Survives
+	}
+	return nil
+}
+
+func (x *FaultBudget) GetStops() []string {
+	if x != nil {
+		return x.Stops
+	}
+	return nil
+}
+
+// JoinAsk says that a node waits to be added. It is repeated until the answer gives it a
+// RaftID.
+type JoinAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Node          *WaitingNode           `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinAsk) Reset() {
+	*x = JoinAsk{}
+	mi := &file_client_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAsk) ProtoMessage() {}
+
+func (x *JoinAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
+func (*JoinAsk) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *JoinAsk) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *JoinAsk) GetNode() *WaitingNode {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type JoinAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK: raft_id is its own; BUSY: it is to wait; else it never will be added
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	RaftId        uint64                 `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	ClusterId     []byte                 `protobuf:"bytes,6,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Members       []*Member              `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinAnswer) Reset() {
+	*x = JoinAnswer{}
+	mi := &file_client_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinAnswer) ProtoMessage() {}
+
+func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
+func (*JoinAnswer) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *JoinAnswer) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *JoinAnswer) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *JoinAnswer) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *JoinAnswer) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *JoinAnswer) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *JoinAnswer) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
 }
 
 var File_client_proto protoreflect.FileDescriptor
@@ -2246,27 +3304,129 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\xc6\x01\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xc8\x04\n" +
 	"\x0eClusterRequest\x12\x18\n" +
-	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
-	"\vlevel_raise\x18\x02 \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
-	"levelRaise:X\x8a\xb5\x18\x17\b\f\x10\x02\x18\x01\"\x0fnode/membership\x92\xb5\x189\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
+	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
+	"\x05begin\x18\x03 \x01(\v2\x19.keyval.v1.BeginOperationH\x00R\x05begin\x121\n" +
+	"\x05abort\x18\x04 \x01(\v2\x19.keyval.v1.AbortOperationH\x00R\x05abort\x12;\n" +
+	"\btransfer\x18\x05 \x01(\v2\x1d.keyval.v1.TransferLeadershipH\x00R\btransfer\x124\n" +
+	"\aaddress\x18\x06 \x01(\v2\x18.keyval.v1.ChangeAddressH\x00R\aaddress\x128\n" +
+	"\vlevel_raise\x18\n" +
+	" \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
+	"levelRaise\x12$\n" +
+	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
+	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
+	"\adry_run\x18\t \x01(\bR\x06dryRun:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
 	"\x06client\x12\n" +
-	"membership\x1a#the cluster itself is to be changedB\x06\n" +
-	"\x04kind\"\"\n" +
+	"membership\x1aFa program or an operator asks about the cluster, or for a change of itB\x06\n" +
+	"\x04kind\"\x0e\n" +
+	"\fClusterQuery\"\"\n" +
 	"\n" +
 	"LevelRaise\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\rR\x05level\"\xd6\x01\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"K\n" +
+	"\x0eBeginOperation\x129\n" +
+	"\toperation\x18\x01 \x01(\v2\x1b.keyval.v1.ClusterOperationR\toperation\" \n" +
+	"\x0eAbortOperation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"$\n" +
+	"\x12TransferLeadership\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\tR\x02to\"=\n" +
+	"\rChangeAddress\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xac\x04\n" +
 	"\fClusterReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\rR\x05level\x12!\n" +
-	"\flevel_before\x18\x06 \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x01\x92\xb5\x18\x10\"\x0eClusterRequest**\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12)\n" +
+	"\x06leader\x18\x05 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12*\n" +
+	"\x04view\x18\a \x01(\v2\x16.keyval.v1.ClusterViewR\x04view\x129\n" +
+	"\toperation\x18\b \x01(\v2\x1b.keyval.v1.ClusterOperationR\toperation\x12.\n" +
+	"\x06before\x18\t \x01(\v2\x16.keyval.v1.FaultBudgetR\x06before\x12,\n" +
+	"\x05after\x18\n" +
+	" \x01(\v2\x16.keyval.v1.FaultBudgetR\x05after\x124\n" +
+	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xbc\x03\n" +
+	"\vClusterView\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
+	"\x13configuration_index\x18\x02 \x01(\x04R\x12configurationIndex\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\x04R\x06leader\x12\x16\n" +
+	"\x06commit\x18\x05 \x01(\x04R\x06commit\x12 \n" +
+	"\fpulse_age_ms\x18\x06 \x01(\x04R\n" +
+	"pulseAgeMs\x12\x1f\n" +
+	"\vpulse_known\x18\a \x01(\bR\n" +
+	"pulseKnown\x12/\n" +
+	"\amembers\x18\b \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x12;\n" +
+	"\n" +
+	"operations\x18\t \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
+	"operations\x120\n" +
+	"\awaiting\x18\n" +
+	" \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
+	"\x05level\x18\v \x01(\x04R\x05level\x12 \n" +
+	"\fnext_raft_id\x18\f \x01(\x04R\n" +
+	"nextRaftId\"\x99\x04\n" +
+	"\n" +
+	"MemberView\x12)\n" +
+	"\x06member\x18\x01 \x01(\v2\x11.keyval.v1.MemberR\x06member\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05match\x18\x03 \x01(\x04R\x05match\x12\x18\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x1b\n" +
+	"\tsilent_ms\x18\x05 \x01(\x04R\bsilentMs\x12#\n" +
+	"\rcontact_known\x18\x06 \x01(\bR\fcontactKnown\x124\n" +
+	"\bprogress\x18\a \x01(\x0e2\x18.keyval.v1.ProgressStateR\bprogress\x12'\n" +
+	"\x0fsnapshot_needed\x18\b \x01(\bR\x0esnapshotNeeded\x12.\n" +
+	"\x13snapshot_bytes_done\x18\t \x01(\x04R\x11snapshotBytesDone\x120\n" +
+	"\x14snapshot_bytes_total\x18\n" +
+	" \x01(\x04R\x12snapshotBytesTotal\x12\x12\n" +
+	"\x04rate\x18\v \x01(\x04R\x04rate\x12\x15\n" +
+	"\x06eta_ms\x18\f \x01(\x04R\x05etaMs\x12\x14\n" +
+	"\x05ready\x18\r \x01(\bR\x05ready\x12\x1f\n" +
+	"\vwaiting_for\x18\x0e \x01(\tR\n" +
+	"waitingFor\x12\x18\n" +
+	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"room_bytes\x18\x10 \x01(\x04R\troomBytes\"\x94\x01\n" +
+	"\vWaitingNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1b\n" +
+	"\tsilent_ms\x18\x05 \x01(\x04R\bsilentMs\"\xb9\x01\n" +
+	"\vFaultBudget\x12\x16\n" +
+	"\x06voters\x18\x01 \x01(\rR\x06voters\x12\x16\n" +
+	"\x06quorum\x18\x02 \x01(\rR\x06quorum\x12\x14\n" +
+	"\x05alive\x18\x03 \x01(\rR\x05alive\x12\x14\n" +
+	"\x05slack\x18\x04 \x01(\rR\x05slack\x12\x1c\n" +
+	"\tavailable\x18\x05 \x01(\bR\tavailable\x12\x1a\n" +
+	"\bsurvives\x18\x06 \x03(\tR\bsurvives\x12\x14\n" +
+	"\x05stops\x18\a \x03(\tR\x05stops\"\xca\x01\n" +
+	"\aJoinAsk\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12*\n" +
+	"\x04node\x18\x02 \x01(\v2\x16.keyval.v1.WaitingNodeR\x04node:y\x8a\xb5\x18\x19\b\x0e\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18X\n" +
+	"\x06client\x12\n" +
+	"membership\x1aBa node that has no cluster waits to be added: until it is a member\"\xf9\x01\n" +
+	"\n" +
+	"JoinAnswer\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x17\n" +
+	"\araft_id\x18\x05 \x01(\x04R\x06raftId\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x06 \x01(\fR\tclusterId\x12+\n" +
+	"\amembers\x18\a \x03(\v2\x11.keyval.v1.MemberR\amembers:\x19\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18\t\"\aJoinAsk**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
-	"\x05STALE\x10\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\x05STALE\x10\x01*;\n" +
+	"\rProgressState\x12\v\n" +
+	"\aPROBING\x10\x00\x12\x0f\n" +
+	"\vREPLICATING\x10\x01\x12\f\n" +
+	"\bSNAPSHOT\x10\x02B\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_client_proto_rawDescOnce sync.Once
@@ -2280,68 +3440,101 @@ func file_client_proto_rawDescGZIP() []byte {
 	return file_client_proto_rawDescData
 }
 
-var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_client_proto_goTypes = []any{
-	(Consistency)(0),        // 0: keyval.v1.Consistency
-	(*Attach)(nil),          // 1: keyval.v1.Attach
-	(*Attached)(nil),        // 2: keyval.v1.Attached
-	(*Detach)(nil),          // 3: keyval.v1.Detach
-	(*Leader)(nil),          // 4: keyval.v1.Leader
-	(*Write)(nil),           // 5: keyval.v1.Write
-	(*WriteReply)(nil),      // 6: keyval.v1.WriteReply
-	(*Read)(nil),            // 7: keyval.v1.Read
-	(*Get)(nil),             // 8: keyval.v1.Get
-	(*Scan)(nil),            // 9: keyval.v1.Scan
-	(*Digest)(nil),          // 10: keyval.v1.Digest
-	(*Item)(nil),            // 11: keyval.v1.Item
-	(*ReadReply)(nil),       // 12: keyval.v1.ReadReply
-	(*RangeDigest)(nil),     // 13: keyval.v1.RangeDigest
-	(*StatusRequest)(nil),   // 14: keyval.v1.StatusRequest
-	(*StatusReply)(nil),     // 15: keyval.v1.StatusReply
-	(*Transfer)(nil),        // 16: keyval.v1.Transfer
-	(*SnapshotRequest)(nil), // 17: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),  // 18: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),    // 19: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),  // 20: keyval.v1.SnapshotDelete
-	(*SnapshotReply)(nil),   // 21: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),    // 22: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),  // 23: keyval.v1.ClusterRequest
-	(*LevelRaise)(nil),      // 24: keyval.v1.LevelRaise
-	(*ClusterReply)(nil),    // 25: keyval.v1.ClusterReply
-	(Code)(0),               // 26: keyval.v1.Code
-	(*Member)(nil),          // 27: keyval.v1.Member
+	(Consistency)(0),           // 0: keyval.v1.Consistency
+	(ProgressState)(0),         // 1: keyval.v1.ProgressState
+	(*Attach)(nil),             // 2: keyval.v1.Attach
+	(*Attached)(nil),           // 3: keyval.v1.Attached
+	(*Detach)(nil),             // 4: keyval.v1.Detach
+	(*Leader)(nil),             // 5: keyval.v1.Leader
+	(*Write)(nil),              // 6: keyval.v1.Write
+	(*WriteReply)(nil),         // 7: keyval.v1.WriteReply
+	(*Read)(nil),               // 8: keyval.v1.Read
+	(*Get)(nil),                // 9: keyval.v1.Get
+	(*Scan)(nil),               // 10: keyval.v1.Scan
+	(*Digest)(nil),             // 11: keyval.v1.Digest
+	(*Item)(nil),               // 12: keyval.v1.Item
+	(*ReadReply)(nil),          // 13: keyval.v1.ReadReply
+	(*RangeDigest)(nil),        // 14: keyval.v1.RangeDigest
+	(*StatusRequest)(nil),      // 15: keyval.v1.StatusRequest
+	(*StatusReply)(nil),        // 16: keyval.v1.StatusReply
+	(*Transfer)(nil),           // 17: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 18: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 19: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 20: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 21: keyval.v1.SnapshotDelete
+	(*SnapshotReply)(nil),      // 22: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 23: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 24: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 25: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 26: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 27: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 28: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 29: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
+	(*ClusterReply)(nil),       // 31: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 32: keyval.v1.ClusterView
+	(*MemberView)(nil),         // 33: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 34: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 35: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 36: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 37: keyval.v1.JoinAnswer
+	(Code)(0),                  // 38: keyval.v1.Code
+	(*Member)(nil),             // 39: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 40: keyval.v1.ClusterOperation
 }
 var file_client_proto_depIdxs = []int32{
-	26, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
-	4,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	26, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	4,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	38, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
+	38, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	5,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 4: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	8,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	9,  // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	10, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	26, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	11, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	4,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	13, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	26, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	4,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	27, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	16, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	18, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	19, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	20, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	26, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	22, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	27, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	24, // 22: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	26, // 23: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	10, // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	11, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	38, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	12, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	5,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	14, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	38, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	5,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	39, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	17, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	19, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	20, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	21, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	38, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	23, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	39, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	25, // 22: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	27, // 23: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	28, // 24: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	29, // 25: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	30, // 26: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	26, // 27: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	40, // 28: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	38, // 29: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 30: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	32, // 31: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	40, // 32: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	35, // 33: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	35, // 34: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	35, // 35: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	33, // 36: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	40, // 37: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	34, // 38: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	39, // 39: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 40: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	34, // 41: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	38, // 42: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	39, // 43: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -2362,6 +3555,11 @@ func file_client_proto_init() {
 		(*SnapshotRequest_Delete)(nil),
 	}
 	file_client_proto_msgTypes[22].OneofWrappers = []any{
+		(*ClusterRequest_Query)(nil),
+		(*ClusterRequest_Begin)(nil),
+		(*ClusterRequest_Abort)(nil),
+		(*ClusterRequest_Transfer)(nil),
+		(*ClusterRequest_Address)(nil),
 		(*ClusterRequest_LevelRaise)(nil),
 	}
 	type x struct{}
@@ -2369,8 +3567,8 @@ func file_client_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   25,
+			NumEnums:      2,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

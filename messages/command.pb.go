@@ -79,6 +79,124 @@ func (Comparison) EnumDescriptor() ([]byte, []int) {
 	return file_command_proto_rawDescGZIP(), []int{0}
 }
 
+type OperationKind int32
+
+const (
+	OperationKind_OPERATION_UNKNOWN OperationKind = 0
+	OperationKind_ADD               OperationKind = 1 // a learner is added and, unless it is to stay one, promoted
+	OperationKind_PROMOTE           OperationKind = 2
+	OperationKind_REMOVE            OperationKind = 3
+	OperationKind_REPLACE           OperationKind = 4 // a learner is added, and takes an old member's place
+)
+
+// Enum value maps for OperationKind.
+var (
+	OperationKind_name = map[int32]string{
+		0: "OPERATION_UNKNOWN",
+		1: "ADD",
+		2: "PROMOTE",
+		3: "REMOVE",
+		4: "REPLACE",
+	}
+	OperationKind_value = map[string]int32{
+		"OPERATION_UNKNOWN": 0,
+		"ADD":               1,
+		"PROMOTE":           2,
+		"REMOVE":            3,
+		"REPLACE":           4,
+	}
+)
+
+func (x OperationKind) Enum() *OperationKind {
+	p := new(OperationKind)
+	*p = x
+	return p
+}
+
+func (x OperationKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[1].Descriptor()
+}
+
+func (OperationKind) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[1]
+}
+
+func (x OperationKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationKind.Descriptor instead.
+func (OperationKind) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{1}
+}
+
+// OperationPhase: what an operation does now. Each kind goes through those that it needs,
+// in this order.
+type OperationPhase int32
+
+const (
+	OperationPhase_PHASE_NONE  OperationPhase = 0
+	OperationPhase_ADD_LEARNER OperationPhase = 1 // the new node becomes a learner
+	OperationPhase_CATCH_UP    OperationPhase = 2 // it gets the state and the log
+	OperationPhase_PROMOTION   OperationPhase = 3 // it becomes a voter; in a REPLACE the joint configuration begins
+	OperationPhase_REMOVE_OLD  OperationPhase = 4 // the old node leaves; in a REPLACE the joint configuration ends
+	OperationPhase_COMPLETE    OperationPhase = 5
+	OperationPhase_FAILED      OperationPhase = 6 // nothing of it is left behind
+)
+
+// Enum value maps for OperationPhase.
+var (
+	OperationPhase_name = map[int32]string{
+		0: "PHASE_NONE",
+		1: "ADD_LEARNER",
+		2: "CATCH_UP",
+		3: "PROMOTION",
+		4: "REMOVE_OLD",
+		5: "COMPLETE",
+		6: "FAILED",
+	}
+	OperationPhase_value = map[string]int32{
+		"PHASE_NONE":  0,
+		"ADD_LEARNER": 1,
+		"CATCH_UP":    2,
+		"PROMOTION":   3,
+		"REMOVE_OLD":  4,
+		"COMPLETE":    5,
+		"FAILED":      6,
+	}
+)
+
+func (x OperationPhase) Enum() *OperationPhase {
+	p := new(OperationPhase)
+	*p = x
+	return p
+}
+
+func (x OperationPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[2].Descriptor()
+}
+
+func (OperationPhase) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[2]
+}
+
+func (x OperationPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationPhase.Descriptor instead.
+func (OperationPhase) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{2}
+}
+
 // Code is the one vocabulary of results: on the wire, in the log, in the exit
 // code of kvctl.
 type Code int32
@@ -156,11 +274,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[1].Descriptor()
+	return file_command_proto_enumTypes[3].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[1]
+	return &file_command_proto_enumTypes[3]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -169,7 +287,59 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{1}
+	return file_command_proto_rawDescGZIP(), []int{3}
+}
+
+type MemberType int32
+
+const (
+	MemberType_VOTER    MemberType = 0
+	MemberType_LEARNER  MemberType = 1
+	MemberType_INCOMING MemberType = 2 // it votes in the second half of a joint configuration only
+	MemberType_OUTGOING MemberType = 3 // it votes in the first half only, and leaves with the joint configuration
+)
+
+// Enum value maps for MemberType.
+var (
+	MemberType_name = map[int32]string{
+		0: "VOTER",
+		1: "LEARNER",
+		2: "INCOMING",
+		3: "OUTGOING",
+	}
+	MemberType_value = map[string]int32{
+		"VOTER":    0,
+		"LEARNER":  1,
+		"INCOMING": 2,
+		"OUTGOING": 3,
+	}
+)
+
+func (x MemberType) Enum() *MemberType {
+	p := new(MemberType)
+	*p = x
+	return p
+}
+
+func (x MemberType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberType) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[4].Descriptor()
+}
+
+func (MemberType) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[4]
+}
+
+func (x MemberType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberType.Descriptor instead.
+func (MemberType) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{4}
 }
 
 // Commands is the data of one normal Raft entry, and the context of a
@@ -612,6 +782,10 @@ type Operation struct {
 	//	*Operation_DeleteRange
 	//	*Operation_Compact
 	//	*Operation_RaiseLevel
+	//	*Operation_ChangeMembers
+	//	*Operation_RecordOperation
+	//	*Operation_BindIncarnation
+	//	*Operation_UpdateMember
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -699,6 +873,42 @@ func (x *Operation) GetRaiseLevel() *RaiseLevel {
 	return nil
 }
 
+func (x *Operation) GetChangeMembers() *ChangeMembers {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_ChangeMembers); ok {
+			return x.ChangeMembers
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetRecordOperation() *RecordOperation {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_RecordOperation); ok {
+			return x.RecordOperation
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetBindIncarnation() *BindIncarnation {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_BindIncarnation); ok {
+			return x.BindIncarnation
+		}
+	}
+	return nil
+}
+
+func (x *Operation) GetUpdateMember() *UpdateMember {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_UpdateMember); ok {
+			return x.UpdateMember
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -723,6 +933,22 @@ type Operation_RaiseLevel struct {
 	RaiseLevel *RaiseLevel `protobuf:"bytes,33,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
 }
 
+type Operation_ChangeMembers struct {
+	ChangeMembers *ChangeMembers `protobuf:"bytes,34,opt,name=change_members,json=changeMembers,proto3,oneof"`
+}
+
+type Operation_RecordOperation struct {
+	RecordOperation *RecordOperation `protobuf:"bytes,35,opt,name=record_operation,json=recordOperation,proto3,oneof"`
+}
+
+type Operation_BindIncarnation struct {
+	BindIncarnation *BindIncarnation `protobuf:"bytes,36,opt,name=bind_incarnation,json=bindIncarnation,proto3,oneof"`
+}
+
+type Operation_UpdateMember struct {
+	UpdateMember *UpdateMember `protobuf:"bytes,37,opt,name=update_member,json=updateMember,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -732,6 +958,14 @@ func (*Operation_DeleteRange) isOperation_Kind() {}
 func (*Operation_Compact) isOperation_Kind() {}
 
 func (*Operation_RaiseLevel) isOperation_Kind() {}
+
+func (*Operation_ChangeMembers) isOperation_Kind() {}
+
+func (*Operation_RecordOperation) isOperation_Kind() {}
+
+func (*Operation_BindIncarnation) isOperation_Kind() {}
+
+func (*Operation_UpdateMember) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1002,6 +1236,673 @@ func (x *RaiseLevel) GetMembers() []uint64 {
 	return nil
 }
 
+// ChangeMembers changes members and the configuration in one entry. It stands alone in
+// the context of raft's configuration change, and nowhere else: the machine derives that
+// change from it, and refuses an entry that holds another one. A refused change has no
+// effect at all.
+type ChangeMembers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// configuration is the index of the configuration that this was decided upon
+	// (Checkpoint.configuration_index). If another one is in force, nothing changes: so
+	// the same change takes effect once, however often it is proposed.
+	Configuration uint64 `protobuf:"varint,1,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	// changes are carried out together: one alone in one step, several by a joint
+	// configuration. None: the joint configuration ends.
+	Changes       []*MemberChange  `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	Record        *RecordOperation `protobuf:"bytes,3,opt,name=record,proto3" json:"record,omitempty"` // takes effect with it, or neither does; unset: of no operation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeMembers) Reset() {
+	*x = ChangeMembers{}
+	mi := &file_command_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeMembers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeMembers) ProtoMessage() {}
+
+func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
+func (*ChangeMembers) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ChangeMembers) GetConfiguration() uint64 {
+	if x != nil {
+		return x.Configuration
+	}
+	return 0
+}
+
+func (x *ChangeMembers) GetChanges() []*MemberChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ChangeMembers) GetRecord() *RecordOperation {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+type MemberChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*MemberChange_AddLearner
+	//	*MemberChange_Promote
+	//	*MemberChange_Remove
+	Kind          isMemberChange_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberChange) Reset() {
+	*x = MemberChange{}
+	mi := &file_command_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberChange) ProtoMessage() {}
+
+func (x *MemberChange) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
+func (*MemberChange) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *MemberChange) GetKind() isMemberChange_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *MemberChange) GetAddLearner() *AddLearner {
+	if x != nil {
+		if x, ok := x.Kind.(*MemberChange_AddLearner); ok {
+			return x.AddLearner
+		}
+	}
+	return nil
+}
+
+func (x *MemberChange) GetPromote() *PromoteLearner {
+	if x != nil {
+		if x, ok := x.Kind.(*MemberChange_Promote); ok {
+			return x.Promote
+		}
+	}
+	return nil
+}
+
+func (x *MemberChange) GetRemove() *RemoveMember {
+	if x != nil {
+		if x, ok := x.Kind.(*MemberChange_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+type isMemberChange_Kind interface {
+	isMemberChange_Kind()
+}
+
+type MemberChange_AddLearner struct {
+	AddLearner *AddLearner `protobuf:"bytes,1,opt,name=add_learner,json=addLearner,proto3,oneof"`
+}
+
+type MemberChange_Promote struct {
+	Promote *PromoteLearner `protobuf:"bytes,2,opt,name=promote,proto3,oneof"`
+}
+
+type MemberChange_Remove struct {
+	Remove *RemoveMember `protobuf:"bytes,3,opt,name=remove,proto3,oneof"`
+}
+
+func (*MemberChange_AddLearner) isMemberChange_Kind() {}
+
+func (*MemberChange_Promote) isMemberChange_Kind() {}
+
+func (*MemberChange_Remove) isMemberChange_Kind() {}
+
+type AddLearner struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"` // Checkpoint.next_raft_id, or it is refused
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	AddedAtMs     int64                  `protobuf:"varint,4,opt,name=added_at_ms,json=addedAtMs,proto3" json:"added_at_ms,omitempty"` // wall time of the leader that proposed it; for people only
+	Incarnation   []byte                 `protobuf:"bytes,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                 // empty: it is bound at first contact
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLearner) Reset() {
+	*x = AddLearner{}
+	mi := &file_command_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLearner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLearner) ProtoMessage() {}
+
+func (x *AddLearner) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLearner.ProtoReflect.Descriptor instead.
+func (*AddLearner) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AddLearner) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *AddLearner) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddLearner) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddLearner) GetAddedAtMs() int64 {
+	if x != nil {
+		return x.AddedAtMs
+	}
+	return 0
+}
+
+func (x *AddLearner) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+type PromoteLearner struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteLearner) Reset() {
+	*x = PromoteLearner{}
+	mi := &file_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteLearner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteLearner) ProtoMessage() {}
+
+func (x *PromoteLearner) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteLearner.ProtoReflect.Descriptor instead.
+func (*PromoteLearner) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PromoteLearner) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+type RemoveMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMember) Reset() {
+	*x = RemoveMember{}
+	mi := &file_command_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMember) ProtoMessage() {}
+
+func (x *RemoveMember) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
+func (*RemoveMember) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RemoveMember) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+// RecordOperation writes the record of an operation, if its version is the one that
+// follows the record's own (1 if there is none yet).
+type RecordOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *ClusterOperation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordOperation) Reset() {
+	*x = RecordOperation{}
+	mi := &file_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordOperation) ProtoMessage() {}
+
+func (x *RecordOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordOperation.ProtoReflect.Descriptor instead.
+func (*RecordOperation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RecordOperation) GetOperation() *ClusterOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// BindIncarnation says which directory a member has, if none is bound to it yet: from
+// then on it is that one and no other.
+type BindIncarnation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindIncarnation) Reset() {
+	*x = BindIncarnation{}
+	mi := &file_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindIncarnation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindIncarnation) ProtoMessage() {}
+
+func (x *BindIncarnation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindIncarnation.ProtoReflect.Descriptor instead.
+func (*BindIncarnation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BindIncarnation) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *BindIncarnation) GetIncarnation() []byte {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+// UpdateMember says where a member is reached from now on.
+type UpdateMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Configuration uint64                 `protobuf:"varint,2,opt,name=configuration,proto3" json:"configuration,omitempty"` // as in ChangeMembers
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMember) Reset() {
+	*x = UpdateMember{}
+	mi := &file_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMember) ProtoMessage() {}
+
+func (x *UpdateMember) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMember.ProtoReflect.Descriptor instead.
+func (*UpdateMember) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdateMember) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *UpdateMember) GetConfiguration() uint64 {
+	if x != nil {
+		return x.Configuration
+	}
+	return 0
+}
+
+func (x *UpdateMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// ClusterOperation is a change of the cluster that an operator asked for, and how far it
+// has come. The leader carries it on. Records are replicated, and those that have ended
+// are kept for a while.
+type ClusterOperation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`            // 16 random bytes, chosen by who asks: asking again is the same operation
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // counts the writes of this record, from 1
+	Kind          OperationKind          `protobuf:"varint,3,opt,name=kind,proto3,enum=keyval.v1.OperationKind" json:"kind,omitempty"`
+	Phase         OperationPhase         `protobuf:"varint,4,opt,name=phase,proto3,enum=keyval.v1.OperationPhase" json:"phase,omitempty"`
+	Reached       OperationPhase         `protobuf:"varint,5,opt,name=reached,proto3,enum=keyval.v1.OperationPhase" json:"reached,omitempty"` // the furthest phase that was completed
+	OldNode       string                 `protobuf:"bytes,6,opt,name=old_node,json=oldNode,proto3" json:"old_node,omitempty"`                 // its name; of REMOVE and REPLACE
+	OldRaftId     uint64                 `protobuf:"varint,7,opt,name=old_raft_id,json=oldRaftId,proto3" json:"old_raft_id,omitempty"`
+	NewNode       string                 `protobuf:"bytes,8,opt,name=new_node,json=newNode,proto3" json:"new_node,omitempty"`          // its name; of ADD, PROMOTE and REPLACE
+	NewRaftId     uint64                 `protobuf:"varint,9,opt,name=new_raft_id,json=newRaftId,proto3" json:"new_raft_id,omitempty"` // 0 until it is a member
+	NewAddress    string                 `protobuf:"bytes,10,opt,name=new_address,json=newAddress,proto3" json:"new_address,omitempty"`
+	StayLearner   bool                   `protobuf:"varint,11,opt,name=stay_learner,json=stayLearner,proto3" json:"stay_learner,omitempty"`   // of ADD: it is not promoted
+	Aborting      bool                   `protobuf:"varint,12,opt,name=aborting,proto3" json:"aborting,omitempty"`                            // what was done is being undone; only before the swap
+	StartedAtMs   int64                  `protobuf:"varint,13,opt,name=started_at_ms,json=startedAtMs,proto3" json:"started_at_ms,omitempty"` // wall time of the leader, for people
+	ChangedAtMs   int64                  `protobuf:"varint,14,opt,name=changed_at_ms,json=changedAtMs,proto3" json:"changed_at_ms,omitempty"` // the same, of the last write
+	Code          Code                   `protobuf:"varint,15,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`                // why it failed
+	Error         string                 `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	ChangedLogMs  uint64                 `protobuf:"varint,17,opt,name=changed_log_ms,json=changedLogMs,proto3" json:"changed_log_ms,omitempty"` // log time of the last write; the machine sets it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterOperation) Reset() {
+	*x = ClusterOperation{}
+	mi := &file_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterOperation) ProtoMessage() {}
+
+func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
+func (*ClusterOperation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ClusterOperation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ClusterOperation) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ClusterOperation) GetKind() OperationKind {
+	if x != nil {
+		return x.Kind
+	}
+	return OperationKind_OPERATION_UNKNOWN
+}
+
+func (x *ClusterOperation) GetPhase() OperationPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return OperationPhase_PHASE_NONE
+}
+
+func (x *ClusterOperation) GetReached() OperationPhase {
+	if x != nil {
+		return x.Reached
+	}
+	return OperationPhase_PHASE_NONE
+}
+
+func (x *ClusterOperation) GetOldNode() string {
+	if x != nil {
+		return x.OldNode
+	}
+	return ""
+}
+
+func (x *ClusterOperation) GetOldRaftId() uint64 {
+	if x != nil {
+		return x.OldRaftId
+	}
+	return 0
+}
+
+func (x *ClusterOperation) GetNewNode() string {
+	if x != nil {
+		return x.NewNode
+	}
+	return ""
+}
+
+func (x *ClusterOperation) GetNewRaftId() uint64 {
+	if x != nil {
+		return x.NewRaftId
+	}
+	return 0
+}
+
+func (x *ClusterOperation) GetNewAddress() string {
+	if x != nil {
+		return x.NewAddress
+	}
+	return ""
+}
+
+func (x *ClusterOperation) GetStayLearner() bool {
+	if x != nil {
+		return x.StayLearner
+	}
+	return false
+}
+
+func (x *ClusterOperation) GetAborting() bool {
+	if x != nil {
+		return x.Aborting
+	}
+	return false
+}
+
+func (x *ClusterOperation) GetStartedAtMs() int64 {
+	if x != nil {
+		return x.StartedAtMs
+	}
+	return 0
+}
+
+func (x *ClusterOperation) GetChangedAtMs() int64 {
+	if x != nil {
+		return x.ChangedAtMs
+	}
+	return 0
+}
+
+func (x *ClusterOperation) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *ClusterOperation) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ClusterOperation) GetChangedLogMs() uint64 {
+	if x != nil {
+		return x.ChangedLogMs
+	}
+	return 0
+}
+
 // Outcome is what became of one command; the session's row keeps it.
 type Outcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1022,7 +1923,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1935,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1948,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -1113,15 +2014,19 @@ type Checkpoint struct {
 	HistoryHash uint64 `protobuf:"varint,13,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"`
 	// founders are the first members with their incarnations: what cluster_id is
 	// the hash of. They never change.
-	Founders      []*Founder `protobuf:"bytes,14,rep,name=founders,proto3" json:"founders,omitempty"`
-	Token         string     `protobuf:"bytes,15,opt,name=token,proto3" json:"token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Founders []*Founder `protobuf:"bytes,14,rep,name=founders,proto3" json:"founders,omitempty"`
+	Token    string     `protobuf:"bytes,15,opt,name=token,proto3" json:"token,omitempty"`
+	// configuration_index is that of the entry that changed members or configuration last;
+	// the founders' is 1.
+	ConfigurationIndex uint64              `protobuf:"varint,16,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"` // in the order in which they began
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +2038,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +2051,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -1254,21 +2159,38 @@ func (x *Checkpoint) GetToken() string {
 	return ""
 }
 
-// Member is one replica of the configuration.
+func (x *Checkpoint) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetOperations() []*ClusterOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+// Member is one replica of the configuration. A RaftID below next_raft_id that is no
+// member's was removed.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	AddedAtMs     uint64                 `protobuf:"varint,5,opt,name=added_at_ms,json=addedAtMs,proto3" json:"added_at_ms,omitempty"` // wall time of the leader that proposed it; for people only
+	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                 // empty: it was not heard yet
+	AddedAtMs     int64                  `protobuf:"varint,5,opt,name=added_at_ms,json=addedAtMs,proto3" json:"added_at_ms,omitempty"` // wall time of the leader that proposed it; for people only
+	Type          MemberType             `protobuf:"varint,6,opt,name=type,proto3,enum=keyval.v1.MemberType" json:"type,omitempty"`    // as the configuration has it
+	Operation     []byte                 `protobuf:"bytes,7,opt,name=operation,proto3" json:"operation,omitempty"`                     // the id of the one that added it; empty: a founder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +2202,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +2215,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -1324,11 +2246,25 @@ func (x *Member) GetIncarnation() []byte {
 	return nil
 }
 
-func (x *Member) GetAddedAtMs() uint64 {
+func (x *Member) GetAddedAtMs() int64 {
 	if x != nil {
 		return x.AddedAtMs
 	}
 	return 0
+}
+
+func (x *Member) GetType() MemberType {
+	if x != nil {
+		return x.Type
+	}
+	return MemberType_VOTER
+}
+
+func (x *Member) GetOperation() []byte {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
 }
 
 // Session is a client's exactly-once record.
@@ -1346,7 +2282,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +2294,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +2307,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Session) GetClient() []byte {
@@ -1435,7 +2371,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +2383,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +2396,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -1534,7 +2470,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +2482,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +2495,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -1610,7 +2546,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +2558,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +2571,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -1665,7 +2601,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2613,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2626,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -1731,7 +2667,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +2679,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +2692,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -1764,6 +2700,122 @@ func (x *StartsHeard) GetHeard() []*Start {
 		return x.Heard
 	}
 	return nil
+}
+
+// Suspicion is what speaks for it that a node has lost what it had made durable and promised
+// to others. It stands in the node's directory until it is settled; meanwhile the node
+// takes no part. Without accusations there is none.
+type Suspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accusations   []*Accusation          `protobuf:"bytes,1,rep,name=accusations,proto3" json:"accusations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Suspicion) Reset() {
+	*x = Suspicion{}
+	mi := &file_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Suspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Suspicion) ProtoMessage() {}
+
+func (x *Suspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
+func (*Suspicion) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Suspicion) GetAccusations() []*Accusation {
+	if x != nil {
+		return x.Accusations
+	}
+	return nil
+}
+
+// Accusation is what one member said to a node that had asked it.
+type Accusation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"` // the member
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`                   // in which it led; 0: it lets nobody in from this directory, an older copy of itself
+	Acknowledged  uint64                 `protobuf:"varint,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`   // the index up to which the node has acknowledged entries to this leader
+	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`                   // the index at which the node's log ended then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Accusation) Reset() {
+	*x = Accusation{}
+	mi := &file_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Accusation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Accusation) ProtoMessage() {}
+
+func (x *Accusation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
+func (*Accusation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Accusation) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Accusation) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Accusation) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *Accusation) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
 }
 
 var File_command_proto protoreflect.FileDescriptor
@@ -1805,15 +2857,19 @@ const file_command_proto_rawDesc = "" +
 	"\x06targetJ\x04\b\b\x10\t\"A\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\x97\x02\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xac\x04\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
 	"\fdelete_range\x18\x03 \x01(\v2\x16.keyval.v1.DeleteRangeH\x00R\vdeleteRange\x12.\n" +
 	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompact\x128\n" +
 	"\vraise_level\x18! \x01(\v2\x15.keyval.v1.RaiseLevelH\x00R\n" +
-	"raiseLevelB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b\"\x10@\"3\n" +
+	"raiseLevel\x12A\n" +
+	"\x0echange_members\x18\" \x01(\v2\x18.keyval.v1.ChangeMembersH\x00R\rchangeMembers\x12G\n" +
+	"\x10record_operation\x18# \x01(\v2\x1a.keyval.v1.RecordOperationH\x00R\x0frecordOperation\x12G\n" +
+	"\x10bind_incarnation\x18$ \x01(\v2\x1a.keyval.v1.BindIncarnationH\x00R\x0fbindIncarnation\x12>\n" +
+	"\rupdate_member\x18% \x01(\v2\x17.keyval.v1.UpdateMemberH\x00R\fupdateMemberB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b&\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -1829,7 +2885,57 @@ const file_command_proto_rawDesc = "" +
 	"RaiseLevel\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\rR\x02to\x12\x18\n" +
-	"\amembers\x18\x03 \x03(\x04R\amembers\"\xf3\x01\n" +
+	"\amembers\x18\x03 \x03(\x04R\amembers\"\x9c\x01\n" +
+	"\rChangeMembers\x12$\n" +
+	"\rconfiguration\x18\x01 \x01(\x04R\rconfiguration\x121\n" +
+	"\achanges\x18\x02 \x03(\v2\x17.keyval.v1.MemberChangeR\achanges\x122\n" +
+	"\x06record\x18\x03 \x01(\v2\x1a.keyval.v1.RecordOperationR\x06record\"\xba\x01\n" +
+	"\fMemberChange\x128\n" +
+	"\vadd_learner\x18\x01 \x01(\v2\x15.keyval.v1.AddLearnerH\x00R\n" +
+	"addLearner\x125\n" +
+	"\apromote\x18\x02 \x01(\v2\x19.keyval.v1.PromoteLearnerH\x00R\apromote\x121\n" +
+	"\x06remove\x18\x03 \x01(\v2\x17.keyval.v1.RemoveMemberH\x00R\x06removeB\x06\n" +
+	"\x04kind\"\x95\x01\n" +
+	"\n" +
+	"AddLearner\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1e\n" +
+	"\vadded_at_ms\x18\x04 \x01(\x03R\taddedAtMs\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\fR\vincarnation\")\n" +
+	"\x0ePromoteLearner\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\"'\n" +
+	"\fRemoveMember\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\"L\n" +
+	"\x0fRecordOperation\x129\n" +
+	"\toperation\x18\x01 \x01(\v2\x1b.keyval.v1.ClusterOperationR\toperation\"L\n" +
+	"\x0fBindIncarnation\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\fR\vincarnation\"g\n" +
+	"\fUpdateMember\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12$\n" +
+	"\rconfiguration\x18\x02 \x01(\x04R\rconfiguration\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xcf\x04\n" +
+	"\x10ClusterOperation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x18.keyval.v1.OperationKindR\x04kind\x12/\n" +
+	"\x05phase\x18\x04 \x01(\x0e2\x19.keyval.v1.OperationPhaseR\x05phase\x123\n" +
+	"\areached\x18\x05 \x01(\x0e2\x19.keyval.v1.OperationPhaseR\areached\x12\x19\n" +
+	"\bold_node\x18\x06 \x01(\tR\aoldNode\x12\x1e\n" +
+	"\vold_raft_id\x18\a \x01(\x04R\toldRaftId\x12\x19\n" +
+	"\bnew_node\x18\b \x01(\tR\anewNode\x12\x1e\n" +
+	"\vnew_raft_id\x18\t \x01(\x04R\tnewRaftId\x12\x1f\n" +
+	"\vnew_address\x18\n" +
+	" \x01(\tR\n" +
+	"newAddress\x12!\n" +
+	"\fstay_learner\x18\v \x01(\bR\vstayLearner\x12\x1a\n" +
+	"\baborting\x18\f \x01(\bR\baborting\x12\"\n" +
+	"\rstarted_at_ms\x18\r \x01(\x03R\vstartedAtMs\x12\"\n" +
+	"\rchanged_at_ms\x18\x0e \x01(\x03R\vchangedAtMs\x12#\n" +
+	"\x04code\x18\x0f \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12$\n" +
+	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\xf3\x01\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -1837,7 +2943,7 @@ const file_command_proto_rawDesc = "" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
 	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition:<\x92\xb5\x188\n" +
-	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\x88\x04\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf6\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -1858,13 +2964,19 @@ const file_command_proto_rawDesc = "" +
 	"\x12compacted_revision\x18\f \x01(\x04R\x11compactedRevision\x12!\n" +
 	"\fhistory_hash\x18\r \x01(\x04R\vhistoryHash\x12.\n" +
 	"\bfounders\x18\x0e \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
-	"\x05token\x18\x0f \x01(\tR\x05token\"\x91\x01\n" +
+	"\x05token\x18\x0f \x01(\tR\x05token\x12/\n" +
+	"\x13configuration_index\x18\x10 \x01(\x04R\x12configurationIndex\x12;\n" +
+	"\n" +
+	"operations\x18\x11 \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
+	"operations\"\xda\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x1e\n" +
-	"\vadded_at_ms\x18\x05 \x01(\x04R\taddedAtMs\"\xcc\x01\n" +
+	"\vadded_at_ms\x18\x05 \x01(\x03R\taddedAtMs\x12)\n" +
+	"\x04type\x18\x06 \x01(\x0e2\x15.keyval.v1.MemberTypeR\x04type\x12\x1c\n" +
+	"\toperation\x18\a \x01(\fR\toperation\"\xcc\x01\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1b\n" +
@@ -1898,13 +3010,39 @@ const file_command_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x12\n" +
 	"\x04mark\x18\x04 \x01(\x06R\x04mark\"5\n" +
 	"\vStartsHeard\x12&\n" +
-	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard*=\n" +
+	"\x05heard\x18\x01 \x03(\v2\x10.keyval.v1.StartR\x05heard\"D\n" +
+	"\tSuspicion\x127\n" +
+	"\vaccusations\x18\x01 \x03(\v2\x15.keyval.v1.AccusationR\vaccusations\"q\n" +
+	"\n" +
+	"Accusation\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\"\n" +
+	"\facknowledged\x18\x03 \x01(\x04R\facknowledged\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last*=\n" +
 	"\n" +
 	"Comparison\x12\t\n" +
 	"\x05EQUAL\x10\x00\x12\r\n" +
 	"\tNOT_EQUAL\x10\x01\x12\b\n" +
 	"\x04LESS\x10\x02\x12\v\n" +
-	"\aGREATER\x10\x03*\x81\x02\n" +
+	"\aGREATER\x10\x03*U\n" +
+	"\rOperationKind\x12\x15\n" +
+	"\x11OPERATION_UNKNOWN\x10\x00\x12\a\n" +
+	"\x03ADD\x10\x01\x12\v\n" +
+	"\aPROMOTE\x10\x02\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x03\x12\v\n" +
+	"\aREPLACE\x10\x04*x\n" +
+	"\x0eOperationPhase\x12\x0e\n" +
+	"\n" +
+	"PHASE_NONE\x10\x00\x12\x0f\n" +
+	"\vADD_LEARNER\x10\x01\x12\f\n" +
+	"\bCATCH_UP\x10\x02\x12\r\n" +
+	"\tPROMOTION\x10\x03\x12\x0e\n" +
+	"\n" +
+	"REMOVE_OLD\x10\x04\x12\f\n" +
+	"\bCOMPLETE\x10\x05\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x06*\x81\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\v\n" +
 	"\aINVALID\x10\x01\x12\r\n" +
@@ -1924,7 +3062,13 @@ const file_command_proto_rawDesc = "" +
 	"\bREDIRECT\x10\r\x12\x0f\n" +
 	"\vUNSUPPORTED\x10\x0e\x12\v\n" +
 	"\aDAMAGED\x10\x0f\x12\f\n" +
-	"\bINTERNAL\x10\x10B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bINTERNAL\x10\x10*@\n" +
+	"\n" +
+	"MemberType\x12\t\n" +
+	"\x05VOTER\x10\x00\x12\v\n" +
+	"\aLEARNER\x10\x01\x12\f\n" +
+	"\bINCOMING\x10\x02\x12\f\n" +
+	"\bOUTGOING\x10\x03B\x11Z\x0fkeyval/messagesb\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once
@@ -1938,58 +3082,89 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
-	(Code)(0),                // 1: keyval.v1.Code
-	(*Commands)(nil),         // 2: keyval.v1.Commands
-	(*Proposal)(nil),         // 3: keyval.v1.Proposal
-	(*Command)(nil),          // 4: keyval.v1.Command
-	(*Condition)(nil),        // 5: keyval.v1.Condition
-	(*OpenSession)(nil),      // 6: keyval.v1.OpenSession
-	(*Operation)(nil),        // 7: keyval.v1.Operation
-	(*Put)(nil),              // 8: keyval.v1.Put
-	(*Delete)(nil),           // 9: keyval.v1.Delete
-	(*DeleteRange)(nil),      // 10: keyval.v1.DeleteRange
-	(*Compact)(nil),          // 11: keyval.v1.Compact
-	(*RaiseLevel)(nil),       // 12: keyval.v1.RaiseLevel
-	(*Outcome)(nil),          // 13: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 14: keyval.v1.Checkpoint
-	(*Member)(nil),           // 15: keyval.v1.Member
-	(*Session)(nil),          // 16: keyval.v1.Session
-	(*Identity)(nil),         // 17: keyval.v1.Identity
-	(*Founder)(nil),          // 18: keyval.v1.Founder
-	(*Starts)(nil),           // 19: keyval.v1.Starts
-	(*Start)(nil),            // 20: keyval.v1.Start
-	(*StartsHeard)(nil),      // 21: keyval.v1.StartsHeard
-	(*raftpb.ConfState)(nil), // 22: raftpb.ConfState
+	(OperationKind)(0),       // 1: keyval.v1.OperationKind
+	(OperationPhase)(0),      // 2: keyval.v1.OperationPhase
+	(Code)(0),                // 3: keyval.v1.Code
+	(MemberType)(0),          // 4: keyval.v1.MemberType
+	(*Commands)(nil),         // 5: keyval.v1.Commands
+	(*Proposal)(nil),         // 6: keyval.v1.Proposal
+	(*Command)(nil),          // 7: keyval.v1.Command
+	(*Condition)(nil),        // 8: keyval.v1.Condition
+	(*OpenSession)(nil),      // 9: keyval.v1.OpenSession
+	(*Operation)(nil),        // 10: keyval.v1.Operation
+	(*Put)(nil),              // 11: keyval.v1.Put
+	(*Delete)(nil),           // 12: keyval.v1.Delete
+	(*DeleteRange)(nil),      // 13: keyval.v1.DeleteRange
+	(*Compact)(nil),          // 14: keyval.v1.Compact
+	(*RaiseLevel)(nil),       // 15: keyval.v1.RaiseLevel
+	(*ChangeMembers)(nil),    // 16: keyval.v1.ChangeMembers
+	(*MemberChange)(nil),     // 17: keyval.v1.MemberChange
+	(*AddLearner)(nil),       // 18: keyval.v1.AddLearner
+	(*PromoteLearner)(nil),   // 19: keyval.v1.PromoteLearner
+	(*RemoveMember)(nil),     // 20: keyval.v1.RemoveMember
+	(*RecordOperation)(nil),  // 21: keyval.v1.RecordOperation
+	(*BindIncarnation)(nil),  // 22: keyval.v1.BindIncarnation
+	(*UpdateMember)(nil),     // 23: keyval.v1.UpdateMember
+	(*ClusterOperation)(nil), // 24: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 25: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 26: keyval.v1.Checkpoint
+	(*Member)(nil),           // 27: keyval.v1.Member
+	(*Session)(nil),          // 28: keyval.v1.Session
+	(*Identity)(nil),         // 29: keyval.v1.Identity
+	(*Founder)(nil),          // 30: keyval.v1.Founder
+	(*Starts)(nil),           // 31: keyval.v1.Starts
+	(*Start)(nil),            // 32: keyval.v1.Start
+	(*StartsHeard)(nil),      // 33: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 34: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 35: keyval.v1.Accusation
+	(*raftpb.ConfState)(nil), // 36: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
-	3,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
-	6,  // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
-	7,  // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
-	5,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
-	7,  // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
+	6,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
+	9,  // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
+	10, // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
+	8,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
+	10, // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
 	0,  // 5: keyval.v1.Condition.comparison:type_name -> keyval.v1.Comparison
-	8,  // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
-	9,  // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
-	10, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
-	11, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	12, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
-	1,  // 11: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	22, // 12: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	15, // 13: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	16, // 14: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	18, // 15: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	13, // 16: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	18, // 17: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	20, // 18: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
+	12, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
+	13, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
+	14, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
+	15, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
+	16, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
+	21, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
+	22, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
+	23, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
+	17, // 15: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	21, // 16: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	18, // 17: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	19, // 18: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	20, // 19: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	24, // 20: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	1,  // 21: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	2,  // 22: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	2,  // 23: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	3,  // 24: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	3,  // 25: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	36, // 26: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	27, // 27: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	28, // 28: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	30, // 29: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	24, // 30: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	4,  // 31: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	25, // 32: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	30, // 33: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	32, // 34: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	35, // 35: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -2010,14 +3185,23 @@ func file_command_proto_init() {
 		(*Operation_DeleteRange)(nil),
 		(*Operation_Compact)(nil),
 		(*Operation_RaiseLevel)(nil),
+		(*Operation_ChangeMembers)(nil),
+		(*Operation_RecordOperation)(nil),
+		(*Operation_BindIncarnation)(nil),
+		(*Operation_UpdateMember)(nil),
+	}
+	file_command_proto_msgTypes[12].OneofWrappers = []any{
+		(*MemberChange_AddLearner)(nil),
+		(*MemberChange_Promote)(nil),
+		(*MemberChange_Remove)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   20,
+			NumEnums:      5,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -24,32 +24,36 @@ func LevelsText(low, high uint32) string {
 	return fmt.Sprintf("levels %d to %d", low, high)
 }
 
-// OperationKind is the number of an operation in Operation.kind.
-type OperationKind uint32
+// OperationNumber is the number of an operation in Operation.kind.
+type OperationNumber uint32
 
 // operationLevels is from which level on each kind of operation may be proposed, and
 // has an effect. What does not stand here has none at any level. A new field in an old
 // kind needs a new kind: a replica of an older version would not see the field.
-var operationLevels = map[OperationKind]uint32{
+var operationLevels = map[OperationNumber]uint32{
 	1:  1, // put
 	2:  1, // delete
 	3:  1, // delete_range
 	32: 1, // compact
 	33: 1, // raise_level
+	34: 1, // change_members
+	35: 1, // record_operation
+	36: 1, // bind_incarnation
+	37: 1, // update_member
 }
 
 // AdmittedAt reports whether an operation of this kind has an effect in a cluster of
 // this level. It is part of what the log means: all replicas decide the same.
-func (k OperationKind) AdmittedAt(level uint32) bool {
+func (k OperationNumber) AdmittedAt(level uint32) bool {
 	from, known := operationLevels[k]
 	return known && from <= level
 }
 
 // Number is the operation's kind; 0: it has none that is known.
-func (o *Operation) Number() OperationKind {
+func (o *Operation) Number() OperationNumber {
 	m := o.ProtoReflect()
 	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind")); f != nil {
-		return OperationKind(f.Number())
+		return OperationNumber(f.Number())
 	}
 	return 0
 }

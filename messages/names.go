@@ -18,7 +18,11 @@ const (
 	ClientIDSize    = 16
 	IncarnationSize = 16
 	ClusterIDSize   = 16
+	OperationIDSize = 16
 )
+
+// MembersMax bounds the members of a cluster, in number, learners included.
+const MembersMax = 32
 
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1

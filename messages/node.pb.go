@@ -647,7 +647,8 @@ type Applied struct {
 	LogTimeMs         uint64                 `protobuf:"varint,4,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
 	HistoryHash       uint64                 `protobuf:"varint,5,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"` // Checkpoint.history_hash as of index
 	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
-	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster
+	Verdicts          []*Verdict             `protobuf:"bytes,7,rep,name=verdicts,proto3" json:"verdicts,omitempty"` // of the configuration changes among the entries, in order
+	Level             uint32                 `protobuf:"varint,8,opt,name=level,proto3" json:"level,omitempty"`      // of the cluster
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -724,9 +725,388 @@ func (x *Applied) GetCompactedRevision() uint64 {
 	return 0
 }
 
+func (x *Applied) GetVerdicts() []*Verdict {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
 func (x *Applied) GetLevel() uint32 {
 	if x != nil {
 		return x.Level
+	}
+	return 0
+}
+
+// Verdict says what became of a configuration change. Raft carries it out before it
+// steps the response to the Apply, and finds the same configuration.
+type Verdict struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of its entry
+	Accepted      bool                   `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	Change        *raftpb.ConfChangeV2   `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`                        // if it was accepted
+	ConfState     *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"` // in force behind the entry
+	Refusal       string                 `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`                      // why it was not accepted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verdict) Reset() {
+	*x = Verdict{}
+	mi := &file_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verdict) ProtoMessage() {}
+
+func (x *Verdict) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
+func (*Verdict) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Verdict) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Verdict) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+func (x *Verdict) GetChange() *raftpb.ConfChangeV2 {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *Verdict) GetConfState() *raftpb.ConfState {
+	if x != nil {
+		return x.ConfState
+	}
+	return nil
+}
+
+func (x *Verdict) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+// ProposeChange asks the leader's raft to put a change of the members into the log. It is
+// not answered: what became of it is seen in the members. It is dropped where it cannot be
+// proposed now, and may be asked for again.
+type ProposeChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       []byte                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"` // a Command that holds one ChangeMembers
+	Change        *raftpb.ConfChangeV2   `protobuf:"bytes,2,opt,name=change,proto3" json:"change,omitempty"`   // what that means for raft
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeChange) Reset() {
+	*x = ProposeChange{}
+	mi := &file_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeChange) ProtoMessage() {}
+
+func (x *ProposeChange) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeChange.ProtoReflect.Descriptor instead.
+func (*ProposeChange) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProposeChange) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ProposeChange) GetChange() *raftpb.ConfChangeV2 {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+// TransferLead asks the leader's raft to hand the lead over.
+type TransferLead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            uint64                 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"` // RaftID of a voter
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLead) Reset() {
+	*x = TransferLead{}
+	mi := &file_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLead) ProtoMessage() {}
+
+func (x *TransferLead) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLead.ProtoReflect.Descriptor instead.
+func (*TransferLead) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TransferLead) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// Replication is what raft knows of its peers. A node that does not lead knows nothing of
+// them but who leads.
+type Replication struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Leader         uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term           uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Commit         uint64                 `protobuf:"varint,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	LastIndex      uint64                 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	Applied        uint64                 `protobuf:"varint,5,opt,name=applied,proto3" json:"applied,omitempty"`
+	Role           string                 `protobuf:"bytes,6,opt,name=role,proto3" json:"role,omitempty"` // as in StatusReply
+	ConfState      *raftpb.ConfState      `protobuf:"bytes,7,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
+	Settled        bool                   `protobuf:"varint,8,opt,name=settled,proto3" json:"settled,omitempty"`                                     // of a leader: an entry of its own term is applied, and one behind the last change of the configuration
+	TransferringTo uint64                 `protobuf:"varint,9,opt,name=transferring_to,json=transferringTo,proto3" json:"transferring_to,omitempty"` // RaftID; 0: the lead stays
+	Progress       []*Progress            `protobuf:"bytes,10,rep,name=progress,proto3" json:"progress,omitempty"`                                   // of a leader: of the others, by RaftID
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Replication) Reset() {
+	*x = Replication{}
+	mi := &file_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replication) ProtoMessage() {}
+
+func (x *Replication) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replication.ProtoReflect.Descriptor instead.
+func (*Replication) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Replication) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *Replication) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Replication) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *Replication) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *Replication) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Replication) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Replication) GetConfState() *raftpb.ConfState {
+	if x != nil {
+		return x.ConfState
+	}
+	return nil
+}
+
+func (x *Replication) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *Replication) GetTransferringTo() uint64 {
+	if x != nil {
+		return x.TransferringTo
+	}
+	return 0
+}
+
+func (x *Replication) GetProgress() []*Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+type Progress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RaftId        uint64                 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Match         uint64                 `protobuf:"varint,2,opt,name=match,proto3" json:"match,omitempty"` // it holds the log up to here
+	State         ProgressState          `protobuf:"varint,3,opt,name=state,proto3,enum=keyval.v1.ProgressState" json:"state,omitempty"`
+	SilentTicks   uint64                 `protobuf:"varint,4,opt,name=silent_ticks,json=silentTicks,proto3" json:"silent_ticks,omitempty"`       // since it was heard of last
+	SnapshotIndex uint64                 `protobuf:"varint,5,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"` // of the one that it needs or gets; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Progress) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Progress) GetMatch() uint64 {
+	if x != nil {
+		return x.Match
+	}
+	return 0
+}
+
+func (x *Progress) GetState() ProgressState {
+	if x != nil {
+		return x.State
+	}
+	return ProgressState_PROBING
+}
+
+func (x *Progress) GetSilentTicks() uint64 {
+	if x != nil {
+		return x.SilentTicks
+	}
+	return 0
+}
+
+func (x *Progress) GetSnapshotIndex() uint64 {
+	if x != nil {
+		return x.SnapshotIndex
 	}
 	return 0
 }
@@ -741,7 +1121,7 @@ type SyncCommit struct {
 
 func (x *SyncCommit) Reset() {
 	*x = SyncCommit{}
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +1133,7 @@ func (x *SyncCommit) String() string {
 func (*SyncCommit) ProtoMessage() {}
 
 func (x *SyncCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +1146,7 @@ func (x *SyncCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncCommit.ProtoReflect.Descriptor instead.
 func (*SyncCommit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{12}
+	return file_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncCommit) GetIndex() uint64 {
@@ -785,7 +1165,7 @@ type CommitSynced struct {
 
 func (x *CommitSynced) Reset() {
 	*x = CommitSynced{}
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1177,7 @@ func (x *CommitSynced) String() string {
 func (*CommitSynced) ProtoMessage() {}
 
 func (x *CommitSynced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1190,7 @@ func (x *CommitSynced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitSynced.ProtoReflect.Descriptor instead.
 func (*CommitSynced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{13}
+	return file_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CommitSynced) GetIndex() uint64 {
@@ -830,7 +1210,7 @@ type WriteCheckpoint struct {
 
 func (x *WriteCheckpoint) Reset() {
 	*x = WriteCheckpoint{}
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1222,7 @@ func (x *WriteCheckpoint) String() string {
 func (*WriteCheckpoint) ProtoMessage() {}
 
 func (x *WriteCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1235,7 @@ func (x *WriteCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteCheckpoint.ProtoReflect.Descriptor instead.
 func (*WriteCheckpoint) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{14}
+	return file_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WriteCheckpoint) GetCheckpoint() *Checkpoint {
@@ -874,7 +1254,7 @@ type CheckpointWritten struct {
 
 func (x *CheckpointWritten) Reset() {
 	*x = CheckpointWritten{}
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1266,7 @@ func (x *CheckpointWritten) String() string {
 func (*CheckpointWritten) ProtoMessage() {}
 
 func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1279,7 @@ func (x *CheckpointWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointWritten.ProtoReflect.Descriptor instead.
 func (*CheckpointWritten) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{15}
+	return file_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CheckpointWritten) GetIndex() uint64 {
@@ -924,7 +1304,7 @@ type Checkpointed struct {
 
 func (x *Checkpointed) Reset() {
 	*x = Checkpointed{}
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1316,7 @@ func (x *Checkpointed) String() string {
 func (*Checkpointed) ProtoMessage() {}
 
 func (x *Checkpointed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1329,7 @@ func (x *Checkpointed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpointed.ProtoReflect.Descriptor instead.
 func (*Checkpointed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{16}
+	return file_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Checkpointed) GetIndex() uint64 {
@@ -999,7 +1379,7 @@ type CutLog struct {
 
 func (x *CutLog) Reset() {
 	*x = CutLog{}
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1391,7 @@ func (x *CutLog) String() string {
 func (*CutLog) ProtoMessage() {}
 
 func (x *CutLog) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1404,7 @@ func (x *CutLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutLog.ProtoReflect.Descriptor instead.
 func (*CutLog) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{17}
+	return file_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CutLog) GetIndex() uint64 {
@@ -1058,7 +1438,7 @@ type ShipSnapshot struct {
 
 func (x *ShipSnapshot) Reset() {
 	*x = ShipSnapshot{}
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1450,7 @@ func (x *ShipSnapshot) String() string {
 func (*ShipSnapshot) ProtoMessage() {}
 
 func (x *ShipSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1463,7 @@ func (x *ShipSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShipSnapshot.ProtoReflect.Descriptor instead.
 func (*ShipSnapshot) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{18}
+	return file_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ShipSnapshot) GetMessage() *raftpb.Message {
@@ -1103,7 +1483,7 @@ type SnapshotShipped struct {
 
 func (x *SnapshotShipped) Reset() {
 	*x = SnapshotShipped{}
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1495,7 @@ func (x *SnapshotShipped) String() string {
 func (*SnapshotShipped) ProtoMessage() {}
 
 func (x *SnapshotShipped) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1508,7 @@ func (x *SnapshotShipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotShipped.ProtoReflect.Descriptor instead.
 func (*SnapshotShipped) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{19}
+	return file_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotShipped) GetPeer() uint64 {
@@ -1155,7 +1535,7 @@ type StagedSnapshot struct {
 
 func (x *StagedSnapshot) Reset() {
 	*x = StagedSnapshot{}
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1547,7 @@ func (x *StagedSnapshot) String() string {
 func (*StagedSnapshot) ProtoMessage() {}
 
 func (x *StagedSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1560,7 @@ func (x *StagedSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagedSnapshot.ProtoReflect.Descriptor instead.
 func (*StagedSnapshot) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{20}
+	return file_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StagedSnapshot) GetMessage() *raftpb.Message {
@@ -1200,7 +1580,7 @@ type StagingUnused struct {
 
 func (x *StagingUnused) Reset() {
 	*x = StagingUnused{}
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1592,7 @@ func (x *StagingUnused) String() string {
 func (*StagingUnused) ProtoMessage() {}
 
 func (x *StagingUnused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1605,7 @@ func (x *StagingUnused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StagingUnused.ProtoReflect.Descriptor instead.
 func (*StagingUnused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{21}
+	return file_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StagingUnused) GetIndex() uint64 {
@@ -1246,7 +1626,7 @@ type Installed struct {
 
 func (x *Installed) Reset() {
 	*x = Installed{}
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1638,7 @@ func (x *Installed) String() string {
 func (*Installed) ProtoMessage() {}
 
 func (x *Installed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1651,7 @@ func (x *Installed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Installed.ProtoReflect.Descriptor instead.
 func (*Installed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{22}
+	return file_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Installed) GetIndex() uint64 {
@@ -1290,7 +1670,7 @@ type Switched struct {
 
 func (x *Switched) Reset() {
 	*x = Switched{}
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1682,7 @@ func (x *Switched) String() string {
 func (*Switched) ProtoMessage() {}
 
 func (x *Switched) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +1695,7 @@ func (x *Switched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Switched.ProtoReflect.Descriptor instead.
 func (*Switched) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{23}
+	return file_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Switched) GetIndex() uint64 {
@@ -1336,7 +1716,7 @@ type PinState struct {
 
 func (x *PinState) Reset() {
 	*x = PinState{}
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1728,7 @@ func (x *PinState) String() string {
 func (*PinState) ProtoMessage() {}
 
 func (x *PinState) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1741,7 @@ func (x *PinState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinState.ProtoReflect.Descriptor instead.
 func (*PinState) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{24}
+	return file_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PinState) GetHolder() string {
@@ -1390,7 +1770,7 @@ type StatePinned struct {
 
 func (x *StatePinned) Reset() {
 	*x = StatePinned{}
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1782,7 @@ func (x *StatePinned) String() string {
 func (*StatePinned) ProtoMessage() {}
 
 func (x *StatePinned) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1795,7 @@ func (x *StatePinned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatePinned.ProtoReflect.Descriptor instead.
 func (*StatePinned) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{25}
+	return file_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatePinned) GetHolder() string {
@@ -1455,7 +1835,7 @@ type UnpinState struct {
 
 func (x *UnpinState) Reset() {
 	*x = UnpinState{}
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1847,7 @@ func (x *UnpinState) String() string {
 func (*UnpinState) ProtoMessage() {}
 
 func (x *UnpinState) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1860,7 @@ func (x *UnpinState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinState.ProtoReflect.Descriptor instead.
 func (*UnpinState) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{26}
+	return file_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UnpinState) GetHolder() string {
@@ -1505,7 +1885,7 @@ type ReadRows struct {
 
 func (x *ReadRows) Reset() {
 	*x = ReadRows{}
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1897,7 @@ func (x *ReadRows) String() string {
 func (*ReadRows) ProtoMessage() {}
 
 func (x *ReadRows) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1910,7 @@ func (x *ReadRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
 func (*ReadRows) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{27}
+	return file_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadRows) GetHolder() string {
@@ -1586,7 +1966,7 @@ type RowCursor struct {
 
 func (x *RowCursor) Reset() {
 	*x = RowCursor{}
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1978,7 @@ func (x *RowCursor) String() string {
 func (*RowCursor) ProtoMessage() {}
 
 func (x *RowCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1991,7 @@ func (x *RowCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowCursor.ProtoReflect.Descriptor instead.
 func (*RowCursor) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{28}
+	return file_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RowCursor) GetKey() []byte {
@@ -1645,7 +2025,7 @@ type RowsRead struct {
 
 func (x *RowsRead) Reset() {
 	*x = RowsRead{}
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +2037,7 @@ func (x *RowsRead) String() string {
 func (*RowsRead) ProtoMessage() {}
 
 func (x *RowsRead) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +2050,7 @@ func (x *RowsRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowsRead.ProtoReflect.Descriptor instead.
 func (*RowsRead) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{29}
+	return file_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RowsRead) GetHolder() string {
@@ -1748,7 +2128,7 @@ type StageChunk struct {
 
 func (x *StageChunk) Reset() {
 	*x = StageChunk{}
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2140,7 @@ func (x *StageChunk) String() string {
 func (*StageChunk) ProtoMessage() {}
 
 func (x *StageChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2153,7 @@ func (x *StageChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageChunk.ProtoReflect.Descriptor instead.
 func (*StageChunk) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{30}
+	return file_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StageChunk) GetShipment() uint64 {
@@ -1803,7 +2183,7 @@ type ChunkStaged struct {
 
 func (x *ChunkStaged) Reset() {
 	*x = ChunkStaged{}
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +2195,7 @@ func (x *ChunkStaged) String() string {
 func (*ChunkStaged) ProtoMessage() {}
 
 func (x *ChunkStaged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +2208,7 @@ func (x *ChunkStaged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkStaged.ProtoReflect.Descriptor instead.
 func (*ChunkStaged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{31}
+	return file_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChunkStaged) GetShipment() uint64 {
@@ -1874,7 +2254,7 @@ type DropStaging struct {
 
 func (x *DropStaging) Reset() {
 	*x = DropStaging{}
-	mi := &file_node_proto_msgTypes[32]
+	mi := &file_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2266,7 @@ func (x *DropStaging) String() string {
 func (*DropStaging) ProtoMessage() {}
 
 func (x *DropStaging) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[32]
+	mi := &file_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2279,7 @@ func (x *DropStaging) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropStaging.ProtoReflect.Descriptor instead.
 func (*DropStaging) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{32}
+	return file_node_proto_rawDescGZIP(), []int{37}
 }
 
 // WriteChunk is answered in order.
@@ -1913,7 +2293,7 @@ type WriteChunk struct {
 
 func (x *WriteChunk) Reset() {
 	*x = WriteChunk{}
-	mi := &file_node_proto_msgTypes[33]
+	mi := &file_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2305,7 @@ func (x *WriteChunk) String() string {
 func (*WriteChunk) ProtoMessage() {}
 
 func (x *WriteChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[33]
+	mi := &file_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2318,7 @@ func (x *WriteChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteChunk.ProtoReflect.Descriptor instead.
 func (*WriteChunk) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{33}
+	return file_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WriteChunk) GetId() string {
@@ -1968,7 +2348,7 @@ type ChunkWritten struct {
 
 func (x *ChunkWritten) Reset() {
 	*x = ChunkWritten{}
-	mi := &file_node_proto_msgTypes[34]
+	mi := &file_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2360,7 @@ func (x *ChunkWritten) String() string {
 func (*ChunkWritten) ProtoMessage() {}
 
 func (x *ChunkWritten) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[34]
+	mi := &file_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2373,7 @@ func (x *ChunkWritten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkWritten.ProtoReflect.Descriptor instead.
 func (*ChunkWritten) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{34}
+	return file_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ChunkWritten) GetId() string {
@@ -2040,7 +2420,7 @@ type DropFile struct {
 
 func (x *DropFile) Reset() {
 	*x = DropFile{}
-	mi := &file_node_proto_msgTypes[35]
+	mi := &file_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2432,7 @@ func (x *DropFile) String() string {
 func (*DropFile) ProtoMessage() {}
 
 func (x *DropFile) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[35]
+	mi := &file_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2445,7 @@ func (x *DropFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropFile.ProtoReflect.Descriptor instead.
 func (*DropFile) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{35}
+	return file_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DropFile) GetId() string {
@@ -2085,7 +2465,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_node_proto_msgTypes[36]
+	mi := &file_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2477,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[36]
+	mi := &file_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2490,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{36}
+	return file_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Outcomes) GetOutcomes() []*SessionOutcome {
@@ -2130,7 +2510,7 @@ type SessionOutcome struct {
 
 func (x *SessionOutcome) Reset() {
 	*x = SessionOutcome{}
-	mi := &file_node_proto_msgTypes[37]
+	mi := &file_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2522,7 @@ func (x *SessionOutcome) String() string {
 func (*SessionOutcome) ProtoMessage() {}
 
 func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[37]
+	mi := &file_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2535,7 @@ func (x *SessionOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionOutcome.ProtoReflect.Descriptor instead.
 func (*SessionOutcome) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{37}
+	return file_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionOutcome) GetClient() []byte {
@@ -2184,7 +2564,7 @@ type ReadIndex struct {
 
 func (x *ReadIndex) Reset() {
 	*x = ReadIndex{}
-	mi := &file_node_proto_msgTypes[38]
+	mi := &file_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2576,7 @@ func (x *ReadIndex) String() string {
 func (*ReadIndex) ProtoMessage() {}
 
 func (x *ReadIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[38]
+	mi := &file_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2589,7 @@ func (x *ReadIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndex.ProtoReflect.Descriptor instead.
 func (*ReadIndex) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{38}
+	return file_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadIndex) GetSession() string {
@@ -2243,7 +2623,7 @@ type ReadRefused struct {
 
 func (x *ReadRefused) Reset() {
 	*x = ReadRefused{}
-	mi := &file_node_proto_msgTypes[39]
+	mi := &file_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2635,7 @@ func (x *ReadRefused) String() string {
 func (*ReadRefused) ProtoMessage() {}
 
 func (x *ReadRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[39]
+	mi := &file_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2648,7 @@ func (x *ReadRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRefused.ProtoReflect.Descriptor instead.
 func (*ReadRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{39}
+	return file_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadRefused) GetRequest() uint64 {
@@ -2300,7 +2680,7 @@ type ReadAt struct {
 
 func (x *ReadAt) Reset() {
 	*x = ReadAt{}
-	mi := &file_node_proto_msgTypes[40]
+	mi := &file_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2692,7 @@ func (x *ReadAt) String() string {
 func (*ReadAt) ProtoMessage() {}
 
 func (x *ReadAt) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[40]
+	mi := &file_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2705,7 @@ func (x *ReadAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadAt.ProtoReflect.Descriptor instead.
 func (*ReadAt) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{40}
+	return file_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadAt) GetIndex() uint64 {
@@ -2373,7 +2753,7 @@ type ReadsDone struct {
 
 func (x *ReadsDone) Reset() {
 	*x = ReadsDone{}
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2765,7 @@ func (x *ReadsDone) String() string {
 func (*ReadsDone) ProtoMessage() {}
 
 func (x *ReadsDone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2778,7 @@ func (x *ReadsDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadsDone.ProtoReflect.Descriptor instead.
 func (*ReadsDone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{41}
+	return file_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReadsDone) GetTurn() uint32 {
@@ -2419,7 +2799,7 @@ type DropReads struct {
 
 func (x *DropReads) Reset() {
 	*x = DropReads{}
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2811,7 @@ func (x *DropReads) String() string {
 func (*DropReads) ProtoMessage() {}
 
 func (x *DropReads) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2824,7 @@ func (x *DropReads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReads.ProtoReflect.Descriptor instead.
 func (*DropReads) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{42}
+	return file_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DropReads) GetClient() string {
@@ -2465,13 +2845,14 @@ type LeaderChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // this node may have lost data, and answers no reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaderChanged) Reset() {
 	*x = LeaderChanged{}
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2864,7 @@ func (x *LeaderChanged) String() string {
 func (*LeaderChanged) ProtoMessage() {}
 
 func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2877,7 @@ func (x *LeaderChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaderChanged.ProtoReflect.Descriptor instead.
 func (*LeaderChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{43}
+	return file_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LeaderChanged) GetLeader() uint64 {
@@ -2513,19 +2894,27 @@ func (x *LeaderChanged) GetTerm() uint64 {
 	return 0
 }
 
+func (x *LeaderChanged) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
 // SessionLeader says where proposals go from now on.
 type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Level         uint32                 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"` // of the cluster, as applied here
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`   // of the cluster, as applied here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionLeader) Reset() {
 	*x = SessionLeader{}
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2926,7 @@ func (x *SessionLeader) String() string {
 func (*SessionLeader) ProtoMessage() {}
 
 func (x *SessionLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2939,7 @@ func (x *SessionLeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionLeader.ProtoReflect.Descriptor instead.
 func (*SessionLeader) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{44}
+	return file_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SessionLeader) GetLeader() *Leader {
@@ -2567,6 +2956,13 @@ func (x *SessionLeader) GetTerm() uint64 {
 	return 0
 }
 
+func (x *SessionLeader) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
 func (x *SessionLeader) GetLevel() uint32 {
 	if x != nil {
 		return x.Level
@@ -2574,19 +2970,26 @@ func (x *SessionLeader) GetLevel() uint32 {
 	return 0
 }
 
+// MembersChanged is all of the state that is about members. What it holds is never
+// modified.
 type MembersChanged struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	ClusterId     []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	LogTimeMs     uint64                 `protobuf:"varint,3,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
-	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Members            []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	ClusterId          []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	LogTimeMs          uint64                 `protobuf:"varint,3,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
+	NextRaftId         uint64                 `protobuf:"varint,4,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`                       // 0: not known, while founding
+	ConfigurationIndex uint64                 `protobuf:"varint,5,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"` // as in Checkpoint
+	ConfState          *raftpb.ConfState      `protobuf:"bytes,6,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
+	Operations         []*ClusterOperation    `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`
+	Index              uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"` // of the entry that this is behind
+	Level              uint32                 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *MembersChanged) Reset() {
 	*x = MembersChanged{}
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +3001,7 @@ func (x *MembersChanged) String() string {
 func (*MembersChanged) ProtoMessage() {}
 
 func (x *MembersChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +3014,7 @@ func (x *MembersChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersChanged.ProtoReflect.Descriptor instead.
 func (*MembersChanged) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{45}
+	return file_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MembersChanged) GetMembers() []*Member {
@@ -2635,6 +3038,41 @@ func (x *MembersChanged) GetLogTimeMs() uint64 {
 	return 0
 }
 
+func (x *MembersChanged) GetNextRaftId() uint64 {
+	if x != nil {
+		return x.NextRaftId
+	}
+	return 0
+}
+
+func (x *MembersChanged) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *MembersChanged) GetConfState() *raftpb.ConfState {
+	if x != nil {
+		return x.ConfState
+	}
+	return nil
+}
+
+func (x *MembersChanged) GetOperations() []*ClusterOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *MembersChanged) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 func (x *MembersChanged) GetLevel() uint32 {
 	if x != nil {
 		return x.Level
@@ -2652,7 +3090,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +3102,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +3115,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{46}
+	return file_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -2701,7 +3139,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3151,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3164,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -2784,7 +3222,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +3234,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +3247,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -2850,7 +3288,7 @@ type PeerStarted struct {
 
 func (x *PeerStarted) Reset() {
 	*x = PeerStarted{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3300,7 @@ func (x *PeerStarted) String() string {
 func (*PeerStarted) ProtoMessage() {}
 
 func (x *PeerStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3313,7 @@ func (x *PeerStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStarted.ProtoReflect.Descriptor instead.
 func (*PeerStarted) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PeerStarted) GetStart() *Start {
@@ -2895,7 +3333,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3345,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3358,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -2941,7 +3379,7 @@ type PeerGone struct {
 
 func (x *PeerGone) Reset() {
 	*x = PeerGone{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3391,7 @@ func (x *PeerGone) String() string {
 func (*PeerGone) ProtoMessage() {}
 
 func (x *PeerGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3404,7 @@ func (x *PeerGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
 func (*PeerGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PeerGone) GetPeer() uint64 {
@@ -2974,6 +3412,149 @@ func (x *PeerGone) GetPeer() uint64 {
 		return x.Peer
 	}
 	return 0
+}
+
+// PeerRefused: a peer that this node has dialled lets it in no more, or never did.
+type PeerRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          uint64                 `protobuf:"varint,1,opt,name=peer,proto3" json:"peer,omitempty"` // its RaftID
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRefused) Reset() {
+	*x = PeerRefused{}
+	mi := &file_node_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRefused) ProtoMessage() {}
+
+func (x *PeerRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
+func (*PeerRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *PeerRefused) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+func (x *PeerRefused) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+// RecordSuspicion makes durable what speaks for a loss of data on this disk, that nothing
+// does any more, or that it is certain: then the process ends.
+type RecordSuspicion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Suspicion     *Suspicion             `protobuf:"bytes,1,opt,name=suspicion,proto3" json:"suspicion,omitempty"` // without accusations: there is none
+	Condemned     string                 `protobuf:"bytes,2,opt,name=condemned,proto3" json:"condemned,omitempty"` // why the directory is not to be served again; empty: that is not certain
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordSuspicion) Reset() {
+	*x = RecordSuspicion{}
+	mi := &file_node_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordSuspicion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordSuspicion) ProtoMessage() {}
+
+func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordSuspicion.ProtoReflect.Descriptor instead.
+func (*RecordSuspicion) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RecordSuspicion) GetSuspicion() *Suspicion {
+	if x != nil {
+		return x.Suspicion
+	}
+	return nil
+}
+
+func (x *RecordSuspicion) GetCondemned() string {
+	if x != nil {
+		return x.Condemned
+	}
+	return ""
+}
+
+type SuspicionRecorded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspicionRecorded) Reset() {
+	*x = SuspicionRecorded{}
+	mi := &file_node_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspicionRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspicionRecorded) ProtoMessage() {}
+
+func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspicionRecorded.ProtoReflect.Descriptor instead.
+func (*SuspicionRecorded) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{59}
 }
 
 // Agreed: the directory is to be initialised.
@@ -2987,7 +3568,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3580,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3593,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3038,7 +3619,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3631,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3644,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3083,7 +3664,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3095,7 +3676,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3108,7 +3689,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
+	return file_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3128,7 +3709,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3140,7 +3721,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3153,7 +3734,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
+	return file_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3183,7 +3764,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3776,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +3789,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{56}
+	return file_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3293,7 +3874,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3886,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3899,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
+	return file_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3356,7 +3937,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3949,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3962,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -3506,15 +4087,54 @@ const file_node_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage: \x92\xb5\x18\x1c\x1a\x12when it is durable\"\x06Append\"^\n" +
 	"\x05Apply\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:*\x92\xb5\x18&\n" +
-	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xfb\x01\n" +
+	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xab\x02\n" +
 	"\aApplied\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12\x14\n" +
-	"\x05level\x18\a \x01(\rR\x05level:\v\x92\xb5\x18\a\"\x05Apply\"N\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12.\n" +
+	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts\x12\x14\n" +
+	"\x05level\x18\b \x01(\rR\x05level:\v\x92\xb5\x18\a\"\x05Apply\"\xb5\x01\n" +
+	"\aVerdict\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\bR\baccepted\x12,\n" +
+	"\x06change\x18\x03 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change\x120\n" +
+	"\n" +
+	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\"\xaf\x01\n" +
+	"\rProposeChange\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\fR\acommand\x12,\n" +
+	"\x06change\x18\x02 \x01(\v2\x14.raftpb.ConfChangeV2R\x06change:V\x92\xb5\x18R\n" +
+	"\n" +
+	"membership\x12\x04raft\x1a>an operation goes on to a phase that changes the configuration\"o\n" +
+	"\fTransferLead\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\x04R\x02to:O\x92\xb5\x18K\n" +
+	"\n" +
+	"membership\x12\x04raft\x1a7an operator asks for it, or the leader is to be removed\"\x94\x03\n" +
+	"\vReplication\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\x04R\x06commit\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\x12\x18\n" +
+	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04role\x18\x06 \x01(\tR\x04role\x120\n" +
+	"\n" +
+	"conf_state\x18\a \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x18\n" +
+	"\asettled\x18\b \x01(\bR\asettled\x12'\n" +
+	"\x0ftransferring_to\x18\t \x01(\x04R\x0etransferringTo\x12/\n" +
+	"\bprogress\x18\n" +
+	" \x03(\v2\x13.keyval.v1.ProgressR\bprogress:N\x92\xb5\x18J\n" +
+	"\x04raft\x12\n" +
+	"membership\x1a6every few ticks; the role or the configuration changed\"\xb3\x01\n" +
+	"\bProgress\x12\x17\n" +
+	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x14\n" +
+	"\x05match\x18\x02 \x01(\x04R\x05match\x12.\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x18.keyval.v1.ProgressStateR\x05state\x12!\n" +
+	"\fsilent_ticks\x18\x04 \x01(\x04R\vsilentTicks\x12%\n" +
+	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
@@ -3655,23 +4275,34 @@ const file_node_proto_rawDesc = "" +
 	"\tDropReads\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
-	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\x88\x01\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xa0\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xb4\x01\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xcc\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
-	"\x05level\x18\x03 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x9d\x02\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x81\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12\x1e\n" +
-	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level:\x88\x01\x92\xb5\x18\x83\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a\"members or level changed; at start\"\tIntroduce\"d\n" +
+	"\vlog_time_ms\x18\x03 \x01(\x04R\tlogTimeMs\x12 \n" +
+	"\fnext_raft_id\x18\x04 \x01(\x04R\n" +
+	"nextRaftId\x12/\n" +
+	"\x13configuration_index\x18\x05 \x01(\x04R\x12configurationIndex\x120\n" +
+	"\n" +
+	"conf_state\x18\x06 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12;\n" +
+	"\n" +
+	"operations\x18\a \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
+	"operations\x12\x14\n" +
+	"\x05index\x18\b \x01(\x04R\x05index\x12\x14\n" +
+	"\x05level\x18\t \x01(\rR\x05level:\x94\x01\x92\xb5\x18\x8f\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a.members, operations or level changed; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -3700,7 +4331,16 @@ const file_node_proto_rawDesc = "" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x8b\x01\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x91\x01\n" +
+	"\vPeerRefused\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:I\x92\xb5\x18E\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x0fRecordSuspicion\x122\n" +
+	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
+	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
+	"\x04raft\x12\x03log\x1a*what speaks for a loss of data has changed\"*\n" +
+	"\x11SuspicionRecorded:\x15\x92\xb5\x18\x11\"\x0fRecordSuspicion\"\x8b\x01\n" +
 	"\x06Agreed\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12.\n" +
@@ -3771,145 +4411,168 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_node_proto_goTypes = []any{
-	(Ending)(0),               // 0: keyval.v1.Ending
-	(*Tick)(nil),              // 1: keyval.v1.Tick
-	(*Ticked)(nil),            // 2: keyval.v1.Ticked
-	(*HearTicks)(nil),         // 3: keyval.v1.HearTicks
-	(*Introduce)(nil),         // 4: keyval.v1.Introduce
-	(*Identified)(nil),        // 5: keyval.v1.Identified
-	(*Flush)(nil),             // 6: keyval.v1.Flush
-	(*LogOpened)(nil),         // 7: keyval.v1.LogOpened
-	(*MachineOpened)(nil),     // 8: keyval.v1.MachineOpened
-	(*Append)(nil),            // 9: keyval.v1.Append
-	(*Appended)(nil),          // 10: keyval.v1.Appended
-	(*Apply)(nil),             // 11: keyval.v1.Apply
-	(*Applied)(nil),           // 12: keyval.v1.Applied
-	(*SyncCommit)(nil),        // 13: keyval.v1.SyncCommit
-	(*CommitSynced)(nil),      // 14: keyval.v1.CommitSynced
-	(*WriteCheckpoint)(nil),   // 15: keyval.v1.WriteCheckpoint
-	(*CheckpointWritten)(nil), // 16: keyval.v1.CheckpointWritten
-	(*Checkpointed)(nil),      // 17: keyval.v1.Checkpointed
-	(*CutLog)(nil),            // 18: keyval.v1.CutLog
-	(*ShipSnapshot)(nil),      // 19: keyval.v1.ShipSnapshot
-	(*SnapshotShipped)(nil),   // 20: keyval.v1.SnapshotShipped
-	(*StagedSnapshot)(nil),    // 21: keyval.v1.StagedSnapshot
-	(*StagingUnused)(nil),     // 22: keyval.v1.StagingUnused
-	(*Installed)(nil),         // 23: keyval.v1.Installed
-	(*Switched)(nil),          // 24: keyval.v1.Switched
-	(*PinState)(nil),          // 25: keyval.v1.PinState
-	(*StatePinned)(nil),       // 26: keyval.v1.StatePinned
-	(*UnpinState)(nil),        // 27: keyval.v1.UnpinState
-	(*ReadRows)(nil),          // 28: keyval.v1.ReadRows
-	(*RowCursor)(nil),         // 29: keyval.v1.RowCursor
-	(*RowsRead)(nil),          // 30: keyval.v1.RowsRead
-	(*StageChunk)(nil),        // 31: keyval.v1.StageChunk
-	(*ChunkStaged)(nil),       // 32: keyval.v1.ChunkStaged
-	(*DropStaging)(nil),       // 33: keyval.v1.DropStaging
-	(*WriteChunk)(nil),        // 34: keyval.v1.WriteChunk
-	(*ChunkWritten)(nil),      // 35: keyval.v1.ChunkWritten
-	(*DropFile)(nil),          // 36: keyval.v1.DropFile
-	(*Outcomes)(nil),          // 37: keyval.v1.Outcomes
-	(*SessionOutcome)(nil),    // 38: keyval.v1.SessionOutcome
-	(*ReadIndex)(nil),         // 39: keyval.v1.ReadIndex
-	(*ReadRefused)(nil),       // 40: keyval.v1.ReadRefused
-	(*ReadAt)(nil),            // 41: keyval.v1.ReadAt
-	(*ReadsDone)(nil),         // 42: keyval.v1.ReadsDone
-	(*DropReads)(nil),         // 43: keyval.v1.DropReads
-	(*LeaderChanged)(nil),     // 44: keyval.v1.LeaderChanged
-	(*SessionLeader)(nil),     // 45: keyval.v1.SessionLeader
-	(*MembersChanged)(nil),    // 46: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),   // 47: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),            // 48: keyval.v1.LinkUp
-	(*LinkDown)(nil),          // 49: keyval.v1.LinkDown
-	(*PeerStarted)(nil),       // 50: keyval.v1.PeerStarted
-	(*ClientGone)(nil),        // 51: keyval.v1.ClientGone
-	(*PeerGone)(nil),          // 52: keyval.v1.PeerGone
-	(*Agreed)(nil),            // 53: keyval.v1.Agreed
-	(*Initialised)(nil),       // 54: keyval.v1.Initialised
-	(*Founded)(nil),           // 55: keyval.v1.Founded
-	(*StatusDraft)(nil),       // 56: keyval.v1.StatusDraft
-	(*Submit)(nil),            // 57: keyval.v1.Submit
-	(*Withdraw)(nil),          // 58: keyval.v1.Withdraw
-	(*Done)(nil),              // 59: keyval.v1.Done
-	(*Starts)(nil),            // 60: keyval.v1.Starts
-	(*raftpb.HardState)(nil),  // 61: raftpb.HardState
-	(*raftpb.Entry)(nil),      // 62: raftpb.Entry
-	(*raftpb.ConfState)(nil),  // 63: raftpb.ConfState
-	(*raftpb.Message)(nil),    // 64: raftpb.Message
-	(*Checkpoint)(nil),        // 65: keyval.v1.Checkpoint
-	(Code)(0),                 // 66: keyval.v1.Code
-	(*SnapshotChunk)(nil),     // 67: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),           // 68: keyval.v1.Outcome
-	(*Read)(nil),              // 69: keyval.v1.Read
-	(*Leader)(nil),            // 70: keyval.v1.Leader
-	(*Member)(nil),            // 71: keyval.v1.Member
-	(*Start)(nil),             // 72: keyval.v1.Start
-	(*Founder)(nil),           // 73: keyval.v1.Founder
-	(*StatusReply)(nil),       // 74: keyval.v1.StatusReply
-	(*Operation)(nil),         // 75: keyval.v1.Operation
-	(*StatusRequest)(nil),     // 76: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),   // 77: keyval.v1.SnapshotRequest
-	(*Condition)(nil),         // 78: keyval.v1.Condition
-	(*ClusterRequest)(nil),    // 79: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),        // 80: keyval.v1.WriteReply
-	(*ReadReply)(nil),         // 81: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),     // 82: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),      // 83: keyval.v1.ClusterReply
+	(Ending)(0),                 // 0: keyval.v1.Ending
+	(*Tick)(nil),                // 1: keyval.v1.Tick
+	(*Ticked)(nil),              // 2: keyval.v1.Ticked
+	(*HearTicks)(nil),           // 3: keyval.v1.HearTicks
+	(*Introduce)(nil),           // 4: keyval.v1.Introduce
+	(*Identified)(nil),          // 5: keyval.v1.Identified
+	(*Flush)(nil),               // 6: keyval.v1.Flush
+	(*LogOpened)(nil),           // 7: keyval.v1.LogOpened
+	(*MachineOpened)(nil),       // 8: keyval.v1.MachineOpened
+	(*Append)(nil),              // 9: keyval.v1.Append
+	(*Appended)(nil),            // 10: keyval.v1.Appended
+	(*Apply)(nil),               // 11: keyval.v1.Apply
+	(*Applied)(nil),             // 12: keyval.v1.Applied
+	(*Verdict)(nil),             // 13: keyval.v1.Verdict
+	(*ProposeChange)(nil),       // 14: keyval.v1.ProposeChange
+	(*TransferLead)(nil),        // 15: keyval.v1.TransferLead
+	(*Replication)(nil),         // 16: keyval.v1.Replication
+	(*Progress)(nil),            // 17: keyval.v1.Progress
+	(*SyncCommit)(nil),          // 18: keyval.v1.SyncCommit
+	(*CommitSynced)(nil),        // 19: keyval.v1.CommitSynced
+	(*WriteCheckpoint)(nil),     // 20: keyval.v1.WriteCheckpoint
+	(*CheckpointWritten)(nil),   // 21: keyval.v1.CheckpointWritten
+	(*Checkpointed)(nil),        // 22: keyval.v1.Checkpointed
+	(*CutLog)(nil),              // 23: keyval.v1.CutLog
+	(*ShipSnapshot)(nil),        // 24: keyval.v1.ShipSnapshot
+	(*SnapshotShipped)(nil),     // 25: keyval.v1.SnapshotShipped
+	(*StagedSnapshot)(nil),      // 26: keyval.v1.StagedSnapshot
+	(*StagingUnused)(nil),       // 27: keyval.v1.StagingUnused
+	(*Installed)(nil),           // 28: keyval.v1.Installed
+	(*Switched)(nil),            // 29: keyval.v1.Switched
+	(*PinState)(nil),            // 30: keyval.v1.PinState
+	(*StatePinned)(nil),         // 31: keyval.v1.StatePinned
+	(*UnpinState)(nil),          // 32: keyval.v1.UnpinState
+	(*ReadRows)(nil),            // 33: keyval.v1.ReadRows
+	(*RowCursor)(nil),           // 34: keyval.v1.RowCursor
+	(*RowsRead)(nil),            // 35: keyval.v1.RowsRead
+	(*StageChunk)(nil),          // 36: keyval.v1.StageChunk
+	(*ChunkStaged)(nil),         // 37: keyval.v1.ChunkStaged
+	(*DropStaging)(nil),         // 38: keyval.v1.DropStaging
+	(*WriteChunk)(nil),          // 39: keyval.v1.WriteChunk
+	(*ChunkWritten)(nil),        // 40: keyval.v1.ChunkWritten
+	(*DropFile)(nil),            // 41: keyval.v1.DropFile
+	(*Outcomes)(nil),            // 42: keyval.v1.Outcomes
+	(*SessionOutcome)(nil),      // 43: keyval.v1.SessionOutcome
+	(*ReadIndex)(nil),           // 44: keyval.v1.ReadIndex
+	(*ReadRefused)(nil),         // 45: keyval.v1.ReadRefused
+	(*ReadAt)(nil),              // 46: keyval.v1.ReadAt
+	(*ReadsDone)(nil),           // 47: keyval.v1.ReadsDone
+	(*DropReads)(nil),           // 48: keyval.v1.DropReads
+	(*LeaderChanged)(nil),       // 49: keyval.v1.LeaderChanged
+	(*SessionLeader)(nil),       // 50: keyval.v1.SessionLeader
+	(*MembersChanged)(nil),      // 51: keyval.v1.MembersChanged
+	(*LogTimeAdvanced)(nil),     // 52: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),              // 53: keyval.v1.LinkUp
+	(*LinkDown)(nil),            // 54: keyval.v1.LinkDown
+	(*PeerStarted)(nil),         // 55: keyval.v1.PeerStarted
+	(*ClientGone)(nil),          // 56: keyval.v1.ClientGone
+	(*PeerGone)(nil),            // 57: keyval.v1.PeerGone
+	(*PeerRefused)(nil),         // 58: keyval.v1.PeerRefused
+	(*RecordSuspicion)(nil),     // 59: keyval.v1.RecordSuspicion
+	(*SuspicionRecorded)(nil),   // 60: keyval.v1.SuspicionRecorded
+	(*Agreed)(nil),              // 61: keyval.v1.Agreed
+	(*Initialised)(nil),         // 62: keyval.v1.Initialised
+	(*Founded)(nil),             // 63: keyval.v1.Founded
+	(*StatusDraft)(nil),         // 64: keyval.v1.StatusDraft
+	(*Submit)(nil),              // 65: keyval.v1.Submit
+	(*Withdraw)(nil),            // 66: keyval.v1.Withdraw
+	(*Done)(nil),                // 67: keyval.v1.Done
+	(*Starts)(nil),              // 68: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 69: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 70: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 71: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 72: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 73: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 74: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 75: keyval.v1.Checkpoint
+	(Code)(0),                   // 76: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 77: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 78: keyval.v1.Outcome
+	(*Read)(nil),                // 79: keyval.v1.Read
+	(*Leader)(nil),              // 80: keyval.v1.Leader
+	(*Member)(nil),              // 81: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 82: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 83: keyval.v1.Start
+	(*Suspicion)(nil),           // 84: keyval.v1.Suspicion
+	(*Founder)(nil),             // 85: keyval.v1.Founder
+	(*StatusReply)(nil),         // 86: keyval.v1.StatusReply
+	(*Operation)(nil),           // 87: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 88: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 89: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 90: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 91: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 92: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 93: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 94: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 95: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	60, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	61, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	62, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	63, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	64, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	64, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	64, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	64, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
-	65, // 8: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	63, // 9: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	63, // 10: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	64, // 11: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	64, // 12: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	66, // 13: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	65, // 14: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	29, // 15: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	66, // 16: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	29, // 17: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	67, // 18: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	66, // 19: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	67, // 20: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	66, // 21: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	38, // 22: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	68, // 23: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	69, // 24: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	66, // 25: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	39, // 26: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	70, // 27: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	71, // 28: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	66, // 29: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	72, // 30: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	73, // 31: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	74, // 32: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	75, // 33: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	69, // 34: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	76, // 35: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	77, // 36: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	78, // 37: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	75, // 38: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	79, // 39: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	80, // 40: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	81, // 41: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	74, // 42: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	82, // 43: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 44: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	83, // 45: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	68, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	69, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	70, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	71, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	72, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	72, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	72, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	72, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
+	73, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	71, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	73, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	71, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
+	74, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	75, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	71, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	71, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	72, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	72, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	76, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	75, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	76, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	77, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	76, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	77, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	76, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	78, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	79, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	76, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	80, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	81, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	71, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	82, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	76, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	83, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	76, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	84, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	85, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	86, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	87, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	79, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	88, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	89, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	90, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	87, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	91, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	92, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	93, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	86, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	94, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	95, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -3927,7 +4590,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   59,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

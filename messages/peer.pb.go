@@ -1242,6 +1242,291 @@ func (x *AuditVerdict) GetTo() []byte {
 	return nil
 }
 
+// NodePulse is what a node tells the leader of itself, and of the nodes that asked it to
+// be let in.
+type NodePulse struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Term               uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Applied            uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	ConfigurationIndex uint64                 `protobuf:"varint,3,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	Version            string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	RoomBytes          uint64                 `protobuf:"varint,5,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
+	Waiting            []*WaitingNode         `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *NodePulse) Reset() {
+	*x = NodePulse{}
+	mi := &file_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodePulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodePulse) ProtoMessage() {}
+
+func (x *NodePulse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodePulse.ProtoReflect.Descriptor instead.
+func (*NodePulse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *NodePulse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *NodePulse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *NodePulse) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *NodePulse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodePulse) GetRoomBytes() uint64 {
+	if x != nil {
+		return x.RoomBytes
+	}
+	return 0
+}
+
+func (x *NodePulse) GetWaiting() []*WaitingNode {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// ClusterPulse is what the leader tells the others of all.
+type ClusterPulse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Commit        uint64                 `protobuf:"varint,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	Members       []*MemberView          `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // without their records
+	Waiting       []*WaitingNode         `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterPulse) Reset() {
+	*x = ClusterPulse{}
+	mi := &file_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPulse) ProtoMessage() {}
+
+func (x *ClusterPulse) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPulse.ProtoReflect.Descriptor instead.
+func (*ClusterPulse) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ClusterPulse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ClusterPulse) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+func (x *ClusterPulse) GetMembers() []*MemberView {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ClusterPulse) GetWaiting() []*WaitingNode {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// LossAsk asks a member what it knows of entries or starts that the sender has lost. An
+// answer counts with this nonce only: what nobody has asked for accuses nobody.
+type LossAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAsk) Reset() {
+	*x = LossAsk{}
+	mi := &file_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAsk) ProtoMessage() {}
+
+func (x *LossAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAsk.ProtoReflect.Descriptor instead.
+func (*LossAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LossAsk) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+type LossAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`              // RaftID, 0: none
+	Acknowledged  uint64                 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`  // of a leader: the index up to which the asker has acknowledged its entries
+	Settled       bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`            // of a leader: an entry of its term is committed
+	Followers     []uint64               `protobuf:"varint,6,rep,packed,name=followers,proto3" json:"followers,omitempty"` // of a leader: the voters that it hears, the asker not among them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LossAnswer) Reset() {
+	*x = LossAnswer{}
+	mi := &file_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LossAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LossAnswer) ProtoMessage() {}
+
+func (x *LossAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LossAnswer.ProtoReflect.Descriptor instead.
+func (*LossAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LossAnswer) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *LossAnswer) GetFollowers() []uint64 {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
 // LevelAsk asks a member which levels its software supports. Only a member that runs and
 // is reached answers, and for the process that runs now.
 type LevelAsk struct {
@@ -1253,7 +1538,7 @@ type LevelAsk struct {
 
 func (x *LevelAsk) Reset() {
 	*x = LevelAsk{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1550,7 @@ func (x *LevelAsk) String() string {
 func (*LevelAsk) ProtoMessage() {}
 
 func (x *LevelAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1563,7 @@ func (x *LevelAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelAsk.ProtoReflect.Descriptor instead.
 func (*LevelAsk) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LevelAsk) GetRound() uint64 {
@@ -1299,7 +1584,7 @@ type LevelAnswer struct {
 
 func (x *LevelAnswer) Reset() {
 	*x = LevelAnswer{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1596,7 @@ func (x *LevelAnswer) String() string {
 func (*LevelAnswer) ProtoMessage() {}
 
 func (x *LevelAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1609,7 @@ func (x *LevelAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelAnswer.ProtoReflect.Descriptor instead.
 func (*LevelAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LevelAnswer) GetRound() uint64 {
@@ -1458,15 +1743,42 @@ const file_peer_proto_rawDesc = "" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\x8a\x01\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
+	"\tNodePulse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12/\n" +
+	"\x13configuration_index\x18\x03 \x01(\x04R\x12configurationIndex\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
+	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
+	"\n" +
+	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\x85\x02\n" +
+	"\fClusterPulse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
+	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
+	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
+	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
+	"\aLossAsk\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
+	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\xce\x01\n" +
+	"\n" +
+	"LossAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\"\n" +
+	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x18\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1c\n" +
+	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk\"\x8a\x01\n" +
 	"\bLevelAsk\x12\x14\n" +
-	"\x05round\x18\x01 \x01(\x04R\x05round:h\x8a\xb5\x18\x17\b+\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18I\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round:h\x8a\xb5\x18\x17\b/\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18I\n" +
 	"\n" +
 	"membership\x12\x16membership of a member\x1a#the cluster's level is to be raised\"r\n" +
 	"\vLevelAnswer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x10\n" +
 	"\x03min\x18\x02 \x01(\rR\x03min\x12\x10\n" +
-	"\x03max\x18\x03 \x01(\rR\x03max:)\x8a\xb5\x18\x17\b,\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18\n" +
+	"\x03max\x18\x03 \x01(\rR\x03max:)\x8a\xb5\x18\x17\b0\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18\n" +
 	"\"\bLevelAsk29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
@@ -1483,7 +1795,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1502,43 +1814,52 @@ var file_peer_proto_goTypes = []any{
 	(*AuditAsk)(nil),        // 14: keyval.v1.AuditAsk
 	(*AuditAnswer)(nil),     // 15: keyval.v1.AuditAnswer
 	(*AuditVerdict)(nil),    // 16: keyval.v1.AuditVerdict
-	(*LevelAsk)(nil),        // 17: keyval.v1.LevelAsk
-	(*LevelAnswer)(nil),     // 18: keyval.v1.LevelAnswer
-	(Role)(0),               // 19: keyval.v1.Role
-	(Lane)(0),               // 20: keyval.v1.Lane
-	(*Starts)(nil),          // 21: keyval.v1.Starts
-	(Code)(0),               // 22: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 23: raftpb.Message
-	(*Founder)(nil),         // 24: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 25: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 26: keyval.v1.RangeDigest
+	(*NodePulse)(nil),       // 17: keyval.v1.NodePulse
+	(*ClusterPulse)(nil),    // 18: keyval.v1.ClusterPulse
+	(*LossAsk)(nil),         // 19: keyval.v1.LossAsk
+	(*LossAnswer)(nil),      // 20: keyval.v1.LossAnswer
+	(*LevelAsk)(nil),        // 21: keyval.v1.LevelAsk
+	(*LevelAnswer)(nil),     // 22: keyval.v1.LevelAnswer
+	(Role)(0),               // 23: keyval.v1.Role
+	(Lane)(0),               // 24: keyval.v1.Lane
+	(*Starts)(nil),          // 25: keyval.v1.Starts
+	(Code)(0),               // 26: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 27: raftpb.Message
+	(*Founder)(nil),         // 28: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 29: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 30: keyval.v1.RangeDigest
+	(*WaitingNode)(nil),     // 31: keyval.v1.WaitingNode
+	(*MemberView)(nil),      // 32: keyval.v1.MemberView
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	19, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	20, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	21, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	21, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	22, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	23, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	24, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	25, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	25, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	26, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	23, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	22, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	24, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	23, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	25, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	22, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	22, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	26, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	0,  // 18: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 19: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	27, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	26, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	28, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	27, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	29, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	26, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	26, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	30, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	31, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	32, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	31, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	0,  // 21: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 22: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1562,7 +1883,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

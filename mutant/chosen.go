@@ -50,6 +50,11 @@ var (
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")
 	RaisedUnasked    = named("raised-unasked")
+
+	SuspectVotes       = named("suspect-votes")
+	SuspicionForgotten = named("suspicion-forgotten")
+	OneVoiceCondemns   = named("one-voice-condemns")
+	AccuserBelieved    = named("accuser-believed")
 )
 
 // named adds a mutant, and reports whether it is the chosen one.

@@ -40,7 +40,7 @@ func newScript(data []byte) *script {
 		HardState: &raftpb.HardState{Term: new(uint64(6)), Commit: new(uint64(4))},
 	})
 	s.replica.OnMachineOpened(&messages.MachineOpened{Index: 3, Term: 2, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2, 3}}})
-	s.effects()
+	welcome(s.replica)
 	return s
 }
 

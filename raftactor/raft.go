@@ -18,6 +18,8 @@ type Config struct {
 	TickMS    uint64
 	Level     uint32 // the highest cluster level that is understood
 	ReadNonce uint64
+	LossNonce uint64
+	Suspicion *messages.Suspicion // see ReplicaConfig
 	Options   Options
 	Logger    *slog.Logger
 	Meter     prometheus.Registerer
@@ -43,7 +45,7 @@ type Raft struct {
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
-			Self: cfg.Self, TickMS: cfg.TickMS, Level: cfg.Level, ReadNonce: cfg.ReadNonce,
+			Self: cfg.Self, TickMS: cfg.TickMS, Level: cfg.Level, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
 	}
@@ -67,6 +69,8 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.onPeer(m)
 	case *messages.PeerGone:
 		a.replica.OnPeerGone(m.Peer)
+	case *messages.PeerRefused, *messages.LossAsk, *messages.LossAnswer, *messages.SuspicionRecorded:
+		a.onLoss(ctx, m)
 	case *messages.Propose:
 		a.replica.OnPropose(asker(ctx), m)
 	case *messages.ReadIndex:
@@ -116,6 +120,25 @@ func (a *Raft) onStaged(m *messages.StagedSnapshot) {
 	}
 }
 
+// onLoss takes what concerns data that this node, or another, may have lost.
+func (a *Raft) onLoss(ctx actor.Context, message any) {
+	from := messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
+	switch m := message.(type) {
+	case *messages.PeerRefused:
+		a.replica.OnPeerRefused(m)
+	case *messages.SuspicionRecorded:
+		a.replica.OnSuspicionRecorded()
+	case *messages.LossAsk:
+		if from != 0 {
+			a.replica.OnLossAsk(from, m)
+		}
+	case *messages.LossAnswer:
+		if from != 0 {
+			a.replica.OnLossAnswer(from, m)
+		}
+	}
+}
+
 // onStatus ends the way of a StatusDraft: the gateway is its sender.
 func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 	reply := proto.Clone(m.Reply).(*messages.StatusReply)
@@ -151,13 +174,21 @@ func (a *Raft) run(ctx actor.Context) {
 			}
 		case ElectionStarted:
 			a.meters.elections.Inc()
+		case AskLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Ask)
+		case AnswerLoss:
+			ctx.Request(a.cfg.Peer(e.To), e.Answer)
+		case RecordSuspicion:
+			ctx.Request(a.cfg.Log, &messages.RecordSuspicion{Suspicion: e.Suspicion, Condemned: e.Condemned})
+		case Warn:
+			a.cfg.Logger.Error("raft: " + e.Text)
 		case AnnounceLeader:
 			if e.Leader != 0 && e != a.led {
 				a.led = e
 				a.meters.leaders.Inc()
 			}
-			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
-			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term})
+			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
 		case Die:
 			a.cfg.Fatal(e.Reason)
 		}

@@ -69,9 +69,11 @@ func (o Options) withDefaults() Options {
 // ReplicaConfig is what a replica is made of.
 type ReplicaConfig struct {
 	Self      messages.RaftID
-	TickMS    uint64 // log time that one tick stands for
-	Level     uint32 // the highest cluster level that is understood
-	ReadNonce uint64 // random, of this incarnation
+	TickMS    uint64              // log time that one tick stands for
+	Level     uint32              // the highest cluster level that is understood
+	ReadNonce uint64              // random, of this incarnation
+	LossNonce uint64              // the same, of questions after what was lost
+	Suspicion *messages.Suspicion // what the directory holds; nil: nothing
 	Logger    raft.Logger
 	Options   Options
 }
@@ -116,8 +118,28 @@ type (
 	}
 	// ElectionStarted says that this replica asks the others for their votes.
 	ElectionStarted struct{}
-	// AnnounceLeader tells the node who leads now.
-	AnnounceLeader struct{ Leader, Term uint64 }
+	// AnnounceLeader tells the node who leads now, and whether it may have lost data.
+	AnnounceLeader struct {
+		Leader, Term uint64
+		Fenced       bool
+	}
+	// AskLoss asks a member what it knows of a loss, AnswerLoss answers one; either may be lost.
+	AskLoss struct {
+		To  uint64
+		Ask *messages.LossAsk
+	}
+	AnswerLoss struct {
+		To     uint64
+		Answer *messages.LossAnswer
+	}
+	// RecordSuspicion makes a suspicion durable, and is answered with OnSuspicionRecorded;
+	// or it condemns the directory, and the process ends.
+	RecordSuspicion struct {
+		Suspicion *messages.Suspicion
+		Condemned string
+	}
+	// Warn tells people what this node has to say about itself.
+	Warn struct{ Text string }
 	// Die ends the process: an invariant is broken that only a human can mend.
 	Die struct{ Reason error }
 )
@@ -133,6 +155,10 @@ func (RefuseReads) effect()     {}
 func (RefuseProposal) effect()  {}
 func (ElectionStarted) effect() {}
 func (AnnounceLeader) effect()  {}
+func (AskLoss) effect()         {}
+func (AnswerLoss) effect()      {}
+func (RecordSuspicion) effect() {}
+func (Warn) effect()            {}
 func (Die) effect()             {}
 
 // proposal is one command on its way into an entry.
@@ -163,6 +189,8 @@ type Replica struct {
 	next    []proposal                   // of these, what goes through it next: about proposalBytesMax
 	appends int                          // appends with entries that the log has not answered
 
+	fence       *fence
+	fenced      bool // as announced last
 	reads       reads
 	asks        asks
 	beats       beats
@@ -189,7 +217,7 @@ func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
 	return &Replica{
 		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
-		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{},
+		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
 	}
 }
 
@@ -239,6 +267,9 @@ func (r *Replica) open() {
 	}
 	r.node, r.log = node, nil
 	r.standInTurn(startTicks, raft.None)
+	r.announce()
+	r.fence.open(r.view())
+	r.fenceMoved()
 	r.Advance()
 }
 
@@ -263,6 +294,10 @@ func (r *Replica) raftConfig() *raft.Config {
 // OnTick advances raft's clock by one and log time by all that elapsed.
 func (r *Replica) OnTick(elapsed uint32) {
 	if r.node == nil {
+		return
+	}
+	r.fence.tick(r.view())
+	if r.fenceMoved(); r.fence.fenced() {
 		return
 	}
 	if r.role == raft.StateLeader {
@@ -293,9 +328,12 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	if err := r.lostLog(m); err != nil {
-		r.emit(Die{err})
-		return nil
+	if r.lostLog(m) {
+		r.fence.accused(r.view(), m.GetFrom(), m.GetTerm(), m.GetCommit())
+		r.fenceMoved()
+	}
+	if r.fence.mute() {
+		return nil // as if it were lost
 	}
 	switch {
 	case m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull():
@@ -315,7 +353,7 @@ func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
 	size := len(m.Command)
 	switch {
-	case r.node == nil || r.leader == 0:
+	case r.node == nil || r.leader == 0 || r.fence.mute():
 		r.refuse(p, messages.Code_NO_LEADER)
 	case r.leader != r.cfg.Self:
 		r.refuse(p, messages.Code_REDIRECT)
@@ -344,7 +382,7 @@ func (r *Replica) refuse(p proposal, code messages.Code) {
 // OnRead queues a read for the next ReadIndex batch, or refuses it at once.
 func (r *Replica) OnRead(m *messages.ReadIndex) {
 	switch {
-	case r.node == nil || r.leader == 0:
+	case r.node == nil || r.leader == 0 || r.fence.mute():
 		r.emit(RefuseReads{[]*messages.ReadIndex{m}, messages.Code_NO_LEADER})
 	case !r.reads.add(m):
 		r.emit(RefuseReads{[]*messages.ReadIndex{m}, messages.Code_BUSY})
@@ -383,7 +421,9 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 func (r *Replica) deliver(responses []*raftpb.Message) {
 	for _, m := range responses {
 		if m.GetTo() != r.cfg.Self {
-			r.emit(SendPeer{m})
+			if !r.fence.mute() {
+				r.emit(SendPeer{m})
+			}
 			continue
 		}
 		if err := r.node.Step(m); err != nil {
@@ -395,8 +435,11 @@ func (r *Replica) deliver(responses []*raftpb.Message) {
 // Advance proposes and reads what may go on, and turns everything that raft has
 // ready into effects. Call it after a batch of events.
 func (r *Replica) Advance() {
-	if r.node == nil {
+	if r.node == nil || r.fence.mute() {
 		return
+	}
+	if r.fenced { // no more
+		r.announce()
 	}
 	r.ready()
 	r.takeStaged()
@@ -556,13 +599,15 @@ func stands(role raft.StateType) bool {
 func (r *Replica) announce() {
 	s := r.node.BasicStatus()
 	r.role, r.commit = s.RaftState, s.GetCommit()
-	if s.Lead == r.leader && s.GetTerm() == r.term {
+	if s.Lead == r.leader && s.GetTerm() == r.term && !r.fenced {
 		return
 	}
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
-	r.leadershipMoved()
-	r.leader, r.term = s.Lead, s.GetTerm()
-	r.emit(AnnounceLeader{r.leader, r.term})
+	if s.Lead != r.leader || s.GetTerm() != r.term {
+		r.leadershipMoved()
+	}
+	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), false
+	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term})
 	if !lost {
 		return
 	}
@@ -570,6 +615,11 @@ func (r *Replica) announce() {
 	if r.leader == 0 {
 		code = messages.Code_NO_LEADER
 	}
+	r.refuseQueued(code)
+}
+
+// refuseQueued sends back what waits to be proposed.
+func (r *Replica) refuseQueued(code messages.Code) {
 	for _, p := range r.next {
 		r.refuse(p, code)
 	}
@@ -581,6 +631,9 @@ func (r *Replica) announce() {
 
 // Leader is what was announced last.
 func (r *Replica) Leader() *messages.LeaderChanged {
+	if r.fenced {
+		return &messages.LeaderChanged{Term: r.term, Fenced: true}
+	}
 	return &messages.LeaderChanged{Leader: r.leader, Term: r.term}
 }
 
@@ -599,6 +652,8 @@ func (r *Replica) roleName() string {
 	switch {
 	case r.node == nil:
 		return "starting"
+	case r.fence.fenced():
+		return "suspected"
 	case r.role == raft.StateLeader:
 		return "leader"
 	case stands(r.role):

@@ -78,7 +78,7 @@ func (r *Replica) shipped(peer uint64, s *shipment, failed bool) {
 // raft has no use for it.
 func (r *Replica) OnStaged(m *raftpb.Message) error {
 	index := m.GetSnapshot().GetMetadata().GetIndex()
-	if r.node == nil {
+	if r.node == nil || r.fence.fenced() && r.installing.GetIndex() != index {
 		r.emit(StagingUnused{index})
 		return nil
 	}

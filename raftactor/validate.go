@@ -124,13 +124,6 @@ func (b *beats) validate(m *raftpb.Message) error {
 // lostLog reports a leader that counts on entries this log does not have: a
 // heartbeat's commit never passes what this replica acknowledged. A snapshot is
 // acknowledged when it is installed, and the tail starts behind it by then.
-func (r *Replica) lostLog(m *raftpb.Message) error {
-	if m.GetType() != raftpb.MsgHeartbeat || m.GetTerm() < r.term {
-		return nil
-	}
-	if last := r.tail.last(); m.GetCommit() > last {
-		return fmt.Errorf("the leader knows of acknowledged entries up to %d, this log ends at %d: acknowledged data was lost on this disk. "+
-			"Do not start this node on this directory again; replace it", m.GetCommit(), last)
-	}
-	return nil
+func (r *Replica) lostLog(m *raftpb.Message) bool {
+	return m.GetType() == raftpb.MsgHeartbeat && m.GetTerm() >= r.term && m.GetCommit() > r.tail.last()
 }

@@ -159,11 +159,27 @@ func (w *world) took(h *host) {
 				w.t.Fatalf("%d: staging %d is of no use, and there is none", h.id, e.Index)
 			}
 			w.dropStaging(h, false)
+		case AskLoss:
+			if to := w.hosts[e.To]; w.reaches(h, to) {
+				to.replica.OnLossAsk(h.id, e.Ask)
+				w.took(to)
+			}
+		case AnswerLoss:
+			if to := w.hosts[e.To]; w.reaches(h, to) {
+				to.replica.OnLossAnswer(h.id, e.Answer)
+				w.took(to)
+			}
+		case RecordSuspicion:
+			w.t.Fatalf("%d is suspected: %v%s", h.id, e.Suspicion, e.Condemned)
 		case Die:
 			w.t.Fatalf("%d died: %v", h.id, e.Reason)
 		}
 	}
 	w.check(h)
+}
+
+func (w *world) reaches(from, to *host) bool {
+	return to != nil && to.replica != nil && from.replica != nil && !w.cutOff[to.id] && !w.cutOff[from.id]
 }
 
 // check holds what must be so at any time.

@@ -115,7 +115,12 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {
-			n.world.clock.after(n.latency(w), nil, func() { n.fail(c, refusal) })
+			n.world.clock.after(n.latency(w), nil, func() {
+				if c.link != nil && c.state == dialling {
+					c.dialler.tell(&messages.PeerRefused{Peer: c.peer, Code: refusal.Code})
+				}
+				n.fail(c, refusal)
+			})
 		}
 		return
 	}

@@ -28,6 +28,7 @@ type server struct {
 	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
+	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
 
 	shipping int // snapshots on their way from the process
@@ -75,7 +76,7 @@ func (s *server) start() {
 		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.shipping = 0, 0
+	s.leader, s.fenced, s.shipping = 0, false, 0
 	w.note(s.host, "process %d starts", s.starts)
 	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
 	s.upgrade()

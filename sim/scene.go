@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors"
 	"keyval/messages"
@@ -246,6 +247,16 @@ func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
 	return key, revision, ok
 }
 
+// Forge lets the process hear a heartbeat, as if another had sent it in the term that both
+// are in, that counts on entries up to an index.
+func (s Server) Forge(from Server, commit uint64) {
+	s.note("a heartbeat that " + from.Name() + " never sent arrives")
+	self, other, term := idOf(s.server.node), idOf(from.server.node), s.server.host.memory.term
+	s.server.host.system.Root.Send(s.server.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,
+	}})
+}
+
 // State is what a process knows, and has.
 type State struct {
 	Role                     string
@@ -258,5 +269,9 @@ type State struct {
 func (s Server) State() State {
 	_, last, _ := s.server.disk.Durable()
 	know := s.server.host.memory
-	return State{Role: s.server.role(), Leader: s.server.leader, Term: know.term, Durable: last, Commit: know.commit, Applied: know.applied}
+	role := s.server.role()
+	if s.server.fenced {
+		role = "suspected"
+	}
+	return State{Role: role, Leader: s.server.leader, Term: know.term, Durable: last, Commit: know.commit, Applied: know.applied}
 }

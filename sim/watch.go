@@ -20,7 +20,7 @@ func (r *run) received(h *host, actorID string, message any) {
 	switch message := message.(type) {
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
-			s.leader = message.Leader
+			s.leader, s.fenced = message.Leader, message.Fenced
 			if s.leader == idOf(s.node) {
 				r.aimed(aimElected, s)
 			}

@@ -82,6 +82,8 @@ func (l *logActor) Receive(ctx actor.Context) {
 		l.onCutLog(m)
 	case *messages.SyncCommit:
 		l.onSyncCommit(ctx, m)
+	case *messages.RecordSuspicion:
+		l.onRecordSuspicion(ctx, m)
 	case *actor.Stopping:
 		l.onStopping(ctx)
 	default:
@@ -290,6 +292,19 @@ func (l *logActor) answerWaiting(ctx actor.Context) error {
 		ctx.Send(w.asker, &messages.CommitSynced{Index: w.index})
 	}
 	return nil
+}
+
+// onRecordSuspicion makes durable what raft has come to know about losses of this disk.
+func (l *logActor) onRecordSuspicion(ctx actor.Context, m *messages.RecordSuspicion) {
+	if m.Condemned == "" {
+		if err := l.config.Disk.Suspect(m.Suspicion); err != nil {
+			l.fail(fmt.Errorf("record what speaks for a loss of data: %w", err))
+			return
+		}
+		ctx.Respond(&messages.SuspicionRecorded{})
+		return
+	}
+	l.fail(disk.Condemn(l.config.Disk, m.Condemned))
 }
 
 func (l *logActor) onStopping(ctx actor.Context) {

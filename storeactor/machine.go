@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
@@ -183,7 +182,9 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		HistoryHash:       m.state.History(),
 		CompactedRevision: m.state.Compacted(),
 		Level:             m.state.Level(),
+		Verdicts:          m.batch.Verdicts,
 	})
+	m.heed(m.batch.Verdicts)
 	if m.batch.MembersChanged {
 		m.tellMembers(ctx)
 	}
@@ -200,6 +201,18 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
 	m.retention.Applied(size)
 	m.checkpointIfDue(ctx)
+}
+
+// heed has a checkpoint written behind a change of the configuration: a member that was
+// added can use no snapshot of before.
+func (m *machineActor) heed(verdicts []*messages.Verdict) {
+	for _, v := range verdicts {
+		if v.Accepted {
+			m.pace.force()
+			continue
+		}
+		m.config.Logger.Info("a change of the members came too late, or must not be", "index", v.Index, "reason", v.Refusal)
+	}
 }
 
 // apply carries out entries and writes their rows. It returns the entries' size.
@@ -260,11 +273,17 @@ func (m *machineActor) tellMembers(ctx actor.Context) {
 }
 
 func (m *machineActor) members() *messages.MembersChanged {
+	c := m.state.Configuration()
 	return &messages.MembersChanged{
-		Members:   slices.Clone(m.state.Members()),
-		ClusterId: m.state.ClusterID(),
-		LogTimeMs: m.state.LogTimeMS(),
-		Level:     m.state.Level(),
+		Members:            c.Members,
+		ClusterId:          m.state.ClusterID(),
+		LogTimeMs:          m.state.LogTimeMS(),
+		NextRaftId:         c.NextRaftID,
+		ConfigurationIndex: c.Index,
+		ConfState:          c.ConfState,
+		Operations:         m.state.Operations(),
+		Index:              m.state.Index(),
+		Level:              m.state.Level(),
 	}
 }
 

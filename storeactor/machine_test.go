@@ -99,7 +99,8 @@ func TestMachineSaysWhereItStarts(t *testing.T) {
 	c := newCompany(t, nil)
 	c.raft.Expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1 level=1}")
 	members := `MembersChanged{members=[Member{raft_id=1 name="node1"} Member{raft_id=2 name="node2"} Member{raft_id=3 name="node3"}]` +
-		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a" level=1}`
+		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a" next_raft_id=4 configuration_index=1` +
+		` conf_state=ConfState{voters=[1 2 3]} index=1 level=1}`
 	c.membership.Expect(members)
 	c.gateway.Expect(members)
 	c.gateway.Expect("LogTimeAdvanced{}")
@@ -139,9 +140,11 @@ func TestMachineApplies(t *testing.T) {
 	if again.Index != 4 || again.Revision != 3 || again.HistoryHash == applied.HistoryHash {
 		t.Errorf("raft is told %s", messages.Line(again))
 	}
-	join := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddLearnerNode.Enum(), NodeId: new(uint64(4))}}}
-	c.apply(&raftpb.Entry{Index: new(uint64(5)), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(join)})
-	actortest.Take[*messages.Applied](c.raft)
+	c.apply(statetest.Change(5, 20, statetest.ChangeMembers(1, statetest.Add(4))), statetest.Change(6, 20, statetest.ChangeMembers(1, statetest.Add(4))))
+	if v := actortest.Take[*messages.Applied](c.raft).Verdicts; len(v) != 2 || !v[0].Accepted || len(v[0].ConfState.Learners) != 1 || v[1].Accepted {
+		t.Errorf("raft is told %v", v)
+	}
+	actortest.Take[*messages.SyncCommit](c.log) // of a checkpoint that is due at once
 	actortest.Take[*messages.MembersChanged](c.membership)
 	actortest.Take[*messages.MembersChanged](c.gateway)
 	c.Stop(c.machine)

@@ -11,8 +11,9 @@ import (
 // the simulator.
 type Network interface {
 	// Serve joins a node's system to the network at a listening address
-	// (host:port). events is told ClientGone, and PeerGone once for every process of a
-	// peer that dies in a way that can be noticed. It is the caller's part to have
+	// (host:port). events is told ClientGone, PeerGone once for every process of a
+	// peer that dies in a way that can be noticed, and PeerRefused whenever a peer that was
+	// dialled lets this node in no more. It is the caller's part to have
 	// given the system its logical address.
 	Serve(system *actor.ActorSystem, listen string, local transport.Local, events *actor.PID) (Hub, error)
 	// Join joins a client's system, which never listens. events is told LinkUp

@@ -32,6 +32,8 @@ func lawful(c Conn, target string, m proto.Message) bool {
 			r.GetType() != raftpb.MsgSnap
 	case *messages.Propose:
 		return fromNode && !c.Founding && target == messages.ActorRaft && m.Origin == c.RaftID
+	case *messages.LossAsk, *messages.LossAnswer:
+		return fromNode && !c.Founding && target == messages.ActorRaft
 	case *messages.ProposalRefused:
 		return fromNode && !c.Founding && session
 	case *messages.FounderState:
@@ -47,9 +49,9 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorSnapshots
 	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
 		return fromNode && !c.Founding && target == messages.ActorAudit
-	case *messages.LevelAsk, *messages.LevelAnswer:
+	case *messages.NodePulse, *messages.ClusterPulse, *messages.LevelAsk, *messages.LevelAnswer:
 		return fromNode && !c.Founding && target == messages.ActorMembership
-	case *messages.ClusterRequest:
+	case *messages.ClusterRequest, *messages.JoinAsk:
 		return fromClient && target == messages.ActorMembership
 	case *messages.SnapshotRequest:
 		return fromClient && target == messages.ActorSnapshots
@@ -57,7 +59,8 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromClient && target == messages.ActorGateway
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
-	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply, *messages.ClusterReply:
+	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply,
+		*messages.ClusterReply, *messages.JoinAnswer:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false

@@ -86,8 +86,10 @@ func TestWipedFounderFounds(t *testing.T) {
 }
 
 // A directory that was put back to an older copy must not vote: it has acknowledged what
-// it does not hold. It is noticed by whoever has heard a process that ran since.
-func TestRolledBackMemberIsRefused(t *testing.T) {
+// it does not hold. One member alone knows better, and is away when the node is started
+// again, and again. Nobody reads the past then, and it is not the member that is right which
+// is condemned in the end.
+func TestRolledBackMemberIsFenced(t *testing.T) {
 	p := startCluster(t, 3)
 	leader := p.leader()
 	away, old := (leader+1)%3, (leader+2)%3
@@ -96,21 +98,67 @@ func TestRolledBackMemberIsRefused(t *testing.T) {
 	if out, err := exec.Command("cp", "-a", p.data(old), p.data(old)+".bak").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	p.kill(away)
 	p.start(old)
 	p.caughtUp(old, 20*time.Second)
-	p.kill(away)
 	p.put("key", "new")
 	p.kill(old)
 	if err := errors.Join(os.RemoveAll(p.data(old)), os.Rename(p.data(old)+".bak", p.data(old))); err != nil {
 		t.Fatal(err)
 	}
 	p.start(old)
-	time.Sleep(time.Second)
+	p.marked(old, "SUSPECTED")
 	p.kill(leader)
 	p.start(away)
-	p.neverReads("key", "old")
+	for range 2 { // as a supervisor does
+		p.kill(old)
+		p.start(old)
+		p.neverReads("key", "old")
+	}
+	if status := p.status(old); status.Role != "suspected" {
+		t.Errorf("its role is %s", status.Role)
+	}
 	p.start(leader)
 	p.reads("key", "new")
+	p.condemned(old)
+	p.put("key", "newer")
+	p.reads("key", "newer")
+	for _, i := range []int{leader, away} {
+		for _, name := range []string{"SUSPECTED", "CONDEMNED"} {
+			if _, err := os.Stat(filepath.Join(p.data(i), name)); err == nil {
+				t.Errorf("n%d is %s", i+1, name)
+			}
+		}
+	}
+}
+
+// marked waits for a file in a node's directory.
+func (p *processes) marked(i int, name string) {
+	p.t.Helper()
+	for range 200 {
+		if _, err := os.Stat(filepath.Join(p.data(i), name)); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	p.t.Fatalf("n%d has no %s:\n%s", i+1, name, &p.running[i].log)
+}
+
+// condemned waits until a node ends itself, and lets a supervisor start it again.
+func (p *processes) condemned(i int) {
+	p.t.Helper()
+	c := p.running[i]
+	select {
+	case <-c.ended:
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("n%d lives on:\n%s", i+1, &c.log)
+	}
+	p.set(i, nil)
+	for name, said := range map[string]string{"at first": c.log.String(), "when it is started again": p.refused(i)} {
+		if !strings.Contains(said, "it was put back to an older copy") || !strings.Contains(said, "next: this node") {
+			p.t.Errorf("%s n%d says:\n%s", name, i+1, said)
+		}
+	}
 }
 
 // A second process on a directory, or on a copy of it, touches nothing: the directory is

@@ -28,7 +28,8 @@ type Disk struct {
 	left      *table      // of the generation before, open when another was installed
 	staging   *staging    // what is being staged, or was sealed; nil: nothing
 	heard     *messages.StartsHeard
-	condemned string            // why the directory is never to be served again; empty: it may be
+	condemned string // why the directory is never to be served again; empty: it may be
+	suspicion *messages.Suspicion
 	files     map[string][]byte // of the archive, by id
 	writing   []string          // ids of files that are not committed yet
 	faults    faults
@@ -146,6 +147,23 @@ func (d *Disk) Condemn(reason string) error {
 
 // Condemned is why the directory is not to be served again; empty: it may be.
 func (d *Disk) Condemned() string { return d.condemned }
+
+// Suspect makes durable what speaks for a loss of data.
+func (d *Disk) Suspect(s *messages.Suspicion) error {
+	if err := d.noRoom("the suspicion"); err != nil {
+		return err
+	}
+	d.suspicion = proto.Clone(s).(*messages.Suspicion)
+	return nil
+}
+
+// Suspicion is what was recorded last.
+func (d *Disk) Suspicion() (*messages.Suspicion, error) {
+	if d.suspicion == nil {
+		return &messages.Suspicion{}, nil
+	}
+	return proto.Clone(d.suspicion).(*messages.Suspicion), nil
+}
 
 // Close ends the process in good order; its handles are closed before.
 func (d *Disk) Close() error {

@@ -35,8 +35,14 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.SessionLeader:
 		say("%s term=%d", Replica(m.Leader.GetRaftId()), m.Term)
+		if m.Fenced {
+			say("fenced")
+		}
 	case *messages.LeaderChanged:
 		say("%s term=%d", Replica(m.Leader), m.Term)
+		if m.Fenced {
+			say("fenced")
+		}
 	case *messages.FounderState:
 		if m.Answer {
 			say("answer")
@@ -75,6 +81,9 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		return n.answer(m)
 	default:
 		if words = n.phraseOfSnapshots(m); words == nil {
+			words = phraseOfLosses(m)
+		}
+		if words == nil {
 			return messages.Line(m)
 		}
 	}

@@ -2,6 +2,7 @@ package script
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"keyval/messages"
@@ -99,6 +100,21 @@ func forget(p *player, server sim.Server, w words) *messages.Error {
 		return isDown(server)
 	}
 	server.Forget(other)
+	return nil
+}
+
+func forge(p *player, server sim.Server, w words) *messages.Error {
+	other, there := p.server(w.args[1])
+	index, err := strconv.ParseUint(w.args[2], 10, 64)
+	switch {
+	case !there:
+		return p.noNode(w.args[1])
+	case !server.Up():
+		return isDown(server)
+	case err != nil:
+		return messages.Errorf(messages.Code_INVALID, "%q is no index", w.args[2])
+	}
+	server.Forge(other, index)
 	return nil
 }
 

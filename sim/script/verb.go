@@ -66,6 +66,8 @@ func init() {
 		{name: "heal", about: "end all partitions", do: (*player).heal},
 		{name: "forget", usage: "NODE OTHER", about: "take another node out of a node's table of peers, as if it had not heard of it yet",
 			args: [2]int{2, 2}, do: onNode(forget)},
+		{name: "forge", usage: "NODE OTHER INDEX", about: "let a node hear a heartbeat that another never sent, of their term, which counts on entries up to an index",
+			args: [2]int{3, 3}, do: onNode(forge)},
 		{name: "panic", usage: "NODE ACTOR", about: "let the next message to an actor (gateway, session, ...) end in a panic",
 			args: [2]int{2, 2}, do: onNode(panicNext)},
 		{name: "fill", usage: "COUNT", about: "write so many keys, one after the other, and say only how it ended",

@@ -115,11 +115,5 @@ func (a *auditActor) carry(ctx actor.Context) {
 // condemn takes the node out of service, also after a restart.
 func (a *auditActor) condemn(reason string) {
 	a.ended = true
-	err := messages.Errorf(messages.Code_DAMAGED, "%s", reason).
-		WithHint("this node serves no more: keep its directory for inspection, and put a new node in its place; the other nodes serve on without it")
-	if failed := a.config.Disk.Condemn(reason); failed != nil {
-		err = messages.Errorf(messages.Code_DAMAGED, "%s; and this cannot be recorded in its directory: %v", reason, failed).
-			WithHint("do not start this node on its directory again; the other nodes serve on without it")
-	}
-	a.config.Fatal(err)
+	a.config.Fatal(disk.Condemn(a.config.Disk, reason))
 }

@@ -78,6 +78,11 @@ type Disk interface {
 	// why: from then on Initialised is refused as DAMAGED with that reason. Of
 	// several reasons the first one stays.
 	Condemn(reason string) error
+	// Suspect makes durable what speaks for a loss of data in this directory, in place of
+	// what did before; without accusations, that nothing does.
+	Suspect(*messages.Suspicion) error
+	// Suspicion is what Suspect recorded last; one without accusations at first.
+	Suspicion() (*messages.Suspicion, error)
 	// Archive is the place of snapshot files.
 	Archive() Archive
 
@@ -108,6 +113,17 @@ func Initialise(d Disk, first *messages.Checkpoint) error {
 	}
 	hs := &raftpb.HardState{Term: new(first.Term), Vote: new(uint64(0)), Commit: new(first.Index)}
 	return d.Install(first.Index, first.Term, hs)
+}
+
+// Condemn takes a node out of service, also after a restart. It returns what the process
+// says when it ends.
+func Condemn(d Disk, reason string) error {
+	if failed := d.Condemn(reason); failed != nil {
+		return messages.Errorf(messages.Code_DAMAGED, "%s; and this cannot be recorded in its directory: %v", reason, failed).
+			WithHint("do not start this node on its directory again; the other nodes serve on without it")
+	}
+	return messages.Errorf(messages.Code_DAMAGED, "%s", reason).
+		WithHint("this node serves no more: keep its directory for inspection, and put a new node in its place; the other nodes serve on without it")
 }
 
 // Staging is a state on its way in, of one writer.

@@ -43,3 +43,26 @@ func (f *directory) condemned() error {
 	return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
 		WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
 }
+
+// Suspect keeps a file only as long as there is a suspicion, so that people see that there
+// is one.
+func (f *directory) Suspect(s *messages.Suspicion) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	if len(s.GetAccusations()) > 0 {
+		return replaceText(f.path(suspectedName), "suspicion", s)
+	}
+	if err := os.Remove(f.path(suspectedName)); err != nil && !os.IsNotExist(err) {
+		return durable.Error("lift the suspicion of the data directory", err)
+	}
+	if err := durable.SyncDirectory(f.dir); err != nil {
+		return durable.Error("lift the suspicion of the data directory", err)
+	}
+	return nil
+}
+
+func (f *directory) Suspicion() (*messages.Suspicion, error) {
+	s := &messages.Suspicion{}
+	_, err := readText(f.path(suspectedName), "suspicion", s)
+	return s, err
+}

@@ -38,6 +38,7 @@ import (
 //	  starts          the processes that were started on it
 //	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
+//	SUSPECTED         if it is there: what speaks for a loss of data in this directory
 //	CONDEMNED         if it is there: never to be served again, and why
 //
 // Small files are replaced whole: temporary file, sync, rename, sync of the
@@ -51,6 +52,7 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
+	suspectedName  = "SUSPECTED"
 	startsName     = "starts"
 	heardName      = "heard"
 )
@@ -118,7 +120,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, suspectedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)

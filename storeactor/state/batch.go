@@ -31,8 +31,9 @@ func (s *Settled) Fill(m *messages.Outcome) { s.outcome.fill(m) }
 type Batch struct {
 	Rows           []disk.Row // that wait; at most one a key a revision, revisions never going down
 	Settled        []Settled
-	MembersChanged bool       // or the level
-	Compaction     Compaction // the strongest that was asked for
+	MembersChanged bool                // or operations, or the level
+	Verdicts       []*messages.Verdict // of configuration changes, in order
+	Compaction     Compaction          // the strongest that was asked for
 
 	store   Store
 	recent  recent // every key of Rows, and others
@@ -71,6 +72,7 @@ func (b *Batch) Flush() error {
 func (b *Batch) Clear() {
 	clear(b.Settled)
 	b.Settled, b.MembersChanged, b.Compaction = b.Settled[:0], false, NoCompaction
+	b.Verdicts = nil // they are told, and not copied
 }
 
 // spill keeps a batch of great commands within its bound.

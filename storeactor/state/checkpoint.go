@@ -36,6 +36,8 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 		conf:       c.ConfState,
 		members:    c.Members,
 		nextRaftID: c.NextRaftId,
+		confIndex:  c.ConfigurationIndex,
+		operations: c.Operations,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -43,6 +45,7 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
 	}
+	s.forgetsMS = forgetsMS(s.operations)
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
@@ -92,6 +95,9 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		HistoryHash:       s.history,
 		Founders:          s.founders,
 		Token:             s.token,
+
+		ConfigurationIndex: s.confIndex,
+		Operations:         s.operations,
 	}
 }
 

@@ -41,15 +41,12 @@ type command struct {
 
 // operation is a messages.Operation.
 type operation struct {
-	kind     messages.OperationKind
+	kind     messages.OperationNumber
 	key      []byte // put, delete; from of a delete range
 	to       []byte
-	value    []byte
+	value    []byte // of one about members: the operation as it is in the log
 	limit    uint32
-	revision uint64   // of a compaction
-	from     uint32   // of a raise: the level before
-	level    uint32   // of a raise: the level behind it
-	members  []uint64 // of a raise: who was asked
+	revision uint64 // of a compaction
 }
 
 // condition is a messages.Condition.
@@ -73,12 +70,12 @@ const (
 
 // The kinds of operations are the numbers of their fields.
 const (
-	kindUnknown     messages.OperationKind = 0
-	kindPut         messages.OperationKind = 1
-	kindDelete      messages.OperationKind = 2
-	kindDeleteRange messages.OperationKind = 3
-	kindCompact     messages.OperationKind = 32
-	kindRaiseLevel  messages.OperationKind = 33
+	kindUnknown     messages.OperationNumber = 0
+	kindPut         messages.OperationNumber = 1
+	kindDelete      messages.OperationNumber = 2
+	kindDeleteRange messages.OperationNumber = 3
+	kindCompact     messages.OperationNumber = 32
+	kindMembers     messages.OperationNumber = 33 // and above: those about the members and the level
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -191,7 +188,7 @@ func (c *command) readOpen(data []byte) bool {
 }
 
 func (o *operation) read(data []byte) bool {
-	f := messages.Fields{Rest: data}
+	f, ofMembers := messages.Fields{Rest: data}, false
 	for f.Next() {
 		kind := kindUnknown
 		switch f.Tag() {
@@ -203,8 +200,9 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
-		case messages.BytesField(33):
-			kind = kindRaiseLevel
+		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37):
+			*o, ofMembers = operation{kind: kindMembers, value: data}, true
+			continue
 		default:
 			continue
 		}
@@ -215,13 +213,30 @@ func (o *operation) read(data []byte) bool {
 			return false
 		}
 	}
-	return !f.Broken
+	if f.Broken || !ofMembers {
+		return !f.Broken
+	}
+	m := readMembers(data)
+	if o.kind == kindMembers {
+		o.kind = m.Number()
+	}
+	return m != nil
+}
+
+// aboutMembers reports whether this is an operation about the members or the level.
+func (o *operation) aboutMembers() bool { return o.kind >= kindMembers }
+
+// readMembers reads an operation about members by the generated code, since it is rare;
+// nil: it is not well formed.
+func readMembers(data []byte) *messages.Operation {
+	m := &messages.Operation{}
+	if proto.Unmarshal(data, m) != nil {
+		return nil
+	}
+	return m
 }
 
 func (o *operation) readKind(data []byte) bool {
-	if o.kind == kindRaiseLevel {
-		return o.readRaise(data)
-	}
 	f := messages.Fields{Rest: data}
 	for f.Next() {
 		switch tag := f.Tag(); {
@@ -240,16 +255,6 @@ func (o *operation) readKind(data []byte) bool {
 	return !f.Broken
 }
 
-// readRaise reads what is rare by the generated code.
-func (o *operation) readRaise(data []byte) bool {
-	m := messages.RaiseLevel{From: o.from, To: o.level, Members: o.members}
-	if (proto.UnmarshalOptions{Merge: true}).Unmarshal(data, &m) != nil {
-		return false
-	}
-	o.from, o.level, o.members = m.From, m.To, m.Members
-	return true
-}
-
 // admitted reports whether the cluster's level allows all operations of the command. What
 // it does not allow older replicas do not know, and they refuse it for the same reason.
 func (c *command) admitted(level uint32) bool {
@@ -262,7 +267,7 @@ func (c *command) valid(now uint64) bool {
 	if max(len(c.operations), len(c.otherwise)) > messages.OperationsMax || len(c.conditions) > messages.ConditionsMax {
 		return false
 	}
-	if ofNode := c.ofNode(); !ofNode && (!c.ofClient() || c.raises()) {
+	if !c.ofClient() && !c.ofNode() && !c.ofMembers() {
 		return false
 	}
 	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
@@ -275,7 +280,7 @@ func (c *command) valid(now uint64) bool {
 	}
 	for _, branch := range [...][]operation{c.operations, c.otherwise} {
 		for i := range branch {
-			if !branch[i].valid() {
+			if !branch[i].valid() && !c.ofMembers() {
 				return false
 			}
 		}
@@ -289,26 +294,19 @@ func (c *command) ofClient() bool {
 }
 
 // ofNode reports whether this is a command of the nodes themselves: nobody's, and
-// nothing but compactions, or one raise of the level. These do no harm twice.
+// nothing but compactions, which do no harm twice.
 func (c *command) ofNode() bool {
-	if len(c.session) > 0 || c.seq > 0 || c.ackedBelow > 0 || c.opens || len(c.conditions) > 0 || len(c.otherwise) > 0 {
-		return false
-	}
-	return c.raise() != nil || len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
+	return c.ofNobody() && len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
 }
 
-// raises reports whether any operation raises the level, which no client's may.
-func (c *command) raises() bool {
-	is := func(o operation) bool { return o.kind == kindRaiseLevel }
-	return slices.ContainsFunc(c.operations, is) || slices.ContainsFunc(c.otherwise, is)
+// ofMembers reports whether this is a command about the members or the level: nobody's, and one
+// operation, which is conditioned on what it was decided upon.
+func (c *command) ofMembers() bool {
+	return len(c.operations) == 1 && c.operations[0].aboutMembers() && c.ofNobody()
 }
 
-// raise is the raise of the level that the command is; nil: it is something else.
-func (c *command) raise() *operation {
-	if len(c.operations) == 1 && c.operations[0].kind == kindRaiseLevel {
-		return &c.operations[0]
-	}
-	return nil
+func (c *command) ofNobody() bool {
+	return len(c.session) == 0 && c.seq == 0 && c.ackedBelow == 0 && !c.opens && len(c.conditions) == 0 && len(c.otherwise) == 0
 }
 
 func (c *condition) valid() bool {
@@ -329,8 +327,6 @@ func (o *operation) valid() bool {
 		return len(o.key) <= messages.KeySizeMax && len(o.to) <= messages.KeySizeMax
 	case kindCompact:
 		return true
-	case kindRaiseLevel:
-		return o.level > o.from
 	}
 	return false
 }

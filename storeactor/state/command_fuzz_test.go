@@ -57,11 +57,12 @@ func FuzzEntry(f *testing.F) {
 	}
 	add(statetest.Marshal(all))
 	f.Add(statetest.Marshal(all), uint8(7))
+	changed := statetest.Change(2, 1, statetest.ChangeMembers(1, statetest.Add(4)))
+	f.Add(changed.GetData(), uint8(raftpb.EntryConfChangeV2))
+	f.Add(statetest.Marshal(&raftpb.ConfChangeV2{}), uint8(raftpb.EntryConfChangeV2))
 	f.Fuzz(func(t *testing.T, data []byte, kind uint8) {
 		e := &raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(1)), Data: data}
-		if kind > uint8(raftpb.EntryConfChangeV2) { // a configuration is proposed by nodes alone
-			e.Type = raftpb.EntryType(kind).Enum()
-		}
+		e.Type = raftpb.EntryType(kind).Enum()
 		one, two := applied(t, e), applied(t, e)
 		if one != two {
 			t.Fatalf("two replicas make different things of %x:\n%s\n%s", data, one, two)
@@ -104,5 +105,11 @@ func seedCommands() []*messages.Command {
 		{Operations: statetest.Ops(statetest.RaiseLevel(0, 1, 1, 2, 3))},
 		{Operations: statetest.Ops(statetest.RaiseLevel(1, 2, 1, 2, 3))},
 		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.RaiseLevel(1, 2, 1, 2, 3))},
+		{Operations: statetest.Ops(statetest.ChangeMembers(1, statetest.Add(4)))},
+		{Operations: statetest.Ops(statetest.ChangeMembers(1), statetest.Compact(1))},
+		{Operations: statetest.Ops(statetest.RecordOperation(1, 1, messages.OperationPhase_COMPLETE))},
+		{Operations: statetest.Ops(statetest.BindIncarnation(2, 2))},
+		{Operations: statetest.Ops(statetest.UpdateMember(1, 3, "host:9"))},
+		{Session: statetest.Client(7), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.BindIncarnation(2, 2))},
 	}
 }

@@ -1,13 +1,10 @@
 package state
 
 import (
-	"fmt"
-
-	"go.etcd.io/raft/v3/confchange"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -34,25 +31,118 @@ func confChange(e *raftpb.Entry) (*raftpb.ConfChangeV2, error) {
 	return change.AsV2(), nil
 }
 
-// changed is the configuration after change, by raft's own rules. Only what these
-// allow is proposed, so anything else is a broken invariant.
-func changed(conf *raftpb.ConfState, change *raftpb.ConfChangeV2, index uint64) *raftpb.ConfState {
-	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: index}
-	config, progress, err := confchange.Restore(changer, conf)
-	if err != nil {
-		panic(fmt.Sprintf("the configuration before entry %d is invalid: %v", index, err))
+// Configuration is who the members are.
+func (s *State) Configuration() rules.Configuration {
+	return rules.Configuration{Index: s.confIndex, Members: s.members, ConfState: s.conf, NextRaftID: s.nextRaftID}
+}
+
+// Operations are the State's own, and never modified.
+func (s *State) Operations() []*messages.ClusterOperation { return s.operations }
+
+func (s *State) reconfigure(c rules.Configuration) {
+	s.confIndex, s.members, s.conf, s.nextRaftID = c.Index, c.Members, c.ConfState, c.NextRaftID
+}
+
+// applyChange carries out an entry that changes the configuration, or refuses it: then it
+// has no effect. Raft is told which, since it would carry out whatever is in its log.
+func (s *State) applyChange(b *Batch, index uint64, change *raftpb.ConfChangeV2) error {
+	if err := s.begin(b, index, change.GetContext()); err != nil {
+		return err
 	}
-	changer.Tracker.Config, changer.Tracker.Progress = config, progress
-	if change.LeaveJoint() {
-		config, _, err = changer.LeaveJoint()
-	} else if autoLeave, ok := change.EnterJoint(); ok {
-		config, _, err = changer.EnterJoint(autoLeave, change.Changes...)
+	verdict := &messages.Verdict{Index: index}
+	if refused := s.change(b, index, change); refused != nil {
+		verdict.Refusal = refused.Message
+		s.note(uint64(refused.Code), index, s.confIndex)
 	} else {
-		config, _, err = changer.Simple(change.Changes...)
+		verdict.Accepted, verdict.Change = true, change
+	}
+	verdict.ConfState = s.conf
+	b.Verdicts = append(b.Verdicts, verdict)
+	return nil
+}
+
+// change holds a change of raft's against the command beside it, and carries it out. Without
+// an error it takes the context off the change.
+func (s *State) change(b *Batch, index uint64, change *raftpb.ConfChangeV2) *messages.Error {
+	if len(s.entry.proposals) != 1 {
+		return messages.Errorf(messages.Code_INVALID, "the change comes with %d commands, and not with one", len(s.entry.proposals))
+	}
+	c := &s.command
+	var m *messages.ChangeMembers
+	if data := s.entry.proposals[0].command; len(data) <= messages.CommandSizeMax && c.read(data) && c.ofMembers() {
+		m = readMembers(c.operations[0].value).GetChangeMembers()
+	}
+	if m == nil {
+		return messages.Errorf(messages.Code_INVALID, "the change comes with a command that does not change the members")
+	}
+	next, derived, err := s.Configuration().Change(m, index, m.GetRecord().GetOperation().GetId())
+	if err != nil {
+		return err
+	}
+	operations := s.operations
+	if m.Record != nil {
+		if operations, err = rules.Record(operations, m.Record, s.logTimeMS); err != nil {
+			return err
+		}
+	}
+	asked := &raftpb.ConfChangeV2{Transition: change.Transition, Changes: change.Changes}
+	if !proto.Equal(asked, derived) {
+		return messages.Errorf(messages.Code_INVALID, "the change is another one for raft than for the members")
+	}
+	change.Context = nil
+	s.reconfigure(next)
+	s.keep(b, operations, c.operations[0].value)
+	return nil
+}
+
+// carryOut carries out a command about members that leaves the configuration as it is, or
+// refuses it: then it has no effect.
+func (s *State) carryOut(b *Batch, index uint64, c *command) error {
+	operations := s.operations
+	next, err := s.Configuration(), (*messages.Error)(nil)
+	switch kind := readMembers(c.operations[0].value).GetKind().(type) {
+	case *messages.Operation_RaiseLevel:
+		if err := s.raiseLevel(b, kind.RaiseLevel); err != nil {
+			return err
+		}
+		return nil
+	case *messages.Operation_RecordOperation:
+		operations, err = rules.Record(operations, kind.RecordOperation, s.logTimeMS)
+	case *messages.Operation_BindIncarnation:
+		next, err = next.Bind(kind.BindIncarnation)
+	case *messages.Operation_UpdateMember:
+		next, err = next.Update(kind.UpdateMember, index)
+	default: // raft would know nothing of it
+		err = messages.Errorf(messages.Code_INVALID, "members change with the configuration only")
 	}
 	if err != nil {
-		panic(fmt.Sprintf("the configuration change of entry %d is invalid: %v", index, err))
+		return err
 	}
-	changer.Tracker.Config = config
-	return changer.Tracker.ConfState()
+	s.reconfigure(next)
+	s.keep(b, operations, c.operations[0].value)
+	return nil
+}
+
+// keep takes the operations as they are now. cause is what changed them, or members, or both.
+func (s *State) keep(b *Batch, operations []*messages.ClusterOperation, cause []byte) {
+	s.operations, s.forgetsMS = operations, forgetsMS(operations)
+	b.MembersChanged = true
+	s.note(notedMembers, s.confIndex, s.nextRaftID)
+	s.hash.Write(cause)
+}
+
+// forget drops the operations that ended long ago.
+func (s *State) forget(b *Batch) {
+	s.keep(b, rules.Forget(s.operations, s.logTimeMS), nil)
+}
+
+// forgetsMS is the log time after which the first of these operations is forgotten.
+func forgetsMS(operations []*messages.ClusterOperation) uint64 {
+	first := ^uint64(0)
+	for _, o := range operations {
+		if rules.Ended(o) {
+			first = min(first, rules.KeptUntilMS(o))
+		}
+	}
+	return first
 }

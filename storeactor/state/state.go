@@ -31,8 +31,11 @@ type State struct {
 	conf       *raftpb.ConfState // replaced, never modified
 	members    []*messages.Member
 	nextRaftID uint64
-	compacted  uint64 // revision
-	history    uint64 // Checkpoint.history_hash
+	confIndex  uint64                       // of the entry that changed members or conf last
+	operations []*messages.ClusterOperation // replaced, never modified
+	forgetsMS  uint64                       // after this log time the first ended operation is forgotten
+	compacted  uint64                       // revision
+	history    uint64                       // Checkpoint.history_hash
 	sessions   *sessions
 
 	// Of the entry under way, here so that nothing is allocated for it:
@@ -83,18 +86,15 @@ func (s *State) Apply(b *Batch, e *raftpb.Entry) error {
 	if err != nil {
 		return err
 	}
-	data := e.GetData()
-	if change != nil {
-		data = change.GetContext()
-	}
 	s.hash.Reset()
 	s.note(s.history, e.GetIndex(), s.revision)
-	if err := s.applyCommands(b, e.GetIndex(), data); err != nil {
-		return err
-	}
 	if change != nil {
-		s.conf = changed(s.conf, change, e.GetIndex())
-		b.MembersChanged = true
+		err = s.applyChange(b, e.GetIndex(), change)
+	} else {
+		err = s.applyCommands(b, e.GetIndex(), e.GetData())
+	}
+	if err != nil {
+		return err
 	}
 	s.index, s.term, s.history = e.GetIndex(), e.GetTerm(), s.hash.Sum64()
 	return nil
@@ -104,6 +104,22 @@ func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
+	if err := s.begin(b, index, data); err != nil {
+		return err
+	}
+	for i := range s.entry.proposals {
+		if err := s.settle(b, index, &s.entry.proposals[i]); err != nil {
+			return err
+		}
+		if s.level > s.supports {
+			return s.tooOld(index, s.level)
+		}
+	}
+	return nil
+}
+
+// begin reads the commands of an entry and takes the leader's stamps.
+func (s *State) begin(b *Batch, index uint64, data []byte) error {
 	if !s.entry.read(data) {
 		return messages.Errorf(messages.Code_DAMAGED, "entry %d of the log does not hold commands", index)
 	}
@@ -112,13 +128,8 @@ func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
 	}
 	s.logTimeMS = max(s.logTimeMS, s.entry.logTimeMS)
 	s.sessions.advance(s.logTimeMS)
-	for i := range s.entry.proposals {
-		if err := s.settle(b, &s.entry.proposals[i]); err != nil {
-			return err
-		}
-		if s.level > s.supports {
-			return s.tooOld(index, s.level)
-		}
+	if s.logTimeMS > s.forgetsMS {
+		s.forget(b)
 	}
 	return nil
 }
@@ -131,9 +142,9 @@ func (s *State) tooOld(index uint64, level uint32) error {
 }
 
 // settle carries out one proposal.
-func (s *State) settle(b *Batch, p *proposal) error {
+func (s *State) settle(b *Batch, index uint64, p *proposal) error {
 	before, compacted := len(b.Rows), s.compacted
-	o, err := s.decide(b, p.command)
+	o, err := s.decide(b, index, p.command)
 	if err != nil {
 		return err
 	}
@@ -149,7 +160,7 @@ func (s *State) settle(b *Batch, p *proposal) error {
 }
 
 // decide executes a command, or refuses or repeats it.
-func (s *State) decide(b *Batch, data []byte) (outcome, error) {
+func (s *State) decide(b *Batch, index uint64, data []byte) (outcome, error) {
 	c := &s.command
 	refused := func(code messages.Code) (outcome, error) {
 		return outcome{seq: c.seq, code: code, revision: s.revision}, nil
@@ -162,8 +173,8 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 	case len(data) > messages.CommandSizeMax || !c.valid(s.logTimeMS):
 		return refused(messages.Code_INVALID)
 	}
-	if raise := c.raise(); raise != nil {
-		return s.raiseLevel(b, raise), nil
+	if c.ofMembers() {
+		return outcome{code: messages.CodeOf(s.carryOut(b, index, c)), revision: s.revision}, nil
 	}
 	if c.ofNode() {
 		return s.execute(b, c, NodeCompaction)
@@ -182,16 +193,17 @@ func (s *State) decide(b *Batch, data []byte) (outcome, error) {
 
 // raiseLevel raises the level if all is as it was when the members were asked. From here
 // on entries may hold what only newer software understands.
-func (s *State) raiseLevel(b *Batch, o *operation) outcome {
-	out := outcome{revision: s.revision}
+func (s *State) raiseLevel(b *Batch, m *messages.RaiseLevel) *messages.Error {
 	switch {
-	case s.level >= o.level:
-	case s.level != o.from || !slices.Equal(messages.RaftIDs(s.members), o.members):
-		out.code = messages.Code_CONFLICT
-	default:
-		s.level, b.MembersChanged = o.level, true
+	case m.To <= m.From:
+		return messages.Errorf(messages.Code_INVALID, "the level is not raised from %d to %d", m.From, m.To)
+	case s.level >= m.To:
+		return nil
+	case s.level != m.From || !slices.Equal(messages.RaftIDs(s.members), m.Members):
+		return messages.Errorf(messages.Code_CONFLICT, "the level is %d, or other members were asked", s.level)
 	}
-	return out
+	s.level, b.MembersChanged = m.To, true
+	return nil
 }
 
 // execute carries out a valid command: its operations, or otherwise. It takes the
@@ -237,8 +249,11 @@ func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
 	return o, nil
 }
 
-// notedCompaction begins a note of what is given up now; a row's begins with less.
-const notedCompaction = 2
+// What a note begins with that is of no row; a row's begins with less.
+const (
+	notedCompaction = 2 // of what is given up now
+	notedMembers    = 3 // of what a command or the time changed of members or operations
+)
 
 // note adds three numbers to the history hash.
 func (s *State) note(a, b, c uint64) {

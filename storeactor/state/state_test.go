@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
@@ -414,50 +415,6 @@ func TestStoreErrorsStopApplying(t *testing.T) {
 	}
 }
 
-func TestConfigurationChanges(t *testing.T) {
-	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
-	change := func(transition raftpb.ConfChangeTransition, changes string) {
-		t.Helper()
-		singles, err := raftpb.ConfChangesFromString(changes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &raftpb.ConfChangeV2{Transition: &transition, Changes: singles, Context: statetest.Marshal(&messages.Commands{LogTimeMs: r.state.logTimeMS + 1})}
-		if changes == "" {
-			c.Changes = nil
-		}
-		e := &raftpb.Entry{Index: new(r.state.index + 1), Type: raftpb.EntryConfChangeV2.Enum(), Data: statetest.Marshal(c)}
-		if err := r.state.Apply(r.batch, e); err != nil {
-			t.Fatal(err)
-		}
-		if !r.batch.MembersChanged {
-			t.Error("a configuration change went unnoticed")
-		}
-		r.batch.Clear()
-	}
-	expect := func(want *raftpb.ConfState) {
-		t.Helper()
-		if err := want.Equivalent(r.state.conf); err != nil {
-			t.Error(err)
-		}
-	}
-	change(raftpb.ConfChangeTransitionAuto, "l4")
-	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}})
-	change(raftpb.ConfChangeTransitionJointExplicit, "v4 r3")
-	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 4}, VotersOutgoing: []uint64{1, 2, 3}})
-	change(raftpb.ConfChangeTransitionAuto, "")
-	expect(&raftpb.ConfState{Voters: []uint64{1, 2, 4}})
-	if r.state.logTimeMS != 3 {
-		t.Errorf("the commands beside the changes were not applied: log time %d", r.state.logTimeMS)
-	}
-	defer func() {
-		if reason := fmt.Sprint(recover()); !strings.Contains(reason, "entry 5 is invalid") {
-			t.Errorf("leaving what is not joint: %s", reason)
-		}
-	}()
-	change(raftpb.ConfChangeTransitionAuto, "")
-}
-
 func TestCheckpointsThatAreRefused(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -485,7 +442,8 @@ var narrowBounds = sessionBounds{sessions: 4, bytes: 4*sessionBytes + 6*outcomeB
 // drawLog draws entries over few clients and keys, so that commands meet.
 func drawLog(t *rapid.T) []*raftpb.Entry {
 	var entries []*raftpb.Entry
-	now := uint64(0)
+	first := statetest.First()
+	now, shadow := uint64(0), rules.Configuration{Index: 1, Members: first.Members, ConfState: first.ConfState, NextRaftID: first.NextRaftId}
 	for i := range rapid.IntRange(1, 25).Draw(t, "entries") {
 		index := uint64(i) + 2
 		if rapid.IntRange(0, 9).Draw(t, "empty") == 0 {
@@ -493,6 +451,10 @@ func drawLog(t *rapid.T) []*raftpb.Entry {
 			continue
 		}
 		now += rapid.SampledFrom([]uint64{0, 0, 1, 3, 20}).Draw(t, "time")
+		if rapid.IntRange(0, 2).Draw(t, "members") == 0 {
+			entries = append(entries, drawMembers(t, index, now, &shadow))
+			continue
+		}
 		var list []*messages.Command
 		for range rapid.IntRange(0, 5).Draw(t, "commands") {
 			list = append(list, drawSessionCommand(t, now))
@@ -638,6 +600,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1, ActiveMs: 4, AckedBelow: 3, OpenBeforeMs: 5, Outcomes: []*messages.Outcome{
 		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true, FailedCondition: 7}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
 	}}}
+	c.ConfigurationIndex, c.Operations = 1, []*messages.ClusterOperation{{Id: make([]byte, 16), Version: 1, Kind: messages.OperationKind_ADD}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if !c.ProtoReflect().Has(fields.Get(i)) {

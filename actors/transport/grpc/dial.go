@@ -24,6 +24,7 @@ type dialled struct {
 	cancel  context.CancelFunc
 	conn    transport.Conn
 	welcome *messages.Welcome
+	refused bool // in place of a welcome
 }
 
 func (d *dialled) close() {
@@ -35,6 +36,7 @@ func (d *dialled) close() {
 type failure struct {
 	*messages.Error
 	near bool // its machine answered at once that nothing listens there
+	told bool // the far side itself refused
 }
 
 // dial connects to an endpoint and says hello. ctx ends the stream, not only the
@@ -64,7 +66,7 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 		}
 		d.close()
 		_ = raw.Close()
-		return nil, &failure{Error: failed}
+		return nil, &failure{Error: failed, told: d.refused}
 	}
 	return d, nil
 }
@@ -86,6 +88,7 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Lo
 		return stranger(endpoint, err)
 	}
 	if r := in.Control.GetRefusal(); r != nil {
+		d.refused = true
 		return transport.Refused(endpoint, r)
 	}
 	d.welcome = in.Control.GetWelcome()

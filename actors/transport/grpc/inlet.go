@@ -21,7 +21,8 @@ type inlet struct {
 	absent *atomic.Int64 // counts messages to actors that are not there
 	from   *actor.PID    // who sent the last message
 
-	detaches int // more than there were attaches, at most detachesMax
+	detaches int  // more than there were attaches, at most detachesMax
+	refused  bool // the far side refused to go on
 
 	window *window // bounds what a client has unanswered; nil: nothing does
 	guest  *guest  // what it came in on; nil: this side dialled
@@ -57,6 +58,7 @@ func (i *inlet) read(s stream) (err error) {
 
 func (i *inlet) control(f *messages.Frame) error {
 	if r := f.GetRefusal(); r != nil {
+		i.refused = true
 		return transport.Refused(i.conn.Address, r)
 	}
 	return messages.Errorf(messages.Code_INVALID, "%s sent a second hello", i.conn.Address)

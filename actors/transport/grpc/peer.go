@@ -104,6 +104,9 @@ func (l *lane) run(ctx context.Context) {
 			return
 		}
 		l.unlinked(err)
+		if err.told {
+			l.peer.hub.tell(&messages.PeerRefused{Peer: l.peer.member.RaftId, Code: err.Code})
+		}
 		l.mourn(err.near)
 		delay = nextDelay(delay, stood, err.near)
 		if !l.pause(ctx, &delay) {
@@ -172,20 +175,21 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	h.mu.Unlock()
 	l.linked(d)
 	since := time.Now()
-	err := l.serve(ctx, cancel, d)
-	return time.Since(since), &failure{Error: err}
+	err, told := l.serve(ctx, cancel, d)
+	return time.Since(since), &failure{Error: err, told: told}
 }
 
-// serve writes the queue to the stream until it ends.
-func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled) *messages.Error {
+// serve writes the queue to the stream until it ends. It reports whether the peer ended it.
+func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled) (why *messages.Error, told bool) {
 	h := l.peer.hub
 	l.queue.bound(laneLimits[l.kind])
 	var broke error
+	in := &inlet{system: h.system, conn: d.conn, absent: &h.absent}
 	read := make(chan struct{})
 	h.running.Go(func() {
 		defer close(read)
 		defer cancel()
-		broke = (&inlet{system: h.system, conn: d.conn, absent: &h.absent}).read(d)
+		broke = in.read(d)
 	})
 	err := writeQueue(d, l.queue, ctx.Done(), d.conn.Founding, func(it item) { h.reject(it) })
 	cancel()
@@ -193,11 +197,11 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	var refusal *messages.Error
 	switch {
 	case errors.As(broke, &refusal):
-		return refusal
+		return refusal, in.refused
 	case broke != nil:
 		err = broke
 	}
-	return broken(l.peer.member.Address, err)
+	return broken(l.peer.member.Address, err), false
 }
 
 // mourn tells that the peer's process has died, once, when a connection that stood is gone

@@ -20,6 +20,7 @@ var generationClauses = []clause{
 	{"a staging takes many rows", testStagingLarge},
 	{"a late checkpoint of the state before is refused", testLateCheckpoint},
 	{"a condemned directory stays condemned", testCondemn},
+	{"a suspicion outlives processes and installations, until it is lifted", testSuspect},
 }
 
 // staged writes a state that comes from elsewhere: three rows of two keys.
@@ -316,4 +317,33 @@ func testCondemn(t *testing.T, o Opener) {
 		n.end(e)
 	}
 	n.ok(n.disk.Close())
+}
+
+func testSuspect(t *testing.T, o Opener) {
+	n := start(t, o)
+	holds := func(expected *messages.Suspicion) {
+		t.Helper()
+		found, err := n.disk.Suspicion()
+		n.ok(err)
+		n.same(found, expected)
+	}
+	holds(&messages.Suspicion{})
+	n.ok(n.disk.Suspect(&messages.Suspicion{})) // nothing is lifted
+	one := &messages.Suspicion{Accusations: []*messages.Accusation{{RaftId: 2, Term: 3, Acknowledged: 1 << 60, Last: 4}}}
+	n.ok(n.disk.Suspect(one))
+	two := &messages.Suspicion{Accusations: append(one.Accusations, &messages.Accusation{RaftId: 3, Last: 4})}
+	n.ok(n.disk.Suspect(two))
+	holds(two)
+	o.Crash()
+	if p, ok := o.(PowerCutter); ok {
+		p.PowerCut()
+	}
+	n = &node{T: t, opener: o}
+	n.open()
+	holds(two)
+	n.ok(n.disk.Suspect(&messages.Suspicion{}))
+	o.Crash()
+	n = &node{T: t, opener: o}
+	n.open()
+	holds(&messages.Suspicion{})
 }

@@ -3,6 +3,7 @@ package statetest
 
 import (
 	"bytes"
+	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -21,9 +22,9 @@ func First() *messages.Checkpoint {
 		Level:      1,
 		ConfState:  &raftpb.ConfState{Voters: []uint64{1, 2, 3}},
 		Members:    []*messages.Member{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
-		NextRaftId: 4,
-		Founders:   []*messages.Founder{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
-		Token:      "token",
+		NextRaftId: 4, ConfigurationIndex: 1,
+		Founders: []*messages.Founder{{RaftId: 1, Name: "node1"}, {RaftId: 2, Name: "node2"}, {RaftId: 3, Name: "node3"}},
+		Token:    "token",
 	}
 }
 
@@ -105,6 +106,62 @@ func Entry(index, now uint64, list ...*messages.Command) *raftpb.Entry {
 
 // Ops is a command of these operations.
 func Ops(list ...*messages.Operation) []*messages.Operation { return list }
+
+// ChangeMembers is an operation, decided upon the configuration of that index.
+func ChangeMembers(configuration uint64, list ...*messages.MemberChange) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_ChangeMembers{ChangeMembers: &messages.ChangeMembers{Configuration: configuration, Changes: list}}}
+}
+
+// Add is a change: node<id> becomes a learner, with an incarnation.
+func Add(id uint64) *messages.MemberChange {
+	return &messages.MemberChange{Kind: &messages.MemberChange_AddLearner{AddLearner: &messages.AddLearner{
+		RaftId: id, Name: fmt.Sprintf("node%d", id), Address: fmt.Sprintf("host:%d", 7000+id), Incarnation: bytes.Repeat([]byte{byte(id)}, messages.IncarnationSize)}}}
+}
+
+func Promote(id uint64) *messages.MemberChange {
+	return &messages.MemberChange{Kind: &messages.MemberChange_Promote{Promote: &messages.PromoteLearner{RaftId: id}}}
+}
+
+func Remove(id uint64) *messages.MemberChange {
+	return &messages.MemberChange{Kind: &messages.MemberChange_Remove{Remove: &messages.RemoveMember{RaftId: id}}}
+}
+
+// RecordOperation is an operation: the record of the addition of node<n>.
+func RecordOperation(n byte, version uint64, phase messages.OperationPhase) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_RecordOperation{RecordOperation: &messages.RecordOperation{Operation: &messages.ClusterOperation{
+		Id: bytes.Repeat([]byte{n}, messages.OperationIDSize), Version: version, Kind: messages.OperationKind_ADD, Phase: phase, NewNode: fmt.Sprintf("node%d", n)}}}}
+}
+
+func BindIncarnation(id uint64, n byte) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_BindIncarnation{BindIncarnation: &messages.BindIncarnation{
+		RaftId: id, Incarnation: bytes.Repeat([]byte{n}, messages.IncarnationSize)}}}
+}
+
+func UpdateMember(configuration, id uint64, address string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_UpdateMember{UpdateMember: &messages.UpdateMember{
+		Configuration: configuration, RaftId: id, Address: address}}}
+}
+
+// Change is an entry that changes the configuration as the operations beside it say: a
+// ChangeMembers, if nobody is up to something.
+func Change(index, now uint64, list ...*messages.Operation) *raftpb.Entry {
+	change := &raftpb.ConfChangeV2{Context: Entry(index, now, &messages.Command{Operations: list}).GetData()}
+	for _, o := range list {
+		for _, one := range o.GetChangeMembers().GetChanges() {
+			kind, id := raftpb.ConfChangeAddLearnerNode, one.GetAddLearner().GetRaftId()
+			if one.GetPromote() != nil {
+				kind, id = raftpb.ConfChangeAddNode, one.GetPromote().GetRaftId()
+			} else if one.GetRemove() != nil {
+				kind, id = raftpb.ConfChangeRemoveNode, one.GetRemove().GetRaftId()
+			}
+			change.Changes = append(change.Changes, &raftpb.ConfChangeSingle{Type: kind.Enum(), NodeId: &id})
+		}
+	}
+	if len(change.Changes) > 1 {
+		change.Transition = raftpb.ConfChangeTransition_ConfChangeTransitionJointExplicit.Enum()
+	}
+	return &raftpb.Entry{Index: &index, Term: new(uint64(1)), Type: raftpb.EntryConfChangeV2.Enum(), Data: Marshal(change)}
+}
 
 // GetAt is a read of a key, with a request that tests know.
 func GetAt(revision uint64, key string) *messages.Read {

@@ -1,0 +1,97 @@
+package raftactor
+
+import (
+	"maps"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"keyval/messages"
+)
+
+// What a replica does for its fence, and for those of others. While it is mute it stands
+// still: nothing of a peer comes in, nothing goes out, and RawNode hears no ticks. What log
+// and machine have in hand they finish.
+
+func (r *Replica) view() view {
+	v := view{self: r.cfg.Self, term: r.term, last: r.tail.last()}
+	v.voters = slices.Sorted(maps.Keys(r.node.Status().Config.Voters.IDs()))
+	return v
+}
+
+// fenceMoved carries what the fence wants, and takes back what waits here once this node
+// may have lost data.
+func (r *Replica) fenceMoved() {
+	r.effects = append(r.effects, r.fence.take()...)
+	if !r.fence.fenced() || r.fenced {
+		return
+	}
+	r.fenced = true
+	r.emit(AnnounceLeader{Term: r.term, Fenced: true})
+	if reads := append(r.reads.finish(), r.reads.filling...); len(reads) > 0 {
+		r.emit(RefuseReads{reads, messages.Code_NO_LEADER})
+	}
+	r.reads.filling = nil
+	r.refuseQueued(messages.Code_NO_LEADER)
+	if r.staged != nil {
+		r.emit(StagingUnused{r.staged.GetSnapshot().GetMetadata().GetIndex()})
+		r.staged = nil
+	}
+}
+
+// OnPeerRefused takes the news that a peer which this node has dialled lets it in no more.
+func (r *Replica) OnPeerRefused(m *messages.PeerRefused) {
+	if m.Code != messages.Code_DAMAGED {
+		return
+	}
+	if r.node == nil { // it is told when this replica opens
+		r.fence.refused[m.Peer] = true
+		return
+	}
+	r.fence.refusedBy(r.view(), m.Peer)
+	r.fenceMoved()
+}
+
+// OnLossAnswer takes what a member says to this replica's question.
+func (r *Replica) OnLossAnswer(from messages.RaftID, m *messages.LossAnswer) {
+	if r.node != nil {
+		r.fence.answered(r.view(), from, m)
+		r.fenceMoved()
+	}
+}
+
+// OnSuspicionRecorded takes the log's answer: what was recorded is durable.
+func (r *Replica) OnSuspicionRecorded() {
+	r.fence.recorded(r.view())
+	r.fenceMoved()
+}
+
+// OnLossAsk answers a member. A replica that may have lost data itself has no voice.
+func (r *Replica) OnLossAsk(from messages.RaftID, m *messages.LossAsk) {
+	if r.node == nil || r.fence.fenced() {
+		return
+	}
+	s := r.node.BasicStatus()
+	answer := &messages.LossAnswer{Nonce: m.Nonce, Term: s.GetTerm(), Leader: s.Lead}
+	if s.RaftState == raft.StateLeader {
+		r.answerLeading(from, answer)
+	}
+	r.emit(AnswerLoss{from, answer})
+}
+
+func (r *Replica) answerLeading(asker uint64, answer *messages.LossAnswer) {
+	term, err := r.tail.Term(r.node.BasicStatus().GetCommit())
+	answer.Settled = err == nil && term == answer.Term
+	voters := r.node.Status().Config.Voters.IDs()
+	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+		_, votes := voters[id]
+		switch {
+		case id == asker:
+			answer.Acknowledged = p.Match
+		case votes && id != r.cfg.Self && r.active(id, p):
+			answer.Followers = append(answer.Followers, id)
+		}
+	})
+	slices.Sort(answer.Followers)
+}
