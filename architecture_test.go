@@ -44,7 +44,7 @@ var rooms = map[string]room{
 	"membershipactor":                  {actor, []string{"actors/telemetry", "messages", "mutant"}},
 	"membershipactor/rules":            {pure, []string{"messages"}},
 	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
-	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "storeactor/disk"}},
+	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},

@@ -2010,7 +2010,8 @@ type Checkpoint struct {
 	NextRaftId        uint64                 `protobuf:"varint,11,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`                    // RaftIDs are never reused
 	CompactedRevision uint64                 `protobuf:"varint,12,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	// history_hash chains every applied command and its outcome: equal at equal
-	// index on every replica.
+	// index on every replica. What it does not cover (members, configuration, sessions, log
+	// time, level) the members compare with it, as a hash of the whole Checkpoint.
 	HistoryHash uint64 `protobuf:"varint,13,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"`
 	// founders are the first members with their incarnations: what cluster_id is
 	// the hash of. They never change.

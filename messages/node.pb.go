@@ -4035,6 +4035,181 @@ func (x *Done) GetCluster() *ClusterReply {
 	return nil
 }
 
+// ReadState asks for the hash of all state but the rows, as of the entry of an index. It is
+// answered when that is applied, and not if it never is.
+type ReadState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // returned
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`     // 0: one that the machine chooses, so that others hear of it before they have applied it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadState) Reset() {
+	*x = ReadState{}
+	mi := &file_node_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadState) ProtoMessage() {}
+
+func (x *ReadState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadState.ProtoReflect.Descriptor instead.
+func (*ReadState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ReadState) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *ReadState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// HashState: hash this state, for whoever sent it.
+type HashState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Checkpoint    *Checkpoint            `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashState) Reset() {
+	*x = HashState{}
+	mi := &file_node_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashState) ProtoMessage() {}
+
+func (x *HashState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashState.ProtoReflect.Descriptor instead.
+func (*HashState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *HashState) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *HashState) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type StateRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: the node is not there yet; COMPACTED: the index is passed
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"` // empty: the index is not applied yet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateRead) Reset() {
+	*x = StateRead{}
+	mi := &file_node_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateRead) ProtoMessage() {}
+
+func (x *StateRead) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateRead.ProtoReflect.Descriptor instead.
+func (*StateRead) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *StateRead) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *StateRead) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *StateRead) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateRead) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -4390,7 +4565,22 @@ const file_node_proto_rawDesc = "" +
 	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
 	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending\x121\n" +
 	"\acluster\x18\n" +
-	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
+	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit\"\x83\x01\n" +
+	"\tReadState\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index:F\x92\xb5\x18B\n" +
+	"\x05audit\x12\amachine\x1a0the small state of the members is to be compared\"\x92\x01\n" +
+	"\tHashState\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x125\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
+	"checkpoint:4\x92\xb5\x180\n" +
+	"\x05audit\x12\x11machine -> reader\x1a\x14the index is applied\"\xda\x01\n" +
+	"\tStateRead\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash:d\x92\xb5\x18`\x1aHat once with the index that was chosen; once it is applied with the hash\"\tReadState\"\tHashState*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -4411,7 +4601,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4481,98 +4671,103 @@ var file_node_proto_goTypes = []any{
 	(*Submit)(nil),              // 65: keyval.v1.Submit
 	(*Withdraw)(nil),            // 66: keyval.v1.Withdraw
 	(*Done)(nil),                // 67: keyval.v1.Done
-	(*Starts)(nil),              // 68: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 69: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 70: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 71: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 72: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 73: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 74: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 75: keyval.v1.Checkpoint
-	(Code)(0),                   // 76: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 77: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 78: keyval.v1.Outcome
-	(*Read)(nil),                // 79: keyval.v1.Read
-	(*Leader)(nil),              // 80: keyval.v1.Leader
-	(*Member)(nil),              // 81: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 82: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 83: keyval.v1.Start
-	(*Suspicion)(nil),           // 84: keyval.v1.Suspicion
-	(*Founder)(nil),             // 85: keyval.v1.Founder
-	(*StatusReply)(nil),         // 86: keyval.v1.StatusReply
-	(*Operation)(nil),           // 87: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 88: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 89: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 90: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 91: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 92: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 93: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 94: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 95: keyval.v1.ClusterReply
+	(*ReadState)(nil),           // 68: keyval.v1.ReadState
+	(*HashState)(nil),           // 69: keyval.v1.HashState
+	(*StateRead)(nil),           // 70: keyval.v1.StateRead
+	(*Starts)(nil),              // 71: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 72: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 73: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 74: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 75: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 76: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 77: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 78: keyval.v1.Checkpoint
+	(Code)(0),                   // 79: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 80: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 81: keyval.v1.Outcome
+	(*Read)(nil),                // 82: keyval.v1.Read
+	(*Leader)(nil),              // 83: keyval.v1.Leader
+	(*Member)(nil),              // 84: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 85: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 86: keyval.v1.Start
+	(*Suspicion)(nil),           // 87: keyval.v1.Suspicion
+	(*Founder)(nil),             // 88: keyval.v1.Founder
+	(*StatusReply)(nil),         // 89: keyval.v1.StatusReply
+	(*Operation)(nil),           // 90: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 91: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 92: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 93: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 94: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 95: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 96: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 97: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 98: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	68, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	69, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	70, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	71, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	72, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	72, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	72, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	72, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	71, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	72, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	73, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	74, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	75, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	75, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	75, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	75, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	73, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	71, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	73, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	71, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	76, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	74, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	76, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	74, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	74, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	75, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	71, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	71, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	72, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	72, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	76, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	75, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	77, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	78, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	74, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	74, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
+	75, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	75, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	79, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	78, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	76, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	79, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	77, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	77, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	80, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	79, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	80, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	79, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	78, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	79, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	76, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	81, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	82, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	79, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	80, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	81, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	71, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	82, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	76, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	83, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	76, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	84, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	85, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	86, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	87, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	79, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	88, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	89, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	90, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	87, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	91, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	92, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	93, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	86, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	94, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	83, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	84, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	74, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	85, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	79, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	86, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	79, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	87, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	88, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	89, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	90, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	82, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	91, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	92, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	93, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	90, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	94, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	95, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	96, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	89, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	97, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	95, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	98, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	78, // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	79, // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	59, // [59:59] is the sub-list for method output_type
+	59, // [59:59] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4590,7 +4785,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   67,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

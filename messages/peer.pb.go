@@ -1045,12 +1045,15 @@ func (x *SnapshotEnd) GetMessage() string {
 // AuditAsk asks what a member holds in [from, to) at a revision; an empty to has no
 // end. It is answered once.
 type AuditAsk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	From          []byte                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
-	To            []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // rows
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Round    uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	From     []byte                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To       []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Limit    uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // rows
+	// index: not rows are asked for, but the rest of the state as of the entry of this index.
+	// It is answered once the member has applied that, with the hash alone.
+	Index         uint64 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1120,10 +1123,17 @@ func (x *AuditAsk) GetLimit() uint32 {
 	return 0
 }
 
+func (x *AuditAsk) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type AuditAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED: not there any more
 	Digest        *RangeDigest           `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1187,6 +1197,7 @@ type AuditVerdict struct {
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	State         bool                   `protobuf:"varint,4,opt,name=state,proto3" json:"state,omitempty"` // not rows, but the rest of the state
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1251,13 @@ func (x *AuditVerdict) GetTo() []byte {
 		return x.To
 	}
 	return nil
+}
+
+func (x *AuditVerdict) GetState() bool {
+	if x != nil {
+		return x.State
+	}
+	return false
 }
 
 // NodePulse is what a node tells the leader of itself, and of the nodes that asked it to
@@ -1723,13 +1741,14 @@ const file_peer_proto_rawDesc = "" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage:\x89\x01\x8a\xb5\x18\x18\b'\x10\x01\x18\x01\"\x0enode/snapshots(\x02\x92\xb5\x18i\n" +
-	"\x18snapshots of either side\x12\x16snapshots of the other\x1a&it is installed, refused or broken off\"\rSnapshotOffer\"\xe8\x01\n" +
+	"\x18snapshots of either side\x12\x16snapshots of the other\x1a&it is installed, refused or broken off\"\rSnapshotOffer\"\xfe\x01\n" +
 	"\bAuditAsk\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\fR\x02to\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18R\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a(the next range of keys is to be compared\"\xa2\x01\n" +
 	"\vAuditAnswer\x12\x14\n" +
@@ -1737,11 +1756,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
 	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:(\x8a\xb5\x18\x16\b)\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18\n" +
-	"\"\bAuditAsk\"\xb8\x01\n" +
+	"\"\bAuditAsk\"\xce\x01\n" +
 	"\fAuditVerdict\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\bR\x05state:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
 	"\tNodePulse\x12\x12\n" +

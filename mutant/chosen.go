@@ -50,6 +50,7 @@ var (
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")
 	RaisedUnasked    = named("raised-unasked")
+	StateUnaudited   = named("state-unaudited")
 
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")

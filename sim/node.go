@@ -201,12 +201,13 @@ func (s *server) struck(crashed bool) {
 type rot struct {
 	key      string
 	revision uint64 // 0: none
+	state    bool   // not a version, but the checkpoint
 }
 
 // is reports whether an item is of the version.
 func (r rot) is(i *messages.Item) bool { return string(i.Key) == r.key && i.Revision == r.revision }
 
-func (s *server) rotten() bool { return s.rot.revision != 0 }
+func (s *server) rotten() bool { return s.rot.revision != 0 || s.rot.state }
 
 // mend leaves no fault on a server, and lets it run unless it is to stay down.
 func (s *server) mend() {

@@ -212,9 +212,26 @@ func (s *swarm) letRot(chance *rand.Rand) {
 		return
 	}
 	s.rates[faultMiswrite] = pick(chance, time.Second, 5*time.Second)
-	s.still, s.ranges, s.compacts, s.conditional = true, false, false, 0
+	s.still, s.ranges, s.conditional = true, false, 0
+	s.spareSnapshots()
+}
+
+// spareSnapshots leaves nobody in need of a snapshot.
+func (s *swarm) spareSnapshots() {
 	r := &s.options.Raft
+	s.compacts = false
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
+}
+
+// letMisstate draws a run in which checkpoints are altered, well formed. A snapshot of one
+// would spread it, and heals whoever gets a sound one.
+func (s *swarm) letMisstate(chance *rand.Rand, o Options) {
+	if o.Faults && s.nodes > 2 && chance.IntN(8) == 0 {
+		s.rates[faultMisstate] = pick(chance, time.Second, 5*time.Second)
+		s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
+		s.spareSnapshots()
+		s.leaveOut(o.Without)
+	}
 }
 
 // electionTimeout is the longest that a follower of this swarm waits.

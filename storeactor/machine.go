@@ -90,6 +90,7 @@ type machineActor struct {
 	retention  state.Retention
 	pins       pins
 	discarding discarding
+	digests    digests
 
 	waiting   waitingReads
 	pinsAsked []pinAsked // while switching; at most pinsMax
@@ -133,6 +134,8 @@ func (m *machineActor) Receive(ctx actor.Context) {
 		m.onReadReply(ctx, msg)
 	case *messages.ReadRows:
 		m.onReadRows(ctx, msg)
+	case *messages.ReadState:
+		m.onReadState(ctx, msg)
 	case *messages.PinState:
 		m.onPinState(ctx, msg)
 	case *messages.UnpinState:
@@ -196,6 +199,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		m.thorough = m.thorough || m.batch.Compaction == state.ClientCompaction
 	}
 	m.batch.Clear()
+	m.giveDigests(ctx)
 	m.giveReleased(ctx)
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
@@ -225,6 +229,7 @@ func (m *machineActor) apply(entries []*raftpb.Entry) (size uint64, err error) {
 		if err := m.state.Apply(m.batch, e); err != nil {
 			return 0, fmt.Errorf("apply entry %d: %w", e.GetIndex(), err)
 		}
+		m.digests.passed(m.state, e)
 		size += uint64(len(e.GetData()))
 	}
 	if err := m.batch.Flush(); err != nil {
@@ -347,6 +352,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
 		m.pins.ticked(uint64(msg.Elapsed))
+		m.digests.tick(m.state.Index())
 		m.discardTicked(ctx, uint64(msg.Elapsed))
 		m.retain(ctx, uint64(msg.Elapsed))
 	}

@@ -42,7 +42,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
 	m.pace.stagger(c.Self)
 	m.retention = state.Retention{Revisions: c.HistoryRevisions, TimeMS: c.HistoryMS}
-	m.pins = pins{}
+	m.pins, m.digests = pins{}, digests{ticked: m.state.Index()}
 	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
 	if m.discarding.floor > 0 {
 		m.engine.Discard(m.discarding.floor) // nobody reads yet
