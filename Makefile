@@ -10,6 +10,7 @@ CHAOS       ?= 3m
 FRAMES      ?= 20000
 CUTS        ?= 50
 CATCHUP     ?= 1GB
+FILES       ?= 10000
 OVERWRITES  ?= 1000000
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -49,13 +50,17 @@ exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs 
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
 
+crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go
+	@KEYVAL_CROWD_FILES=$(FILES) $(GO) test ./cli/kvctl -run 'TestCrowdedNode$$' -v -count=1 -timeout 10m
+
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
 
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
-mutants: ## faults built in on purpose: the simulator must find every one
+mutants: ## faults built in on purpose: the simulator and the properties must find every one
+	@$(GO) test -tags mutant ./membershipactor/saga -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
 
 bench: build ## KeyVal beside etcd under the same load on this machine
@@ -92,4 +97,4 @@ docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion catchup overwrites mutants bench verify generate docs clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs clean

@@ -52,8 +52,7 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
 	case *messages.MembersChanged:
-		a.view = a.view.WithMembers(m)
-		a.tellLeader(ctx)
+		a.onMembers(ctx, m)
 	case *messages.ClientGone:
 		a.onClientGone(ctx, m)
 	case *messages.StatusRequest:
@@ -83,16 +82,32 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.sessionLeader())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, m.Holder, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
 	}
-	a.sessions.add(client, owner, pid.Id)
+	a.sessions.add(client, owner, ctx.Sender().Id, pid.Id)
 	ctx.Respond(&messages.Attached{
 		Request: m.Request, Session: pid.Id, LogTimeMs: a.logTimeMS, Leader: a.view.LeaderRecord(),
-		RequestsMax: sessionRequestsMax, BytesMax: sessionBytesMax,
+		RequestsMax: sessionRequestsMax, BytesMax: sessionBytesMax, Members: a.view.ForClients(), Configuration: a.view.Configuration,
 	})
+}
+
+// onMembers tells the sessions who leads, and the clients where they can go from now on.
+// A client that attached while other members were there would not outlive those.
+func (a *gateway) onMembers(ctx actor.Context, m *messages.MembersChanged) {
+	before := a.view
+	a.view = a.view.WithMembers(m)
+	a.tellLeader(ctx)
+	if before.Configuration == a.view.Configuration && len(before.Members) > 0 {
+		return
+	}
+	news := &messages.Attached{Leader: a.view.LeaderRecord(), Members: a.view.ForClients(), Configuration: a.view.Configuration}
+	for _, session := range a.eachSession() {
+		client := a.sessions.of[a.sessions.clientOf[session]]
+		ctx.Send(a.wiring.ofClient(client.owner, client.asker), news)
+	}
 }
 
 func (a *gateway) onClientGone(ctx actor.Context, m *messages.ClientGone) {

@@ -29,6 +29,7 @@ type attachments struct {
 type attachment struct {
 	actor string // the session's
 	owner string // the client's address
+	asker string // the client's actor
 }
 
 func newAttachments() *attachments {
@@ -51,8 +52,8 @@ func (a *attachments) check(client []byte, owner string) *messages.Error {
 }
 
 // add records a new session actor. The client's older one was removed before.
-func (a *attachments) add(client, owner, actor string) {
-	a.of[client] = attachment{actor: actor, owner: owner}
+func (a *attachments) add(client, owner, asker, actor string) {
+	a.of[client] = attachment{actor: actor, owner: owner, asker: asker}
 	a.clientOf[actor] = client
 	a.byOwner[owner] = append(a.byOwner[owner], actor)
 }

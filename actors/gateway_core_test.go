@@ -17,11 +17,11 @@ func clientID(n int) string { return fmt.Sprintf("%016d", n) }
 func TestAttachmentsAreBounded(t *testing.T) {
 	a := newAttachments()
 	for n := range sessionsOfClientMax {
-		a.add(clientID(n), "client/a", fmt.Sprint("a", n))
+		a.add(clientID(n), "client/a", "client", fmt.Sprint("a", n))
 	}
 	full := newAttachments()
 	for n := range sessionsMax {
-		full.add(clientID(n), fmt.Sprint("client/", n), fmt.Sprint("s", n))
+		full.add(clientID(n), fmt.Sprint("client/", n), "client", fmt.Sprint("s", n))
 	}
 	for _, row := range []struct {
 		name   string
@@ -58,7 +58,7 @@ func TestAttachmentsAgree(t *testing.T) {
 			switch rapid.IntRange(0, 2).Draw(t, "what") {
 			case 0, 1:
 				a.remove(a.of[client].actor)
-				a.add(client, fmt.Sprint("client/", rapid.IntRange(0, 3).Draw(t, "owner")), fmt.Sprint("s", next))
+				a.add(client, fmt.Sprint("client/", rapid.IntRange(0, 3).Draw(t, "owner")), "client", fmt.Sprint("s", next))
 				next++
 			default:
 				a.remove(fmt.Sprint("s", rapid.IntRange(0, 99).Draw(t, "actor")))
@@ -66,7 +66,7 @@ func TestAttachmentsAgree(t *testing.T) {
 			owned := 0
 			for owner, list := range a.byOwner {
 				for _, session := range list {
-					if owned++; a.of[a.clientOf[session]] != (attachment{session, owner}) {
+					if owned++; a.of[a.clientOf[session]] != (attachment{session, owner, "client"}) {
 						t.Fatalf("%s of %s: %+v", session, owner, a)
 					}
 				}

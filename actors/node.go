@@ -85,6 +85,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	w := &wiring{
 		self: self, address: messages.NodeAddress(self), version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
+		inbox: &transport.Inbox{},
 	}
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
@@ -144,6 +145,7 @@ func (a *node) onStarted(ctx actor.Context) {
 	local := transport.Local{
 		Role: messages.Role_NODE, ClusterID: a.identity.ClusterId, RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
 		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
+		Inbox: a.wiring.inbox,
 	}
 	if !core.founded {
 		local.WaitingFor = "the other founders: " + core.waitingFor()
@@ -213,6 +215,7 @@ func (a *node) serve(ctx actor.Context) {
 		Self: w.self, TickMS: tickMS, Level: w.level, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
+		Inbox: w.inbox,
 	}))
 	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{
 		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
@@ -233,7 +236,8 @@ func (a *node) serve(ctx actor.Context) {
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Level: w.level, Nonce: a.nonces.audits, Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
+		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS,
+		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 		Peer: w.peer(messages.ActorMembership), PeerRaft: w.peer(messages.ActorRaft), Client: w.ofClient,
 	}))

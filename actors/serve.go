@@ -4,11 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/seam/production"
+	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/messages"
 	"keyval/storeactor/files"
@@ -38,6 +40,10 @@ type ServeOptions struct {
 // Serve runs a node with real disks, sockets and clocks until ctx ends, which is
 // no error, or until it cannot go on.
 func Serve(ctx context.Context, o ServeOptions) error {
+	places, err := placesOf(o)
+	if err != nil {
+		return err
+	}
 	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {
 		return err
@@ -58,7 +64,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	network := grpc.New(grpc.Options{Logger: o.Logger})
+	network := grpc.New(grpc.Options{Logger: o.Logger, Places: places})
 	if err := network.Bind(identity.Listen); err != nil {
 		return err
 	}
@@ -85,4 +91,27 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	case <-node.Done():
 		return nil
 	}
+}
+
+// placesOf are the places for connections that the limit of open files leaves. Go has
+// raised the soft limit of the process to the hard one.
+func placesOf(o ServeOptions) (transport.Places, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return transport.AllPlaces, nil
+	}
+	held, err := files.Count(o.DataDir)
+	if err != nil {
+		return transport.Places{}, err
+	}
+	descriptors := int(min(limit.Cur, 1<<30))
+	places, why := transport.PlacesWithin(descriptors, held)
+	if why != nil {
+		return places, why
+	}
+	if places.Fewer() {
+		o.Logger.Warn("the limit of open files leaves few connections", "limit", descriptors, "files", held,
+			"clients", places.Clients, "all_clients", transport.AllPlaces.Clients, "hint", "raise it: ulimit -n, or LimitNOFILE= of the unit")
+	}
+	return places, nil
 }

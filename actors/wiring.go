@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/telemetry"
+	"keyval/actors/transport"
 	"keyval/messages"
 	"keyval/raftactor"
 )
@@ -24,6 +25,8 @@ type wiring struct {
 	logger  *slog.Logger
 	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)
+
+	inbox *transport.Inbox // of the raft actor
 
 	beats atomic.Uint64 // of the ticker: the time that supervision goes by
 }

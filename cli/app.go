@@ -80,6 +80,9 @@ func Run(ctx context.Context, sh Shell, argv []string) int {
 		err = out.failure()
 	}
 	code := report(&sh, app, errorStyleOf(&sh, app, argv), err)
+	if err != nil && interrupted(ctx) {
+		code = exitInterrupted // whatever was under way came to nothing for that, and says how it stands
+	}
 	if sh.lines != nil {
 		sh.lines.Close(partingMax)
 	}
@@ -137,14 +140,35 @@ kvctl get hello`,
 	return app
 }
 
-// refusedFlag is how package flag names a flag whose value it refuses.
-var refusedFlag = regexp.MustCompile(` for (flag )?-`)
+// refusedFlag is how package flag names a value that it refuses, and its flag.
+var refusedFlag = regexp.MustCompile(`^invalid (?:boolean )?value ("(?:[^"\\]|\\.)*") for (?:flag )?-([a-z-]+): `)
 
-// onUsageError names the value that a flag refused.
+// onUsageError says which value a flag refused, and what it takes.
 func onUsageError(path []*urfave.Command) urfave.OnUsageErrorFunc {
-	return func(_ *urfave.Context, err error, _ bool) error {
-		return usagef(path, "", "%s", refusedFlag.ReplaceAllString(err.Error(), " for --"))
+	return func(u *urfave.Context, err error, _ bool) error {
+		refused := refusedFlag.FindStringSubmatch(err.Error())
+		if refused == nil {
+			return usagef(path, "", "%v", err)
+		}
+		return usagef(path, "", "--%s takes %s, not %s", refused[2], takes(flagNamed(u.App, refused[2])), refused[1])
 	}
+}
+
+// takes is what a flag's value is, for people.
+func takes(f urfave.Flag) string {
+	switch f.(type) {
+	case *urfave.DurationFlag:
+		return "a duration such as 500ms, 10s or 1m"
+	case *urfave.Float64Flag:
+		return "a number"
+	case *urfave.BoolFlag:
+		return "true or false"
+	case *urfave.Uint64Flag, *urfave.UintFlag:
+		return "a whole number, not negative"
+	case *urfave.IntFlag, *urfave.Int64Flag:
+		return "a whole number"
+	}
+	return "another value"
 }
 
 // Call is one command being run.
@@ -156,6 +180,8 @@ type Call struct {
 	app    *urfave.App
 	path   []*urfave.Command
 	flags  *urfave.Context
+
+	sources map[string]string // by flag: where its value is from, if not from the line
 }
 
 // action makes a command's function one that urfave/cli runs.
@@ -189,13 +215,21 @@ func (c *Call) usage(hint, format string, args ...any) error {
 	return usagef(c.path, hint, format, args...)
 }
 
-// logger writes to stderr at the level that --log-level names.
+// logger writes to stderr as --log-level and --log-format say.
 func (c *Call) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
 		return nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
 	}
-	return slog.New(slog.NewTextHandler(c.Stderr, &slog.HandlerOptions{Level: level})), nil
+	options := &slog.HandlerOptions{Level: level}
+	switch format := c.flags.String("log-format"); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.Stderr, options)), nil
+	default:
+		return nil, c.usage("", "--log-format %q is none of %s", format, strings.Join(choices["log-format"], ", "))
+	}
 }
 
 // self is how this binary is called in commands for people to paste.

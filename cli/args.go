@@ -11,7 +11,7 @@ import (
 )
 
 // UsageError says that a command line could not be understood. It exits 2, with
-// the help of the command it was about on stderr.
+// the usage line of the command it was about on stderr.
 type UsageError struct {
 	Problem *messages.Error   // its code is INVALID
 	Path    []*urfave.Command // the command it was about; empty: kvctl itself
@@ -47,6 +47,9 @@ func Normalize(app *urfave.App, argv []string) (Line, error) {
 	if l.help && l.unknownWord == "" {
 		return Line{Path: l.path, Help: true}, nil
 	}
+	if l.version && l.unknownWord == "" { // it stands for the command, wherever it stands
+		l.path, l.args = []*urfave.Command{named(app.Commands, versionFlag)}, nil
+	}
 	if err := l.check(app); err != nil {
 		return Line{Path: l.path}, err
 	}
@@ -69,6 +72,7 @@ type words struct {
 	flags       []given
 	args        []string
 	help        bool
+	version     bool
 	unknownWord string // stands where a command was expected
 	dangling    string // the flag at the end whose value is missing
 	closed      bool   // "--" was seen: only arguments follow
@@ -111,6 +115,9 @@ func (l *words) word(app *urfave.App, word string) {
 func (l *words) flag(app *urfave.App, word string, rest []string) int {
 	name, value, valued := strings.Cut(strings.TrimPrefix(word[1:], "-"), "=")
 	f := flagNamed(app, name)
+	if short := flagNamed(app, word[1:2]); f == nil && word[1] != '-' && short != nil && takesValue(short) {
+		f, value, valued = short, word[2:], true // as in -ojson
+	}
 	g := given{flag: f, word: word, value: value, bare: !valued}
 	if f == nil {
 		l.flags = append(l.flags, g)
@@ -125,8 +132,11 @@ func (l *words) flag(app *urfave.App, word string, rest []string) int {
 		}
 		g.value, g.bare, taken = rest[0], false, 1
 	}
-	if g.name == helpFlag {
+	switch g.name {
+	case helpFlag:
 		l.help = true
+	case versionFlag:
+		l.version = true
 	}
 	l.flags = append(l.flags, g)
 	return taken

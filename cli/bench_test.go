@@ -153,7 +153,7 @@ func TestBenchPlans(t *testing.T) {
 		"--read-ratio NaN", "--rate 0", "--rate -1", "--rate NaN", "--consistency x", "--progress x", "k",
 	} {
 		got := run{}.kvctl(t, append([]string{"bench"}, strings.Fields(line)...)...)
-		if got.check(t, 2, ""); !strings.Contains(got.stderr, "\nUsage:\n") {
+		if got.check(t, 2, ""); !strings.Contains(got.stderr, "\n  usage: kvctl bench [flags]\n") {
 			t.Errorf("%s: %s", line, got.stderr)
 		}
 	}

@@ -50,6 +50,11 @@ func TestPutGetDelete(t *testing.T) {
 	r.kvctl(t, "delete", "n").check(t, 0, "deleted \"n\" at revision 5 (request 0badcafe-1)\n")
 	r.kvctl(t, "delete", "n").check(t, 0, "\"n\" was not there at revision 5 (request 0badcafe-1)\n")
 	r.kvctl(t, "delete", "n", "-o", "simple").check(t, 0, "false\n")
+	r.kvctl(t, "put", "bell", "\a\x1b[2J")
+	terminal := run{cluster: r.cluster, tty: true}
+	terminal.kvctl(t, "get", "bell").check(t, 0, "\"\\a\\x1b[2J\"\n")
+	terminal.kvctl(t, "get", "bell", "--raw").check(t, 0, "\a\x1b[2J")
+	r.kvctl(t, "get", "bell").check(t, 0, "\a\x1b[2J\n")
 	missing := r.kvctl(t, "get", "n")
 	missing.check(t, 3, "")
 	want := "kvctl: there is no key \"n\"\n  endpoint: 127.0.0.1:7001\n  request:  0badcafe-1\n"
@@ -100,6 +105,7 @@ func TestValues(t *testing.T) {
 		}
 		r.kvctl(t, "get", "k", "--raw").check(t, 0, binary)
 	}
+	run{}.kvctl(t, "put", "k", "--file", t.TempDir()).check(t, 2, "")
 	typed := run{stdin: strings.NewReader("v"), inTTY: true}.kvctl(t, "put", "k", "-")
 	if typed.stderr != "reading until Ctrl-D\n" {
 		t.Errorf("stderr %q", typed.stderr)
@@ -160,8 +166,8 @@ func TestUsageErrors(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			got := run{}.kvctl(t, strings.Fields(line)...)
 			got.check(t, 2, "")
-			if !strings.HasPrefix(got.stderr, "kvctl: ") || !strings.Contains(got.stderr, "\nUsage:\n  kvctl") {
-				t.Errorf("no help on stderr: %q", got.stderr)
+			if !strings.HasPrefix(got.stderr, "kvctl: ") || !strings.Contains(got.stderr, "\n  usage: kvctl") || strings.Count(got.stderr, "\n") > 4 {
+				t.Errorf("stderr: %q", got.stderr)
 			}
 		})
 	}
@@ -377,7 +383,7 @@ func TestComplete(t *testing.T) {
 		want string
 	}{
 		{"pu", "put"},
-		{"-", "--endpoints --server --timeout --output -o --json --no-color --help -h"},
+		{"-", "--endpoints --server --timeout --output -o --json --no-color --version -v --help -h"},
 		{"get --r", "--raw --revision"},
 		{"put --f", "--file"},
 		{"put --file ", ":files"},
@@ -402,7 +408,7 @@ func TestComplete(t *testing.T) {
 		{"serve --hi", "--history-revisions --history-time"},
 		{"bogus ", ""},
 		{"put -- -", ""},
-		{"--", "--endpoints --server --timeout --output --json --no-color --help"},
+		{"--", "--endpoints --server --timeout --output --json --no-color --version --help"},
 		{"--endpoints 127.0.0.1:7001 sta", "status"},
 	} {
 		t.Run(test.line, func(t *testing.T) {

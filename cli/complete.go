@@ -23,6 +23,7 @@ var choices = map[string][]string{
 	"consistency": {"linearizable", "stale"},
 	"faults":      {"on", "off"},
 	"progress":    {"auto", "plain", "json", "none"},
+	"log-format":  {"text", "json"},
 	"log-level":   {"debug", "info", "warn", "error"},
 	"SHELL":       {"bash", "zsh", "fish"},
 }

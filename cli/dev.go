@@ -227,16 +227,16 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 
 // tries are commands to paste. The default endpoints need not be said.
 func tries(self string, endpoints []string, victim int) []string {
-	flags := ""
+	var lines []string
 	if all := strings.Join(endpoints, ","); all != defaultEndpoints {
-		flags = " --endpoints " + all
+		lines = append(lines, "export "+envEndpoints+"="+all)
 	}
-	return []string{
-		self + " put hello world" + flags,
-		self + " get hello" + flags,
-		self + " status" + flags,
-		fmt.Sprintf("kill -9 %d; %s status%s   # kill a node and watch", victim, self, flags),
-	}
+	return append(lines,
+		self+" put hello world",
+		self+" get hello",
+		self+" status",
+		fmt.Sprintf("kill -9 %d; %s status   # kill a node and watch", victim, self),
+	)
 }
 
 // victim is the pid of the leader: its death shows most.

@@ -229,7 +229,7 @@ func TestDevLivesThroughADeathAndEnds(t *testing.T) {
 	if !strings.HasPrefix(directory, p.temporary) {
 		t.Errorf("directory %s is not in %s", directory, p.temporary)
 	}
-	p.out.await(fmt.Sprintf("put hello world --endpoints 127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", p.base, p.base+1, p.base+2))
+	p.out.await(fmt.Sprintf("export KVCTL_ENDPOINTS=127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", p.base, p.base+1, p.base+2))
 	p.out.await(fmt.Sprintf("kill -9 %d; ", pids[0]))
 	p.out.await("Ctrl-C")
 
@@ -410,7 +410,7 @@ func TestTriesOmitDefaultEndpoints(t *testing.T) {
 	if got := tries("kvctl", strings.Split(defaultEndpoints, ","), 1)[1]; got != "kvctl get hello" {
 		t.Error(got)
 	}
-	if got := tries("kvctl", []string{"127.0.0.1:7001"}, 1)[1]; got != "kvctl get hello --endpoints 127.0.0.1:7001" {
+	if got := tries("kvctl", []string{"127.0.0.1:7001"}, 1)[0]; got != "export KVCTL_ENDPOINTS=127.0.0.1:7001" {
 		t.Error(got)
 	}
 }

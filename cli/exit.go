@@ -23,6 +23,7 @@ const (
 	exitConflict    = 7
 	exitUnknown     = 8 // timed out, outcome unknown or still running
 	exitDegraded    = 9
+	exitInterrupted = 130 // by Ctrl-C or SIGTERM, as shells have it
 )
 
 // exitCodes is what each code of the cluster ends with; others with exitFailure.
@@ -67,8 +68,7 @@ func report(sh *Shell, app *urfave.App, style errorStyle, err error) int {
 	}
 	writeError(sh, style, problem, conflict)
 	if isUsage {
-		fmt.Fprintln(sh.Stderr)
-		writeHelp(sh.Stderr, app, usage.Path)
+		writeUsage(sh.Stderr, app, usage.Path)
 	}
 	return code
 }

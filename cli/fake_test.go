@@ -26,6 +26,7 @@ type fakeCluster struct {
 	revision uint64
 	items    map[string]client.GetResult
 	down     []string        // endpoints that do not answer
+	patient  bool            // a client waits for them
 	refuse   *messages.Error // what every operation ends with
 	leader   string          // the endpoint that leads; empty: none does
 	// breakAfter is how many rows a scan yields, or keys a deletion deletes, before
@@ -51,7 +52,16 @@ func newFake() *fakeCluster {
 	return &fakeCluster{items: map[string]client.GetResult{}, leader: "127.0.0.1:7001"}
 }
 
-func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Duration) (Store, error) {
+func (f *fakeCluster) connect(ctx context.Context, endpoints []string, _ time.Duration) (Store, error) {
+	store, err := f.reach(endpoints)
+	if err != nil && f.patient {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return store, err
+}
+
+func (f *fakeCluster) reach(endpoints []string) (Store, error) {
 	for _, e := range endpoints {
 		if !slices.Contains(f.down, e) {
 			f.connections.Add(1)
@@ -61,8 +71,8 @@ func (f *fakeCluster) connect(_ context.Context, endpoints []string, _ time.Dura
 	return nil, messages.Errorf(messages.Code_UNREACHABLE, "connection refused").At(endpoints[0], "").WithHint("start it")
 }
 
-func (f *fakeCluster) probe(ctx context.Context, endpoint string, _ time.Duration) error {
-	_, err := f.connect(ctx, []string{endpoint}, 0)
+func (f *fakeCluster) probe(_ context.Context, endpoint string, _ time.Duration) error {
+	_, err := f.reach([]string{endpoint})
 	return err
 }
 
@@ -411,6 +421,7 @@ type run struct {
 	env     map[string]string
 	inTTY   bool
 	tty     bool // of both outputs
+	ctx     context.Context
 }
 
 type outcome struct {
@@ -432,6 +443,9 @@ func (r run) kvctl(t *testing.T, argv ...string) outcome {
 		Env:     func(name string) string { return r.env[name] },
 		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, Probe: r.cluster.probe,
 	}
-	code := Run(t.Context(), sh, append([]string{"kvctl"}, argv...))
+	if r.ctx == nil {
+		r.ctx = t.Context()
+	}
+	code := Run(r.ctx, sh, append([]string{"kvctl"}, argv...))
 	return outcome{code, out.String(), stderr.String()}
 }

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -97,10 +100,21 @@ func get(c *Call) error {
 			return c.printJSON(getRow(r))
 		case raw:
 			_, err = c.Stdout.Write(r.Value)
+		case c.OutTTY && controls(r.Value):
+			c.note("the value holds control characters, so it is shown quoted: --raw prints the bytes")
+			_, err = fmt.Fprintf(c.Stdout, "%q\n", r.Value)
 		default:
 			_, err = fmt.Fprintf(c.Stdout, "%s\n", r.Value)
 		}
 		return err
+	})
+}
+
+// controls reports whether a value could make a terminal do something else than show it.
+// Lines and tabs are what texts are made of.
+func controls(value []byte) bool {
+	return !utf8.Valid(value) || bytes.ContainsFunc(value, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' && r != '\t'
 	})
 }
 

@@ -9,7 +9,10 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-const helpFlag = "help"
+const (
+	helpFlag    = "help"
+	versionFlag = "version" // the command's name too
+)
 
 func newHelp(sh *Shell) *urfave.Command {
 	return &urfave.Command{
@@ -36,21 +39,14 @@ func newHelp(sh *Shell) *urfave.Command {
 // writeHelp prints the help of one command, or of kvctl itself. A command's
 // UsageText holds its examples, a line each.
 func writeHelp(w io.Writer, app *urfave.App, path []*urfave.Command) {
-	name := strings.TrimSpace(binary + " " + strings.TrimPrefix(join(path), binary))
-	usage, description, examples, arguments := app.Usage, app.Description, app.UsageText, ""
+	name := commandLine(path)
+	usage, description, examples := app.Usage, app.Description, app.UsageText
 	if len(path) > 0 {
 		c := path[len(path)-1]
-		usage, description, examples, arguments = c.Usage, c.Description, c.UsageText, c.ArgsUsage
+		usage, description, examples = c.Usage, c.Description, c.UsageText
 	}
 	commands := below(app, path)
-	if len(commands) > 0 {
-		arguments = "COMMAND"
-	}
-	fmt.Fprintf(w, "%s - %s\n\nUsage:\n  %s [flags]", name, usage, name)
-	if arguments != "" {
-		fmt.Fprint(w, " ", arguments)
-	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "%s - %s\n\nUsage:\n  %s\n", name, usage, usageLine(app, path))
 	if description != "" {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(description))
 	}
@@ -66,6 +62,29 @@ func writeHelp(w io.Writer, app *urfave.App, path []*urfave.Command) {
 		writeRows(w, "Flags", flagRows(own))
 	}
 	writeRows(w, "Global flags", flagRows(app.Flags))
+}
+
+// usageLine is how a command is called.
+func usageLine(app *urfave.App, path []*urfave.Command) string {
+	line := commandLine(path) + " [flags]"
+	switch {
+	case len(below(app, path)) > 0:
+		return line + " COMMAND"
+	case len(path) > 0 && path[len(path)-1].ArgsUsage != "":
+		return line + " " + path[len(path)-1].ArgsUsage
+	}
+	return line
+}
+
+// writeUsage follows an error: how the command is called, and where to read more. The
+// whole help would push the error off the screen.
+func writeUsage(w io.Writer, app *urfave.App, path []*urfave.Command) {
+	fmt.Fprintf(w, "  usage: %s\n  see %s --help\n", usageLine(app, path), commandLine(path))
+}
+
+// commandLine is the words that name a command.
+func commandLine(path []*urfave.Command) string {
+	return strings.TrimSpace(binary + " " + strings.TrimPrefix(join(path), binary))
 }
 
 type helpRow struct{ left, right string }

@@ -14,6 +14,7 @@ import (
 type member struct {
 	nodeJSON
 	address string // as the cluster knows it
+	kind    messages.MemberType
 }
 
 // roster is all members of the cluster, by RaftID, each asked by itself: at the
@@ -60,7 +61,7 @@ func (c *Call) rosterNow(ctx context.Context, timeout time.Duration) ([]member, 
 	var all []member
 	var elsewhere []string // addresses of members that no endpoint was
 	for _, m := range newest.members {
-		all = append(all, member{address: m.Address})
+		all = append(all, member{address: m.Address, kind: m.Type})
 		all[len(all)-1].Name, all[len(all)-1].RaftID = m.Name, m.RaftId
 		if rowOf(rows, m) == nil {
 			elsewhere = append(elsewhere, m.Address)

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"syscall"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -94,10 +96,17 @@ func (c *Call) value() ([]byte, error) {
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_INVALID, "no value to read: %v", err)
+		return nil, noValue(err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		return nil, noValue(cmp.Or(err, error(&os.PathError{Op: "read", Path: path, Err: syscall.EISDIR})))
+	}
 	return readValue(f, path)
+}
+
+func noValue(err error) error {
+	return messages.Errorf(messages.Code_INVALID, "--file: no value to read: %v", err).WithHint("name a file that can be read")
 }
 
 // readValue reads no more than a value may have.

@@ -30,6 +30,7 @@ func globalFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
 		&urfave.BoolFlag{Name: "json", Usage: "short for -o json; errors are JSON too"},
 		&urfave.BoolFlag{Name: "no-color", Usage: "never print colour"},
+		&urfave.BoolFlag{Name: versionFlag, Aliases: []string{"v"}, Usage: "show what this binary is"},
 		&urfave.BoolFlag{Name: helpFlag, Aliases: []string{"h"}, Usage: "show help for a command"},
 	}
 }

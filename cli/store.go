@@ -66,10 +66,11 @@ func (r remote) Get(ctx context.Context, key []byte, revision uint64, stale bool
 	return r.Client.Get(ctx, key, options...)
 }
 
-// connect makes a client that the cluster need not remember for long.
+// connect makes a client that the cluster need not remember for long. Whoever names one
+// endpoint means that node.
 func connect(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error) {
 	c, err := client.Connect(ctx, client.Options{
-		Endpoints: endpoints, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+		Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
 	})
 	if err != nil {
 		return nil, err
@@ -95,22 +96,4 @@ func probe(ctx context.Context, endpoint string, timeout time.Duration) error {
 	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "%v", reason).At(endpoint, "").
 		WithHint("check the address, and that the node runs")
-}
-
-// withStore runs one operation on the cluster within --timeout.
-func (c *Call) withStore(run func(context.Context, Store) error) error {
-	endpoints, err := c.endpoints()
-	if err != nil {
-		return err
-	}
-	timeout, err := c.timeout()
-	if err != nil {
-		return err
-	}
-	store, err := c.Connect(c, endpoints, timeout)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return run(c, store)
 }

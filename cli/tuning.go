@@ -39,7 +39,7 @@ func tuningFlags() []urfave.Flag {
 func (c *Call) setting(flag, env, otherwise string) (text, source string) {
 	switch {
 	case c.flags.IsSet(flag):
-		return c.flags.String(flag), "--" + flag
+		return c.flags.String(flag), nameOr(c.sources[flag], "--"+flag)
 	case c.Env(env) != "":
 		return c.Env(env), env
 	}

@@ -1,6 +1,6 @@
 // Package membershipactor holds a node's view of its cluster: the members, as the machine
-// applied them, and the leader, as raft announced it; and has the cluster's level raised.
-// Members are the founders; they do not change.
+// applied them, the leader, as raft announced it, and what the members say of themselves;
+// and has the cluster's level raised.
 package membershipactor
 
 import (
@@ -17,22 +17,25 @@ import (
 // Config wires a membership actor.
 type Config struct {
 	Self                                       messages.RaftID
+	Version                                    string // of this node's software, for people
+	TickMS                                     uint64
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
-	Level                                      uint32 // the highest cluster level that this node understands
-	Nonce                                      uint64 // random, of this process
+	Level                                      uint32                                // the highest cluster level that this node understands
+	Nonce                                      uint64                                // random, of this process
+	Peer                                       func(messages.RaftID) *actor.PID      // a peer's membership actor
+	PeerRaft                                   func(messages.RaftID) *actor.PID      // a member's raft, here or on another node
+	Client                                     func(address, name string) *actor.PID // an actor of a client
+	WallMS                                     func() int64                          // wall time, for people
 	Logger                                     *slog.Logger
 	Meter                                      prometheus.Registerer
-
-	Peer     func(messages.RaftID) *actor.PID // a peer's membership
-	PeerRaft func(messages.RaftID) *actor.PID // a member's raft, here or on another node
-	Client   func(address, name string) *actor.PID
 }
 
 // Membership is the actor that holds the view.
 type Membership struct {
-	cfg    Config
-	view   View
-	raises raises
+	cfg     Config
+	census  *census
+	changes *changes
+	raises  raises
 }
 
 // New makes the producer of a node's membership actor.
@@ -40,7 +43,10 @@ func New(cfg Config) actor.Producer {
 	round := cfg.Nonce
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
-		return &Membership{cfg: cfg, raises: raises{self: cfg.Self, supports: cfg.Level, round: round}}
+		return &Membership{
+			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self},
+			raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
+		}
 	}
 }
 
@@ -50,43 +56,50 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.Request(a.cfg.Machine, &messages.Introduce{})
 		ctx.Request(a.cfg.Raft, &messages.Introduce{})
 	case *messages.MembersChanged:
-		a.view = a.view.WithMembers(m)
-		a.raises.onView(a.view)
+		a.census.onMembers(m)
+		a.raises.onView(a.census.view)
+		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Transport, m)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.LeaderChanged:
-		a.view = a.view.WithLeader(m)
-		a.raises.onView(a.view)
+		a.say(ctx, a.census.onLeader(m))
+		a.raises.onView(a.census.view)
+		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.Introduce:
-		ctx.Respond(a.view.MembersChanged())
-		ctx.Respond(a.view.LeaderChanged())
+		ctx.Respond(a.census.view.MembersChanged())
+		ctx.Respond(a.census.view.LeaderChanged())
 	case *messages.StatusDraft:
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
-		a.view.Fill(reply, a.cfg.Self)
+		a.census.view.Fill(reply, a.cfg.Self)
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
-	case *messages.ClusterRequest:
-		if s := ctx.Sender(); s != nil {
-			a.raises.onRequest(asker{s.Address, s.Id}, m)
-		}
 	case *messages.LevelAsk:
 		if peer := a.peerOf(ctx); peer != 0 {
 			ctx.Request(a.cfg.Peer(peer), &messages.LevelAnswer{Round: m.Round, Min: messages.LevelMin, Max: a.cfg.Level})
 		}
 	case *messages.LevelAnswer:
 		a.raises.onAnswer(a.peerOf(ctx), m)
+	case *messages.StatusReply:
+		a.census.onTransfers(m.Transfers)
+	case *messages.Replication:
+		a.census.onReplication(m)
+		a.goOn(ctx, 0)
+	case *messages.ProposalRefused: // it is proposed again in time
+	case *messages.NodePulse:
+		a.census.onNodePulse(a.peerOf(ctx), m)
+	case *messages.ClusterPulse:
+		a.census.onClusterPulse(a.peerOf(ctx), m)
+	case *messages.ClusterRequest:
+		a.onRequest(ctx, m)
 	case *messages.Tick:
+		a.say(ctx, a.census.onTick(uint64(m.Elapsed)))
+		a.goOn(ctx, uint64(m.Elapsed))
 		a.raises.onTick(m.Elapsed)
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}
 	a.carry(ctx)
-}
-
-// peerOf is the node that sent the message; 0: it was none.
-func (a *Membership) peerOf(ctx actor.Context) messages.RaftID {
-	return messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
 }
 
 func (a *Membership) carry(ctx actor.Context) {
@@ -98,6 +111,66 @@ func (a *Membership) carry(ctx actor.Context) {
 			ctx.Send(a.cfg.PeerRaft(e.leader), &messages.Propose{Origin: a.cfg.Self, Command: e.command})
 		case answer:
 			ctx.Send(a.cfg.Client(e.to.address, e.to.actor), e.reply)
+		}
+	}
+}
+
+// peerOf is the node that sent the message; 0: it came from this one, or from a client.
+func (a *Membership) peerOf(ctx actor.Context) messages.RaftID {
+	return messages.PeerAt(ctx.Sender().GetAddress(), a.cfg.Self)
+}
+
+// onRequest answers a question at once, and what changes something once that is in the log.
+func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
+	switch from := ctx.Sender(); {
+	case from == nil:
+	case m.GetQuery() != nil:
+		ctx.Respond(a.census.reply(m))
+	case m.GetLevelRaise() != nil: // any node has it raised
+		a.raises.onRequest(asker{from.Address, from.Id}, m)
+	default:
+		a.changes.onRequest(a.known(), asker{from.Address, from.Id}, m)
+		a.carryOut(ctx)
+	}
+}
+
+// known is what this node knows of its cluster now.
+func (a *Membership) known() known {
+	k := known{View: a.census.rulesView(), leader: a.census.view.LeaderRecord()}
+	if a.cfg.WallMS != nil {
+		k.NowMS = a.cfg.WallMS()
+	}
+	if self, ok := a.census.view.Member(a.cfg.Self); ok {
+		k.node = self.Name
+	}
+	return k
+}
+
+// goOn has operations and requests go on after an event.
+func (a *Membership) goOn(ctx actor.Context, elapsed uint64) {
+	k := a.known()
+	a.changes.onTick(k, elapsed)
+	a.census.onWaits(a.changes.waits(k))
+	a.carryOut(ctx)
+}
+
+func (a *Membership) carryOut(ctx actor.Context) {
+	for _, act := range a.changes.take() {
+		if act.to == (asker{}) {
+			ctx.Request(a.cfg.Raft, act.message)
+		} else {
+			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
+		}
+	}
+}
+
+func (a *Membership) say(ctx actor.Context, all []saying) {
+	for _, s := range all {
+		switch {
+		case s.to == 0:
+			ctx.Request(a.cfg.Snapshots, s.message)
+		default:
+			ctx.Request(a.cfg.Peer(s.to), s.message)
 		}
 	}
 }

@@ -21,9 +21,6 @@ const (
 // A member is asked several times before it counts as one that is not heard.
 const _ = uint(askGiveUpTicks - 3*askAgainTicks)
 
-// asker is the actor of a client that waits for an answer.
-type asker struct{ address, actor string }
-
 // effect is what a raise wants done.
 type effect interface{ effect() }
 

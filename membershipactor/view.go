@@ -5,16 +5,19 @@ import "keyval/messages"
 // View is what a node knows of its cluster: the members as last applied here, and the
 // leader as last announced here. A View is never modified: a change makes another.
 type View struct {
-	ClusterID []byte
-	Members   []*messages.Member // by RaftID
-	Leader    messages.RaftID    // 0: none known
-	Term      uint64
-	Level     uint32 // of the cluster; 0: not known yet
+	ClusterID     []byte
+	Members       []*messages.Member // by RaftID
+	Configuration uint64             // index of the configuration
+	Leader        messages.RaftID    // 0: none known
+	Term          uint64
+	Level         uint32 // of the cluster; 0: not known yet
+
+	state *messages.MembersChanged // what the machine said last; nil: nothing yet
 }
 
 // WithMembers is the view after a change of members or level.
 func (v View) WithMembers(m *messages.MembersChanged) View {
-	v.ClusterID, v.Members, v.Level = m.ClusterId, m.Members, m.Level
+	v.ClusterID, v.Members, v.Configuration, v.Level, v.state = m.ClusterId, m.Members, m.ConfigurationIndex, m.Level, m
 	return v
 }
 
@@ -30,7 +33,10 @@ func (v View) WithLeader(m *messages.LeaderChanged) View {
 // MembersChanged and LeaderChanged return the view as messages, for an actor that has
 // restarted.
 func (v View) MembersChanged() *messages.MembersChanged {
-	return &messages.MembersChanged{Members: v.Members, ClusterId: v.ClusterID, Level: v.Level}
+	if v.state == nil {
+		return &messages.MembersChanged{}
+	}
+	return v.state
 }
 
 // LeaderChanged: see MembersChanged.
@@ -59,8 +65,39 @@ func (v View) LeaderRecord() *messages.Leader {
 
 // Fill adds to a status what the view knows.
 func (v View) Fill(s *messages.StatusReply, self messages.RaftID) {
-	s.ClusterId, s.Members, s.Leader = v.ClusterID, v.Members, v.LeaderRecord()
+	s.ClusterId, s.Members, s.Leader = v.ClusterID, v.ForClients(), v.LeaderRecord()
 	if m, ok := v.Member(self); ok {
 		s.Name = m.Name
 	}
+}
+
+// ForClients is the members as clients are told them: incarnations are for nodes only.
+func (v View) ForClients() []*messages.Member {
+	var all []*messages.Member
+	for _, m := range v.Members {
+		all = append(all, forClients(m))
+	}
+	return all
+}
+
+func forClients(m *messages.Member) *messages.Member {
+	return &messages.Member{RaftId: m.RaftId, Name: m.Name, Address: m.Address, AddedAtMs: m.AddedAtMs, Type: m.Type, Operation: m.Operation}
+}
+
+// Stale refuses what was decided upon an older configuration or term than those in force
+// here: CONFLICT. What was decided upon newer ones is BUSY: this node will come to them.
+func (v View) Stale(m *messages.ClusterRequest) *messages.Error {
+	switch {
+	case m.Configuration != 0 && m.Configuration < v.Configuration:
+		return messages.Errorf(messages.Code_CONFLICT, "the members have changed: the configuration is %d now, not %d", v.Configuration, m.Configuration).
+			WithHint("look at the members again, and decide anew")
+	case m.Term != 0 && m.Term < v.Term:
+		return messages.Errorf(messages.Code_CONFLICT, "the term is %d now, not %d", v.Term, m.Term).
+			WithHint("look at the members again, and decide anew")
+	case m.Configuration > v.Configuration:
+		return messages.Errorf(messages.Code_BUSY, "this node has not come to configuration %d yet, it is at %d", m.Configuration, v.Configuration)
+	case m.Term > v.Term:
+		return messages.Errorf(messages.Code_BUSY, "this node has not come to term %d yet, it is at %d", m.Term, v.Term)
+	}
+	return nil
 }

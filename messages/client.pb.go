@@ -121,9 +121,12 @@ func (ProgressState) EnumDescriptor() ([]byte, []int) {
 
 // Attach asks for a session actor.
 type Attach struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
-	Request       uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Client  []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
+	Request uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	// holder is the host that the connection comes from: the link of the node writes it
+	// over whatever the client says.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,6 +175,15 @@ func (x *Attach) GetRequest() uint64 {
 	return 0
 }
 
+func (x *Attach) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+// Attached answers an Attach. One of request 0 answers nothing: it brings news of the
+// members, and of the leader, to a client that is attached.
 type Attached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          Code                   `protobuf:"varint,1,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
@@ -181,7 +193,9 @@ type Attached struct {
 	RequestsMax   uint32                 `protobuf:"varint,5,opt,name=requests_max,json=requestsMax,proto3" json:"requests_max,omitempty"` // credits: what may be unanswered at once
 	BytesMax      uint64                 `protobuf:"varint,6,opt,name=bytes_max,json=bytesMax,proto3" json:"bytes_max,omitempty"`
 	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
-	Request       uint64                 `protobuf:"varint,8,opt,name=request,proto3" json:"request,omitempty"` // that of the Attach
+	Request       uint64                 `protobuf:"varint,8,opt,name=request,proto3" json:"request,omitempty"`              // that of the Attach
+	Members       []*Member              `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`               // without their incarnations: where the cluster is reached
+	Configuration uint64                 `protobuf:"varint,10,opt,name=configuration,proto3" json:"configuration,omitempty"` // its index; of an older one than is known, members are no news
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +282,20 @@ func (x *Attached) GetLeader() *Leader {
 func (x *Attached) GetRequest() uint64 {
 	if x != nil {
 		return x.Request
+	}
+	return 0
+}
+
+func (x *Attached) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Attached) GetConfiguration() uint64 {
+	if x != nil {
+		return x.Configuration
 	}
 	return 0
 }
@@ -442,6 +470,7 @@ type WriteReply struct {
 	Message         string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	Leader          *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	FailedCondition uint32                 `protobuf:"varint,8,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"` // as in Outcome
+	Unopened        bool                   `protobuf:"varint,9,opt,name=unopened,proto3" json:"unopened,omitempty"`                                      // as in Outcome
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -530,6 +559,13 @@ func (x *WriteReply) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *WriteReply) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Read is answered once.
@@ -2392,7 +2428,7 @@ type ClusterReply struct {
 	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // name of the node that answers
 	View          *ClusterView           `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
 	Operation     *ClusterOperation      `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`  // that was begun, aborted, or stands in the way
-	Before        *FaultBudget           `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`        // of the configuration now, with who is in contact
+	Before        *FaultBudget           `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`        // of the configuration now, with who is in contact; of a question too, if that is known
 	After         *FaultBudget           `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"`         // of the one that the change leads to
 	Meanwhile     *FaultBudget           `protobuf:"bytes,11,opt,name=meanwhile,proto3" json:"meanwhile,omitempty"` // the smallest on the way there, if it goes through others
 	Warnings      []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
@@ -2546,6 +2582,7 @@ type ClusterView struct {
 	Waiting            []*WaitingNode         `protobuf:"bytes,10,rep,name=waiting,proto3" json:"waiting,omitempty"` // nodes that wait to be added
 	Level              uint64                 `protobuf:"varint,11,opt,name=level,proto3" json:"level,omitempty"`
 	NextRaftId         uint64                 `protobuf:"varint,12,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`
+	Waits              []*OperationWait       `protobuf:"bytes,13,rep,name=waits,proto3" json:"waits,omitempty"` // of the operations that are under way
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2664,6 +2701,74 @@ func (x *ClusterView) GetNextRaftId() uint64 {
 	return 0
 }
 
+func (x *ClusterView) GetWaits() []*OperationWait {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+// OperationWait says why an operation does not go on, for people.
+type OperationWait struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what somebody can do about it; empty: wait
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperationWait) Reset() {
+	*x = OperationWait{}
+	mi := &file_client_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperationWait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperationWait) ProtoMessage() {}
+
+func (x *OperationWait) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
+func (*OperationWait) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *OperationWait) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *OperationWait) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *OperationWait) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
 type MemberView struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	Member             *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
@@ -2688,7 +2793,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2805,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +2818,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -2842,7 +2947,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2959,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2972,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -2921,7 +3026,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3038,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3051,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3010,7 +3115,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3127,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3140,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3067,7 +3172,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3184,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3197,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3148,11 +3253,12 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"~\n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"\x96\x01\n" +
 	"\x06Attach\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\x04R\arequest:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
-	"\x06client\x12\agateway\x1a\x13a client has a link\"\xa2\x02\n" +
+	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\x06client\x12\agateway\x1a\x13a client has a link\"\x97\x03\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x18\n" +
@@ -3161,7 +3267,11 @@ const file_client_proto_rawDesc = "" +
 	"\frequests_max\x18\x05 \x01(\rR\vrequestsMax\x12\x1b\n" +
 	"\tbytes_max\x18\x06 \x01(\x04R\bbytesMax\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x18\n" +
-	"\arequest\x18\b \x01(\x04R\arequest:\x18\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18\b\"\x06Attach\"Q\n" +
+	"\arequest\x18\b \x01(\x04R\arequest\x12+\n" +
+	"\amembers\x18\t \x03(\v2\x11.keyval.v1.MemberR\amembers\x12$\n" +
+	"\rconfiguration\x18\n" +
+	" \x01(\x04R\rconfiguration::\x8a\xb5\x18\b\b\x02\x10\x01\x18\x020\x01\x92\xb5\x18*\n" +
+	"\agateway\x12\x06client\x1a\x0fmembers changed\"\x06Attach\"Q\n" +
 	"\x06Detach:G\x8a\xb5\x18\x1d\b\x03\x10\x02\x18\x01\"\x15node/gateway/session-\x92\xb5\x18\"\n" +
 	"\x06client\x12\asession\x1a\x0fthe client ends\"c\n" +
 	"\x06Leader\x12\x17\n" +
@@ -3172,7 +3282,7 @@ const file_client_proto_rawDesc = "" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
-	"\x06client\x12\asession\x1a\x13a command is wanted\"\xc0\x02\n" +
+	"\x06client\x12\asession\x1a\x13a command is wanted\"\xdc\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -3182,7 +3292,8 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
-	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
@@ -3349,7 +3460,7 @@ const file_client_proto_rawDesc = "" +
 	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
 	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
-	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xbc\x03\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xec\x03\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -3369,7 +3480,12 @@ const file_client_proto_rawDesc = "" +
 	" \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
 	"\x05level\x18\v \x01(\x04R\x05level\x12 \n" +
 	"\fnext_raft_id\x18\f \x01(\x04R\n" +
-	"nextRaftId\"\x99\x04\n" +
+	"nextRaftId\x12.\n" +
+	"\x05waits\x18\r \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\"E\n" +
+	"\rOperationWait\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\x99\x04\n" +
 	"\n" +
 	"MemberView\x12)\n" +
 	"\x06member\x18\x01 \x01(\v2\x11.keyval.v1.MemberR\x06member\x12\x12\n" +
@@ -3441,7 +3557,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3476,65 +3592,68 @@ var file_client_proto_goTypes = []any{
 	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
 	(*ClusterReply)(nil),       // 31: keyval.v1.ClusterReply
 	(*ClusterView)(nil),        // 32: keyval.v1.ClusterView
-	(*MemberView)(nil),         // 33: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 34: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 35: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 36: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 37: keyval.v1.JoinAnswer
-	(Code)(0),                  // 38: keyval.v1.Code
-	(*Member)(nil),             // 39: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 40: keyval.v1.ClusterOperation
+	(*OperationWait)(nil),      // 33: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 34: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 35: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 36: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 37: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 38: keyval.v1.JoinAnswer
+	(Code)(0),                  // 39: keyval.v1.Code
+	(*Member)(nil),             // 40: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 41: keyval.v1.ClusterOperation
 }
 var file_client_proto_depIdxs = []int32{
-	38, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	39, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	38, // 2: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	5,  // 3: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
-	0,  // 4: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	9,  // 5: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	10, // 6: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	11, // 7: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	38, // 8: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	12, // 9: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	5,  // 10: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	14, // 11: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	38, // 12: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	5,  // 13: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	39, // 14: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	17, // 15: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	19, // 16: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	20, // 17: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	21, // 18: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	38, // 19: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	23, // 20: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	39, // 21: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	25, // 22: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	27, // 23: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	28, // 24: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	29, // 25: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	30, // 26: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	26, // 27: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	40, // 28: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	38, // 29: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 30: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	32, // 31: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	40, // 32: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	35, // 33: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	35, // 34: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	35, // 35: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	33, // 36: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	40, // 37: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	34, // 38: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	39, // 39: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 40: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	34, // 41: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	38, // 42: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	39, // 43: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	40, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	39, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
+	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	39, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	39, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	40, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	39, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	40, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	27, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	28, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	29, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	30, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	26, // 28: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	41, // 29: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	39, // 30: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 31: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	32, // 32: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	41, // 33: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	36, // 34: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	36, // 35: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	36, // 36: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	34, // 37: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	41, // 38: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	35, // 39: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	33, // 40: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	40, // 41: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 42: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	35, // 43: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	39, // 44: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	40, // 45: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -3568,7 +3687,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

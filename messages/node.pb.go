@@ -1372,7 +1372,6 @@ type CutLog struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	ConfState     *raftpb.ConfState      `protobuf:"bytes,3,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,13 +1418,6 @@ func (x *CutLog) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
-}
-
-func (x *CutLog) GetConfState() *raftpb.ConfState {
-	if x != nil {
-		return x.ConfState
-	}
-	return nil
 }
 
 // ShipSnapshot: bring this MsgSnap to its receiver. It is answered once.
@@ -3699,7 +3691,7 @@ func (x *Founded) GetClusterId() []byte {
 	return nil
 }
 
-// StatusDraft is passed on, each adding what it knows; the last one answers the gateway.
+// StatusDraft is passed on, each adding what it knows; the last one answers who made it.
 type StatusDraft struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reply         *StatusReply           `protobuf:"bytes,1,opt,name=reply,proto3" json:"reply,omitempty"`
@@ -3744,7 +3736,7 @@ func (x *StatusDraft) GetReply() *StatusReply {
 	return nil
 }
 
-// Submit asks for one of operations, read, status, snapshot and reach. It is answered once: at
+// Submit asks for one of operations, read, status, snapshot, cluster and reach. It is answered once: at
 // the latest two of the client's ticks after deadline_ms, and never for that before.
 type Submit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4333,12 +4325,10 @@ const file_node_proto_rawDesc = "" +
 	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12-\n" +
 	"\x12compacted_revision\x18\x04 \x01(\x04R\x11compactedRevision\x12\x1a\n" +
 	"\bthorough\x18\x05 \x01(\bR\bthorough:E\x92\xb5\x18A\n" +
-	"\amachine\x12\x04raft\x1a0a checkpoint is durable: the log may go up to it\"\x96\x01\n" +
+	"\amachine\x12\x04raft\x1a0a checkpoint is durable: the log may go up to it\"d\n" +
 	"\x06CutLog\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04term\x18\x02 \x01(\x04R\x04term\x120\n" +
-	"\n" +
-	"conf_state\x18\x03 \x01(\v2\x11.raftpb.ConfStateR\tconfState:0\x92\xb5\x18,\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term:0\x92\xb5\x18,\n" +
 	"\x04raft\x12\x03log\x1a\x1fentries are not needed any more\"{\n" +
 	"\fShipSnapshot\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:@\x92\xb5\x18<\n" +
@@ -4527,10 +4517,10 @@ const file_node_proto_rawDesc = "" +
 	"\aFounded\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId:E\x92\xb5\x18A\n" +
-	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\x8e\x01\n" +
+	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\xe1\x01\n" +
 	"\vStatusDraft\x12,\n" +
-	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:Q\x92\xb5\x18M\n" +
-	"\agateway\x12\x1fmembership -> snapshots -> raft\x1a!one for all who wait for a status\"\xfe\x03\n" +
+	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:\xa3\x01\x92\xb5\x18\x9e\x01\n" +
+	"\x13gateway; membership\x122membership -> snapshots -> raft; snapshots -> raft\x1aSone for all who wait for a status; while the leader sends snapshots, with its pulse\"\xfe\x03\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -4721,53 +4711,52 @@ var file_node_proto_depIdxs = []int32{
 	77, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
 	78, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
 	74, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	74, // 17: keyval.v1.CutLog.conf_state:type_name -> raftpb.ConfState
-	75, // 18: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	75, // 19: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	79, // 20: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	78, // 21: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	34, // 22: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	79, // 23: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	34, // 24: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	80, // 25: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	79, // 26: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	80, // 27: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	79, // 28: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	43, // 29: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	81, // 30: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	82, // 31: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	79, // 32: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	44, // 33: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	83, // 34: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	84, // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	74, // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	85, // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	79, // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	86, // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	79, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	87, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	88, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	89, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	90, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	82, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	91, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	92, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	93, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	90, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	94, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	95, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	96, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	89, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	97, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	98, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	78, // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	79, // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	59, // [59:59] is the sub-list for method output_type
-	59, // [59:59] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	75, // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	75, // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	79, // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	78, // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	34, // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	79, // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	34, // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	80, // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	79, // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	80, // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	79, // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	43, // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	81, // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	82, // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	79, // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	44, // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	83, // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	84, // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	74, // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	85, // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	79, // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	86, // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	79, // 39: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	87, // 40: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	88, // 41: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	89, // 42: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	90, // 43: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	82, // 44: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	91, // 45: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	92, // 46: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	93, // 47: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	90, // 48: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	94, // 49: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	95, // 50: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	96, // 51: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	89, // 52: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	97, // 53: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 54: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	98, // 55: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	78, // 56: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	79, // 57: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

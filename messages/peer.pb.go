@@ -1353,6 +1353,7 @@ type ClusterPulse struct {
 	Commit        uint64                 `protobuf:"varint,2,opt,name=commit,proto3" json:"commit,omitempty"`
 	Members       []*MemberView          `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // without their records
 	Waiting       []*WaitingNode         `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waits         []*OperationWait       `protobuf:"bytes,5,rep,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1411,6 +1412,13 @@ func (x *ClusterPulse) GetMembers() []*MemberView {
 func (x *ClusterPulse) GetWaiting() []*WaitingNode {
 	if x != nil {
 		return x.Waiting
+	}
+	return nil
+}
+
+func (x *ClusterPulse) GetWaits() []*OperationWait {
+	if x != nil {
+		return x.Waits
 	}
 	return nil
 }
@@ -1702,12 +1710,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
-	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\x9b\x02\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xbd\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand:\xcb\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xad\x01\n" +
-	"\x10session, machine\x12!raft of the leader, here or there\x1aWa write was checked, or a new leader is known; there is more history than is to be kept*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
+	"\x1csession, machine, membership\x12!raft of the leader, here or there\x1ama write was checked, or a new leader is known; there is more history than is to be kept; an operation goes on*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x16\n" +
@@ -1773,12 +1781,13 @@ const file_peer_proto_rawDesc = "" +
 	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
 	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
-	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\x85\x02\n" +
+	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xb5\x02\n" +
 	"\fClusterPulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
 	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
-	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
+	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12.\n" +
+	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
 	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
 	"\aLossAsk\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
@@ -1850,6 +1859,7 @@ var file_peer_proto_goTypes = []any{
 	(*RangeDigest)(nil),     // 30: keyval.v1.RangeDigest
 	(*WaitingNode)(nil),     // 31: keyval.v1.WaitingNode
 	(*MemberView)(nil),      // 32: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 33: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -1873,13 +1883,14 @@ var file_peer_proto_depIdxs = []int32{
 	31, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
 	32, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
 	31, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	0,  // 21: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 22: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	33, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 22: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 23: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }

@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// Names are what KEYVAL_MUTANT may say.
-var Names []string
+// Names are what KEYVAL_MUTANT may say. Sagas and Replicas are those of them that the
+// properties of packages membershipactor/saga and raftactor find, and not the simulator.
+var Names, Sagas, Replicas []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
@@ -47,10 +48,19 @@ var (
 	HistoryNeverGoes = named("history-never-goes")
 	NothingDiscarded = named("nothing-discarded")
 	SnapshotNewest   = named("snapshot-newest")
+	EffectFirst      = ofSagas("effect-first")
+	RollbackLate     = ofSagas("rollback-late")
+	TwoSagas         = ofSagas("two-sagas")
+	PromotedEarly    = ofSagas("promoted-early")
+	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")
 	RaisedUnasked    = named("raised-unasked")
 	StateUnaudited   = named("state-unaudited")
+	ChangeAtPropose  = ofReplicas("change-at-propose")
+	RemovedCounts    = ofReplicas("removed-counts")
+	LearnerRefuses   = ofReplicas("learner-refuses")
+	SnapshotOld      = ofReplicas("snapshot-old")
 
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")
@@ -62,6 +72,16 @@ var (
 func named(name string) bool {
 	Names = append(Names, name)
 	return chosen == name
+}
+
+func ofSagas(name string) bool {
+	Sagas = append(Sagas, name)
+	return named(name)
+}
+
+func ofReplicas(name string) bool {
+	Replicas = append(Replicas, name)
+	return named(name)
 }
 
 func init() {

@@ -41,6 +41,15 @@ const (
 	HistoryNeverGoes = false // nobody gives up history
 	NothingDiscarded = false // the rows of history that was given up stay
 	SnapshotNewest   = false // a snapshot lacks the history that is kept
+	EffectFirst      = false // an operation changes the members before its record is in the log
+	RollbackLate     = false // an operation is undone though the joint configuration has begun
+	TwoSagas         = false // two operations touch one member
+	PromotedEarly    = false // a learner is promoted before it has caught up
+	LeaderRemoved    = false // a leader is removed while it leads
+	ChangeAtPropose  = false // a leader decides by a new configuration as soon as it proposed it
+	RemovedCounts    = false // a leader goes on counting what a removed member has
+	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
+	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's
 	RaisedUnasked    = false // the cluster's level is raised without asking all members

@@ -1,7 +1,6 @@
 package raftactor
 
 import (
-	"fmt"
 	"sort"
 
 	"go.etcd.io/raft/v3"
@@ -139,7 +138,7 @@ func (r *Replica) OnCheckpointed(m *messages.Checkpointed) {
 		return // of the state before a snapshot
 	}
 	if term, err := r.tail.Term(m.Index); err != nil || term != m.Term {
-		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d: they do not belong together",
+		r.emit(Die{apart("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d",
 			m.Index, m.Term, r.tail.base, r.tail.last(), term)})
 		return
 	}
@@ -170,7 +169,7 @@ func (r *Replica) cutLog() {
 		return
 	}
 	r.tail.cut(to)
-	r.emit(CutLog{Index: to, Term: r.tail.baseTerm, ConfState: r.tail.snapshot.GetMetadata().GetConfState()})
+	r.emit(CutLog{Index: to, Term: r.tail.baseTerm})
 }
 
 func (r *Replica) cutView() cutView {
@@ -208,15 +207,15 @@ func (r *Replica) followers() (found []follower) {
 	return found
 }
 
-// sample remembers which followers were heard of. Raft forgets that on a tick, once
-// every election timeout, so sample comes before the tick.
+// sample lets the clock go on, and counts a follower that is new to this leadership as
+// heard of now.
 func (r *Replica) sample() {
 	r.ticks++
 	if r.role != raft.StateLeader {
 		return
 	}
 	r.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if _, known := r.contact[id]; p.RecentActive || !known {
+		if _, known := r.contact[id]; !known {
 			r.contact[id] = r.ticks
 		}
 		if s := r.shipments[id]; s != nil && s.carried && (p.Match >= r.tail.checkpoint() || !r.active(id, p)) {

@@ -11,6 +11,7 @@ type meters struct {
 	leaders   prometheus.Counter
 	elections prometheus.Counter
 	refused   *prometheus.CounterVec // by code
+	lost      prometheus.Counter
 }
 
 func newMeters(meter prometheus.Registerer) meters {
@@ -21,5 +22,7 @@ func newMeters(meter prometheus.Registerer) meters {
 			"Elections that this node has started: rounds of votes that it asked for."),
 		refused: telemetry.CounterBy(meter, "keyval_raft_proposals_refused_total",
 			"Proposals that this node has sent back, which were surely not proposed.", "code"),
+		lost: telemetry.Counter(meter, "keyval_raft_messages_dropped_total",
+			"Messages of other nodes that were dropped since too much of them waited for raft; they are sent again."),
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+	"keyval/mutant"
 )
 
 // What the faults of package mutant do here. Nothing calls it without the tag.
@@ -27,6 +30,16 @@ func (r *Replica) countSent(m *raftpb.Message) {
 	}
 	last := m.GetIndex() + uint64(len(m.GetEntries()))
 	r.node.Step(&raftpb.Message{Type: raftpb.MsgAppResp.Enum(), From: new(m.GetTo()), To: new(m.GetFrom()), Term: new(m.GetTerm()), Index: &last})
+}
+
+// carriedOutWrong reports whether a leader leaves a change as it is: it took effect before,
+// or what left is still counted.
+func (r *Replica) carriedOutWrong(v *messages.Verdict) bool {
+	if r.role != raft.StateLeader {
+		return false
+	}
+	removes := slices.ContainsFunc(v.GetChange().GetChanges(), func(c *raftpb.ConfChangeSingle) bool { return c.GetType() == raftpb.ConfChangeRemoveNode })
+	return mutant.ChangeAtPropose && v.GetIndex() == r.changes.proposed || mutant.RemovedCounts && removes && len(v.GetChange().GetChanges()) == 1
 }
 
 // countHolders commits what a quorum has, of whatever term.

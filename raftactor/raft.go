@@ -29,6 +29,14 @@ type Config struct {
 
 	Peer func(messages.RaftID) *actor.PID // a peer's raft actor
 	PID  func(Asker) *actor.PID
+
+	Inbox Inbox // of what peers send; nil: nobody counts
+}
+
+// Inbox counts what came from peers and waits in the actor's mailbox.
+type Inbox interface {
+	Took(peer messages.RaftID, m proto.Message) // m waits no longer
+	Lost() uint64                               // how many were dropped, ever: too much waited
 }
 
 // Raft is the actor around a Replica: it takes messages as events, and once all
@@ -39,6 +47,7 @@ type Raft struct {
 	meters   meters
 	led      AnnounceLeader // the last one that named a leader
 	flushing bool           // a Flush to itself is under way
+	lost     uint64         // messages that the inbox has dropped, as told last
 }
 
 // New makes the producer of a node's Raft actor.
@@ -64,6 +73,7 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.replica.OnMachineOpened(m)
 	case *messages.Tick:
 		a.replica.OnTick(m.Elapsed)
+		a.countLost()
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.RaftMessage:
 		a.onPeer(m)
@@ -72,7 +82,14 @@ func (a *Raft) Receive(ctx actor.Context) {
 	case *messages.PeerRefused, *messages.LossAsk, *messages.LossAnswer, *messages.SuspicionRecorded:
 		a.onLoss(ctx, m)
 	case *messages.Propose:
+		if m.Origin != a.cfg.Self {
+			a.took(m.Origin, m)
+		}
 		a.replica.OnPropose(asker(ctx), m)
+	case *messages.ProposeChange:
+		a.replica.OnProposeChange(m)
+	case *messages.TransferLead:
+		a.replica.OnTransferLead(m)
 	case *messages.ReadIndex:
 		a.replica.OnRead(m)
 	case *messages.Appended:
@@ -108,7 +125,26 @@ func asker(ctx actor.Context) Asker {
 	return Asker{}
 }
 
+func (a *Raft) took(peer messages.RaftID, m proto.Message) {
+	if a.cfg.Inbox != nil {
+		a.cfg.Inbox.Took(peer, m)
+	}
+}
+
+// countLost tells what the inbox has dropped since the last tick.
+func (a *Raft) countLost() {
+	if a.cfg.Inbox == nil {
+		return
+	}
+	if lost := a.cfg.Inbox.Lost(); lost > a.lost {
+		a.cfg.Logger.Warn("raft: peers send faster than this node works; messages were dropped, and Raft sends them again", "messages", lost-a.lost)
+		a.meters.lost.Add(float64(lost - a.lost))
+		a.lost = lost
+	}
+}
+
 func (a *Raft) onPeer(m *messages.RaftMessage) {
+	a.took(m.Message.GetFrom(), m)
 	if err := a.replica.OnPeer(m.Message); err != nil {
 		a.cfg.Logger.Warn("raft: refused a peer's message", "from", m.Message.GetFrom(), "reason", err)
 	}
@@ -156,7 +192,7 @@ func (a *Raft) run(ctx actor.Context) {
 		case ApplyEntries:
 			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
 		case CutLog:
-			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term, ConfState: e.ConfState})
+			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term})
 		case ShipSnapshot:
 			ctx.Request(a.cfg.Snapshots, &messages.ShipSnapshot{Message: e.Message})
 		case StagingUnused:
@@ -189,6 +225,8 @@ func (a *Raft) run(ctx actor.Context) {
 			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
 			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+		case TellReplication:
+			ctx.Send(a.cfg.Membership, e.Replication)
 		case Die:
 			a.cfg.Fatal(e.Reason)
 		}

@@ -4,7 +4,6 @@
 package raftactor
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -91,12 +90,8 @@ type (
 	AppendLog struct{ Message *raftpb.Message }
 	// ApplyEntries hands a MsgStorageApply to the machine, which answers with Applied.
 	ApplyEntries struct{ Message *raftpb.Message }
-	// CutLog lets the log drop the entries up to Index. ConfState is that of the last
-	// checkpoint.
-	CutLog struct {
-		Index, Term uint64
-		ConfState   *raftpb.ConfState
-	}
+	// CutLog lets the log drop the entries up to Index.
+	CutLog struct{ Index, Term uint64 }
 	// ShipSnapshot has a MsgSnap brought to its receiver. It is answered with OnShipped.
 	ShipSnapshot struct{ Message *raftpb.Message }
 	// StagingUnused says that raft has no use for the staged snapshot of this index.
@@ -140,6 +135,8 @@ type (
 	}
 	// Warn tells people what this node has to say about itself.
 	Warn struct{ Text string }
+	// TellReplication tells how replication goes. What it holds is never modified.
+	TellReplication struct{ Replication *messages.Replication }
 	// Die ends the process: an invariant is broken that only a human can mend.
 	Die struct{ Reason error }
 )
@@ -155,6 +152,7 @@ func (RefuseReads) effect()     {}
 func (RefuseProposal) effect()  {}
 func (ElectionStarted) effect() {}
 func (AnnounceLeader) effect()  {}
+func (TellReplication) effect() {}
 func (AskLoss) effect()         {}
 func (AnswerLoss) effect()      {}
 func (RecordSuspicion) effect() {}
@@ -167,6 +165,7 @@ type proposal struct {
 	seq     uint64
 	origin  uint64
 	command []byte
+	of      *asked // while it is under way
 }
 
 // Replica is one member of the consensus group. Not safe for concurrent use.
@@ -187,7 +186,8 @@ type Replica struct {
 
 	queue   *fair.Queue[Asker, proposal] // waits for the gate; its cost is in bytes of commands
 	next    []proposal                   // of these, what goes through it next: about proposalBytesMax
-	appends int                          // appends with entries that the log has not answered
+	under   underWay
+	appends int // appends with entries that the log has not answered
 
 	fence       *fence
 	fenced      bool // as announced last
@@ -200,6 +200,9 @@ type Replica struct {
 	revision    uint64
 	compacted   uint64 // reads below this revision are refused
 	level       uint32 // of the cluster, as last applied
+	changes     changes
+
+	replicationDue bool
 
 	succession succession               // of a leader that is gone
 	shipments  map[uint64]*shipment     // by peer, at most one each
@@ -217,6 +220,7 @@ func NewReplica(cfg ReplicaConfig) *Replica {
 	cfg.Options = cfg.Options.withDefaults()
 	return &Replica{
 		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
+		under:     underWay{askers: map[Asker]*asked{}},
 		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
 	}
 }
@@ -266,6 +270,7 @@ func (r *Replica) open() {
 		panic(fmt.Sprintf("raft refuses its configuration: %v", err))
 	}
 	r.node, r.log = node, nil
+	r.changes.conf, r.changes.last = m.ConfState, r.tail.last()
 	r.standInTurn(startTicks, raft.None)
 	r.announce()
 	r.fence.open(r.view())
@@ -296,14 +301,18 @@ func (r *Replica) OnTick(elapsed uint32) {
 	if r.node == nil {
 		return
 	}
-	r.fence.tick(r.view())
-	if r.fenceMoved(); r.fence.fenced() {
+	if r.fence.stage != takesPart {
+		r.fence.tick(r.view())
+		r.fenceMoved()
+	}
+	if r.fence.fenced() {
 		return
 	}
 	if r.role == raft.StateLeader {
 		r.logTimeMS += uint64(elapsed) * r.cfg.TickMS
 	}
 	r.sample()
+	r.replicationDue = r.replicationDue || r.ticks%replicationTicks == 0
 	r.asks.tick()
 	r.node.Tick()
 	r.succeed()
@@ -311,7 +320,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 		r.cutLog()
 	}
 	again, givenUp := r.reads.tick(r.cfg.Options.HeartbeatTicks*2, r.cfg.Options.ElectionTicks*2)
-	if again != nil {
+	if again != nil && !r.answersFromThePast() {
 		r.node.ReadIndex(again)
 	}
 	if givenUp != nil {
@@ -328,7 +337,11 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	if r.lostLog(m) {
+	switch {
+	case !r.lostLog(m):
+	case m.GetTerm() == r.term && r.leader != 0 && r.leader != m.GetFrom(): // a term has one leader
+		return fmt.Errorf("a heartbeat of term %d, in which replica %d leads", m.GetTerm(), r.leader)
+	default:
 		r.fence.accused(r.view(), m.GetFrom(), m.GetTerm(), m.GetCommit())
 		r.fenceMoved()
 	}
@@ -338,8 +351,13 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	switch {
 	case m.GetType() == raftpb.MsgApp && len(m.GetEntries()) > 0 && r.uncutFull():
 		return nil // as if it were lost: the leader sends it again when there is room
-	case m.GetType() == raftpb.MsgReadIndex && !r.asks.admit(m.GetFrom()):
+	case m.GetType() == raftpb.MsgReadIndex && (!r.asks.admit(m.GetFrom()) || r.answersFromThePast()):
 		return nil // as if it were lost: the peer asks again
+	case mutant.LearnerRefuses && r.learns() && (m.GetType() == raftpb.MsgVote || m.GetType() == raftpb.MsgPreVote):
+		return nil
+	}
+	if _, follows := r.contact[m.GetFrom()]; follows {
+		r.contact[m.GetFrom()] = r.ticks
 	}
 	// An error here means a message that is late or from a stranger: raft has no use for it.
 	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
@@ -359,20 +377,13 @@ func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 		r.refuse(p, messages.Code_REDIRECT)
 	case size == 0 || size > messages.CommandSizeMax:
 		r.refuse(p, messages.Code_INVALID)
-	case r.queued(p):
+	case r.has(p): // its session lost patience: the outcome will come
 	case !r.queue.Room(asker, size, int(r.cfg.Options.ProposalBytesMax)):
 		r.refuse(p, messages.Code_BUSY)
 	default:
+		r.under.begin(&p)
 		r.queue.Push(asker, p, size)
 	}
-}
-
-// queued reports whether a command is asked for again that waits for the gate: its
-// session lost patience, not the command. Numbers mostly go up, so this costs little.
-func (r *Replica) queued(p proposal) bool {
-	last, waits := r.queue.Last(p.asker)
-	return waits && last.seq >= p.seq && p.seq > 0 &&
-		r.queue.Holds(p.asker, func(q proposal) bool { return q.seq == p.seq && bytes.Equal(q.command, p.command) })
 }
 
 func (r *Replica) refuse(p proposal, code messages.Code) {
@@ -413,6 +424,9 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	r.compacted, r.level = max(r.compacted, m.CompactedRevision), max(r.level, m.Level)
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
 	r.appliedTerm = entries[len(entries)-1].GetTerm()
+	r.under.applied(m.Index)
+	r.noteApplied(entries)
+	r.carryOut(m.Verdicts)
 	r.deliver(m.Message.GetResponses())
 }
 
@@ -426,7 +440,8 @@ func (r *Replica) deliver(responses []*raftpb.Message) {
 			}
 			continue
 		}
-		if err := r.node.Step(m); err != nil {
+		// A leader that was removed has entries on their way to its log: they count no more.
+		if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 			panic(fmt.Sprintf("raft refuses %v of its own storage: %v", m.GetType(), err))
 		}
 	}
@@ -443,9 +458,10 @@ func (r *Replica) Advance() {
 	}
 	r.ready()
 	r.takeStaged()
-	for r.propose() || r.askReads() {
+	for r.proposeBarrier() || r.propose() || r.askReads() {
 		r.ready()
 	}
+	r.tellReplication()
 }
 
 // propose opens the gate. At most AppendsInFlightMax appends are with the log, and
@@ -466,6 +482,7 @@ func (r *Replica) propose() bool {
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
 	}
+	r.under.log(r.next, entries[len(entries)-1].GetIndex()) // raft has numbered them
 	clear(r.next)
 	r.next = r.next[:0]
 	return true
@@ -505,9 +522,17 @@ func (r *Replica) uncutFull() bool {
 	return uncut > uncutFactor*r.cfg.Options.LogBytesMax
 }
 
-// askReads asks for the index of the next batch. A leader waits until an entry of its
-// own term is applied. Raft waits for that too, except in a group of one, which would
-// answer from the past.
+// answersFromThePast reports whether this replica leads, and no entry of its own term is
+// applied yet. Raft holds reads back until then, its own and those of peers, except where
+// one voter decides alone: that one would answer with what it knows to be committed, which
+// may be less than it has acknowledged before it was started again.
+func (r *Replica) answersFromThePast() bool {
+	s := r.node.BasicStatus() // it may lead since a moment ago
+	return s.RaftState == raft.StateLeader && r.appliedTerm != s.GetTerm() && !mutant.ReadBeforeOwn
+}
+
+// askReads asks for the index of the next batch, unless answersFromThePast; here role and
+// term are known.
 func (r *Replica) askReads() bool {
 	if r.leader == 0 || (r.leader == r.cfg.Self && r.appliedTerm != r.term && !mutant.ReadBeforeOwn) {
 		return false
@@ -546,11 +571,14 @@ func (r *Replica) ready() {
 func (r *Replica) route(m *raftpb.Message) {
 	switch m.GetTo() {
 	case raft.LocalAppendThread:
-		if len(m.GetEntries()) > 0 {
-			r.appends++
-		}
 		if s := m.GetSnapshot(); s != nil {
 			r.installing = s.GetMetadata()
+			r.changes.last = s.GetMetadata().GetIndex()
+			r.reconfigured(s.GetMetadata().GetConfState())
+		}
+		if n := len(m.GetEntries()); n > 0 {
+			r.appends++
+			r.changes.last = m.GetEntries()[n-1].GetIndex()
 		}
 		if mutant.AckBeforeFsync { // a crash may take what is promised here
 			r.sendEarly(m.GetResponses())
@@ -559,7 +587,14 @@ func (r *Replica) route(m *raftpb.Message) {
 	case raft.LocalApplyThread:
 		r.emit(ApplyEntries{m})
 	default:
-		if m.GetType() == raftpb.MsgSnap {
+		snapshot := m.GetType() == raftpb.MsgSnap
+		switch {
+		case r.fence.mute() && snapshot: // raft sends that peer nothing until it is told
+			r.node.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
+			return
+		case r.fence.mute(): // as if it were lost
+			return
+		case snapshot:
 			r.ship(m)
 			return
 		}
@@ -598,15 +633,23 @@ func stands(role raft.StateType) bool {
 // the old one.
 func (r *Replica) announce() {
 	s := r.node.BasicStatus()
+	r.replicationDue = r.replicationDue || s.RaftState != r.role
 	r.role, r.commit = s.RaftState, s.GetCommit()
-	if s.Lead == r.leader && s.GetTerm() == r.term && !r.fenced {
+	fenced := r.fence.fenced()
+	if s.Lead == r.leader && s.GetTerm() == r.term && fenced == r.fenced {
 		return
 	}
+	r.replicationDue = true
+	r.changes.above, r.changes.proposed = 0, 0
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()
 	}
-	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), false
+	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), fenced
+	if fenced {
+		r.emit(AnnounceLeader{Term: r.term, Fenced: true})
+		return // all that waited was sent back before
+	}
 	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term})
 	if !lost {
 		return
@@ -627,6 +670,7 @@ func (r *Replica) refuseQueued(code messages.Code) {
 	for p, ok := r.queue.Pop(); ok; p, ok = r.queue.Pop() {
 		r.refuse(p, code)
 	}
+	r.under.clear()
 }
 
 // Leader is what was announced last.
@@ -664,7 +708,4 @@ func (r *Replica) roleName() string {
 	return "follower"
 }
 
-func (r *Replica) learns() bool {
-	_, learns := r.node.Status().Config.Learners[r.cfg.Self]
-	return learns
-}
+func (r *Replica) learns() bool { return slices.Contains(r.changes.conf.GetLearners(), r.cfg.Self) }

@@ -410,19 +410,20 @@ func TestTheGateIsSharedBySessions(t *testing.T) {
 		g.release(1)
 		g.drain()
 	}
-	if _, waits := leader.queue.Last(Asker{"node/1", "small"}); waits || leader.queue.Cost() == 0 {
+	if waits := leader.queue.Holds(Asker{"node/1", "small"}, func(proposal) bool { return true }); waits || leader.queue.Cost() == 0 {
 		t.Errorf("the small one waits: %v; behind it are %d bytes", waits, leader.queue.Cost())
 	}
 }
 
-// A session that asks again for what waits at the gate does not have it twice in the log.
-func TestWhatWaitsAtTheGateIsNotQueuedTwice(t *testing.T) {
+// A session that asks again for what is under way, at the gate or behind it, does not have
+// it twice in the log.
+func TestWhatIsUnderWayIsNotLoggedTwice(t *testing.T) {
 	g := newGroup(t, 1)
 	leader := g.elect()
 	g.hold[1] = true
 	g.propose(leader, 1)
-	g.drain()
-	for _, seq := range []uint64{2, 3, 4, 3, 2, 4, 5} {
+	g.drain() // it is with the log
+	for _, seq := range []uint64{2, 3, 4, 3, 1, 2, 4, 5, 1} {
 		g.propose(leader, seq)
 	}
 	g.hold[1] = false
@@ -430,6 +431,41 @@ func TestWhatWaitsAtTheGateIsNotQueuedTwice(t *testing.T) {
 	g.drain()
 	if g.commands[1] != 5 {
 		t.Errorf("%d commands are in the log, of 5", g.commands[1])
+	}
+	if under := &g.replicas[leader].under; len(under.askers)+len(under.logged) > 0 {
+		t.Errorf("all is applied, and still under way are %d commands of %d askers", len(under.logged), len(under.askers))
+	}
+	g.propose(leader, 5) // nobody knows it here any more: the machine does
+	g.drain()
+	if g.commands[1] != 6 {
+		t.Errorf("%d commands are in the log, of 6", g.commands[1])
+	}
+}
+
+// Commands that the room for uncommitted ones keeps back are under way too, and a new leader
+// takes all anew.
+func TestWhatIsUnderWayIsForgottenWithTheLeadership(t *testing.T) {
+	g := newTunedGroup(t, Options{MaxUncommitted: 1}, 1, 2, 3)
+	leader := g.elect()
+	for id := range g.replicas {
+		g.cut[id] = id != leader
+	}
+	for range 2 {
+		for seq := range uint64(4) {
+			g.propose(leader, seq+1)
+			g.drain()
+		}
+	}
+	r := g.replicas[leader]
+	if a := r.under.askers[Asker{"node/9", "s"}]; a == nil || a.count != 4 {
+		t.Fatalf("under way is %+v, of 4 commands", a)
+	}
+	for range 100 {
+		r.OnTick(1)
+		g.drain()
+	}
+	if len(r.under.askers)+len(r.under.logged) > 0 || r.leader == leader {
+		t.Errorf("%d leads, and %d commands are under way at %d", r.leader, len(r.under.logged), leader)
 	}
 }
 

@@ -38,13 +38,19 @@ type tail struct {
 	// snapshot is the metadata of the last durable checkpoint, and never modified;
 	// nil before there is one.
 	snapshot *raftpb.Snapshot
+
+	confIndex uint64 // of the last change of the configuration that was applied since the start
 }
 
 var _ raft.Storage = (*tail)(nil)
 
 // newTail takes over a log as it was opened, and the checkpoint that replay starts from.
 func newTail(log *messages.LogOpened, conf *raftpb.ConfState) *tail {
-	t := &tail{hardState: log.HardState, confState: conf, base: log.BaseIndex, baseTerm: log.BaseTerm}
+	hs := log.HardState
+	if proven := provenCommit(hs.GetCommit(), log.Entries); proven > hs.GetCommit() {
+		hs = &raftpb.HardState{Term: hs.Term, Vote: hs.Vote, Commit: &proven}
+	}
+	t := &tail{hardState: hs, confState: conf, base: log.BaseIndex, baseTerm: log.BaseTerm}
 	t.extend(log.Entries)
 	return t
 }
@@ -104,6 +110,9 @@ func (t *tail) checkpointed(index, term uint64, conf *raftpb.ConfState) {
 		t.snapshot = &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: &index, Term: &term, ConfState: conf}}
 	}
 }
+
+// reconfigured takes note of a change of the configuration that was applied.
+func (t *tail) reconfigured(index uint64) { t.confIndex = index }
 
 // checkpoint is the index of the last durable checkpoint, 0 before there is one.
 func (t *tail) checkpoint() uint64 { return t.snapshot.GetMetadata().GetIndex() }
@@ -166,9 +175,11 @@ func (t *tail) LastIndex() (uint64, error)  { return t.last(), nil }
 func (t *tail) FirstIndex() (uint64, error) { return t.base + 1, nil }
 
 // Snapshot is the last durable checkpoint. Raft asks for it when a follower needs
-// entries below the base, and sees its metadata only.
+// entries below the base, and sees its metadata only. While the checkpoint is older than
+// the configuration there is none: raft would send it to a member that was added since,
+// which is not in it, refuses it, and would be sent the same again.
 func (t *tail) Snapshot() (*raftpb.Snapshot, error) {
-	if t.snapshot == nil || t.checkpoint() < t.base {
+	if t.snapshot == nil || t.checkpoint() < max(t.base, t.confIndex) && !(mutant.SnapshotOld && t.checkpoint() >= t.base) {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	return t.snapshot, nil

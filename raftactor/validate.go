@@ -43,6 +43,24 @@ func (r *Replica) validate(m *raftpb.Message) error {
 	default:
 		return fmt.Errorf("%v does not come from peers", m.GetType())
 	}
+	return r.validateStranger(m)
+}
+
+// validateStranger refuses what only members may ask for. That is little. A leader that this
+// replica's configuration does not hold may be one of a newer configuration, or one that was
+// removed and brings that very news; a candidate likewise, and who refuses it a vote for
+// that could keep a cluster from electing anybody. Answers of strangers RawNode ignores.
+func (r *Replica) validateStranger(m *raftpb.Message) error {
+	switch m.GetType() {
+	case raftpb.MsgTimeoutNow: // it makes this replica stand, leader or not
+		if s := r.node.BasicStatus(); s.Lead != m.GetFrom() || s.GetTerm() != m.GetTerm() {
+			return fmt.Errorf("%v of term %d from replica %d, which does not lead", m.GetType(), m.GetTerm(), m.GetFrom())
+		}
+	case raftpb.MsgReadIndex: // nobody has a newer configuration than the leader
+		if r.role == raft.StateLeader && !r.isMember(m.GetFrom()) {
+			return fmt.Errorf("%v from replica %d, which is no member", m.GetType(), m.GetFrom())
+		}
+	}
 	return nil
 }
 

@@ -311,6 +311,14 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.sever(c, "a message was refused")
 		return
 	}
+	if near.Role == messages.Role_NODE && !to.local.Inbox.Enter(near.RaftID, body) {
+		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
+		return
+	}
+	if a, ok := body.(*messages.Attach); ok {
+		from, _ := c.ends(way)
+		a.Holder = []byte(from.host.name)
+	}
 	n.world.ear.arrived(e, body)
 	target := to.system.NewLocalPID(e.Target)
 	if e.Sender == "" {

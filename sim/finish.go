@@ -11,10 +11,10 @@ import (
 // to it, it serves.
 func (r *run) probe() {
 	for _, s := range r.servers {
-		if s.up() {
+		if s.up() && !s.aged {
 			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
 			r.clients = append(r.clients, c)
-			c.startWith([]string{s.listen()})
+			c.startWith([]string{s.listen()}, true)
 			c.submit(writing(c.put(c.key())))
 		}
 	}
@@ -61,7 +61,7 @@ func (r *run) finish() {
 // compareEngines holds every live node's rows against the true history.
 func (r *run) compareEngines() {
 	for _, s := range r.servers {
-		if !s.up() || s.rotten() {
+		if !s.up() || s.rotten() || s.aged {
 			continue
 		}
 		rows := s.disk.LiveRows(r.check.model.revision)
@@ -115,7 +115,7 @@ func (r *run) compareFiles() {
 				r.world.fail("state from snapshot equals state from replay", "file %s of %s: %s", id, s.name(), what)
 			}
 		}
-		if why := s.disk.Condemned(); why != "" && !s.rotten() {
+		if why := s.disk.Condemned(); why != "" && !s.rotten() && !s.aged {
 			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
 		}
 	}

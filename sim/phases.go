@@ -54,13 +54,18 @@ func (r *run) heal() {
 	}
 	down := 0
 	for _, s := range r.servers {
-		if s.damaged || s.rotten() {
+		if s.aged && !s.disk.Suspected() { // nobody who knows has told it, and may be there to
+			r.giveUp(s)
+		} else if s.fenced && !s.aged { // whose heartbeat it doubts may never be back, and it be needed
+			s.crash(false)
+		}
+		if s.lost() {
 			down++
 		}
 	}
 	founded := r.check.last() > 0 // before, every founder is needed
 	for _, s := range r.servers {
-		if r.options.Faults && founded && !s.damaged && !s.rotten() && 2*(down+1) < len(r.servers) && r.chaos.IntN(4) == 0 {
+		if r.options.Faults && founded && !s.lost() && 2*(down+1) < len(r.servers) && r.chaos.IntN(4) == 0 {
 			r.leftDown[s.node] = true
 			down++
 		}
@@ -147,7 +152,7 @@ func (r *run) outstanding() string {
 		}
 	}
 	for _, s := range r.servers {
-		if s.up() && s.host.memory.applied < r.check.last() {
+		if s.up() && !s.aged && s.host.memory.applied < r.check.last() {
 			return fmt.Sprintf("%s has applied up to index %d of %d", s.name(), s.host.memory.applied, r.check.last())
 		}
 		if what := r.unfinished(s); what != "" {
@@ -161,6 +166,7 @@ func (r *run) outstanding() string {
 func (r *run) unfinished(s *server) string {
 	switch {
 	case !s.up():
+	case s.aged: // it is mute, and may be so for ever if the one who knew is not there
 	case s.disk.Staging():
 		return s.name() + " keeps a state that nobody installs"
 	case len(s.disk.Writing()) > 0:

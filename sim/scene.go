@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors"
 	"keyval/messages"
@@ -120,7 +119,7 @@ func (s *Scene) Cut(a, b string) {
 func (s *Scene) Mend() { s.run.world.net.mend(s.run.swarm.way) }
 
 // Client is the client of this name. One that is not there yet starts, and knows
-// these servers.
+// these servers; if they are not all, it asks no others.
 func (s *Scene) Client(name string, knows []Server) Client {
 	for _, c := range s.run.clients {
 		if c.name == name {
@@ -133,7 +132,7 @@ func (s *Scene) Client(name string, knows []Server) Client {
 	}
 	c := &customer{run: s.run, number: len(s.run.clients), name: name}
 	s.run.clients = append(s.run.clients, c)
-	c.startWith(endpoints)
+	c.startWith(endpoints, len(knows) < len(s.run.endpoints()))
 	return Client{c}
 }
 
@@ -249,13 +248,7 @@ func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
 
 // Forge lets the process hear a heartbeat, as if another had sent it in the term that both
 // are in, that counts on entries up to an index.
-func (s Server) Forge(from Server, commit uint64) {
-	s.note("a heartbeat that " + from.Name() + " never sent arrives")
-	self, other, term := idOf(s.server.node), idOf(from.server.node), s.server.host.memory.term
-	s.server.host.system.Root.Send(s.server.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
-		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,
-	}})
-}
+func (s Server) Forge(from Server, commit uint64) { s.server.forged(from.server, commit) }
 
 // State is what a process knows, and has.
 type State struct {

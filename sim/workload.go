@@ -39,9 +39,9 @@ const (
 )
 
 // start runs a client process, which knows all nodes' endpoints.
-func (c *customer) start() { c.startWith(c.run.endpoints()) }
+func (c *customer) start() { c.startWith(c.run.endpoints(), false) }
 
-func (c *customer) startWith(endpoints []string) {
+func (c *customer) startWith(endpoints []string, pinned bool) {
 	w := c.run.world
 	c.starts++
 	c.under, c.seen = map[uint64]*operation{}, map[string]sight{}
@@ -53,7 +53,7 @@ func (c *customer) startWith(endpoints []string) {
 	seams := c.host.seams(random)
 	_, root := seams.Runtime.NewSystem(messages.ClientAddress(id[:]), seams.Logger)
 	c.spawn(root, actorClient, client.New(client.Config{
-		Endpoints: endpoints, Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.ttl(),
+		Endpoints: endpoints, Pinned: pinned, Network: place{w.net, c.host}, World: seams, Version: "simulated", SessionTTL: c.ttl(),
 	}))
 	c.spawn(root, actorAsker, func() actor.Actor { return asker{c} })
 }

@@ -251,7 +251,7 @@ func (l *logActor) cutIfAsked() error {
 		return messages.Errorf(messages.Code_INTERNAL, "the log was to be cut at entry %d and ends at entry %d", m.Index, l.last).
 			WithHint("this is a defect of the software; start the node again")
 	}
-	if err := l.log.Cut(m.Index, m.Term, m.ConfState); err != nil {
+	if err := l.log.Cut(m.Index, m.Term); err != nil {
 		return fmt.Errorf("cut the log at entry %d: %w", m.Index, err)
 	}
 	return nil

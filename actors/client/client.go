@@ -27,9 +27,12 @@ const (
 
 // Config is what a client actor is made from.
 type Config struct {
-	// Endpoints are the nodes to ask, as host:port; one at least. Others are
-	// learned when they lead.
+	// Endpoints are the nodes to ask, as host:port; one at least. The other members
+	// are learned.
 	Endpoints []string
+	// Pinned asks the nodes at Endpoints and no others, but for the leader, when there
+	// is something to change.
+	Pinned bool
 	// Network is the transport seam. The client joins it when it starts, under
 	// its system's address, which must be one of messages.ClientAddress.
 	Network seam.Network
@@ -112,6 +115,9 @@ func (a *client) Receive(ctx actor.Context) {
 	case *messages.LinkUp:
 		a.run(ctx, a.core.linkUp(m))
 	case *messages.LinkDown:
+		if m.Code == messages.Code_BUSY {
+			a.config.World.Logger.Warn("client: turned away; another node is tried", "endpoint", m.Endpoint, "reason", m.Message, "hint", m.Hint)
+		}
 		a.run(ctx, a.core.linkDown(m))
 	case *messages.Attached:
 		a.run(ctx, a.core.attached(m))
@@ -134,7 +140,7 @@ func (a *client) Receive(ctx actor.Context) {
 
 func (a *client) onStarted(ctx actor.Context) {
 	cfg, system := a.config, ctx.ActorSystem()
-	s := settings{endpoints: cfg.Endpoints, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
+	s := settings{endpoints: cfg.Endpoints, pinned: cfg.Pinned, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
 	if _, err := io.ReadFull(cfg.World.Rand, s.seed[:]); err != nil {
 		cfg.World.Fatal(fmt.Errorf("client: read randomness: %w", err))
 		ctx.Stop(ctx.Self())

@@ -20,6 +20,7 @@ const (
 
 	patienceMs    = 200  // of an answer, before a request is sent again; with jitter and one tick below 300
 	patienceMaxMs = 1000 // after many silences
+	patienceBytes = 8192 // for so many bytes that a link has unanswered, it is a millisecond longer
 	retryMs       = 50   // after a refusal, doubled each time
 	retryMaxMs    = 250
 
@@ -65,6 +66,7 @@ type asker struct{ address, id string }
 // settings are what one client is made from.
 type settings struct {
 	endpoints    []string // host:port, not empty, each once
+	pinned       bool     // no others are asked, but for the leader
 	sessionTTLMs uint64
 	tickMs       uint64 // between two ticks
 	seed         [32]byte
@@ -111,7 +113,7 @@ func newCore(s settings) *core {
 	c := &core{settings: s, source: source, random: rand.New(source)}
 	c.session = session{next: 1}
 	c.renewSession()
-	c.links = newLinks(s.endpoints, c.random.IntN(len(s.endpoints)))
+	c.links = newLinks(s.endpoints, c.random.IntN(len(s.endpoints)), s.pinned)
 	c.requests = newRequests()
 	return c
 }

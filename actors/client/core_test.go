@@ -86,6 +86,8 @@ func codeOf(d *messages.Done) messages.Code {
 		return d.Read.Code
 	case d.Snapshot != nil:
 		return d.Snapshot.Code
+	case d.Cluster != nil:
+		return d.Cluster.Code
 	}
 	return d.Status.GetCode()
 }
@@ -250,6 +252,19 @@ func TestExpiredSession(t *testing.T) {
 		s.submit(put(1))
 		s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
 		s.expect(s.c.writeReply(expired(1)), "answer 1 OUTCOME_UNKNOWN", "node/1 gateway attach")
+	})
+	t.Run("a command that was sent twice, and whose session was never open, goes into a new session", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
+		never := expired(1)
+		never.Unopened = true
+		s.expect(s.c.writeReply(never), "node/1 gateway attach")
+		s.expect(s.c.writeReply(never))
+		s.expect(s.attached(gave("fresh", nil)), "node/1 session Detach{}",
+			"node/1 fresh write 2 acked 2 open 60000 before 61000")
+		s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 7}), "answer 1 OK")
 	})
 	t.Run("the old session's commands are answered before the new one starts", func(t *testing.T) {
 		s := newScript(t, "a:1")
@@ -491,6 +506,34 @@ func TestRefusalByEveryEndpointIsReportedAtOnce(t *testing.T) {
 	s.expect(s.submit(put(3)), "dial a:1")
 }
 
+// A node that is full sends a client to another; where all are, it is tried again, and
+// the deadline says BUSY.
+func TestFullNodesSendOnToOthers(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	full := func(endpoint string) *messages.LinkDown {
+		return &messages.LinkDown{Endpoint: endpoint, Code: messages.Code_BUSY, Message: "takes no more", Hint: "use another node"}
+	}
+	s.expect(s.submit(put(1)), "dial a:1")
+	s.expect(s.c.linkDown(full("a:1")), "dial b:1")
+	s.expect(s.c.linkDown(full("b:1")))
+	for range 300 {
+		for effects := s.c.tick(50); len(effects) > 0; {
+			e := effects[0]
+			effects = effects[1:]
+			switch e := e.(type) {
+			case dial:
+				effects = append(effects, s.c.linkDown(full(e.endpoint))...)
+			case answer:
+				if codeOf(e.done) != messages.Code_BUSY || e.done.Hint != "use another node" {
+					t.Errorf("%v", e.done)
+				}
+				return
+			}
+		}
+	}
+	t.Error("no answer")
+}
+
 func TestNodeOfAnotherClusterIsRefused(t *testing.T) {
 	s := newScript(t, "a:1", "b:1")
 	s.serve("a:1", nil)
@@ -575,6 +618,25 @@ func TestSlowRequestsAreNotRepeatedAtOnce(t *testing.T) {
 		if again := s.until(2000, func(e effect) bool { _, ok := e.(send); return ok }); again < patienceMaxMs {
 			t.Errorf("sent again after %d ms", again)
 		}
+	}
+}
+
+// Megabytes on their way are given time: sent again, they would only be later.
+func TestPatienceGrowsWithWhatIsUnanswered(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.c.start()
+	s.c.linkUp(up("a:1", 1))
+	m := gave("session", nil)
+	m.RequestsMax, m.BytesMax = 16, 8<<20
+	s.attached(m)
+	for tag := range uint64(15) {
+		large := put(tag + 1)
+		large.Operations[0].GetPut().Value = make([]byte, 500<<10)
+		s.submit(large)
+	}
+	first, last := s.c.requests.writes[1].patience, s.c.requests.writes[15].patience
+	if first > 320 || last < 15*500<<10/patienceBytes || last > 1300 {
+		t.Errorf("the first of 15 large writes has %d ms to be answered, the last %d ms", first, last)
 	}
 }
 

@@ -13,8 +13,9 @@
 //
 // Any node serves any request. The client dials the endpoints in turn, starting
 // with one by chance, and stays with the first that serves. When it has writes,
-// it moves to the leader, even to one whose address is not among the endpoints;
-// while the leader cannot be reached, the node in use passes writes on to it.
+// it moves to the leader; while the leader cannot be reached, the node in use passes
+// writes on to it. It learns where the members are, and is told when they change: so it
+// outlives all nodes that it was told of at first. Pinned turns that off.
 //
 // # What a write's answer means
 //
@@ -45,7 +46,7 @@
 // # One node
 //
 // Status, Snapshots and the other snapshot calls, Digest and Stale reads are answered
-// by the node in use. To ask a certain node, connect to its endpoint alone.
+// by the node in use. To ask a certain node, connect to its endpoint alone, pinned.
 //
 // # Actors
 //

@@ -2,13 +2,17 @@ package client
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"keyval/messages"
 	"keyval/mutant"
 )
 
-const hintUnknown = "read the key before you try again"
+const (
+	hintUnknown       = "read the key before you try again"
+	hintUnknownChange = "look at the members and the operations; asking for the same once more does no harm"
+)
 
 // explainExpired says why a request had no answer in time.
 func (c *core) explainExpired(r *request) *messages.Error {
@@ -45,6 +49,9 @@ func (c *core) explainLast(r *request) *messages.Error {
 }
 
 func explainUnknown(r *request, reason string) *messages.Error {
+	if r.change {
+		return messages.Errorf(messages.Code_OUTCOME_UNKNOWN, "%s: the change may or may not have been begun", reason).WithHint(hintUnknownChange)
+	}
 	return messages.Errorf(messages.Code_OUTCOME_UNKNOWN, "%s: the write may or may not have happened", reason).WithHint(hintUnknown)
 }
 
@@ -69,7 +76,12 @@ func explainClosed(r *request) *messages.Error {
 func (c *core) explainUnreachable() *messages.Error {
 	code, hint := messages.Code_UNREACHABLE, ""
 	var reasons []string
-	all := append(append([]*endpoint{}, c.links.endpoints...), c.links.learned...)
+	all := append([]*endpoint{}, c.links.places()...)
+	for _, e := range c.links.learned {
+		if !e.member {
+			all = append(all, e)
+		}
+	}
 	for _, e := range all {
 		if e.note == nil {
 			reasons = append(reasons, e.name+": no answer yet")
@@ -84,8 +96,9 @@ func (c *core) explainUnreachable() *messages.Error {
 			hint = e.note.Hint
 		}
 	}
-	if c.allRefuse() {
-		code = c.links.endpoints[0].note.Code
+	full := !slices.ContainsFunc(all, func(e *endpoint) bool { return e.note == nil || e.note.Code != messages.Code_BUSY })
+	if full || c.allRefuse() {
+		code = c.links.places()[0].note.Code
 	}
 	if hint == "" {
 		hint = "check the addresses, and that the nodes run"

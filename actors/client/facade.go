@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -22,9 +23,12 @@ const DefaultTimeout = 10 * time.Second
 
 // Options say how to reach a cluster.
 type Options struct {
-	// Endpoints are nodes of the cluster as host:port. One suffices; with several
-	// the client lives through the loss of some.
+	// Endpoints are nodes of the cluster as host:port. One that answers suffices: the
+	// client learns of the other members, and of those that come later.
 	Endpoints []string
+	// Pinned asks the nodes at Endpoints and no others, but for the leader, when there
+	// is something to change: to ask one node about itself.
+	Pinned bool
 	// Timeout bounds each request, in wall time; 0: DefaultTimeout. A context's
 	// earlier deadline goes before it.
 	Timeout time.Duration
@@ -95,7 +99,7 @@ func connect(o Options, world seam.World) (*Client, error) {
 	}
 	c.desk = newDesk(system)
 	c.desk.client = root.Spawn(actor.PropsFromProducer(New(Config{
-		Endpoints: o.Endpoints, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
+		Endpoints: o.Endpoints, Pinned: o.Pinned, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
 	}), actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
 		world.Logger.Error("the client actor failed", "reason", reason)
 		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
@@ -172,7 +176,7 @@ func (c *Client) Delete(ctx context.Context, key []byte, options ...WriteOption)
 }
 
 // Status asks the node in use how it is, and returns its endpoint. It needs no
-// leader. A client that never wrote asks its own endpoints only.
+// leader. To ask a certain node, pin a client to its endpoint.
 func (c *Client) Status(ctx context.Context) (*messages.StatusReply, string, error) {
 	d, err := c.call(ctx, &messages.Submit{Status: &messages.StatusRequest{}})
 	if err != nil {
@@ -196,7 +200,7 @@ func (c *Client) writeIf(ctx context.Context, key []byte, options []WriteOption,
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
-	isWrite := m.Operations != nil
+	isWrite := m.Operations != nil || m.Cluster != nil && m.Cluster.GetQuery() == nil && !m.Cluster.DryRun
 	if err := ctx.Err(); err != nil {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
@@ -270,6 +274,7 @@ func judge(d *messages.Done) (*messages.Done, error) {
 		code, message = d.Snapshot.Code, d.Snapshot.Message
 	case d.Cluster != nil:
 		code, message = d.Cluster.Code, d.Cluster.Message
+		hint = cmp.Or(d.Cluster.Hint, hint)
 	}
 	if code == messages.Code_OK {
 		return d, nil

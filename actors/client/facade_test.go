@@ -271,6 +271,7 @@ type fakeNode struct {
 	log        *log
 	next       int
 	snapshots  fakeSnapshots
+	cluster    fakeCluster
 }
 
 func (n *fakeNode) name() string { return fmt.Sprint("n", n.id) }
@@ -347,6 +348,9 @@ func (n *fakeNode) start(t *testing.T, net *memory) {
 	}
 	n.snapshots.node = n.name()
 	if _, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return &n.snapshots }), messages.ActorSnapshots); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.SpawnNamed(actor.PropsFromProducer(func() actor.Actor { return &n.cluster }), messages.ActorMembership); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(system.Shutdown)

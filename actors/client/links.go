@@ -14,7 +14,9 @@ type endpoint struct {
 	link    *link
 	hanging bool
 
-	raftID   messages.RaftID // of the node that was there last; 0: none yet
+	raftID   messages.RaftID // of the node that was there last, or is as the members say; 0: not known
+	member   bool            // the members say that one is here
+	gone     bool            // the node that was here is no member any more
 	failures int             // in a row, without an answer of consequence between
 	retryAt  uint64          // not dialled before
 	note     *messages.Error // what went wrong last
@@ -62,8 +64,12 @@ func (l *link) held() int { return l.requests + l.ofNode }
 // links is where the client is, and where it could be.
 type links struct {
 	endpoints []*endpoint // as configured, in order
-	learned   []*endpoint // the leader's, if it is none of the above, and those still in use
-	cursor    int         // in endpoints: where the next search starts
+	learned   []*endpoint // the members' and the leader's that are none of the above, and those still in use
+	cursor    int         // in places(): where the next search starts
+	pinned    bool        // the client is to ask its endpoints, and no others
+
+	configuration uint64          // of the members that were learned last
+	members       map[uint64]bool // by RaftID; nil: not known yet
 
 	current *link // takes the requests
 	next    *link // being made; becomes current
@@ -80,8 +86,8 @@ type links struct {
 	last      string           // the endpoint dialled last
 }
 
-func newLinks(names []string, first int) links {
-	ls := links{cursor: first, last: names[first]}
+func newLinks(names []string, first int, pinned bool) links {
+	ls := links{cursor: first, last: names[first], pinned: pinned}
 	for _, name := range names {
 		ls.endpoints = append(ls.endpoints, &endpoint{name: name})
 	}
@@ -143,12 +149,12 @@ func (c *core) steer() {
 	}
 }
 
-// dialLeader goes to the leader when there are writes, even if its address is
+// dialLeader goes to the leader when there is something to change, even if its address is
 // not among the endpoints. It reports whether it dials.
 func (c *core) dialLeader() bool {
 	ls := &c.links
 	to := ls.leader
-	if to == nil || to.Address == "" || to.RaftId == ls.currentNode() || !c.requests.anyWrite() {
+	if to == nil || to.Address == "" || to.RaftId == ls.currentNode() || !c.requests.anyChange() {
 		return false
 	}
 	e := ls.find(to.Address)
@@ -159,17 +165,68 @@ func (c *core) dialLeader() bool {
 	return c.tryDial(e)
 }
 
-// dialAny goes to the next configured endpoint in turn that may be dialled.
+// places is where the cluster can be reached: the endpoints, but for those of members that
+// were removed, and those of members that were learned. If nothing is left of that, it is the
+// endpoints: others may have come there.
+func (ls *links) places() []*endpoint {
+	var all []*endpoint
+	for _, e := range ls.endpoints {
+		if !e.gone {
+			all = append(all, e)
+		}
+	}
+	for _, e := range ls.learned {
+		if e.member {
+			all = append(all, e)
+		}
+	}
+	if len(all) == 0 {
+		return ls.endpoints
+	}
+	return all
+}
+
+// learnMembers remembers where the members are, so that the client outlives those that it
+// was told at first. An older configuration than the one known is no news.
+func (c *core) learnMembers(members []*messages.Member, configuration uint64) {
+	ls := &c.links
+	if ls.pinned || len(members) == 0 || configuration < ls.configuration {
+		return
+	}
+	ls.configuration, ls.members = configuration, map[uint64]bool{}
+	for _, e := range ls.learned {
+		e.member = false
+	}
+	for _, m := range members {
+		ls.members[m.RaftId] = true
+		e := ls.find(m.Address)
+		if e == nil {
+			e = &endpoint{name: m.Address}
+			ls.learned = append(ls.learned, e)
+		}
+		e.member, e.gone = true, false
+		if e.link == nil {
+			e.raftID = m.RaftId
+		}
+	}
+	for _, e := range ls.endpoints {
+		e.gone = e.raftID != 0 && !ls.members[e.raftID]
+	}
+	c.forgetLearned()
+}
+
+// dialAny goes to the next place in turn that may be dialled.
 func (c *core) dialAny() bool {
 	ls := &c.links
-	for i := range ls.endpoints {
-		at := (ls.cursor + i) % len(ls.endpoints)
-		e := ls.endpoints[at]
+	places := ls.places()
+	for i := range places {
+		at := (ls.cursor + i) % len(places)
+		e := places[at]
 		if e.raftID != 0 && e.raftID == ls.currentNode() {
 			continue
 		}
 		if c.tryDial(e) {
-			ls.cursor = (at + 1) % len(ls.endpoints)
+			ls.cursor = (at + 1) % len(places)
 			return true
 		}
 	}
@@ -225,6 +282,7 @@ func (c *core) attach(l *link) {
 // attached: a node gives a session actor, or refuses.
 func (c *core) attached(m *messages.Attached) []effect {
 	c.learn(m.Leader)
+	c.learnMembers(m.Members, m.Configuration)
 	switch l := c.links.attaching(m.Request); {
 	case l == nil: // its link was hung meanwhile
 	case m.Code != messages.Code_OK || m.Session == "":
@@ -350,11 +408,11 @@ func (c *core) forget(l *link) {
 	c.releaseAll(l, 0)
 }
 
-// forgetLearned drops addresses that no node leads at any more.
+// forgetLearned drops addresses at which there is no member any more, and no leader.
 func (c *core) forgetLearned() {
 	ls := &c.links
 	ls.learned = without(ls.learned, func(e *endpoint) bool {
-		return e.link == nil && !e.hanging && (ls.leader == nil || ls.leader.Address != e.name)
+		return !e.member && e.link == nil && !e.hanging && (ls.leader == nil || ls.leader.Address != e.name)
 	})
 }
 
@@ -406,7 +464,7 @@ func (c *core) allRefuse() bool {
 	if ls.current != nil || ls.next != nil {
 		return false
 	}
-	for _, e := range ls.endpoints {
+	for _, e := range ls.places() {
 		if !e.refused {
 			return false
 		}

@@ -15,6 +15,9 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	switch fate := fateOf(m.Code); {
 	case m.Code == messages.Code_SESSION_EXPIRED:
 		r.live = max(0, r.live-1)
+		if m.Unopened {
+			r.live = 0 // none of its sendings was executed, nor will be
+		}
 		c.expireSession(r, why())
 	case fate == notTaken:
 		r.live = max(0, r.live-1)
@@ -33,7 +36,7 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 }
 
 // expireSession hears that the log has forgotten the session. A command that was sent
-// once, and was refused for this reason, surely did not happen: it goes into a new
+// once, or whose session was never open, and was refused for this reason, surely did not happen: it goes into a new
 // session. What became of the others is unknown.
 func (c *core) expireSession(r *request, why *messages.Error) {
 	c.session.retiring = true
@@ -102,15 +105,32 @@ func (c *core) snapshotReply(m *messages.SnapshotReply) []effect {
 	return c.proceed()
 }
 
-// clusterReply takes what became of a change of the cluster. Any answer but BUSY is final.
+// redirectsMax is how often one request may be told of a leader that is not reached, before
+// the node that tells it is taken to be cut off from the others.
+const redirectsMax = 10
+
+// clusterReply takes an answer about the cluster, or what became of a change that was asked
+// for. Asking for the same change again does no harm.
 func (c *core) clusterReply(m *messages.ClusterReply) []effect {
+	c.learn(m.Leader)
 	r := c.requests.ofNode[m.Request]
-	switch {
-	case r == nil || r.kind != change:
-	case m.Code == messages.Code_BUSY:
-		c.refuse(r, explainReply(m.Code, m.Message, nil))
+	if r == nil || r.kind != ofCluster {
+		return c.proceed()
+	}
+	why := explainReply(m.Code, m.Message, m.Leader)
+	why.Hint = m.Hint
+	switch fate := fateOf(m.Code); {
+	case fate == notTaken:
+		r.live = max(0, r.live-1)
+		if m.Code == messages.Code_REDIRECT && r.refusals < redirectsMax {
+			c.wait(r, why)
+		} else {
+			c.refuse(r, why)
+		}
+	case fate == unsure:
+		c.refuse(r, why)
 	default:
-		c.finish(r, &messages.Done{Cluster: m, Hint: m.Hint})
+		c.finish(r, &messages.Done{Cluster: m})
 	}
 	return c.proceed()
 }
@@ -171,8 +191,8 @@ func (c *core) finish(r *request, d *messages.Done) {
 	r.done = true
 	q.count--
 	q.bytes -= r.size
-	if r.kind == write {
-		q.writesCount--
+	if r.changes() {
+		q.changesCount--
 	}
 	c.emit(answer{r.asker, d})
 }

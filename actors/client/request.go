@@ -16,16 +16,21 @@ const (
 	read
 	status
 	snapshot
-	change
+	ofCluster
 	reach
 )
 
 // ofNode reports whether a request is for the node that is reached, which needs no
 // session for it.
-func (k kind) ofNode() bool { return k == status || k == snapshot || k == change || k == reach }
+func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofCluster || k == reach }
 
-// requestOverhead is what a request costs beside the bytes that the asker handed over.
-const requestOverhead = 128
+// changes reports whether a request may change something: what was sent may be done, and
+// the leader is best asked.
+func (r *request) changes() bool { return r.kind == write || r.change }
+
+// requestOverhead is what a request costs beside the bytes that the asker handed over: in a
+// command, its session, numbers and opening, with the holder that a node puts there.
+const requestOverhead = 192
 
 // request is one Submit on its way to its one answer.
 type request struct {
@@ -43,6 +48,7 @@ type request struct {
 	read     *messages.Read
 	snapshot *messages.SnapshotRequest
 	cluster  *messages.ClusterRequest
+	change   bool // of a cluster request: it is no question
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -61,8 +67,8 @@ type request struct {
 	refusals int
 	misses   int // silences and refusals since it came to its present node
 	missedAt *link
-	// live counts the sendings of a write whose fate is unknown. While it is 0,
-	// the command was surely not executed.
+	// live counts the sendings of what changes something whose fate is unknown. While
+	// it is 0, it was surely not executed.
 	live     int
 	renewals int
 	last     *messages.Error // the last refusal
@@ -81,18 +87,18 @@ type requests struct {
 
 	writes map[uint64]*request // numbered, by seq
 	reads  map[uint64]*request
-	ofNode map[uint64]*request // statuses and snapshot requests, numbered together
+	ofNode map[uint64]*request // statuses, snapshot and cluster requests, numbered together
 	fresh  []*request          // those of them that were never sent
 
 	readNumber, ofNodeNumber uint64
-	writesCount              int // unanswered, sent or not
+	changesCount             int // unanswered, sent or not
 }
 
 func newRequests() requests {
 	return requests{writes: map[uint64]*request{}, reads: map[uint64]*request{}, ofNode: map[uint64]*request{}}
 }
 
-func (q *requests) anyWrite() bool { return q.writesCount > 0 }
+func (q *requests) anyChange() bool { return q.changesCount > 0 }
 
 func (q *requests) add(r *request, from uint64) {
 	if len(q.all) >= 2*requestsMax {
@@ -104,8 +110,8 @@ func (q *requests) add(r *request, from uint64) {
 	r.order = q.order
 	r.deadline = from + r.limit
 	q.all = append(q.all, r)
-	if r.kind == write {
-		q.writesCount++
+	if r.changes() {
+		q.changesCount++
 	}
 	if r.kind.ofNode() {
 		q.fresh = append(q.fresh, r)
@@ -151,7 +157,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	case m.Snapshot != nil:
 		r.kind = snapshot
 	case m.Cluster != nil:
-		r.kind = change
+		r.kind, r.change = ofCluster, m.Cluster.GetQuery() == nil && !m.Cluster.DryRun
 	case m.Reach:
 		r.kind = reach
 	}
@@ -171,6 +177,8 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 		return r, r.checkRead()
 	case snapshot:
 		return r, r.checkSnapshot()
+	case ofCluster:
+		return r, r.checkCluster()
 	default:
 		return r, nil
 	}
@@ -232,6 +240,20 @@ func (r *request) checkSnapshot() *messages.Error {
 	}
 }
 
+// clusterSizeMax bounds a cluster request, in bytes: nodes take no larger ones.
+const clusterSizeMax = 32 << 10
+
+func (r *request) checkCluster() *messages.Error {
+	r.size += proto.Size(r.cluster)
+	switch {
+	case r.cluster.Kind == nil:
+		return messages.Errorf(messages.Code_INVALID, "a cluster request asks a question, or for a change")
+	case r.size > clusterSizeMax:
+		return messages.Errorf(messages.Code_INVALID, "the request has %d bytes, %d are allowed", r.size, clusterSizeMax)
+	}
+	return nil
+}
+
 // failed is the answer that carries an error, with a reply of r's kind.
 func (r *request) failed(why *messages.Error) *messages.Done {
 	d := &messages.Done{Tag: r.tag, Hint: why.Hint}
@@ -246,8 +268,8 @@ func (r *request) failed(why *messages.Error) *messages.Done {
 		d.Hint = why.Message + "\n" + why.Hint
 	case snapshot:
 		d.Snapshot = &messages.SnapshotReply{Request: r.number, Code: why.Code, Message: why.Message}
-	case change:
-		d.Cluster = &messages.ClusterReply{Request: r.number, Code: why.Code, Message: why.Message, Hint: why.Hint}
+	case ofCluster:
+		d.Cluster = &messages.ClusterReply{Request: r.number, Code: why.Code, Message: why.Message}
 	}
 	return d
 }

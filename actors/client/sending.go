@@ -77,15 +77,19 @@ func (c *core) number(r *request) {
 		q.ofNodeNumber++
 		r.number = q.ofNodeNumber
 		q.ofNode[r.number] = r
-		switch r.kind {
-		case snapshot:
-			r.message = &messages.SnapshotRequest{Request: r.number, Kind: r.snapshot.Kind}
-		case change:
-			r.message = &messages.ClusterRequest{Request: r.number, Kind: r.cluster.Kind}
-		default:
-			r.message = &messages.StatusRequest{Request: r.number}
-		}
+		r.message = r.ofNodeMessage()
 	}
+}
+
+func (r *request) ofNodeMessage() proto.Message {
+	switch r.kind {
+	case snapshot:
+		return &messages.SnapshotRequest{Request: r.number, Kind: r.snapshot.Kind}
+	case ofCluster:
+		m := r.cluster
+		return &messages.ClusterRequest{Request: r.number, Kind: m.Kind, Configuration: m.Configuration, Term: m.Term, DryRun: m.DryRun}
+	}
+	return &messages.StatusRequest{Request: r.number}
 }
 
 func (c *core) numberCommand(r *request) {
@@ -159,27 +163,29 @@ func (c *core) send(r *request, l *link) {
 	case snapshot:
 		to = messages.ActorSnapshots
 		l.ofNode++
-	case change:
+	case ofCluster:
 		to = messages.ActorMembership
 		l.ofNode++
 	default:
 		l.requests++
 		l.bytes += r.size
 	}
-	if r.kind == write {
+	if r.changes() {
 		r.live++
 	}
 	if r.missedAt != l {
 		r.missedAt, r.misses = l, 0
 	}
 	r.via, r.endpoint, r.sentAt = l, l.at.name, c.now
-	r.patience = grown(r.firstPatience(), r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4)
+	// Megabytes take their time. To send them again makes them later, and the node ends a
+	// connection that has too much unanswered.
+	r.patience = grown(r.firstPatience(), r.silences-1, patienceMaxMs) + c.random.Uint64N(patienceMs/4) + uint64(l.bytes)/patienceBytes
 	c.emit(send{l.address, to, r.message})
 }
 
-// firstPatience is longer for requests that make a node read much, or ask others.
+// firstPatience is longer for requests that make a node read much, or the cluster agree.
 func (r *request) firstPatience() uint64 {
-	if r.kind == snapshot || r.kind == change || r.read.GetDigest() != nil {
+	if r.kind == snapshot || r.change || r.read.GetDigest() != nil {
 		return patienceMaxMs
 	}
 	return patienceMs
@@ -249,6 +255,14 @@ func (c *core) refuse(r *request, why *messages.Error) {
 	default:
 		c.miss(r, l, why)
 	}
+}
+
+// wait sends a request again, after a while, that another node is to take. Nothing is
+// wrong with this one.
+func (c *core) wait(r *request, why *messages.Error) {
+	r.last = why
+	c.release(r, c.now+c.jitter(grown(retryMs, r.refusals, retryMaxMs)))
+	r.refusals++
 }
 
 // miss counts a silence or refusal against the node of l. The node is left when it

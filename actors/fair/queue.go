@@ -107,15 +107,6 @@ func (q *Queue[K, T]) Pop() (value T, ok bool) {
 	return value, false
 }
 
-// Last is the item of a key that came last, if one waits.
-func (q *Queue[K, T]) Last(key K) (value T, ok bool) {
-	l := q.lines[key]
-	if l == nil {
-		return value, false
-	}
-	return l.items[len(l.items)-1].value, true
-}
-
 // Holds reports whether an item of a key that is such waits.
 func (q *Queue[K, T]) Holds(key K, such func(T) bool) bool {
 	l := q.lines[key]

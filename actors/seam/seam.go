@@ -37,4 +37,7 @@ type World struct {
 	Fatal  func(reason error)
 	Logger *slog.Logger
 	Meter  prometheus.Registerer // where actors register what they count; nil: nobody counts
+	// WallMS is the wall time, in ms since 1970, for people to read. Nothing is decided
+	// by it. nil: nobody knows it.
+	WallMS func() int64
 }

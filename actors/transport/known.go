@@ -87,10 +87,17 @@ func descends(starts *messages.Starts, heard *messages.Start) bool {
 // Removed reports whether id was a member and is none any more.
 func (k Known) Removed(id messages.RaftID) bool { return k.removed[id] }
 
-// Member reports whether a hello comes from a member whose incarnation is known.
-func (k Known) Member(h *messages.Hello) bool {
+// Standing is that of whoever sent a hello which is admitted. A member is one whose
+// incarnation is known.
+func (k Known) Standing(h *messages.Hello) Standing {
 	known := k.incarnations[h.RaftId]
-	return h.Role == messages.Role_NODE && len(known) > 0 && bytes.Equal(known, h.Incarnation)
+	switch {
+	case h.Role == messages.Role_CLIENT:
+		return Client
+	case len(known) > 0 && bytes.Equal(known, h.Incarnation):
+		return Member
+	}
+	return Newcomer
 }
 
 // Refuses says why this node takes no connection from a replica; nil: it does.

@@ -22,4 +22,6 @@ type Local struct {
 	Address     string // logical: node/<RaftID> or client/<32 hex digits>
 	Version     string
 	WaitingFor  string // why the node does not serve yet
+
+	Inbox *Inbox // of the node's raft actor; nil: none, or without a bound
 }

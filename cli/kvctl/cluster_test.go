@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,7 @@ type processes struct {
 	endpoints []string // where others reach them: the same, or a proxy in front of it
 	initial   string
 	tuning    []string   // flags of every start
+	files     int        // the limit of open files at every start; 0: that of this process
 	mu        sync.Mutex // guards the elements of running
 	running   []*process // nil: it does not run
 }
@@ -132,7 +134,11 @@ func (p *processes) first(i int) []string {
 func (p *processes) start(i int, flags ...string) {
 	p.t.Helper()
 	c := &process{ended: make(chan struct{})}
-	c.Cmd = exec.Command(binary, slices.Concat([]string{"serve", "--data", p.data(i), "--log-level", "warn"}, p.tuning, flags)...)
+	args := slices.Concat([]string{binary, "serve", "--data", p.data(i), "--log-level", "warn"}, p.tuning, flags)
+	if p.files > 0 {
+		args = slices.Concat([]string{"bash", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(p.files)}, args)
+	}
+	c.Cmd = exec.Command(args[0], args[1:]...)
 	c.Stderr = &c.log
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
@@ -196,7 +202,7 @@ func (p *processes) refused(i int, flags ...string) string {
 
 func (p *processes) connect(endpoints ...string) *client.Client {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints, Timeout: 20 * time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: 20 * time.Second})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -219,7 +225,7 @@ func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
 // status is what node i says of itself; nil: it does not answer.
 func (p *processes) status(i int) *messages.StatusReply {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Timeout: time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Pinned: true, Timeout: time.Second})
 	if err != nil {
 		return nil
 	}

@@ -188,7 +188,7 @@ func (x *exhaustion) write(ctx context.Context) {
 
 // read asks one node for what was acknowledged: it may not answer, but not falsely.
 func (x *exhaustion) read(ctx context.Context, endpoint string) {
-	c, err := client.Connect(ctx, client.Options{Endpoints: []string{endpoint}, Timeout: time.Second})
+	c, err := client.Connect(ctx, client.Options{Endpoints: []string{endpoint}, Pinned: true, Timeout: time.Second})
 	if err != nil {
 		return
 	}

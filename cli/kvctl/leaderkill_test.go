@@ -40,14 +40,7 @@ func TestLeaderKill(t *testing.T) {
 		}
 		gaps = append(gaps, time.Since(began))
 		p.start(victim)
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-			if s := p.status(victim); s != nil && s.Leader != nil && s.Role == "follower" {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("n%d follows nobody", victim+1)
-			}
-		}
+		p.follows(victim)
 		p.busy(c, 1500*time.Millisecond)
 	}
 	slices.Sort(gaps)

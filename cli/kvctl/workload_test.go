@@ -67,7 +67,7 @@ func startWorkload(t *testing.T, seed uint64, endpoints []string) *workload {
 		w.connect(client.Options{Endpoints: endpoints})
 	}
 	for _, e := range endpoints {
-		w.connect(client.Options{Endpoints: []string{e}, Timeout: time.Second})
+		w.connect(client.Options{Endpoints: []string{e}, Pinned: true, Timeout: time.Second})
 	}
 	for id := range w.records {
 		one := &worker{

@@ -22,7 +22,8 @@ import (
 // Configuration is who the members are. It is never modified: a change makes another.
 //
 // Invariants: Members are by RaftID, all below NextRaftID, and are those of ConfState with
-// their types; names, addresses and incarnations are not used twice.
+// their types; incarnations are not used twice, nor are names and addresses, but by a member
+// and the one that takes its place.
 type Configuration struct {
 	Index      uint64 // of the entry that changed members or ConfState last
 	Members    []*messages.Member
@@ -62,7 +63,7 @@ func (c Configuration) Change(m *messages.ChangeMembers, index uint64, operation
 	next := Configuration{Index: index, Members: slices.Clone(c.Members), NextRaftID: c.NextRaftID}
 	change := &raftpb.ConfChangeV2{}
 	for _, one := range m.GetChanges() {
-		single, err := next.carryOut(one, operation)
+		single, err := next.carryOut(one, operation, heir(m))
 		if err != nil {
 			return Configuration{}, nil, err
 		}
@@ -109,7 +110,7 @@ func (c Configuration) Update(m *messages.UpdateMember, index uint64) (Configura
 	if err := messages.CheckMemberAddress(m.GetAddress()); err != nil {
 		return Configuration{}, err
 	}
-	if err := c.unusedAddress(m.GetAddress()); err != nil {
+	if err := c.unusedAddress(m.GetAddress(), 0); err != nil {
 		return Configuration{}, err
 	}
 	return c.with(m.GetRaftId(), index, func(member *messages.Member) { member.Address = m.GetAddress() }), nil
@@ -163,11 +164,21 @@ func (c Configuration) checkShape(changes []*messages.MemberChange) *messages.Er
 	return nil
 }
 
+// heir is the RaftID of the member whose place a learner takes, by the record of the replace
+// that adds it, or 0. It may have that member's name and address: its disk was lost, and the
+// same machine begins anew. Who is meant by a name then is told by the records.
+func heir(m *messages.ChangeMembers) messages.RaftID {
+	if o := m.GetRecord().GetOperation(); o.GetKind() == messages.OperationKind_REPLACE {
+		return o.OldRaftId
+	}
+	return 0
+}
+
 // carryOut changes the members, but not their types, and says what raft is to do.
-func (c *Configuration) carryOut(change *messages.MemberChange, operation []byte) (*raftpb.ConfChangeSingle, *messages.Error) {
+func (c *Configuration) carryOut(change *messages.MemberChange, operation []byte, heir messages.RaftID) (*raftpb.ConfChangeSingle, *messages.Error) {
 	switch kind := change.GetKind().(type) {
 	case *messages.MemberChange_AddLearner:
-		return c.add(kind.AddLearner, operation)
+		return c.add(kind.AddLearner, operation, heir)
 	case *messages.MemberChange_Promote:
 		return c.promote(kind.Promote.GetRaftId())
 	case *messages.MemberChange_Remove:
@@ -176,7 +187,7 @@ func (c *Configuration) carryOut(change *messages.MemberChange, operation []byte
 	return nil, messages.Errorf(messages.Code_INVALID, "a change of a kind that this node does not know")
 }
 
-func (c *Configuration) add(m *messages.AddLearner, operation []byte) (*raftpb.ConfChangeSingle, *messages.Error) {
+func (c *Configuration) add(m *messages.AddLearner, operation []byte, heir messages.RaftID) (*raftpb.ConfChangeSingle, *messages.Error) {
 	switch {
 	case m.GetRaftId() != c.NextRaftID:
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the next member gets raft id %d, and not %d", c.NextRaftID, m.GetRaftId())
@@ -189,7 +200,7 @@ func (c *Configuration) add(m *messages.AddLearner, operation []byte) (*raftpb.C
 		return nil, messages.Errorf(messages.Code_INVALID, "the id of an operation has %d bytes, this one %d", messages.OperationIDSize, len(operation))
 	}
 	err := cmp.Or(messages.CheckNodeName(m.GetName()), messages.CheckMemberAddress(m.GetAddress()),
-		c.unusedName(m.GetName()), c.unusedAddress(m.GetAddress()), c.unusedIncarnation(m.GetIncarnation()))
+		c.unusedName(m.GetName(), heir), c.unusedAddress(m.GetAddress(), heir), c.unusedIncarnation(m.GetIncarnation()))
 	if err != nil {
 		return nil, err
 	}
@@ -235,9 +246,10 @@ func (c Configuration) noMember(id messages.RaftID) *messages.Error {
 	return messages.Errorf(messages.Code_NOT_FOUND, "no member has raft id %d", id)
 }
 
-func (c Configuration) unusedName(name string) *messages.Error {
+// unusedName and unusedAddress refuse what is another member's than except's.
+func (c Configuration) unusedName(name string, except messages.RaftID) *messages.Error {
 	for _, m := range c.Members {
-		if m.Name == name {
+		if m.Name == name && m.RaftId != except {
 			return messages.Errorf(messages.Code_CONFLICT, "%s is a member already, at %s", name, m.Address).
 				WithHint("choose another name, or remove that member first")
 		}
@@ -245,9 +257,9 @@ func (c Configuration) unusedName(name string) *messages.Error {
 	return nil
 }
 
-func (c Configuration) unusedAddress(address string) *messages.Error {
+func (c Configuration) unusedAddress(address string, except messages.RaftID) *messages.Error {
 	for _, m := range c.Members {
-		if m.Address == address {
+		if m.Address == address && m.RaftId != except {
 			return messages.Errorf(messages.Code_CONFLICT, "%s is the address of %s", address, m.Name).
 				WithHint("choose another address, or remove that member first")
 		}

@@ -190,10 +190,10 @@ func TestRefusedChanges(t *testing.T) {
 // TestOutgoingAddress: one that leaves still has its name, its address and its directory.
 func TestOutgoingAddress(t *testing.T) {
 	c := swapping()
-	if err := c.unusedAddress("host:7001"); err == nil {
+	if err := c.unusedAddress("host:7001", 0); err == nil {
 		t.Error("the address of an outgoing member is free")
 	}
-	if err := c.unusedName("node1"); err == nil {
+	if err := c.unusedName("node1", 0); err == nil {
 		t.Error("the name of an outgoing member is free")
 	}
 	if _, err := c.Update(&messages.UpdateMember{RaftId: 2, Configuration: 7, Address: "host:7001"}, 9); err == nil || err.Code != messages.Code_CONFLICT {

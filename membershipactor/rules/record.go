@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Bounds of the records of operations. As all of this package that a machine asks, they are
@@ -19,8 +20,8 @@ const (
 	// long they are, in log time: 7 days.
 	EndedMax   = 64
 	EndedMaxMS = 7 * 24 * 60 * 60 * 1000
-	// errorSizeMax bounds ClusterOperation.error, in bytes.
-	errorSizeMax = 1024
+	// ErrorSizeMax bounds ClusterOperation.error, in bytes.
+	ErrorSizeMax = 1024
 )
 
 // Ended reports whether an operation has come to its end.
@@ -90,8 +91,8 @@ func checkRecord(o *messages.ClusterOperation) *messages.Error {
 		return messages.Errorf(messages.Code_INVALID, "the id of an operation has %d bytes, this one %d", messages.OperationIDSize, len(o.GetId()))
 	case !kind || o.Kind == messages.OperationKind_OPERATION_UNKNOWN || !phase || o.Phase == messages.OperationPhase_PHASE_NONE || !code:
 		return messages.Errorf(messages.Code_INVALID, "an operation of kind %d in phase %d with code %d is none", o.GetKind(), o.GetPhase(), o.GetCode())
-	case len(o.Error) > errorSizeMax:
-		return messages.Errorf(messages.Code_INVALID, "the error of an operation has %d bytes, %d are allowed", len(o.Error), errorSizeMax)
+	case len(o.Error) > ErrorSizeMax:
+		return messages.Errorf(messages.Code_INVALID, "the error of an operation has %d bytes, %d are allowed", len(o.Error), ErrorSizeMax)
 	case o.OldNode == "" && o.NewNode == "":
 		return messages.Errorf(messages.Code_INVALID, "an operation names the node that it is about")
 	}
@@ -119,7 +120,7 @@ func checkFirst(all []*messages.ClusterOperation, o *messages.ClusterOperation) 
 			continue
 		}
 		live++
-		if node := shared(o, other); node != "" {
+		if node := shared(o, other); node != "" && !mutant.TwoSagas {
 			return messages.Errorf(messages.Code_CONFLICT, "another operation is about %s", node).
 				WithHint("wait until it has ended, or abort it")
 		}

@@ -63,7 +63,7 @@ func (p *process) stands() string {
 // either where the last step was not synced.
 func TestEveryStepOfADisk(t *testing.T) {
 	const before, cut, installed, checkpointed = "base 1 checkpoint 5 v8", "base 4 checkpoint 5 v8", "base 20 checkpoint 20 staged", "base 1 checkpoint 7 v8"
-	cutLog := func(p *process) error { return p.log.Cut(4, 1, &raftpb.ConfState{Voters: []uint64{1}}) }
+	cutLog := func(p *process) error { return p.log.Cut(4, 1) }
 	install := func(p *process) error {
 		_, err := p.stage(generationCheckpoint(20, 3))
 		if err != nil {
@@ -171,9 +171,9 @@ func TestStagingAndInstallRefuse(t *testing.T) {
 			p.ok(err)
 			return s.Write([]disk.Row{{Key: []byte("l"), Revision: 1}, {Key: []byte("l"), Revision: 2}})
 		}, messages.Code_INVALID},
-		{"a cut behind the end", func(p *process) error { return p.log.Cut(10, 1, &raftpb.ConfState{}) }, messages.Code_INTERNAL},
-		{"a cut of another term", func(p *process) error { return p.log.Cut(4, 2, &raftpb.ConfState{}) }, messages.Code_INTERNAL},
-		{"a cut that fails", func(p *process) error { p.disk.FailNextCut(); return p.log.Cut(4, 1, &raftpb.ConfState{}) }, messages.Code_INTERNAL},
+		{"a cut behind the end", func(p *process) error { return p.log.Cut(10, 1) }, messages.Code_INTERNAL},
+		{"a cut of another term", func(p *process) error { return p.log.Cut(4, 2) }, messages.Code_INTERNAL},
+		{"a cut that fails", func(p *process) error { p.disk.FailNextCut(); return p.log.Cut(4, 1) }, messages.Code_INTERNAL},
 		{"a file that fails", func(p *process) error { p.disk.FailNextArchive(); _, err := p.disk.Archive().Create("a"); return err }, messages.Code_INTERNAL},
 	} {
 		p := generationProcess(t, 1)

@@ -132,6 +132,13 @@ func (l *log) testify() {
 	w.HardTerm, w.Vote, w.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 }
 
+// count makes durable in the witness how many processes were started.
+func (l *log) count(starts uint64) {
+	l.witness.Sequence++
+	l.witness.Starts = starts
+	l.durableWitness = l.witness
+}
+
 func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if err := d.notInitialised(); err != nil {
 		return nil, nil, err
@@ -260,7 +267,7 @@ func (h *logHandle) Close() error {
 
 // Cut syncs all, and then moves the base: on the media there is the old one or the
 // new.
-func (h *logHandle) Cut(index, term uint64, conf *raftpb.ConfState) error {
+func (h *logHandle) Cut(index, term uint64) error {
 	if err := h.dead(); err != nil {
 		return err
 	}
@@ -273,8 +280,6 @@ func (h *logHandle) Cut(index, term uint64, conf *raftpb.ConfState) error {
 		return messages.Errorf(messages.Code_INTERNAL, "the log holds no entry %d of term %d: it cannot be cut there", index, term)
 	case index > l.cached.hardState.GetCommit():
 		return messages.Errorf(messages.Code_INTERNAL, "the log cannot be cut at index %d: it is committed up to %d", index, l.cached.hardState.GetCommit())
-	case conf == nil:
-		return messages.Errorf(messages.Code_INTERNAL, "the log cannot be cut at index %d without a configuration", index)
 	}
 	if err := h.sync(); err != nil {
 		return err

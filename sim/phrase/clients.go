@@ -18,7 +18,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("client=%s", n.id(m.Client))
 	case *messages.WriteReply:
 		say("#%d", m.Request)
-		words = append(words, outcome(&messages.Outcome{Code: m.Code, Revision: m.Revision, Deleted: m.Deleted, More: m.More})...)
+		words = append(words, outcome(&messages.Outcome{Code: m.Code, Revision: m.Revision, Deleted: m.Deleted, More: m.More, Unopened: m.Unopened})...)
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.ReadReply:
 		say("#%d", m.Request)

@@ -23,12 +23,11 @@ type Log interface {
 	// Sync makes all that was saved durable, and the witness of it.
 	Sync() error
 	// Cut moves the base up to an entry that the log holds, or was opened at:
-	// entries up to it may go, and their space comes back. conf is a configuration
-	// as of that index. Durable on return, without harm to any later one: a crash
-	// leaves the old base or the new. At or below the base it changes nothing; an
-	// entry that is not held, of another term or above the saved commit is refused
-	// as INTERNAL.
-	Cut(index, term uint64, conf *raftpb.ConfState) error
+	// entries up to it may go, and their space comes back. Durable on return, without
+	// harm to any later one: a crash leaves the old base or the new. At or below the
+	// base it changes nothing; an entry that is not held, of another term or above
+	// the saved commit is refused as INTERNAL.
+	Cut(index, term uint64) error
 	// Close syncs and lets go.
 	Close() error
 }

@@ -5,6 +5,7 @@ package files
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -104,6 +105,24 @@ func Open(dir string, logger *slog.Logger, meter prometheus.Registerer) (disk.Di
 	f.removeStale()
 	f.removeUncommitted()
 	return f, nil
+}
+
+// Count is how many files a node opens of a directory, at most: those of its log and
+// its rows. One that is not there has none.
+func Count(dir string) (files int, err error) {
+	generations, err := filepath.Glob(filepath.Join(dir, "generation-*"))
+	for _, generation := range generations {
+		walk := filepath.WalkDir(generation, func(_ string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				files++
+			}
+			return err
+		})
+		if err == nil && walk != nil {
+			err = durable.Error("look into the data directory", walk)
+		}
+	}
+	return files, err
 }
 
 // refuseForeign keeps out of directories that hold something else, before

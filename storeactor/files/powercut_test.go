@@ -163,7 +163,7 @@ func (p *powered) cut() error {
 	if p.last == 1 {
 		return nil
 	}
-	if err := p.log.Cut(p.last, 2, &raftpb.ConfState{Voters: []uint64{1}}); err != nil {
+	if err := p.log.Cut(p.last, 2); err != nil {
 		return err
 	}
 	fmt.Println("base", p.last)

@@ -50,6 +50,7 @@ func (d *digest) flag(b bool) {
 
 func (d *digest) session(s *messages.Session) {
 	d.bytes(s.Client)
+	d.bytes(s.Holder)
 	for _, n := range [...]uint64{s.TtlMs, s.ActiveMs, s.AckedBelow, s.OpenBeforeMs, uint64(len(s.Outcomes))} {
 		d.number(n)
 	}
@@ -58,6 +59,7 @@ func (d *digest) session(s *messages.Session) {
 			d.number(n)
 		}
 		d.flag(o.More)
+		d.flag(o.Unopened)
 	}
 }
 

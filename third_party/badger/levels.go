@@ -14,6 +14,7 @@ import (
 	"math"
 	"math/rand"
 	"os"
+	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -745,7 +746,11 @@ func (s *levelsController) subcompact(it y.Iterator, kr keyRange, cd compactDef,
 		var numKeys, numSkips uint64
 		var rangeCheck int
 		var tableKr keyRange
-		for ; it.Valid(); it.Next() {
+		for seen := 0; it.Valid(); it.Next() {
+			// patched: versions that are skipped fill no block, and so let nobody else run.
+			if seen++; seen%64 == 0 {
+				runtime.Gosched()
+			}
 			// See if we need to skip the prefix.
 			if len(cd.dropPrefixes) > 0 && hasAnyPrefixes(it.Key(), cd.dropPrefixes) {
 				numSkips++
@@ -876,7 +881,8 @@ func (s *levelsController) subcompact(it y.Iterator, kr keyRange, cd compactDef,
 		bopts := buildTableOptions(s.kv)
 		// Set TableSize to the target file size for that level.
 		bopts.TableSize = uint64(cd.t.fileSz[cd.nextLevel.level])
-		builder := table.NewTableBuilder(bopts)
+		fileID := s.reserveFileID() // patched: the builder writes to the file
+		builder := s.kv.newTableBuilder(fileID, bopts)
 
 		// This would do the iteration and add keys to builder.
 		addKeys(builder)
@@ -892,6 +898,7 @@ func (s *levelsController) subcompact(it y.Iterator, kr keyRange, cd compactDef,
 		numBuilds++
 		if err := inflightBuilders.Do(); err != nil {
 			// Can't return from here, until I decrRef all the tables that I built so far.
+			builder.Close()
 			break
 		}
 		go func(builder *table.Builder, fileID uint64) {
@@ -913,7 +920,7 @@ func (s *levelsController) subcompact(it y.Iterator, kr keyRange, cd compactDef,
 				return
 			}
 			res <- tbl
-		}(builder, s.reserveFileID())
+		}(builder, fileID)
 	}
 	s.kv.vlog.updateDiscardStats(discardStats)
 	s.kv.opt.Debugf("Discard stats: %v", discardStats)

@@ -348,6 +348,7 @@ type sortedWriter struct {
 	opts     table.Options
 
 	builder  *table.Builder
+	fileID   uint64 // of the table that the builder makes
 	lastKey  []byte
 	level    int
 	streamID uint32
@@ -366,14 +367,20 @@ func (sw *StreamWriter) newWriter(streamID uint32) (*sortedWriter, error) {
 		opts:     bopts,
 		streamID: streamID,
 		throttle: sw.throttle,
-		builder:  table.NewTableBuilder(bopts),
 		reqCh:    make(chan *request, 3),
 		closer:   z.NewCloser(1),
 		level:    sw.prevLevel - 1, // Write at the level just above the one we were writing to.
 	}
 
+	w.begin()
 	go w.handleRequests()
 	return w, nil
+}
+
+// begin makes the builder of the next table. patched: it has a file.
+func (w *sortedWriter) begin() {
+	w.fileID = w.db.lc.reserveFileID()
+	w.builder = w.db.newTableBuilder(w.fileID, w.opts)
 }
 
 func (w *sortedWriter) handleRequests() {
@@ -453,9 +460,9 @@ func (w *sortedWriter) send(done bool) error {
 	if err := w.throttle.Do(); err != nil {
 		return err
 	}
-	go func(builder *table.Builder) {
-		w.throttle.Done(w.db.fail(w.createTable(builder))) // patched: nothing more is taken then
-	}(w.builder)
+	go func(builder *table.Builder, fileID uint64) {
+		w.throttle.Done(w.db.fail(w.createTable(builder, fileID))) // patched: nothing more is taken then
+	}(w.builder, w.fileID)
 	// If done is true, this indicates we can close the writer.
 	// No need to allocate underlying TableBuilder now.
 	if done {
@@ -463,7 +470,7 @@ func (w *sortedWriter) send(done bool) error {
 		return nil
 	}
 
-	w.builder = table.NewTableBuilder(w.opts)
+	w.begin()
 	return nil
 }
 
@@ -480,14 +487,13 @@ func (w *sortedWriter) Done() error {
 	return w.send(true)
 }
 
-func (w *sortedWriter) createTable(builder *table.Builder) error {
+func (w *sortedWriter) createTable(builder *table.Builder, fileID uint64) error {
 	defer builder.Close()
 	if builder.Empty() {
 		builder.Finish()
 		return nil
 	}
 
-	fileID := w.db.lc.reserveFileID()
 	var tbl *table.Table
 	if w.db.opt.InMemory {
 		data := builder.Finish()

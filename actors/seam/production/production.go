@@ -30,7 +30,8 @@ func World(logger *slog.Logger, fatal func(reason error)) seam.World {
 			os.Exit(1)
 		}
 	}
-	return seam.World{Runtime: Runtime{}, Ticker: Ticker{}, Rand: rand.Reader, Fatal: fatal, Logger: logger}
+	wall := func() int64 { return time.Now().UnixMilli() }
+	return seam.World{Runtime: Runtime{}, Ticker: Ticker{}, Rand: rand.Reader, Fatal: fatal, Logger: logger, WallMS: wall}
 }
 
 // Runtime runs actors on goroutines, with the actor library's own mailboxes.

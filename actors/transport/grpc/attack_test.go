@@ -274,7 +274,11 @@ func TestStreamWithoutHelloIsEnded(t *testing.T) {
 func TestIdleStrangersAreBounded(t *testing.T) {
 	n := target(t)
 	gate := n.hub.listener.(*gate)
-	open := func() int { gate.mu.Lock(); defer gate.mu.Unlock(); return gate.total }
+	open := func() int {
+		gate.mu.Lock()
+		defer gate.mu.Unlock()
+		return gate.guests[transport.Stranger].Len() + gate.guests[transport.Client].Len()
+	}
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -290,7 +294,7 @@ func TestIdleStrangersAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		conns = append(conns, c)
-		if got := open(); got > unprovenMax+1 {
+		if got := open(); got > transport.AllPlaces.Strangers+1 {
 			t.Fatalf("%d connections of strangers are open", got)
 		}
 	}
@@ -301,54 +305,75 @@ func TestIdleStrangersAreBounded(t *testing.T) {
 	eventually(t, "all connections are counted out", func() bool { return open() == 0 })
 }
 
-func TestConnectionsInAllAreBounded(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// TestFullNodes: a client that finds a node full hears so, and who was silent for long
+// makes room for it; a member has a place whatever clients do.
+func TestFullNodes(t *testing.T) {
+	n := serveWith(t, nodeLocal(1), "127.0.0.1:0", Options{HandshakeTimeout: time.Hour, Places: transport.Places{Strangers: 4, Clients: 3, Nodes: 1}})
+	n.newGateway()
+	n.spawn(messages.ActorRaft, nil)
+	var clients []*attacker
+	for i := range 3 {
+		clients = append(clients, attack(t, n.address()).hello(clientLocal(byte(i+1))))
 	}
-	g := &gate{Listener: l, patience: time.Hour, unprovenMax: 8, totalMax: 2, arrived: newBudget(1 << 20)}
-	defer g.Close()
-	accepted := make(chan net.Conn, 4)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			c, err := g.Accept()
-			if err != nil {
-				return
-			}
-			if !c.(*guest).prove(false) {
-				t.Error("a fresh connection is closed")
-			}
-			accepted <- c
+	turnedAway := attack(t, n.address())
+	turnedAway.say(helloFrame(clientLocal(9), nil))
+	turnedAway.dismissed("serves 3 clients, and takes no more")
+
+	gate := n.hub.listener.(*gate)
+	gate.mu.Lock()
+	second := 0
+	for e := gate.guests[transport.Client].Front(); e != nil; e = e.Next() {
+		if second++; second == 2 {
+			e.Value.(*guest).heard.Add(-int64(time.Hour))
 		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+	}
+	gate.mu.Unlock()
+	attack(t, n.address()).hello(clientLocal(8))
+	clients[1].dismissed("was silent for the longest time")
+
+	n.hub.SetPeers([]*messages.Member{{RaftId: 2, Address: "127.0.0.1:1", Incarnation: nodeLocal(2).Incarnation}})
+	attack(t, n.address()).hello(nodeLocal(3)) // nobody knows it: it may join
+	stranger := attack(t, n.address())
+	stranger.say(helloFrame(nodeLocal(4), nil))
+	stranger.dismissed("1 connections of nodes, and takes no more")
+	attack(t, n.address()).hello(nodeLocal(2))
+	clients[0].client.Close()
+	clients[2].client.Close()
+	eventually(t, "who left is counted out", func() bool {
+		gate.mu.Lock()
+		defer gate.mu.Unlock()
+		return gate.guests[transport.Client].Len() == 1 && gate.leaving == 0
+	})
+	n.isWell(7)
+}
+
+// TestCrowdsOfOneHostLeaveOthers: the host that has the most strangers loses the oldest.
+func TestCrowdsOfOneHostLeaveOthers(t *testing.T) {
+	g := &gate{patience: time.Hour, places: transport.Places{Strangers: 3, Clients: 9, Nodes: 9}, arrived: newBudget(1 << 20)}
+	enter := func(host string) (c, leaves *guest) {
+		near, far := net.Pipe()
+		t.Cleanup(func() { near.Close(); far.Close() })
+		c = &guest{Conn: near, gate: g, host: host}
+		leaves, ok := g.enter(c)
+		if !ok {
+			t.Fatalf("%s was turned away", host)
 		}
-		t.Cleanup(func() { c.Close() })
-		return c
+		if leaves != nil {
+			leaves.Close()
+		}
+		return c, leaves
 	}
-	dial()
-	dial()
-	first := receive(t, accepted, "connection")
-	second := receive(t, accepted, "connection")
-	third := dial()
-	third.SetReadDeadline(time.Now().Add(patience))
-	if _, err := third.Read(make([]byte, 1)); err != io.EOF && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("the third connection: %v", err)
+	alone, _ := enter("a")
+	var crowd []*guest
+	for i := range 5 {
+		c, leaves := enter("b")
+		crowd = append(crowd, c)
+		if i >= 2 && leaves != crowd[i-2] {
+			t.Errorf("connection %d: %v leaves", i, leaves)
+		}
 	}
-	first.Close()
-	first.Close()
-	dial()
-	receive(t, accepted, "connection in its place").Close()
-	second.Close()
-	g.Close()
-	<-ended
-	if g.total != 0 {
-		t.Errorf("%d connections are counted", g.total)
+	if _, ok := alone.seat(transport.Client, nil); !ok {
+		t.Error("who was alone has lost its place")
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"keyval/actors/transport"
 )
 
 func TestGreatestShareLeaves(t *testing.T) {
@@ -119,13 +121,13 @@ func TestUnfinishedFramesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	const all, sends = 64 << 20, 16 << 20
-	g := &gate{Listener: l, patience: time.Hour, unprovenMax: 8, totalMax: 8, arrived: newBudget(all)}
+	g := &gate{Listener: l, patience: time.Hour, places: transport.AllPlaces, arrived: newBudget(all)}
 	defer g.Close()
 	for name, test := range map[string]struct {
-		proves, member bool
-		most           int
+		as   transport.Standing
+		most int
 	}{
-		"a stranger": {false, false, helloBytesMax}, "a client": {true, false, unreadMax}, "a member": {true, true, sends},
+		"a stranger": {transport.Stranger, helloBytesMax}, "a client": {transport.Client, unreadMax}, "a member": {transport.Member, sends},
 	} {
 		far, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
@@ -136,8 +138,8 @@ func TestUnfinishedFramesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		near := c.(*guest)
-		if test.proves {
-			near.prove(test.member)
+		if test.as != transport.Stranger {
+			near.seat(test.as, nil)
 		}
 		sent := make(chan struct{})
 		go func() {
@@ -146,7 +148,7 @@ func TestUnfinishedFramesAreBounded(t *testing.T) {
 			far.Close()
 		}()
 		n, err := io.Copy(io.Discard, struct{ io.Reader }{near})
-		if (err == nil) != test.member || int(n) > test.most || int(n) < test.most-bufferSize {
+		if (err == nil) != (test.as == transport.Member) || int(n) > test.most || int(n) < test.most-bufferSize {
 			t.Errorf("%s: %d bytes arrived, want up to %d: %v", name, n, test.most, err)
 		}
 		near.Close()

@@ -7,23 +7,29 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"keyval/actors/transport"
+	"keyval/messages"
 )
 
-// gate is a listener that bounds what strangers can hold. A connection is unproven
-// until its hello is admitted. The number of unproven connections and their age are
-// bounded; one more than allowed closes the oldest, so that idle strangers cannot shut
-// out those who have something to say.
+// gate is a listener that bounds what others can hold. A connection is a stranger's
+// until its hello is admitted. Strangers are bounded in number and in age; one more than
+// allowed closes the oldest of the host that has the most, so that those who say nothing
+// cannot shut out those who have something to say. Who else has a place,
+// transport.Places decides.
 type gate struct {
 	net.Listener
-	patience    time.Duration // how long a connection may stay unproven
-	unprovenMax int           // in connections
-	totalMax    int           // in connections
-	arrived     *budget       // of bytes that came in and are no whole frames yet
+	patience time.Duration // how long a connection may be a stranger's
+	places   transport.Places
+	arrived  *budget // of bytes that came in and are no whole frames yet
 
-	mu       sync.Mutex
-	unproven list.List // of *guest, the oldest first
-	total    int       // open connections
+	mu      sync.Mutex
+	guests  [transport.Standings]list.List // of *guest that are open; in the order in which they entered
+	leaving int                            // of guests, those that were told to leave
 }
+
+// leavingMax bounds those who were told to leave for others and have not yet, in number.
+const leavingMax = 16
 
 // Accept implements net.Listener.
 func (g *gate) Accept() (net.Conn, error) {
@@ -32,11 +38,11 @@ func (g *gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		guest := &guest{Conn: conn, gate: g}
+		guest := &guest{Conn: conn, gate: g, host: hostOf(conn.RemoteAddr())}
 		guest.unread = g.arrived.share(func() { _ = guest.Close() })
-		oldest, ok := g.enter(guest)
-		if oldest != nil {
-			_ = oldest.Close()
+		leaves, ok := g.enter(guest)
+		if leaves != nil {
+			_ = leaves.Close()
 		}
 		if ok {
 			return guest, nil
@@ -46,32 +52,101 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
-// enter counts a connection in, and names the one that has to leave for it.
+func hostOf(a net.Addr) string {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		return tcp.IP.String()
+	}
+	return a.String()
+}
+
+// holder is whose sessions those of a connection are counted with: its host's, of IPv6
+// its network's, in which one host has as many addresses as it likes.
+func (c *guest) holder() []byte {
+	tcp, ok := c.Conn.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case !ok:
+		return nil
+	case tcp.IP.To4() != nil:
+		return tcp.IP.To4()
+	}
+	return tcp.IP.Mask(net.CIDRMask(64, 128))[:8]
+}
+
+// enter counts a stranger in, and names the one that has to leave for it.
 func (g *gate) enter(c *guest) (leaves *guest, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.unproven.Len() >= g.unprovenMax || g.total >= g.totalMax {
-		front := g.unproven.Front()
-		if front == nil {
-			return nil, false
-		}
-		leaves = front.Value.(*guest)
+	kind, ok := g.places.Seat(g.held(), g.idle, transport.Stranger)
+	if !ok {
+		return nil, false
 	}
-	g.total++
-	c.place = g.unproven.PushBack(c)
+	if kind == transport.Stranger {
+		leaves = g.crowding()
+	}
+	c.place = g.guests[transport.Stranger].PushBack(c)
 	c.timer = time.AfterFunc(g.patience, c.tire)
 	return leaves, true
+}
+
+// held counts. g.mu is held.
+func (g *gate) held() (held transport.Held) {
+	for as := range g.guests {
+		held[as] = g.guests[as].Len()
+	}
+	return held
+}
+
+// crowding is the oldest stranger of the host that has the most. g.mu is held.
+func (g *gate) crowding() *guest {
+	of := map[string]int{}
+	most := 0
+	for e := g.guests[transport.Stranger].Front(); e != nil; e = e.Next() {
+		host := e.Value.(*guest).host
+		of[host]++
+		most = max(most, of[host])
+	}
+	for e := g.guests[transport.Stranger].Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*guest); of[c.host] == most {
+			return c
+		}
+	}
+	return nil
+}
+
+// idle is how long the idlest of a standing has been silent; 0 while many are leaving.
+// g.mu is held.
+func (g *gate) idle(as transport.Standing) time.Duration {
+	c := g.idlest(as)
+	if c == nil || g.leaving >= leavingMax {
+		return 0
+	}
+	return time.Since(time.Unix(0, c.heard.Load()))
+}
+
+// idlest is who of a standing has been silent for the longest time and stays; nil:
+// nobody. g.mu is held.
+func (g *gate) idlest(as transport.Standing) (idlest *guest) {
+	for e := g.guests[as].Front(); e != nil; e = e.Next() {
+		if c := e.Value.(*guest); !c.leaves && (idlest == nil || c.heard.Load() < idlest.heard.Load()) {
+			idlest = c
+		}
+	}
+	return idlest
 }
 
 // guest is an accepted connection. Its gate's lock guards its fields.
 type guest struct {
 	net.Conn
-	gate   *gate
-	place  *list.Element // among the unproven; nil: proved
-	timer  *time.Timer
-	closed bool
-	trusts atomic.Bool // a member's: what arrives is not counted
-	unread *share      // of gate.arrived: what came since the last whole frame
+	gate    *gate
+	host    string // of the far side
+	as      transport.Standing
+	place   *list.Element // in guests[as]; nil: closed
+	timer   *time.Timer
+	leaves  bool                  // it was told to
+	dismiss func(*messages.Error) // ends it, and says why; of a stranger nil. The hub's lock is held at each call
+	trusts  atomic.Bool           // a member's: what arrives is not counted
+	heard   atomic.Int64          // when the last whole frame came, Unix nanoseconds
+	unread  *share                // of gate.arrived: what came since the last whole frame
 }
 
 // Bounds of what may arrive before the hello is admitted, and since the last whole
@@ -103,6 +178,7 @@ func (c *guest) Read(b []byte) (int, error) {
 // one read: all that follows of the frame is counted.
 func (c *guest) consumed() {
 	if c != nil {
+		c.heard.Store(time.Now().UnixNano())
 		c.unread.release()
 	}
 }
@@ -110,7 +186,7 @@ func (c *guest) consumed() {
 func (c *guest) proved() bool {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
-	return c.place == nil
+	return c.as != transport.Stranger
 }
 
 // guestAddr leads from what gRPC knows of a stream to its connection.
@@ -122,44 +198,52 @@ type guestAddr struct {
 // RemoteAddr implements net.Conn.
 func (c *guest) RemoteAddr() net.Addr { return guestAddr{c.Conn.RemoteAddr(), c} }
 
-// prove lets the connection stay; what a member sends is not counted any more. It
-// reports false if the connection is closed already.
-func (c *guest) prove(member bool) bool {
-	c.trusts.Store(member)
+// seat gives a stranger's connection the standing that its hello has shown, and names
+// the one that has to be dismissed for it. It stays a stranger's if there is no place, or
+// if it is closed already. What a member sends is not counted any more. dismiss ends the
+// connection.
+func (c *guest) seat(as transport.Standing, dismiss func(*messages.Error)) (leaves *guest, ok bool) {
+	g := c.gate
 	c.consumed()
-	c.gate.mu.Lock()
-	defer c.gate.mu.Unlock()
-	c.timer.Stop()
-	if c.place != nil {
-		c.gate.unproven.Remove(c.place)
-		c.place = nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	kind, ok := g.places.Seat(g.held(), g.idle, as)
+	if !ok || c.place == nil {
+		return nil, false
 	}
-	return !c.closed
+	if kind != transport.Standings {
+		if leaves = g.idlest(kind); leaves != nil {
+			leaves.leaves = true
+			g.leaving++
+		}
+	}
+	c.timer.Stop()
+	g.guests[c.as].Remove(c.place)
+	c.as, c.place, c.dismiss = as, g.guests[as].PushBack(c), dismiss
+	c.trusts.Store(as == transport.Member)
+	return leaves, true
 }
 
 // tire closes a connection that has not proved in time who it is.
 func (c *guest) tire() {
-	c.gate.mu.Lock()
-	unproven := c.place != nil
-	c.gate.mu.Unlock()
-	if unproven {
+	if !c.proved() {
 		_ = c.Close()
 	}
 }
 
 // Close implements net.Conn.
 func (c *guest) Close() error {
-	c.gate.mu.Lock()
-	if !c.closed {
-		c.closed = true
-		c.gate.total--
+	g := c.gate
+	g.mu.Lock()
+	if c.place != nil {
 		c.timer.Stop()
-		if c.place != nil {
-			c.gate.unproven.Remove(c.place)
-			c.place = nil
+		g.guests[c.as].Remove(c.place)
+		c.place = nil
+		if c.leaves {
+			g.leaving--
 		}
 	}
-	c.gate.mu.Unlock()
+	g.mu.Unlock()
 	c.unread.close()
 	return c.Conn.Close()
 }

@@ -1,8 +1,12 @@
 package grpc
 
 import (
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/actors/transport"
@@ -87,5 +91,70 @@ func TestWindowOfChunksFitsItsLane(t *testing.T) {
 	largest := &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{Body: make([]byte, 2<<20)}}
 	if size := len(mustSeal(t, messages.ActorSnapshots, "", largest)); size > transport.PieceBodySizeMax || 2*transport.PieceBodySizeMax > laneLimits[messages.Lane_BULK] {
 		t.Errorf("the largest piece has %d bytes", size)
+	}
+}
+
+// TestPeersCannotFillTheMailbox: while the raft actor does not come to work, one peer
+// floods it with appends, heartbeats and proposals. What waits is bounded, proposals are
+// answered, and a heartbeat of another peer arrives.
+func TestPeersCannotFillTheMailbox(t *testing.T) {
+	local := nodeLocal(1)
+	local.Inbox = &transport.Inbox{}
+	n := serve(t, local)
+	works, held, beats := make(chan struct{}), 0, make(chan struct{}, 1)
+	_, err := n.system.Root.SpawnNamed(actor.PropsFromFunc(func(ctx actor.Context) {
+		switch m := ctx.Message().(type) {
+		case *messages.RaftMessage:
+			<-works
+			held += proto.Size(m)
+			local.Inbox.Took(m.Message.GetFrom(), m)
+			if m.Message.GetFrom() == 3 {
+				beats <- struct{}{}
+			}
+		case *messages.Propose:
+			<-works
+			held += proto.Size(m)
+			local.Inbox.Took(m.Origin, m)
+		}
+	}), messages.ActorRaft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood := attack(t, n.address()).hello(nodeLocal(2))
+	large := raftMessage(raftpb.MsgApp, 2, 1, 1)
+	large.Message.Entries = []*raftpb.Entry{{Data: make([]byte, 2<<20)}}
+	appends, _ := messages.Seal(messages.ActorRaft, "", large)
+	beat, _ := messages.Seal(messages.ActorRaft, "", raftMessage(raftpb.MsgHeartbeat, 2, 1, 1))
+	proposal, _ := messages.Seal(messages.ActorRaft, messages.ActorSessionPrefix+"1", &messages.Propose{Origin: 2, Seq: 7, Command: make([]byte, 100)})
+	for range 40 { // 80 MiB
+		flood.say(parcel([]*messages.Envelope{appends}))
+	}
+	for range 4 {
+		flood.say(parcel(slices.Repeat([]*messages.Envelope{beat}, 4000)))
+	}
+	for range 3 {
+		flood.say(parcel(slices.Repeat([]*messages.Envelope{proposal}, 4000)))
+	}
+	for refused := false; !refused; {
+		f, err := flood.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range f.GetParcel().GetEnvelopes() {
+			m, err := messages.Open(e)
+			r, ok := m.(*messages.ProposalRefused)
+			refused = err == nil && ok && r.Seq == 7 && r.Code == messages.Code_BUSY && e.Target == messages.ActorSessionPrefix+"1"
+		}
+	}
+	other, _ := messages.Seal(messages.ActorRaft, "", raftMessage(raftpb.MsgHeartbeat, 3, 1, 1))
+	attack(t, n.address()).hello(nodeLocal(3)).say(parcel([]*messages.Envelope{other}))
+	time.Sleep(50 * time.Millisecond) // it arrives before the actor works again
+	close(works)
+	receive(t, beats, "heartbeat of another peer")
+	if most := 34 << 20; held > most {
+		t.Errorf("%d bytes waited for the actor, %d are allowed", held, most)
+	}
+	if local.Inbox.Lost() < 4000 {
+		t.Errorf("%d messages are counted as dropped", local.Inbox.Lost())
 	}
 }

@@ -65,8 +65,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 		net: g, system: system, events: events, logger: g.logger(system),
 		server: g.server(), inbound: map[inboundKey][]*inbound{},
 		listener: &gate{
-			Listener: l, patience: g.options.HandshakeTimeout, unprovenMax: unprovenMax, totalMax: connectionsMax,
-			arrived: newBudget(arrivedMax),
+			Listener: l, patience: g.options.HandshakeTimeout, places: g.options.Places, arrived: newBudget(arrivedMax),
 		},
 		replies: newBudget(repliesMax), pool: newPool(),
 	}

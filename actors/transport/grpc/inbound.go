@@ -104,7 +104,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, guest: c.guest}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, holder: c.guest.holder(), inbox: h.local.Load().Inbox, guest: c.guest}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -127,12 +127,20 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 	switch {
 	case refusal != nil:
 		return nil, nil, refusal
-	case h.closed || g == nil || !g.prove(h.known.Load().Member(hello)):
+	case h.closed || g == nil:
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
 	}
 	c := &inbound{
 		conn: transport.Accepted(local, hello), hello: hello, guest: g,
 		ended: make(chan struct{}), reject: h.reject,
+	}
+	as := h.known.Load().Standing(hello)
+	leaves, ok := g.seat(as, c.end)
+	if !ok {
+		return nil, nil, h.net.options.Places.Full(local.Name, as)
+	}
+	if leaves != nil {
+		leaves.dismiss(h.net.options.Places.Parting(local.Name))
 	}
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {

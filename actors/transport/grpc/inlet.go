@@ -24,8 +24,10 @@ type inlet struct {
 	detaches int  // more than there were attaches, at most detachesMax
 	refused  bool // the far side refused to go on
 
-	window *window // bounds what a client has unanswered; nil: nothing does
-	guest  *guest  // what it came in on; nil: this side dialled
+	window *window          // bounds what a client has unanswered; nil: nothing does
+	holder []byte           // of a client: the host it comes from
+	inbox  *transport.Inbox // bounds what a node hands to the raft actor; nil: nothing does
+	guest  *guest           // what it came in on; nil: this side dialled
 }
 
 // read delivers until the stream ends. The error is a *messages.Error if the far
@@ -77,6 +79,13 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 	if err := i.count(e, m); err != nil {
 		return err
 	}
+	if a, ok := m.(*messages.Attach); ok {
+		a.Holder = i.holder
+	}
+	if i.conn.Role == messages.Role_NODE && !i.inbox.Enter(i.conn.RaftID, m) {
+		i.refuse(e, m)
+		return nil
+	}
 	pid := i.system.NewLocalPID(e.Target)
 	if e.Sender == "" {
 		target.SendUserMessage(pid, m)
@@ -84,6 +93,14 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 		target.SendUserMessage(pid, &actor.MessageEnvelope{Message: m, Sender: i.sender(e.Sender)})
 	}
 	return nil
+}
+
+// refuse tells whoever proposes that this was surely not proposed. Other messages are
+// dropped: Raft sends them again.
+func (i *inlet) refuse(e *messages.Envelope, m proto.Message) {
+	if p, ok := m.(*messages.Propose); ok && e.Sender != "" {
+		i.system.Root.Send(i.sender(e.Sender), &messages.ProposalRefused{Seq: p.Seq, Code: messages.Code_BUSY})
+	}
 }
 
 // sender is the PID of an actor of the far side, mostly the last one's again. It

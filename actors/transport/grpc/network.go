@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"keyval/actors/seam"
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -27,9 +28,6 @@ const (
 	windowSize     = 4 << 20  // what one stream may have under way unread, in bytes
 	bufferSize     = 64 << 10 // of a connection, for reading and for writing, in bytes
 
-	unprovenMax    = 512  // connections that have not said who they are: few would be soon crowded out, more cost memory
-	connectionsMax = 4096 // connections in all
-
 	keepaliveTime    = 10 * time.Second // silence before the far side is probed
 	keepaliveTimeout = 3 * time.Second  // no answer to that: the connection is dead
 )
@@ -39,6 +37,8 @@ type Options struct {
 	Logger           *slog.Logger  // nil: the actor system's
 	HandshakeTimeout time.Duration // from accepting a connection to its admitted hello; 0: 5 s
 	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
+
+	Places transport.Places // of connections that come in; none: transport.AllPlaces
 }
 
 // Network is the seam.Network of production: one bidirectional gRPC stream a link.
@@ -56,6 +56,9 @@ func New(options Options) *Network {
 	}
 	if options.DialTimeout == 0 {
 		options.DialTimeout = 2 * time.Second
+	}
+	if options.Places == (transport.Places{}) {
+		options.Places = transport.AllPlaces
 	}
 	return &Network{options: options}
 }

@@ -184,7 +184,7 @@ func (l *lane) serve(ctx context.Context, cancel context.CancelFunc, d *dialled)
 	h := l.peer.hub
 	l.queue.bound(laneLimits[l.kind])
 	var broke error
-	in := &inlet{system: h.system, conn: d.conn, absent: &h.absent}
+	in := &inlet{system: h.system, conn: d.conn, absent: &h.absent, inbox: h.local.Load().Inbox}
 	read := make(chan struct{})
 	h.running.Go(func() {
 		defer close(read)

@@ -85,17 +85,17 @@ func testCut(t *testing.T, o Opener) {
 		{7, 7, crash}, {3, 7, powerCut}, {1, 7, inOrder}, // at or below the base: nothing changes
 		{9, 9, crash}, // all of it
 	} {
-		n.ok(n.log.Cut(s.cut, 2, conf))
+		n.ok(n.log.Cut(s.cut, 2))
 		n.ended(s.end)
 		n.holds(s.base, 2, HardState(2, 1, 9), entries(2, s.base+1, 9))
 	}
 	n.ok(n.log.Save(HardState(3, 2, 10), entries(3, 10, 12))) // behind an empty log
-	n.ok(n.log.Cut(10, 3, conf))
+	n.ok(n.log.Cut(10, 3))
 	n.ok(n.log.Save(HardState(4, 2, 10), entries(4, 11, 11))) // another leader's, in place of what is left
 	n.ended(powerCut)
 	n.holds(10, 3, HardState(4, 2, 10), entries(4, 11, 11))
 	n.ok(n.log.Close())
-	if n.log.Cut(11, 3, conf) == nil {
+	if n.log.Cut(11, 3) == nil {
 		t.Fatal("a closed log can be cut")
 	}
 }
@@ -107,12 +107,12 @@ func testCutKeeps(t *testing.T, o Opener) {
 	for _, e := range endings {
 		n.ok(n.log.Save(HardState(2, 1, base), entries(2, base+1, base+20)))
 		n.ok(n.log.Save(HardState(2, 1, base+15), nil)) // a commit alone: the cut takes it along
-		n.ok(n.log.Cut(base+12, 2, conf))
+		n.ok(n.log.Cut(base+12, 2))
 		n.ended(e)
 		n.holds(base+12, 2, HardState(2, 1, base+15), entries(2, base+13, base+20))
 		base += 12
 	}
-	n.ok(n.log.Cut(base+2, 2, conf))
+	n.ok(n.log.Cut(base+2, 2))
 	n.ok(n.log.Save(HardState(4, 3, base+3), entries(4, base+5, base+5))) // another leader's
 	n.ok(n.log.Save(HardState(4, 3, base+5), nil))
 	n.ok(n.log.Sync())
@@ -131,9 +131,9 @@ func testCutRefused(t *testing.T, o Opener) {
 		{5, 3},
 		{7, 4},
 	} {
-		n.fails(messages.Code_INTERNAL, n.log.Cut(c.index, c.term, conf))
+		n.fails(messages.Code_INTERNAL, n.log.Cut(c.index, c.term))
 	}
-	n.ok(n.log.Cut(6, 3, conf))
+	n.ok(n.log.Cut(6, 3))
 	n.fails(messages.Code_INTERNAL, n.log.Save(nil, entries(3, 6, 7))) // the base itself
 	n.fails(messages.Code_INTERNAL, n.log.Save(nil, entries(3, 5, 9)))
 	n.ok(n.log.Save(nil, entries(3, 10, 10)))
@@ -172,7 +172,7 @@ func testCutModel(t *testing.T, o Opener) {
 				baseTerm = model[to-base-1].GetTerm()
 				model, base = model[to-base:], to
 			}
-			n.ok(n.log.Cut(to, baseTerm, conf))
+			n.ok(n.log.Cut(to, baseTerm))
 		case 5:
 			n.ended(endings[rng.IntN(len(endings))])
 			n.holds(base, baseTerm, hs, model)

@@ -33,7 +33,7 @@ func benchmarkSaves(b *testing.B, segment int64, cut bool) {
 	for n := 0; b.Loop(); n++ {
 		benchmarkSave(b, l, terms, data)
 		if cut && n%256 == 255 {
-			if err := l.Cut(l.hardState.GetCommit(), 2, testConf); err != nil {
+			if err := l.Cut(l.hardState.GetCommit(), 2); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -55,7 +55,7 @@ func BenchmarkLogOpen(b *testing.B) {
 			for n := range 2048 {
 				benchmarkSave(b, l, terms, data)
 				if n == 1791 {
-					if err := l.Cut(l.hardState.GetCommit(), 2, testConf); err != nil {
+					if err := l.Cut(l.hardState.GetCommit(), 2); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -77,7 +77,7 @@ func BenchmarkLogOpen(b *testing.B) {
 
 func benchmarkLog(b *testing.B) *Log {
 	generation := b.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, 0, quiet); err != nil {
 		b.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)

@@ -28,7 +28,7 @@ func init() { wal.SegmentSizeBytes = segmentBytes }
 // which an open at the old base passes over, then the witness that names it. Only
 // then, whatever a power cut takes, every later open begins at this base or above,
 // and files below it are of no use to anybody.
-func (l *Log) Cut(index, term uint64, conf *raftpb.ConfState) error {
+func (l *Log) Cut(index, term uint64) error {
 	if l.failed != nil {
 		return l.failed
 	}
@@ -39,10 +39,8 @@ func (l *Log) Cut(index, term uint64, conf *raftpb.ConfState) error {
 		return messages.Errorf(messages.Code_INTERNAL, "the log (%d, %d], committed up to %d, cannot be cut at index %d of term %d: it holds term %d there",
 			l.base, l.index, l.hardState.GetCommit(), index, term, held)
 	}
-	if conf == nil {
-		conf = &raftpb.ConfState{}
-	}
-	if err := l.wal.SaveSnapshot(&walpb.Snapshot{Index: new(index), Term: new(term), ConfState: conf}); err != nil {
+	// The WAL wants a configuration. Nobody reads it: that of a checkpoint counts.
+	if err := l.wal.SaveSnapshot(&walpb.Snapshot{Index: new(index), Term: new(term), ConfState: &raftpb.ConfState{}}); err != nil {
 		return l.fail("write the log's base", err)
 	}
 	l.step("base recorded")

@@ -60,7 +60,7 @@ func TestCutIsWholeAtEveryStep(t *testing.T) {
 	}
 	moments := []moment{{"before", readFiles(t, generation)}}
 	l.step = func(step string) { moments = append(moments, moment{step, readFiles(t, generation)}) }
-	if err := l.Cut(index, term, testConf); err != nil {
+	if err := l.Cut(index, term); err != nil {
 		t.Fatal(err)
 	}
 	if len(moments) != 1+3+2 { // two of three segments went
@@ -95,7 +95,7 @@ func TestCutGivesSpaceBack(t *testing.T) {
 		es := disktest.Entries(l.index, term, term, term)
 		es[0].Data, es[2].Data = bytes.Repeat([]byte{1}, 900), bytes.Repeat([]byte{2}, 300)
 		mustSave(t, l, disktest.HardState(term, 1, l.index), es)
-		if err := l.Cut(l.hardState.GetCommit(), l.terms.at(l.hardState.GetCommit()), testConf); err != nil {
+		if err := l.Cut(l.hardState.GetCommit(), l.terms.at(l.hardState.GetCommit())); err != nil {
 			t.Fatal(err)
 		}
 		most = max(most, len(readFiles(t, generation).segments))
@@ -115,7 +115,7 @@ func TestCutGivesSpaceBack(t *testing.T) {
 func TestNewSegmentWithoutEntries(t *testing.T) {
 	generation := t.TempDir()
 	at := &messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
-	if err := Create(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
 	for term := uint64(6); len(readFiles(t, generation).segments) < 3; {

@@ -46,7 +46,7 @@ func FuzzWitnessFile(f *testing.F) {
 // it said before.
 func FuzzLogSegment(f *testing.F) {
 	generation := f.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, 0, quiet); err != nil {
 		f.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -56,7 +56,7 @@ func FuzzLogSegment(f *testing.F) {
 	if err := l.Save(disktest.HardState(2, 1, 3), disktest.Entries(1, 2, 2)); err != nil {
 		f.Fatal(err)
 	}
-	if err := l.Cut(2, 2, testConf); err != nil {
+	if err := l.Cut(2, 2); err != nil {
 		f.Fatal(err)
 	}
 	if err := l.Close(); err != nil {

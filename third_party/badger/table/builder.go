@@ -83,6 +83,8 @@ type Builder struct {
 	wg        sync.WaitGroup
 	blockChan chan *bblock
 	blockList []*bblock
+
+	file *blockFile // patched: where blocks go at once; nil: they stay in memory
 }
 
 func (b *Builder) allocate(need int) []byte {
@@ -98,7 +100,7 @@ func (b *Builder) allocate(need int) []byte {
 			sz = bb.end + need
 		}
 		tmp := b.alloc.Allocate(sz)
-		copy(tmp, bb.data)
+		copy(tmp, bb.data[:bb.end]) // patched: was all of it
 		bb.data = tmp
 	}
 	bb.end += need
@@ -189,6 +191,9 @@ func (b *Builder) handleBlock() {
 
 // Close closes the TableBuilder.
 func (b *Builder) Close() {
+	if b.file != nil {
+		b.file.close()
+	}
 	b.opts.AllocPool.Return(b.alloc)
 }
 
@@ -289,6 +294,9 @@ func (b *Builder) finishBlock() {
 	if b.blockChan != nil {
 		b.blockChan <- b.curBlock
 	}
+	if b.file != nil {
+		b.writeBlock(b.curBlock)
+	}
 }
 
 func (b *Builder) shouldFinishBlock(key []byte, value y.ValueStruct) bool {
@@ -341,9 +349,7 @@ func (b *Builder) addInternal(key []byte, value y.ValueStruct, valueLen uint32, 
 		}
 		b.finishBlock()
 		// Create a new block and start writing.
-		b.curBlock = &bblock{
-			data: b.alloc.Allocate(b.opts.BlockSize + padding),
-		}
+		b.curBlock = b.newBlock()
 	}
 	b.addHelper(key, value, valueLen)
 }
@@ -524,7 +530,8 @@ func (b *Builder) compressData(data []byte) ([]byte, error) {
 }
 
 func (b *Builder) buildIndex(bloom []byte) ([]byte, uint32) {
-	builder := fbs.NewBuilder(3 << 20)
+	// patched: was 3 MiB, of which a table of a few MiB needs a hundredth
+	builder := fbs.NewBuilder(min(3<<20, int(b.lenOffsets)+len(bloom)+1024))
 
 	boList, dataSize := b.writeBlockOffsets(builder)
 	// Write block offset vector the the idxBuilder.

@@ -1,0 +1,98 @@
+package client
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"keyval/membershipactor/rules"
+	"keyval/messages"
+)
+
+// Beyond these a member is an issue of the cluster's health.
+const (
+	lagIssueEntries = 10_000
+	roomIssueBytes  = 1 << 30
+)
+
+// Health judges an answer. read is what became of a linearizable read; nil: it came back in
+// time, or nobody asked.
+func (a ClusterAnswer) Health(read error) *ClusterHealth {
+	members := a.Members()
+	h := &ClusterHealth{
+		MembersTotal: len(members), QuorumAvailable: a.Before.GetAvailable(), Slack: int(a.Before.GetSlack()), FaultBudget: budgetText(a.Before),
+		Issues: []string{}, Timestamp: a.At.UTC(),
+	}
+	issue := func(format string, args ...any) { h.Issues = append(h.Issues, fmt.Sprintf(format, args...)) }
+	_, leaderless := a.LeaderMember()
+	h.LeaderPresent = leaderless == nil
+	if !h.LeaderPresent {
+		issue("no leader: %s knows of none", a.Node)
+	}
+	switch {
+	case a.Before == nil && h.LeaderPresent:
+		issue("%s has had no word from the leader about the others for %v", a.Node, time.Duration(a.GetView().GetPulseAgeMs())*time.Millisecond)
+	case a.Before != nil && !a.Before.Available:
+		issue("%s", budgetText(a.Before))
+	}
+	for i, m := range members {
+		if why := ail(m, a.View.Members[i], a.At); len(why) > 0 {
+			h.Issues = append(h.Issues, why...)
+		} else if m.State.inContact() {
+			h.MembersHealthy++
+		}
+	}
+	if read != nil {
+		issue("a linearizable read did not come back: %v", read)
+		if !h.LeaderPresent {
+			h.QuorumAvailable = false
+		}
+	}
+	h.Healthy = len(h.Issues) == 0
+	return h
+}
+
+// ail is what is wrong with a member.
+func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
+	who := m.ID
+	if m.Type == TypeLearner {
+		who += " (learner)"
+	}
+	var issues []string
+	issue := func(format string, args ...any) { issues = append(issues, who+fmt.Sprintf(format, args...)) }
+	if m.State == stateUnreachable {
+		since := ""
+		if m.LastContact != nil {
+			since = fmt.Sprintf(" for %v", now.Sub(*m.LastContact).Round(100*time.Millisecond))
+		}
+		issue(" at %s is out of contact%s", m.Address, since)
+		return issues
+	}
+	switch {
+	case m.State == stateUnknown || m.Type == TypeLearner: // a learner lags until it has caught up
+	case v.SnapshotNeeded:
+		issue(" lags so far behind that it needs a snapshot")
+	case m.LagEntries > lagIssueEntries:
+		issue(" lags %d entries behind", m.LagEntries)
+	}
+	if v.RoomBytes > 0 && v.RoomBytes < roomIssueBytes {
+		issue(" has %d MB of room left on its disk", v.RoomBytes>>20)
+	}
+	return issues
+}
+
+// budgetText says in one clause who may be lost before writes stop.
+func budgetText(b *messages.FaultBudget) string {
+	if b == nil {
+		return "not known: the leader has not said who is in contact"
+	}
+	return rules.Words(b)
+}
+
+// BudgetText: see budgetText. It is empty if there is no budget.
+func BudgetText(b *messages.FaultBudget) string {
+	if b == nil {
+		return ""
+	}
+	return strings.TrimSpace(rules.Words(b))
+}
