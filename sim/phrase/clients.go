@@ -69,6 +69,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		for _, member := range m.Members {
 			say("%s", member.Name)
 		}
+		words = append(words, levelText(m.Level)...)
 	case *messages.LinkUp:
 		say("%s", m.Name)
 	case *messages.LinkDown:
@@ -123,6 +124,8 @@ func (n *Names) answer(d *messages.Done) string {
 		words = append(words, because(d.Read.Message, nil)...)
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
+	case d.Cluster != nil:
+		words = append([]string{d.Cluster.Code.String(), fmt.Sprintf("level=%d", d.Cluster.Level)}, because(d.Cluster.Message, nil)...)
 	}
 	if d.Endpoint != "" {
 		words = append(words, "by "+place(d.Endpoint))
