@@ -26,6 +26,7 @@ type gateway struct {
 	status    statusDesk
 	next      *uint64 // the last session actor's number, kept over restarts: no name is used twice
 	ticks     uint32
+	removed   string // how this node was removed: it serves nobody any more; empty: it was not
 }
 
 func newGateway(w *wiring) actor.Producer {
@@ -51,6 +52,8 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.LeaderChanged:
 		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
+	case *messages.Removed:
+		a.removed = m.Why
 	case *messages.MembersChanged:
 		a.onMembers(ctx, m)
 	case *messages.ClientGone:
@@ -72,6 +75,10 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	if ctx.Sender() == nil {
 		return
 	}
+	if a.removed != "" {
+		ctx.Respond(&messages.Attached{Request: m.Request, Code: messages.Code_REMOVED, Message: a.removed})
+		return
+	}
 	client, owner := string(m.Client), ctx.Sender().Address
 	if err := a.sessions.check(m.Client, owner); err != nil {
 		ctx.Respond(&messages.Attached{Request: m.Request, Code: err.Code, Message: err.Message})
@@ -82,7 +89,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.sessionLeader())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, m.Holder, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))

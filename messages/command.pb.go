@@ -219,6 +219,8 @@ const (
 	Code_UNSUPPORTED     Code = 14 // needs a newer level or protocol
 	Code_DAMAGED         Code = 15 // this node's data is damaged
 	Code_INTERNAL        Code = 16
+	Code_REMOVED         Code = 17 // this node, or the one that asks, was removed from the cluster
+	Code_STARTING        Code = 18 // the node is up and serves nobody yet
 )
 
 // Enum value maps for Code.
@@ -241,6 +243,8 @@ var (
 		14: "UNSUPPORTED",
 		15: "DAMAGED",
 		16: "INTERNAL",
+		17: "REMOVED",
+		18: "STARTING",
 	}
 	Code_value = map[string]int32{
 		"OK":              0,
@@ -260,6 +264,8 @@ var (
 		"UNSUPPORTED":     14,
 		"DAMAGED":         15,
 		"INTERNAL":        16,
+		"REMOVED":         17,
+		"STARTING":        18,
 	}
 )
 
@@ -723,7 +729,11 @@ type OpenSession struct {
 	// before_ms bounds the opening in log time: later it is refused, so that a
 	// late repetition cannot open an expired session anew and run twice. At most
 	// ttl_ms after the log time at which the client first sent it.
-	BeforeMs      uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	BeforeMs uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	// holder is whose client it is: the address that it comes from, as the node says
+	// through which it comes. What a client puts there is replaced. No holder has more
+	// than half of all sessions.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -770,6 +780,13 @@ func (x *OpenSession) GetBeforeMs() uint64 {
 		return x.BeforeMs
 	}
 	return 0
+}
+
+func (x *OpenSession) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 type Operation struct {
@@ -1836,8 +1853,11 @@ type Outcome struct {
 	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	// failed_condition is the first one that did not hold, counted from 1; 0: all held.
 	FailedCondition uint32 `protobuf:"varint,6,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// unopened, of a SESSION_EXPIRED, says that the session has never been open and never
+	// will be: no sending of the command was executed. It is not in what replicas compare.
+	Unopened      bool `protobuf:"varint,7,opt,name=unopened,proto3" json:"unopened,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -1910,6 +1930,13 @@ func (x *Outcome) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *Outcome) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Checkpoint is all state that is not user data, whole, as of one index. Replay
@@ -2195,6 +2222,7 @@ type Session struct {
 	AckedBelow    uint64                 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	Outcomes      []*Outcome             `protobuf:"bytes,5,rep,name=outcomes,proto3" json:"outcomes,omitempty"`                                // by seq, all at or above acked_below
 	OpenBeforeMs  uint64                 `protobuf:"varint,6,opt,name=open_before_ms,json=openBeforeMs,proto3" json:"open_before_ms,omitempty"` // not evicted before: a late opening must find it
+	Holder        []byte                 `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`                                    // of the command that opened it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2271,6 +2299,13 @@ func (x *Session) GetOpenBeforeMs() uint64 {
 	return 0
 }
 
+func (x *Session) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
 // Identity says whose data directory this is. Written once, never rewritten.
 type Identity struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2283,7 +2318,12 @@ type Identity struct {
 	Token       string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
 	// cluster_id is written before the node first takes part: from then on a directory
 	// without data has lost them. Empty: the cluster is being founded.
-	ClusterId     []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// join is whom a node that is no founder asks to be let in; it has no founders then.
+	Join []string `protobuf:"bytes,9,rep,name=join,proto3" json:"join,omitempty"`
+	// raft_id is what it was given, written together with cluster_id. A founder's is its
+	// place among the founders.
+	RaftId        uint64 `protobuf:"varint,10,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2372,6 +2412,20 @@ func (x *Identity) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+func (x *Identity) GetJoin() []string {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *Identity) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
 }
 
 // Founder is one line of the initial cluster. RaftIDs are the places in the
@@ -2773,10 +2827,11 @@ const file_command_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x04H\x00R\aversion\x12)\n" +
 	"\x0fcreate_revision\x18\x06 \x01(\x04H\x00R\x0ecreateRevision\x12#\n" +
 	"\fmod_revision\x18\a \x01(\x04H\x00R\vmodRevisionB\b\n" +
-	"\x06targetJ\x04\b\b\x10\t\"A\n" +
+	"\x06targetJ\x04\b\b\x10\t\"Y\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xf8\x03\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xf8\x03\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -2847,14 +2902,15 @@ const file_command_proto_rawDesc = "" +
 	"\rchanged_at_ms\x18\x0e \x01(\x03R\vchangedAtMs\x12#\n" +
 	"\x04code\x18\x0f \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
 	"\x05error\x18\x10 \x01(\tR\x05error\x12$\n" +
-	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\xf3\x01\n" +
+	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\x8f\x02\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
-	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition:<\x92\xb5\x188\n" +
+	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
 	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf6\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
@@ -2888,7 +2944,7 @@ const file_command_proto_rawDesc = "" +
 	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x1e\n" +
 	"\vadded_at_ms\x18\x05 \x01(\x03R\taddedAtMs\x12)\n" +
 	"\x04type\x18\x06 \x01(\x0e2\x15.keyval.v1.MemberTypeR\x04type\x12\x1c\n" +
-	"\toperation\x18\a \x01(\fR\toperation\"\xcc\x01\n" +
+	"\toperation\x18\a \x01(\fR\toperation\"\xe4\x01\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1b\n" +
@@ -2896,7 +2952,8 @@ const file_command_proto_rawDesc = "" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
-	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xf3\x01\n" +
+	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\x12\x16\n" +
+	"\x06holder\x18\a \x01(\fR\x06holder\"\xa0\x02\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +
@@ -2906,7 +2963,10 @@ const file_command_proto_rawDesc = "" +
 	"\bfounders\x18\x06 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
 	"\x05token\x18\a \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\b \x01(\fR\tclusterId\"r\n" +
+	"cluster_id\x18\b \x01(\fR\tclusterId\x12\x12\n" +
+	"\x04join\x18\t \x03(\tR\x04join\x12\x17\n" +
+	"\araft_id\x18\n" +
+	" \x01(\x04R\x06raftId\"r\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2954,7 +3014,7 @@ const file_command_proto_rawDesc = "" +
 	"REMOVE_OLD\x10\x04\x12\f\n" +
 	"\bCOMPLETE\x10\x05\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x06*\x81\x02\n" +
+	"\x06FAILED\x10\x06*\x9c\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\v\n" +
 	"\aINVALID\x10\x01\x12\r\n" +
@@ -2974,7 +3034,9 @@ const file_command_proto_rawDesc = "" +
 	"\bREDIRECT\x10\r\x12\x0f\n" +
 	"\vUNSUPPORTED\x10\x0e\x12\v\n" +
 	"\aDAMAGED\x10\x0f\x12\f\n" +
-	"\bINTERNAL\x10\x10*@\n" +
+	"\bINTERNAL\x10\x10\x12\v\n" +
+	"\aREMOVED\x10\x11\x12\f\n" +
+	"\bSTARTING\x10\x12*@\n" +
 	"\n" +
 	"MemberType\x12\t\n" +
 	"\x05VOTER\x10\x00\x12\v\n" +

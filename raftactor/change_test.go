@@ -399,3 +399,101 @@ func TestHowReplicationGoes(t *testing.T) {
 		t.Errorf("a follower says %v", m)
 	}
 }
+
+// TestASnapshotOvertakesAVerdict: a change that was on its way to the machine when a snapshot
+// came is part of the configuration that came with it.
+func TestASnapshotOvertakesAVerdict(t *testing.T) {
+	r := alone(1, &raftpb.ConfState{Voters: []uint64{1, 2, 3}, Learners: []uint64{4}})
+	for range fenceStartTicks {
+		r.OnTick(1)
+	}
+	swap := &raftpb.ConfChangeV2{Transition: raftpb.ConfChangeTransition_ConfChangeTransitionJointExplicit.Enum(), Changes: []*raftpb.ConfChangeSingle{
+		{Type: raftpb.ConfChangeAddNode.Enum(), NodeId: new(uint64(4))}, {Type: raftpb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(3))}}}
+	data, err := proto.Marshal(swap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.OnPeer(&raftpb.Message{Type: raftpb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(2)),
+		Index: new(uint64(4)), LogTerm: new(uint64(1)), Commit: new(uint64(5)),
+		Entries: []*raftpb.Entry{{Index: new(uint64(5)), Term: new(uint64(2)), Type: raftpb.EntryConfChangeV2.Enum(), Data: data}}}); err != nil {
+		t.Fatal(err)
+	}
+	var applies []*raftpb.Message
+	run := func() {
+		for r.Advance(); ; r.Advance() {
+			effects := r.Effects()
+			if len(effects) == 0 {
+				return
+			}
+			for _, e := range effects {
+				switch e := e.(type) {
+				case AppendLog:
+					if e.Message.GetSnapshot() == nil { // that is still being installed
+						r.OnAppended(e.Message)
+					}
+				case ApplyEntries:
+					applies = append(applies, e.Message)
+				}
+			}
+		}
+	}
+	run()
+	joint := &raftpb.ConfState{Voters: []uint64{1, 2, 4}, VotersOutgoing: []uint64{1, 2, 3}}
+	s := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(2)), ConfState: joint}}
+	if err := r.OnStaged(&raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(2)), Snapshot: s}); err != nil {
+		t.Fatal(err)
+	}
+	if run(); r.installing == nil {
+		t.Fatal("the snapshot is not being installed")
+	}
+	for _, m := range applies {
+		entries := m.GetEntries()
+		applied := &messages.Applied{Message: m, Index: entries[len(entries)-1].GetIndex()}
+		if applied.Index == 5 {
+			applied.Verdicts = []*messages.Verdict{{Index: 5, Accepted: true, Change: swap, ConfState: joint}}
+		}
+		r.OnApplied(applied)
+	}
+	if r.applied != 5 || joint.Equivalent(r.changes.conf) != nil {
+		t.Errorf("applied %d, and it decides by %s", r.applied, raft.DescribeConfState(r.changes.conf))
+	}
+	for _, e := range r.Effects() {
+		if d, is := e.(Die); is {
+			t.Error(d.Reason)
+		}
+	}
+}
+
+// TestStrangersAsk: what is refused to one that is no member, and what is not.
+func TestStrangersAsk(t *testing.T) {
+	seeded(t, 1)
+	g := newGroup(t, 1, 2, 3)
+	leader := g.elect()
+	g.drain()
+	r, follower := g.replicas[leader], g.replicas[leader%3+1]
+	message := func(to *Replica, kind raftpb.MessageType, from uint64) *raftpb.Message {
+		m := &raftpb.Message{Type: kind.Enum(), From: &from, To: &to.cfg.Self, Term: &r.term}
+		if kind == raftpb.MsgReadIndex {
+			m.Term, m.Entries = nil, []*raftpb.Entry{{Data: []byte("context")}}
+		}
+		return m
+	}
+	for name, row := range map[string]struct {
+		to   *Replica
+		m    *raftpb.Message
+		says string
+	}{
+		"a read of a stranger":             {r, message(r, raftpb.MsgReadIndex, 9), "replica 9, which is no member"},
+		"a read of a member":               {r, message(r, raftpb.MsgReadIndex, follower.cfg.Self), ""},
+		"a read at one that does not lead": {follower, message(follower, raftpb.MsgReadIndex, 9), ""},
+		"a lead from a stranger":           {follower, message(follower, raftpb.MsgTimeoutNow, 9), "replica 9, which does not lead"},
+		"a lead from one that has none":    {r, message(r, raftpb.MsgTimeoutNow, follower.cfg.Self), "which does not lead"},
+		"an answer of a stranger":          {r, message(r, raftpb.MsgHeartbeatResp, 9), ""},
+		"a vote for a stranger":            {r, message(r, raftpb.MsgPreVote, 9), ""},
+	} {
+		err := row.to.OnPeer(row.m)
+		if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

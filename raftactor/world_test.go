@@ -358,7 +358,11 @@ func (w *world) propose(h *host) bool {
 
 // drain does all there is to do without any time passing.
 func (w *world) drain() {
+	rounds := 0
 	for again := true; again; {
+		if rounds++; rounds > 1000 {
+			w.t.Fatalf("it does not come to rest: %s", w.describe())
+		}
 		again = false
 		for _, id := range w.ids {
 			for h := w.hosts[id]; len(h.log)+len(h.applies) > 0; again = true {
@@ -369,8 +373,9 @@ func (w *world) drain() {
 		for ; len(w.network) > 0; again = true {
 			w.deliver(0, false)
 		}
-		for ; len(w.shipments) > 0 && !w.holdShipments; again = true {
+		for n := len(w.shipments); n > 0 && len(w.shipments) > 0 && !w.holdShipments; again = true {
 			w.arrive(0, false)
+			n--
 		}
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"keyval/messages"
 )
 
-// probe adds a client to every live node, which knows no other: whatever was done
+// probe adds a client to every live member, which knows no other: whatever was done
 // to it, it serves.
 func (r *run) probe() {
 	for _, s := range r.servers {
-		if s.up() && !s.aged {
+		if s.up() && !s.aged && s.isMember() {
 			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
 			r.clients = append(r.clients, c)
 			c.startWith([]string{s.listen()}, true)
@@ -59,10 +59,10 @@ func (r *run) finish() {
 	}
 }
 
-// compareEngines holds every live node's rows against the true history.
+// compareEngines holds every live member's rows against the true history.
 func (r *run) compareEngines() {
 	for _, s := range r.servers {
-		if !s.up() || s.rotten() || s.aged {
+		if !s.up() || s.rotten() || s.aged || !s.isMember() {
 			continue
 		}
 		rows := s.disk.LiveRows(r.check.model.revision)
@@ -108,7 +108,7 @@ func (r *run) uncut() string {
 		return ""
 	}
 	for _, s := range r.servers {
-		if _, last, _ := s.disk.Durable(); s.up() && last-s.disk.Base() > allowed {
+		if _, last, _ := s.disk.Durable(); s.up() && s.isMember() && last-s.disk.Base() > allowed {
 			return fmt.Sprintf("%s holds %d entries, %d are allowed", s.name(), last-s.disk.Base(), allowed)
 		}
 	}

@@ -31,7 +31,7 @@ func (n *Names) Line(m proto.Message) string {
 			say("compacted=%d", m.CompactedRevision)
 		}
 	case *messages.LogOpened:
-		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), Replica(m.HardState.GetVote()),
+		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), n.Replica(m.HardState.GetVote()),
 			m.HardState.GetCommit(), m.BaseIndex, m.BaseTerm)
 		words = append(words, positions(m.Entries)...)
 	case *messages.MachineOpened:
@@ -131,6 +131,9 @@ func outcome(o *messages.Outcome) []string {
 	}
 	if o.FailedCondition > 0 {
 		words = append(words, fmt.Sprintf("failed=%d", o.FailedCondition))
+	}
+	if o.Unopened {
+		words = append(words, "unopened")
 	}
 	return words
 }
