@@ -26,6 +26,7 @@ type gateway struct {
 	status    statusDesk
 	next      *uint64 // the last session actor's number, kept over restarts: no name is used twice
 	ticks     uint32
+	removed   string // how this node was removed: it serves nobody any more; empty: it was not
 }
 
 func newGateway(w *wiring) actor.Producer {
@@ -51,6 +52,8 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.LeaderChanged:
 		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
+	case *messages.Removed:
+		a.removed = m.Why
 	case *messages.MembersChanged:
 		a.onMembers(ctx, m)
 	case *messages.ClientGone:
@@ -70,6 +73,10 @@ func (a *gateway) Receive(ctx actor.Context) {
 
 func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	if ctx.Sender() == nil {
+		return
+	}
+	if a.removed != "" {
+		ctx.Respond(&messages.Attached{Request: m.Request, Code: messages.Code_REMOVED, Message: a.removed})
 		return
 	}
 	client, owner := string(m.Client), ctx.Sender().Address

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -22,7 +23,7 @@ const foundersMax = 9
 func Prepare(disk disk.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
 	recorded, err := disk.Identity()
 	if err == nil {
-		return recorded, contradicts(recorded, want)
+		return again(disk, recorded, want)
 	}
 	if messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		return nil, err
@@ -38,8 +39,41 @@ func Prepare(disk disk.Disk, random io.Reader, want *messages.Identity) (*messag
 	return identity, disk.WriteIdentity(identity)
 }
 
-// RaftIDOf is the RaftID that an identity has among its founders, or 0.
+// again is the identity at a later start. A node may have moved: where the others look
+// for it the members say, and not this record.
+func again(disk disk.Disk, recorded, want *messages.Identity) (*messages.Identity, error) {
+	if _, err := disk.Initialised(); messages.CodeOf(err) == messages.Code_REMOVED {
+		return nil, err
+	}
+	if err := contradicts(recorded, want); err != nil {
+		return nil, err
+	}
+	if len(want.Join) > 0 && len(recorded.Join) > 0 {
+		recorded.Join = want.Join
+	}
+	listen, advertise := cmp.Or(want.Listen, recorded.Listen), cmp.Or(want.Advertise, recorded.Advertise)
+	if want.Advertise == "" && recorded.Advertise == recorded.Listen {
+		advertise = listen
+	}
+	if listen == recorded.Listen && advertise == recorded.Advertise {
+		return recorded, nil
+	}
+	if err := grpc.CheckAddress(listen); err != nil {
+		return nil, atFlag("--listen", err)
+	}
+	if err := grpc.CheckReachable(advertise); err != nil {
+		return nil, atFlag("--advertise", err)
+	}
+	recorded.Listen, recorded.Advertise = listen, advertise
+	return recorded, disk.Move(listen, advertise)
+}
+
+// RaftIDOf is the RaftID that an identity was given, or has among its founders; 0: none
+// yet.
 func RaftIDOf(identity *messages.Identity) messages.RaftID {
+	if identity.RaftId != 0 {
+		return identity.RaftId
+	}
 	for _, f := range identity.Founders {
 		if f.Name == identity.Name {
 			return f.RaftId
@@ -49,7 +83,9 @@ func RaftIDOf(identity *messages.Identity) messages.RaftID {
 }
 
 // contradicts returns an error if a field of want is set and differs from the record.
+// Addresses are part of the record while the founders look for each other.
 func contradicts(recorded, want *messages.Identity) error {
+	founding := len(recorded.Founders) > 0 && len(recorded.ClusterId) == 0
 	refuse := func(flag, was, is string) error {
 		return messages.Errorf(messages.Code_INVALID, "%s says %q, this data directory was made with %q", flag, is, was).
 			WithHint("leave %s out, or start with another --data directory", flag)
@@ -57,9 +93,12 @@ func contradicts(recorded, want *messages.Identity) error {
 	switch {
 	case want.Name != "" && want.Name != recorded.Name:
 		return refuse("--name", recorded.Name, want.Name)
-	case want.Listen != "" && want.Listen != recorded.Listen:
+	case len(want.Join) > 0 && len(recorded.Founders) > 0:
+		return messages.Errorf(messages.Code_INVALID, "--join, and this data directory is that of a founder").
+			WithHint("leave --join out, or start with another --data directory")
+	case founding && want.Listen != "" && want.Listen != recorded.Listen:
 		return refuse("--listen", recorded.Listen, want.Listen)
-	case want.Advertise != "" && want.Advertise != recorded.Advertise:
+	case founding && want.Advertise != "" && want.Advertise != recorded.Advertise:
 		return refuse("--advertise", recorded.Advertise, want.Advertise)
 	case want.Token != "" && want.Token != recorded.Token:
 		return refuse("--cluster-token", recorded.Token, want.Token)
@@ -73,7 +112,7 @@ func contradicts(recorded, want *messages.Identity) error {
 func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error) {
 	invalid := func(format string, args ...any) *messages.Error {
 		return messages.Errorf(messages.Code_INVALID, format, args...).
-			WithHint("a first start needs --name, --listen, --data and --initial-cluster name=host:port,...")
+			WithHint("a first start needs --name, --listen, --data, and --initial-cluster name=host:port,... to found a cluster or --join host:port,... to be added to one")
 	}
 	identity := proto.Clone(want).(*messages.Identity)
 	identity.Format = disk.IdentityFormat
@@ -82,8 +121,10 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 	}
 	identity.Founders = numbered(identity.Founders)
 	switch {
-	case identity.Name == "" || identity.Listen == "" || len(identity.Founders) == 0:
+	case identity.Name == "" || identity.Listen == "" || len(identity.Founders)+len(identity.Join) == 0:
 		return nil, invalid("the data directory is empty, and the flags do not say what to start")
+	case len(identity.Founders) > 0 && len(identity.Join) > 0:
+		return nil, invalid("--initial-cluster founds a cluster, --join waits to be added to one: both are given")
 	case messages.CheckNodeName(identity.Name) != nil:
 		return nil, invalid("the name %q is not made of letters, digits, '.', '_' and '-'", identity.Name)
 	case len(identity.Founders) > foundersMax:
@@ -95,7 +136,22 @@ func firstIdentity(want *messages.Identity) (*messages.Identity, *messages.Error
 	if err := grpc.CheckReachable(identity.Advertise); err != nil {
 		return nil, atFlag("--advertise", err)
 	}
+	if len(identity.Join) > 0 {
+		return identity, checkJoin(identity.Join)
+	}
 	return identity, checkFounders(identity)
+}
+
+func checkJoin(endpoints []string) *messages.Error {
+	if len(endpoints) > joinEndpointsMax {
+		return messages.Errorf(messages.Code_INVALID, "--join names %d endpoints, %d are allowed", len(endpoints), joinEndpointsMax)
+	}
+	for _, e := range endpoints {
+		if err := grpc.CheckReachable(e); err != nil {
+			return atFlag("--join", err)
+		}
+	}
+	return nil
 }
 
 func checkFounders(identity *messages.Identity) *messages.Error {

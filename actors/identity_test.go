@@ -2,6 +2,7 @@ package actors
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,8 @@ import (
 type recordDisk struct {
 	disk.Disk
 	identity *messages.Identity
+	moved    []string
+	given    error // why it is not to be served
 }
 
 func (d *recordDisk) Identity() (*messages.Identity, error) {
@@ -23,6 +26,13 @@ func (d *recordDisk) Identity() (*messages.Identity, error) {
 }
 
 func (d *recordDisk) WriteIdentity(i *messages.Identity) error { d.identity = i; return nil }
+
+func (d *recordDisk) Initialised() (bool, error) { return false, d.given }
+
+func (d *recordDisk) Move(listen, advertise string) error {
+	d.moved = []string{listen, advertise}
+	return nil
+}
 
 func wanted(change func(*messages.Identity)) *messages.Identity {
 	i := &messages.Identity{Name: "n2", Listen: "h:2", Founders: []*messages.Founder{{Name: "n2", Address: "h:2"}, {Name: "n1", Address: "h:1"}}}
@@ -62,6 +72,9 @@ func TestPrepareRefuses(t *testing.T) {
 		"no port":           {wanted(func(i *messages.Identity) { i.Listen = "h" }), "is no HOST:PORT"},
 		"name with a space": {wanted(func(i *messages.Identity) { i.Name = "n 2" }), "not made of letters"},
 		"a name twice":      {wanted(func(i *messages.Identity) { i.Founders[1].Name = "n2" }), "stands there twice"},
+		"founds and joins":  {wanted(func(i *messages.Identity) { i.Join = []string{"h:1"} }), "both are given"},
+		"joins nowhere":     {&messages.Identity{Name: "n4", Listen: "h:4", Join: []string{"h:1", "h"}}, "is no HOST:PORT"},
+		"joins everywhere":  {&messages.Identity{Name: "n4", Listen: "h:4", Join: make([]string, joinEndpointsMax+1)}, "65 endpoints, 64 are allowed"},
 		"an address twice":  {wanted(func(i *messages.Identity) { i.Founders[1].Address = "h:2" }), "stands there twice"},
 	} {
 		disk := &recordDisk{}
@@ -88,5 +101,39 @@ func TestPrepareRefusesContradictions(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), flag+" says") {
 			t.Errorf("%s: %v", flag, err)
 		}
+	}
+}
+
+// TestPrepareOfANodeThatJoins: it is told who it is later, and then listens where it likes.
+func TestPrepareOfANodeThatJoins(t *testing.T) {
+	want := &messages.Identity{Name: "n4", Listen: "h:4", Join: []string{"h:1", "h:2"}}
+	disk := &recordDisk{}
+	identity, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), want)
+	if err != nil || RaftIDOf(identity) != 0 || identity.Advertise != "h:4" || len(disk.identity.Join) != 2 {
+		t.Fatalf("%v, recorded %s", err, messages.Line(disk.identity))
+	}
+	if identity, err = Prepare(disk, nil, &messages.Identity{Join: []string{"h:3"}}); err != nil || identity.Join[0] != "h:3" {
+		t.Fatalf("it asks others at a later start: %v, %v", err, identity)
+	}
+	disk.identity.RaftId, disk.identity.ClusterId = 4, make([]byte, messages.ClusterIDSize)
+	if identity, err = Prepare(disk, nil, want); err != nil || RaftIDOf(identity) != 4 || disk.moved != nil {
+		t.Fatalf("a member that is started as it was before: %v", err)
+	}
+	if identity, err = Prepare(disk, nil, &messages.Identity{Listen: "h:5"}); err != nil || identity.Listen != "h:5" || !slices.Equal(disk.moved, []string{"h:5", "h:5"}) {
+		t.Fatalf("a member that has moved: %v, %s, moved to %v", err, messages.Line(identity), disk.moved)
+	}
+	if _, err = Prepare(disk, nil, &messages.Identity{Listen: "h"}); err == nil {
+		t.Error("a member that moves nowhere starts")
+	}
+	disk.given = messages.Errorf(messages.Code_REMOVED, "it was removed")
+	if _, err = Prepare(disk, nil, &messages.Identity{}); messages.CodeOf(err) != messages.Code_REMOVED {
+		t.Errorf("a directory of a removed member: %v", err)
+	}
+	founder := &recordDisk{}
+	if _, err = Prepare(founder, bytes.NewReader(make([]byte, 16)), wanted(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Prepare(founder, nil, &messages.Identity{Join: []string{"h:1"}}); messages.CodeOf(err) != messages.Code_INVALID {
+		t.Errorf("a founder joins: %v", err)
 	}
 }

@@ -54,6 +54,11 @@ type Config struct {
 	Version   string
 	ProcessID int64
 	Options   Options
+
+	// Ended is called once the tree has stopped without being asked. nil: the node has
+	// joined a cluster, and is to be started again with the identity that its disk has
+	// now. Else it was removed, and is not to be started again.
+	Ended func(*messages.Removed)
 }
 
 // Node is a running node.
@@ -65,22 +70,26 @@ type Node struct {
 }
 
 // Start spawns the actors of a node. If its disk is not initialised, the node first
-// founds the cluster together with the other founders.
+// founds the cluster together with the other founders, or asks to be let into one.
 func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if cfg.Options.TickInterval == 0 {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
 	self := RaftIDOf(identity)
-	if self == 0 {
+	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
-	var random [40]byte
+	var random [56]byte
 	if _, err := io.ReadFull(cfg.World.Rand, random[:]); err != nil {
 		return nil, fmt.Errorf("read randomness: %w", err)
 	}
 	nonces := nonces{reads: binary.BigEndian.Uint64(random[:]), shipments: binary.BigEndian.Uint64(random[8:]), audits: binary.BigEndian.Uint64(random[16:]), start: binary.BigEndian.Uint64(random[24:]), losses: binary.BigEndian.Uint64(random[32:])}
+	address := messages.NodeAddress(self)
+	if self == 0 { // it is a client of the cluster still
+		address = messages.ClientAddress(random[40:])
+	}
 	w := &wiring{
-		self: self, address: messages.NodeAddress(self), version: cfg.Version, pid: cfg.ProcessID,
+		self: self, address: address, version: cfg.Version, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
 		inbox: &transport.Inbox{},
 	}
@@ -111,6 +120,8 @@ type node struct {
 	identity *messages.Identity
 	nonces   nonces
 	done     chan struct{}
+	ended    bool              // by itself
+	removed  *messages.Removed // why; nil: it has joined
 }
 
 // nonces are random numbers of this process. They stand in what it asks, so that an
@@ -125,8 +136,15 @@ func (a *node) Receive(ctx actor.Context) {
 		a.onAgreed(ctx, m)
 	case *messages.Founded:
 		a.onFounded(ctx, m)
+	case *messages.Joined:
+		a.onJoined(ctx, m)
+	case *messages.Removed:
+		a.onRemoved(ctx, m)
 	case *actor.Stopped:
 		close(a.done)
+		if a.ended {
+			a.cfg.Ended(a.removed)
+		}
 	default:
 		a.wiring.unexpected(ctx)
 	}
@@ -136,6 +154,10 @@ func (a *node) onStarted(ctx actor.Context) {
 	checkpoint, err := a.checkpoint()
 	if err != nil {
 		a.wiring.fatal(err)
+		return
+	}
+	if a.wiring.self == 0 {
+		a.join(ctx)
 		return
 	}
 	core := newFounding(a.wiring.self, a.identity, checkpoint)
@@ -149,6 +171,8 @@ func (a *node) onStarted(ctx actor.Context) {
 	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
 		a.wiring.fatal(err)
 		return
+	} else if checkpoint.GetIndex() == 0 {
+		local.WaitingFor = "its first snapshot, from the leader"
 	}
 	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
 	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Disk, a.cfg.Network, a.identity.Listen, local))
@@ -180,7 +204,7 @@ func (a *node) onAgreed(ctx actor.Context, m *messages.Agreed) {
 
 // onFounded makes durable that this node takes part, and lets it.
 func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
-	err := a.cfg.Disk.Found(m.ClusterId)
+	err := a.cfg.Disk.Found(m.ClusterId, 0)
 	var starts *messages.Starts
 	if err == nil {
 		starts, err = a.cfg.Disk.Start(a.nonces.start)
@@ -192,6 +216,60 @@ func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
 	a.wiring.logger.Info("the cluster is founded", "cluster", fmt.Sprintf("%x", m.ClusterId), "founders", foundersText(a.identity.Founders))
 	ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{ClusterId: m.ClusterId, Starts: starts})
 	a.serve(ctx)
+}
+
+// join asks to be let in. Two places in the network are one system's: what is sent goes by
+// the first, as a client's does; the other says at the node's address what it waits for.
+func (a *node) join(ctx actor.Context) {
+	core := newJoining(&messages.WaitingNode{
+		Name: a.identity.Name, Address: a.identity.Advertise, Incarnation: a.identity.Incarnation, Version: a.wiring.version,
+	}, a.identity.Join)
+	dialer, err := a.cfg.Network.Join(ctx.ActorSystem(), transport.Local{
+		Role: messages.Role_CLIENT, Address: a.wiring.address, Version: a.wiring.version,
+	}, a.wiring.local(messages.ActorJoining))
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.spawn(ctx, messages.ActorTicker, newTicker(a.wiring, a.cfg.World.Ticker, a.cfg.Options.TickInterval))
+	a.spawn(ctx, messages.ActorTransport, newTransport(a.wiring, a.cfg.Disk, a.cfg.Network, a.identity.Listen, transport.Local{
+		Role: messages.Role_NODE, Incarnation: a.identity.Incarnation, Name: a.identity.Name, Address: a.wiring.address,
+		Version: a.wiring.version, WaitingFor: core.waitingFor(),
+	}))
+	a.spawn(ctx, messages.ActorJoining, newJoiner(a.wiring, dialer, core))
+}
+
+// onJoined makes durable who this node is, and ends: it starts anew as that.
+func (a *node) onJoined(ctx actor.Context, m *messages.Joined) {
+	err := disk.Initialise(a.cfg.Disk, &messages.Checkpoint{
+		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, ConfState: &raftpb.ConfState{}, Members: m.Members,
+	})
+	if err == nil {
+		err = a.cfg.Disk.Found(m.ClusterId, m.RaftId)
+	}
+	if err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.wiring.logger.Info("this node is a member", "cluster", fmt.Sprintf("%x", m.ClusterId), "raft id", m.RaftId)
+	a.end(ctx, nil)
+}
+
+// onRemoved gives the directory up once nobody needs this node's vote any more.
+func (a *node) onRemoved(ctx actor.Context, m *messages.Removed) {
+	if !m.Confirmed {
+		return
+	}
+	if err := a.cfg.Disk.Retire(m.Why); err != nil {
+		a.wiring.fatal(err)
+		return
+	}
+	a.end(ctx, m)
+}
+
+func (a *node) end(ctx actor.Context, removed *messages.Removed) {
+	a.ended, a.removed = true, removed
+	ctx.Stop(ctx.Self())
 }
 
 func (a *node) tellPeers(ctx actor.Context, founders []*messages.Founder) {
@@ -234,6 +312,7 @@ func (a *node) serve(ctx actor.Context) {
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
 		Self: w.self, Version: w.version, TickMS: tickMS, Peer: w.peer(messages.ActorMembership), Client: w.ofClient, WallMS: a.cfg.World.WallMS,
+		Name: a.identity.Name, Address: a.identity.Advertise, Node: w.local(messages.ActorNode), Gateway: w.local(messages.ActorGateway),
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 	}))

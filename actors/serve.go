@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"syscall"
@@ -9,22 +10,25 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/seam"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/messages"
+	"keyval/storeactor/disk"
 	"keyval/storeactor/files"
 )
 
 // ServeOptions say which node to run. A first start needs all that is recorded but
-// Advertise (default: Listen) and Token. Later DataDir is enough; the others may be left
-// out, but not contradict the record.
+// Advertise (default: Listen) and Token, and either InitialCluster or Join. Later DataDir
+// is enough; the others may be left out, but not contradict the record.
 type ServeOptions struct {
 	DataDir        string
 	Name           string
 	Listen         string // host:port
 	Advertise      string // host:port that others dial
 	InitialCluster []*messages.Founder
+	Join           []string // host:port of members of the cluster that the node is to be added to
 	Token          string
 	Version        string
 	Logger         *slog.Logger
@@ -37,8 +41,8 @@ type ServeOptions struct {
 	SnapshotRate     uint64        // bytes a second; 0: the default
 }
 
-// Serve runs a node with real disks, sockets and clocks until ctx ends, which is
-// no error, or until it cannot go on.
+// Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
+// removed from its cluster, which are no errors, or until it cannot go on.
 func Serve(ctx context.Context, o ServeOptions) error {
 	places, err := placesOf(o)
 	if err != nil {
@@ -58,38 +62,62 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		select {} // the actor that failed does nothing more; the process ends
 	})
 	world.Meter = o.Meter
+	for {
+		again, err := serveOnce(ctx, o, disk, grpc.New(grpc.Options{Logger: o.Logger, Places: places}), world, failed)
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grpc.Network, world seam.World, failed <-chan error) (again bool, err error) {
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
-		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Token: o.Token,
+		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Join: o.Join, Token: o.Token,
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	network := grpc.New(grpc.Options{Logger: o.Logger, Places: places})
 	if err := network.Bind(identity.Listen); err != nil {
-		return err
+		return false, err
 	}
+	ended := make(chan *messages.Removed, 1)
 	node, err := Start(Config{
 		Disk: disk, Network: network, World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
 		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
+		Ended:   func(removed *messages.Removed) { ended <- removed },
 	}, identity)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if o.Announce != nil {
-		o.Announce(identity.Name + " listens on " + identity.Listen)
+	announce := func(format string, args ...any) {
+		if o.Announce != nil {
+			o.Announce(fmt.Sprintf(format, args...))
+		}
+	}
+	announce("%s listens on %s", identity.Name, identity.Listen)
+	if RaftIDOf(identity) == 0 {
+		announce("%s waits to be added: %s", identity.Name, addCommand(identity.Name, identity.Advertise))
 	}
 	select {
 	case err := <-failed:
-		return err
+		return false, err
+	case removed := <-ended:
+		if removed == nil {
+			announce("%s was added, and gets its data", identity.Name)
+			return true, nil
+		}
+		announce("%s; its directory is of no more use: remove %s; to come back start with --join on an empty directory", removed.Why, o.DataDir)
+		return false, nil
 	case <-ctx.Done():
 	}
 	node.Stop()
 	select {
 	case err := <-failed:
-		return err
+		return false, err
 	case <-node.Done():
-		return nil
+		return false, nil
 	}
 }
 

@@ -25,6 +25,8 @@ type place struct {
 	local transport.Local
 	known transport.Known
 	hub   seam.Hub // nil: not opened yet
+
+	removed bool // this node was: it serves no client any more
 }
 
 func newTransport(w *wiring, d disk.Disk, network seam.Network, listen string, local transport.Local) actor.Producer {
@@ -41,20 +43,29 @@ func (a *transportActor) Receive(ctx actor.Context) {
 	case *messages.Identified:
 		a.local.Starts = m.Starts
 		a.identify(m.ClusterId, m.WaitingFor)
+	case *messages.Removed:
+		a.removed = true
+		a.identify(a.local.ClusterID, m.Why)
 	case *messages.MembersChanged:
-		a.known = a.known.With(m.Members)
+		a.known = a.known.With(m.Members, m.NextRaftId)
 		if a.hub != nil {
-			a.hub.SetPeers(m.Members)
+			a.hub.SetPeers(m.Members, m.NextRaftId)
 		}
-		if len(m.ClusterId) > 0 && len(a.local.ClusterID) == 0 {
+		serves := m.NextRaftId > 0 && a.local.WaitingFor != "" && !a.removed // its first snapshot is there
+		if len(m.ClusterId) > 0 && (len(a.local.ClusterID) == 0 || serves) {
 			a.identify(m.ClusterId, "")
 		}
 	case *messages.PeerStarted:
 		a.onPeerStarted(m)
 	case *messages.ClientGone:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
-	case *messages.PeerGone, *messages.PeerRefused:
+	case *messages.PeerGone:
 		ctx.Send(a.wiring.raft(), m)
+	case *messages.PeerRefused:
+		ctx.Send(a.wiring.raft(), m)
+		if m.Code == messages.Code_REMOVED {
+			ctx.Send(a.wiring.membership(), m)
+		}
 	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()

@@ -47,6 +47,11 @@ func (w *wiring) founderOf(id messages.RaftID) *actor.PID {
 	return actor.NewPID(messages.NodeAddress(id), messages.ActorFounding)
 }
 
+// memberAt is the membership actor of the node with this logical address.
+func (w *wiring) memberAt(address string) *actor.PID {
+	return actor.NewPID(address, messages.ActorMembership)
+}
+
 // of is the PID of whoever asked; without an address it is one of this node.
 func (w *wiring) of(a raftactor.Asker) *actor.PID {
 	if a.Address == "" {

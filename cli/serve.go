@@ -25,14 +25,17 @@ func newServe(sh *Shell) *urfave.Command {
 		Name:  "serve",
 		Usage: "run one node",
 		Description: `The first start founds a cluster together with the other nodes of --initial-cluster
-and waits until all of them are there. Everything is recorded in the data directory:
+and waits until all of them are there; or, with --join, waits to be added to a cluster
+that runs: it says which command lets it in. Everything is recorded in the data directory:
 afterwards serve --data DIR is enough, and a flag that contradicts the record is refused.
+A node may listen elsewhere later; where the others look for it the members say.
 History is given up beyond --history-revisions or --history-time, whichever is reached
 first; the leader's setting counts. What --log-level and the flags below it say is not
 recorded.
 SIGINT or SIGTERM ends the node. Logs go to stderr; the node does not wait for whoever
 reads them, and says later how many lines were lost.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
+kvctl serve --name n4 --listen 127.0.0.1:7004 --data ./n4 --join 127.0.0.1:7001,127.0.0.1:7002
 kvctl serve --data ./n1`,
 		Flags: append([]urfave.Flag{
 			&urfave.StringFlag{Name: "name", Usage: "call this node `NAME`"},
@@ -41,6 +44,7 @@ kvctl serve --data ./n1`,
 			dataFlag(),
 			configFileFlag(),
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
+			&urfave.StringFlag{Name: "join", Usage: "wait to be added to the cluster of the nodes at `HOST:PORT,...`"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
 			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
@@ -126,6 +130,9 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
 		return o, err
 	}
+	if o.Join, err = c.joins(c.flags.String("join")); err != nil {
+		return o, err
+	}
 	t, err := c.tuning()
 	if err != nil {
 		return o, err
@@ -149,7 +156,7 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 func (c *Call) checkFirstStart(o actors.ServeOptions) error {
 	var missing []string
 	for _, f := range []struct{ name, value string }{
-		{"--name", o.Name}, {"--listen", o.Listen}, {"--initial-cluster", c.flags.String("initial-cluster")},
+		{"--name", o.Name}, {"--listen", o.Listen}, {"--initial-cluster or --join", c.flags.String("initial-cluster") + c.flags.String("join")},
 	} {
 		if f.value == "" {
 			missing = append(missing, f.name)
@@ -157,6 +164,12 @@ func (c *Call) checkFirstStart(o actors.ServeOptions) error {
 	}
 	if len(missing) > 0 {
 		return c.usage("", "%s is new: the first start needs %s too", o.DataDir, strings.Join(missing, ", "))
+	}
+	if len(o.Join) > 0 {
+		if len(o.InitialCluster) > 0 {
+			return c.usage("leave one of both out", "--initial-cluster founds a cluster, --join waits to be added to one")
+		}
+		return nil
 	}
 	reached := nameOr(o.Advertise, o.Listen)
 	own := slices.IndexFunc(o.InitialCluster, func(f *messages.Founder) bool { return f.Name == o.Name })
@@ -185,6 +198,24 @@ func (c *Call) checkAddresses(o actors.ServeOptions) error {
 		}
 	}
 	return nil
+}
+
+// joins reads HOST:PORT,...
+func (c *Call) joins(list string) ([]string, error) {
+	if list == "" {
+		return nil, nil
+	}
+	var endpoints []string
+	for _, one := range strings.Split(list, ",") {
+		one = strings.TrimSpace(one)
+		if err := grpc.CheckReachable(one); err != nil {
+			return nil, c.usage(err.Hint, "--join: %s", err.Message)
+		}
+		if !slices.Contains(endpoints, one) {
+			endpoints = append(endpoints, one)
+		}
+	}
+	return endpoints, nil
 }
 
 // founders reads NAME=HOST:PORT,... RaftIDs are the places in the order of

@@ -113,7 +113,11 @@ func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Dur
 func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
 	failed := func(err error) nodeJSON {
 		problem, _ := explain(err)
-		return nodeJSON{Endpoint: endpoint, Role: unreachable, Error: problem.Message, Transfers: []transferJSON{}, problem: problem}
+		role := unreachable
+		if problem.Code == messages.Code_STARTING {
+			role = "starting"
+		}
+		return nodeJSON{Endpoint: endpoint, Role: role, Error: problem.Message, Transfers: []transferJSON{}, problem: problem}
 	}
 	if err := sh.Probe(ctx, endpoint, timeout); err != nil {
 		return failed(err)

@@ -16,9 +16,12 @@ import (
 // Config wires a membership actor.
 type Config struct {
 	Self                                       messages.RaftID
+	Name                                       string // of this node
+	Address                                    string // where others reach it, as it was started
 	Version                                    string // of this node's software, for people
 	TickMS                                     uint64
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
+	Node, Gateway                              *actor.PID
 	Peer                                       func(messages.RaftID) *actor.PID      // a peer's membership actor
 	Client                                     func(address, name string) *actor.PID // an actor of a client
 	WallMS                                     func() int64                          // wall time, for people
@@ -31,12 +34,13 @@ type Membership struct {
 	cfg     Config
 	census  *census
 	changes *changes
+	door    *door
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
-		return &Membership{cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}}
+		return &Membership{cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg)}
 	}
 }
 
@@ -47,6 +51,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.Request(a.cfg.Raft, &messages.Introduce{})
 	case *messages.MembersChanged:
 		a.census.onMembers(m)
+		a.door.onMembers(ctx, m)
 		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Transport, m)
 		ctx.Send(a.cfg.Audit, m)
@@ -61,6 +66,10 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
+	case *messages.JoinAsk:
+		a.door.onAsk(ctx, m)
+	case *messages.PeerRefused:
+		a.door.onRefused(ctx, m)
 	case *messages.StatusReply:
 		a.census.onTransfers(m.Transfers)
 	case *messages.Replication:
@@ -75,6 +84,8 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.onRequest(ctx, m)
 	case *messages.Tick:
 		a.say(ctx, a.census.onTick(uint64(m.Elapsed)))
+		a.door.onTick(ctx, m, a.census.leads(), a.census.everyoneWaiting())
+		a.census.onWaiting(a.door.everyone())
 		a.goOn(ctx, uint64(m.Elapsed))
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:

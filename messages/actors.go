@@ -9,6 +9,7 @@ const (
 	ActorNode          = "node"
 	ActorTransport     = "node/transport"
 	ActorFounding      = "node/founding"
+	ActorJoining       = "node/joining"
 	ActorTicker        = "node/ticker"
 	ActorRaft          = "node/raft"
 	ActorLog           = "node/log"
@@ -56,6 +57,7 @@ var Actors = []*Actor{
 	{ActorNode, EndsProcess, false, "spawns the others and supervises them"},
 	{ActorTransport, Restarts, false, "owns the node's place in the network"},
 	{ActorFounding, Restarts, true, "finds the other founders; later answers those that are late"},
+	{ActorJoining, Restarts, true, "asks to be let in, where a node is no founder, and ends when it is"},
 	{ActorTicker, EndsProcess, false, "the only clock; at most one unprocessed Tick an actor"},
 	{ActorRaft, EndsProcess, true, "consensus, around raft's RawNode"},
 	{ActorLog, EndsProcess, false, "appends to the WAL and syncs it"},

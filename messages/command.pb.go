@@ -219,6 +219,8 @@ const (
 	Code_UNSUPPORTED     Code = 14 // needs a newer level or protocol
 	Code_DAMAGED         Code = 15 // this node's data is damaged
 	Code_INTERNAL        Code = 16
+	Code_REMOVED         Code = 17 // this node, or the one that asks, was removed from the cluster
+	Code_STARTING        Code = 18 // the node is up and serves nobody yet
 )
 
 // Enum value maps for Code.
@@ -241,6 +243,8 @@ var (
 		14: "UNSUPPORTED",
 		15: "DAMAGED",
 		16: "INTERNAL",
+		17: "REMOVED",
+		18: "STARTING",
 	}
 	Code_value = map[string]int32{
 		"OK":              0,
@@ -260,6 +264,8 @@ var (
 		"UNSUPPORTED":     14,
 		"DAMAGED":         15,
 		"INTERNAL":        16,
+		"REMOVED":         17,
+		"STARTING":        18,
 	}
 )
 
@@ -2312,7 +2318,12 @@ type Identity struct {
 	Token       string                 `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
 	// cluster_id is written before the node first takes part: from then on a directory
 	// without data has lost them. Empty: the cluster is being founded.
-	ClusterId     []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId []byte `protobuf:"bytes,8,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// join is whom a node that is no founder asks to be let in; it has no founders then.
+	Join []string `protobuf:"bytes,9,rep,name=join,proto3" json:"join,omitempty"`
+	// raft_id is what it was given, written together with cluster_id. A founder's is its
+	// place among the founders.
+	RaftId        uint64 `protobuf:"varint,10,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2401,6 +2412,20 @@ func (x *Identity) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+func (x *Identity) GetJoin() []string {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *Identity) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
 }
 
 // Founder is one line of the initial cluster. RaftIDs are the places in the
@@ -2928,7 +2953,7 @@ const file_command_proto_rawDesc = "" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
 	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\x12\x16\n" +
-	"\x06holder\x18\a \x01(\fR\x06holder\"\xf3\x01\n" +
+	"\x06holder\x18\a \x01(\fR\x06holder\"\xa0\x02\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +
@@ -2938,7 +2963,10 @@ const file_command_proto_rawDesc = "" +
 	"\bfounders\x18\x06 \x03(\v2\x12.keyval.v1.FounderR\bfounders\x12\x14\n" +
 	"\x05token\x18\a \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\b \x01(\fR\tclusterId\"r\n" +
+	"cluster_id\x18\b \x01(\fR\tclusterId\x12\x12\n" +
+	"\x04join\x18\t \x03(\tR\x04join\x12\x17\n" +
+	"\araft_id\x18\n" +
+	" \x01(\x04R\x06raftId\"r\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2986,7 +3014,7 @@ const file_command_proto_rawDesc = "" +
 	"REMOVE_OLD\x10\x04\x12\f\n" +
 	"\bCOMPLETE\x10\x05\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x06*\x81\x02\n" +
+	"\x06FAILED\x10\x06*\x9c\x02\n" +
 	"\x04Code\x12\x06\n" +
 	"\x02OK\x10\x00\x12\v\n" +
 	"\aINVALID\x10\x01\x12\r\n" +
@@ -3006,7 +3034,9 @@ const file_command_proto_rawDesc = "" +
 	"\bREDIRECT\x10\r\x12\x0f\n" +
 	"\vUNSUPPORTED\x10\x0e\x12\v\n" +
 	"\aDAMAGED\x10\x0f\x12\f\n" +
-	"\bINTERNAL\x10\x10*@\n" +
+	"\bINTERNAL\x10\x10\x12\v\n" +
+	"\aREMOVED\x10\x11\x12\f\n" +
+	"\bSTARTING\x10\x12*@\n" +
 	"\n" +
 	"MemberType\x12\t\n" +
 	"\x05VOTER\x10\x00\x12\v\n" +

@@ -3374,6 +3374,121 @@ func (x *PeerGone) GetPeer() uint64 {
 	return 0
 }
 
+// Removed: this node serves nobody any more. Until that is confirmed it votes, for those
+// who may not have applied the removal yet.
+type Removed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           string                 `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"`              // for people: by which operation
+	Confirmed     bool                   `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"` // the process may end, and the directory is of no more use
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removed) Reset() {
+	*x = Removed{}
+	mi := &file_node_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removed) ProtoMessage() {}
+
+func (x *Removed) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removed.ProtoReflect.Descriptor instead.
+func (*Removed) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Removed) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Removed) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+// Joined: this node is a member, with this identity.
+type Joined struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	RaftId        uint64                 `protobuf:"varint,2,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
+	Members       []*Member              `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // as those know them that let it in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Joined) Reset() {
+	*x = Joined{}
+	mi := &file_node_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Joined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Joined) ProtoMessage() {}
+
+func (x *Joined) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Joined.ProtoReflect.Descriptor instead.
+func (*Joined) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Joined) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *Joined) GetRaftId() uint64 {
+	if x != nil {
+		return x.RaftId
+	}
+	return 0
+}
+
+func (x *Joined) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // PeerRefused: a peer that this node has dialled lets it in no more, or never did.
 type PeerRefused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3385,7 +3500,7 @@ type PeerRefused struct {
 
 func (x *PeerRefused) Reset() {
 	*x = PeerRefused{}
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3512,7 @@ func (x *PeerRefused) String() string {
 func (*PeerRefused) ProtoMessage() {}
 
 func (x *PeerRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3525,7 @@ func (x *PeerRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
 func (*PeerRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
+	return file_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PeerRefused) GetPeer() uint64 {
@@ -3439,7 +3554,7 @@ type RecordSuspicion struct {
 
 func (x *RecordSuspicion) Reset() {
 	*x = RecordSuspicion{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3451,7 +3566,7 @@ func (x *RecordSuspicion) String() string {
 func (*RecordSuspicion) ProtoMessage() {}
 
 func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3464,7 +3579,7 @@ func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSuspicion.ProtoReflect.Descriptor instead.
 func (*RecordSuspicion) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RecordSuspicion) GetSuspicion() *Suspicion {
@@ -3489,7 +3604,7 @@ type SuspicionRecorded struct {
 
 func (x *SuspicionRecorded) Reset() {
 	*x = SuspicionRecorded{}
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3616,7 @@ func (x *SuspicionRecorded) String() string {
 func (*SuspicionRecorded) ProtoMessage() {}
 
 func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3629,7 @@ func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspicionRecorded.ProtoReflect.Descriptor instead.
 func (*SuspicionRecorded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{59}
+	return file_node_proto_rawDescGZIP(), []int{61}
 }
 
 // Agreed: the directory is to be initialised.
@@ -3528,7 +3643,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3655,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3668,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{60}
+	return file_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3579,7 +3694,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3706,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3719,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{61}
+	return file_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3624,7 +3739,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3751,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3764,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{62}
+	return file_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3669,7 +3784,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3796,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +3809,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{63}
+	return file_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3724,7 +3839,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +3851,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3749,7 +3864,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{64}
+	return file_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -3834,7 +3949,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3961,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3974,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{65}
+	return file_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -3897,7 +4012,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3909,7 +4024,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3922,7 +4037,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{66}
+	return file_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -4285,11 +4400,22 @@ const file_node_proto_rawDesc = "" +
 	"\ttransport\x12\agateway\x1a a client's last connection ended\"u\n" +
 	"\bPeerGone\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer:U\x92\xb5\x18Q\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\x91\x01\n" +
+	"\anetwork\x12\x0ftransport, raft\x1a5the connections of a peer broke, and its port refuses\"\xa1\x01\n" +
+	"\aRemoved\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed:f\x92\xb5\x18b\n" +
+	"\n" +
+	"membership\x12\x18transport, gateway, node\x1a:this node was removed; again when nobody needs it any more\"\xa9\x01\n" +
+	"\x06Joined\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
+	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
+	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x9f\x01\n" +
 	"\vPeerRefused\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:I\x92\xb5\x18E\n" +
-	"\anetwork\x12\x0ftransport, raft\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:W\x92\xb5\x18S\n" +
+	"\anetwork\x12\x1dtransport -> raft, membership\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
 	"\x0fRecordSuspicion\x122\n" +
 	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
 	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
@@ -4365,7 +4491,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4425,107 +4551,110 @@ var file_node_proto_goTypes = []any{
 	(*PeerStarted)(nil),         // 55: keyval.v1.PeerStarted
 	(*ClientGone)(nil),          // 56: keyval.v1.ClientGone
 	(*PeerGone)(nil),            // 57: keyval.v1.PeerGone
-	(*PeerRefused)(nil),         // 58: keyval.v1.PeerRefused
-	(*RecordSuspicion)(nil),     // 59: keyval.v1.RecordSuspicion
-	(*SuspicionRecorded)(nil),   // 60: keyval.v1.SuspicionRecorded
-	(*Agreed)(nil),              // 61: keyval.v1.Agreed
-	(*Initialised)(nil),         // 62: keyval.v1.Initialised
-	(*Founded)(nil),             // 63: keyval.v1.Founded
-	(*StatusDraft)(nil),         // 64: keyval.v1.StatusDraft
-	(*Submit)(nil),              // 65: keyval.v1.Submit
-	(*Withdraw)(nil),            // 66: keyval.v1.Withdraw
-	(*Done)(nil),                // 67: keyval.v1.Done
-	(*Starts)(nil),              // 68: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 69: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 70: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 71: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 72: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 73: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 74: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 75: keyval.v1.Checkpoint
-	(Code)(0),                   // 76: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 77: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 78: keyval.v1.Outcome
-	(*Read)(nil),                // 79: keyval.v1.Read
-	(*Leader)(nil),              // 80: keyval.v1.Leader
-	(*Member)(nil),              // 81: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 82: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 83: keyval.v1.Start
-	(*Suspicion)(nil),           // 84: keyval.v1.Suspicion
-	(*Founder)(nil),             // 85: keyval.v1.Founder
-	(*StatusReply)(nil),         // 86: keyval.v1.StatusReply
-	(*Operation)(nil),           // 87: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 88: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 89: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 90: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 91: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 92: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 93: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 94: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 95: keyval.v1.ClusterReply
+	(*Removed)(nil),             // 58: keyval.v1.Removed
+	(*Joined)(nil),              // 59: keyval.v1.Joined
+	(*PeerRefused)(nil),         // 60: keyval.v1.PeerRefused
+	(*RecordSuspicion)(nil),     // 61: keyval.v1.RecordSuspicion
+	(*SuspicionRecorded)(nil),   // 62: keyval.v1.SuspicionRecorded
+	(*Agreed)(nil),              // 63: keyval.v1.Agreed
+	(*Initialised)(nil),         // 64: keyval.v1.Initialised
+	(*Founded)(nil),             // 65: keyval.v1.Founded
+	(*StatusDraft)(nil),         // 66: keyval.v1.StatusDraft
+	(*Submit)(nil),              // 67: keyval.v1.Submit
+	(*Withdraw)(nil),            // 68: keyval.v1.Withdraw
+	(*Done)(nil),                // 69: keyval.v1.Done
+	(*Starts)(nil),              // 70: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 71: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 72: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 73: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 74: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 75: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 76: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 77: keyval.v1.Checkpoint
+	(Code)(0),                   // 78: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 79: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 80: keyval.v1.Outcome
+	(*Read)(nil),                // 81: keyval.v1.Read
+	(*Leader)(nil),              // 82: keyval.v1.Leader
+	(*Member)(nil),              // 83: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 84: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 85: keyval.v1.Start
+	(*Suspicion)(nil),           // 86: keyval.v1.Suspicion
+	(*Founder)(nil),             // 87: keyval.v1.Founder
+	(*StatusReply)(nil),         // 88: keyval.v1.StatusReply
+	(*Operation)(nil),           // 89: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 90: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 91: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 92: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 93: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 94: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 95: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 96: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 97: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	68, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	69, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	70, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	71, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	72, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	72, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	72, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	72, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	70, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	71, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	72, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	73, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	74, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	74, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	74, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	74, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	73, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	71, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	73, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	71, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	75, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	73, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	75, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	73, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	74, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	75, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	71, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	72, // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	72, // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	76, // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	75, // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	76, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	77, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	73, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	74, // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	74, // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	78, // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	77, // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34, // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	76, // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	78, // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34, // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	77, // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	77, // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	76, // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	79, // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	79, // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	78, // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43, // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	78, // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	79, // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	76, // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	80, // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	81, // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	78, // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44, // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	80, // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	81, // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	71, // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	82, // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	76, // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	83, // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	76, // 39: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	84, // 40: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	85, // 41: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	86, // 42: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	87, // 43: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	79, // 44: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	88, // 45: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	89, // 46: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	90, // 47: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	87, // 48: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	91, // 49: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	92, // 50: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	93, // 51: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	86, // 52: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	94, // 53: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 54: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	95, // 55: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	82, // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	83, // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	73, // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	84, // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	78, // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	85, // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	83, // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	78, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	86, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	87, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	88, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	89, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	81, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	90, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	91, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	92, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	89, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	93, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	94, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	95, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	88, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	96, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	97, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4543,7 +4672,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   67,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

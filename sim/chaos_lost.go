@@ -15,20 +15,14 @@ import (
 // spared reports whether a server must keep its data: it is not part of a cluster yet,
 // or has lost some already, or with it a quorum would have.
 func (r *run) spared(s *server) bool {
-	lost := 0
-	for _, o := range r.servers {
-		if o.lost() {
-			lost++
-		}
-	}
 	initialised, _ := s.disk.Initialised()
-	return !initialised || r.check.last() == 0 || s.lost() || 2*(lost+1) >= len(r.servers)
+	return !initialised || r.check.last() == 0 || s.lost() || !r.suffices(func(o *server) bool { return o == s || o.lost() })
 }
 
 // wipe empties the disk of one of a minority. What starts there knows nothing, and those
 // who knew the node before must not take it for that one.
 func (r *run) wipe(s *server) {
-	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return !yes && !o.damaged }) {
+	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return o.joins == nil && !yes && !o.damaged }) {
 		return // a founder that does not know the others yet may take it in
 	}
 	if s.up() {
@@ -130,7 +124,7 @@ func (r *run) putBack(v *server, was older) {
 			continue
 		}
 		if parts && o.role() == "leader" && o.host.memory.commit > was.last && v.disk.Started() > was.starts ||
-			!parts && o.disk.HeardOf(idOf(v.node)) > was.starts {
+			!parts && o.disk.HeardOf(v.id()) > was.starts {
 			knows = append(knows, o)
 		}
 	}
@@ -219,7 +213,7 @@ func (r *run) forge(s *server) {
 	from := r.servers[r.chaos.IntN(len(r.servers))]
 	if r.chaos.IntN(2) == 0 {
 		for _, o := range r.servers {
-			if s.leader == idOf(o.node) {
+			if s.leader == o.id() {
 				from = o
 			}
 		}
@@ -233,7 +227,7 @@ func (r *run) forge(s *server) {
 
 // forged brings a heartbeat to the process.
 func (s *server) forged(from *server, commit uint64) {
-	self, other, term := idOf(s.node), idOf(from.node), s.host.memory.term
+	self, other, term := s.id(), from.id(), s.host.memory.term
 	s.run.world.note(s.host, "a heartbeat that %s never sent counts on index %d", from.name(), commit)
 	s.host.system.Root.Send(s.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
 		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,

@@ -214,21 +214,16 @@ func (r *run) unseat() {
 func (r *run) lag(s *server) {
 	target := r.check.last() + 5 + r.chaos.Uint64N(r.swarm.lag+1)
 	until := r.world.clock.now + 10*time.Second
-	left := len(r.servers) - len(r.servers)/2 - 1 // so many more may be away, and a quorum stays
-	for _, o := range r.servers {
-		if !o.up() {
-			left--
-		}
-	}
+	gone := map[*server]bool{}
 	victims := []*server{s}
 	if r.chaos.IntN(2) == 0 {
 		victims = append(victims, r.servers[r.chaos.IntN(len(r.servers))])
 	}
 	for _, v := range victims {
-		if left <= 0 || !v.up() || v.role() == "leader" {
+		if !v.up() || v.role() == "leader" || !r.suffices(func(o *server) bool { return o == v || gone[o] || !o.up() }) {
 			continue
 		}
-		left--
+		gone[v] = true
 		if r.chaos.IntN(2) == 0 {
 			r.world.note(v.host, "the process is killed, and stays away up to index %d", target)
 			v.crash(r.chaos.IntN(2) == 0)

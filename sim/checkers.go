@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -15,8 +16,8 @@ import (
 // checkers hold what nodes say against what Raft and the project promise. They
 // know nothing but the messages they are shown and what the disks hold durably.
 type checkers struct {
-	fail func(invariant, format string, args ...any)
-	now  func() time.Duration
+	fail  func(invariant, format string, args ...any)
+	clock func() time.Duration
 	// durable is what a node's disk would still hold after a power cut: its
 	// HardState, and the index and term of its log's last entry.
 	durable func(node int) (hs *raftpb.HardState, last uint64)
@@ -28,18 +29,19 @@ type checkers struct {
 	// media is what a node's disk would still hold beside its log.
 	media func(node int) media
 
-	leaders   map[uint64]sighting   // by term
-	contents  map[position]sighting // the hash of every entry that any log was given
-	base      uint64                // the index before the first committed one that was seen
-	committed []position            // from base+1 on: what all replicas must apply
-	appliers  []sighting            // who applied them first
-	histories map[uint64]sighting   // applied index -> history hash
-	nodes     []*replica
-	model     *model
-	reference *reference // nil: nobody has opened a state yet
-	written   uint64     // checkpoints, of all nodes
-	known     uint64     // the highest index that any node has said is committed
-	onCommit  func()     // told of every index that is first seen committed; may be nil
+	leaders        map[uint64]sighting   // by term
+	contents       map[position]sighting // the hash of every entry that any log was given
+	base           uint64                // the index before the first committed one that was seen
+	committed      []position            // from base+1 on: what all replicas must apply
+	appliers       []sighting            // who applied them first
+	histories      map[uint64]sighting   // applied index -> history hash
+	nodes          []*replica            // by machine
+	configurations                       // as of the last committed index
+	model          *model
+	reference      *reference // nil: nobody has opened a state yet
+	written        uint64     // checkpoints, of all nodes
+	known          uint64     // the highest index that any node has said is committed
+	onCommit       func()     // told of every index that is first seen committed; may be nil
 }
 
 // sighting is something that a node was the first to show.
@@ -49,7 +51,7 @@ type sighting struct {
 	at   time.Duration
 }
 
-func (c *checkers) sees(node int, hash uint64) sighting { return sighting{hash, node, c.now()} }
+func (c *checkers) sees(node int, hash uint64) sighting { return sighting{hash, node, c.clock()} }
 
 // was is what the node had or said then.
 func (s sighting) was(format string, args ...any) fact {
@@ -64,8 +66,10 @@ func (c *checkers) is(node int, format string, args ...any) fact {
 // position is a place in a log.
 type position struct{ index, term uint64 }
 
-// replica is what the checkers know of one node, over all its incarnations.
+// replica is what the checkers know of one replica, over all its processes: of the one
+// that a machine holds now. A machine that is wiped begins another.
 type replica struct {
+	id       messages.RaftID            // 0: none yet
 	votes    map[uint64]messages.RaftID // granted to others, by term
 	voted    uint64                     // the highest term of those
 	votedAt  time.Duration              // when it was granted
@@ -92,12 +96,44 @@ type memory struct {
 func newCheckers(nodes int) *checkers {
 	c := &checkers{
 		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, histories: map[uint64]sighting{}, model: newModel(),
-		now: func() time.Duration { return 0 },
+		clock: func() time.Duration { return 0 },
 	}
 	for range nodes {
-		c.nodes = append(c.nodes, &replica{votes: map[uint64]messages.RaftID{}})
+		c.machine()
 	}
 	return c
+}
+
+// machine adds a machine.
+func (c *checkers) machine() { c.nodes = append(c.nodes, newReplica(0)) }
+
+func newReplica(id messages.RaftID) *replica {
+	return &replica{id: id, votes: map[uint64]messages.RaftID{}}
+}
+
+// starts: the process that starts on a machine has this RaftID; 0: none yet. A machine
+// keeps the one that it has until it is wiped.
+func (c *checkers) starts(node int, id messages.RaftID) {
+	switch r := c.nodes[node]; {
+	case r.id == 0:
+		r.id = id
+	case id != 0 && r.id != id:
+		c.fail("identities last", "%s starts as replica %d, and was %d", nameOf(node), id, r.id)
+	}
+	for other, r := range c.nodes {
+		if id != 0 && other != node && r.id == id {
+			c.fail("identities are not shared", "%s starts as replica %d, as %s did", nameOf(node), id, nameOf(other))
+		}
+	}
+}
+
+// wiped: what the machine had promised is nobody's any more.
+func (c *checkers) wiped(node int) { c.nodes[node] = newReplica(0) }
+
+// holder is the machine of a replica.
+func (c *checkers) holder(id messages.RaftID) (node int, there bool) {
+	node = slices.IndexFunc(c.nodes, func(r *replica) bool { return r.id == id })
+	return node, node >= 0
 }
 
 // received takes a message right before the actor of a node does.
@@ -130,7 +166,7 @@ func (c *checkers) received(node int, m *memory, actorID string, message any) {
 
 // leader: a term has one leader.
 func (c *checkers) leader(node int, m *messages.LeaderChanged) {
-	if m.Leader != idOf(node) {
+	if m.Leader == 0 || m.Leader != c.nodes[node].id {
 		return
 	}
 	other, known := c.leaders[m.Term]
@@ -329,6 +365,7 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		}
 		if c.reference != nil {
 			c.reference.apply(e)
+			c.are(c.reference.state.ConfState())
 		}
 		if c.onCommit != nil {
 			c.onCommit()
@@ -343,16 +380,18 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 	}
 }
 
-// held: what is applied anywhere is durable on a quorum.
+// held: what is applied anywhere is durable on a quorum. The leader that committed it may
+// not have applied the last change of the configuration yet.
 func (c *checkers) held(at position) {
-	holders := 0
-	for node := range c.nodes {
-		if c.stored(node, at) {
-			holders++
-		}
+	if c.blind {
+		return
 	}
-	if !c.blind && 2*holders <= len(c.nodes) {
-		c.fail("committed is durable on a quorum", "index %d of term %d is applied, and on %d of %d disks", at.index, at.term, holders, len(c.nodes))
+	holds := func(id messages.RaftID) bool {
+		node, there := c.holder(id)
+		return there && c.stored(node, at)
+	}
+	if !isQuorum(c.now, holds) && !isQuorum(c.before, holds) {
+		c.fail("committed is durable on a quorum", "index %d of term %d is applied, and not on a quorum of the disks of %s", at.index, at.term, messages.Line(c.now))
 	}
 }
 
@@ -416,7 +455,7 @@ func (c *checkers) votes(node int, m *raftpb.Message) {
 		c.fail("votes are durable first", "%v, but %v", c.is(node, "votes for replica %d in term %d", m.GetTo(), m.GetTerm()),
 			c.is(node, "has vote %d in term %d on its disk", hs.GetVote(), hs.GetTerm()))
 	}
-	r.votes[m.GetTerm()], r.voted, r.votedAt = m.GetTo(), max(r.voted, m.GetTerm()), c.now()
+	r.votes[m.GetTerm()], r.voted, r.votedAt = m.GetTo(), max(r.voted, m.GetTerm()), c.clock()
 }
 
 func (c *checkers) acks(node int, m *raftpb.Message) {
@@ -429,12 +468,11 @@ func (c *checkers) acks(node int, m *raftpb.Message) {
 		c.fail("acknowledgements are durable first", "%v, but %v", c.is(node, "acknowledges index %d in term %d", m.GetIndex(), m.GetTerm()),
 			c.is(node, "has entries up to index %d on its disk", last))
 	}
-	r.ackedAt = c.now()
+	r.ackedAt = c.clock()
 	r.acked = position{max(r.acked.index, r.standing(m.GetIndex(), m.GetTerm())), max(r.acked.term, m.GetTerm())}
 }
 
 // last is the highest index that was seen committed.
 func (c *checkers) last() uint64 { return c.base + uint64(len(c.committed)) }
 
-func idOf(node int) messages.RaftID { return messages.RaftID(node) + 1 }
-func nameOf(node int) string        { return phrase.Node(node) }
+func nameOf(node int) string { return phrase.Node(node) }

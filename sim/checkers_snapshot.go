@@ -112,7 +112,7 @@ const rowsSampled = 8
 // sameState: a durable state is that of replay at its index.
 func (c *checkers) sameState(node int, rowsToo bool) {
 	is := c.media(node)
-	if is.checkpoint == nil || is.rows == nil {
+	if is.checkpoint.GetIndex() == 0 || is.rows == nil { // a node that joins has no state yet
 		return
 	}
 	if c.reference == nil {
@@ -136,7 +136,9 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 	var err error
 	if c.reference, err = newReference(first); err != nil {
 		c.fail("state from snapshot equals state from replay", "nobody can begin with %s: %v", messages.Line(first), err)
+		return
 	}
+	c.are(c.reference.state.ConfState())
 }
 
 // compacts: the revision below which history is given up never goes back.

@@ -40,7 +40,9 @@ func newBench() *bench {
 		return is
 	}
 	b.history = &history{fail: b.checkers.fail, model: b.model}
+	b.are(firstState().ConfState)
 	for i := range b.disks {
+		b.starts(i, idOf(i))
 		b.disks[i].hs = hardState(9, 0, 0)
 		b.disks[i].last = 100
 		b.disks[i].checkpoint = firstState()
@@ -591,3 +593,6 @@ func (s seen) operation() *operation {
 	}
 	return op
 }
+
+// idOf is the RaftID of the machine of this index in tests.
+func idOf(node int) messages.RaftID { return messages.RaftID(node) + 1 }

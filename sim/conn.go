@@ -201,6 +201,15 @@ func (n *network) part(c *conn) {
 	c.acceptor.tell(&messages.ClientGone{Address: c.sides[1].Address})
 }
 
+// end breaks a connection that the acceptor does not want any more, and says why unless
+// nothing gets through.
+func (n *network) end(c *conn, refusal *messages.Error) {
+	if c.ways[1].cut {
+		refusal = &messages.Error{Code: messages.Code_UNREACHABLE, Message: "it was closed"}
+	}
+	n.fail(c, refusal)
+}
+
 // sever breaks a connection; what is under way on it is lost.
 func (n *network) sever(c *conn, why string) {
 	n.fail(c, &messages.Error{Code: messages.Code_UNREACHABLE, Message: why})

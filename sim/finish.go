@@ -7,11 +7,11 @@ import (
 	"keyval/messages"
 )
 
-// probe adds a client to every live node, which knows no other: whatever was done
+// probe adds a client to every live member, which knows no other: whatever was done
 // to it, it serves.
 func (r *run) probe() {
 	for _, s := range r.servers {
-		if s.up() && !s.aged {
+		if s.up() && !s.aged && s.isMember() {
 			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
 			r.clients = append(r.clients, c)
 			c.startWith([]string{s.listen()}, true)
@@ -58,10 +58,10 @@ func (r *run) finish() {
 	}
 }
 
-// compareEngines holds every live node's rows against the true history.
+// compareEngines holds every live member's rows against the true history.
 func (r *run) compareEngines() {
 	for _, s := range r.servers {
-		if !s.up() || s.rotten() || s.aged {
+		if !s.up() || s.rotten() || s.aged || !s.isMember() {
 			continue
 		}
 		rows := s.disk.LiveRows(r.check.model.revision)
@@ -87,7 +87,7 @@ func (r *run) compareEngines() {
 func (r *run) measure() {
 	o := r.swarm.options
 	for _, s := range r.servers {
-		if !s.up() {
+		if !s.up() || !s.isMember() {
 			continue
 		}
 		_, last, _ := s.disk.Durable()

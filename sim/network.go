@@ -211,16 +211,28 @@ func (s *seat) gone() bool { return s.closed || s.host.dead }
 // Identify implements seam.Hub.
 func (s *seat) Identify(local transport.Local) {
 	moved := string(local.ClusterID) != string(s.local.ClusterID)
+	ceases := s.local.WaitingFor == "" && local.WaitingFor != ""
 	s.local = local
+	if ceases {
+		s.sever(func(c *conn) bool { return c.acceptor == s && c.link == nil }, "the node does not serve any more")
+	}
 	if moved {
 		s.sever(func(*conn) bool { return true }, "the cluster id changed")
 	}
 }
 
 // SetPeers implements seam.Hub.
-func (s *seat) SetPeers(peers []*messages.Member) {
-	s.known = s.known.With(peers)
+func (s *seat) SetPeers(peers []*messages.Member, next messages.RaftID) {
+	s.known = s.known.With(peers, next)
 	s.setPeers(peers)
+	for _, c := range slices.Clone(s.net.conns) {
+		if c.acceptor != s || c.link == nil {
+			continue
+		}
+		if from := c.dialler.local; s.known.Refuses(from.RaftID, from.Incarnation, from.Starts) != nil && len(from.ClusterID) > 0 {
+			s.net.end(c, s.known.Refuses(from.RaftID, from.Incarnation, from.Starts))
+		}
+	}
 }
 
 func (s *seat) setPeers(peers []*messages.Member) {

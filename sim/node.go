@@ -17,12 +17,14 @@ import (
 )
 
 // server is one node's hardware: a disk that outlives the node's processes, and
-// the process that runs on it now.
+// the process that runs on it now. Which replica it holds its identity says: it may be
+// none yet, and another one after the disk was emptied.
 type server struct {
 	run    *run
-	node   int
+	node   int // its index, name and address
 	disk   *disk.Disk
-	host   *host // nil: no process runs
+	host   *host    // nil: no process runs
+	joins  []string // whom it asks to be let into the cluster; nil: it is a founder's
 	starts int
 	pace   pace
 
@@ -44,12 +46,15 @@ func (s *server) name() string   { return nameOf(s.node) }
 func (s *server) listen() string { return phrase.Address(s.node) }
 func (s *server) up() bool       { return s.host != nil && !s.host.dead }
 
+// id is that of the replica that it holds; 0: none yet.
+func (s *server) id() messages.RaftID { return s.run.check.nodes[s.node].id }
+
 // role is what a node believes to be, for the count of what was covered.
 func (s *server) role() string {
 	switch {
 	case !s.up():
 		return "down"
-	case s.leader == idOf(s.node):
+	case s.leader != 0 && s.leader == s.id():
 		return "leader"
 	case s.leader == 0:
 		return "candidate"
@@ -72,25 +77,46 @@ func (s *server) start() {
 		return
 	}
 	s.starts++
-	w := s.run.world
 	s.host = &host{
-		world: w, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
+		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
 	s.leader, s.fenced, s.shipping, s.voices = 0, false, 0, map[messages.RaftID]bool{}
-	w.note(s.host, "process %d starts", s.starts)
-	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))
-	identity, err := actors.Prepare(s.disk, reader{chance}, s.identity())
+	s.run.world.note(s.host, "process %d starts", s.starts)
+	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
+}
+
+// begin starts the node of a process: once more in the same process when it has joined.
+func (s *server) begin(random reader) {
+	w := s.run.world
+	identity, err := actors.Prepare(s.disk, random, s.identity())
 	if err == nil {
-		w.trace.names.Own(s.name(), identity.Incarnation)
+		id := actors.RaftIDOf(identity)
+		s.run.check.starts(s.node, id)
+		w.trace.names.Own(s.name(), identity.Incarnation, id)
 		_, err = actors.Start(actors.Config{
 			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
-			World: s.host.seams(reader{chance}),
+			World: s.host.seams(random),
+			Ended: func(removed *messages.Removed) { w.clock.after(0, s.host, func() { s.ended(random, removed) }) },
 		}, identity)
 	}
 	if err != nil {
 		s.host.fatal(err)
 	}
+}
+
+// ended: the node has stopped by itself, since it knows now which replica it is, or
+// since it was removed.
+func (s *server) ended(random reader, removed *messages.Removed) {
+	if removed == nil {
+		s.begin(random)
+		return
+	}
+	if s.isMember() {
+		s.run.world.fail("members are not removed", "%s ends itself: %s", s.name(), removed.Why)
+	}
+	s.run.world.note(s.host, "the process ends: %s", removed.Why)
+	s.crash(false)
 }
 
 // seams are those of a process that are not disk or network.
@@ -101,8 +127,12 @@ func (h *host) seams(random reader) seam.World {
 }
 
 func (s *server) identity() *messages.Identity {
-	want := &messages.Identity{Name: s.name(), Listen: s.listen(), Advertise: s.listen(), Token: "simulated"}
-	for _, o := range s.run.servers {
+	want := &messages.Identity{Name: s.name(), Listen: s.listen(), Advertise: s.listen(), Join: s.joins}
+	if s.joins != nil {
+		return want
+	}
+	want.Token = "simulated"
+	for _, o := range s.run.servers[:s.run.swarm.nodes] {
 		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.listen()})
 	}
 	return want
@@ -126,7 +156,7 @@ func (s *server) crash(powerCut bool) {
 func (s *server) restartLater() {
 	delay := time.Duration(s.run.chaos.ExpFloat64() * float64(s.run.swarm.down))
 	s.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !s.run.leftDown[s.node] {
+		if !s.run.leftDown[s.node] && s.disk.Retired() == "" {
 			s.start()
 		}
 	})
@@ -200,7 +230,7 @@ func (s *server) mend() {
 	s.pace = pace{rate: 1}
 	s.disk.MendFaults()
 	switch {
-	case s.run.leftDown[s.node], s.damaged:
+	case s.run.leftDown[s.node], s.damaged, s.disk.Retired() != "":
 		if s.up() {
 			s.crash(false)
 		}

@@ -52,22 +52,18 @@ func (r *run) heal() {
 	if r.world.over() {
 		return
 	}
-	down := 0
 	for _, s := range r.servers {
 		if s.aged && !s.disk.Suspected() { // nobody who knows has told it, and may be there to
 			r.giveUp(s)
 		} else if s.fenced && !s.aged { // whose heartbeat it doubts may never be back, and it be needed
 			s.crash(false)
 		}
-		if s.lost() {
-			down++
-		}
 	}
 	founded := r.check.last() > 0 // before, every founder is needed
 	for _, s := range r.servers {
-		if r.options.Faults && founded && !s.lost() && 2*(down+1) < len(r.servers) && r.chaos.IntN(4) == 0 {
+		away := func(o *server) bool { return o == s || o.lost() || r.leftDown[o.node] }
+		if r.options.Faults && founded && !s.lost() && r.suffices(away) && r.chaos.IntN(4) == 0 {
 			r.leftDown[s.node] = true
-			down++
 		}
 	}
 	r.healed = true
@@ -113,7 +109,7 @@ func (r *run) shipping() time.Duration {
 // standsStillTicks is when a receiver gives up a snapshot of which nothing comes.
 const standsStillTicks = 200
 
-// converge: clients fall silent, every operation ends, and every live node comes
+// converge: clients fall silent, every operation ends, and every live member comes
 // to the same state.
 func (r *run) converge() {
 	r.quiet = true
@@ -152,6 +148,9 @@ func (r *run) outstanding() string {
 		}
 	}
 	for _, s := range r.servers {
+		if !s.isMember() {
+			continue
+		}
 		if s.up() && !s.aged && s.host.memory.applied < r.check.last() {
 			return fmt.Sprintf("%s has applied up to index %d of %d", s.name(), s.host.memory.applied, r.check.last())
 		}

@@ -93,8 +93,8 @@ func newRun(o Options) *run {
 	}
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
-	r.check = newCheckers(r.swarm.nodes)
-	r.check.fail, r.check.now = r.world.fail, func() time.Duration { return r.world.clock.now }
+	r.check = newCheckers(0)
+	r.check.fail, r.check.clock = r.world.fail, func() time.Duration { return r.world.clock.now }
 	r.check.durable = func(node int) (*raftpb.HardState, uint64) {
 		hs, last, _ := r.servers[node].disk.Durable()
 		return hs, last
@@ -108,18 +108,26 @@ func newRun(o Options) *run {
 	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed
 	r.history = &history{fail: r.world.fail, model: r.check.model}
-	for i := range r.swarm.nodes {
-		s := &server{run: r, node: i, disk: disk.New(stream(o.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-		s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
-		if r.swarm.skewed {
-			s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
-		}
-		r.servers = append(r.servers, s)
+	for range r.swarm.nodes {
+		r.machine()
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
 	}
 	return r
+}
+
+// machine adds one, with an empty disk.
+func (r *run) machine() *server {
+	i := len(r.servers)
+	s := &server{run: r, node: i, disk: disk.New(stream(r.options.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
+	s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
+	if r.swarm.skewed {
+		s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
+	}
+	r.check.machine()
+	r.servers = append(r.servers, s)
+	return s
 }
 
 func (r *run) endpoints() []string {

@@ -254,7 +254,7 @@ func newWire(t *testing.T, seed uint64) *wire {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hub.SetPeers(members)
+		hub.SetPeers(members, 0)
 		w.hubs[m.Name] = hub
 	}
 	h := w.host("c1", clientAddress)
@@ -309,7 +309,7 @@ func (w *wire) expect(t *testing.T, host string, want ...string) {
 // actors/transport/grpc.
 func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
 	w := newWire(t, 1)
-	w.hubs["n2"].SetPeers(nil)
+	w.hubs["n2"].SetPeers(nil, 0)
 	answer := func() {
 		w.roots["n2"].Send(actor.NewPID("node/1", messages.ActorRaft), &messages.Propose{Origin: 2, Seq: 2})
 	}

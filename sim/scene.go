@@ -162,14 +162,15 @@ func (s Server) Name() string { return s.server.name() }
 // Up reports whether a process runs on it.
 func (s Server) Up() bool { return s.server.up() }
 
-// Start runs a process on it. The incarnation is that of its data; nil: it has none.
-func (s Server) Start() (incarnation []byte) {
+// Start runs a process on it. The incarnation is that of its data; nil: it has none. The
+// RaftID is 0 if it has none yet.
+func (s Server) Start() (incarnation []byte, id messages.RaftID) {
 	s.server.start()
 	identity, err := s.server.disk.Identity()
 	if err != nil {
-		return nil
+		return nil, 0
 	}
-	return identity.Incarnation
+	return identity.Incarnation, s.server.id()
 }
 
 func (s Server) note(text string) { s.server.run.world.note(s.server.host, "%s", text) }
@@ -212,7 +213,7 @@ func Fragile() []*messages.Actor { return fragile }
 // change of members.
 func (s Server) Forget(other Server) {
 	s.note(other.Name() + " is not in its table any more")
-	s.server.run.world.net.forget(s.server.host, idOf(other.server.node))
+	s.server.run.world.net.forget(s.server.host, other.server.id())
 }
 
 // Panic lets the next message to one of those actors end in a panic.

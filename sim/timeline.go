@@ -97,7 +97,7 @@ func (m moment) line(names *phrase.Names) string {
 	from := ""
 	switch said := m.message.(type) {
 	case *messages.RaftMessage:
-		from = " <- " + phrase.Replica(messages.RaftID(said.Message.GetFrom()))
+		from = " <- " + names.Replica(messages.RaftID(said.Message.GetFrom()))
 	default:
 		if m.sender != "" {
 			from = " <- " + phrase.Short(m.sender)

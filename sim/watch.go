@@ -21,7 +21,7 @@ func (r *run) received(h *host, actorID string, message any) {
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
 			s.leader, s.fenced = message.Leader, message.Fenced
-			if s.leader == idOf(s.node) {
+			if s.leader != 0 && s.leader == s.id() {
 				r.aimed(aimElected, s)
 			}
 		}
@@ -42,10 +42,11 @@ func (r *run) received(h *host, actorID string, message any) {
 
 func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	r.check.departs(h.node, body)
-	if answer, is := body.(*messages.LossAnswer); is && int(to) <= len(r.servers) {
-		heard := r.servers[to-1]
-		for _, id := range append([]messages.RaftID{idOf(h.node)}, answer.Followers...) {
-			heard.voices[id] = true
+	if answer, is := body.(*messages.LossAnswer); is {
+		if holder, there := r.check.holder(to); there {
+			for _, id := range append([]messages.RaftID{r.servers[h.node].id()}, answer.Followers...) {
+				r.servers[holder].voices[id] = true
+			}
 		}
 	}
 	if p, is := departing(body); is {

@@ -140,7 +140,7 @@ func (w *world) observe(h *host, actorID string, message any, sender *actor.PID,
 	w.trace.message(w.clock.now, h, actorID, from, message)
 	w.ear.received(h, actorID, message)
 	if attach, is := message.(*messages.Attach); is && sender != nil {
-		w.trace.names.Own(w.net.nameAt(sender.Address), attach.Client)
+		w.trace.names.Own(w.net.nameAt(sender.Address), attach.Client, 0)
 	}
 	if w.watch != nil {
 		w.watch.received(h, actorID, message)

@@ -55,7 +55,9 @@ func newDisk() *memoryDisk {
 func (d *memoryDisk) Identity() (*messages.Identity, error)     { return nil, nil }
 func (d *memoryDisk) WriteIdentity(*messages.Identity) error    { return nil }
 func (d *memoryDisk) Initialised() (bool, error)                { return true, nil }
-func (d *memoryDisk) Found([]byte) error                        { return nil }
+func (d *memoryDisk) Found([]byte, messages.RaftID) error       { return nil }
+func (d *memoryDisk) Move(string, string) error                 { return nil }
+func (d *memoryDisk) Retire(string) error                       { return nil }
 func (d *memoryDisk) Start(uint64) (*messages.Starts, error)    { return nil, nil }
 func (d *memoryDisk) Heard() (*messages.StartsHeard, error)     { return nil, nil }
 func (d *memoryDisk) Hear(*messages.StartsHeard) error          { return nil }

@@ -97,7 +97,7 @@ func (c *core) explainUnreachable() *messages.Error {
 		}
 	}
 	full := !slices.ContainsFunc(all, func(e *endpoint) bool { return e.note == nil || e.note.Code != messages.Code_BUSY })
-	if full || c.allRefuse() {
+	if full || c.allRefuse() || c.allStart() {
 		code = c.links.places()[0].note.Code
 	}
 	if hint == "" {
@@ -110,12 +110,17 @@ func (c *core) explainUnreachable() *messages.Error {
 	return messages.Errorf(code, "%s: %s", what, strings.Join(reasons, "; ")).WithHint("%s", hint)
 }
 
+// allStart reports whether every endpoint is a node that does not serve yet.
+func (c *core) allStart() bool {
+	return !slices.ContainsFunc(c.links.endpoints, func(e *endpoint) bool { return e.note == nil || e.note.Code != messages.Code_STARTING })
+}
+
 func explainWaiting(m *messages.LinkUp) *messages.Error {
 	waits := m.WaitingFor
 	if waits == "" {
 		waits = "waiting for an identity"
 	}
-	return messages.Errorf(messages.Code_UNREACHABLE, "node %s is up but does not serve yet: %s", m.Name, waits)
+	return messages.Errorf(messages.Code_STARTING, "node %s is up but does not serve yet: %s", m.Name, waits)
 }
 
 func explainAttached(m *messages.Attached) *messages.Error {

@@ -391,9 +391,15 @@ func TestConnectReachesANode(t *testing.T) {
 		c.Close()
 	}
 	nodes[1].waitingFor = "waiting to be added"
-	for endpoint, says := range map[string]string{"n9:1": "nothing listens at n9:1", "n2:1": "does not serve yet: waiting to be added"} {
+	for endpoint, row := range map[string]struct {
+		code messages.Code
+		says string
+	}{
+		"n9:1": {messages.Code_UNREACHABLE, "nothing listens at n9:1"},
+		"n2:1": {messages.Code_STARTING, "does not serve yet: waiting to be added"},
+	} {
 		_, err := Connect(t.Context(), Options{Network: n, Endpoints: []string{endpoint}, Timeout: 50 * time.Millisecond})
-		failed(t, err, messages.Code_UNREACHABLE, says)
+		failed(t, err, row.code, row.says)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v hides that the time was up", err)
 		}
@@ -648,7 +654,7 @@ func TestWhatCallersHearWhenNothingWorks(t *testing.T) {
 		nodes[0].waitingFor = "waiting to be added"
 		c := adrift(t, n, Options{Endpoints: []string{"n1:1"}, Timeout: brief})
 		_, err := c.Get(t.Context(), []byte("k"))
-		failed(t, err, messages.Code_UNREACHABLE, "does not serve yet: waiting to be added")
+		failed(t, err, messages.Code_STARTING, "does not serve yet: waiting to be added")
 	})
 	t.Run("nobody leads", func(t *testing.T) {
 		n, nodes := fakes(t, 1)

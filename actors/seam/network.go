@@ -23,14 +23,15 @@ type Network interface {
 
 // Hub is a node's place in the network. Its methods do not block.
 type Hub interface {
-	// Identify replaces who this node says it is. Links made under another
-	// cluster id are closed.
+	// Identify replaces who this node says it is. Links made under another cluster id are
+	// closed, and those of clients once it waits for something.
 	Identify(local transport.Local)
-	// SetPeers replaces the nodes this one links to, and whom it may refuse.
+	// SetPeers replaces the nodes this one links to, and whom it may refuse: next is as
+	// in transport.Known.With.
 	// What is sent to a node that is none of them goes over the connections that it
 	// made itself, and is dropped without one. Links are made as messages need them,
 	// kept, and made again with a bounded, growing delay while a peer is away.
-	SetPeers(peers []*messages.Member)
+	SetPeers(peers []*messages.Member, next messages.RaftID)
 	// Remember says which starts of other nodes were heard by processes before this
 	// one. Whoever is heard that was started anew, events is told of as PeerStarted.
 	Remember(heard *messages.StartsHeard)

@@ -107,8 +107,7 @@ func FuzzHello(f *testing.F) {
 	fresh := nodeLocal(1)
 	fresh.ClusterID = nil
 	locals := []Local{nodeLocal(1), fresh}
-	knows := Known{}.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 3}})
-	knows = knows.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}})
+	knows := Known{}.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}}, 4)
 	for _, h := range []*messages.Hello{{}, HelloTo(nodeLocal(2), 1, 2), HelloTo(nodeLocal(3), 1, 0), HelloTo(clientLocal(1), 0, 0), HelloTo(nodeLocal(1), 1, 0), HelloTo(fresh, 1, 7)} {
 		b, err := proto.Marshal(h)
 		if err != nil {

@@ -56,6 +56,8 @@ func admitAnyone(local Local, hello *messages.Hello) *messages.Error {
 		return messages.Errorf(messages.Code_INVALID, "the version of the hello is no version")
 	case len(hello.ClusterId) != 0 && len(hello.ClusterId) != messages.ClusterIDSize:
 		return messages.Errorf(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(hello.ClusterId))
+	case hello.To != 0 && local.RaftID == 0:
+		return messages.Errorf(messages.Code_BUSY, "node %s waits to be added, and has no raft id yet", local.Name)
 	case hello.To != 0 && hello.To != local.RaftID:
 		return messages.Errorf(messages.Code_CONFLICT, "node %s has raft id %d, not %d", local.Name, local.RaftID, hello.To).
 			WithHint("an address may be wrong or used twice: compare `kvctl status --json` of both")
@@ -112,7 +114,7 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 	case w.Protocol != messages.ProtocolVersion:
 		why = messages.Errorf(messages.Code_UNSUPPORTED, "the node speaks protocol %d, not %d", w.Protocol, messages.ProtocolVersion).
 			WithHint("use the same version of kvctl on both sides")
-	case !isReplica(w.RaftId):
+	case !isReplica(w.RaftId) && !(w.RaftId == 0 && w.WaitingFor != "" && local.Role == messages.Role_CLIENT):
 		why = messages.Errorf(messages.Code_INVALID, "%d is not the raft id of a node", w.RaftId)
 	case to != 0 && w.RaftId != to:
 		why = messages.Errorf(messages.Code_CONFLICT, "raft id %d answered in place of %d", w.RaftId, to)

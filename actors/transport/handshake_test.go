@@ -32,8 +32,7 @@ func TestAdmit(t *testing.T) {
 	here := nodeLocal(1)
 	founding := here
 	founding.ClusterID = nil
-	knows := Known{}.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 3, Incarnation: incarnation(3)}, {RaftId: 4}})
-	knows = knows.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 4}}).With(nil)
+	knows := Known{}.With([]*messages.Member{{RaftId: 1}, {RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 4}}, 5).With(nil, 0)
 
 	for _, test := range []struct {
 		name  string
@@ -47,7 +46,6 @@ func TestAdmit(t *testing.T) {
 		{"client of this cluster", here, client(func(h *messages.Hello) { h.ClusterId = clusterA }), messages.Code_OK, ""},
 		{"client to this node", here, client(func(h *messages.Hello) { h.To = 1 }), messages.Code_OK, ""},
 		{"unknown node", here, node(func(h *messages.Hello) { h.RaftId = 9 }), messages.Code_OK, ""},
-		{"member without incarnation", here, node(func(h *messages.Hello) { h.RaftId = 4 }), messages.Code_OK, ""},
 		{"founder to founder", founding, node(func(h *messages.Hello) { h.ClusterId = nil }), messages.Code_OK, ""},
 		{"founder to member", here, node(func(h *messages.Hello) { h.ClusterId = nil }), messages.Code_OK, ""},
 		{"member to founder", founding, node(same), messages.Code_OK, ""},
@@ -73,7 +71,8 @@ func TestAdmit(t *testing.T) {
 		{"our raft id", here, node(func(h *messages.Hello) { h.RaftId = 1 }), messages.Code_CONFLICT, "raft id 1 itself"},
 		{"no incarnation", here, node(func(h *messages.Hello) { h.Incarnation = nil }), messages.Code_INVALID, "incarnation has 16 bytes, this one 0"},
 		{"wiped node", here, node(func(h *messages.Hello) { h.Incarnation = incarnation(8) }), messages.Code_NOT_ALLOWED, "a wiped node under its old name"},
-		{"removed node", here, node(func(h *messages.Hello) { h.RaftId, h.Incarnation = 3, incarnation(3) }), messages.Code_NOT_ALLOWED, "raft id 3 was removed"},
+		{"removed node", here, node(func(h *messages.Hello) { h.RaftId, h.Incarnation = 3, incarnation(3) }), messages.Code_REMOVED, "raft id 3 was removed"},
+		{"member that is not bound", here, node(func(h *messages.Hello) { h.RaftId = 4 }), messages.Code_NOT_ALLOWED, "not agreed upon yet"},
 		{"node with client address", here, node(func(h *messages.Hello) { h.Address = clientLocal(1).Address }), messages.Code_INVALID, "no client address"},
 		{"lane 3", here, node(func(h *messages.Hello) { h.Lane = 3 }), messages.Code_INVALID, "no lane 3"},
 		{"lane -1", here, node(func(h *messages.Hello) { h.Lane = -1 }), messages.Code_INVALID, "no lane -1"},
@@ -132,7 +131,7 @@ func TestWelcomed(t *testing.T) {
 	bound.ClusterID = clusterA
 	fresh := nodeLocal(2)
 	fresh.ClusterID = nil
-	knows := Known{}.With([]*messages.Member{{RaftId: 1, Incarnation: incarnation(1)}})
+	knows := Known{}.With([]*messages.Member{{RaftId: 1, Incarnation: incarnation(1)}}, 0)
 	for _, test := range []struct {
 		name   string
 		local  Local

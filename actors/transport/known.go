@@ -12,28 +12,23 @@ import (
 // a node that lags must hear leaders that it does not know yet. The zero Known knows
 // nobody. A Known is never modified.
 type Known struct {
-	incarnations map[messages.RaftID][]byte // of members; empty: not known yet
-	removed      map[messages.RaftID]bool   // were members once; RaftIDs are never reused
+	incarnations map[messages.RaftID][]byte // of members; empty: not bound yet
+	next         messages.RaftID            // all below were given, and are never reused; 0: the cluster is not founded
 	heard        map[messages.RaftID]*messages.Start
 }
 
 // heardMax bounds the nodes whose starts are remembered, in number.
 const heardMax = 64
 
-// With returns what is known once these are the members. Whoever was a member before
-// and is not in the list was removed. An empty list changes nothing.
-func (k Known) With(members []*messages.Member) Known {
+// With returns what is known once these are the members and nextID is the RaftID that is
+// given next; 0: the cluster is not founded. An empty list changes nothing.
+func (k Known) With(members []*messages.Member, nextID messages.RaftID) Known {
 	if len(members) == 0 {
 		return k
 	}
-	next := Known{incarnations: map[messages.RaftID][]byte{}, removed: map[messages.RaftID]bool{}, heard: map[messages.RaftID]*messages.Start{}}
-	maps.Copy(next.removed, k.removed)
-	for id := range k.incarnations {
-		next.removed[id] = true
-	}
+	next := Known{incarnations: map[messages.RaftID][]byte{}, next: nextID, heard: map[messages.RaftID]*messages.Start{}}
 	for _, m := range members {
 		next.incarnations[m.RaftId] = m.Incarnation
-		delete(next.removed, m.RaftId)
 		if s := k.heard[m.RaftId]; s != nil && (len(m.Incarnation) == 0 || bytes.Equal(s.Incarnation, m.Incarnation)) {
 			next.heard[m.RaftId] = s
 		}
@@ -84,8 +79,12 @@ func descends(starts *messages.Starts, heard *messages.Start) bool {
 	return since >= kept || starts.Marks[kept-1-since] == heard.Mark
 }
 
-// Removed reports whether id was a member and is none any more.
-func (k Known) Removed(id messages.RaftID) bool { return k.removed[id] }
+// Removed reports whether id was a member and is none any more. An id that was not given
+// yet, as far as this node knows, is a stranger's: it may lag.
+func (k Known) Removed(id messages.RaftID) bool {
+	_, member := k.incarnations[id]
+	return id < k.next && !member
+}
 
 // Standing is that of whoever sent a hello which is admitted. A member is one whose
 // incarnation is known.
@@ -103,14 +102,18 @@ func (k Known) Standing(h *messages.Hello) Standing {
 // Refuses says why this node takes no connection from a replica; nil: it does.
 func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.Starts) *messages.Error {
 	known, heard := k.incarnations[id], k.heard[id]
+	_, member := k.incarnations[id]
 	switch {
-	case k.removed[id]:
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was removed from this cluster", id).
+	case k.Removed(id):
+		return messages.Errorf(messages.Code_REMOVED, "raft id %d was removed from this cluster", id).
 			WithHint("stop that node: a removed identity never comes back")
+	case member && len(known) == 0 && k.next > 0:
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was added, and which directory it has is not agreed upon yet", id).
+			WithHint("wait: the leader binds the node that waits to be added under that name")
 	case len(known) > 0 && !bytes.Equal(known, incarnation):
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
 			id, short(known), short(incarnation)).
-			WithHint("start it on its old data directory; the other nodes serve on without it")
+			WithHint("start it on its old data directory; if that is lost, remove the member and add it anew: kvctl cluster remove NAME, then serve --join on an empty directory")
 	case heard != nil && bytes.Equal(heard.Incarnation, incarnation) && !descends(starts, heard):
 		return messages.Errorf(messages.Code_DAMAGED, "the data directory of raft id %d is an older copy: it counts %d starts, and start %d was heard here as another process", id, starts.GetNumber(), heard.Number).
 			WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")

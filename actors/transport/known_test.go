@@ -47,13 +47,13 @@ func TestOlderCopiesAreRefused(t *testing.T) {
 		{"another's", many(1), many(2), true},
 	} {
 		who := incarnation(2)
-		known := Known{}.With([]*messages.Member{{RaftId: 2, Incarnation: who}})
+		known := Known{}.With([]*messages.Member{{RaftId: 2, Incarnation: who}}, 0)
 		if row.heard != nil {
 			next, news := known.Hear(2, who, row.heard)
 			if news == nil {
 				t.Fatalf("%s: hearing it was no news", row.name)
 			}
-			known = Known{}.Remember(next.Heard()).With([]*messages.Member{{RaftId: 2, Incarnation: who}}) // as the next process does
+			known = Known{}.Remember(next.Heard()).With([]*messages.Member{{RaftId: 2, Incarnation: who}}, 0) // as the next process does
 		}
 		refusal := known.Refuses(2, who, row.says)
 		if (refusal != nil) != row.refuse || row.refuse && (refusal.Code != messages.Code_DAMAGED || refusal.Hint == "") {
@@ -70,12 +70,37 @@ func TestWhatIsHeardIsBounded(t *testing.T) {
 	if n := len(known.Heard().Heard); n != heardMax {
 		t.Errorf("%d starts are remembered", n)
 	}
-	known = known.With([]*messages.Member{{RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 3, Incarnation: incarnation(3)}})
+	known = known.With([]*messages.Member{{RaftId: 2, Incarnation: incarnation(2)}, {RaftId: 3, Incarnation: incarnation(3)}}, 0)
 	if heard := known.Heard().Heard; len(heard) != 1 || heard[0].RaftId != 2 {
 		t.Errorf("once the members are known, %v are remembered", heard)
 	}
 	next, news := known.Hear(2, incarnation(2), ran(1))
 	if news != nil || len(next.Heard().Heard) != 1 {
 		t.Error("the same start is news once more")
+	}
+}
+
+// TestRemovedIsWhatIsBelowTheNextID: no memory of the past is needed, and whoever was
+// added since is heard, or a node that lags would stay away for ever.
+func TestRemovedIsWhatIsBelowTheNextID(t *testing.T) {
+	members := []*messages.Member{{RaftId: 1, Incarnation: incarnation(1)}, {RaftId: 4, Incarnation: incarnation(4)}, {RaftId: 5}}
+	for name, row := range map[string]struct {
+		next messages.RaftID
+		id   messages.RaftID
+		code messages.Code
+	}{
+		"a member":                           {6, 4, messages.Code_OK},
+		"a founder that was removed":         {6, 2, messages.Code_REMOVED},
+		"a member that is not bound":         {6, 5, messages.Code_NOT_ALLOWED},
+		"the next one":                       {6, 6, messages.Code_OK},
+		"one that was added long after":      {6, 60, messages.Code_OK},
+		"while founding nobody was removed":  {0, 2, messages.Code_OK},
+		"while founding nobody is bound yet": {0, 5, messages.Code_OK},
+	} {
+		known := Known{}.With([]*messages.Member{{RaftId: 9, Incarnation: incarnation(9)}}, 10).With(members, row.next)
+		refusal := known.Refuses(row.id, incarnation(row.id), nil)
+		if codeOf(refusal) != row.code || known.Removed(row.id) != (row.code == messages.Code_REMOVED) {
+			t.Errorf("%s: %v", name, refusal)
+		}
 	}
 }

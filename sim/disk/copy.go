@@ -15,6 +15,7 @@ type Copy struct {
 	now       *generation
 	heard     *messages.StartsHeard
 	condemned string
+	retired   string
 	suspicion *messages.Suspicion
 	files     map[string][]byte
 }
@@ -22,14 +23,14 @@ type Copy struct {
 // Copy copies the directory of a process that has ended. What was in the page cache is
 // on the media of the copy.
 func (d *Disk) Copy() Copy {
-	return Copy{d.identity, d.now.copy(), d.heard, d.condemned, d.suspicion, maps.Clone(d.files)}
+	return Copy{d.identity, d.now.copy(), d.heard, d.condemned, d.retired, d.suspicion, maps.Clone(d.files)}
 }
 
 // Restore ends the process and puts a copy in the place of the directory.
 func (d *Disk) Restore(c Copy) {
 	d.endProcess()
 	d.identity, d.now, d.heard, d.files = c.identity, c.now.copy(), c.heard, maps.Clone(c.files)
-	d.condemned, d.suspicion = c.condemned, c.suspicion
+	d.condemned, d.retired, d.suspicion = c.condemned, c.retired, c.suspicion
 	d.before, d.faults.stateLost = nil, false
 }
 

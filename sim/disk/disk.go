@@ -29,6 +29,7 @@ type Disk struct {
 	staging   *staging    // what is being staged, or was sealed; nil: nothing
 	heard     *messages.StartsHeard
 	condemned string // why the directory is never to be served again; empty: it may be
+	retired   string // how the node was removed from its cluster; empty: it was not
 	suspicion *messages.Suspicion
 	files     map[string][]byte // of the archive, by id
 	writing   []string          // ids of files that are not committed yet
@@ -144,6 +145,34 @@ func (d *Disk) Condemn(reason string) error {
 	}
 	return nil
 }
+
+// Move writes it to the identity.
+func (d *Disk) Move(listen, advertise string) error {
+	id, err := d.Identity()
+	if err == nil {
+		err = d.noRoom("the identity")
+	}
+	if err != nil {
+		return err
+	}
+	id.Listen, id.Advertise = listen, advertise
+	d.identity = id
+	return nil
+}
+
+// Retire makes durable that the node was removed.
+func (d *Disk) Retire(how string) error {
+	if err := d.noRoom("how it was removed"); err != nil {
+		return err
+	}
+	if d.retired == "" {
+		d.retired = how
+	}
+	return nil
+}
+
+// Retired is how the node was removed; empty: it was not.
+func (d *Disk) Retired() string { return d.retired }
 
 // Condemned is why the directory is not to be served again; empty: it may be.
 func (d *Disk) Condemned() string { return d.condemned }

@@ -38,6 +38,10 @@ func (d *Disk) Initialised() (bool, error) {
 		return false, messages.Errorf(messages.Code_DAMAGED, "the directory was condemned: %s", d.condemned).
 			WithHint("put a new node in its place (kvctl cluster replace)")
 	}
+	if d.retired != "" {
+		return false, messages.Errorf(messages.Code_REMOVED, "the directory is of no more use: %s", d.retired).
+			WithHint("%s", disk.RetiredHint)
+	}
 	switch founded := d.founded(); {
 	case founded && d.now.checkpoint == nil:
 		return false, disk.Damaged("the directory belongs to cluster %x, and its data are gone", d.identity.ClusterId)
@@ -50,7 +54,7 @@ func (d *Disk) Initialised() (bool, error) {
 func (d *Disk) founded() bool { return len(d.identity.GetClusterId()) > 0 }
 
 // Found writes it to the identity.
-func (d *Disk) Found(clusterID []byte) error {
+func (d *Disk) Found(clusterID []byte, id messages.RaftID) error {
 	if err := d.notInitialised(); err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func (d *Disk) Found(clusterID []byte) error {
 		return err
 	}
 	d.identity = proto.Clone(d.identity).(*messages.Identity)
-	d.identity.ClusterId = clusterID
+	d.identity.ClusterId, d.identity.RaftId = clusterID, id
 	return nil
 }
 

@@ -34,12 +34,12 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("%s session=%s log_time_ms=%d", m.Code, sessionText(m.Session), m.LogTimeMs)
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.SessionLeader:
-		say("%s term=%d", Replica(m.Leader.GetRaftId()), m.Term)
+		say("%s term=%d", n.Replica(m.Leader.GetRaftId()), m.Term)
 		if m.Fenced {
 			say("fenced")
 		}
 	case *messages.LeaderChanged:
-		say("%s term=%d", Replica(m.Leader), m.Term)
+		say("%s term=%d", n.Replica(m.Leader), m.Term)
 		if m.Fenced {
 			say("fenced")
 		}
@@ -64,7 +64,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.Identified:
 		say("cluster=%s", n.id(m.ClusterId))
 	case *messages.PeerStarted:
-		say("%s start=%d", Replica(m.Start.GetRaftId()), m.Start.GetNumber())
+		say("%s start=%d", n.Replica(m.Start.GetRaftId()), m.Start.GetNumber())
 	case *messages.MembersChanged:
 		for _, member := range m.Members {
 			say("%s", member.Name)
@@ -75,12 +75,15 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("%s %s %q", place(m.Endpoint), m.Code, m.Message)
 	case *messages.ClientGone:
 	case *messages.PeerGone:
-		say("%s", Replica(m.Peer))
+		say("%s", n.Replica(m.Peer))
 	case *messages.Done:
 		return n.answer(m)
 	default:
 		if words = n.phraseOfSnapshots(m); words == nil {
-			words = phraseOfLosses(m)
+			words = n.phraseOfLosses(m)
+		}
+		if words == nil {
+			words = n.phraseOfMembers(m)
 		}
 		if words == nil {
 			return messages.Line(m)

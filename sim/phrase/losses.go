@@ -9,15 +9,15 @@ import (
 )
 
 // phraseOfLosses are the messages about data that a node may have lost; nil for any other.
-func phraseOfLosses(m proto.Message) []string {
+func (n *Names) phraseOfLosses(m proto.Message) []string {
 	words := []string{}
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
 	switch m := m.(type) {
 	case *messages.PeerRefused:
-		say("by %s: %s", Replica(m.Peer), m.Code)
+		say("by %s: %s", n.Replica(m.Peer), m.Code)
 	case *messages.LossAsk, *messages.SuspicionRecorded:
 	case *messages.LossAnswer:
-		say("%s term=%d", Replica(m.Leader), m.Term)
+		say("%s term=%d", n.Replica(m.Leader), m.Term)
 		if m.Acknowledged > 0 {
 			say("acknowledged=%d", m.Acknowledged)
 		}
@@ -28,7 +28,7 @@ func phraseOfLosses(m proto.Message) []string {
 			if i == 0 {
 				say("followed by")
 			}
-			say("%s", Replica(f))
+			say("%s", n.Replica(f))
 		}
 	case *messages.RecordSuspicion:
 		if m.Condemned != "" {
@@ -38,9 +38,9 @@ func phraseOfLosses(m proto.Message) []string {
 		}
 		for _, a := range m.Suspicion.GetAccusations() {
 			if a.Term == 0 {
-				say("by %s: an older copy", Replica(a.RaftId))
+				say("by %s: an older copy", n.Replica(a.RaftId))
 			} else {
-				say("by %s: acknowledged=%d in term %d, and the log ends at %d", Replica(a.RaftId), a.Acknowledged, a.Term, a.Last)
+				say("by %s: acknowledged=%d in term %d, and the log ends at %d", n.Replica(a.RaftId), a.Acknowledged, a.Term, a.Last)
 			}
 		}
 	default:

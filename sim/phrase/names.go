@@ -11,12 +11,15 @@ import (
 
 // Names calls what is random in a scenario by names that mean something.
 type Names struct {
-	of    map[string]string // by identity
-	count map[string]int    // identities of a kind, by whose they are
+	of       map[string]string          // by identity
+	count    map[string]int             // identities of a kind, by whose they are
+	replicas map[messages.RaftID]string // which node has a RaftID; it never is another's
 }
 
 // New knows nobody yet.
-func New() *Names { return &Names{of: map[string]string{}, count: map[string]int{}} }
+func New() *Names {
+	return &Names{of: map[string]string{}, count: map[string]int{}, replicas: map[messages.RaftID]string{}}
+}
 
 // give names an identity after its owner: n1.1, and n1.2 after it was wiped.
 func (n *Names) give(owner string, id []byte) {
@@ -26,8 +29,13 @@ func (n *Names) give(owner string, id []byte) {
 	}
 }
 
-// Own names the data that a server has now.
-func (n *Names) Own(server string, incarnation []byte) { n.give(server, incarnation) }
+// Own names the data that a server has now, and the replica that it is; 0: none yet.
+func (n *Names) Own(server string, incarnation []byte, id messages.RaftID) {
+	n.give(server, incarnation)
+	if id != 0 {
+		n.replicas[id] = server
+	}
+}
 
 // Learn takes identities from the messages that bring them first.
 func (n *Names) Learn(from string, m proto.Message) {
@@ -38,6 +46,9 @@ func (n *Names) Learn(from string, m proto.Message) {
 		n.give("id", m.ClusterId)
 	case *messages.MembersChanged:
 		n.give("id", m.ClusterId)
+		for _, member := range m.Members {
+			n.replicas[member.RaftId] = member.Name
+		}
 	}
 }
 
@@ -56,18 +67,21 @@ func (n *Names) InText(text string) string {
 	return text
 }
 
-// Node is what a node of a simulated cluster is called.
+// Node is what a machine of a simulated cluster, and the node on it, is called.
 func Node(index int) string { return fmt.Sprintf("n%d", index+1) }
 
-// Address is where it listens.
+// Address is where its node listens.
 func Address(index int) string { return fmt.Sprintf("10.0.0.%d:7001", index+1) }
 
-// Replica is the node with this identity; 0 is nobody's.
-func Replica(id messages.RaftID) string {
+// Replica is the node with this RaftID; 0 is nobody's.
+func (n *Names) Replica(id messages.RaftID) string {
 	if id == 0 {
 		return "nobody"
 	}
-	return Node(int(id) - 1)
+	if name, known := n.replicas[id]; known {
+		return name
+	}
+	return fmt.Sprintf("replica %d", id)
 }
 
 // place is the node that listens at an address.

@@ -31,7 +31,7 @@ func (n *Names) Line(m proto.Message) string {
 			say("compacted=%d", m.CompactedRevision)
 		}
 	case *messages.LogOpened:
-		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), Replica(m.HardState.GetVote()),
+		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), n.Replica(m.HardState.GetVote()),
 			m.HardState.GetCommit(), m.BaseIndex, m.BaseTerm)
 		words = append(words, positions(m.Entries)...)
 	case *messages.MachineOpened:

@@ -39,13 +39,13 @@ func (n *Names) ofPeer(m *raftpb.Message) []string {
 func (n *Names) ofAppend(m *raftpb.Message) []string {
 	var words []string
 	if m.Term != nil && m.GetTerm() > 0 {
-		words = append(words, fmt.Sprintf("term=%d vote=%s commit=%d", m.GetTerm(), Replica(m.GetVote()), m.GetCommit()))
+		words = append(words, fmt.Sprintf("term=%d vote=%s commit=%d", m.GetTerm(), n.Replica(m.GetVote()), m.GetCommit()))
 	}
 	words = append(words, appendedSnapshot(m)...)
 	words = append(words, n.entries(m.GetEntries())...)
 	for _, r := range m.GetResponses() {
 		if r.GetType() != raftpb.MsgStorageAppendResp {
-			words = append(words, fmt.Sprintf("then %s to %s", r.GetType(), Replica(r.GetTo())))
+			words = append(words, fmt.Sprintf("then %s to %s", r.GetType(), n.Replica(r.GetTo())))
 		}
 	}
 	return words

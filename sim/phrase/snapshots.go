@@ -13,12 +13,12 @@ import (
 func (n *Names) phraseOfSnapshots(m proto.Message) []string {
 	switch m := m.(type) {
 	case *messages.ShipSnapshot:
-		return []string{snapshotText(m.Message), "to", Replica(m.Message.GetTo())}
+		return []string{snapshotText(m.Message), "to", n.Replica(m.Message.GetTo())}
 	case *messages.SnapshotShipped:
 		if m.Failed {
-			return []string{"to", Replica(m.Peer), "failed"}
+			return []string{"to", n.Replica(m.Peer), "failed"}
 		}
-		return []string{"to", Replica(m.Peer)}
+		return []string{"to", n.Replica(m.Peer)}
 	case *messages.StagedSnapshot:
 		return []string{snapshotText(m.Message)}
 	case *messages.SnapshotOffer:

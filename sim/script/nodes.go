@@ -73,7 +73,7 @@ func empty(_ *player, server sim.Server) { server.Empty() }
 func (p *player) leaders(words) *messages.Error {
 	for _, server := range p.scene.Servers() {
 		if server.Up() {
-			p.answer("%s knows as leader: %s", server.Name(), phrase.Replica(server.State().Leader))
+			p.answer("%s knows as leader: %s", server.Name(), p.names.Replica(server.State().Leader))
 		}
 	}
 	return nil

@@ -101,7 +101,10 @@ func (p *player) found(nodes int, ttl time.Duration, options actors.Options) {
 	}
 }
 
-func (p *player) start(server sim.Server) { p.names.Own(server.Name(), server.Start()) }
+func (p *player) start(server sim.Server) {
+	incarnation, id := server.Start()
+	p.names.Own(server.Name(), incarnation, id)
+}
 
 // hear takes a message right before its actor does.
 func (p *player) hear(m sim.Said) {

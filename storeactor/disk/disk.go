@@ -19,6 +19,9 @@ const (
 	CheckpointFormat = 1
 )
 
+// RetiredHint is the next step where a directory is of a node that was removed.
+const RetiredHint = "remove the directory; to come back start with --join on an empty one"
+
 // Disk is one node's data directory, and the disk seam: files in production, a
 // model with volatile and durable parts in the simulator. One conformance suite
 // (storeactor/disk/disktest) holds both.
@@ -36,9 +39,13 @@ type Disk interface {
 	// the directory is founded; or there is one that was used, and it is not.
 	Initialised() (bool, error)
 	// Found makes durable, in the identity, that the node takes part in this cluster
-	// from now on: a directory that is founded and has no generation has lost it.
+	// from now on: a directory that is founded and has no generation has lost it. id is
+	// what a node was given that joined; 0: a founder's, which the identity implies.
 	// NOT_FOUND if it is not initialised.
-	Found(clusterID []byte) error
+	Found(clusterID []byte, id messages.RaftID) error
+	// Move makes durable, in the identity, where the node listens from now on, and where
+	// others reach it. NOT_FOUND if there is no identity.
+	Move(listen, advertise string) error
 
 	// Start counts a process, of this random mark, among those that were started on
 	// the generation that counts: durably, before the process says anything to others.
@@ -78,6 +85,9 @@ type Disk interface {
 	// why: from then on Initialised is refused as DAMAGED with that reason. Of
 	// several reasons the first one stays.
 	Condemn(reason string) error
+	// Retire makes durable that the node was removed from its cluster, and how: from then
+	// on Initialised is refused as REMOVED with that. The first one stays.
+	Retire(how string) error
 	// Suspect makes durable what speaks for a loss of data in this directory, in place of
 	// what did before; without accusations, that nothing does.
 	Suspect(*messages.Suspicion) error
@@ -90,8 +100,9 @@ type Disk interface {
 	Close() error
 }
 
-// Initialise makes the first generation of a directory from the founders' checkpoint:
-// no rows, and a log that ends at the checkpoint with a HardState of its term. All of
+// Initialise makes the first generation of a directory, from the founders' checkpoint or,
+// where a node joins, from one of index 0, which has no configuration: no rows, and a log
+// that ends at the checkpoint with a HardState of its term. All of
 // it or nothing. It takes the place of a generation that was never used. CONFLICT once
 // the directory is founded.
 func Initialise(d Disk, first *messages.Checkpoint) error {

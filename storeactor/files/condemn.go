@@ -6,42 +6,68 @@ import (
 	"unicode"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 	"keyval/storeactor/files/durable"
 )
 
 const reasonMax = 4 << 10 // bytes of a reason that are kept
 
-// Condemn keeps the first reason: what follows is often only its effect.
 func (f *directory) Condemn(reason string) error {
+	return f.giveUp(condemnedName, "condemn the data directory", reason)
+}
+
+func (f *directory) Retire(how string) error {
+	return f.giveUp(retiredName, "retire the data directory", how)
+}
+
+// giveUp keeps the first reason: what follows is often only its effect.
+func (f *directory) giveUp(name, what, reason string) error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
-	if f.condemned() != nil {
-		return nil
+	if _, given, err := f.givenUp(name); given || err != nil {
+		return err
 	}
-	if err := durable.Replace(f.path(condemnedName), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
-		return durable.Error("condemn the data directory", err)
+	if err := durable.Replace(f.path(name), []byte(reason[:min(len(reason), reasonMax)]+"\n")); err != nil {
+		return durable.Error(what, err)
 	}
 	return nil
 }
 
-// condemned is DAMAGED, with the reason, if the directory was condemned. The file
-// alone condemns it, whatever it holds.
-func (f *directory) condemned() error {
-	text, err := durable.ReadBounded(f.path(condemnedName), reasonMax)
-	if os.IsNotExist(err) {
-		return nil
+// givenUp reads a reason, on one line. The file alone gives the directory up, whatever it
+// holds.
+func (f *directory) givenUp(name string) (reason string, given bool, err error) {
+	text, err := durable.ReadBounded(f.path(name), reasonMax)
+	switch {
+	case os.IsNotExist(err):
+		return "", false, nil
+	case err != nil:
+		return "", false, durable.Error("read why the data directory is not to be served", err)
 	}
-	if err != nil {
-		return durable.Error("read why the data directory was condemned", err)
-	}
-	reason := strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if r == '\n' || !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, strings.TrimSpace(string(text)))
-	return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
-		WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
+	}, strings.TrimSpace(string(text))), true, nil
+}
+
+// condemned is why the directory is not to be served again: DAMAGED if it was condemned,
+// REMOVED if it was retired.
+func (f *directory) condemned() error {
+	reason, given, err := f.givenUp(condemnedName)
+	switch {
+	case err != nil:
+		return err
+	case given:
+		return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
+			WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
+	}
+	how, given, err := f.givenUp(retiredName)
+	if err == nil && given {
+		return messages.Errorf(messages.Code_REMOVED, "%s is of no more use: %s", f.dir, how).
+			WithHint("%s", disk.RetiredHint)
+	}
+	return err
 }
 
 // Suspect keeps a file only as long as there is a suspicion, so that people see that there

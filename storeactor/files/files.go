@@ -41,6 +41,7 @@ import (
 //	snapshots/        snapshot files, by id
 //	SUSPECTED         if it is there: what speaks for a loss of data in this directory
 //	CONDEMNED         if it is there: never to be served again, and why
+//	RETIRED           if it is there: the node was removed from its cluster, and how
 //
 // Small files are replaced whole: temporary file, sync, rename, sync of the
 // directory. CURRENT is written last, so a generation is there whole or not at all.
@@ -53,6 +54,7 @@ const (
 	checkpointName = "checkpoint"
 	snapshotsName  = "snapshots"
 	condemnedName  = "CONDEMNED"
+	retiredName    = "RETIRED"
 	suspectedName  = "SUSPECTED"
 	startsName     = "starts"
 	heardName      = "heard"
@@ -139,7 +141,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == identityName:
 			return nil
-		case slices.Contains([]string{currentName, condemnedName, suspectedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
+		case slices.Contains([]string{currentName, condemnedName, retiredName, suspectedName, snapshotsName, heardName}, name) || generationNumber(name) != 0:
 			used = true
 		case !slices.Contains(ours, name):
 			foreign = append(foreign, name)

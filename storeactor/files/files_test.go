@@ -27,7 +27,7 @@ func makeFiles(t *testing.T) string {
 	t.Helper()
 	dir := makeInitialised(t)
 	d := mustOpen(t, dir)
-	if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+	if err := errors.Join(d.Found(disktest.First.ClusterId, 0), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -261,7 +261,7 @@ func TestDirectoriesThatLostSomething(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := mustOpen(t, dir)
-		if err := errors.Join(d.Found(disktest.First.ClusterId), d.Close()); err != nil {
+		if err := errors.Join(d.Found(disktest.First.ClusterId, 0), d.Close()); err != nil {
 			t.Fatal(err)
 		}
 		useLog(t, dir)

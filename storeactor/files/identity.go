@@ -41,17 +41,28 @@ func (f *directory) WriteIdentity(id *messages.Identity) error {
 
 // Found writes the identity anew. It is the proof that there was a generation, so it
 // must not stand in one.
-func (f *directory) Found(clusterID []byte) error {
+func (f *directory) Found(clusterID []byte, raftID messages.RaftID) error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if _, err := f.current(); err != nil {
 		return err
 	}
 	id, err := f.Identity()
-	if err != nil || bytes.Equal(id.ClusterId, clusterID) {
+	if err != nil || bytes.Equal(id.ClusterId, clusterID) && id.RaftId == raftID {
 		return err
 	}
-	id.ClusterId = clusterID
+	id.ClusterId, id.RaftId = clusterID, raftID
+	return f.replaceIdentity(id)
+}
+
+func (f *directory) Move(listen, advertise string) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	id, err := f.Identity()
+	if err != nil || id.Listen == listen && id.Advertise == advertise {
+		return err
+	}
+	id.Listen, id.Advertise = listen, advertise
 	return f.replaceIdentity(id)
 }
 

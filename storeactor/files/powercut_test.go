@@ -258,7 +258,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := &messages.Identity{Format: 1, Incarnation: []byte("0123456789abcdef"), Name: "node1"}
-	if err := errors.Join(d.WriteIdentity(id), disk.Initialise(d, poweredCheckpoint(1)), d.Found([]byte("fedcba9876543210")), d.Close()); err != nil {
+	if err := errors.Join(d.WriteIdentity(id), disk.Initialise(d, poweredCheckpoint(1)), d.Found([]byte("fedcba9876543210"), 0), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	said := promises{log: 1, base: 1, checkpoint: 1}

@@ -27,7 +27,7 @@ func realDisk(t testing.TB) disk.Disk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	if err := errors.Join(d.WriteIdentity(disktest.Identity), disk.Initialise(d, disktest.First), d.Found(disktest.First.ClusterId)); err != nil {
+	if err := errors.Join(d.WriteIdentity(disktest.Identity), disk.Initialise(d, disktest.First), d.Found(disktest.First.ClusterId, 0)); err != nil {
 		t.Fatal(err)
 	}
 	return d

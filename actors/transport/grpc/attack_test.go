@@ -331,7 +331,7 @@ func TestFullNodes(t *testing.T) {
 	attack(t, n.address()).hello(clientLocal(8))
 	clients[1].dismissed("was silent for the longest time")
 
-	n.hub.SetPeers([]*messages.Member{{RaftId: 2, Address: "127.0.0.1:1", Incarnation: nodeLocal(2).Incarnation}})
+	n.hub.SetPeers([]*messages.Member{{RaftId: 2, Address: "127.0.0.1:1", Incarnation: nodeLocal(2).Incarnation}}, 0)
 	attack(t, n.address()).hello(nodeLocal(3)) // nobody knows it: it may join
 	stranger := attack(t, n.address())
 	stranger.say(helloFrame(nodeLocal(4), nil))
@@ -443,7 +443,7 @@ func TestFrozenPeerCostsItsBounds(t *testing.T) {
 
 	n := serve(t, nodeLocal(1))
 	session := n.spawn(aSession, nil)
-	n.hub.SetPeers([]*messages.Member{n.member(), {RaftId: 2, Address: l.Addr().String()}})
+	n.hub.SetPeers([]*messages.Member{n.member(), {RaftId: 2, Address: l.Addr().String()}}, 0)
 	entries := raftMessage(raftpb.MsgApp, 1, 2, 1)
 	entries.Message.Entries = []*raftpb.Entry{{Data: make([]byte, 256<<10)}}
 	beat := raftMessage(raftpb.MsgHeartbeat, 1, 2, 1)

@@ -95,6 +95,14 @@ func (h *hub) Identify(local transport.Local) {
 	defer h.mu.Unlock()
 	before := *h.local.Load()
 	h.local.Store(&local)
+	if before.WaitingFor == "" && local.WaitingFor != "" {
+		h.endAll(func(c *inbound) *messages.Error {
+			if c.conn.Role != messages.Role_CLIENT {
+				return nil
+			}
+			return messages.Errorf(messages.Code_UNREACHABLE, "node %s does not serve any more: %s", local.Name, local.WaitingFor)
+		})
+	}
 	if bytes.Equal(before.ClusterID, local.ClusterID) && before.RaftID == local.RaftID && bytes.Equal(before.Incarnation, local.Incarnation) {
 		return
 	}
@@ -110,13 +118,13 @@ func (h *hub) Identify(local transport.Local) {
 }
 
 // SetPeers implements Hub.
-func (h *hub) SetPeers(members []*messages.Member) {
+func (h *hub) SetPeers(members []*messages.Member, next messages.RaftID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return
 	}
-	known := h.known.Load().With(members)
+	known := h.known.Load().With(members, next)
 	h.known.Store(&known)
 	before, now := *h.peers.Load(), map[string]*peer{}
 	for _, m := range members {

@@ -164,7 +164,7 @@ func introduce(stations ...*station) {
 		members = append(members, s.member())
 	}
 	for _, s := range stations {
-		s.hub.SetPeers(members)
+		s.hub.SetPeers(members, 0)
 	}
 }
 
@@ -509,7 +509,7 @@ func TestPeerIsBackSoonAfterRestart(t *testing.T) {
 	b = serveAt(t, nodeLocal(2), address)
 	b.spawn(messages.ActorRaft, nil)
 	back := time.Now()
-	b.hub.SetPeers(members)
+	b.hub.SetPeers(members, 0)
 	b.hears(beat)
 	if took := time.Since(back); took > time.Second {
 		t.Errorf("it took %v until the peer was heard again", took)
@@ -609,7 +609,7 @@ func TestRemovedPeerIsCutOff(t *testing.T) {
 	b.spawn(messages.ActorRaft, nil)
 	introduce(a, b, c)
 	b.hears(func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 1)) })
-	b.hub.SetPeers([]*messages.Member{b.member(), c.member()})
+	b.hub.SetPeers([]*messages.Member{b.member(), c.member()}, 4)
 	eventually(t, "node 1 is told", func() bool { return strings.Contains(a.log.String(), "was removed from this cluster") })
 	if (*b.hub.peers.Load())["node/1"] != nil {
 		t.Error("node 2 still links to node 1")
@@ -623,7 +623,7 @@ func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
 	a.spawn(messages.ActorRaft, nil)
 	b.spawn(messages.ActorRaft, nil)
 	session := b.spawn(aSession, nil)
-	a.hub.SetPeers([]*messages.Member{a.member(), b.member()})
+	a.hub.SetPeers([]*messages.Member{a.member(), b.member()}, 0)
 	b.hears(func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 7)) })
 
 	app := raftMessage(raftpb.MsgApp, 2, 1, 7)
@@ -651,7 +651,7 @@ func TestProposalWithoutAWayIsRefused(t *testing.T) {
 	}
 	away := &messages.Member{RaftId: 2, Address: closed.Addr().String()}
 	closed.Close()
-	n.hub.SetPeers([]*messages.Member{n.member(), away})
+	n.hub.SetPeers([]*messages.Member{n.member(), away}, 0)
 	for seq, id := range map[uint64]messages.RaftID{5: 2, 6: 3} { // away, unknown
 		n.system.Root.RequestWithCustomSender(n.pid(id, messages.ActorRaft), &messages.Propose{Origin: 1, Seq: seq, Command: []byte("c")}, session)
 		got := receive(t, n.inbox, "refusal")
@@ -697,7 +697,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	for _, close := range []func(){a.hub.Close, c.dialer.Close, b.hub.Close, b.hub.Close, c.dialer.Close} {
 		close()
 	}
-	a.hub.SetPeers([]*messages.Member{b.member()})
+	a.hub.SetPeers([]*messages.Member{b.member()}, 0)
 	a.hub.Identify(nodeLocal(1))
 	c.dialer.Dial(a.address())
 	a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 1))

@@ -78,7 +78,7 @@ func start(t *testing.T, o Opener) *node {
 	n.open()
 	n.ok(n.disk.WriteIdentity(Identity))
 	n.ok(disk.Initialise(n.disk, First))
-	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId, 0))
 	n.openAll()
 	return n
 }
@@ -198,7 +198,7 @@ func testFounding(t *testing.T, o Opener) {
 	n := &node{T: t, opener: o}
 	n.open()
 	n.ok(n.disk.WriteIdentity(Identity))
-	n.fails(messages.Code_NOT_FOUND, n.disk.Found(First.ClusterId))
+	n.fails(messages.Code_NOT_FOUND, n.disk.Found(First.ClusterId, 0))
 	other := proto.Clone(First).(*messages.Checkpoint)
 	other.ClusterId = []byte("another cluster.")
 	for _, first := range []*messages.Checkpoint{other, First} {
@@ -212,8 +212,8 @@ func testFounding(t *testing.T, o Opener) {
 		n.ok(err)
 		n.same(got, first)
 	}
-	n.ok(n.disk.Found(First.ClusterId))
-	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId, 0))
+	n.ok(n.disk.Found(First.ClusterId, 0))
 	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, other))
 	o.Crash()
 	n.open()
@@ -232,7 +232,7 @@ func testStarts(t *testing.T, o Opener) {
 	n.fails(messages.Code_NOT_FOUND, err)
 	n.ok(n.disk.WriteIdentity(Identity))
 	n.ok(disk.Initialise(n.disk, First))
-	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId, 0))
 	var expected []uint64
 	begin := func(mark uint64) {
 		expected = append(expected, mark)

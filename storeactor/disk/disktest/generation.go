@@ -20,6 +20,8 @@ var generationClauses = []clause{
 	{"a staging takes many rows", testStagingLarge},
 	{"a late checkpoint of the state before is refused", testLateCheckpoint},
 	{"a condemned directory stays condemned", testCondemn},
+	{"a retired directory stays retired", testRetire},
+	{"a node that joins begins with nothing", testJoin},
 	{"a suspicion outlives processes and installations, until it is lifted", testSuspect},
 }
 
@@ -82,7 +84,7 @@ func testStageEmpty(t *testing.T, o Opener) {
 	n.isEmpty()
 	n.fails(messages.Code_NOT_FOUND, n.disk.Install(99, 3, HardState(4, 2, 100)))
 	n.ok(n.disk.Install(100, 3, HardState(4, 2, 100)))
-	n.ok(n.disk.Found(First.ClusterId))
+	n.ok(n.disk.Found(First.ClusterId, 0))
 	n.openAll()
 	for _, e := range endings {
 		n.isStaged(100, 3, 40)
@@ -291,6 +293,70 @@ func testLateCheckpoint(t *testing.T, o Opener) {
 	n.ok(err)
 	n.isStaged(100, 3, 40)
 	n.ok(n.disk.WriteCheckpoint(stagedCheckpoint(101, 3, 41)))
+	n.close()
+}
+
+func testRetire(t *testing.T, o Opener) {
+	n := used(t, o)
+	n.ok(n.disk.Retire("node1 was removed by operation 07"))
+	n.ok(n.disk.Retire("node1 was removed by operation 08"))
+	for _, e := range endings {
+		is, err := n.disk.Initialised()
+		n.same(is, false)
+		n.fails(messages.Code_REMOVED, err)
+		if !strings.Contains(err.Error(), "operation 07") {
+			t.Fatalf("%v: how it was removed is gone", err)
+		}
+		n.fails(messages.Code_REMOVED, disk.Initialise(n.disk, First))
+		if e == inOrder {
+			n.close()
+			n.open()
+			continue
+		}
+		n.end(e)
+	}
+	n.ok(n.disk.Close())
+}
+
+// testJoin: a generation without a configuration, which gives way until the node is told
+// who it is, and then to its first snapshot.
+func testJoin(t *testing.T, o Opener) {
+	n := &node{T: t, opener: o}
+	n.open()
+	id := &messages.Identity{Format: 1, Incarnation: Identity.Incarnation, Name: "node7", Listen: "127.0.0.1:7007", Join: []string{"127.0.0.1:7001"}}
+	n.ok(n.disk.WriteIdentity(id))
+	nothing := &messages.Checkpoint{Format: 1, ClusterId: First.ClusterId}
+	for range 2 {
+		n.ok(disk.Initialise(n.disk, nothing))
+		o.Crash()
+		n.open()
+		is, err := n.disk.Initialised()
+		n.ok(err)
+		n.same(is, true)
+	}
+	n.ok(n.disk.Found(First.ClusterId, 7))
+	n.ok(n.disk.Move("127.0.0.1:7008", "10.0.0.7:7008"))
+	o.Crash()
+	n.open()
+	n.fails(messages.Code_CONFLICT, disk.Initialise(n.disk, nothing))
+	got, err := n.disk.Identity()
+	n.ok(err)
+	id.ClusterId, id.RaftId, id.Listen, id.Advertise = First.ClusterId, 7, "127.0.0.1:7008", "10.0.0.7:7008"
+	n.same(got, id)
+	_, err = n.disk.Start(1)
+	n.ok(err)
+	n.openAll()
+	n.same([]uint64{n.image.BaseIndex, n.image.BaseTerm, uint64(len(n.image.Entries))}, []uint64{0, 0, 0})
+	n.ok(n.log.Save(HardState(3, 2, 0), nil)) // it may vote before it has a state
+	n.ok(n.log.Sync())
+	n.again(true)
+	n.same(n.image.HardState, HardState(3, 2, 0))
+	n.staged(100, 3, 40)
+	n.ok(n.log.Close())
+	n.ok(n.disk.Install(100, 3, HardState(3, 2, 100)))
+	n.ok(n.engine.Close())
+	n.openAll()
+	n.isStaged(100, 3, 40)
 	n.close()
 }
 

@@ -1,0 +1,214 @@
+package membershipactor
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+// A node that is to be added asks all that it can reach to let it in, over and over,
+// until one of them finds it among the members. Here stands who asks, and what becomes of
+// it. The leader binds the directory of who asks to the member of that name: so one
+// directory, and no copy of a name, is that member.
+
+const (
+	// waitingTicks is after how long a node is forgotten that does not ask any more: it
+	// asks every few ticks.
+	waitingTicks = 200
+	// bindTicks is after how long a binding is proposed again that is not among the
+	// members yet.
+	bindTicks = 20
+)
+
+// waiting are the nodes that ask this one to be let in. Each method is one event.
+//
+// Invariant: no two of nodes have the same name, address and incarnation. They are
+// waitingMax at most; of more the first ones count.
+type waiting struct {
+	nodes []waitingNode
+	told  map[string]bool            // what people were told, until the last of nodes is forgotten
+	bound map[messages.RaftID]uint64 // the tick at which a binding was proposed
+	now   uint64                     // ticks
+}
+
+type waitingNode struct {
+	*messages.WaitingNode
+	heardAt uint64
+}
+
+func newWaiting() *waiting {
+	return &waiting{told: map[string]bool{}, bound: map[messages.RaftID]uint64{}}
+}
+
+// onAsk takes a JoinAsk. It returns the answer, and what people are to be told.
+func (w *waiting) onAsk(m *messages.JoinAsk, members *messages.MembersChanged) (answer *messages.JoinAnswer, warnings []string) {
+	node := m.GetNode()
+	if err := checkWaiting(node); err != nil {
+		return &messages.JoinAnswer{Request: m.GetRequest(), Code: err.Code, Message: err.Message, Hint: err.Hint}, nil
+	}
+	answer = answerJoin(members, node)
+	answer.Request = m.GetRequest()
+	if answer.Code != messages.Code_BUSY {
+		w.forget(node)
+		return answer, nil
+	}
+	w.remember(node)
+	return answer, w.doubts(node)
+}
+
+// checkWaiting: what a node says of itself is repeated to people and kept.
+func checkWaiting(n *messages.WaitingNode) *messages.Error {
+	switch {
+	case n == nil || messages.CheckNodeName(n.Name) != nil:
+		return messages.Errorf(messages.Code_INVALID, "a node that asks to join has no name")
+	case messages.CheckMemberAddress(n.Address) != nil:
+		return messages.Errorf(messages.Code_INVALID, "node %s, which asks to join, has no address", n.Name)
+	case len(n.Incarnation) != messages.IncarnationSize:
+		return messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(n.Incarnation))
+	}
+	return nil
+}
+
+func (w *waiting) remember(n *messages.WaitingNode) {
+	for i, known := range w.nodes {
+		if known.Name == n.Name && known.Address == n.Address && bytes.Equal(known.Incarnation, n.Incarnation) {
+			w.nodes[i] = waitingNode{n, w.now}
+			return
+		}
+	}
+	if len(w.nodes) < waitingMax {
+		w.nodes = append(w.nodes, waitingNode{n, w.now})
+	}
+}
+
+func (w *waiting) forget(n *messages.WaitingNode) {
+	w.nodes = slices.DeleteFunc(w.nodes, func(o waitingNode) bool {
+		return o.Name == n.Name && bytes.Equal(o.Incarnation, n.Incarnation)
+	})
+}
+
+// doubts says, once, what cannot be right about a node and the others that wait: then
+// nobody can tell which of them is to be added.
+func (w *waiting) doubts(n *messages.WaitingNode) (warnings []string) {
+	say := func(format string, args ...any) {
+		if text := fmt.Sprintf(format, args...); !w.told[text] && len(w.told) < waitingMax {
+			w.told[text] = true
+			warnings = append(warnings, text)
+		}
+	}
+	for _, o := range w.nodes {
+		sameDirectory := bytes.Equal(o.Incarnation, n.Incarnation)
+		switch {
+		case sameDirectory && (o.Address != n.Address || o.Name != n.Name):
+			say("one data directory runs as two processes, %s at %s and %s at %s: it was copied, and one of them has to be stopped", o.Name, o.Address, n.Name, n.Address)
+		case !sameDirectory && o.Name == n.Name:
+			say("two nodes wait to be added under the name %s, at %s and %s: neither is let in before one of them is stopped", n.Name, o.Address, n.Address)
+		case o.Name != n.Name && o.Address == n.Address:
+			say("two nodes wait to be added at one address, %s and %s at %s", o.Name, n.Name, n.Address)
+		}
+	}
+	return warnings
+}
+
+// onTick forgets who asks no more. As leader it returns what is to be proposed; everyone
+// is who waits, also as other members have heard.
+func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersChanged, everyone []*messages.WaitingNode) []*messages.BindIncarnation {
+	w.now += elapsed
+	w.nodes = slices.DeleteFunc(w.nodes, func(n waitingNode) bool { return w.now-n.heardAt > waitingTicks })
+	if len(w.nodes) == 0 {
+		clear(w.told)
+	}
+	if !leads {
+		clear(w.bound)
+		return nil
+	}
+	return w.bindings(members, everyone)
+}
+
+// bindings are those that the leader proposes: of members without a directory for which
+// just one waits.
+func (w *waiting) bindings(members *messages.MembersChanged, everyone []*messages.WaitingNode) (propose []*messages.BindIncarnation) {
+	for _, m := range members.GetMembers() {
+		at, asked := w.bound[m.RaftId]
+		incarnation := fits(m, everyone)
+		switch {
+		case len(m.Incarnation) > 0:
+			delete(w.bound, m.RaftId)
+		case incarnation == nil || asked && w.now-at < bindTicks:
+		default:
+			w.bound[m.RaftId] = w.now
+			propose = append(propose, &messages.BindIncarnation{RaftId: m.RaftId, Incarnation: incarnation})
+		}
+	}
+	return propose
+}
+
+// fits is the incarnation that waits for the place of a member; nil: none does, or
+// several do.
+func fits(m *messages.Member, everyone []*messages.WaitingNode) (incarnation []byte) {
+	for _, n := range everyone {
+		switch {
+		case n.Name != m.Name || n.Address != m.Address:
+		case incarnation != nil && !bytes.Equal(incarnation, n.Incarnation):
+			return nil
+		default:
+			incarnation = n.Incarnation
+		}
+	}
+	for _, n := range everyone {
+		if n.Name == m.Name && !bytes.Equal(n.Incarnation, incarnation) || bytes.Equal(n.Incarnation, incarnation) && n.Address != m.Address {
+			return nil
+		}
+	}
+	return incarnation
+}
+
+// list is who waits, by name, with how long each has been silent.
+func (w *waiting) list(tickMS uint64) (all []*messages.WaitingNode) {
+	for _, n := range w.nodes {
+		is := proto.Clone(n.WaitingNode).(*messages.WaitingNode)
+		is.SilentMs = (w.now - n.heardAt) * tickMS
+		all = append(all, is)
+	}
+	slices.SortFunc(all, func(a, b *messages.WaitingNode) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
+	})
+	return all
+}
+
+// answerJoin is what a member tells a node that asks to join: OK with its RaftID, BUSY as
+// long as it is to wait, or why it never will be let in.
+func answerJoin(members *messages.MembersChanged, n *messages.WaitingNode) *messages.JoinAnswer {
+	a := &messages.JoinAnswer{Code: messages.Code_BUSY, ClusterId: members.GetClusterId(), Members: members.GetMembers()}
+	refuse := func(hint, format string, args ...any) *messages.JoinAnswer {
+		a.Code, a.Message, a.Hint = messages.Code_NOT_ALLOWED, fmt.Sprintf(format, args...), hint
+		return a
+	}
+	// A node that takes the place of one of its own name is a member beside that one.
+	heir := slices.ContainsFunc(members.GetMembers(), func(m *messages.Member) bool {
+		return m.Name == n.Name && (len(m.Incarnation) == 0 || bytes.Equal(m.Incarnation, n.Incarnation))
+	})
+	for _, m := range members.GetMembers() {
+		mine := bytes.Equal(m.Incarnation, n.Incarnation)
+		switch {
+		case m.Name == n.Name && len(m.Incarnation) > 0 && !mine && heir:
+		case m.Name == n.Name && mine && m.Address == n.Address:
+			a.Code, a.RaftId = messages.Code_OK, m.RaftId
+			return a
+		case m.Name == n.Name && len(m.Incarnation) > 0 && !mine:
+			return refuse(fmt.Sprintf("start %s on its own data directory; if that is lost: kvctl cluster replace %s %s %s, and then this again", n.Name, n.Name, n.Name, n.Address),
+				"%s is a member already, with another data directory", n.Name)
+		case m.Name == n.Name && m.Address != n.Address:
+			a.Message = fmt.Sprintf("%s was added at %s, and this node is reached at %s", n.Name, m.Address, n.Address)
+			a.Hint = fmt.Sprintf("say where it is: kvctl cluster update %s %s", n.Name, n.Address)
+		case m.Name != n.Name && mine:
+			return refuse("remove the directory, and start on an empty one", "this data directory is a copy of that of member %s", m.Name)
+		}
+	}
+	return a
+}

@@ -1,0 +1,132 @@
+package membershipactor
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"keyval/messages"
+)
+
+func incarnation(n byte) []byte { return bytes.Repeat([]byte{n}, messages.IncarnationSize) }
+
+func waits(name, address string, who byte) *messages.WaitingNode {
+	return &messages.WaitingNode{Name: name, Address: address, Incarnation: incarnation(who)}
+}
+
+// four are three founders, and a fourth member whose directory is this one; 0: not bound.
+func four(who byte) *messages.MembersChanged {
+	m := &messages.MembersChanged{ClusterId: bytes.Repeat([]byte{9}, messages.ClusterIDSize), NextRaftId: 5}
+	for id := range uint64(3) {
+		m.Members = append(m.Members, &messages.Member{RaftId: id + 1, Name: fmt.Sprintf("n%d", id+1), Address: fmt.Sprintf("h:%d", id+1), Incarnation: incarnation(byte(id) + 1)})
+	}
+	m.Members = append(m.Members, &messages.Member{RaftId: 4, Name: "n4", Address: "h:4", Type: messages.MemberType_LEARNER})
+	if who > 0 {
+		m.Members[3].Incarnation = incarnation(who)
+	}
+	return m
+}
+
+func TestWhoIsLetIn(t *testing.T) {
+	three := four(0)
+	three.Members = three.Members[:3]
+	for name, row := range map[string]struct {
+		members *messages.MembersChanged
+		node    *messages.WaitingNode
+		code    messages.Code
+		says    string
+		waits   bool // it is remembered
+	}{
+		"nobody has added it":                {three, waits("n4", "h:4", 7), messages.Code_BUSY, "", true},
+		"it was added, and is not bound yet": {four(0), waits("n4", "h:4", 7), messages.Code_BUSY, "", true},
+		"it is bound":                        {four(7), waits("n4", "h:4", 7), messages.Code_OK, "", false},
+		"another directory is":               {four(8), waits("n4", "h:4", 7), messages.Code_NOT_ALLOWED, "n4 is a member already, with another data directory", false},
+		"a wiped founder":                    {three, waits("n2", "h:2", 7), messages.Code_NOT_ALLOWED, "n2 is a member already", false},
+		"a copy of a member's directory":     {three, waits("n4", "h:4", 2), messages.Code_NOT_ALLOWED, "a copy of that of member n2", false},
+		"a copy of its own, elsewhere":       {four(7), waits("n4", "h:5", 7), messages.Code_BUSY, "n4 was added at h:4, and this node is reached at h:5", true},
+		"it was added at another address":    {four(0), waits("n4", "h:5", 7), messages.Code_BUSY, "n4 was added at h:4", true},
+		"no name":                            {three, waits("", "h:4", 7), messages.Code_INVALID, "no name", false},
+		"a name that tricks a terminal":      {three, waits("n\x1b[2J", "h:4", 7), messages.Code_INVALID, "no name", false},
+		"no address":                         {three, waits("n4", "", 7), messages.Code_INVALID, "no address", false},
+		"half an incarnation":                {three, &messages.WaitingNode{Name: "n4", Address: "h:4", Incarnation: []byte("half")}, messages.Code_INVALID, "16 bytes", false},
+		"no node":                            {three, nil, messages.Code_INVALID, "no name", false},
+	} {
+		w := newWaiting()
+		answer, warnings := w.onAsk(&messages.JoinAsk{Request: 3, Node: row.node}, row.members)
+		if answer.Code != row.code || answer.Request != 3 || !strings.Contains(answer.Message, row.says) || len(warnings) > 0 {
+			t.Errorf("%s: %s, warnings %q", name, messages.Line(answer), warnings)
+		}
+		if (len(w.list(50)) > 0) != row.waits || (answer.RaftId == 4) != (row.code == messages.Code_OK) {
+			t.Errorf("%s: waiting %d, raft id %d", name, len(w.list(50)), answer.RaftId)
+		}
+		if answer.Code == messages.Code_NOT_ALLOWED && answer.Hint == "" {
+			t.Errorf("%s: no next step", name)
+		}
+	}
+}
+
+func TestWaitingIsBoundedAndForgotten(t *testing.T) {
+	w := newWaiting()
+	members := four(0)
+	ask := func(n *messages.WaitingNode) { w.onAsk(&messages.JoinAsk{Node: n}, members) }
+	for i := range waitingMax + 10 {
+		ask(waits(fmt.Sprintf("x%d", i), fmt.Sprintf("x:%d", i), 7+byte(i)))
+	}
+	if n := len(w.list(50)); n != waitingMax {
+		t.Errorf("%d wait, %d are the most", n, waitingMax)
+	}
+	w.onTick(waitingTicks, false, members, nil)
+	ask(waits("x1", "x:1", 8))
+	w.onTick(4, false, members, nil)
+	if all := w.list(50); len(all) != 1 || all[0].Name != "x1" || all[0].SilentMs != 200 {
+		t.Errorf("waiting: %v", all)
+	}
+}
+
+func TestBinding(t *testing.T) {
+	bind := func(who byte) []*messages.BindIncarnation {
+		return []*messages.BindIncarnation{{RaftId: 4, Incarnation: incarnation(who)}}
+	}
+	for name, row := range map[string]struct {
+		waits   []*messages.WaitingNode
+		members *messages.MembersChanged
+		leads   bool
+		want    []*messages.BindIncarnation
+		warns   string
+	}{
+		"the one that waits":              {[]*messages.WaitingNode{waits("n4", "h:4", 7), waits("n5", "h:5", 8)}, four(0), true, bind(7), ""},
+		"a follower binds nobody":         {[]*messages.WaitingNode{waits("n4", "h:4", 7)}, four(0), false, nil, ""},
+		"it is bound":                     {[]*messages.WaitingNode{waits("n4", "h:4", 7)}, four(7), true, nil, ""},
+		"it waits at another address":     {[]*messages.WaitingNode{waits("n4", "h:9", 7)}, four(0), true, nil, ""},
+		"two under one name":              {[]*messages.WaitingNode{waits("n4", "h:4", 7), waits("n4", "h:5", 8)}, four(0), true, nil, "two nodes wait to be added under the name n4"},
+		"two under one name, one address": {[]*messages.WaitingNode{waits("n4", "h:4", 7), waits("n4", "h:4", 8)}, four(0), true, nil, "under the name n4"},
+		"a cloned directory":              {[]*messages.WaitingNode{waits("n4", "h:4", 7), waits("n4", "h:5", 7)}, four(0), true, nil, "one data directory runs as two processes"},
+		"two at one address":              {[]*messages.WaitingNode{waits("n4", "h:4", 7), waits("n5", "h:4", 8)}, four(0), true, bind(7), "at one address"},
+	} {
+		w := newWaiting()
+		var warnings []string
+		for range 2 {
+			for _, n := range row.waits {
+				_, said := w.onAsk(&messages.JoinAsk{Node: n}, four(0))
+				warnings = append(warnings, said...)
+			}
+		}
+		got := w.onTick(1, row.leads, row.members, w.list(50))
+		if !slices.EqualFunc(got, row.want, func(a, b *messages.BindIncarnation) bool { return proto.Equal(a, b) }) {
+			t.Errorf("%s: %v, want %v", name, got, row.want)
+		}
+		if all := strings.Join(warnings, "\n"); !strings.Contains(all, row.warns) || (all == "") != (row.warns == "") || len(warnings) > 2 {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
+		if again := w.onTick(1, row.leads, row.members, w.list(50)); len(again) > 0 {
+			t.Errorf("%s: it is proposed at once again: %v", name, again)
+		}
+		if again := w.onTick(bindTicks, row.leads, row.members, w.list(50)); len(again) != len(row.want) {
+			t.Errorf("%s: it is not proposed again: %v", name, again)
+		}
+	}
+}
