@@ -69,6 +69,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		for _, member := range m.Members {
 			say("%s", member.Name)
 		}
+		words = append(words, levelText(m.Level)...)
 	case *messages.LinkUp:
 		say("%s", m.Name)
 	case *messages.LinkDown:
@@ -79,11 +80,10 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.Done:
 		return n.answer(m)
 	default:
-		if words = n.phraseOfSnapshots(m); words == nil {
-			words = n.phraseOfLosses(m)
-		}
-		if words == nil {
-			words = n.phraseOfMembers(m)
+		for _, phrase := range []func(proto.Message) []string{n.phraseOfSnapshots, n.phraseOfLosses, n.phraseOfMembers} {
+			if words = phrase(m); words != nil {
+				break
+			}
 		}
 		if words == nil {
 			return messages.Line(m)
@@ -123,6 +123,8 @@ func (n *Names) answer(d *messages.Done) string {
 		words = append(words, because(d.Read.Message, nil)...)
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
+	case d.Cluster != nil:
+		words = append([]string{d.Cluster.Code.String(), fmt.Sprintf("level=%d", d.Cluster.Level)}, because(d.Cluster.Message, nil)...)
 	}
 	if d.Endpoint != "" {
 		words = append(words, "by "+place(d.Endpoint))
