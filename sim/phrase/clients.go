@@ -80,11 +80,10 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.Done:
 		return n.answer(m)
 	default:
-		if words = n.phraseOfSnapshots(m); words == nil {
-			words = n.phraseOfLosses(m)
-		}
-		if words == nil {
-			words = n.phraseOfMembers(m)
+		for _, phrase := range []func(proto.Message) []string{n.phraseOfSnapshots, n.phraseOfLosses, n.phraseOfMembers} {
+			if words = phrase(m); words != nil {
+				break
+			}
 		}
 		if words == nil {
 			return messages.Line(m)
