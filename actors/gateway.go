@@ -89,7 +89,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, a.sessionLeader())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, m.Holder, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))

@@ -20,9 +20,9 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client []byte, m *messages.SessionLeader) actor.Producer {
+func newSession(w *wiring, owner string, client, holder []byte, m *messages.SessionLeader) actor.Producer {
 	return func() actor.Actor {
-		core := newSessionCore(w.self, client, m.Leader)
+		core := newSessionCore(w.self, client, holder, m.Leader)
 		core.onFenced(m.Fenced)
 		return &session{wiring: w, owner: owner, core: core}
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
@@ -61,7 +62,8 @@ func (answer) sessionEffect()    {}
 type pendingWrite struct {
 	actor    string // of the client's system
 	asked    int    // times; each is answered
-	command  []byte
+	command  []byte // as the client sent it
+	stamped  []byte // as it is proposed
 	age      int
 	again    int // the age at which it is proposed again
 	proposed int // times; beyond the first, nobody knows what became of the earlier ones
@@ -86,6 +88,7 @@ type pendingRead struct {
 type sessionCore struct {
 	self   messages.RaftID
 	client []byte
+	stamp  []byte           // ends commands that open the session: whose it is
 	leader *messages.Leader // nil: none known
 	term   uint64
 	fenced bool // this node may have lost data: no read is answered
@@ -98,8 +101,8 @@ type sessionCore struct {
 	effects []sessionEffect
 }
 
-func newSessionCore(self messages.RaftID, client []byte, leader *messages.Leader) *sessionCore {
-	s := &sessionCore{self: self, client: client, writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
+func newSessionCore(self messages.RaftID, client, holder []byte, leader *messages.Leader) *sessionCore {
+	s := &sessionCore{self: self, client: client, stamp: stampOf(holder), writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
 	s.leader = leader
 	if leader != nil {
 		s.term = leader.Term
@@ -128,7 +131,8 @@ func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 		w.actor, w.asked = actor, w.asked+1
 		return
 	}
-	if err := s.check(m); err != nil {
+	opens, err := s.check(m)
+	if err != nil {
 		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: err.Code, Message: err.Message, Leader: s.leader}})
 		return
 	}
@@ -136,30 +140,45 @@ func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}})
 		return
 	}
-	w := &pendingWrite{actor: actor, asked: 1, command: m.Command}
+	w := &pendingWrite{actor: actor, asked: 1, command: m.Command, stamped: m.Command}
+	if opens {
+		w.stamped = slices.Concat(m.Command, s.stamp)
+	}
 	s.writes[m.Request] = w
 	s.bytes += len(m.Command)
 	s.propose(m.Request, w)
 }
 
-func (s *sessionCore) check(m *messages.Write) *messages.Error {
+// stampOf is what a command ends with that opens a session for a holder. A message that
+// stands twice in another is merged, and the last value of a field counts: so what the
+// client says of its holder is replaced.
+func stampOf(holder []byte) []byte {
+	open := protowire.AppendBytes(protowire.AppendTag(nil, 3, protowire.BytesType), holder) // an empty one too
+	return protowire.AppendBytes(protowire.AppendTag(nil, 4, protowire.BytesType), open)
+}
+
+// check returns why a command is refused, or whether it opens the session.
+func (s *sessionCore) check(m *messages.Write) (opens bool, why *messages.Error) {
 	if len(s.writes)+len(s.reads) >= sessionRequestsMax || s.bytes+len(m.Command) > sessionBytesMax {
-		return messages.Errorf(messages.Code_BUSY, "more than %d requests or %d bytes are unanswered", sessionRequestsMax, sessionBytesMax)
+		return false, messages.Errorf(messages.Code_BUSY, "more than %d requests or %d bytes are unanswered", sessionRequestsMax, sessionBytesMax)
 	}
 	if len(m.Command) > messages.CommandSizeMax {
-		return messages.Errorf(messages.Code_INVALID, "the command has %d bytes, %d are allowed", len(m.Command), messages.CommandSizeMax)
+		return false, messages.Errorf(messages.Code_INVALID, "the command has %d bytes, %d are allowed", len(m.Command), messages.CommandSizeMax)
 	}
 	if _, ok := s.writes[m.Request]; ok {
-		return messages.Errorf(messages.Code_CONFLICT, "request %d is under way with another command", m.Request)
+		return false, messages.Errorf(messages.Code_CONFLICT, "request %d is under way with another command", m.Request)
 	}
 	c := new(messages.Command)
 	if err := proto.Unmarshal(m.Command, c); err != nil {
-		return messages.Errorf(messages.Code_INVALID, "the command cannot be read: %v", err)
+		return false, messages.Errorf(messages.Code_INVALID, "the command cannot be read: %v", err)
 	}
 	if !bytes.Equal(c.Session, s.client) || c.Seq != m.Request {
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "the command is of another session or number than its request")
+		return false, messages.Errorf(messages.Code_NOT_ALLOWED, "the command is of another session or number than its request")
 	}
-	return messages.CheckCommand(c)
+	if whole := len(m.Command) + len(s.stamp); c.Open != nil && whole > messages.CommandSizeMax {
+		return false, messages.Errorf(messages.Code_INVALID, "the command has %d bytes with whose it is, %d are allowed", whole, messages.CommandSizeMax)
+	}
+	return c.Open != nil, messages.CheckCommand(c)
 }
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
@@ -169,7 +188,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 
 func (s *sessionCore) proposeAgain(seq uint64, w *pendingWrite) {
 	w.proposed++
-	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.command}})
+	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.stamped}})
 }
 
 // onRead sends a read on. A number that comes again is the same read, asked again.
@@ -229,7 +248,7 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 		return
 	}
 	s.answerWrite(o.Seq, w, &messages.WriteReply{
-		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, FailedCondition: o.FailedCondition, Leader: s.leader,
+		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, FailedCondition: o.FailedCondition, Unopened: o.Unopened, Leader: s.leader,
 	})
 }
 

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -64,7 +65,7 @@ func TestSessionRefusesBeforeItProposes(t *testing.T) {
 		"unknown field":   {&messages.Write{Request: 1, Command: append(command(t, 1, nil).Command, 0x98, 0x06, 1)}, messages.Code_UNSUPPORTED},
 		"huge":            {&messages.Write{Request: 1, Command: make([]byte, messages.CommandSizeMax+1)}, messages.Code_INVALID},
 	} {
-		s := newSessionCore(1, testClient, leaderAt(1, 1))
+		s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
 		s.onWrite("asker", row.write)
 		effects := s.take()
 		if code, ok := answerCode(effects); !ok || code != row.code || len(effects) != 1 {
@@ -76,8 +77,31 @@ func TestSessionRefusesBeforeItProposes(t *testing.T) {
 	}
 }
 
+// Whose a session is, its node says, and no client.
+func TestSessionSaysWhoseItIs(t *testing.T) {
+	for name, holder := range map[string][]byte{"a host": {10, 0, 0, 1}, "nobody": nil} {
+		s := newSessionCore(1, testClient, holder, leaderAt(1, 1))
+		s.onWrite("asker", command(t, 1, func(c *messages.Command) {
+			c.Open = &messages.OpenSession{TtlMs: 7, BeforeMs: 5, Holder: []byte("another")}
+		}))
+		plain := command(t, 2, func(c *messages.Command) { c.Open = nil })
+		s.onWrite("asker", plain)
+		effects := s.take()
+		got := new(messages.Command)
+		if err := proto.Unmarshal(effects[0].(proposeTo).Propose.Command, got); err != nil {
+			t.Fatal(err)
+		}
+		if o := got.Open; o.TtlMs != 7 || o.BeforeMs != 5 || !bytes.Equal(o.Holder, holder) || len(got.Operations) == 0 {
+			t.Errorf("%s: %v is proposed", name, got)
+		}
+		if !bytes.Equal(effects[1].(proposeTo).Propose.Command, plain.Command) {
+			t.Errorf("%s: a command that opens nothing is changed", name)
+		}
+	}
+}
+
 func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
 	for seq := uint64(3); seq >= 1; seq-- {
 		s.onWrite("asker", command(t, seq, nil))
 	}
@@ -110,7 +134,7 @@ func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
 
 // A refusal says that nothing happened only if it answers the only proposal.
 func TestSessionSaysUnknownOfWhatAnEarlierLeaderMayHaveTaken(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
 	s.onWrite("asker", command(t, 1, nil))
 	s.take()
 	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 5})
@@ -136,7 +160,7 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 		"it is busy":             {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY, Leader: 2, Term: 5}, 2},
 		"the link to it is full": {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY}, 2},
 	} {
-		s := newSessionCore(1, testClient, leaderAt(2, 5))
+		s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
 		s.onWrite("asker", command(t, 1, nil))
 		s.take()
 		s.onProposalRefused(row.refusal)
@@ -145,7 +169,7 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 			t.Errorf("%s: %v", name, effects)
 		}
 	}
-	s := newSessionCore(1, testClient, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
 	s.onWrite("asker", command(t, 1, nil))
 	s.onLeader(leaderAt(3, 6), 6)
 	s.take()
@@ -156,7 +180,7 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 }
 
 func TestSessionCredits(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(1, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
 	for seq := range uint64(sessionRequestsMax) {
 		s.onWrite("asker", command(t, seq+1, nil))
 	}
@@ -178,7 +202,7 @@ func TestSessionCredits(t *testing.T) {
 }
 
 func TestSessionAsksAgainForWhatALinkMayHaveLost(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(2, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 1))
 	s.onWrite("asker", command(t, 1, nil))
 	s.onRead("asker", &messages.Read{Request: 7, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
 	s.take()
@@ -206,7 +230,7 @@ func TestSessionAsksAgainForWhatALinkMayHaveLost(t *testing.T) {
 }
 
 func TestSessionOfTheLeadersNodeNeverProposesTwice(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(1, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
 	s.onWrite("asker", command(t, 1, nil))
 	s.take()
 	s.onWrite("another", command(t, 1, nil))
@@ -222,7 +246,7 @@ func TestSessionOfTheLeadersNodeNeverProposesTwice(t *testing.T) {
 
 // A session has few scans under way at once: the others end with it.
 func TestSessionHoldsScansBack(t *testing.T) {
-	s := newSessionCore(1, testClient, nil)
+	s := newSessionCore(1, testClient, nil, nil)
 	sent := func() (requests []uint64) {
 		for _, e := range s.take() {
 			if r, ok := e.(readIndex); ok {
@@ -265,7 +289,7 @@ func TestSessionThatEndsDropsItsReads(t *testing.T) {
 	for _, row := range []struct {
 		reads, drops int
 	}{{0, 0}, {1, 1}, {scansMax + 5, 1}} {
-		s := newSessionCore(1, testClient, nil)
+		s := newSessionCore(1, testClient, nil, nil)
 		for n := range row.reads {
 			s.onRead("a", &messages.Read{Request: uint64(n), Kind: &messages.Read_Scan{Scan: &messages.Scan{}}})
 		}
@@ -289,7 +313,7 @@ func TestSessionThatEndsDropsItsReads(t *testing.T) {
 }
 
 func TestSessionReads(t *testing.T) {
-	s := newSessionCore(1, testClient, nil)
+	s := newSessionCore(1, testClient, nil, nil)
 	get := &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}
 	s.onRead("a", &messages.Read{Request: 1, Kind: get})
 	s.onRead("a", &messages.Read{Request: 2, Consistency: messages.Consistency_STALE, Kind: get})
@@ -312,7 +336,7 @@ func TestSessionReads(t *testing.T) {
 
 // A node that may have lost data answers no read, stale or not, and none that is under way.
 func TestAFencedSessionReadsNothing(t *testing.T) {
-	s := newSessionCore(1, testClient, leaderAt(2, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 1))
 	read := func(request uint64, level messages.Consistency) {
 		s.onRead("asker", &messages.Read{Request: request, Consistency: level, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
 	}

@@ -63,9 +63,9 @@ func dataFlag() urfave.Flag {
 const stopMax = 4 * time.Second
 
 // memoryMax is what a node's heap is kept below, in bytes, but for what is in use: the
-// garbage of tables in the making is collected before it comes to more. GOMEMLIMIT sets
-// another.
-const memoryMax = 768 << 20
+// garbage of memtables and large values is collected before it comes to more. GOMEMLIMIT
+// sets another.
+const memoryMax = 512 << 20
 
 func serve(c *Call) error {
 	c.outlast()
@@ -85,7 +85,7 @@ func serve(c *Call) error {
 		options.Meter = metrics.registry
 	}
 	if c.Env("GOGC") == "" {
-		// Most of a node's heap is tables in the making: large pieces that live briefly. This
+		// Most of a node's heap is memtables: large pieces that live briefly. This
 		// saves a third of the memory, and no loss of throughput could be measured.
 		debug.SetGCPercent(50)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 
-	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/membershipactor/rules"
@@ -41,7 +40,7 @@ func (c *census) reply(m *messages.ClusterRequest) *messages.ClusterReply {
 func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
-		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: confOf(s), NextRaftID: s.NextRaftId},
+		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
 		Self:          c.self, Operations: s.Operations, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
@@ -49,29 +48,6 @@ func (c *census) rulesView() rules.View {
 		v.Shipments[id] = rules.Shipment{Done: t.BytesDone, Total: t.BytesTotal}
 	}
 	return v
-}
-
-// confOf is raft's configuration, which the members' types say as well.
-func confOf(s *messages.MembersChanged) *raftpb.ConfState {
-	if s.ConfState != nil {
-		return s.ConfState
-	}
-	conf, joint := &raftpb.ConfState{}, false
-	for _, m := range s.Members {
-		joint = joint || m.Type == messages.MemberType_INCOMING || m.Type == messages.MemberType_OUTGOING
-	}
-	for _, m := range s.Members {
-		if m.Type == messages.MemberType_VOTER || m.Type == messages.MemberType_INCOMING {
-			conf.Voters = append(conf.Voters, m.RaftId)
-		}
-		if joint && (m.Type == messages.MemberType_VOTER || m.Type == messages.MemberType_OUTGOING) {
-			conf.VotersOutgoing = append(conf.VotersOutgoing, m.RaftId)
-		}
-		if m.Type == messages.MemberType_LEARNER {
-			conf.Learners = append(conf.Learners, m.RaftId)
-		}
-	}
-	return conf
 }
 
 // clusterView is what this node knows of the cluster. It is made at most once for all
@@ -189,7 +165,7 @@ func (c *census) budget(v *messages.ClusterView) *messages.FaultBudget {
 	for _, m := range v.Members {
 		alive[m.Member.RaftId] = m.Role != roleUnreachable && m.Role != roleUnknown
 	}
-	return rules.Budget(confOf(c.view.MembersChanged()), c.view.Members, func(id messages.RaftID) bool { return alive[id] })
+	return rules.Budget(c.view.MembersChanged().ConfState, c.view.Members, func(id messages.RaftID) bool { return alive[id] })
 }
 
 func compareWaiting(a, b *messages.WaitingNode) int {

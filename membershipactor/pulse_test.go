@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/membershipactor/rules"
@@ -68,6 +69,7 @@ func (c *census) roles() []string {
 
 func threeMembers() *messages.MembersChanged {
 	return &messages.MembersChanged{ClusterId: []byte("c"), ConfigurationIndex: 5, NextRaftId: 4, Index: 9,
+		ConfState:  &raftpb.ConfState{Voters: []uint64{1, 2}, Learners: []uint64{3}},
 		Operations: []*messages.ClusterOperation{{Id: []byte("o"), Kind: messages.OperationKind_ADD}},
 		Members: []*messages.Member{
 			{RaftId: 1, Name: "n1", Address: "h:1", Incarnation: []byte("1")}, {RaftId: 2, Name: "n2", Address: "h:2", Incarnation: []byte("2")},
@@ -279,15 +281,6 @@ func TestWhyOperationsWaitIsKnownEverywhere(t *testing.T) {
 		if w := c.reply(&messages.ClusterRequest{}).View.Waits; len(w) != 1 || w[0].Why != "n4 has not joined yet" {
 			t.Errorf("node %d knows %v", id, w)
 		}
-	}
-}
-
-func TestTheConfigurationFollowsFromTheTypes(t *testing.T) {
-	conf := confOf(&messages.MembersChanged{Members: []*messages.Member{
-		{RaftId: 1}, {RaftId: 2, Type: messages.MemberType_OUTGOING}, {RaftId: 3, Type: messages.MemberType_INCOMING}, {RaftId: 4, Type: messages.MemberType_LEARNER},
-	}})
-	if !slices.Equal(conf.Voters, []uint64{1, 3}) || !slices.Equal(conf.VotersOutgoing, []uint64{1, 2}) || !slices.Equal(conf.Learners, []uint64{4}) {
-		t.Errorf("%v", conf)
 	}
 }
 

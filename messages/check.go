@@ -88,6 +88,8 @@ func CheckCommand(c *Command) *Error {
 		return Errorf(Code_INVALID, "a command without conditions has nothing to do otherwise")
 	case len(c.Conditions) > ConditionsMax:
 		return Errorf(Code_INVALID, "a command has up to %d conditions, this one %d", ConditionsMax, len(c.Conditions))
+	case len(c.Open.GetHolder()) > HolderSizeMax:
+		return Errorf(Code_INVALID, "a holder of sessions has up to %d bytes, this one %d", HolderSizeMax, len(c.Open.Holder))
 	case unknown(c.ProtoReflect()) || c.Open != nil && unknown(c.Open.ProtoReflect()):
 		return Errorf(Code_UNSUPPORTED, "the command has fields this node does not know").WithHint("upgrade the nodes first")
 	}

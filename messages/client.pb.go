@@ -121,9 +121,12 @@ func (ProgressState) EnumDescriptor() ([]byte, []int) {
 
 // Attach asks for a session actor.
 type Attach struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
-	Request       uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Client  []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
+	Request uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
+	// holder is the host that the connection comes from: the link of the node writes it
+	// over whatever the client says.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -170,6 +173,13 @@ func (x *Attach) GetRequest() uint64 {
 		return x.Request
 	}
 	return 0
+}
+
+func (x *Attach) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // Attached answers an Attach. One of request 0 answers nothing: it brings news of the
@@ -460,6 +470,7 @@ type WriteReply struct {
 	Message         string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	Leader          *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	FailedCondition uint32                 `protobuf:"varint,8,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"` // as in Outcome
+	Unopened        bool                   `protobuf:"varint,9,opt,name=unopened,proto3" json:"unopened,omitempty"`                                      // as in Outcome
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -548,6 +559,13 @@ func (x *WriteReply) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *WriteReply) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Read is answered once.
@@ -3133,10 +3151,11 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"~\n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"\x96\x01\n" +
 	"\x06Attach\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\x04R\arequest:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
 	"\x06client\x12\agateway\x1a\x13a client has a link\"\x97\x03\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -3161,7 +3180,7 @@ const file_client_proto_rawDesc = "" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
-	"\x06client\x12\asession\x1a\x13a command is wanted\"\xc0\x02\n" +
+	"\x06client\x12\asession\x1a\x13a command is wanted\"\xdc\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -3171,7 +3190,8 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
-	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +

@@ -729,7 +729,11 @@ type OpenSession struct {
 	// before_ms bounds the opening in log time: later it is refused, so that a
 	// late repetition cannot open an expired session anew and run twice. At most
 	// ttl_ms after the log time at which the client first sent it.
-	BeforeMs      uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	BeforeMs uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
+	// holder is whose client it is: the address that it comes from, as the node says
+	// through which it comes. What a client puts there is replaced. No holder has more
+	// than half of all sessions.
+	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +780,13 @@ func (x *OpenSession) GetBeforeMs() uint64 {
 		return x.BeforeMs
 	}
 	return 0
+}
+
+func (x *OpenSession) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 type Operation struct {
@@ -1842,8 +1853,11 @@ type Outcome struct {
 	More bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
 	// failed_condition is the first one that did not hold, counted from 1; 0: all held.
 	FailedCondition uint32 `protobuf:"varint,6,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// unopened, of a SESSION_EXPIRED, says that the session has never been open and never
+	// will be: no sending of the command was executed. It is not in what replicas compare.
+	Unopened      bool `protobuf:"varint,7,opt,name=unopened,proto3" json:"unopened,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -1916,6 +1930,13 @@ func (x *Outcome) GetFailedCondition() uint32 {
 		return x.FailedCondition
 	}
 	return 0
+}
+
+func (x *Outcome) GetUnopened() bool {
+	if x != nil {
+		return x.Unopened
+	}
+	return false
 }
 
 // Checkpoint is all state that is not user data, whole, as of one index. Replay
@@ -2201,6 +2222,7 @@ type Session struct {
 	AckedBelow    uint64                 `protobuf:"varint,4,opt,name=acked_below,json=ackedBelow,proto3" json:"acked_below,omitempty"`
 	Outcomes      []*Outcome             `protobuf:"bytes,5,rep,name=outcomes,proto3" json:"outcomes,omitempty"`                                // by seq, all at or above acked_below
 	OpenBeforeMs  uint64                 `protobuf:"varint,6,opt,name=open_before_ms,json=openBeforeMs,proto3" json:"open_before_ms,omitempty"` // not evicted before: a late opening must find it
+	Holder        []byte                 `protobuf:"bytes,7,opt,name=holder,proto3" json:"holder,omitempty"`                                    // of the command that opened it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2275,6 +2297,13 @@ func (x *Session) GetOpenBeforeMs() uint64 {
 		return x.OpenBeforeMs
 	}
 	return 0
+}
+
+func (x *Session) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
 }
 
 // Identity says whose data directory this is. Written once, never rewritten.
@@ -2476,6 +2505,7 @@ type Starts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	Marks         []uint64               `protobuf:"fixed64,2,rep,packed,name=marks,proto3" json:"marks,omitempty"` // of the last ones, the newest last
+	Witnessed     bool                   `protobuf:"varint,3,opt,name=witnessed,proto3" json:"witnessed,omitempty"` // on disks only: the log's witness counts as many
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2522,6 +2552,13 @@ func (x *Starts) GetMarks() []uint64 {
 		return x.Marks
 	}
 	return nil
+}
+
+func (x *Starts) GetWitnessed() bool {
+	if x != nil {
+		return x.Witnessed
+	}
+	return false
 }
 
 // Start is the last start of a node that another one has heard of.
@@ -2790,10 +2827,11 @@ const file_command_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x04H\x00R\aversion\x12)\n" +
 	"\x0fcreate_revision\x18\x06 \x01(\x04H\x00R\x0ecreateRevision\x12#\n" +
 	"\fmod_revision\x18\a \x01(\x04H\x00R\vmodRevisionB\b\n" +
-	"\x06targetJ\x04\b\b\x10\t\"A\n" +
+	"\x06targetJ\x04\b\b\x10\t\"Y\n" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
-	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\"\xf8\x03\n" +
+	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xf8\x03\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -2864,14 +2902,15 @@ const file_command_proto_rawDesc = "" +
 	"\rchanged_at_ms\x18\x0e \x01(\x03R\vchangedAtMs\x12#\n" +
 	"\x04code\x18\x0f \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
 	"\x05error\x18\x10 \x01(\tR\x05error\x12$\n" +
-	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\xf3\x01\n" +
+	"\x0echanged_log_ms\x18\x11 \x01(\x04R\fchangedLogMs\"\x8f\x02\n" +
 	"\aOutcome\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\x04R\adeleted\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
-	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition:<\x92\xb5\x188\n" +
+	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
+	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
 	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf6\x04\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
@@ -2905,7 +2944,7 @@ const file_command_proto_rawDesc = "" +
 	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x1e\n" +
 	"\vadded_at_ms\x18\x05 \x01(\x03R\taddedAtMs\x12)\n" +
 	"\x04type\x18\x06 \x01(\x0e2\x15.keyval.v1.MemberTypeR\x04type\x12\x1c\n" +
-	"\toperation\x18\a \x01(\fR\toperation\"\xcc\x01\n" +
+	"\toperation\x18\a \x01(\fR\toperation\"\xe4\x01\n" +
 	"\aSession\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x04R\x05ttlMs\x12\x1b\n" +
@@ -2913,7 +2952,8 @@ const file_command_proto_rawDesc = "" +
 	"\vacked_below\x18\x04 \x01(\x04R\n" +
 	"ackedBelow\x12.\n" +
 	"\boutcomes\x18\x05 \x03(\v2\x12.keyval.v1.OutcomeR\boutcomes\x12$\n" +
-	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\"\xa0\x02\n" +
+	"\x0eopen_before_ms\x18\x06 \x01(\x04R\fopenBeforeMs\x12\x16\n" +
+	"\x06holder\x18\a \x01(\fR\x06holder\"\xa0\x02\n" +
 	"\bIdentity\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x12\n" +
@@ -2931,10 +2971,11 @@ const file_command_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"6\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"T\n" +
 	"\x06Starts\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05marks\x18\x02 \x03(\x06R\x05marks\"n\n" +
+	"\x05marks\x18\x02 \x03(\x06R\x05marks\x12\x1c\n" +
+	"\twitnessed\x18\x03 \x01(\bR\twitnessed\"n\n" +
 	"\x05Start\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x16\n" +

@@ -16,6 +16,7 @@ type RaftID = uint64
 // Sizes of identities in bytes.
 const (
 	ClientIDSize    = 16
+	HolderSizeMax   = 64 // of whose sessions are counted together
 	IncarnationSize = 16
 	ClusterIDSize   = 16
 	OperationIDSize = 16

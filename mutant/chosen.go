@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// Names are what KEYVAL_MUTANT may say. Sagas are those of them that the properties of
-// package saga find, and not the simulator.
-var Names, Sagas []string
+// Names are what KEYVAL_MUTANT may say. Sagas and Replicas are those of them that the
+// properties of packages membershipactor/saga and raftactor find, and not the simulator.
+var Names, Sagas, Replicas []string
 
 var chosen = os.Getenv("KEYVAL_MUTANT")
 
@@ -54,10 +54,10 @@ var (
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
 	ReadAhead        = named("read-ahead")
-	ChangeAtPropose  = named("change-at-propose")
-	RemovedCounts    = named("removed-counts")
-	LearnerRefuses   = named("learner-refuses")
-	NoBarrier        = named("no-barrier")
+	ChangeAtPropose  = ofReplicas("change-at-propose")
+	RemovedCounts    = ofReplicas("removed-counts")
+	LearnerRefuses   = ofReplicas("learner-refuses")
+	SnapshotOld      = ofReplicas("snapshot-old")
 
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")
@@ -73,6 +73,11 @@ func named(name string) bool {
 
 func ofSagas(name string) bool {
 	Sagas = append(Sagas, name)
+	return named(name)
+}
+
+func ofReplicas(name string) bool {
+	Replicas = append(Replicas, name)
 	return named(name)
 }
 

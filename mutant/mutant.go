@@ -49,7 +49,7 @@ const (
 	ChangeAtPropose  = false // a leader decides by a new configuration as soon as it proposed it
 	RemovedCounts    = false // a leader goes on counting what a removed member has
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
-	NoBarrier        = false // one change of the configuration follows on another at once
+	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 
 	SuspectVotes       = false // a node that is suspected to have lost data takes part

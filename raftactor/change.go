@@ -17,17 +17,23 @@ import (
 // A change of the configuration is an entry, and takes effect where it is applied. So for a
 // while some replicas decide by the new configuration and others by the old one, and if two
 // changes are not applied everywhere, by three. Two of those that are next to each other
-// cannot make two leaders, since their quorums meet; of {1,2,3} and {1,2,3,4,5} they do not.
+// cannot make two leaders, since their quorums meet; of {1,2,3} and {1,2,3,4,5} they do not:
+// 2 and 3 could elect one while 1, 4 and 5 go on under another.
 //
-// Hence the barrier: between two changes there is an ordinary entry that the leader proposed
-// after it had applied the first, and that is committed and applied before it proposes the
-// second. The append that brought it brought the commit of the first change too. So when the
-// second is in force, a quorum of the configuration before it holds the barrier, and each of
-// that quorum knows that the first is committed. Raft lets nobody campaign who has committed
-// changes to apply. A replica that does not hold the barrier may campaign by the oldest
-// configuration, and some voter in its quorum holds the barrier, and so a longer log, and
-// refuses. With no barrier, replica 2 of {1,2,3} may hold both changes, not know that they
-// are committed, and be elected by 2 and 3 while 1, 4 and 5 go on under leader 1.
+// Hence the barrier: between two changes there is an entry that the leader proposed after it
+// had applied the first. The append that brought it brought the commit of the first change
+// too. So when the second is in force, a quorum of the configuration before it holds the
+// barrier, and each of that quorum knows that the first is committed. Raft lets nobody
+// campaign who has committed changes to apply, so none of them stands by the oldest
+// configuration. Who does not hold the barrier may stand by it; then some voter of its quorum
+// holds the barrier, has a longer log, and refuses.
+//
+// The second change is such an entry itself, since it is proposed once the first is applied.
+// That an ordinary one has to be committed and applied before shows that the configuration
+// between them can commit at all, before it is left for the next.
+//
+// A log may hold a change and not the commit that came with it: a crash took the rest of the
+// write. See provenCommit.
 
 // changes is what this replica knows of the configuration and its changes.
 type changes struct {
@@ -40,10 +46,25 @@ type changes struct {
 	proposed uint64 // of this leadership: index of the change that was proposed last
 }
 
+// provenCommit is the commit that a log proves, whatever its hard state says: a change is
+// proposed once all changes before it are applied, so they are committed. entries are those
+// above base.
+func provenCommit(commit uint64, entries []*raftpb.Entry) uint64 {
+	last := uint64(0)
+	for _, e := range entries {
+		if e.GetType() == raftpb.EntryNormal {
+			continue
+		}
+		commit = max(commit, last)
+		last = e.GetIndex()
+	}
+	return commit
+}
+
 // settled reports whether this replica leads and may propose a change: an entry of its own
 // term is applied, and a barrier behind the last change.
 func (r *Replica) settled() bool {
-	return r.role == raft.StateLeader && r.appliedTerm == r.term && (r.changes.ordinary > r.changes.above || mutant.NoBarrier)
+	return r.role == raft.StateLeader && r.appliedTerm == r.term && r.changes.ordinary > r.changes.above
 }
 
 // carryOut has raft take the configuration changes that the machine accepted. Raft and the
@@ -105,7 +126,7 @@ func (r *Replica) noteApplied(entries []*raftpb.Entry) {
 
 // proposeBarrier proposes an empty entry behind a change, unless another is there already.
 func (r *Replica) proposeBarrier() bool {
-	if r.role != raft.StateLeader || r.changes.above == 0 || r.changes.last > r.changes.above || mutant.NoBarrier {
+	if r.role != raft.StateLeader || r.changes.above == 0 || r.changes.last > r.changes.above {
 		return false
 	}
 	return r.step(&raftpb.Entry{})

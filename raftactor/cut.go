@@ -1,7 +1,6 @@
 package raftactor
 
 import (
-	"fmt"
 	"sort"
 
 	"go.etcd.io/raft/v3"
@@ -139,7 +138,7 @@ func (r *Replica) OnCheckpointed(m *messages.Checkpointed) {
 		return // of the state before a snapshot
 	}
 	if term, err := r.tail.Term(m.Index); err != nil || term != m.Term {
-		r.emit(Die{fmt.Errorf("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d: they do not belong together",
+		r.emit(Die{apart("the checkpoint is at index %d of term %d, the log holds (%d, %d] and there term %d",
 			m.Index, m.Term, r.tail.base, r.tail.last(), term)})
 		return
 	}

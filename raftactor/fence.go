@@ -58,6 +58,25 @@ type view struct {
 	term   uint64
 	last   uint64   // index at which the durable log ends
 	voters []uint64 // of the configuration, in order
+	// halves are these by configuration, the second one empty unless they are changed
+	// right now: a majority is one of each.
+	halves [2][]uint64
+}
+
+// most reports whether these are a majority.
+func (v view) most(ids map[uint64]bool) bool {
+	for i, half := range v.halves {
+		n := 0
+		for _, id := range half {
+			if ids[id] {
+				n++
+			}
+		}
+		if 2*n <= len(half) && (i == 0 || len(half) > 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // others is the number of voters but this replica.
@@ -131,8 +150,13 @@ func (f *fence) open(v view) {
 func (f *fence) ask(v view, wait int) {
 	f.nonce++
 	f.wait, f.answers = wait, map[uint64]*messages.LossAnswer{}
+	f.askAgain(v)
+}
+
+// askAgain asks those who have not answered.
+func (f *fence) askAgain(v view) {
 	for _, id := range v.voters {
-		if id != v.self {
+		if id != v.self && f.answers[id] == nil {
 			f.emit(AskLoss{id, &messages.LossAsk{Nonce: f.nonce}})
 		}
 	}
@@ -143,6 +167,8 @@ func (f *fence) tick(v view) {
 		return
 	}
 	switch f.wait--; {
+	case f.wait > 0 && f.stage == asking: // when it opens, its peers may not be known to the network yet
+		f.askAgain(v)
 	case f.wait > 0:
 	case f.stage == asking:
 		f.stage = takesPart
@@ -228,7 +254,7 @@ func (f *fence) settle(v view) {
 	case f.stage == asking && len(f.answers) == v.others():
 		f.stage = takesPart
 	case f.stage == doubted:
-		if takenBack(v, f.doubt, f.answers[f.doubt.RaftId]) || f.overtaken(v, f.doubt.Term, nil) {
+		if refuted(v, f.doubt, f.answers[f.doubt.RaftId]) || f.overtaken(v, f.doubt.Term, nil) {
 			f.stage, f.doubt = takesPart, nil
 			f.emit(Warn{"nothing is missing in this node's log"})
 		}
@@ -238,9 +264,10 @@ func (f *fence) settle(v view) {
 }
 
 func (f *fence) judge(v view) {
-	if voices := f.voices(v); 2*len(voices) > len(v.voters) || mutant.OneVoiceCondemns && len(voices) > 0 {
+	if voices := f.voices(v); v.most(voices) || mutant.OneVoiceCondemns && len(voices) > 0 {
 		f.stage = condemned
-		f.emit(RecordSuspicion{Condemned: fmt.Sprintf("acknowledged data was lost on this disk: %s; %s of %d voters stand by that", f.said(), idsText(voices), len(v.voters))})
+		f.emit(RecordSuspicion{Condemned: fmt.Sprintf("acknowledged data was lost on this disk: %s; %s of %d voters stand by that",
+			f.said(), idsText(slices.Sorted(maps.Keys(voices))), len(v.voters))})
 		return
 	}
 	if len(f.suspicion.Accusations) == 0 { // that this is so is durable now
@@ -258,7 +285,7 @@ func (f *fence) judge(v view) {
 // voices are the voters that stand by an accusation: those who accuse, and if one of these
 // belongs to those who follow a leader, all of them. An accuser that has a majority with it
 // is no stray.
-func (f *fence) voices(v view) []uint64 {
+func (f *fence) voices(v view) map[uint64]bool {
 	accusers := map[uint64]bool{}
 	for _, a := range f.suspicion.Accusations {
 		accusers[a.RaftId] = true
@@ -269,7 +296,7 @@ func (f *fence) voices(v view) []uint64 {
 			own[id] = true
 		}
 	}
-	most := slices.Sorted(maps.Keys(own))
+	most := own
 	for _, g := range f.followings(v) {
 		with := maps.Clone(own)
 		stands := false
@@ -277,8 +304,8 @@ func (f *fence) voices(v view) []uint64 {
 			with[id] = true
 			stands = stands || accusers[id]
 		}
-		if stands && len(with) > len(most) {
-			most = slices.Sorted(maps.Keys(with))
+		if stands && (v.most(with) || len(with) > len(most)) {
+			most = with
 		}
 	}
 	return most
@@ -340,6 +367,12 @@ func takenBack(v view, a *messages.Accusation, m *messages.LossAnswer) bool {
 	return m != nil && m.Leader == a.RaftId && m.Term == a.Term && m.Acknowledged <= v.last
 }
 
+// refuted reports whether the alleged sender of a heartbeat cannot have sent it, or takes it
+// back: it has never been in that term, or follows another leader in it.
+func refuted(v view, a *messages.Accusation, m *messages.LossAnswer) bool {
+	return takenBack(v, a, m) || m != nil && (m.Term < a.Term || m.Term == a.Term && m.Leader != 0 && m.Leader != a.RaftId)
+}
+
 // overtaken reports whether a loss of before a term does not matter any more: a majority
 // without this replica, and without the accusers, follows a leader of a later term that
 // has committed in it and counts on nothing that is not here.
@@ -350,7 +383,7 @@ func (f *fence) overtaken(v view, term uint64, accusers map[uint64]bool) bool {
 				return false
 			}
 		}
-		return g.term > max(term, v.term) && g.own.GetSettled() && g.own.Acknowledged <= v.last && 2*len(g.members) > len(v.voters)
+		return g.term > max(term, v.term) && g.own.GetSettled() && g.own.Acknowledged <= v.last && v.most(g.members)
 	})
 }
 

@@ -27,6 +27,7 @@ func newFenced(voters int, disk *messages.Suspicion) *fencedTest {
 	for id := range uint64(voters) {
 		t.voters = append(t.voters, id+1)
 	}
+	t.halves[0] = t.voters
 	t.fence = newFence(100, disk)
 	t.open(t.view)
 	t.carry()
@@ -113,6 +114,9 @@ func TestFence(t *testing.T) {
 
 		{"a heartbeat alone makes mute", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9) }, "doubted"},
 		{"it is taken back", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 2, 2, 5, true) }, "takes part"},
+		{"its sender follows another in that term", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 1, 2, 0, false) }, "takes part"},
+		{"it was never in that term", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 5, 9); f.says(2, 1, 2, 0, false) }, "takes part"},
+		{"it leads no more, and nobody else does", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 0, 2, 0, false) }, "doubted"},
 		{"not by another", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(1, 2, 2, 5, true) }, "doubted"},
 		{"nor by time", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.ticks(1000) }, "doubted"},
 		{"nor in a later term by the same", 3, nil, func(f *fencedTest) { f.ticks(9); f.beat(2, 2, 9); f.says(2, 1, 3, 0, true) }, "doubted"},
@@ -135,6 +139,15 @@ func TestFence(t *testing.T) {
 		{"one that leads, and its follower", 3, older, func(f *fencedTest) { f.refusal(2); f.says(1, 2, 5, 0, false) }, "condemned, 1 on disk"},
 		{"a majority without it does not", 5, older, func(f *fencedTest) { f.says(1, 1, 5, 0, true, 4, 5) }, "suspected, 1 on disk"},
 		{"two of four are no majority", 4, older, func(f *fencedTest) { f.refusal(2); f.refusal(1) }, "suspected, 2 on disk"},
+
+		{"while voters are changed, both majorities", 5, byTwo, func(f *fencedTest) {
+			f.halves = [2][]uint64{{1, 2, 3}, {3, 4, 5}}
+			f.says(2, 2, 2, 9, true, 1)
+		}, "suspected, 1 on disk"},
+		{"and so it is", 5, byTwo, func(f *fencedTest) {
+			f.halves = [2][]uint64{{1, 2, 3}, {3, 4, 5}}
+			f.says(2, 2, 2, 9, true, 1, 4, 5)
+		}, "condemned, 1 on disk"},
 
 		{"all is taken back", 3, byTwo, func(f *fencedTest) { f.says(2, 2, 2, 5, true) }, "takes part"},
 		{"a majority goes on without the accuser", 5, byTwo, func(f *fencedTest) { f.says(1, 1, 3, 0, true, 4, 5) }, "takes part"},
@@ -252,6 +265,46 @@ func TestADoubtedReplicaIsMute(t *testing.T) {
 	r.Advance()
 	if effects := r.Effects(); r.Leader().Fenced || len(effects) != 3 { // a Warn, an AnnounceLeader, a TellReplication
 		t.Fatalf("it is %s: %#v", r.roleName(), effects)
+	}
+}
+
+// A leader that is told of a loss is mute too, also when the machine has it carry out what
+// raft had ready.
+func TestASuspectedLeaderIsMute(t *testing.T) {
+	g := newGroup(t, 1, 2, 3)
+	leader := g.replicas[g.elect()]
+	g.drain()
+	leader.OnPropose(Asker{Actor: "a"}, &messages.Propose{Seq: 1, Command: []byte("c")})
+	leader.OnPeerRefused(&messages.PeerRefused{Peer: leader.cfg.Self%3 + 1, Code: messages.Code_NOT_ALLOWED})
+	if leader.fence.mute() {
+		t.Fatal("another refusal than of an older copy made it mute")
+	}
+	leader.OnPeerRefused(&messages.PeerRefused{Peer: leader.cfg.Self%3 + 1, Code: messages.Code_DAMAGED})
+	beat := leader.node
+	for range 50 {
+		beat.Tick() // what is ready then, somebody takes
+	}
+	leader.ready()
+	leader.Advance()
+	leader.OnLossAsk(2, &messages.LossAsk{Nonce: 1})
+	refused, recorded := 0, 0
+	for _, e := range leader.Effects() {
+		switch e := e.(type) {
+		case RefuseProposal:
+			refused++
+		case RecordSuspicion:
+			recorded++
+		case AnnounceLeader:
+			if !e.Fenced || e.Leader != 0 {
+				t.Errorf("%#v", e)
+			}
+		case AppendLog, AskLoss, Warn:
+		default:
+			t.Errorf("it says %#v", e)
+		}
+	}
+	if refused != 1 || recorded != 1 || !leader.Leader().Fenced {
+		t.Errorf("%d refused, %d recorded", refused, recorded)
 	}
 }
 

@@ -16,7 +16,11 @@ import (
 
 func (r *Replica) view() view {
 	v := view{self: r.cfg.Self, term: r.term, last: r.tail.last()}
-	v.voters = slices.Sorted(maps.Keys(r.node.Status().Config.Voters.IDs()))
+	voters := r.node.Status().Config.Voters
+	v.voters = slices.Sorted(maps.Keys(voters.IDs()))
+	for i, half := range voters {
+		v.halves[i] = slices.Sorted(maps.Keys(half))
+	}
 	return v
 }
 

@@ -299,8 +299,11 @@ func (r *Replica) OnTick(elapsed uint32) {
 	if r.node == nil {
 		return
 	}
-	r.fence.tick(r.view())
-	if r.fenceMoved(); r.fence.fenced() {
+	if r.fence.stage != takesPart {
+		r.fence.tick(r.view())
+		r.fenceMoved()
+	}
+	if r.fence.fenced() {
 		return
 	}
 	if r.role == raft.StateLeader {
@@ -332,7 +335,11 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.validate(m); err != nil {
 		return err
 	}
-	if r.lostLog(m) {
+	switch {
+	case !r.lostLog(m):
+	case m.GetTerm() == r.term && r.leader != 0 && r.leader != m.GetFrom(): // a term has one leader
+		return fmt.Errorf("a heartbeat of term %d, in which replica %d leads", m.GetTerm(), r.leader)
+	default:
 		r.fence.accused(r.view(), m.GetFrom(), m.GetTerm(), m.GetCommit())
 		r.fenceMoved()
 	}
@@ -431,7 +438,8 @@ func (r *Replica) deliver(responses []*raftpb.Message) {
 			}
 			continue
 		}
-		if err := r.node.Step(m); err != nil {
+		// A leader that was removed has entries on their way to its log: they count no more.
+		if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
 			panic(fmt.Sprintf("raft refuses %v of its own storage: %v", m.GetType(), err))
 		}
 	}
@@ -567,7 +575,14 @@ func (r *Replica) route(m *raftpb.Message) {
 	case raft.LocalApplyThread:
 		r.emit(ApplyEntries{m})
 	default:
-		if m.GetType() == raftpb.MsgSnap {
+		snapshot := m.GetType() == raftpb.MsgSnap
+		switch {
+		case r.fence.mute() && snapshot: // raft sends that peer nothing until it is told
+			r.node.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
+			return
+		case r.fence.mute(): // as if it were lost
+			return
+		case snapshot:
 			r.ship(m)
 			return
 		}
@@ -608,7 +623,8 @@ func (r *Replica) announce() {
 	s := r.node.BasicStatus()
 	r.replicationDue = r.replicationDue || s.RaftState != r.role
 	r.role, r.commit = s.RaftState, s.GetCommit()
-	if s.Lead == r.leader && s.GetTerm() == r.term && !r.fenced {
+	fenced := r.fence.fenced()
+	if s.Lead == r.leader && s.GetTerm() == r.term && fenced == r.fenced {
 		return
 	}
 	r.replicationDue = true
@@ -617,7 +633,11 @@ func (r *Replica) announce() {
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()
 	}
-	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), false
+	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), fenced
+	if fenced {
+		r.emit(AnnounceLeader{Term: r.term, Fenced: true})
+		return // all that waited was sent back before
+	}
 	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term})
 	if !lost {
 		return

@@ -188,7 +188,7 @@ func TestSpaceThatWasAskedForComesBackLater(t *testing.T) {
 	if base, checkpoint := l.replica.tail.base, l.replica.tail.checkpoint(); base != checkpoint {
 		t.Fatalf("the log begins at %d, the checkpoint that was to make room is at %d", base, checkpoint)
 	}
-	l.replica.OnCheckpointed(&messages.Checkpointed{Index: 1, Term: 1, ConfState: w.conf()}) // late: below the log
+	l.replica.OnCheckpointed(&messages.Checkpointed{Index: 1, Term: 1, ConfState: w.members[1].ConfState}) // late: below the log
 	w.took(l)
 }
 
@@ -286,7 +286,7 @@ func TestOnlyTheLastOfTwoShipmentsIsReported(t *testing.T) {
 	if got := progress(r, 3).State; got != tracker.StateProbe || len(r.cutView().pins) != 0 {
 		t.Fatalf("the last answer ended nothing: %v, pins %v", got, r.cutView().pins)
 	}
-	r.tail.checkpointed(r.applied, r.appliedTerm, w.conf()) // what is carried is older now
+	r.tail.checkpointed(r.applied, r.appliedTerm, w.members[1].ConfState) // what is carried is older now
 	carried := 0
 	for _, f := range r.followers() { // it has not spoken yet, but it has the snapshot
 		if want := w.shipments[0].state.index; f.need < want || f.carried && f.need > want {

@@ -46,7 +46,11 @@ var _ raft.Storage = (*tail)(nil)
 
 // newTail takes over a log as it was opened, and the checkpoint that replay starts from.
 func newTail(log *messages.LogOpened, conf *raftpb.ConfState) *tail {
-	t := &tail{hardState: log.HardState, confState: conf, base: log.BaseIndex, baseTerm: log.BaseTerm}
+	hs := log.HardState
+	if proven := provenCommit(hs.GetCommit(), log.Entries); proven > hs.GetCommit() {
+		hs = &raftpb.HardState{Term: hs.Term, Vote: hs.Vote, Commit: &proven}
+	}
+	t := &tail{hardState: hs, confState: conf, base: log.BaseIndex, baseTerm: log.BaseTerm}
 	t.extend(log.Entries)
 	return t
 }
@@ -175,7 +179,7 @@ func (t *tail) FirstIndex() (uint64, error) { return t.base + 1, nil }
 // the configuration there is none: raft would send it to a member that was added since,
 // which is not in it, refuses it, and would be sent the same again.
 func (t *tail) Snapshot() (*raftpb.Snapshot, error) {
-	if t.snapshot == nil || t.checkpoint() < max(t.base, t.confIndex) {
+	if t.snapshot == nil || t.checkpoint() < max(t.base, t.confIndex) && !(mutant.SnapshotOld && t.checkpoint() >= t.base) {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	return t.snapshot, nil

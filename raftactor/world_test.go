@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -27,6 +28,8 @@ type world struct {
 	network   []*raftpb.Message
 	shipments []*testShipment
 	truth     map[uint64]stateAt // by index: what every machine must have there
+	members   map[uint64]rules.Configuration
+	led       map[uint64]uint64 // by term
 	cutOff    map[uint64]bool
 	installs  int
 	unused    int
@@ -64,9 +67,9 @@ type testShipment struct {
 }
 
 func newWorld(t fataler, options Options, ids ...uint64) *world {
-	w := &world{t: t, options: options, hosts: map[uint64]*host{}, ids: ids, truth: map[uint64]stateAt{}, cutOff: map[uint64]bool{}}
+	w := &world{t: t, options: options, hosts: map[uint64]*host{}, ids: ids, truth: map[uint64]stateAt{}, cutOff: map[uint64]bool{}, led: map[uint64]uint64{}}
 	first := stateAt{index: 1, term: 1}
-	w.truth[1] = first
+	w.truth[1], w.members = first, founded(ids)
 	for _, id := range ids {
 		h := &host{id: id, base: 1, baseTerm: 1, checkpoint: first, hs: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(1))}}
 		w.hosts[id] = h
@@ -93,8 +96,6 @@ func (s seededReader) Read(p []byte) (int, error) {
 
 var _ io.Reader = seededReader{}
 
-func (w *world) conf() *raftpb.ConfState { return &raftpb.ConfState{Voters: w.ids} }
-
 func (w *world) start(h *host) {
 	h.replica = NewReplica(ReplicaConfig{Self: h.id, TickMS: 50, ReadNonce: h.id, Logger: raftLogger{slog.New(slog.DiscardHandler)}, Options: w.options})
 	h.state = h.checkpoint
@@ -105,7 +106,7 @@ func (w *world) start(h *host) {
 }
 
 func (w *world) openMachine(h *host) {
-	h.replica.OnMachineOpened(&messages.MachineOpened{Index: h.state.index, Term: h.state.term, Revision: h.state.index, ConfState: w.conf()})
+	h.replica.OnMachineOpened(&messages.MachineOpened{Index: h.state.index, Term: h.state.term, Revision: h.state.index, ConfState: w.members[h.state.index].ConfState})
 }
 
 func (w *world) crash(h *host) {
@@ -187,6 +188,7 @@ func (w *world) check(h *host) {
 	t := h.replica.tail
 	switch {
 	case h.replica.node == nil:
+		return
 	case t.base < h.base:
 		w.t.Fatalf("%d: the tail begins at %d, the log at %d", h.id, t.base, h.base)
 	case t.base > h.checkpoint.index:
@@ -194,6 +196,7 @@ func (w *world) check(h *host) {
 	case h.replica.leader == h.id && t.base > h.state.index:
 		w.t.Fatalf("%d: the tail begins at %d, %d is applied", h.id, t.base, h.state.index)
 	}
+	w.checkMembers(h)
 }
 
 func (w *world) ship(h *host, m *raftpb.Message) {
@@ -209,7 +212,7 @@ func (w *world) arrive(i int, lost bool) {
 	s := w.shipments[i]
 	w.shipments = slices.Delete(w.shipments, i, i+1)
 	to := w.hosts[s.message.GetTo()]
-	if lost || to.replica == nil || to.staging != nil || w.cutOff[to.id] || w.cutOff[s.message.GetFrom()] {
+	if lost || to == nil || to.replica == nil || to.staging != nil || w.cutOff[to.id] || w.cutOff[s.message.GetFrom()] {
 		w.end(s, true)
 		return
 	}
@@ -225,10 +228,11 @@ func (w *world) deliver(i int, lost bool) {
 	m := w.network[i]
 	w.network = slices.Delete(w.network, i, i+1)
 	to := w.hosts[m.GetTo()]
-	if lost || to.replica == nil || w.cutOff[to.id] || w.cutOff[m.GetFrom()] {
+	if lost || to == nil || to.replica == nil || w.cutOff[to.id] || w.cutOff[m.GetFrom()] {
 		return
 	}
-	if err := to.replica.OnPeer(proto.Clone(m).(*raftpb.Message)); err != nil {
+	late := m.GetType() == raftpb.MsgTimeoutNow || m.GetType() == raftpb.MsgReadIndex
+	if err := to.replica.OnPeer(proto.Clone(m).(*raftpb.Message)); err != nil && !late {
 		w.t.Fatalf("%d refuses %v of %d: %v", to.id, m.GetType(), m.GetFrom(), err)
 	}
 	w.took(to)
@@ -302,6 +306,7 @@ func (w *world) apply(h *host) {
 	}
 	m := h.applies[0]
 	h.applies = h.applies[1:]
+	var verdicts []*messages.Verdict
 	for _, e := range m.GetEntries() {
 		if e.GetIndex() != h.state.index+1 {
 			w.t.Fatalf("%d applies %d after %d", h.id, e.GetIndex(), h.state.index)
@@ -316,8 +321,11 @@ func (w *world) apply(h *host) {
 			w.t.Fatalf("%d has another state at %d than those before", h.id, h.state.index)
 		}
 		w.truth[h.state.index] = h.state
+		if v := w.judge(e); v != nil {
+			verdicts = append(verdicts, v)
+		}
 	}
-	h.replica.OnApplied(&messages.Applied{Message: m, Index: h.state.index, Revision: h.state.index})
+	h.replica.OnApplied(&messages.Applied{Message: m, Index: h.state.index, Revision: h.state.index, Verdicts: verdicts})
 	w.took(h)
 }
 
@@ -327,7 +335,7 @@ func (w *world) checkpointNow(h *host, thorough bool) {
 		return
 	}
 	h.checkpoint = h.state
-	h.replica.OnCheckpointed(&messages.Checkpointed{Index: h.state.index, Term: h.state.term, ConfState: w.conf(), Thorough: thorough})
+	h.replica.OnCheckpointed(&messages.Checkpointed{Index: h.state.index, Term: h.state.term, ConfState: w.members[h.state.index].ConfState, Thorough: thorough})
 	w.took(h)
 }
 
@@ -350,7 +358,11 @@ func (w *world) propose(h *host) bool {
 
 // drain does all there is to do without any time passing.
 func (w *world) drain() {
+	rounds := 0
 	for again := true; again; {
+		if rounds++; rounds > 1000 {
+			w.t.Fatalf("it does not come to rest: %s", w.describe())
+		}
 		again = false
 		for _, id := range w.ids {
 			for h := w.hosts[id]; len(h.log)+len(h.applies) > 0; again = true {
@@ -361,8 +373,9 @@ func (w *world) drain() {
 		for ; len(w.network) > 0; again = true {
 			w.deliver(0, false)
 		}
-		for ; len(w.shipments) > 0 && !w.holdShipments; again = true {
+		for n := len(w.shipments); n > 0 && len(w.shipments) > 0 && !w.holdShipments; again = true {
 			w.arrive(0, false)
+			n--
 		}
 	}
 }
@@ -426,8 +439,8 @@ func (w *world) equal() bool {
 	if l == nil {
 		return false
 	}
-	for _, id := range w.ids {
-		if h := w.hosts[id]; h.replica != nil && !w.cutOff[id] && h.state != l.state {
+	for _, m := range w.members[l.state.index].Members {
+		if h := w.hosts[m.RaftId]; h != nil && h.replica != nil && !w.cutOff[m.RaftId] && h.state != l.state {
 			return false
 		}
 	}

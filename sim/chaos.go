@@ -45,13 +45,15 @@ const (
 	faultLag                     // followers stay away until a snapshot is all that helps
 	faultRot                     // a value is altered on a disk: who reads it must notice
 	faultMiswrite                // another value was written, with its checksum: the others must notice
+	faultRolledBack              // a disk is put back to an older copy: the node must be told, and never take part again
+	faultForged                  // a heartbeat counts on what is not there: nobody may be suspected for one message
 	faults
 )
 
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite", "rolled-back", "forged"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -86,6 +88,9 @@ func (r *run) weather() {
 	r.world.clock.after(r.lasting()+time.Second, nil, r.weather)
 }
 
+// strikes reports whether faults strike now.
+func (r *run) strikes() bool { return r.striking && !r.held }
+
 // plan draws the next fault of each kind.
 func (r *run) plan(f fault) {
 	rate, on := r.swarm.rates[f]
@@ -97,7 +102,7 @@ func (r *run) plan(f fault) {
 			if r.healed {
 				return
 			}
-			if r.striking {
+			if r.strikes() {
 				r.by(f.String(), func() { r.strike(f) })
 			}
 			r.plan(f)
@@ -165,6 +170,10 @@ func (r *run) strike(f fault) {
 		r.damage(s)
 	case faultWipe:
 		r.wipe(s)
+	case faultRolledBack:
+		r.rollBack(s)
+	case faultForged:
+		r.forge(s)
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, s)
 	case faultOrphan:
@@ -248,61 +257,6 @@ func (r *run) order(f fault, s *server) {
 		s.disk.Fill(true)
 		r.later(func() { s.disk.Fill(false) })
 	}
-}
-
-// spared reports whether a server must keep its data: it is not part of a cluster yet,
-// or has lost some already, or with it a quorum would have.
-func (r *run) spared(s *server) bool {
-	initialised, _ := s.disk.Initialised()
-	return !initialised || r.check.last() == 0 || s.lost() || !r.suffices(func(o *server) bool { return o == s || o.lost() })
-}
-
-// wipe empties the disk of one of a minority. What starts there knows nothing, and those
-// who knew the node before must not take it for that one.
-func (r *run) wipe(s *server) {
-	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return o.joins == nil && !yes && !o.damaged }) {
-		return // a founder that does not know the others yet may take it in
-	}
-	if s.up() {
-		r.world.note(s.host, "the server is replaced by one with an empty disk")
-	}
-	s.crash(true)
-	s.disk.LoseMedia()
-	s.damaged = true
-	s.restartLater()
-}
-
-// damage takes synced data from a minority. The process that starts on what is
-// left has to notice.
-func (r *run) damage(s *server) {
-	if r.spared(s) {
-		return
-	}
-	if s.up() {
-		r.world.note(s.host, "the power is cut, and the disk damaged")
-	}
-	s.crash(true)
-	if r.chaos.IntN(2) == 0 {
-		s.disk.LoseState()
-		s.damaged = true
-	} else {
-		s.damaged = s.loseTail(r.chaos.IntN(5))
-	}
-	s.restartLater()
-}
-
-// loseTail takes entries off the end of a log, down to some that its witness
-// knows. A witness that the power cut took back knows less than was synced: to
-// lose just what it does not know is a second fault, which only the leader's
-// next heartbeat can show.
-func (s *server) loseTail(more int) (noticeable bool) {
-	_, last, _ := s.disk.Durable()
-	known, base := s.disk.Witnessed(), s.disk.Base()
-	if known <= base {
-		return false
-	}
-	s.disk.LoseTail(int(min(last-known+1+uint64(more), last-base)))
-	return true
 }
 
 func (r *run) freeze(s *server) {
@@ -530,7 +484,7 @@ func panicCell(in *messages.Actor) string { return "panic-in-" + in.Kind() }
 // some steps, or some milliseconds, of what just happened.
 func (r *run) aimed(a aim, s *server) {
 	p, on := r.swarm.aims[a]
-	if !on || r.healed || !r.striking {
+	if !on || r.healed || !r.strikes() {
 		return
 	}
 	r.by(a.crash(), func() { r.lightFuse(a, s, p) })
@@ -543,7 +497,7 @@ func (r *run) lightFuse(a aim, s *server, p float64) {
 	r.count(a.crash(), s)
 	powerCut, h := r.chaos.IntN(2) == 0, s.host
 	strike := func() {
-		if s.host == h && !r.healed {
+		if s.host == h && !r.healed && !r.held {
 			r.note("%s strikes at %s", a.crash(), s.name())
 			r.by(a.crash(), func() { r.crash(s, powerCut) })
 		}

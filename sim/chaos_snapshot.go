@@ -117,10 +117,10 @@ func (r *run) follow(s *server, actorID string, message any) {
 		r.installs++
 		r.again(s)
 	case *messages.SnapshotOffer:
-		if _, on := r.swarm.rates[faultTornStep]; on && r.striking && !r.healed && r.chaos.IntN(3) == 0 {
+		if _, on := r.swarm.rates[faultTornStep]; on && r.strikes() && !r.healed && r.chaos.IntN(3) == 0 {
 			r.tearInstall(s)
 		}
-		if _, on := r.swarm.rates[faultPanic]; on && r.striking && !r.healed && r.chaos.IntN(6) == 0 {
+		if _, on := r.swarm.rates[faultPanic]; on && r.strikes() && !r.healed && r.chaos.IntN(6) == 0 {
 			r.inject(s, messages.ActorOf(messages.ActorIntake))
 		}
 	case *messages.Append:
@@ -154,7 +154,7 @@ func (s *server) inSnapshot() bool {
 
 // phased draws whether a blow falls right now or a little later.
 func (r *run) phased(p phase, s *server) {
-	if chance, on := r.swarm.phases[p]; on && !r.healed && r.striking {
+	if chance, on := r.swarm.phases[p]; on && !r.healed && r.strikes() {
 		r.by(p.blow(), func() { r.swing(p, s, chance) })
 	}
 }
@@ -166,7 +166,7 @@ func (r *run) swing(p phase, s *server, chance float64) {
 	b, h := blow(r.chaos.IntN(int(blows))), s.host
 	r.coverage[phaseCell(p, b)]++
 	strike := func() {
-		if s.host == h && s.up() && !r.healed {
+		if s.host == h && s.up() && !r.healed && !r.held {
 			r.note("%s strikes at %s", phaseCell(p, b), s.name())
 			r.by(p.blow(), func() { r.fall(b, s) })
 		}

@@ -69,6 +69,3 @@ func (r *run) suffices(away func(*server) bool) bool {
 		return there && !away(r.servers[node])
 	})
 }
-
-// lost reports whether a server cannot come back with all that it had.
-func (s *server) lost() bool { return s.damaged || s.rotten() }

@@ -324,6 +324,10 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
 		return
 	}
+	if a, ok := body.(*messages.Attach); ok {
+		from, _ := c.ends(way)
+		a.Holder = []byte(from.host.name)
+	}
 	n.world.ear.arrived(e, body)
 	target := to.system.NewLocalPID(e.Target)
 	if e.Sender == "" {

@@ -17,6 +17,7 @@ func (s Server) Copy() disk.Copy { return s.server.disk.Copy() }
 func (s Server) Restore(c disk.Copy) {
 	s.server.disk.Restore(c)
 	s.server.rolledBack()
+	s.server.aged = true
 	s.server.run.world.ear.noted(s.Name(), "the data directory is an older copy")
 }
 

@@ -103,7 +103,7 @@ func (m *model) command(c *messages.Command) error {
 		m.giveUp(given)
 		return nil
 	}
-	if o := c.Open; o != nil && (o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > min(o.TtlMs, messages.SessionOpenMaxMS)) {
+	if o := c.Open; o != nil && (len(o.Holder) > messages.HolderSizeMax || o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > min(o.TtlMs, messages.SessionOpenMaxMS)) {
 		return nil // an opening must not stay valid for longer than its session lives, nor for long
 	}
 	s := m.admit(c)

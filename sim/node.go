@@ -35,9 +35,11 @@ type server struct {
 	shipping int // snapshots on their way from the process
 	switched int // snapshots that were installed since the world was healed
 
-	struckAt uint64 // the step in which a fault of the disk met the process, which may end itself then
-	damaged  bool   // synced data are gone: it must notice, and never serve again
-	rot      rot    // a value is not what was synced; the others have to find it
+	struckAt uint64                   // the step in which a fault of the disk met the process, which may end itself then
+	damaged  bool                     // synced data are gone: it must notice, and never serve again
+	aged     bool                     // its directory is an older copy: it must be told, and never take part again
+	voices   map[messages.RaftID]bool // who has spoken against its process, or for those who did
+	rot      rot                      // a value is not what was synced; the others have to find it
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
@@ -79,7 +81,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.fenced, s.shipping = 0, false, 0
+	s.leader, s.fenced, s.shipping, s.voices = 0, false, 0, map[messages.RaftID]bool{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
 }
@@ -217,6 +219,9 @@ type rot struct {
 
 // is reports whether an item is of the version.
 func (r rot) is(i *messages.Item) bool { return string(i.Key) == r.key && i.Revision == r.revision }
+
+// lost reports whether the disk is not what it was: the node is, or has to be, out of service.
+func (s *server) lost() bool { return s.damaged || s.aged || s.rotten() }
 
 func (s *server) rotten() bool { return s.rot.revision != 0 }
 

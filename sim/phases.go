@@ -52,6 +52,13 @@ func (r *run) heal() {
 	if r.world.over() {
 		return
 	}
+	for _, s := range r.servers {
+		if s.aged && !s.disk.Suspected() { // nobody who knows has told it, and may be there to
+			r.giveUp(s)
+		} else if s.fenced && !s.aged { // whose heartbeat it doubts may never be back, and it be needed
+			s.crash(false)
+		}
+	}
 	founded := r.check.last() > 0 // before, every founder is needed
 	for _, s := range r.servers {
 		away := func(o *server) bool { return o == s || o.lost() || r.leftDown[o.node] }
@@ -144,7 +151,7 @@ func (r *run) outstanding() string {
 		if !s.isMember() {
 			continue
 		}
-		if s.up() && s.host.memory.applied < r.check.last() {
+		if s.up() && !s.aged && s.host.memory.applied < r.check.last() {
 			return fmt.Sprintf("%s has applied up to index %d of %d", s.name(), s.host.memory.applied, r.check.last())
 		}
 		if what := r.unfinished(s); what != "" {
@@ -158,6 +165,7 @@ func (r *run) outstanding() string {
 func (r *run) unfinished(s *server) string {
 	switch {
 	case !s.up():
+	case s.aged: // it is mute, and may be so for ever if the one who knew is not there
 	case s.disk.Staging():
 		return s.name() + " keeps a state that nobody installs"
 	case len(s.disk.Writing()) > 0:

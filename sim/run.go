@@ -72,6 +72,8 @@ type run struct {
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
 	striking bool         // faults strike
+	rolling  bool         // a directory is about to be put back to a copy
+	held     bool         // nothing strikes until a node is told that its directory is one
 	healed   bool         // no fault is left
 	quiet    bool         // clients ask for nothing more
 	leftDown map[int]bool // nodes that are not healed
@@ -101,7 +103,7 @@ func newRun(o Options) *run {
 	r.check.stored = func(node int, p position) bool {
 		s := r.servers[node]
 		term, ok := s.disk.Entry(p.index)
-		return s.damaged || ok && term == p.term || p.index < s.disk.Base() // it is part of the state
+		return s.damaged || s.aged || ok && term == p.term || p.index < s.disk.Base() // it is part of the state
 	}
 	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors"
 	"keyval/messages"
@@ -238,13 +237,7 @@ func (s Server) Rot(written bool) (key string, revision uint64, ok bool) {
 
 // Forge lets the process hear a heartbeat, as if another had sent it in the term that both
 // are in, that counts on entries up to an index.
-func (s Server) Forge(from Server, commit uint64) {
-	s.note("a heartbeat that " + from.Name() + " never sent arrives")
-	self, other, term := s.server.id(), from.server.id(), s.server.host.memory.term
-	s.server.host.system.Root.Send(s.server.host.system.NewLocalPID(messages.ActorRaft), &messages.RaftMessage{Message: &raftpb.Message{
-		Type: raftpb.MsgHeartbeat.Enum(), From: &other, To: &self, Term: &term, Commit: &commit,
-	}})
-}
+func (s Server) Forge(from Server, commit uint64) { s.server.forged(from.server, commit) }
 
 // State is what a process knows, and has.
 type State struct {

@@ -99,6 +99,11 @@ func draw(chance *rand.Rand, o Options) *swarm {
 		}
 	}
 	s.sharpen(chance)
+	for f := faultRolledBack; f < faults; f++ {
+		if chance.IntN(3) == 0 {
+			s.rates[f] = pick(chance, time.Second, 3*time.Second, 10*time.Second)
+		}
+	}
 	s.leaveOut(o.Without)
 	return s
 }

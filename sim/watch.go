@@ -25,6 +25,10 @@ func (r *run) received(h *host, actorID string, message any) {
 				r.aimed(aimElected, s)
 			}
 		}
+	case *messages.PeerRefused:
+		s.voices[message.Peer] = true
+	case *messages.RecordSuspicion:
+		r.suspects(s, message)
 	case *messages.LogOpened, *messages.MachineOpened:
 		s.serves()
 	case *messages.CheckpointWritten:
@@ -36,12 +40,23 @@ func (r *run) received(h *host, actorID string, message any) {
 	}
 }
 
-func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
+func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	r.check.departs(h.node, body)
+	node, there := r.check.holder(to)
+	if answer, is := body.(*messages.LossAnswer); is && there {
+		heard := r.servers[node]
+		for _, id := range append([]messages.RaftID{r.servers[h.node].id()}, answer.Followers...) {
+			heard.voices[id] = true
+		}
+	}
 	if p, is := departing(body); is {
 		r.phased(p, r.servers[h.node])
 	}
-	if rm, ok := body.(*messages.RaftMessage); ok && !rm.Message.GetReject() {
+	rm, ok := body.(*messages.RaftMessage)
+	if ok && !r.options.blind && r.servers[h.node].disk.Suspected() {
+		r.world.fail("suspected nodes are mute", "%s sends %v", h.name, rm.Message.GetType())
+	}
+	if ok && !rm.Message.GetReject() {
 		switch rm.Message.GetType() {
 		case raftpb.MsgVoteResp:
 			r.aimed(aimVote, r.servers[h.node])
@@ -52,7 +67,7 @@ func (r *run) departs(h *host, _ messages.RaftID, body proto.Message) {
 }
 
 func (r *run) committed() {
-	if r.swarm.aims[aimCommit] > 0 && r.striking {
+	if r.swarm.aims[aimCommit] > 0 && r.strikes() {
 		r.by(aimCommit.crash(), func() { r.aimed(aimCommit, r.victim()) })
 	}
 }
@@ -68,12 +83,16 @@ func (r *run) died(h *host, why string) {
 	struck := s.struckAt == r.world.steps
 	cause, _ := s.disk.LastFault()
 	if why := s.disk.Condemned(); why != "" {
-		if !s.rotten() {
+		switch {
+		case s.rotten():
+			r.coverage[s.rotCell(why)]++
+		case s.aged:
+			r.coverage[cellCondemned]++
+		default:
 			r.world.fail("sound disks are not condemned", "%s: %s", s.name(), why)
 			return
 		}
 		s.damaged = true
-		r.coverage[s.rotCell(why)]++
 	}
 	switch {
 	case !struck && !s.damaged && !h.doomed:
@@ -96,6 +115,16 @@ func (r *run) died(h *host, why string) {
 			s.restartLater()
 		}
 	})
+}
+
+// suspects: only a disk that lost something is suspected, and only a majority condemns it.
+func (r *run) suspects(s *server, m *messages.RecordSuspicion) {
+	switch {
+	case m.Condemned == "" && len(m.Suspicion.GetAccusations()) > 0 && !s.aged:
+		r.world.fail("sound disks are not suspected", "%s: %v", s.name(), m.Suspicion)
+	case m.Condemned != "" && !r.options.blind && 2*len(s.voices) <= len(r.servers):
+		r.world.fail("majorities condemn", "%s has heard %d of %d: %s", s.name(), len(s.voices), len(r.servers), m.Condemned)
+	}
 }
 
 func (r *run) counted(h *host, fault string) {

@@ -308,3 +308,21 @@ func TestLogFailures(t *testing.T) {
 		})
 	}
 }
+
+// What speaks for a loss is durable before raft hears that it is; a verdict ends the process.
+func TestLogRecordsSuspicions(t *testing.T) {
+	s, d := actortest.NewStage(t), newDisk()
+	raft := s.Probe("raft")
+	log := s.Spawn("log", NewLog(LogConfig{Raft: raft.PID, Disk: d, Fatal: s.OnFatal}))
+	actortest.Take[*messages.LogOpened](raft)
+	s.System.Root.RequestWithCustomSender(log, &messages.RecordSuspicion{Suspicion: &messages.Suspicion{Accusations: []*messages.Accusation{{RaftId: 2}}}}, raft.PID)
+	actortest.Take[*messages.SuspicionRecorded](raft)
+	d.expect(t, "suspected by 1")
+	s.System.Root.RequestWithCustomSender(log, &messages.RecordSuspicion{Condemned: "so it is"}, raft.PID)
+	if err := <-s.Fatal; messages.CodeOf(err) != messages.Code_DAMAGED || err.Error() != "so it is" {
+		t.Errorf("it ends with %v", err)
+	}
+	d.expect(t, "condemned: so it is")
+	s.Stop(log)
+	raft.ExpectNoMore(s)
+}

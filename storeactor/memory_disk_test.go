@@ -38,6 +38,11 @@ func (d *memoryDisk) Condemn(reason string) error {
 	return nil
 }
 
+func (d *memoryDisk) Suspect(s *messages.Suspicion) error {
+	d.events <- fmt.Sprintf("suspected by %d", len(s.Accusations))
+	return nil
+}
+
 func newDisk() *memoryDisk {
 	return &memoryDisk{
 		image:      &disk.LogImage{HardState: &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}, BaseIndex: 1, BaseTerm: 1},

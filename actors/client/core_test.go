@@ -253,6 +253,19 @@ func TestExpiredSession(t *testing.T) {
 		s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
 		s.expect(s.c.writeReply(expired(1)), "answer 1 OUTCOME_UNKNOWN", "node/1 gateway attach")
 	})
+	t.Run("a command that was sent twice, and whose session was never open, goes into a new session", func(t *testing.T) {
+		s := newScript(t, "a:1")
+		s.serve("a:1", nil)
+		s.submit(put(1))
+		s.until(300, func(e effect) bool { _, ok := e.(send); return ok })
+		never := expired(1)
+		never.Unopened = true
+		s.expect(s.c.writeReply(never), "node/1 gateway attach")
+		s.expect(s.c.writeReply(never))
+		s.expect(s.attached(gave("fresh", nil)), "node/1 session Detach{}",
+			"node/1 fresh write 2 acked 2 open 60000 before 61000")
+		s.expect(s.c.writeReply(&messages.WriteReply{Request: 2, Revision: 7}), "answer 1 OK")
+	})
 	t.Run("the old session's commands are answered before the new one starts", func(t *testing.T) {
 		s := newScript(t, "a:1")
 		s.serve("a:1", nil)

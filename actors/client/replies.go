@@ -15,6 +15,9 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 	switch fate := fateOf(m.Code); {
 	case m.Code == messages.Code_SESSION_EXPIRED:
 		r.live = max(0, r.live-1)
+		if m.Unopened {
+			r.live = 0 // none of its sendings was executed, nor will be
+		}
 		c.expireSession(r, why())
 	case fate == notTaken:
 		r.live = max(0, r.live-1)
@@ -33,7 +36,7 @@ func (c *core) writeReply(m *messages.WriteReply) []effect {
 }
 
 // expireSession hears that the log has forgotten the session. A command that was sent
-// once, and was refused for this reason, surely did not happen: it goes into a new
+// once, or whose session was never open, and was refused for this reason, surely did not happen: it goes into a new
 // session. What became of the others is unknown.
 func (c *core) expireSession(r *request, why *messages.Error) {
 	c.session.retiring = true

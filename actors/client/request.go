@@ -28,8 +28,9 @@ func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofClus
 // the leader is best asked.
 func (r *request) changes() bool { return r.kind == write || r.change }
 
-// requestOverhead is what a request costs beside the bytes that the asker handed over.
-const requestOverhead = 128
+// requestOverhead is what a request costs beside the bytes that the asker handed over: in a
+// command, its session, numbers and opening, with the holder that a node puts there.
+const requestOverhead = 192
 
 // request is one Submit on its way to its one answer.
 type request struct {

@@ -93,31 +93,37 @@ func TestFloodOfLargeWrites(t *testing.T) {
 }
 
 // ownMemoryMax is what a node may have in memory of its own, in bytes, whatever is written.
-const ownMemoryMax = 1 << 30
+const ownMemoryMax = 600 << 20
 
-// TestLargeValuesOfOneKey: all versions of a key stand in one table, which is made in
-// memory; the bound on history and that on the heap bound it.
-func TestLargeValuesOfOneKey(t *testing.T) {
-	p := startCluster(t, 1)
-	memory := p.watchMemory()
-	c, value := p.connect(p.endpoints...), make([]byte, 400<<10)
-	var done sync.WaitGroup
-	for range 16 {
-		done.Go(func() {
-			for range 90 {
-				if _, err := c.Put(context.Background(), []byte("large"), value); err != nil {
-					t.Error(err)
-					return
-				}
+// TestMemoryOfLargeValues: what waits in a node has bounds, and tables are not made in memory.
+func TestMemoryOfLargeValues(t *testing.T) {
+	for name, key := range map[string]func(i int) []byte{
+		"of one key":   func(int) []byte { return []byte("large") }, // all its versions are one table
+		"of many keys": func(i int) []byte { return fmt.Appendf(nil, "large%d", i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startCluster(t, 1)
+			memory := p.watchMemory()
+			c, value := p.connect(p.endpoints...), make([]byte, 500<<10)
+			var done sync.WaitGroup
+			for writer := range 16 {
+				done.Go(func() {
+					for i := range 70 {
+						if _, err := c.Put(context.Background(), key(100*writer+i), value); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			done.Wait()
+			memory.end()
+			most := memory.most[0].own
+			t.Logf("at most %d MB", most/1e6)
+			if most > ownMemoryMax {
+				t.Errorf("the node took %d bytes, %d are allowed", most, ownMemoryMax)
 			}
 		})
-	}
-	done.Wait()
-	memory.end()
-	most := memory.most[0].own
-	t.Logf("at most %d MB", most/1e6)
-	if most > ownMemoryMax {
-		t.Errorf("the node took %d bytes, %d are allowed", most, ownMemoryMax)
 	}
 }
 

@@ -34,6 +34,26 @@ func (d *Disk) Restore(c Copy) {
 	d.before, d.faults.stateLost = nil, false
 }
 
+// RestoreLog ends the process and puts log and state of a copy in the place of those that
+// count. What was counted of starts stays, and does not fit then, unless the log's witness is
+// altered to fit.
+func (d *Disk) RestoreLog(c Copy, fit bool) {
+	d.endProcess()
+	starts := d.now.starts
+	d.now = c.now.copy()
+	d.now.starts = starts
+	if fit {
+		d.now.log.count(starts.GetNumber())
+	}
+	d.before, d.faults.stateLost = nil, false
+}
+
+// Last is the index at which the log of the copy ends.
+func (c Copy) Last() uint64 {
+	last, _ := c.now.log.cached.last()
+	return last
+}
+
 // LoseGeneration ends the process and takes log and state off the media: the identity
 // is all that is left.
 func (d *Disk) LoseGeneration() {

@@ -74,9 +74,15 @@ func (d *Disk) Start(mark uint64) (*messages.Starts, error) {
 	if err := d.noRoom("the starts"); err != nil {
 		return nil, err
 	}
+	if err := disk.MeetStarts(d.now.starts, d.now.log.witness.Starts); err != nil {
+		return nil, err
+	}
 	d.before = nil
-	d.now.starts = disk.NextStart(d.now.starts, mark)
-	return d.now.starts, nil
+	next := disk.NextStart(d.now.starts, mark)
+	d.now.starts = proto.Clone(next).(*messages.Starts)
+	d.now.starts.Witnessed = true
+	d.now.log.count(next.Number)
+	return next, nil
 }
 
 func (d *Disk) Heard() (*messages.StartsHeard, error) { return d.heard, nil }
@@ -256,6 +262,7 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
 	d.now = &generation{checkpoint: s.sealed, starts: was.starts, log: newLog(index, term, hs), table: s.table}
+	d.now.log.count(was.starts.GetNumber())
 	d.staging, d.faults.stateLost = nil, false
 	if err := d.crashes(CrashBeforeSync); err != nil {
 		d.before = was

@@ -132,6 +132,13 @@ func (l *log) testify() {
 	w.HardTerm, w.Vote, w.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 }
 
+// count makes durable in the witness how many processes were started.
+func (l *log) count(starts uint64) {
+	l.witness.Sequence++
+	l.witness.Starts = starts
+	l.durableWitness = l.witness
+}
+
 func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	if err := d.notInitialised(); err != nil {
 		return nil, nil, err

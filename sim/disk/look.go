@@ -65,6 +65,21 @@ func (d *Disk) Writing() []string { return d.writing }
 // File is the content of a snapshot file.
 func (d *Disk) File(id string) []byte { return d.files[id] }
 
+// Started is how many processes were started on what counts, and HeardOf the last start
+// of another node that was heard; 0: none.
+func (d *Disk) Started() uint64 { return d.now.starts.GetNumber() }
+func (d *Disk) HeardOf(id messages.RaftID) uint64 {
+	for _, s := range d.heard.GetHeard() {
+		if s.RaftId == id {
+			return s.Number
+		}
+	}
+	return 0
+}
+
+// Suspected reports whether something speaks for a loss of data.
+func (d *Disk) Suspected() bool { return len(d.suspicion.GetAccusations()) > 0 }
+
 // LastFault is what the process was told by the fault that met it last, and where
 // the last crash was.
 func (d *Disk) LastFault() (cause string, crash CrashPoint) { return d.cause, d.crashedAt }

@@ -18,7 +18,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		say("client=%s", n.id(m.Client))
 	case *messages.WriteReply:
 		say("#%d", m.Request)
-		words = append(words, outcome(&messages.Outcome{Code: m.Code, Revision: m.Revision, Deleted: m.Deleted, More: m.More})...)
+		words = append(words, outcome(&messages.Outcome{Code: m.Code, Revision: m.Revision, Deleted: m.Deleted, More: m.More, Unopened: m.Unopened})...)
 		words = append(words, because(m.Message, m.Leader)...)
 	case *messages.ReadReply:
 		say("#%d", m.Request)
@@ -121,6 +121,8 @@ func (n *Names) answer(d *messages.Done) string {
 			words = append(words, fmt.Sprintf("read at revision %d", d.Read.Revision))
 		}
 		words = append(words, because(d.Read.Message, nil)...)
+	case d.Cluster != nil:
+		words = append([]string{d.Cluster.Code.String()}, because(d.Cluster.Message, nil)...)
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
 	}

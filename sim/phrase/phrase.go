@@ -132,6 +132,9 @@ func outcome(o *messages.Outcome) []string {
 	if o.FailedCondition > 0 {
 		words = append(words, fmt.Sprintf("failed=%d", o.FailedCondition))
 	}
+	if o.Unopened {
+		words = append(words, "unopened")
+	}
 	return words
 }
 

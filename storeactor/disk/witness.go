@@ -13,6 +13,7 @@ type Witness struct {
 	HardTerm            uint64 // of the HardState that was synced
 	Vote                uint64
 	Commit              uint64
+	Starts              uint64 // processes that were started on the generation
 }
 
 // Meet reports whether an opened log still holds all that the witness saw

@@ -236,10 +236,18 @@ func TestDirectoriesThatLostSomething(t *testing.T) {
 		{"the witness is of the time of founding", func(t *testing.T, dir, founding string) {
 			takeFrom(t, dir, founding, identityName, firstName+"/witness")
 			removeAll(t, dir, firstName+"/checkpoint")
-		}, "checkpoint"},
+		}, "log and starts are of different times"},
 		{"the starts are gone", func(t *testing.T, dir, _ string) {
 			removeAll(t, dir, firstName+"/"+startsName)
 		}, "starts is missing, and the log was in use"},
+		{"the log is of the time of founding", func(t *testing.T, dir, founding string) {
+			for _, name := range []string{"wal", "state", "checkpoint", "witness"} {
+				removeAll(t, dir, firstName+"/"+name)
+				if err := os.Rename(filepath.Join(founding, firstName, name), filepath.Join(dir, firstName, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, "log and starts are of different times"},
 		{"the starts were altered", func(t *testing.T, dir, _ string) {
 			rewrite(t, filepath.Join(dir, firstName, startsName), `"1"`, `"2"`)
 		}, "checksum"},
@@ -326,6 +334,9 @@ func init() {
 	if dir := os.Getenv(refusedEnvironment); dir != "" {
 		if err := begin(dir); err != nil {
 			fmt.Println(messages.CodeOf(err), err)
+			if known := (*messages.Error)(nil); errors.As(err, &known) {
+				fmt.Println("next:", known.Hint)
+			}
 			os.Exit(1)
 		}
 		os.Exit(0)

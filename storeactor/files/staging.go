@@ -124,7 +124,7 @@ func (f *directory) Install(index, term uint64, hs *raftpb.HardState) error {
 	case hs.GetCommit() < index || hs.GetTerm() < term:
 		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with commit %d in term %d", index, term, hs.GetCommit(), hs.GetTerm())
 	}
-	if err := wal.Create(s.path, s.sealed, hs, id, f.logger); err != nil {
+	if err := wal.Create(s.path, s.sealed, hs, id, f.starts.GetNumber(), f.logger); err != nil {
 		return durable.Error("make the log of an installed state", err)
 	}
 	if f.starts != nil {

@@ -16,7 +16,8 @@ import (
 const startsMax = 64 << 10
 
 // Start counts in the generation, so that a log which was put back to an older copy
-// has lost the starts that came after.
+// has lost the starts that came after; and in the log's witness, so that a log which was put
+// back alone does not fit.
 func (f *directory) Start(mark uint64) (*messages.Starts, error) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
@@ -28,12 +29,23 @@ func (f *directory) Start(mark uint64) (*messages.Starts, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := disk.NextStart(before, mark)
-	if err := replaceText(filepath.Join(generation, startsName), "starts", next); err != nil {
+	last, _, err := wal.ReadWitness(generation)
+	if err == nil {
+		err = disk.MeetStarts(before, last.Starts)
+	}
+	if err != nil {
 		return nil, err
 	}
-	f.starts = next
-	return next, nil
+	path, next := filepath.Join(generation, startsName), disk.NextStart(before, mark)
+	if err := replaceText(path, "starts", next); err != nil {
+		return nil, err
+	}
+	if err := wal.Count(generation, next.Number); err != nil {
+		return nil, err
+	}
+	f.starts = proto.Clone(next).(*messages.Starts)
+	f.starts.Witnessed = true
+	return next, replaceText(path, "starts", f.starts)
 }
 
 // readStarts is what was counted. A log that was used without a start has lost them.

@@ -44,6 +44,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 		s.conf = &raftpb.ConfState{}
 	}
 	s.forgetsMS = forgetsMS(s.operations)
+	s.sessions.nowMS = c.LogTimeMs
 	for _, row := range c.Sessions {
 		if err := s.restoreSession(row); err != nil {
 			return nil, err
@@ -70,7 +71,7 @@ func (s *State) restoreSession(row *messages.Session) error {
 	for _, o := range row.Outcomes {
 		r.kept.insert(outcome{seq: o.Seq, code: o.Code, revision: o.Revision, deleted: o.Deleted, more: o.More, failed: o.FailedCondition})
 	}
-	s.sessions.add(r, s.logTimeMS)
+	s.sessions.add(r, row.Holder, s.logTimeMS)
 	return nil
 }
 
@@ -120,6 +121,7 @@ func (t *sessions) checkpoint() []*messages.Session {
 		row.Client = ids[len(ids)-messages.ClientIDSize : len(ids) : len(ids)]
 		row.TtlMs, row.ActiveMs = s.ttlMS, s.activeMS
 		row.AckedBelow, row.OpenBeforeMs = s.ackedBelow, s.openBeforeMS
+		row.Holder = s.holder.name
 		row.Outcomes = keptAt[:n:n]
 		kept, keptAt = kept[n:], keptAt[n:]
 		list[i] = row
@@ -128,5 +130,5 @@ func (t *sessions) checkpoint() []*messages.Session {
 }
 
 func (o outcome) fill(m *messages.Outcome) {
-	m.Seq, m.Code, m.Revision, m.Deleted, m.More, m.FailedCondition = o.seq, o.code, o.revision, o.deleted, o.more, o.failed
+	m.Seq, m.Code, m.Revision, m.Deleted, m.More, m.FailedCondition, m.Unopened = o.seq, o.code, o.revision, o.deleted, o.more, o.failed, o.unopened
 }

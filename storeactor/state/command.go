@@ -34,6 +34,7 @@ type command struct {
 	opens      bool
 	ttlMS      uint64 // of open
 	beforeMS   uint64 // of open
+	holder     []byte // of open
 	operations []operation
 	conditions []condition
 	otherwise  []operation
@@ -183,6 +184,8 @@ func (c *command) readOpen(data []byte) bool {
 			c.ttlMS = f.Varint
 		case messages.VarintField(2):
 			c.beforeMS = f.Varint
+		case messages.BytesField(3):
+			c.holder = f.Bytes
 		}
 	}
 	return !f.Broken
@@ -254,7 +257,7 @@ func (c *command) valid(now uint64) bool {
 	if !c.ofClient() && !c.ofNode() && !c.ofMembers() {
 		return false
 	}
-	if c.opens && (c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
+	if c.opens && (len(c.holder) > messages.HolderSizeMax || c.ttlMS == 0 || c.ttlMS > SessionTTLMaxMS || c.beforeMS > now && c.beforeMS-now > min(c.ttlMS, messages.SessionOpenMaxMS)) {
 		return false
 	}
 	for i := range c.conditions {

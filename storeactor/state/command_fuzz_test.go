@@ -87,6 +87,8 @@ func seedCommands() []*messages.Command {
 		{},
 		{Session: statetest.Client(1), Seq: 1, Operations: statetest.Ops(statetest.Put("k", "v"))},
 		{Session: statetest.Client(1), Seq: 1, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.Put("k", "v"), statetest.Delete("k"), statetest.DeleteRange("a", "z", 3))},
+		{Session: statetest.Client(7), Seq: 1, Open: &messages.OpenSession{TtlMs: 1000, BeforeMs: 500, Holder: []byte("host")}, Operations: statetest.Ops(statetest.Put("k", "v"))},
+		{Session: statetest.Client(8), Seq: 1, Open: &messages.OpenSession{TtlMs: 1000, BeforeMs: 500, Holder: make([]byte, messages.HolderSizeMax+1)}, Operations: statetest.Ops(statetest.Put("k", "v"))},
 		{Session: statetest.Client(2), Seq: 9, AckedBelow: 9, Open: &messages.OpenSession{}, Operations: statetest.Ops(&messages.Operation{})},
 		{Session: statetest.Client(3)[:3], Seq: 1<<64 - 1, AckedBelow: 1<<64 - 1, Open: statetest.Opens(1<<64-1, 1<<64-1)},
 		{Session: statetest.Client(4), Seq: 1<<64 - 1, AckedBelow: 0, Open: statetest.Opens(1000, 500), Operations: statetest.Ops(statetest.DeleteRange("", "", 0))},

@@ -66,7 +66,7 @@ type fatal interface {
 func fromProto(m *messages.Command) command {
 	c := command{
 		session: m.Session, seq: m.Seq, ackedBelow: m.AckedBelow,
-		opens: m.Open != nil, ttlMS: m.Open.GetTtlMs(), beforeMS: m.Open.GetBeforeMs(),
+		opens: m.Open != nil, ttlMS: m.Open.GetTtlMs(), beforeMS: m.Open.GetBeforeMs(), holder: m.Open.GetHolder(),
 	}
 	for _, n := range m.Conditions {
 		got := condition{key: n.Key, to: n.To, comparison: int32(n.Comparison)}

@@ -20,6 +20,8 @@ const (
 	SessionBytesMax = 32 << 20
 	sessionBytes    = 256
 	outcomeBytes    = 64
+	// One holder has at most this part of both: a half.
+	holderShare = 2
 	// SessionWindow is how many numbers from acked_below on a session may use.
 	SessionWindow = 1024
 	// SessionTTLMaxMS bounds OpenSession.ttl_ms: one day.

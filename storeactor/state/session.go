@@ -22,6 +22,14 @@ type sessions struct {
 	kept   int                   // outcomes in all rows
 	bounds sessionBounds
 
+	holders map[string]*holder
+	crowd   crowd // the holders, that of the most sessions first
+
+	// sinceMS is the log time before it last moved on, and dropped are the sessions that
+	// went since. What opens until sinceMS or later was still open then, if it ever was.
+	nowMS, sinceMS uint64
+	dropped        map[clientID]bool
+
 	expiry order // all sessions, by deadline
 	pinned order // sessions that may not be evicted yet, by openBeforeMS
 	idle   order // the others, by activeMS
@@ -44,7 +52,19 @@ type session struct {
 	ackedBelow   uint64
 	openBeforeMS uint64
 	kept         outcomes
+	holder       *holder
 	seat         [orders]seat
+}
+
+// holder is whose sessions are counted together: an address's. One that opens many loses
+// its own, and then is refused; it does not cost others theirs. What came through no
+// node's gateway has the holder without a name, which has no share of its own.
+type holder struct {
+	name  []byte // never modified
+	rows  int    // its sessions
+	kept  int    // outcomes in them
+	idle  order  // of its sessions those that may be evicted, by activeMS
+	place int    // in the crowd
 }
 
 // deadlineMS is the last log time at which the session lives. It outlives its
@@ -64,28 +84,47 @@ type outcome struct {
 	code     messages.Code
 	failed   uint32 // condition
 	more     bool
+	unopened bool // of a refusal
 }
 
 func newSessions(bounds sessionBounds) *sessions {
 	return &sessions{
-		rows:   map[clientID]*session{},
-		bounds: bounds,
-		expiry: order{which: byDeadline, when: (*session).deadlineMS},
-		pinned: order{which: byOpening, when: func(s *session) uint64 { return s.openBeforeMS }},
-		idle:   order{which: byIdleness, when: func(s *session) uint64 { return s.activeMS }},
+		rows:    map[clientID]*session{},
+		holders: map[string]*holder{},
+		dropped: map[clientID]bool{},
+		sinceMS: math.MaxUint64, // of a checkpoint: what went then is not known
+		bounds:  bounds,
+		expiry:  order{which: byDeadline, when: (*session).deadlineMS},
+		pinned:  order{which: byOpening, when: func(s *session) uint64 { return s.openBeforeMS }},
+		idle:    order{which: byIdleness, when: func(s *session) uint64 { return s.activeMS }},
 	}
 }
 
 // advance moves to log time now: what has expired goes. It costs by the expired,
 // not by the sessions.
 func (t *sessions) advance(now uint64) {
+	if now > t.nowMS {
+		t.sinceMS, t.nowMS = t.nowMS, now
+		clear(t.dropped)
+	}
 	for s := t.expiry.before(now); s != nil; s = t.expiry.before(now) {
 		t.drop(s)
 	}
 	for s := t.pinned.before(now); s != nil; s = t.pinned.before(now) {
 		t.pinned.remove(s)
-		t.idle.add(s)
+		t.rest(s)
 	}
+}
+
+// rest and unrest put a session among those that may be evicted, and take it away.
+func (t *sessions) rest(s *session) {
+	t.idle.add(s)
+	s.holder.idle.add(s)
+}
+
+func (t *sessions) unrest(s *session) {
+	t.idle.remove(s)
+	s.holder.idle.remove(s)
 }
 
 // admit decides whether a command is executed. If so it returns the session, with
@@ -99,9 +138,11 @@ func (t *sessions) admit(c *command, now, revision uint64) (*session, outcome) {
 	s, known := t.rows[clientID(c.session)]
 	if !known {
 		if !c.opens || c.beforeMS < now {
-			return refuse(messages.Code_SESSION_EXPIRED)
+			_, o := refuse(messages.Code_SESSION_EXPIRED)
+			o.unopened = c.opens && c.beforeMS >= t.sinceMS && !t.dropped[clientID(c.session)]
+			return nil, o
 		}
-		if c.seq-c.ackedBelow >= t.bounds.window || !t.makeRoom(1, 1) {
+		if c.seq-c.ackedBelow >= t.bounds.window || !t.makeRoom(c.holder, 1, 1) {
 			return refuse(messages.Code_BUSY)
 		}
 		return t.open(c, now), outcome{}
@@ -128,7 +169,7 @@ func (t *sessions) open(c *command, now uint64) *session {
 		ackedBelow:   c.ackedBelow,
 		openBeforeMS: c.beforeMS,
 	}
-	t.add(s, now)
+	t.add(s, c.holder, now)
 	return s
 }
 
@@ -137,13 +178,15 @@ func (t *sessions) touch(s *session, c *command, now uint64) {
 	s.activeMS = now
 	if c.opens && c.beforeMS > s.openBeforeMS {
 		s.openBeforeMS = c.beforeMS
-		t.idle.remove(s)
+		t.unrest(s)
 		t.pinned.remove(s)
 		t.queue(s, now)
 	}
 	if c.ackedBelow > s.ackedBelow {
 		s.ackedBelow = c.ackedBelow
-		t.kept -= s.kept.prune(s.ackedBelow)
+		n := s.kept.prune(s.ackedBelow)
+		t.kept -= n
+		s.holder.kept -= n
 	}
 }
 
@@ -154,14 +197,30 @@ func (t *sessions) record(s *session, o outcome) {
 	}
 	s.kept.insert(o)
 	t.kept++
+	s.holder.kept++
 }
 
-// makeRoom evicts the idlest sessions until so many more sessions and outcomes are
-// within the bounds, and reports whether they are.
-func (t *sessions) makeRoom(rows, outcomes int) bool {
-	for len(t.rows)+rows > t.bounds.sessions ||
-		t.bytes()+rows*sessionBytes+outcomes*outcomeBytes > t.bounds.bytes {
-		s := t.idle.before(math.MaxUint64)
+// makeRoom evicts sessions until a holder may have so many more sessions and outcomes,
+// and reports whether it may. While it is at its share of the bounds, its own idlest go;
+// while all are at the bounds, the idlest of who has the most. If none of these may be
+// evicted, the idlest of all goes, but only for a holder that has no more than all have on
+// average.
+func (t *sessions) makeRoom(name []byte, rows, outcomes int) bool {
+	for h := t.holders[string(name)]; h != nil && len(name) > 0 && !t.fits(h.rows+rows, h.kept+outcomes, holderShare); {
+		s := h.idle.before(math.MaxUint64)
+		if s == nil {
+			return false
+		}
+		t.drop(s)
+	}
+	for !t.fits(len(t.rows)+rows, t.kept+outcomes, 1) {
+		if len(t.crowd) == 0 {
+			return false
+		}
+		s := t.crowd[0].idle.before(math.MaxUint64)
+		if h := t.holders[string(name)]; s == nil && (h == nil || h.rows*len(t.holders) <= len(t.rows)) {
+			s = t.idle.before(math.MaxUint64)
+		}
 		if s == nil {
 			return false
 		}
@@ -170,21 +229,35 @@ func (t *sessions) makeRoom(rows, outcomes int) bool {
 	return true
 }
 
-// makeRoomBeside makes room for an outcome of s without evicting s.
-func (t *sessions) makeRoomBeside(s *session) bool {
-	if t.bytes()+outcomeBytes <= t.bounds.bytes || !t.idle.holds(s) {
-		return t.makeRoom(0, 1)
-	}
-	t.idle.remove(s)
-	defer t.idle.add(s)
-	return t.makeRoom(0, 1)
+// fits reports whether so many sessions and outcomes are within a share of the bounds.
+func (t *sessions) fits(rows, outcomes, share int) bool {
+	return rows <= t.bounds.sessions/share && priceOf(rows, outcomes) <= t.bounds.bytes/share
 }
 
-func (t *sessions) bytes() int { return len(t.rows)*sessionBytes + t.kept*outcomeBytes }
+func priceOf(rows, outcomes int) int { return rows*sessionBytes + outcomes*outcomeBytes }
 
-func (t *sessions) add(s *session, now uint64) {
+// makeRoomBeside makes room for an outcome of s without evicting s.
+func (t *sessions) makeRoomBeside(s *session) bool {
+	if !t.idle.holds(s) || t.fits(len(t.rows), t.kept+1, 1) && t.fits(s.holder.rows, s.holder.kept+1, holderShare) {
+		return t.makeRoom(s.holder.name, 0, 1)
+	}
+	t.unrest(s)
+	defer t.rest(s)
+	return t.makeRoom(s.holder.name, 0, 1)
+}
+
+func (t *sessions) bytes() int { return priceOf(len(t.rows), t.kept) }
+
+func (t *sessions) add(s *session, name []byte, now uint64) {
+	h := t.holders[string(name)]
+	if h == nil {
+		h = &holder{name: bytes.Clone(name), idle: order{which: byShare, when: func(s *session) uint64 { return s.activeMS }}}
+		t.holders[string(name)] = h
+		heap.Push(&t.crowd, h)
+	}
+	s.holder = h
 	t.rows[s.client] = s
-	t.kept += s.kept.len()
+	t.count(h, 1, s.kept.len())
 	for i := range s.seat {
 		s.seat[i].place = nowhere
 	}
@@ -197,16 +270,30 @@ func (t *sessions) queue(s *session, now uint64) {
 	if s.openBeforeMS >= now {
 		t.pinned.add(s)
 	} else {
-		t.idle.add(s)
+		t.rest(s)
 	}
 }
 
 func (t *sessions) drop(s *session) {
 	delete(t.rows, s.client)
-	t.kept -= s.kept.len()
+	t.dropped[s.client] = true
 	t.expiry.remove(s)
 	t.pinned.remove(s)
-	t.idle.remove(s)
+	t.unrest(s)
+	t.count(s.holder, -1, -s.kept.len())
+}
+
+// count counts sessions and outcomes of a holder in, or out.
+func (t *sessions) count(h *holder, rows, outcomes int) {
+	t.kept += outcomes
+	h.kept += outcomes
+	h.rows += rows
+	if h.rows > 0 {
+		heap.Fix(&t.crowd, h.place)
+		return
+	}
+	heap.Remove(&t.crowd, h.place)
+	delete(t.holders, string(h.name))
 }
 
 // sorted lists all sessions in the order of Checkpoint.sessions.
@@ -261,6 +348,7 @@ const (
 	byDeadline = iota
 	byOpening
 	byIdleness
+	byShare // of the holder's, as byIdleness is of all
 	orders
 )
 
@@ -336,4 +424,36 @@ func (o *order) Pop() any {
 	o.heap = o.heap[:last]
 	s.seat[o.which].place = nowhere
 	return s
+}
+
+// crowd is a heap of holders: that of the most sessions first, of these by name.
+type crowd []*holder
+
+// Len, Less, Swap, Push and Pop are heap.Interface.
+func (c crowd) Len() int { return len(c) }
+
+func (c crowd) Less(i, j int) bool {
+	if c[i].rows != c[j].rows {
+		return c[i].rows > c[j].rows
+	}
+	return bytes.Compare(c[i].name, c[j].name) < 0
+}
+
+func (c crowd) Swap(i, j int) {
+	c[i], c[j] = c[j], c[i]
+	c[i].place, c[j].place = i, j
+}
+
+func (c *crowd) Push(x any) {
+	h := x.(*holder)
+	h.place = len(*c)
+	*c = append(*c, h)
+}
+
+func (c *crowd) Pop() any {
+	last := len(*c) - 1
+	h := (*c)[last]
+	(*c)[last] = nil
+	*c = (*c)[:last]
+	return h
 }

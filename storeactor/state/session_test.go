@@ -176,7 +176,7 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 		commands := drawClients(rt)
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
 		now := uint64(0)
-		executed := map[string]string{}
+		executed, unopened := map[string]string{}, map[string]bool{}
 		for i := range rapid.IntRange(1, 60).Draw(rt, "entries") {
 			now += rapid.SampledFrom([]uint64{0, 0, 0, 0, 1, 2, 5, 30}).Draw(rt, "time")
 			var list []*messages.Command
@@ -184,6 +184,9 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 				list = append(list, rapid.SampledFrom(commands).Draw(rt, "command"))
 			}
 			for n, s := range r.apply(statetest.Entry(uint64(i)+2, now, list...)) {
+				if s.outcome.unopened {
+					unopened[string(list[n].Session)] = true
+				}
 				if s.outcome.code != messages.Code_OK {
 					continue
 				}
@@ -198,6 +201,8 @@ func TestCommandsTakeEffectAtMostOnce(t *testing.T) {
 			name := commandName(c)
 			if n, executed := len(r.store.Rows[name]), executed[name] != ""; n > 1 || executed != (n == 1) {
 				rt.Fatalf("%s has taken effect %d times, executed: %v", name, n, executed)
+			} else if n > 0 && unopened[string(c.Session)] {
+				rt.Fatalf("%s has taken effect, and its session is said to have never been open", name)
 			}
 		}
 		if n := len(r.state.sessions.rows); n > narrowBounds.sessions || r.state.sessions.bytes() > narrowBounds.bytes {
@@ -212,6 +217,7 @@ func drawClients(t *rapid.T) (commands []*messages.Command) {
 	for id := range byte(rapid.IntRange(1, 8).Draw(t, "clients")) {
 		ttl := rapid.Uint64Range(1, 40).Draw(t, "ttl")
 		open := statetest.Opens(ttl, rapid.Uint64Range(ttl/2, ttl).Draw(t, "before"))
+		open.Holder = []byte(rapid.SampledFrom([]string{"", "here", "there"}).Draw(t, "holder"))
 		for seq := range rapid.Uint64Range(1, 6).Draw(t, "commands") {
 			c := &messages.Command{Session: statetest.Client(id), Seq: seq + 1, AckedBelow: rapid.Uint64Range(0, seq+1).Draw(t, "acked_below")}
 			if rapid.IntRange(0, 3).Draw(t, "opens") > 0 {
@@ -268,6 +274,99 @@ func TestSessionsOfOneClientShutNobodyOutForLong(t *testing.T) {
 		if got := open(99, step.now); got != step.code {
 			t.Errorf("another client at %d: %s, want %s", step.now, got, step.code)
 		}
+	}
+}
+
+// Log time leaps where a cluster was at rest. A session that the leap finds too late to
+// open was surely never open; one that it ends, or that ended before, may have been.
+func TestOpeningsThatALeapOfTimeFindsTooLate(t *testing.T) {
+	type step struct {
+		now    uint64
+		client byte
+		code   messages.Code
+		never  bool
+	}
+	for name, steps := range map[string][]step{
+		"it comes too late":                     {{5, 1, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, true}},
+		"it comes too late twice":               {{5, 1, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, true}, {90, 2, messages.Code_SESSION_EXPIRED, true}},
+		"it comes again, later":                 {{90, 2, messages.Code_SESSION_EXPIRED, true}, {91, 2, messages.Code_SESSION_EXPIRED, false}},
+		"it was executed, and the leap ends it": {{5, 2, messages.Code_OK, false}, {90, 2, messages.Code_SESSION_EXPIRED, false}},
+		"it may have ended before":              {{5, 2, messages.Code_OK, false}, {60, 1, messages.Code_SESSION_EXPIRED, true}, {90, 2, messages.Code_SESSION_EXPIRED, false}},
+	} {
+		r := newReplica(t, statetest.First(), disktest.NewMemory(), narrowBounds)
+		for i, s := range steps {
+			c := &messages.Command{Session: statetest.Client(s.client), Seq: 1, Open: statetest.Opens(20, 20)}
+			o := r.apply(statetest.Entry(uint64(i)+2, s.now, c))[0].outcome
+			if o.code != s.code || o.unopened != s.never {
+				t.Errorf("%s: step %d: %s, never open: %v", name, i+1, o.code, o.unopened)
+			}
+		}
+		// Of a checkpoint nobody knows what went before.
+		again := newReplica(t, r.state.Checkpoint(), disktest.NewMemory(), narrowBounds)
+		last := steps[len(steps)-1]
+		c := &messages.Command{Session: statetest.Client(9), Seq: 1, Open: statetest.Opens(20, 20)}
+		if o := again.apply(statetest.Entry(uint64(len(steps))+2, last.now, c))[0].outcome; o.code != messages.Code_SESSION_EXPIRED || o.unopened {
+			t.Errorf("%s: from a checkpoint: %s, never open: %v", name, o.code, o.unopened)
+		}
+	}
+}
+
+// A holder that opens sessions without end has half of what there is, and evicts its own.
+// Others lose none, however long theirs have been idle, and open more.
+func TestOneHolderCostsOthersNothing(t *testing.T) {
+	const minute = messages.SessionOpenMaxMS
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), sessionBounds{sessions: 20, bytes: 1 << 20, window: 8})
+	index, clients, opened := uint64(1), byte(0), map[string]int{}
+	open := func(holder string, now uint64) messages.Code {
+		index++
+		clients++
+		o := statetest.Opens(SessionTTLMaxMS, now+minute)
+		o.Holder = []byte(holder)
+		got := r.apply(statetest.Entry(index, now, &messages.Command{Session: statetest.Client(clients), Seq: 1, Open: o}))[0].outcome.code
+		if got == messages.Code_OK {
+			opened[holder]++
+		}
+		return got
+	}
+	held := func(holder string) int {
+		if h := r.state.sessions.holders[holder]; h != nil {
+			return h.rows
+		}
+		return 0
+	}
+	for range 4 {
+		open("b", 1)
+		open("c", 1)
+	}
+	now := uint64(3 * minute) // the others are idle
+	for i := range 30 {
+		if got := open("a", now); (got == messages.Code_OK) != (i < 10) {
+			t.Errorf("opening %d of a: %s", i+1, got)
+		}
+	}
+	now += minute + 1 // its openings have ended
+	for i := range 30 {
+		if got := open("a", now); (got == messages.Code_OK) != (i < 10) {
+			t.Errorf("opening %d of a, later: %s", i+1, got)
+		}
+	}
+	if open("b", now) != messages.Code_OK || open("d", now) != messages.Code_OK {
+		t.Error("others open no more")
+	}
+	if held("a") != 10 || held("b") != 5 || held("c") != 4 || held("d") != 1 {
+		t.Errorf("a, b, c and d have %d, %d, %d and %d", held("a"), held("b"), held("c"), held("d"))
+	}
+	// All is full now. Nobody of those with the most may be evicted: the idlest goes for
+	// one that has little, and for no other.
+	if open("d", now) != messages.Code_OK || held("b")+held("c") != 8 {
+		t.Errorf("b and c have %d and %d", held("b"), held("c"))
+	}
+	if got := open("a", now); got != messages.Code_BUSY || held("b")+held("c") != 8 {
+		t.Errorf("a opens with %s, b and c have %d and %d", got, held("b"), held("c"))
+	}
+	now += minute + 1 // whoever has the most loses for others
+	if open("c", now) != messages.Code_OK || held("a") != 9 {
+		t.Errorf("a has %d", held("a"))
 	}
 }
 

@@ -301,7 +301,7 @@ func TestRecentForgetsNoRowThatWaits(t *testing.T) {
 		r.add(append(make([]byte, messages.KeySizeMax-8), fmt.Sprintf("%08d", i)...))
 		r.flushed()
 	}
-	if n := len(r.young) + len(r.old); n > 2*recentBytesMax/messages.KeySizeMax+1 || n < recentBytesMax/messages.KeySizeMax {
+	if n := len(r.young.known) + len(r.old.known); n > 2*recentBytesMax/messages.KeySizeMax+1 || n < recentBytesMax/messages.KeySizeMax {
 		t.Errorf("it knows %d long keys", n)
 	}
 }
@@ -697,4 +697,30 @@ func BenchmarkApply(b *testing.B) {
 	if state.sessions.kept != clients {
 		b.Fatalf("%d outcomes are kept", state.sessions.kept)
 	}
+}
+
+// The table of recent keys is one, whatever their hashes are.
+func TestGenerationsAreTables(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g, want := newGeneration(), map[string]uint64{}
+		hashes := rapid.SampledFrom([]uint32{1, 3, 1 << 20, 1<<32 - 1}).Draw(t, "hashes")
+		for i := range uint64(rapid.IntRange(1, placesMin).Draw(t, "keys")) {
+			key := fmt.Sprint(i)
+			g.add(uint32(i)*2654435761%hashes, []byte(key), known{version: i + 1})
+			want[key] = i + 1
+		}
+		for key, version := range want {
+			i := version - 1
+			if k := g.find(uint32(i)*2654435761%hashes, []byte(key)); k == nil || k.version != version {
+				t.Fatalf("of %s it knows %v", key, k)
+			}
+			if k := g.find(uint32(i)*2654435761%hashes, []byte("no"+key)); k != nil {
+				t.Fatalf("it knows %v of a key that is not there", k)
+			}
+		}
+		g.clear()
+		if g.find(0, []byte("0")) != nil {
+			t.Fatal("it is not empty")
+		}
+	})
 }

@@ -103,6 +103,7 @@ type DB struct {
 
 	// Initialized via openMemTables.
 	nextMemFid int
+	spare      spare // patched
 
 	opt       Options
 	manifest  *manifestFile
@@ -261,6 +262,7 @@ func Open(opt Options) (*DB, error) {
 		orc:              newOracle(opt),
 		pub:              newPublisher(),
 		allocPool:        z.NewAllocatorPool(8),
+		spare:            spare{made: make(chan madeMemTable, 1)},
 		bannedNamespaces: &lockedKeys{keys: make(map[uint64]struct{})},
 		threshold:        initVlogThreshold(&opt),
 	}
@@ -587,6 +589,7 @@ func (db *DB) close() (err error) {
 
 	// Don't accept any more write.
 	close(db.writeCh)
+	db.spare.drop()
 
 	db.closers.pub.SignalAndWait()
 	db.closers.cacheHealth.Signal()
@@ -1064,6 +1067,9 @@ func (db *DB) ensureRoomForWrite() error {
 
 	y.AssertTrue(db.mt != nil) // A nil mt indicates that DB is being closed.
 	if !db.mt.isFull() {
+		if db.mt.nearlyFull() {
+			db.spare.make(db) // patched
+		}
 		return nil
 	}
 
@@ -1071,7 +1077,7 @@ func (db *DB) ensureRoomForWrite() error {
 		switch {
 		case len(db.flushChan) < cap(db.flushChan): // nobody else pushes meanwhile
 			// patched: the next memtable first. If there is none, readers still have this one.
-			next, err := db.newMemTable()
+			next, err := db.spare.take(db)
 			if err != nil {
 				return y.Wrapf(err, "cannot create new mem table")
 			}
@@ -1841,7 +1847,7 @@ func (db *DB) dropAll() (resume func(), err error) {
 		mt.DecrRef()
 	}
 	db.imm = db.imm[:0]
-	db.mt, err = db.newMemTable() // Set it up for future writes.
+	db.mt, err = db.spare.take(db) // Set it up for future writes.
 	if err != nil {
 		return resume, y.Wrapf(err, "cannot open new memtable")
 	}
@@ -1915,7 +1921,7 @@ func (db *DB) DropPrefix(prefixes ...[]byte) error {
 	db.stopCompactions()
 	defer db.startCompactions()
 	db.imm = db.imm[:0]
-	db.mt, err = db.newMemTable()
+	db.mt, err = db.spare.take(db)
 	if err != nil {
 		return y.Wrapf(err, "cannot create new mem table")
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sort"
@@ -39,6 +40,7 @@ type memTable struct {
 	opt        Options
 	buf        *bytes.Buffer
 	deleted    sync.Once // the WAL was
+	limit      int64     // patched: bytes at which it is full
 }
 
 // deleteWAL removes the WAL for good. patched: it goes when its rows are in a table of
@@ -115,9 +117,10 @@ func (db *DB) openMemTable(fid, flags int) (*memTable, error) {
 	filepath := db.mtFilePath(fid)
 	s := skl.NewSkiplist(arenaSize(db.opt))
 	mt := &memTable{
-		sl:  s,
-		opt: db.opt,
-		buf: &bytes.Buffer{},
+		sl:    s,
+		opt:   db.opt,
+		buf:   &bytes.Buffer{},
+		limit: memTableLimit(db.opt.MemTableSize),
 	}
 	// We don't need to create the wal for the skiplist in in-memory mode so return the mt.
 	if db.opt.InMemory {
@@ -151,6 +154,65 @@ func (db *DB) openMemTable(fid, flags int) (*memTable, error) {
 	return mt, y.Wrapf(err, "while updating skiplist")
 }
 
+// spare is the next memtable. patched: new. To make one takes up to a second when cores and
+// disk are busy (42 MB of memory, a file), and the write that needed it waited.
+type spare struct {
+	making bool // only the one writer looks
+	made   chan madeMemTable
+}
+
+type madeMemTable struct {
+	mt  *memTable
+	err error
+}
+
+// make begins to make it, once.
+func (s *spare) make(db *DB) {
+	if s.making {
+		return
+	}
+	s.making = true
+	go func() {
+		var made madeMemTable
+		made.err = y.CatchFault("make a memtable", func() (err error) {
+			made.mt, err = db.newMemTable()
+			return err
+		})
+		s.made <- made
+	}()
+}
+
+// take waits for it, or makes one.
+func (s *spare) take(db *DB) (*memTable, error) {
+	if !s.making {
+		return db.newMemTable()
+	}
+	made := <-s.made
+	s.making = false
+	return made.mt, made.err
+}
+
+// drop removes it, when nobody writes any more.
+func (s *spare) drop() {
+	if !s.making {
+		return
+	}
+	if made := <-s.made; made.mt != nil {
+		made.mt.DecrRef()
+	}
+	s.making = false
+}
+
+// MemTable is the path of the file of the memtable in use. patched: new.
+func (db *DB) MemTable() string {
+	db.lock.RLock()
+	defer db.lock.RUnlock()
+	if db.mt == nil || db.mt.wal == nil {
+		return ""
+	}
+	return db.mt.wal.path
+}
+
 func (db *DB) newMemTable() (*memTable, error) {
 	mt, err := db.openMemTable(db.nextMemFid, os.O_CREATE|os.O_RDWR)
 	if err == z.NewFile {
@@ -174,14 +236,27 @@ func (mt *memTable) SyncWAL() error {
 }
 
 func (mt *memTable) isFull() bool {
-	if mt.sl.MemSize() >= mt.opt.MemTableSize {
+	return mt.reached(mt.limit)
+}
+
+// memTableLimit is three to four quarters of size. patched: it was size, so that DBs that are
+// written the same filled up at once, and all of them made tables at once. No memtable
+// gets larger than before.
+func memTableLimit(size int64) int64 { return size - rand.Int64N(size/4+1) }
+
+// nearlyFull reports whether the next memtable will be needed soon. patched: new.
+func (mt *memTable) nearlyFull() bool { return mt.reached(mt.limit / 4 * 3) }
+
+// reached reports whether the memtable or its file has so many bytes.
+func (mt *memTable) reached(size int64) bool {
+	if mt.sl.MemSize() >= size {
 		return true
 	}
 	if mt.opt.InMemory {
 		// InMemory mode doesn't have any WAL.
 		return false
 	}
-	return int64(mt.wal.writeAt) >= mt.opt.MemTableSize
+	return int64(mt.wal.writeAt) >= size
 }
 
 func (mt *memTable) Put(key []byte, value y.ValueStruct) error {

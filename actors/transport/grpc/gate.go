@@ -59,6 +59,19 @@ func hostOf(a net.Addr) string {
 	return a.String()
 }
 
+// holder is whose sessions those of a connection are counted with: its host's, of IPv6
+// its network's, in which one host has as many addresses as it likes.
+func (c *guest) holder() []byte {
+	tcp, ok := c.Conn.RemoteAddr().(*net.TCPAddr)
+	switch {
+	case !ok:
+		return nil
+	case tcp.IP.To4() != nil:
+		return tcp.IP.To4()
+	}
+	return tcp.IP.Mask(net.CIDRMask(64, 128))[:8]
+}
+
 // enter counts a stranger in, and names the one that has to leave for it.
 func (g *gate) enter(c *guest) (leaves *guest, ok bool) {
 	g.mu.Lock()

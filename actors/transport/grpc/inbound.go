@@ -104,7 +104,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, inbox: h.local.Load().Inbox, guest: c.guest}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, holder: c.guest.holder(), inbox: h.local.Load().Inbox, guest: c.guest}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {

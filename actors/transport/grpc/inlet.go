@@ -25,6 +25,7 @@ type inlet struct {
 	refused  bool // the far side refused to go on
 
 	window *window          // bounds what a client has unanswered; nil: nothing does
+	holder []byte           // of a client: the host it comes from
 	inbox  *transport.Inbox // bounds what a node hands to the raft actor; nil: nothing does
 	guest  *guest           // what it came in on; nil: this side dialled
 }
@@ -77,6 +78,9 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 	}
 	if err := i.count(e, m); err != nil {
 		return err
+	}
+	if a, ok := m.(*messages.Attach); ok {
+		a.Holder = i.holder
 	}
 	if i.conn.Role == messages.Role_NODE && !i.inbox.Enter(i.conn.RaftID, m) {
 		i.refuse(e, m)

@@ -114,7 +114,7 @@ func (s *station) spawnEvents() *actor.PID {
 	s.t.Helper()
 	pid, err := s.system.Root.SpawnNamed(actor.PropsFromFunc(func(ctx actor.Context) {
 		switch m := ctx.Message().(type) {
-		case *messages.ClientGone, *messages.PeerGone, *messages.LinkUp, *messages.LinkDown:
+		case *messages.ClientGone, *messages.PeerGone, *messages.PeerRefused, *messages.LinkUp, *messages.LinkDown:
 			s.events <- m.(proto.Message)
 		}
 	}), "events")
@@ -534,6 +534,27 @@ func TestDeathOfAPeerIsToldOnce(t *testing.T) {
 	time.Sleep(3 * delayNearMax)
 	if len(a.events) > 0 {
 		t.Errorf("then came %v", <-a.events)
+	}
+}
+
+// A node whose directory is an older copy is told so by the peer that it dials, on a
+// connection that stands already too. What it holds against the peer itself is no news of that one.
+func TestRefusalsAreTold(t *testing.T) {
+	old := nodeLocal(2)
+	old.Starts = &messages.Starts{Number: 2, Marks: []uint64{1, 7}}
+	a, b := serve(t, nodeLocal(1)), serve(t, old)
+	b.spawn(messages.ActorRaft, nil)
+	introduce(a, b)
+	b.hears(func() {
+		a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgHeartbeatResp, 1, 2, 1))
+	})
+	eventually(t, "the older copy is linked", func() bool { return a.hub.hears(messages.NodeAddress(2)) })
+	want := &messages.PeerRefused{Peer: 1, Code: messages.Code_DAMAGED}
+	a.hub.Remember(&messages.StartsHeard{Heard: []*messages.Start{{RaftId: 2, Incarnation: old.Incarnation, Number: 2, Mark: 9}}})
+	same(t, receive(t, b.events, "refusal on the connection that stands"), want)
+	same(t, receive(t, b.events, "refusal of the next"), want)
+	if len(a.events) > 0 {
+		t.Errorf("the other is told %v", <-a.events)
 	}
 }
 

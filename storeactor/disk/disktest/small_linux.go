@@ -134,3 +134,27 @@ func (v *SmallVolume) run(name string, args ...string) {
 		v.t.Fatalf("%s: %v: %s", name, err, out)
 	}
 }
+
+// NewMemoryVolume mounts a file system in memory of so many bytes at dir, and returns what
+// gives it another size. The test is skipped where that is not allowed.
+func NewMemoryVolume(t testing.TB, dir string, bytes int64) (resize func(bytes int64)) {
+	t.Helper()
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		err = unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes))
+	}
+	if err != nil {
+		t.Skipf("a volume in memory takes root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return func(bytes int64) {
+		t.Helper()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", bytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -52,5 +52,7 @@ func (e *Engine) reading(what string, read func() error) error {
 // oneLine is an error that was joined of several, each on a line.
 type oneLine struct{ error }
 
-func (o oneLine) Error() string { return strings.ReplaceAll(o.error.Error(), "\n", "; ") }
+func (o oneLine) Error() string {
+	return strings.Join(strings.FieldsFunc(o.error.Error(), func(r rune) bool { return r == 10 }), "; ")
+}
 func (o oneLine) Unwrap() error { return o.error }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/dgraph-io/badger/v4/pb"
 	"github.com/dgraph-io/badger/v4/y"
@@ -100,7 +101,10 @@ func readMemTable(f *os.File) (MemTable, error) {
 // A key of no bytes is the end. An entry that is being written is not whole yet.
 func wholeEntries(f *os.File, from int64) (int64, error) {
 	r := newEntryReader(f, from)
-	for {
+	for n := 1; ; n++ {
+		if n%64 == 0 {
+			runtime.Gosched() // it runs beside commands, which must not wait for a core
+		}
 		size, err := r.entry()
 		if err != nil {
 			return from, err

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -121,10 +122,17 @@ func openBadger(options badger.Options) (db *badger.DB, err error) {
 	case err == nil:
 		return db, nil
 	case durable.Refused(err), errors.As(err, &fault):
-		return nil, refused("open the state", err)
+		return nil, refused("open the state", oneLine{err})
+	case strings.Contains(err.Error(), discardName):
+		return nil, messages.Errorf(messages.Code_INTERNAL, "cannot open the state: %s is unreadable: %v", filepath.Join(dir, discardName), oneLine{err}).
+			WithHint("it holds nothing that is needed: move that file away and start again")
 	}
-	return nil, damaged("%s cannot be opened: %v", dir, err)
+	return nil, damaged("%s cannot be opened: %v", dir, oneLine{err})
 }
+
+// discardName is the file in which Badger counts what its value log could give back.
+// Here no value is in that log, so nothing is lost with it: Badger makes a new one.
+const discardName = "DISCARD"
 
 func damaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, "the state is damaged: "+format, args...).

@@ -256,27 +256,22 @@ func (e *Engine) wait(done func() bool) {
 }
 
 // pushOut fills the memtable in use until there is a next one, which is the only
-// way to make a table of it, and waits for that. The wait is bounded, since Badger may
-// be slow, or have failed.
+// way to make a table of it, and waits for that: it is the last of those that were there.
+// The wait is bounded, since Badger may be slow, or have failed.
 func (e *Engine) pushOut() error {
-	before := e.memTables()
-	for number := uint64(1); number <= 2*memTableBytes/reclaimFiller && !added(before, e.memTables()); number++ {
+	full := e.db.MemTable()
+	for number := uint64(1); number <= 2*memTableBytes/reclaimFiller && e.db.MemTable() == full; number++ {
 		if err := e.fill(e.db.NewManagedWriteBatch(), number); err != nil {
 			return err
 		}
 	}
-	e.wait(func() bool { return !slices.ContainsFunc(before, exists) })
+	e.wait(func() bool { return !exists(full) })
 	return nil
 }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// added reports whether there are names that were not there before.
-func added(before, now []string) bool {
-	return slices.ContainsFunc(now, func(name string) bool { return !slices.Contains(before, name) })
 }
 
 // flattening bounds a Flatten, which goes on as long as writes bring new tables and

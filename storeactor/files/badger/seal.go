@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -110,10 +111,31 @@ func sealMemTable(path string, before Seal) (MemTable, error) {
 			m.Length = b.Length
 		}
 	}
-	if m.Length, err = wholeEntries(f, m.Length); err != nil {
+	from := m.Length
+	if m.Length, err = wholeEntries(f, from); err != nil {
 		return m, err
 	}
-	return m, unix.Fdatasync(int(f.Fd()))
+	return m, syncInSteps(f, from, m.Length)
+}
+
+// syncStep is how many bytes of a memtable are on their way to the disk at once. The log's
+// syncs stand behind them.
+const syncStep = 1 << 20
+
+// syncInSteps syncs a file of which the bytes [from, to) are new.
+func syncInSteps(f *os.File, from, to int64) error {
+	const whole = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	for ; from < to; from += syncStep {
+		err := unix.SyncFileRange(int(f.Fd()), from, min(syncStep, to-from), whole)
+		if err == unix.ENOSYS {
+			break
+		}
+		if err != nil { // it is not told again
+			return err
+		}
+		runtime.Gosched()
+	}
+	return unix.Fdatasync(int(f.Fd()))
 }
 
 // checkMemTables: what was synced to a memtable file that is still there must be

@@ -51,8 +51,9 @@ func Metadata(clusterID, incarnation []byte) []byte {
 
 // Create makes the log of a new generation and its witness, durably. It is
 // empty, so its commit is its base: the index of the generation's checkpoint.
-// Term and vote are hs's.
-func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, logger *slog.Logger) error {
+// Term and vote are hs's; starts is how many processes were started on the generation
+// before it.
+func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, starts uint64, logger *slog.Logger) error {
 	if at.Index > 0 && at.ConfState == nil {
 		return messages.Errorf(messages.Code_INVALID, "the checkpoint of index %d has no configuration", at.Index)
 	}
@@ -72,7 +73,7 @@ func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id
 	return createWitness(generation, disk.Witness{
 		BaseIndex: at.Index, BaseTerm: at.Term,
 		Index: at.Index, Term: at.Term,
-		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index,
+		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index, Starts: starts,
 	})
 }
 

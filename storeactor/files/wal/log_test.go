@@ -2,11 +2,13 @@ package wal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,7 +35,7 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *Log) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -86,8 +88,8 @@ func (l testLog) with(last []byte) testLog {
 	return changed
 }
 
-// open opens a copy of the log. The image is nil if it is damaged.
-func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
+// write makes the files of a generation these.
+func (l testLog) write(t *testing.T, generation string) {
 	t.Helper()
 	dir := filepath.Join(generation, dirName)
 	if err := os.RemoveAll(dir); err != nil {
@@ -104,6 +106,12 @@ func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
 	if err := os.WriteFile(filepath.Join(generation, witnessName), l.witness, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// open opens a copy of the log. The image is nil if it is damaged.
+func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
+	t.Helper()
+	l.write(t, generation)
 	log, image, err := reopenLog(generation)
 	if err == nil {
 		if err := log.Close(); err != nil {
@@ -115,7 +123,7 @@ func (l testLog) open(t *testing.T, generation string) *disk.LogImage {
 		t.Fatalf("unexpected error: %v", err)
 	}
 	for name, segment := range l.segments {
-		if left, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(left, segment) {
+		if left, err := os.ReadFile(filepath.Join(generation, dirName, name)); err != nil || !bytes.Equal(left, segment) {
 			t.Fatalf("the damaged log was changed: %v", err)
 		}
 	}
@@ -288,6 +296,60 @@ func TestTornEndBeyondTheWitnessIsRepaired(t *testing.T) {
 	}
 	if shorter == 0 {
 		t.Fatal("no tear took anything")
+	}
+}
+
+// TestRepairTakesRoom: a repair keeps a copy of what was there. Without room for it the
+// log is left as it is, and opens once there is room.
+func TestRepairTakesRoom(t *testing.T) {
+	generation, l := makeLog(t)
+	fillLog(t, generation, l)
+	torn := readFiles(t, generation)
+	at, synced := torn.records(t), l.index
+	es := disktest.Entries(l.index, l.term, l.term)
+	es[0].Data = bytes.Repeat([]byte{3}, 1500)
+	mustSave(t, l, disktest.HardState(l.hardState.GetTerm(), 2, l.index), es)
+	after := readFiles(t, generation)
+	segment := after.segments[after.last()][:at[len(at)-1]+700]
+	after.witness = torn.witness // as a power cut leaves it
+
+	volume := filepath.Join(t.TempDir(), "volume")
+	held := int64(0)
+	for _, s := range after.segments {
+		held += int64(len(s))
+	}
+	resize := disktest.NewMemoryVolume(t, volume, 2*held+1<<20)
+	full := after.with(segment)
+	full.write(t, volume)
+	filler := filepath.Join(volume, "filler")
+	fill(t, filler)
+	for range 2 {
+		_, _, err := reopenLog(volume)
+		said := (*messages.Error)(nil)
+		if !errors.As(err, &said) || said.Code != messages.Code_INTERNAL || !strings.Contains(said.Message, "no space left") || !strings.Contains(said.Hint, "make room") {
+			t.Errorf("without room: %v", err)
+		}
+	}
+	resize(4*held + 64<<20)
+	if _, image, err := reopenLog(volume); err != nil {
+		t.Errorf("with room: %v", err)
+	} else if index, _ := image.Last(); index != synced {
+		t.Errorf("the log ends at %d, expected %d", index, synced)
+	}
+}
+
+// fill takes all the room there is.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4096} {
+		for err = error(nil); err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 	"os"
@@ -14,20 +15,20 @@ import (
 // The witness file is two slots, each alone in its block, written in turn: a
 // torn write harms one at most. A slot fits one sector. Little endian:
 //
-//	magic [8] | format uint32 | 8 fields uint64 | CRC32C of all before uint32
+//	magic [8] | format uint32 | 9 fields uint64 | CRC32C of all before uint32
 const (
 	witnessName   = "witness"
 	witnessMagic  = "KVWITNES"
 	witnessFormat = 1
 	witnessBlock  = 4096 // bytes
-	witnessSlot   = 8 + 4 + 8*8 + 4
+	witnessSlot   = 8 + 4 + 9*8 + 4
 )
 
 func encodeWitness(w disk.Witness) []byte {
 	b := make([]byte, 0, witnessSlot)
 	b = append(b, witnessMagic...)
 	b = binary.LittleEndian.AppendUint32(b, witnessFormat)
-	for _, v := range []uint64{w.Sequence, w.BaseIndex, w.BaseTerm, w.Index, w.Term, w.HardTerm, w.Vote, w.Commit} {
+	for _, v := range []uint64{w.Sequence, w.BaseIndex, w.BaseTerm, w.Index, w.Term, w.HardTerm, w.Vote, w.Commit, w.Starts} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, disk.Castagnoli))
@@ -43,7 +44,7 @@ func decodeWitness(b []byte) (w disk.Witness, format uint32, ok bool) {
 	if crc32.Checksum(b[:witnessSlot-4], disk.Castagnoli) != binary.LittleEndian.Uint32(b[witnessSlot-4:]) {
 		return w, 0, false
 	}
-	for i, field := range []*uint64{&w.Sequence, &w.BaseIndex, &w.BaseTerm, &w.Index, &w.Term, &w.HardTerm, &w.Vote, &w.Commit} {
+	for i, field := range []*uint64{&w.Sequence, &w.BaseIndex, &w.BaseTerm, &w.Index, &w.Term, &w.HardTerm, &w.Vote, &w.Commit, &w.Starts} {
 		*field = binary.LittleEndian.Uint64(b[12+8*i:])
 	}
 	return w, binary.LittleEndian.Uint32(b[8:]), true
@@ -94,6 +95,22 @@ func ReadWitness(generation string) (w disk.Witness, found bool, err error) {
 	defer f.Close()
 	w, err = readWitness(f)
 	return w, true, err
+}
+
+// Count makes durable in the witness of a log that nobody has open how many processes were
+// started on its generation.
+func Count(generation string, starts uint64) error {
+	w, err := openWitness(generation)
+	if err != nil {
+		return err
+	}
+	defer w.file.Close()
+	last := w.last
+	last.Starts = starts
+	if err := errors.Join(w.write(last), w.file.Sync()); err != nil {
+		return durable.Error("write the log's witness", err)
+	}
+	return nil
 }
 
 func readWitness(f *os.File) (disk.Witness, error) {

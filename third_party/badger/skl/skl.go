@@ -67,6 +67,7 @@ type Skiplist struct {
 	head    *node
 	ref     atomic.Int32
 	arena   *Arena
+	filter  filter // patched: of its keys
 	OnClose func()
 }
 
@@ -118,7 +119,7 @@ func decodeValue(value uint64) (valOffset uint32, valSize uint32) {
 func NewSkiplist(arenaSize int64) *Skiplist {
 	arena := newArena(arenaSize)
 	head := newNode(arena, nil, y.ValueStruct{}, maxHeight)
-	s := &Skiplist{head: head, arena: arena}
+	s := &Skiplist{head: head, arena: arena, filter: newFilter(arenaSize)}
 	s.height.Store(1)
 	s.ref.Store(1)
 	return s
@@ -271,6 +272,7 @@ func (s *Skiplist) getHeight() int32 {
 
 // Put inserts the key-value pair.
 func (s *Skiplist) Put(key []byte, v y.ValueStruct) {
+	s.filter.add(key) // patched
 	// Since we allow overwrite, we may not need to create a new node. We might not even need to
 	// increase the height. Let's defer these actions.
 
@@ -363,6 +365,9 @@ func (s *Skiplist) findLast() *node {
 // Get gets the value associated with the key. It returns a valid value if it finds equal or earlier
 // version of the same key.
 func (s *Skiplist) Get(key []byte) y.ValueStruct {
+	if !s.filter.mayHave(key) { // patched
+		return y.ValueStruct{}
+	}
 	n, _ := s.findNear(key, false, true) // findGreaterOrEqual.
 	if n == nil {
 		return y.ValueStruct{}
