@@ -60,7 +60,7 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
-	@$(GO) test -tags mutant ./membershipactor/saga -run Mutants -v -count=1
+	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
 
 bench: build ## KeyVal beside etcd under the same load on this machine

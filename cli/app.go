@@ -35,6 +35,8 @@ type Shell struct {
 	Invoked, Self string
 	// Connect finds a cluster. One call lasts at most timeout.
 	Connect func(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error)
+	// ConnectTo finds one node, and asks no other.
+	ConnectTo func(ctx context.Context, endpoint string, timeout time.Duration) (Store, error)
 	// Probe fails at once if nobody listens at an endpoint. (Connect would go on
 	// trying.)
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
@@ -55,7 +57,7 @@ func NewShell() *Shell {
 		OutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		Env:    os.Getenv, Invoked: os.Args[0], Self: self,
-		Connect: connect, Probe: probe,
+		Connect: connect, ConnectTo: connectTo, Probe: probe,
 	}
 }
 
@@ -114,6 +116,7 @@ kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
 			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
+			newCluster(sh), newOps(sh),
 			newSnapshot(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh),

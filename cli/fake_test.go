@@ -43,7 +43,14 @@ type fakeCluster struct {
 	starting  map[string]int  // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
 	files     map[string][]*messages.SnapshotInfo // by endpoint
-	written   func(*messages.SnapshotInfo)        // is called whenever somebody looks at one that is being written
+
+	view                     *messages.ClusterView // nil: see clusterView
+	before, after, meanwhile *messages.FaultBudget
+	warnings                 []string
+	clusterAsked             []*messages.ClusterRequest
+	onQuestion               func(*messages.ClusterView)
+
+	written func(*messages.SnapshotInfo) // is called whenever somebody looks at one that is being written
 }
 
 func newFake() *fakeCluster {
@@ -67,6 +74,10 @@ func (f *fakeCluster) reach(endpoints []string) (Store, error) {
 		}
 	}
 	return nil, messages.Errorf(messages.Code_UNREACHABLE, "connection refused").At(endpoints[0], "").WithHint("start it")
+}
+
+func (f *fakeCluster) connectTo(ctx context.Context, endpoint string, timeout time.Duration) (Store, error) {
+	return f.connect(ctx, []string{endpoint}, timeout)
 }
 
 func (f *fakeCluster) probe(_ context.Context, endpoint string, _ time.Duration) error {
@@ -426,11 +437,80 @@ func (r run) kvctl(t *testing.T, argv ...string) outcome {
 	sh := Shell{
 		Stdin: r.stdin, Stdout: &out, Stderr: &stderr, InTTY: r.inTTY, OutTTY: r.tty, ErrTTY: r.tty,
 		Env:     func(name string) string { return r.env[name] },
-		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, Probe: r.cluster.probe,
+		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, ConnectTo: r.cluster.connectTo, Probe: r.cluster.probe,
 	}
 	if r.ctx == nil {
 		r.ctx = t.Context()
 	}
 	code := Run(r.ctx, sh, append([]string{"kvctl"}, argv...))
 	return outcome{code, out.String(), stderr.String()}
+}
+
+// AskCluster answers with view, begins what it is asked for, and carries operations on a step
+// at a question.
+func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (client.ClusterAnswer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clusterAsked = append(s.clusterAsked, m)
+	v := s.clusterView()
+	r := &messages.ClusterReply{Node: "node" + s.endpoint[len(s.endpoint)-1:], View: v, Before: s.before}
+	a := client.ClusterAnswer{ClusterReply: r, At: time.Unix(1_000_000, 0), Endpoint: s.endpoint, RequestID: fakeRequest}
+	if m.GetQuery() != nil {
+		if s.onQuestion != nil {
+			s.onQuestion(v)
+		}
+		return a, nil
+	}
+	r.After, r.Meanwhile, r.Warnings = s.after, s.meanwhile, s.warnings
+	if s.refuse != nil {
+		return a, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	switch {
+	case m.DryRun:
+	case m.Configuration != 0 && m.Configuration != v.ConfigurationIndex:
+		return a, messages.Errorf(messages.Code_CONFLICT, "the configuration is %d now", v.ConfigurationIndex).At(s.endpoint, fakeRequest)
+	case m.GetBegin() != nil:
+		o := m.GetBegin().Operation
+		o.Phase, o.StartedAtMs = messages.OperationPhase_ADD_LEARNER, 1_000_000_000
+		v.Operations = append(v.Operations, o)
+		r.Operation = o
+	case m.GetAbort() != nil:
+		for _, o := range v.Operations {
+			if bytes.Equal(o.Id, m.GetAbort().Id) {
+				o.Aborting = true
+			}
+		}
+	case m.GetTransfer() != nil:
+		for _, x := range v.Members {
+			x.Role = "follower"
+			if x.Member.Name == m.GetTransfer().To {
+				x.Role = "leader"
+			}
+		}
+	case m.GetAddress() != nil:
+		for _, x := range v.Members {
+			if x.Member.Name == m.GetAddress().Name {
+				x.Member.Address = m.GetAddress().Address
+			}
+		}
+	}
+	return a, nil
+}
+
+// clusterView is three voters, if a test made no other.
+func (f *fakeCluster) clusterView() *messages.ClusterView {
+	if f.view == nil {
+		f.view = &messages.ClusterView{ClusterId: []byte("one"), ConfigurationIndex: 12, Term: 3, Leader: 1, Commit: 100, PulseKnown: true}
+		for i := range uint64(3) {
+			m := &messages.MemberView{Role: "follower", ContactKnown: true, SilentMs: 100, Match: 100, Version: "test", Member: &messages.Member{
+				RaftId: i + 1, Name: fmt.Sprint("node", i+1), Address: fmt.Sprint("127.0.0.1:700", i+1),
+			}}
+			if i == 0 {
+				m.Role = "leader"
+			}
+			f.view.Members = append(f.view.Members, m)
+		}
+		f.before = &messages.FaultBudget{Voters: 3, Quorum: 2, Alive: 3, Slack: 1, Available: true, Survives: []string{"node1", "node2", "node3"}}
+	}
+	return f.view
 }

@@ -182,5 +182,5 @@ func (c *Call) storeAt(ctx context.Context, endpoint string) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.Connect(ctx, []string{endpoint}, timeout)
+	return c.ConnectTo(ctx, endpoint, timeout)
 }

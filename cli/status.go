@@ -122,7 +122,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 	if err := sh.Probe(ctx, endpoint, timeout); err != nil {
 		return failed(err)
 	}
-	store, err := sh.Connect(ctx, []string{endpoint}, timeout)
+	store, err := sh.ConnectTo(ctx, endpoint, timeout)
 	if err != nil {
 		return failed(err)
 	}

@@ -30,8 +30,6 @@ type Store interface {
 	// DeleteSteps deletes the keys of [from, to) and yields the sum after each
 	// step. An error is the last thing that it yields.
 	DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[client.DeleteRangeResult, error]
-	// Newest is the newest revision, by a linearizable read.
-	Newest(ctx context.Context) (uint64, error)
 	// Compact gives up history below a revision; 0: the newest.
 	Compact(ctx context.Context, revision uint64) (client.CompactResult, error)
 
@@ -44,6 +42,9 @@ type Store interface {
 	SnapshotShow(ctx context.Context, id string) (client.SnapshotsResult, error)
 	SnapshotCreate(ctx context.Context, id string, createdAtMs int64) (client.SnapshotsResult, error)
 	SnapshotDelete(ctx context.Context, id string) (client.SnapshotsResult, error)
+	// ClusterAsker is asked about the cluster, and for changes of it.
+	client.ClusterAsker
+
 	// Status asks one node and says which.
 	Status(ctx context.Context) (*messages.StatusReply, string, error)
 	Close()
@@ -63,11 +64,19 @@ func (r remote) Get(ctx context.Context, key []byte, revision uint64, stale bool
 	return r.Client.Get(ctx, key, options...)
 }
 
-// connect makes a client that the cluster need not remember for long. Whoever names one
-// endpoint means that node.
+// connect makes a client that the cluster need not remember for long.
 func connect(ctx context.Context, endpoints []string, timeout time.Duration) (Store, error) {
+	return connectWith(ctx, client.Options{Endpoints: endpoints}, timeout)
+}
+
+// connectTo makes one that asks one node and no other.
+func connectTo(ctx context.Context, endpoint string, timeout time.Duration) (Store, error) {
+	return connectWith(ctx, client.Options{Endpoints: []string{endpoint}, Pinned: true}, timeout)
+}
+
+func connectWith(ctx context.Context, o client.Options, timeout time.Duration) (Store, error) {
 	c, err := client.Connect(ctx, client.Options{
-		Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+		Endpoints: o.Endpoints, Pinned: o.Pinned, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
 	})
 	if err != nil {
 		return nil, err

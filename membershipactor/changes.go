@@ -19,6 +19,8 @@ import (
 const (
 	requestsMax  = 64
 	requestTicks = 160
+	// patienceTicks is for how long a request waits that may be allowed in a moment.
+	patienceTicks = rules.ContactTicksMax + 10
 )
 
 // asker is the actor that asked, as its address and its name.
@@ -219,6 +221,11 @@ func (c *changes) due(r *request) bool {
 	return true
 }
 
+// patient reports whether a request may wait for what passes.
+func (c *changes) patient(r *request) bool {
+	return !r.asked.DryRun && c.now+requestTicks < r.until+patienceTicks
+}
+
 // weigh puts into an answer what the rules said.
 func weigh(r *request, d rules.Verdict) {
 	r.reply.Before, r.reply.After, r.reply.Meanwhile, r.reply.Warnings = d.Before, d.After, d.Meanwhile, d.Warnings
@@ -251,6 +258,8 @@ func (c *changes) begin(k known, r *request, asked *messages.ClusterOperation) (
 	d := rules.Check(c.withProposed(k.View), record)
 	weigh(r, d)
 	switch {
+	case d.Passes && c.patient(r):
+		return false, nil
 	case d.Err != nil:
 		return true, d.Err
 	case r.asked.DryRun:
@@ -317,8 +326,11 @@ func (c *changes) abort(k known, r *request, id []byte) (done bool, err *message
 
 // transfer hands the lead over.
 func (c *changes) transfer(k known, r *request, name string) (done bool, err *messages.Error) {
-	to, err := rules.CheckTransfer(k.View, name)
+	to, passes, err := rules.CheckTransfer(k.View, name)
 	r.reply.Before = k.Budget()
+	if passes && c.patient(r) {
+		return false, nil
+	}
 	if err != nil || to == 0 || r.asked.DryRun {
 		r.reply.Message = messages.MemberName(k.Members, cmp.Or(to, k.Self))
 		return true, err

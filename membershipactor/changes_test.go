@@ -361,6 +361,46 @@ func TestAbortRacesTheSwap(t *testing.T) {
 	s.expect("CONFLICT operation 00000000000000000000000000000001 only goes forward")
 }
 
+// A new leader does not know yet how far the others are, and does not refuse at once.
+func TestTransferHasPatience(t *testing.T) {
+	for name, row := range map[string]struct {
+		catchesUp bool
+		want      string
+	}{"it has caught up": {true, "OK node3"}, "it has not": {false, "UNSAFE node3 lacks"}} {
+		s := newStand(t)
+		far := s.k.Following[3]
+		s.k.Following[3] = rules.Follow{Last: 9}
+		s.ask(transferring("node3"))
+		s.tick(patienceTicks - 1)
+		s.expect()
+		if row.catchesUp {
+			s.k.Following[3] = far
+		}
+		s.tick(1)
+		s.apply()
+		s.tick(0)
+		t.Log(name)
+		s.expect(row.want)
+	}
+}
+
+// A node that was stopped just now still counts as in contact, and its place is asked for.
+func TestBeginHasPatience(t *testing.T) {
+	s := newStand(t)
+	s.ask(beginning(1, kindReplace, "node3", "node3", "h3:7000"))
+	s.tick(rules.ContactTicksMax)
+	s.expect()
+	s.k.Replication.Progress[1].SilentTicks = rules.ContactTicksMax + 1
+	s.tick(1)
+	s.apply()
+	s.tick(0)
+	s.expect("OK")
+	s = newStand(t)
+	s.ask(beginning(1, kindReplace, "node3", "node3", "h3:7000"))
+	s.tick(patienceTicks)
+	s.expect("CONFLICT node3 answers at h3:7000 itself")
+}
+
 // So many requests wait, and no more.
 func TestRequestsAreBounded(t *testing.T) {
 	s := newStand(t)

@@ -16,6 +16,7 @@ import (
 // Times of the pulses, in ticks.
 const (
 	pulseTicks = 10 // between two pulses
+	newsTicks  = 2  // from an election or a change of members to the next pulse
 	// freshTicks is how long a pulse is the leader's word: several of them may be lost.
 	freshTicks = 40
 )
@@ -82,6 +83,7 @@ func (c *census) leads() bool { return c.view.Leader == c.self }
 func (c *census) onMembers(m *messages.MembersChanged) {
 	c.answer = nil
 	c.view = c.view.WithMembers(m)
+	c.pulseIn = min(c.pulseIn, newsTicks)
 	for id := range c.nodes {
 		if _, member := c.view.Member(id); !member {
 			delete(c.nodes, id)
@@ -98,6 +100,7 @@ func (c *census) onLeader(m *messages.LeaderChanged) []saying {
 		return nil
 	}
 	c.forget()
+	c.pulseIn = newsTicks
 	if c.leads() {
 		return nil
 	}

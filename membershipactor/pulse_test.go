@@ -95,7 +95,7 @@ func TestEveryNodeKnowsAllFromThePulses(t *testing.T) {
 		wantRoles(t, fmt.Sprintf("at node %d", id), c, "leader", "follower", "learner")
 	}
 	v := g[3].reply(&messages.ClusterRequest{Request: 8}).View
-	if v.Members[1].Version != "v2" || v.Members[1].Member.Name != "n2" || !v.PulseKnown || v.PulseAgeMs > 50 {
+	if v.Members[1].Version != "v2" || v.Members[1].Member.Name != "n2" || !v.PulseKnown || v.PulseAgeMs > pulseTicks*50 {
 		t.Errorf("what node 3 knows of node 2: %s", messages.Line(v))
 	}
 	if v.Members[1].Member.Incarnation != nil {

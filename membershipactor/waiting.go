@@ -189,14 +189,19 @@ func answerJoin(members *messages.MembersChanged, n *messages.WaitingNode) *mess
 		a.Code, a.Message, a.Hint = messages.Code_NOT_ALLOWED, fmt.Sprintf(format, args...), hint
 		return a
 	}
+	// A node that takes the place of one of its own name is a member beside that one.
+	heir := slices.ContainsFunc(members.GetMembers(), func(m *messages.Member) bool {
+		return m.Name == n.Name && (len(m.Incarnation) == 0 || bytes.Equal(m.Incarnation, n.Incarnation))
+	})
 	for _, m := range members.GetMembers() {
 		mine := bytes.Equal(m.Incarnation, n.Incarnation)
 		switch {
+		case m.Name == n.Name && len(m.Incarnation) > 0 && !mine && heir:
 		case m.Name == n.Name && mine && m.Address == n.Address:
 			a.Code, a.RaftId = messages.Code_OK, m.RaftId
 			return a
 		case m.Name == n.Name && len(m.Incarnation) > 0 && !mine:
-			return refuse(fmt.Sprintf("start %s on its own data directory; if that is lost: kvctl cluster remove %s, and then kvctl cluster add %s %s", n.Name, n.Name, n.Name, n.Address),
+			return refuse(fmt.Sprintf("start %s on its own data directory; if that is lost: kvctl cluster replace %s %s %s, and then this again", n.Name, n.Name, n.Name, n.Address),
 				"%s is a member already, with another data directory", n.Name)
 		case m.Name == n.Name && m.Address != n.Address:
 			a.Message = fmt.Sprintf("%s was added at %s, and this node is reached at %s", n.Name, m.Address, n.Address)

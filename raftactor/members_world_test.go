@@ -203,6 +203,9 @@ func churn(t *rapid.T, steps int) {
 		case what < 73 && len(w.shipments) > 0:
 			w.arrive(rapid.IntRange(0, len(w.shipments)-1).Draw(t, "shipment"), rapid.IntRange(0, 4).Draw(t, "luck") == 0)
 		case what < 76 && h.replica != nil:
+			if rapid.Bool().Draw(t, "torn") {
+				h.tear()
+			}
 			w.crash(h)
 		case what < 80 && h.replica == nil:
 			w.start(h)
@@ -220,6 +223,16 @@ func churn(t *rapid.T, steps int) {
 		}
 	}
 	w.healed()
+}
+
+// tear writes the entries of the append that is next, and not the hard state behind them.
+func (h *host) tear() {
+	if len(h.log) == 0 {
+		return
+	}
+	if m, is := h.log[0].(*raftpb.Message); is && m.GetSnapshot() == nil {
+		h.save(&raftpb.Message{Entries: m.GetEntries()})
+	}
 }
 
 // anyChange asks whoever leads, or thinks so, for a change that the rules allow.
@@ -274,9 +287,7 @@ func (w *world) healed() {
 		}
 	}
 	w.run("after the faults, simple again", func() bool {
-		for _, id := range w.ids { // as a machine does behind a change that it applies or replays
-			w.checkpointNow(w.hosts[id], false)
-		}
+		w.checkpointMembers()
 		l := w.leader()
 		if l == nil {
 			return false
@@ -288,5 +299,18 @@ func (w *world) healed() {
 		return w.equal()
 	})
 	w.put(1)
-	w.run("after the faults, a command", w.equal)
+	w.run("after the faults, a command", func() bool {
+		w.checkpointMembers()
+		return w.equal()
+	})
+}
+
+// checkpointMembers writes the checkpoints that machines write behind a change that they
+// apply or replay.
+func (w *world) checkpointMembers() {
+	for _, id := range w.ids {
+		if h := w.hosts[id]; h.checkpoint.index < w.members[h.state.index].Index {
+			w.checkpointNow(h, false)
+		}
+	}
 }

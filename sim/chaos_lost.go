@@ -190,14 +190,17 @@ func (r *run) giveUp(v *server) {
 	v.crash(false)
 }
 
-// aftermath: the one who knew goes away, and the node is started again.
+// aftermath: mostly the one who knew goes away for a while, and somebody starts the node
+// again at once.
 func (r *run) aftermath(v, k *server) {
 	r.coverage[cellSuspected]++
-	for _, s := range []*server{k, v} {
-		if r.chaos.IntN(2) == 0 {
-			r.crash(s, r.chaos.IntN(2) == 0)
-		}
+	if r.chaos.IntN(3) == 0 {
+		return
 	}
+	k.crash(r.chaos.IntN(2) == 0)
+	v.crash(r.chaos.IntN(2) == 0)
+	v.start()
+	r.after(r.swarm.electionTimeout()+r.lasting(), k.start)
 }
 
 // What became of a node whose directory is an older copy.

@@ -43,10 +43,18 @@ func TestAChangeGoesToAKnownLeaderAtOnce(t *testing.T) {
 	s := newScript(t, "a:1")
 	s.serve("a:1", leads(2, "b:1", 5))
 	s.expect(s.submit(removal(1)), "dial b:1", "node/1 membership "+asked)
-	dry := removal(2)
+}
+
+// A dry run is for the leader too, and changes nothing.
+func TestADryRunFollowsRedirect(t *testing.T) {
+	s := newScript(t, "a:1")
+	s.serve("a:1", nil)
+	dry := removal(1)
 	dry.Cluster.DryRun = true
-	if line := s.line(s.submit(dry)[0]); !strings.HasSuffix(line, "dry_run=true}") {
-		t.Errorf("a dry run is sent as %s", line)
+	s.expect(s.submit(dry), "node/1 membership "+strings.TrimSuffix(asked, "}")+" dry_run=true}")
+	s.expect(s.c.clusterReply(&messages.ClusterReply{Request: 1, Code: messages.Code_REDIRECT, Leader: leads(2, "b:1", 5)}), "dial b:1")
+	if d := s.answerTo(1, 4000); codeOf(d) == messages.Code_OUTCOME_UNKNOWN {
+		t.Errorf("a dry run has an outcome: %s", messages.Line(d))
 	}
 }
 

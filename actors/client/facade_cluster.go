@@ -70,7 +70,9 @@ func (a ClusterAPI) GetClusterHealth(ctx context.Context) (*ClusterHealth, error
 		return nil, err
 	}
 	_, read := a.Newest(ctx)
-	return r.Health(read), nil
+	h := r.Health(read)
+	h.QuorumAvailable = h.QuorumAvailable || read == nil // it was seen
+	return h, nil
 }
 
 // GetNodeStatus is what the node in use knows of itself.

@@ -195,12 +195,14 @@ func TestGetClusterHealth(t *testing.T) {
 			f.reply.View.Members[0].Role, f.reply.Before = "unknown", nil
 			f.read = errors.New("late")
 		}, 2, false, []string{"no leader", "linearizable read did not come back: late"}},
-		"no word from leader": {func(f *fakeCluster) { f.reply.Before = nil }, 3, false, []string{"n2 has had no word from the leader"}},
-		"no quorum":           {func(f *fakeCluster) { f.reply.Before = &messages.FaultBudget{Voters: 3, Quorum: 2, Alive: 1} }, 3, false, []string{"no quorum: 1 of 3 voters is in contact, 2 are needed"}},
-		"a read is late":      {func(f *fakeCluster) { f.read = errors.New("late") }, 3, true, []string{"late"}},
-		"a voter lags":        {func(f *fakeCluster) { f.reply.View.Commit = 50_000 }, 0, true, []string{"n1 lags", "n2 lags 49900 entries", "n3 lags"}},
-		"a snapshot":          {func(f *fakeCluster) { f.reply.View.Members[1].SnapshotNeeded = true }, 2, true, []string{"n2 lags so far behind that it needs a snapshot"}},
-		"little room":         {func(f *fakeCluster) { f.reply.View.Members[2].RoomBytes = 300 << 20 }, 2, true, []string{"n3 has 300 MB of room left"}},
+		"no word from leader": {func(f *fakeCluster) { f.reply.Before = nil }, 3, true, []string{"n2 has had no word from the leader"}},
+		"no quorum": {func(f *fakeCluster) {
+			f.reply.Before, f.read = &messages.FaultBudget{Voters: 3, Quorum: 2, Alive: 1}, errors.New("late")
+		}, 3, false, []string{"no quorum: 1 of 3 voters is in contact, 2 are needed", "late"}},
+		"a read is late": {func(f *fakeCluster) { f.read = errors.New("late") }, 3, true, []string{"late"}},
+		"a voter lags":   {func(f *fakeCluster) { f.reply.View.Commit = 50_000 }, 0, true, []string{"n1 lags", "n2 lags 49900 entries", "n3 lags"}},
+		"a snapshot":     {func(f *fakeCluster) { f.reply.View.Members[1].SnapshotNeeded = true }, 2, true, []string{"n2 lags so far behind that it needs a snapshot"}},
+		"little room":    {func(f *fakeCluster) { f.reply.View.Members[2].RoomBytes = 300 << 20 }, 2, true, []string{"n3 has 300 MB of room left"}},
 	} {
 		f := whole()
 		row.change(f)

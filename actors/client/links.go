@@ -149,12 +149,12 @@ func (c *core) steer() {
 	}
 }
 
-// dialLeader goes to the leader when there is something to change, even if its address is
+// dialLeader goes to the leader when there is something for it to do, even if its address is
 // not among the endpoints. It reports whether it dials.
 func (c *core) dialLeader() bool {
 	ls := &c.links
 	to := ls.leader
-	if to == nil || to.Address == "" || to.RaftId == ls.currentNode() || !c.requests.anyChange() {
+	if to == nil || to.Address == "" || to.RaftId == ls.currentNode() || !c.requests.anyForLeader() {
 		return false
 	}
 	e := ls.find(to.Address)

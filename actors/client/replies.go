@@ -191,8 +191,8 @@ func (c *core) finish(r *request, d *messages.Done) {
 	r.done = true
 	q.count--
 	q.bytes -= r.size
-	if r.changes() {
-		q.changesCount--
+	if r.forLeader() {
+		q.forLeaderCount--
 	}
 	c.emit(answer{r.asker, d})
 }

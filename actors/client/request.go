@@ -24,9 +24,13 @@ const (
 // session for it.
 func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofCluster || k == reach }
 
-// changes reports whether a request may change something: what was sent may be done, and
-// the leader is best asked.
+// changes reports whether a request may change something: what was sent may be done.
 func (r *request) changes() bool { return r.kind == write || r.change }
+
+// forLeader reports whether the leader is best asked.
+func (r *request) forLeader() bool {
+	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil
+}
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over: in a
 // command, its session, numbers and opening, with the holder that a node puts there.
@@ -48,7 +52,7 @@ type request struct {
 	read     *messages.Read
 	snapshot *messages.SnapshotRequest
 	cluster  *messages.ClusterRequest
-	change   bool // of a cluster request: it is no question
+	change   bool // of a cluster request: it is no question, and no dry run
 
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
@@ -91,14 +95,14 @@ type requests struct {
 	fresh  []*request          // those of them that were never sent
 
 	readNumber, ofNodeNumber uint64
-	changesCount             int // unanswered, sent or not
+	forLeaderCount           int // unanswered, sent or not
 }
 
 func newRequests() requests {
 	return requests{writes: map[uint64]*request{}, reads: map[uint64]*request{}, ofNode: map[uint64]*request{}}
 }
 
-func (q *requests) anyChange() bool { return q.changesCount > 0 }
+func (q *requests) anyForLeader() bool { return q.forLeaderCount > 0 }
 
 func (q *requests) add(r *request, from uint64) {
 	if len(q.all) >= 2*requestsMax {
@@ -110,8 +114,8 @@ func (q *requests) add(r *request, from uint64) {
 	r.order = q.order
 	r.deadline = from + r.limit
 	q.all = append(q.all, r)
-	if r.changes() {
-		q.changesCount++
+	if r.forLeader() {
+		q.forLeaderCount++
 	}
 	if r.kind.ofNode() {
 		q.fresh = append(q.fresh, r)

@@ -18,6 +18,10 @@ type Verdict struct {
 	Before, After, Meanwhile *messages.FaultBudget
 	Warnings                 []string
 	InTheWay                 *messages.ClusterOperation // that Err is about
+	// Passes says of a refusal that it may well be otherwise in a moment: a node that was
+	// stopped counts as in contact for a while, and a new leader does not know yet how far
+	// the others are.
+	Passes bool
 }
 
 func (d Verdict) refused(err *messages.Error) Verdict {
@@ -143,10 +147,6 @@ func (v View) unusedBy(name, address string, replaced *messages.Member) *message
 				WithHint("choose another address, or remove %s first", m.Name)
 		}
 	}
-	if replaced != nil && replaced.Address == address && v.Alive(replaced.RaftId) {
-		return messages.Errorf(messages.Code_CONFLICT, "%s answers at %s itself", replaced.Name, address).
-			WithHint("stop it first, or let the new node listen elsewhere")
-	}
 	return nil
 }
 
@@ -199,6 +199,7 @@ func CheckPromote(v View, op *messages.ClusterOperation) Verdict {
 		if hint == "" {
 			hint = "ask again when it has caught up: kvctl cluster member " + m.Name
 		}
+		d.Passes = why.Kind == Steady || why.Kind == Lag || why.Kind == Unsettled
 		return d.refused(messages.Errorf(messages.Code_UNSAFE, "%s is not ready to be promoted: %v", m.Name, why).WithHint("%s", hint))
 	}
 	return v.voters(d, v.target(), m, 0)
@@ -243,6 +244,11 @@ func CheckReplace(v View, op *messages.ClusterOperation) Verdict {
 	}
 	if err := v.room(); err != nil {
 		return d.refused(err)
+	}
+	if old.Address == op.NewAddress && v.Alive(old.RaftId) {
+		d.Passes = true
+		return d.refused(messages.Errorf(messages.Code_CONFLICT, "%s answers at %s itself", old.Name, old.Address).
+			WithHint("stop it first, or let the new node listen elsewhere"))
 	}
 	if old.Type == messages.MemberType_LEARNER {
 		d.After = d.Before
@@ -325,40 +331,40 @@ func loopback(host string) bool {
 }
 
 // CheckTransfer says who is to lead: the voter of that name, or the best one. 0 and no error:
-// it leads already.
-func CheckTransfer(v View, name string) (to messages.RaftID, err *messages.Error) {
+// it leads already. passes: as in Verdict.
+func CheckTransfer(v View, name string) (to messages.RaftID, passes bool, err *messages.Error) {
 	if err := v.able(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if id := v.Replication.GetTransferringTo(); id != 0 {
-		return 0, messages.Errorf(messages.Code_BUSY, "the lead goes to %s just now", messages.MemberName(v.Members, id)).WithHint("ask again in a moment")
+		return 0, true, messages.Errorf(messages.Code_BUSY, "the lead goes to %s just now", messages.MemberName(v.Members, id)).WithHint("ask again in a moment")
 	}
 	if name == "" {
 		to, why := v.BestLeader(v.Self)
 		if why.Kind != Nothing {
-			return 0, messages.Errorf(messages.Code_UNSAFE, "%v", why).WithHint("wait until another voter has caught up, or start one")
+			return 0, true, messages.Errorf(messages.Code_UNSAFE, "%v", why).WithHint("wait until another voter has caught up, or start one")
 		}
-		return to, nil
+		return to, false, nil
 	}
 	m, err := v.known(name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	f := v.Following[m.RaftId]
 	switch {
 	case m.RaftId == v.Self:
-		return 0, nil
+		return 0, false, nil
 	case m.Type == messages.MemberType_LEARNER:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s is a learner: it cannot lead", name).WithHint("promote it first: kvctl cluster promote %s", name)
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s is a learner: it cannot lead", name).WithHint("promote it first: kvctl cluster promote %s", name)
 	case m.Type == messages.MemberType_OUTGOING:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s leaves the cluster", name).WithHint("choose another voter")
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s leaves the cluster", name).WithHint("choose another voter")
 	case !v.Alive(m.RaftId):
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s is out of contact: nobody would lead for a while", name).WithHint("start it first, or choose another voter")
+		return 0, false, messages.Errorf(messages.Code_UNSAFE, "%s is out of contact: nobody would lead for a while", name).WithHint("start it first, or choose another voter")
 	case !f.Close:
-		return 0, messages.Errorf(messages.Code_UNSAFE, "%s lacks %d entries: nobody would lead until it has them", name, f.Lag()).
+		return 0, true, messages.Errorf(messages.Code_UNSAFE, "%s lacks %d entries: nobody would lead until it has them", name, f.Lag()).
 			WithHint("wait until it has caught up, or choose another voter")
 	}
-	return m.RaftId, nil
+	return m.RaftId, false, nil
 }
 
 // BestLeader is the voter that is closest behind, but for this node and those that are not to

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"slices"
 
 	"keyval/messages"
@@ -77,14 +78,20 @@ func (v View) Operation(id []byte) *messages.ClusterOperation {
 	return nil
 }
 
-// WaitingNamed finds a node that asked to join, or returns nil.
+// WaitingNamed finds the node of a name that asked to join, or returns nil: none did, or more
+// than one, and nobody can tell which is meant.
 func (v View) WaitingNamed(name string) *messages.WaitingNode {
+	var found *messages.WaitingNode
 	for _, w := range v.Waiting {
-		if w.Name == name {
-			return w
+		switch {
+		case w.Name != name:
+		case found != nil && (!bytes.Equal(found.Incarnation, w.Incarnation) || found.Address != w.Address):
+			return nil
+		default:
+			found = w
 		}
 	}
-	return nil
+	return found
 }
 
 // Swapped reports whether an operation can only go forward: the joint configuration was
