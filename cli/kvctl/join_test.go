@@ -190,7 +190,7 @@ func TestJoinIsRefused(t *testing.T) {
 	p.kill(2)
 	os.RemoveAll(p.data(2))
 	said := p.refused(2, p.joins(2)...)
-	if !strings.Contains(said, "n3 is a member already, with another data directory") || !strings.Contains(said, "kvctl cluster remove n3") {
+	if !strings.Contains(said, "n3 is a member already, with another data directory") || !strings.Contains(said, "kvctl cluster replace n3 n3") {
 		t.Errorf("a wiped node under its old name says:\n%s", said)
 	}
 }
