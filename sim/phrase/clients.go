@@ -121,6 +121,8 @@ func (n *Names) answer(d *messages.Done) string {
 			words = append(words, fmt.Sprintf("read at revision %d", d.Read.Revision))
 		}
 		words = append(words, because(d.Read.Message, nil)...)
+	case d.Cluster != nil:
+		words = append([]string{d.Cluster.Code.String()}, because(d.Cluster.Message, nil)...)
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
 	case d.Cluster != nil:
