@@ -160,7 +160,11 @@ func (r *run) putBack(v *server, was older) {
 	}
 	r.held = true
 	v.start()
-	r.holdBreath(v, k, r.world.clock.now+noticeMax)
+	term := uint64(0) // any: its disk knows
+	if parts {
+		term = k.host.memory.term
+	}
+	r.holdBreath(v, k, term, r.world.clock.now+noticeMax)
 }
 
 // countsOn reports whether a leader has committed entries above an index that another node
@@ -174,19 +178,25 @@ func (s *server) countsOn(other *server, above uint64) bool {
 // a member that it reaches.
 const noticeMax = 3 * time.Second
 
-func (r *run) holdBreath(v, k *server, until time.Duration) {
+// holdBreath waits until the one who knows has told the node. term is that of its lead, if it
+// knows no longer than it leads; else 0.
+func (r *run) holdBreath(v, k *server, term uint64, until time.Duration) {
 	r.world.clock.after(time.Millisecond, nil, func() {
 		switch {
 		case r.healed || !r.held:
-		case !k.up(): // nobody is left who knows
-			r.giveUp(v)
+		case !k.up() || term > 0 && (k.role() != "leader" || k.host.memory.term != term):
+			if !v.disk.Suspected() && v.disk.Condemned() == "" { // nobody is left who knows
+				r.giveUp(v)
+				return
+			}
+			fallthrough
 		case v.disk.Suspected() || v.disk.Condemned() != "":
 			r.held = false
 			r.by(faultRolledBack.String(), func() { r.aftermath(v, k) })
 		case r.world.clock.now >= until:
 			r.world.fail("older copies are noticed", "%s runs on an older copy of its directory, and %s, which has heard a process that ran on it since, has not told it", v.name(), k.name())
 		default:
-			r.holdBreath(v, k, until)
+			r.holdBreath(v, k, term, until)
 		}
 	})
 }
