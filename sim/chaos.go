@@ -434,7 +434,7 @@ func (r *run) hangUp(s *server, other *host) {
 	}
 }
 
-// fragile are the actors that may fail and start anew, core those whose failure is
+// fragile are the actors of a member that may fail and start anew, core those whose failure is
 // the whole process's.
 var fragile, core = actorsByPolicy()
 
@@ -442,7 +442,7 @@ func actorsByPolicy() (fragile, core []*messages.Actor) {
 	for _, a := range messages.Actors {
 		if a.OnPanic == messages.EndsProcess {
 			core = append(core, a)
-		} else {
+		} else if a.Name != messages.ActorJoining {
 			fragile = append(fragile, a)
 		}
 	}

@@ -216,7 +216,7 @@ func (r *run) forge(s *server) {
 	from := r.servers[r.chaos.IntN(len(r.servers))]
 	if r.chaos.IntN(2) == 0 {
 		for _, o := range r.servers {
-			if s.leader == o.id() {
+			if s.leader != 0 && s.leader == o.id() {
 				from = o
 			}
 		}

@@ -2,10 +2,10 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
-	"keyval/messages"
 	"keyval/sim/disk"
 )
 
@@ -129,7 +129,7 @@ func Cells() []string {
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}
-	for _, a := range messages.Actors {
+	for _, a := range slices.Concat(fragile, core) {
 		cells = append(cells, panicCell(a))
 	}
 	for a := range aims {

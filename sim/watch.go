@@ -42,11 +42,11 @@ func (r *run) received(h *host, actorID string, message any) {
 
 func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	r.check.departs(h.node, body)
-	if answer, is := body.(*messages.LossAnswer); is {
-		if holder, there := r.check.holder(to); there {
-			for _, id := range append([]messages.RaftID{r.servers[h.node].id()}, answer.Followers...) {
-				r.servers[holder].voices[id] = true
-			}
+	node, there := r.check.holder(to)
+	if answer, is := body.(*messages.LossAnswer); is && there {
+		heard := r.servers[node]
+		for _, id := range append([]messages.RaftID{r.servers[h.node].id()}, answer.Followers...) {
+			heard.voices[id] = true
 		}
 	}
 	if p, is := departing(body); is {

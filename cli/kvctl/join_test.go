@@ -165,7 +165,7 @@ func TestJoinAndLeave(t *testing.T) {
 
 	p.operate(&messages.ClusterOperation{Kind: messages.OperationKind_REMOVE, OldNode: "n2"})
 	said := p.ends(1)
-	for _, want := range []string{"n2 was removed from cluster ", " by operation ", "its directory is of no more use: remove " + p.data(1), "start with --join on an empty directory"} {
+	for _, want := range []string{"n2 was removed from cluster ", "its directory is of no more use: remove " + p.data(1), "start with --join on an empty directory"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("n2 does not say %q:\n%s", want, said)
 		}
@@ -190,7 +190,7 @@ func TestJoinIsRefused(t *testing.T) {
 	p.kill(2)
 	os.RemoveAll(p.data(2))
 	said := p.refused(2, p.joins(2)...)
-	if !strings.Contains(said, "n3 is a member already, with another data directory") || !strings.Contains(said, "kvctl cluster remove n3") {
+	if !strings.Contains(said, "n3 is a member already, with another data directory") || !strings.Contains(said, "kvctl cluster replace n3 n3") {
 		t.Errorf("a wiped node under its old name says:\n%s", said)
 	}
 }

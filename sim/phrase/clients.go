@@ -124,7 +124,11 @@ func (n *Names) answer(d *messages.Done) string {
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
 	case d.Cluster != nil:
-		words = append([]string{d.Cluster.Code.String(), fmt.Sprintf("level=%d", d.Cluster.Level)}, because(d.Cluster.Message, nil)...)
+		words = []string{d.Cluster.Code.String()}
+		if d.Cluster.Level > 0 {
+			words = append(words, fmt.Sprintf("level=%d", d.Cluster.Level))
+		}
+		words = append(words, because(d.Cluster.Message, nil)...)
 	}
 	if d.Endpoint != "" {
 		words = append(words, "by "+place(d.Endpoint))

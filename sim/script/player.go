@@ -32,6 +32,8 @@ type player struct {
 	copies map[string]disk.Copy // of data directories, by node
 	filled int                  // keys that were written by the way
 
+	operations uint64 // that were asked for
+
 	out     strings.Builder // what the verb being played has to say
 	began   time.Duration   // when it began
 	heardAt time.Duration   // the last message that matters

@@ -84,6 +84,17 @@ func init() {
 			args: [2]int{2, 2}, do: onNode(crashIn)},
 		{name: "rot", usage: "NODE [written]", about: "alter a value on the disk of a node; written: it was written so, with a checksum that fits",
 			args: [2]int{1, 1}, flags: []string{"written"}, do: onNode(rot)},
+		{name: "join", usage: "NODE [knows=NODE]", about: "start a node that asks to be let in, on a new machine or one that was wiped; it knows all nodes that are up, or one",
+			args: [2]int{1, 1}, options: []string{"knows"}, do: (*player).join},
+		{name: "add", usage: "NODE [learner] [at=NODE] [nowait]", about: "have a node added, and wait for the end of that; learner: it is not to vote",
+			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"learner", "nowait"}, do: operation(messages.OperationKind_ADD)},
+		{name: "promote", usage: "NODE [at=NODE] [nowait]", about: "have a learner vote",
+			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_PROMOTE)},
+		{name: "remove", usage: "NODE [at=NODE] [nowait]", about: "have a member removed",
+			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_REMOVE)},
+		{name: "transfer", usage: "NODE [at=NODE]", about: "have another node lead", args: [2]int{1, 1}, options: []string{"at"}, do: (*player).transfer},
+		{name: "update", usage: "NODE HOST:PORT [at=NODE]", about: "say where a member is reached from now on", args: [2]int{2, 2}, options: []string{"at"}, do: (*player).update},
+		{name: "members", about: "who the members are", do: (*player).members},
 		{name: "help", about: "list the verbs", early: true, do: func(p *player, _ words) *messages.Error { p.out.WriteString(Verbs()); return nil }},
 	}
 }

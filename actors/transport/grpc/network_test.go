@@ -703,3 +703,40 @@ func TestCloseEndsEverything(t *testing.T) {
 	a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 1))
 	goleak.VerifyNone(t, before, goleak.IgnoreTopFunction("github.com/asynkron/protoactor-go/actor.NewThrottle.func1"))
 }
+
+// TestNodeThatServesNoMore: its clients are sent away and told why. Nodes still get their
+// answers, since they may need this one's vote.
+func TestNodeThatServesNoMore(t *testing.T) {
+	a, b, c := serve(t, nodeLocal(1)), serve(t, nodeLocal(2)), join(t, clientLocal(1))
+	b.spawn(messages.ActorRaft, nil)
+	introduce(a, b)
+	vote := func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), raftMessage(raftpb.MsgVote, 1, 2, 1)) }
+	b.hears(vote)
+	c.dialer.Dial(b.address())
+	receive(t, c.events, "LinkUp")
+	removed := b.local
+	removed.WaitingFor = "node2 was removed"
+	b.hub.Identify(removed)
+	if down, is := receive(t, c.events, "LinkDown").(*messages.LinkDown); !is || !strings.Contains(down.Message, "node node2 does not serve any more: node2 was removed") {
+		t.Errorf("the client hears %v", down)
+	}
+	c.dialer.Dial(b.address())
+	if up, is := receive(t, c.events, "LinkUp").(*messages.LinkUp); !is || up.WaitingFor != "node2 was removed" {
+		t.Errorf("the client hears %v", up)
+	}
+	b.hears(vote)
+}
+
+// TestNodeWithoutARaftID waits to be added: a client is told that, a node is to come again.
+func TestNodeWithoutARaftID(t *testing.T) {
+	waits := nodeLocal(4)
+	waits.RaftID, waits.ClusterID, waits.Address, waits.WaitingFor = 0, nil, clientLocal(9).Address, "waiting to be added"
+	n, c := serve(t, waits), join(t, clientLocal(1))
+	c.dialer.Dial(n.address())
+	if up, is := receive(t, c.events, "LinkUp").(*messages.LinkUp); !is || up.WaitingFor != "waiting to be added" || up.RaftId != 0 {
+		t.Errorf("the client hears %v", up)
+	}
+	a := serve(t, nodeLocal(1))
+	a.hub.SetPeers([]*messages.Member{a.member(), {RaftId: 4, Address: n.address()}}, 0)
+	eventually(t, "node 1 is told", func() bool { return strings.Contains(a.log.String(), "waits to be added, and has no raft id yet") })
+}
