@@ -19,12 +19,11 @@ import (
 // fleet is some nodes in this process, with real disks and sockets, and a client that
 // writes all the time.
 type fleet struct {
-	t     *testing.T
-	ctx   context.Context
-	at    map[string]string // address by name
-	stop  map[string]func()
-	c     *client.Client
-	wrote chan error
+	t    *testing.T
+	ctx  context.Context
+	at   map[string]string // address by name
+	stop map[string]func()
+	c    *client.Client
 }
 
 func newFleet(t *testing.T, n int) *fleet {
