@@ -57,7 +57,10 @@ type (
 
 // newFounding starts from an identity, and from the checkpoint of a directory that is
 // initialised.
-func newFounding(self messages.RaftID, identity *messages.Identity, checkpoint *messages.Checkpoint) *founding {
+//
+// level is the highest that this node understands. The founders begin at the highest that
+// all do: their levels are part of what the cluster's id is made of, as incarnations are.
+func newFounding(self messages.RaftID, level uint32, identity *messages.Identity, checkpoint *messages.Checkpoint) *founding {
 	f := &founding{
 		self: self, token: identity.Token, heard: map[messages.RaftID]*messages.FounderState{},
 		initialised: checkpoint.GetClusterId(), founded: len(identity.ClusterId) > 0,
@@ -68,8 +71,8 @@ func newFounding(self messages.RaftID, identity *messages.Identity, checkpoint *
 	}
 	for _, founder := range known {
 		founder = proto.Clone(founder).(*messages.Founder)
-		if founder.RaftId == self {
-			founder.Incarnation = identity.Incarnation
+		if founder.RaftId == self && !f.founded {
+			founder.Incarnation, founder.Level = identity.Incarnation, level
 		}
 		f.founders = append(f.founders, founder)
 	}
@@ -202,13 +205,16 @@ func (f *founding) name(id messages.RaftID) string {
 	return fmt.Sprintf("replica %d", id)
 }
 
-// learn takes the incarnation that another founder says it has. It reports whether
-// that is news.
+// learn takes the incarnation and the level that another founder says it has. It reports
+// whether that is news.
 func (f *founding) learn(from messages.RaftID, m *messages.FounderState) (news bool) {
 	for i, theirs := range m.Founders {
 		ours := f.founders[i]
-		if theirs.RaftId == from && ours.RaftId == from && len(theirs.Incarnation) == messages.IncarnationSize && !bytes.Equal(ours.Incarnation, theirs.Incarnation) {
-			ours.Incarnation, news = theirs.Incarnation, true
+		if theirs.RaftId != from || ours.RaftId != from || len(theirs.Incarnation) != messages.IncarnationSize {
+			continue
+		}
+		if !bytes.Equal(ours.Incarnation, theirs.Incarnation) || ours.Level != theirs.Level {
+			ours.Incarnation, ours.Level, news = theirs.Incarnation, theirs.Level, true
 		}
 	}
 	return news
@@ -270,10 +276,10 @@ func (f *founding) step() []any {
 }
 
 // clusterOf is the id of the cluster that these founders make; nil while an
-// incarnation is unknown.
+// incarnation or a level is unknown.
 func (f *founding) clusterOf(founders []*messages.Founder) []byte {
 	for _, founder := range founders {
-		if len(founder.Incarnation) == 0 {
+		if len(founder.Incarnation) == 0 || founder.Level == 0 {
 			return nil
 		}
 	}

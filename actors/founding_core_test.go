@@ -2,6 +2,7 @@ package actors
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -25,12 +26,13 @@ type cradle struct {
 	failed     map[uint64]string
 	dies       map[uint64]string // at the first effect of this type: "agreed" or "founded"
 	served     map[string]bool   // the clusters that anybody took part in
+	levels     map[uint64]uint32 // that founders support; absent: 1
 }
 
 func newCradle() *cradle {
 	return &cradle{
 		nodes: map[uint64]*founding{}, identities: map[uint64]*messages.Identity{}, states: map[uint64]*messages.Checkpoint{},
-		failed: map[uint64]string{}, dies: map[uint64]string{}, served: map[string]bool{},
+		failed: map[uint64]string{}, dies: map[uint64]string{}, served: map[string]bool{}, levels: map[uint64]uint32{},
 	}
 }
 
@@ -40,7 +42,7 @@ func (c *cradle) start(id uint64, incarnation byte) {
 		c.identities[id] = founderIdentity(id, incarnation)
 	}
 	delete(c.failed, id)
-	c.nodes[id] = newFounding(id, c.identities[id], c.states[id])
+	c.nodes[id] = newFounding(id, cmp.Or(c.levels[id], 1), c.identities[id], c.states[id])
 }
 
 func (c *cradle) kill(id uint64) { delete(c.nodes, id) }
@@ -191,6 +193,28 @@ func TestFoundingHistories(t *testing.T) {
 			clear(c.dies)
 			c.startAll()
 		}, "founded founded founded", ""},
+		{"one is upgraded before the others have heard it", func(c *cradle) {
+			c.dies[3] = "agreed"
+			c.startAll()
+			c.pass(20)
+			c.levels[3] = 2
+			c.start(3, 0)
+		}, "founded founded founded", ""},
+		{"one is upgraded when all have initialised and nobody takes part", func(c *cradle) {
+			c.dies[1], c.dies[2], c.dies[3] = "founded", "founded", "founded"
+			c.startAll()
+			c.pass(20)
+			clear(c.dies)
+			c.levels[1] = 2
+			c.startAll()
+		}, "founded founded founded", ""},
+		{"one is upgraded when another takes part", func(c *cradle) {
+			c.dies[3] = "founded"
+			c.startAll()
+			c.pass(20)
+			c.levels[3] = 2
+			c.start(3, 0)
+		}, "founded founded founded", ""},
 		{"another token", func(c *cradle) {
 			c.identities[3] = founderIdentity(3, 3)
 			c.identities[3].Token = "other"
@@ -226,6 +250,26 @@ func TestFoundingHistories(t *testing.T) {
 		for id, state := range c.states {
 			if founded := c.nodes[id] != nil && c.nodes[id].founded; founded && !proto.Equal(state, c.states[1]) {
 				t.Errorf("%s: first checkpoints differ", row.name)
+			}
+		}
+	}
+}
+
+// A cluster begins at the highest level that all founders support.
+func TestFoundingLevel(t *testing.T) {
+	for _, row := range []struct {
+		levels [3]uint32
+		want   uint32
+	}{{[3]uint32{1, 1, 1}, 1}, {[3]uint32{2, 1, 2}, 1}, {[3]uint32{3, 2, 3}, 2}, {[3]uint32{2, 2, 2}, 2}} {
+		c := newCradle()
+		for i, level := range row.levels {
+			c.levels[uint64(i)+1] = level
+		}
+		c.startAll()
+		c.pass(20)
+		for id := uint64(1); id <= 3; id++ {
+			if got := c.states[id].GetLevel(); got != row.want || !c.nodes[id].founded {
+				t.Errorf("founders of levels %v: n%d begins at level %d", row.levels, id, got)
 			}
 		}
 	}
@@ -269,7 +313,7 @@ func TestWhatAFounderWaitsFor(t *testing.T) {
 }
 
 func TestAClusterOfOneFoundsItself(t *testing.T) {
-	f := newFounding(1, &messages.Identity{Incarnation: make([]byte, 16), Founders: numbered([]*messages.Founder{{Name: "a", Address: "h:1"}})}, nil)
+	f := newFounding(1, 1, &messages.Identity{Incarnation: make([]byte, 16), Founders: numbered([]*messages.Founder{{Name: "a", Address: "h:1"}})}, nil)
 	effects := f.onTick(1)
 	if len(effects) != 1 {
 		t.Fatal(fmt.Sprint(effects))

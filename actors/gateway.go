@@ -140,7 +140,9 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 // askStatus sends a draft through membership and snapshots to raft. Each adds what it
 // knows, and raft answers with the StatusReply.
 func (a *gateway) askStatus(ctx actor.Context) {
-	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{Pid: a.wiring.pid, Version: a.wiring.version}})
+	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{
+		Pid: a.wiring.pid, Version: a.wiring.version, LevelMin: messages.LevelMin, LevelMax: a.wiring.level,
+	}})
 }
 
 func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
@@ -161,6 +163,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
+		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax,
 	}
 }
 
@@ -175,7 +178,7 @@ func (a *gateway) tellLeader(ctx actor.Context) {
 }
 
 func (a *gateway) sessionLeader() *messages.SessionLeader {
-	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced}
+	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {

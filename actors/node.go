@@ -4,6 +4,7 @@
 package actors
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type Config struct {
 	Network   seam.Network
 	World     seam.World
 	Version   string
+	Level     uint32 // the highest cluster level that it understands; default messages.Level
 	ProcessID int64
 	Options   Options
 
@@ -75,6 +77,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	if cfg.Options.TickInterval == 0 {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
+	cfg.Level = cmp.Or(cfg.Level, messages.Level)
 	self := RaftIDOf(identity)
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
@@ -89,7 +92,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		address = messages.ClientAddress(random[40:])
 	}
 	w := &wiring{
-		self: self, address: address, version: cfg.Version, pid: cfg.ProcessID,
+		self: self, address: address, version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
 		inbox: &transport.Inbox{},
 	}
@@ -160,7 +163,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		a.join(ctx)
 		return
 	}
-	core := newFounding(a.wiring.self, a.identity, checkpoint)
+	core := newFounding(a.wiring.self, a.cfg.Level, a.identity, checkpoint)
 	local := transport.Local{
 		Role: messages.Role_NODE, ClusterID: a.identity.ClusterId, RaftID: a.wiring.self, Incarnation: a.identity.Incarnation,
 		Name: a.identity.Name, Address: a.wiring.address, Version: a.wiring.version,
@@ -287,7 +290,7 @@ func (a *node) serve(ctx actor.Context) {
 		return
 	}
 	a.spawn(ctx, messages.ActorRaft, raftactor.New(raftactor.Config{
-		Self: w.self, TickMS: tickMS, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
+		Self: w.self, TickMS: tickMS, Level: w.level, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
 		Inbox: w.inbox,
@@ -296,13 +299,13 @@ func (a *node) serve(ctx actor.Context) {
 		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 	}))
 	a.spawn(ctx, messages.ActorMachine, storeactor.NewMachine(storeactor.MachineConfig{
-		Self: w.self, TickMS: tickMS, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
+		Self: w.self, TickMS: tickMS, Level: w.level, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
 		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
 	}))
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
-		Self: w.self, Name: a.identity.Name, Version: w.version, TickMS: tickMS, Nonce: a.nonces.shipments,
+		Self: w.self, Name: a.identity.Name, Version: w.version, Level: w.level, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
@@ -311,10 +314,11 @@ func (a *node) serve(ctx actor.Context) {
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Version: w.version, TickMS: tickMS, Peer: w.peer(messages.ActorMembership), Client: w.ofClient, WallMS: a.cfg.World.WallMS,
+		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS,
 		Name: a.identity.Name, Address: a.identity.Advertise, Node: w.local(messages.ActorNode), Gateway: w.local(messages.ActorGateway),
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
+		Peer: w.peer(messages.ActorMembership), PeerRaft: w.peer(messages.ActorRaft), Client: w.ofClient,
 	}))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }
@@ -335,7 +339,7 @@ func (a *node) spawn(ctx actor.Context, name string, producer actor.Producer) {
 // firstCheckpoint is where every founder's history starts: the same bytes on each.
 func firstCheckpoint(token string, m *messages.Agreed) *messages.Checkpoint {
 	c := &messages.Checkpoint{
-		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.Level,
+		Format: disk.CheckpointFormat, ClusterId: m.ClusterId, Index: 1, Term: 1, Level: messages.FoundingLevel(m.Founders),
 		ConfState: &raftpb.ConfState{}, Members: membersOf(m.Founders), Founders: m.Founders, Token: token,
 		NextRaftId: uint64(len(m.Founders)) + 1, ConfigurationIndex: 1,
 	}

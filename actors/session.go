@@ -22,7 +22,7 @@ type session struct {
 
 func newSession(w *wiring, owner string, client, holder []byte, m *messages.SessionLeader) actor.Producer {
 	return func() actor.Actor {
-		core := newSessionCore(w.self, client, holder, m.Leader)
+		core := newSessionCore(w.self, client, holder, m.Leader, m.Level)
 		core.onFenced(m.Fenced)
 		return &session{wiring: w, owner: owner, core: core}
 	}
@@ -55,7 +55,7 @@ func (a *session) Receive(ctx actor.Context) {
 	case *messages.ReadRefused:
 		a.core.onReadRefused(m)
 	case *messages.SessionLeader:
-		a.core.onLeader(m.Leader, m.Term)
+		a.core.onLeader(m.Leader, m.Term, m.Level)
 		a.core.onFenced(m.Fenced)
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))

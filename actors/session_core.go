@@ -91,7 +91,8 @@ type sessionCore struct {
 	stamp  []byte           // ends commands that open the session: whose it is
 	leader *messages.Leader // nil: none known
 	term   uint64
-	fenced bool // this node may have lost data: no read is answered
+	level  uint32 // of the cluster, as applied here; never above what it is
+	fenced bool   // this node may have lost data: no read is answered
 	writes map[uint64]*pendingWrite
 	reads  map[uint64]*pendingRead
 	bytes  int
@@ -101,8 +102,8 @@ type sessionCore struct {
 	effects []sessionEffect
 }
 
-func newSessionCore(self messages.RaftID, client, holder []byte, leader *messages.Leader) *sessionCore {
-	s := &sessionCore{self: self, client: client, stamp: stampOf(holder), writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
+func newSessionCore(self messages.RaftID, client, holder []byte, leader *messages.Leader, level uint32) *sessionCore {
+	s := &sessionCore{self: self, client: client, level: level, stamp: stampOf(holder), writes: map[uint64]*pendingWrite{}, reads: map[uint64]*pendingRead{}}
 	s.leader = leader
 	if leader != nil {
 		s.term = leader.Term
@@ -178,7 +179,10 @@ func (s *sessionCore) check(m *messages.Write) (opens bool, why *messages.Error)
 	if whole := len(m.Command) + len(s.stamp); c.Open != nil && whole > messages.CommandSizeMax {
 		return false, messages.Errorf(messages.Code_INVALID, "the command has %d bytes with whose it is, %d are allowed", whole, messages.CommandSizeMax)
 	}
-	return c.Open != nil, messages.CheckCommand(c)
+	if err := messages.CheckCommand(c); err != nil || s.leader == nil { // with a leader's place the level is known
+		return c.Open != nil, err
+	}
+	return c.Open != nil, messages.CheckLevel(c, s.level)
 }
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
@@ -317,7 +321,8 @@ func (s *sessionCore) sendHeld() {
 
 // onLeader proposes all pending writes again to a new leader, in order: the old one may
 // have lost them.
-func (s *sessionCore) onLeader(leader *messages.Leader, term uint64) {
+func (s *sessionCore) onLeader(leader *messages.Leader, term uint64, level uint32) {
+	s.level = max(s.level, level)
 	if term < s.term {
 		return
 	}

@@ -65,7 +65,7 @@ func TestSessionRefusesBeforeItProposes(t *testing.T) {
 		"unknown field":   {&messages.Write{Request: 1, Command: append(command(t, 1, nil).Command, 0x98, 0x06, 1)}, messages.Code_UNSUPPORTED},
 		"huge":            {&messages.Write{Request: 1, Command: make([]byte, messages.CommandSizeMax+1)}, messages.Code_INVALID},
 	} {
-		s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
+		s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 1)
 		s.onWrite("asker", row.write)
 		effects := s.take()
 		if code, ok := answerCode(effects); !ok || code != row.code || len(effects) != 1 {
@@ -80,7 +80,7 @@ func TestSessionRefusesBeforeItProposes(t *testing.T) {
 // Whose a session is, its node says, and no client.
 func TestSessionSaysWhoseItIs(t *testing.T) {
 	for name, holder := range map[string][]byte{"a host": {10, 0, 0, 1}, "nobody": nil} {
-		s := newSessionCore(1, testClient, holder, leaderAt(1, 1))
+		s := newSessionCore(1, testClient, holder, leaderAt(1, 1), 1)
 		s.onWrite("asker", command(t, 1, func(c *messages.Command) {
 			c.Open = &messages.OpenSession{TtlMs: 7, BeforeMs: 5, Holder: []byte("another")}
 		}))
@@ -101,16 +101,16 @@ func TestSessionSaysWhoseItIs(t *testing.T) {
 }
 
 func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5), 1)
 	for seq := uint64(3); seq >= 1; seq-- {
 		s.onWrite("asker", command(t, seq, nil))
 	}
 	s.take()
-	s.onLeader(nil, 6)
+	s.onLeader(nil, 6, 1)
 	if effects := s.take(); len(effects) != 0 {
 		t.Fatalf("without a leader: %v", effects)
 	}
-	s.onLeader(leaderAt(3, 6), 6)
+	s.onLeader(leaderAt(3, 6), 6, 1)
 	effects := s.take()
 	for i, e := range effects {
 		if p, ok := e.(proposeTo); !ok || p.Leader != 3 || p.Propose.Seq != uint64(i+1) || p.Propose.Origin != 1 {
@@ -120,7 +120,7 @@ func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
 	if len(effects) != 3 {
 		t.Fatalf("%d of 3 proposed anew", len(effects))
 	}
-	s.onLeader(leaderAt(2, 5), 5)
+	s.onLeader(leaderAt(2, 5), 5, 1)
 	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 5})
 	if effects := s.take(); len(effects) != 0 {
 		t.Fatalf("news of an older term: %v", effects)
@@ -134,7 +134,7 @@ func TestSessionProposesAnewToEveryNewLeader(t *testing.T) {
 
 // A refusal says that nothing happened only if it answers the only proposal.
 func TestSessionSaysUnknownOfWhatAnEarlierLeaderMayHaveTaken(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5), 1)
 	s.onWrite("asker", command(t, 1, nil))
 	s.take()
 	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_REDIRECT, Term: 5})
@@ -142,7 +142,7 @@ func TestSessionSaysUnknownOfWhatAnEarlierLeaderMayHaveTaken(t *testing.T) {
 		t.Errorf("of the only proposal: %v", code)
 	}
 	s.onWrite("asker", command(t, 2, nil))
-	s.onLeader(leaderAt(3, 6), 6)
+	s.onLeader(leaderAt(3, 6), 6, 1)
 	s.take()
 	s.onProposalRefused(&messages.ProposalRefused{Seq: 2, Code: messages.Code_REDIRECT, Term: 6})
 	if code, _ := answerCode(s.take()); code != messages.Code_OUTCOME_UNKNOWN {
@@ -160,7 +160,7 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 		"it is busy":             {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY, Leader: 2, Term: 5}, 2},
 		"the link to it is full": {&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY}, 2},
 	} {
-		s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
+		s := newSessionCore(1, testClient, nil, leaderAt(2, 5), 1)
 		s.onWrite("asker", command(t, 1, nil))
 		s.take()
 		s.onProposalRefused(row.refusal)
@@ -169,9 +169,9 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 			t.Errorf("%s: %v", name, effects)
 		}
 	}
-	s := newSessionCore(1, testClient, nil, leaderAt(2, 5))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5), 1)
 	s.onWrite("asker", command(t, 1, nil))
-	s.onLeader(leaderAt(3, 6), 6)
+	s.onLeader(leaderAt(3, 6), 6, 1)
 	s.take()
 	s.onProposalRefused(&messages.ProposalRefused{Seq: 1, Code: messages.Code_BUSY})
 	if effects := s.take(); len(effects) != 0 {
@@ -180,7 +180,7 @@ func TestSessionGivesNoAdviceThatTheLeaderItAskedContradicts(t *testing.T) {
 }
 
 func TestSessionCredits(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 1)
 	for seq := range uint64(sessionRequestsMax) {
 		s.onWrite("asker", command(t, seq+1, nil))
 	}
@@ -202,7 +202,7 @@ func TestSessionCredits(t *testing.T) {
 }
 
 func TestSessionAsksAgainForWhatALinkMayHaveLost(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(2, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 1), 1)
 	s.onWrite("asker", command(t, 1, nil))
 	s.onRead("asker", &messages.Read{Request: 7, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
 	s.take()
@@ -230,7 +230,7 @@ func TestSessionAsksAgainForWhatALinkMayHaveLost(t *testing.T) {
 }
 
 func TestSessionOfTheLeadersNodeNeverProposesTwice(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 1)
 	s.onWrite("asker", command(t, 1, nil))
 	s.take()
 	s.onWrite("another", command(t, 1, nil))
@@ -246,7 +246,7 @@ func TestSessionOfTheLeadersNodeNeverProposesTwice(t *testing.T) {
 
 // A session has few scans under way at once: the others end with it.
 func TestSessionHoldsScansBack(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, nil)
+	s := newSessionCore(1, testClient, nil, nil, 1)
 	sent := func() (requests []uint64) {
 		for _, e := range s.take() {
 			if r, ok := e.(readIndex); ok {
@@ -289,7 +289,7 @@ func TestSessionThatEndsDropsItsReads(t *testing.T) {
 	for _, row := range []struct {
 		reads, drops int
 	}{{0, 0}, {1, 1}, {scansMax + 5, 1}} {
-		s := newSessionCore(1, testClient, nil, nil)
+		s := newSessionCore(1, testClient, nil, nil, 1)
 		for n := range row.reads {
 			s.onRead("a", &messages.Read{Request: uint64(n), Kind: &messages.Read_Scan{Scan: &messages.Scan{}}})
 		}
@@ -313,7 +313,7 @@ func TestSessionThatEndsDropsItsReads(t *testing.T) {
 }
 
 func TestSessionReads(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, nil)
+	s := newSessionCore(1, testClient, nil, nil, 1)
 	get := &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}
 	s.onRead("a", &messages.Read{Request: 1, Kind: get})
 	s.onRead("a", &messages.Read{Request: 2, Consistency: messages.Consistency_STALE, Kind: get})
@@ -334,9 +334,29 @@ func TestSessionReads(t *testing.T) {
 	}
 }
 
+// A command that the cluster's level does not admit is refused before it is proposed.
+func TestSessionGoesByTheLevel(t *testing.T) {
+	s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 0)
+	put := &messages.Command{Session: testClient, Seq: 1, Operations: []*messages.Operation{{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte("k")}}}}}
+	command, err := proto.Marshal(put)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.onWrite("desk", &messages.Write{Request: 1, Command: command})
+	reply := s.take()[0].(answer).Reply.(*messages.WriteReply)
+	if reply.Code != messages.Code_UNSUPPORTED || reply.Message != "the command needs cluster level 1, the cluster is at 0" {
+		t.Errorf("%s", messages.Line(reply))
+	}
+	s.onLeader(leaderAt(1, 1), 1, 1)
+	s.onWrite("desk", &messages.Write{Request: 1, Command: command})
+	if _, proposed := s.take()[0].(proposeTo); !proposed {
+		t.Error("it is not proposed at its level")
+	}
+}
+
 // A node that may have lost data answers no read, stale or not, and none that is under way.
 func TestAFencedSessionReadsNothing(t *testing.T) {
-	s := newSessionCore(1, testClient, nil, leaderAt(2, 1))
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 1), 1)
 	read := func(request uint64, level messages.Consistency) {
 		s.onRead("asker", &messages.Read{Request: request, Consistency: level, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte("k")}}})
 	}

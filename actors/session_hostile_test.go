@@ -73,7 +73,7 @@ func (b *besieged) step() {
 		if seq == 0 {
 			leader = nil
 		}
-		b.core.onLeader(leader, term)
+		b.core.onLeader(leader, term, 1)
 	default:
 		b.core.onTick(rapid.IntRange(1, giveUpTicks).Draw(b.t, "elapsed"))
 	}
@@ -106,7 +106,7 @@ func (b *besieged) look() {
 // Whatever comes, a session holds its bounds, and every request is answered once.
 func TestSessionUnderAttack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := &besieged{t: t, core: newSessionCore(1, testClient, nil, leaderAt(2, 1))}
+		b := &besieged{t: t, core: newSessionCore(1, testClient, nil, leaderAt(2, 1), 1)}
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			b.step()
 		}
@@ -122,7 +122,7 @@ func TestSessionUnderAttack(t *testing.T) {
 func TestSessionBounds(t *testing.T) {
 	large := make([]byte, messages.ValueSizeMax)
 	busyAfter := func(ask func(s *sessionCore, n uint64)) (n uint64) {
-		s := newSessionCore(1, testClient, nil, leaderAt(1, 1))
+		s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 1)
 		for n = 1; n <= 2*sessionRequestsMax; n++ {
 			ask(s, n)
 			if code, answered := answerCode(s.take()); answered {

@@ -20,7 +20,8 @@ type wiring struct {
 	self    messages.RaftID
 	address string // this node's logical address
 	version string
-	pid     int64 // of the process, for people
+	level   uint32 // the highest cluster level that this node understands
+	pid     int64  // of the process, for people
 	logger  *slog.Logger
 	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)

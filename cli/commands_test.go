@@ -122,7 +122,7 @@ func TestExitCodes(t *testing.T) {
 	want := map[messages.Code]int{
 		messages.Code_INVALID: 2, messages.Code_NOT_FOUND: 3, messages.Code_NOT_ALLOWED: 4, messages.Code_NO_LEADER: 5,
 		messages.Code_UNREACHABLE: 5, messages.Code_UNSAFE: 6, messages.Code_CONFLICT: 7, messages.Code_OUTCOME_UNKNOWN: 8,
-		messages.Code_TIMED_OUT: 8,
+		messages.Code_TIMED_OUT: 8, messages.Code_REMOVED: 4, messages.Code_STARTING: 5,
 	}
 	for number, name := range messages.Code_name {
 		code := messages.Code(number)
@@ -222,10 +222,10 @@ func TestStatus(t *testing.T) {
 	r := run{cluster: newFake()}
 	r.cluster.down = []string{"127.0.0.1:7003"}
 	got := r.kvctl(t, "status")
-	got.check(t, 9, `NAME   ENDPOINT        ROLE         PID   TERM                 REVISION  APPLIED  LAG  VERSION
-node1  127.0.0.1:7001  leader       4001  1152921504606846976  0         99       3    test
-node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99       3    test
--      127.0.0.1:7003  unreachable  -     -                    -         -        -    -
+	got.check(t, 9, `NAME   ENDPOINT        ROLE         PID   TERM                 REVISION  APPLIED  LAG  LEVEL  VERSION
+node1  127.0.0.1:7001  leader       4001  1152921504606846976  0         99       3    1      test
+node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99       3    1      test
+-      127.0.0.1:7003  unreachable  -     -                    -         -        -    -      -
 `)
 	if want := "127.0.0.1:7003: connection refused\n  next: start it\n"; got.stderr != want {
 		t.Errorf("stderr %q", got.stderr)
@@ -239,10 +239,12 @@ node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99     
 		"name": "", "endpoint": "127.0.0.1:7003", "role": "unreachable", "pid": 0.0, "raft_id": "0", "term": "0", "revision": "0",
 		"commit": "0", "applied": "0", "lag_entries": "0", "leader": "", "version": "", "error": "connection refused",
 		"log_first_index": "0", "last_index": "0", "log_bytes": 0.0, "checkpoint_index": "0", "compacted_revision": "0", "transfers": []any{},
+		"level": 0.0, "level_min": 0.0, "level_max": 0.0,
 	}, {
 		"name": "node2", "endpoint": "127.0.0.1:7002", "role": "follower", "pid": 4002.0, "raft_id": "2", "term": "1152921504606846976",
 		"revision": "0", "commit": "102", "applied": "99", "lag_entries": "3", "leader": "node1", "version": "test", "error": "",
 		"log_first_index": "1", "last_index": "102", "log_bytes": 2500000.0, "checkpoint_index": "50", "compacted_revision": "0", "transfers": []any{},
+		"level": 1.0, "level_min": 1.0, "level_max": 1.0,
 	}}
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Error(diff)
@@ -311,7 +313,7 @@ func TestFullDisk(t *testing.T) {
 	r.kvctl(t, "put", "k", "v")
 	for _, argv := range [][]string{{"kvctl", "get", "k"}, {"kvctl", "status"}, {"kvctl", "help"}, {"kvctl", "status", "--json"}} {
 		var stderr bytes.Buffer
-		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect, Probe: r.cluster.probe}
+		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect, ConnectTo: r.cluster.connectTo, Probe: r.cluster.probe}
 		if code := Run(t.Context(), sh, argv); code != 1 || !strings.Contains(stderr.String(), "no space left") {
 			t.Errorf("%q: exit code %d: %s", argv, code, stderr.String())
 		}

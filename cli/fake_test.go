@@ -38,9 +38,11 @@ type fakeCluster struct {
 	own       map[string]map[string]client.GetResult // by endpoint and key: what one node holds instead; without a revision: nothing
 	behind    map[string]int                         // by endpoint: how many digests come too early for it
 	compacted uint64
-	compactIn int             // this many digests from now on revision 1 is given up; 0: never
-	slow      map[string]bool // by endpoint: makes no checkpoint after a Compact
-	starting  map[string]int  // by endpoint: how many more times it says that it is starting
+	compactIn int               // this many digests from now on revision 1 is given up; 0: never
+	slow      map[string]bool   // by endpoint: makes no checkpoint after a Compact
+	level     uint32            // of the cluster; 0: 1
+	supports  map[string]uint32 // by endpoint: the highest level; absent: 1
+	starting  map[string]int    // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
 	files     map[string][]*messages.SnapshotInfo // by endpoint
 
@@ -266,6 +268,7 @@ func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, erro
 	}
 	number := uint64(s.endpoint[len(s.endpoint)-1] - '0')
 	r := &messages.StatusReply{
+		Level: cmp.Or(s.level, 1), LevelMin: 1, LevelMax: cmp.Or(s.supports[s.endpoint], 1),
 		Name: "node" + s.endpoint[len(s.endpoint)-1:], RaftId: number, Role: "follower", Term: 1 << 60,
 		Revision: s.revision, Commit: 100 + number, Applied: 99, Pid: 4000 + int64(number), Version: "test",
 		LogFirstIndex: 1, LastIndex: 100 + number, LogBytes: 2_500_000, CheckpointIndex: 50, CompactedRevision: s.compacted,
@@ -285,6 +288,18 @@ func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, erro
 		r.Role = "leader"
 	}
 	return r, s.endpoint, nil
+}
+
+// RaiseLevel goes by what the nodes support that are not down.
+func (s *fakeStore) RaiseLevel(_ context.Context, level uint32) (client.RaiseLevelResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refused(); err != nil {
+		return client.RaiseLevelResult{}, err
+	}
+	before := cmp.Or(s.level, 1)
+	s.level = cmp.Or(level, before)
+	return client.RaiseLevelResult{Level: s.level, Before: before, Endpoint: s.endpoint, RequestID: fakeRequest}, nil
 }
 
 func (s *fakeStore) tooOld(revision uint64) error {

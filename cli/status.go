@@ -18,7 +18,8 @@ func newStatus(sh *Shell) *urfave.Command {
 		Name:  "status",
 		Usage: "show every node: role, term, revision and lag",
 		Description: `Asks every endpoint by itself, all at once. LAG is how many entries of the log
-a node has yet to apply, counted from the newest commit seen. Below the table stand the
+a node has yet to apply, counted from the newest commit seen; LEVEL the cluster's, as
+applied there. Below the table stand the
 snapshots that nodes are brought which lag behind all that the others' logs keep.
 With --json also what the log keeps and below which revision reads are refused.
 A node has 2 seconds to answer, unless --timeout says otherwise.
@@ -50,6 +51,9 @@ type nodeJSON struct {
 	LagEntries uint64 `json:"lag_entries,string"`
 	Leader     string `json:"leader"` // whom it follows; empty: nobody
 	Version    string `json:"version"`
+	Level      uint32 `json:"level"`     // of the cluster, as applied there
+	LevelMin   uint32 `json:"level_min"` // what its software supports
+	LevelMax   uint32 `json:"level_max"`
 	Error      string `json:"error"`
 
 	LogFirstIndex     uint64         `json:"log_first_index,string"` // of the oldest entry that is kept
@@ -137,6 +141,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 	return nodeJSON{
 		Name: s.Name, Endpoint: endpoint, Role: s.Role, PID: s.Pid, RaftID: s.RaftId, Term: s.Term,
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
+		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
 		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), members: s.Members, clusterID: s.ClusterId,
 	}
@@ -182,7 +187,7 @@ func (c *Call) statusTable(rows []nodeJSON) {
 	var cells [][]string
 	for _, r := range rows {
 		if r.problem != nil {
-			cells = append(cells, []string{"-", r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-"})
+			cells = append(cells, []string{"-", r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
 			continue
 		}
 		role := r.Role
@@ -190,9 +195,9 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			role = c.paint(green, role)
 		}
 		cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, role, strconv.FormatInt(r.PID, 10),
-			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), r.Version})
+			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), number(uint64(r.Level)), r.Version})
 	}
-	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "VERSION"}, cells)
+	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "LEVEL", "VERSION"}, cells)
 	for _, line := range transferLines(rows) {
 		fmt.Fprintln(c.Stdout, line)
 	}

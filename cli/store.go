@@ -33,6 +33,9 @@ type Store interface {
 	// Compact gives up history below a revision; 0: the newest.
 	Compact(ctx context.Context, revision uint64) (client.CompactResult, error)
 
+	// RaiseLevel raises the cluster's level; 0: to the newest that any member supports.
+	RaiseLevel(ctx context.Context, level uint32) (client.RaiseLevelResult, error)
+
 	// What follows asks one node. A store that is connected to one endpoint asks the
 	// node there.
 

@@ -1,5 +1,6 @@
 // Package membershipactor holds a node's view of its cluster: the members, as the machine
-// applied them, the leader, as raft announced it, and what the members say of themselves.
+// applied them, the leader, as raft announced it, and what the members say of themselves;
+// and has the cluster's level raised.
 package membershipactor
 
 import (
@@ -22,7 +23,10 @@ type Config struct {
 	TickMS                                     uint64
 	Raft, Machine, Transport, Snapshots, Audit *actor.PID
 	Node, Gateway                              *actor.PID
+	Level                                      uint32                                // the highest cluster level that this node understands
+	Nonce                                      uint64                                // random, of this process
 	Peer                                       func(messages.RaftID) *actor.PID      // a peer's membership actor
+	PeerRaft                                   func(messages.RaftID) *actor.PID      // a member's raft, here or on another node
 	Client                                     func(address, name string) *actor.PID // an actor of a client
 	WallMS                                     func() int64                          // wall time, for people
 	Logger                                     *slog.Logger
@@ -35,12 +39,18 @@ type Membership struct {
 	census  *census
 	changes *changes
 	door    *door
+	raises  raises
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
+	round := cfg.Nonce
 	return func() actor.Actor {
-		return &Membership{cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg)}
+		round += 1 << 32 // an actor that starts anew is another incarnation too
+		return &Membership{
+			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg),
+			raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
+		}
 	}
 }
 
@@ -52,11 +62,13 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.MembersChanged:
 		a.census.onMembers(m)
 		a.door.onMembers(ctx, m)
+		a.raises.onView(a.census.view)
 		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Transport, m)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.LeaderChanged:
 		a.say(ctx, a.census.onLeader(m))
+		a.raises.onView(a.census.view)
 		a.goOn(ctx, 0)
 		ctx.Send(a.cfg.Audit, m)
 	case *messages.Introduce:
@@ -70,6 +82,12 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.door.onAsk(ctx, m)
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
+	case *messages.LevelAsk:
+		if peer := a.peerOf(ctx); peer != 0 {
+			ctx.Request(a.cfg.Peer(peer), &messages.LevelAnswer{Round: m.Round, Min: messages.LevelMin, Max: a.cfg.Level})
+		}
+	case *messages.LevelAnswer:
+		a.raises.onAnswer(a.peerOf(ctx), m)
 	case *messages.StatusReply:
 		a.census.onTransfers(m.Transfers)
 	case *messages.Replication:
@@ -87,9 +105,24 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.door.onTick(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 		a.census.onWaiting(a.door.everyone())
 		a.goOn(ctx, uint64(m.Elapsed))
+		a.raises.onTick(m.Elapsed)
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
+	}
+	a.carry(ctx)
+}
+
+func (a *Membership) carry(ctx actor.Context) {
+	for _, effect := range a.raises.take() {
+		switch e := effect.(type) {
+		case askLevel:
+			ctx.Request(a.cfg.Peer(e.peer), e.ask)
+		case propose:
+			ctx.Send(a.cfg.PeerRaft(e.leader), &messages.Propose{Origin: a.cfg.Self, Command: e.command})
+		case answer:
+			ctx.Send(a.cfg.Client(e.to.address, e.to.actor), e.reply)
+		}
 	}
 }
 
@@ -104,6 +137,8 @@ func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
 	case from == nil:
 	case m.GetQuery() != nil:
 		ctx.Respond(a.census.reply(m))
+	case m.GetLevelRaise() != nil: // any node has it raised
+		a.raises.onRequest(asker{from.Address, from.Id}, m)
 	default:
 		a.changes.onRequest(a.known(), asker{from.Address, from.Id}, m)
 		a.carryOut(ctx)

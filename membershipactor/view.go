@@ -10,13 +10,14 @@ type View struct {
 	Configuration uint64             // index of the configuration
 	Leader        messages.RaftID    // 0: none known
 	Term          uint64
+	Level         uint32 // of the cluster; 0: not known yet
 
 	state *messages.MembersChanged // what the machine said last; nil: nothing yet
 }
 
-// WithMembers is the view after a change of members.
+// WithMembers is the view after a change of members or level.
 func (v View) WithMembers(m *messages.MembersChanged) View {
-	v.ClusterID, v.Members, v.Configuration, v.state = m.ClusterId, m.Members, m.ConfigurationIndex, m
+	v.ClusterID, v.Members, v.Configuration, v.Level, v.state = m.ClusterId, m.Members, m.ConfigurationIndex, m.Level, m
 	return v
 }
 

@@ -69,7 +69,7 @@ var Actors = []*Actor{
 	{ActorIntake, Restarts, false, "stages and verifies what comes"},
 	{ActorArchive, Restarts, false, "writes, lists and deletes snapshot files"},
 	{ActorAudit, Restarts, true, "compares what the members hold; only the leader's asks"},
-	{ActorMembership, Restarts, true, "holds the view of the members, and answers questions about it"},
+	{ActorMembership, Restarts, true, "holds the view of the members, answers questions about it, and has the cluster's level raised"},
 	{ActorGateway, Restarts, true, "spawns a session for each client, and brings it the outcomes"},
 	{ActorSessionPrefix, Stops, false, "one attached client, which attaches again"},
 }

@@ -145,6 +145,8 @@ func checkOperation(op *Operation) *Error {
 		if k.Compact.Revision == 0 {
 			err = Errorf(Code_INVALID, "a compaction names a revision")
 		}
+	case *Operation_RaiseLevel:
+		return Errorf(Code_NOT_ALLOWED, "the cluster's level is raised by its nodes alone").WithHint("kvctl cluster level raise")
 	default:
 		return Errorf(Code_UNSUPPORTED, "the operation is of a kind this node does not know").WithHint("upgrade the nodes first")
 	}

@@ -1193,6 +1193,9 @@ type StatusReply struct {
 	CheckpointIndex   uint64                 `protobuf:"varint,18,opt,name=checkpoint_index,json=checkpointIndex,proto3" json:"checkpoint_index,omitempty"`       // of the last durable checkpoint
 	CompactedRevision uint64                 `protobuf:"varint,19,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	Transfers         []*Transfer            `protobuf:"bytes,20,rep,name=transfers,proto3" json:"transfers,omitempty"`
+	Level             uint32                 `protobuf:"varint,21,opt,name=level,proto3" json:"level,omitempty"`                       // of the cluster, as applied here
+	LevelMin          uint32                 `protobuf:"varint,22,opt,name=level_min,json=levelMin,proto3" json:"level_min,omitempty"` // what this node's software understands
+	LevelMax          uint32                 `protobuf:"varint,23,opt,name=level_max,json=levelMax,proto3" json:"level_max,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1365,6 +1368,27 @@ func (x *StatusReply) GetTransfers() []*Transfer {
 		return x.Transfers
 	}
 	return nil
+}
+
+func (x *StatusReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLevelMin() uint32 {
+	if x != nil {
+		return x.LevelMin
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLevelMax() uint32 {
+	if x != nil {
+		return x.LevelMax
+	}
+	return 0
 }
 
 // Transfer is a snapshot on its way to or from a node.
@@ -1955,6 +1979,7 @@ type ClusterRequest struct {
 	//	*ClusterRequest_Abort
 	//	*ClusterRequest_Transfer
 	//	*ClusterRequest_Address
+	//	*ClusterRequest_LevelRaise
 	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
 	// configuration is the index of the configuration that the asker saw; an older one than
 	// the present is refused as stale, with CONFLICT. 0: any.
@@ -2054,6 +2079,15 @@ func (x *ClusterRequest) GetAddress() *ChangeAddress {
 	return nil
 }
 
+func (x *ClusterRequest) GetLevelRaise() *LevelRaise {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_LevelRaise); ok {
+			return x.LevelRaise
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetConfiguration() uint64 {
 	if x != nil {
 		return x.Configuration
@@ -2099,6 +2133,10 @@ type ClusterRequest_Address struct {
 	Address *ChangeAddress `protobuf:"bytes,6,opt,name=address,proto3,oneof"`
 }
 
+type ClusterRequest_LevelRaise struct {
+	LevelRaise *LevelRaise `protobuf:"bytes,10,opt,name=level_raise,json=levelRaise,proto3,oneof"` // any node takes it
+}
+
 func (*ClusterRequest_Query) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
@@ -2108,6 +2146,8 @@ func (*ClusterRequest_Abort) isClusterRequest_Kind() {}
 func (*ClusterRequest_Transfer) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Address) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
 
 type ClusterQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2145,6 +2185,52 @@ func (*ClusterQuery) Descriptor() ([]byte, []int) {
 	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
+// LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
+// does not support it.
+type LevelRaise struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"` // 0: the newest that any member supports
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelRaise) Reset() {
+	*x = LevelRaise{}
+	mi := &file_client_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelRaise) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelRaise) ProtoMessage() {}
+
+func (x *LevelRaise) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
+func (*LevelRaise) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LevelRaise) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // BeginOperation asks for one operation of those that ClusterOperation knows. The answer
 // does not wait for its end; ClusterView has its record.
 type BeginOperation struct {
@@ -2156,7 +2242,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2254,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2267,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2200,7 +2286,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2298,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2311,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2245,7 +2331,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2343,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2356,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2290,7 +2376,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2388,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2401,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2346,13 +2432,15 @@ type ClusterReply struct {
 	After         *FaultBudget           `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"`         // of the one that the change leads to
 	Meanwhile     *FaultBudget           `protobuf:"bytes,11,opt,name=meanwhile,proto3" json:"meanwhile,omitempty"` // the smallest on the way there, if it goes through others
 	Warnings      []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Level         uint32                 `protobuf:"varint,13,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
+	LevelBefore   uint32                 `protobuf:"varint,14,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // of a raise: when the node was asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2452,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2465,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2464,6 +2552,20 @@ func (x *ClusterReply) GetWarnings() []string {
 	return nil
 }
 
+func (x *ClusterReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *ClusterReply) GetLevelBefore() uint32 {
+	if x != nil {
+		return x.LevelBefore
+	}
+	return 0
+}
+
 // ClusterView is what a node knows of its cluster. What the leader alone knows comes to the
 // others with its pulse, and is as old as that.
 type ClusterView struct {
@@ -2487,7 +2589,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2601,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2614,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -2618,7 +2720,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2732,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2745,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -2691,7 +2793,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2805,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2818,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -2845,7 +2947,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +2959,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +2972,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -2924,7 +3026,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2936,7 +3038,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2949,7 +3051,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3013,7 +3115,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3127,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3140,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3070,7 +3172,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3184,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3197,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3236,7 +3338,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xb1\x05\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x81\x06\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3260,7 +3362,10 @@ const file_client_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x11 \x01(\x04R\blogBytes\x12)\n" +
 	"\x10checkpoint_index\x18\x12 \x01(\x04R\x0fcheckpointIndex\x12-\n" +
 	"\x12compacted_revision\x18\x13 \x01(\x04R\x11compactedRevision\x121\n" +
-	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
+	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers\x12\x14\n" +
+	"\x05level\x18\x15 \x01(\rR\x05level\x12\x1b\n" +
+	"\tlevel_min\x18\x16 \x01(\rR\blevelMin\x12\x1b\n" +
+	"\tlevel_max\x18\x17 \x01(\rR\blevelMax:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
 	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
@@ -3310,21 +3415,27 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\x8e\x04\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xc8\x04\n" +
 	"\x0eClusterRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
 	"\x05begin\x18\x03 \x01(\v2\x19.keyval.v1.BeginOperationH\x00R\x05begin\x121\n" +
 	"\x05abort\x18\x04 \x01(\v2\x19.keyval.v1.AbortOperationH\x00R\x05abort\x12;\n" +
 	"\btransfer\x18\x05 \x01(\v2\x1d.keyval.v1.TransferLeadershipH\x00R\btransfer\x124\n" +
-	"\aaddress\x18\x06 \x01(\v2\x18.keyval.v1.ChangeAddressH\x00R\aaddress\x12$\n" +
+	"\aaddress\x18\x06 \x01(\v2\x18.keyval.v1.ChangeAddressH\x00R\aaddress\x128\n" +
+	"\vlevel_raise\x18\n" +
+	" \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
+	"levelRaise\x12$\n" +
 	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
 	"\adry_run\x18\t \x01(\bR\x06dryRun:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
 	"\x06client\x12\n" +
 	"membership\x1aFa program or an operator asks about the cluster, or for a change of itB\x06\n" +
 	"\x04kind\"\x0e\n" +
-	"\fClusterQuery\"K\n" +
+	"\fClusterQuery\"\"\n" +
+	"\n" +
+	"LevelRaise\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"K\n" +
 	"\x0eBeginOperation\x129\n" +
 	"\toperation\x18\x01 \x01(\v2\x1b.keyval.v1.ClusterOperationR\toperation\" \n" +
 	"\x0eAbortOperation\x12\x0e\n" +
@@ -3333,7 +3444,7 @@ const file_client_proto_rawDesc = "" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"=\n" +
 	"\rChangeAddress\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xf3\x03\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xac\x04\n" +
 	"\fClusterReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -3347,7 +3458,9 @@ const file_client_proto_rawDesc = "" +
 	"\x05after\x18\n" +
 	" \x01(\v2\x16.keyval.v1.FaultBudgetR\x05after\x124\n" +
 	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
-	"\bwarnings\x18\f \x03(\tR\bwarnings: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xec\x03\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xec\x03\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -3444,7 +3557,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3472,73 +3585,75 @@ var file_client_proto_goTypes = []any{
 	(*SnapshotInfo)(nil),       // 23: keyval.v1.SnapshotInfo
 	(*ClusterRequest)(nil),     // 24: keyval.v1.ClusterRequest
 	(*ClusterQuery)(nil),       // 25: keyval.v1.ClusterQuery
-	(*BeginOperation)(nil),     // 26: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 27: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 28: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 29: keyval.v1.ChangeAddress
-	(*ClusterReply)(nil),       // 30: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 31: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 32: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 33: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 34: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 35: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 36: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 37: keyval.v1.JoinAnswer
-	(Code)(0),                  // 38: keyval.v1.Code
-	(*Member)(nil),             // 39: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 40: keyval.v1.ClusterOperation
+	(*LevelRaise)(nil),         // 26: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 27: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 28: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 29: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
+	(*ClusterReply)(nil),       // 31: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 32: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 33: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 34: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 35: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 36: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 37: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 38: keyval.v1.JoinAnswer
+	(Code)(0),                  // 39: keyval.v1.Code
+	(*Member)(nil),             // 40: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 41: keyval.v1.ClusterOperation
 }
 var file_client_proto_depIdxs = []int32{
-	38, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	39, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	39, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	38, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	40, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	39, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	38, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	39, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	38, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	39, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	39, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	40, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	38, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	39, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	39, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	40, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
 	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	26, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	27, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	28, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	29, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	40, // 28: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	38, // 29: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 30: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	31, // 31: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	40, // 32: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	35, // 33: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	35, // 34: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	35, // 35: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	33, // 36: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	40, // 37: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	34, // 38: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	32, // 39: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	39, // 40: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 41: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	34, // 42: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	38, // 43: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	39, // 44: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	27, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	28, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	29, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	30, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	26, // 28: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	41, // 29: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	39, // 30: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 31: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	32, // 32: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	41, // 33: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	36, // 34: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	36, // 35: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	36, // 36: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	34, // 37: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	41, // 38: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	35, // 39: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	33, // 40: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	40, // 41: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 42: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	35, // 43: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	39, // 44: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	40, // 45: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -3564,6 +3679,7 @@ func file_client_proto_init() {
 		(*ClusterRequest_Abort)(nil),
 		(*ClusterRequest_Transfer)(nil),
 		(*ClusterRequest_Address)(nil),
+		(*ClusterRequest_LevelRaise)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3571,7 +3687,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

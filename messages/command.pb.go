@@ -353,7 +353,8 @@ func (MemberType) EnumDescriptor() ([]byte, []int) {
 // An entry without data (a new leader's first) carries no commands.
 type Commands struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// level is the cluster level these commands need to be understood.
+	// level is that of the cluster, as the leader had applied it: whoever understands it
+	// understands these commands. Never the leader's own.
 	Level uint32 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
 	// log_time_ms is the leader's log time in milliseconds: the last applied log
 	// time plus the leader's ticks since. Never wall time. A replica takes the
@@ -797,6 +798,7 @@ type Operation struct {
 	//	*Operation_Delete
 	//	*Operation_DeleteRange
 	//	*Operation_Compact
+	//	*Operation_RaiseLevel
 	//	*Operation_ChangeMembers
 	//	*Operation_RecordOperation
 	//	*Operation_BindIncarnation
@@ -879,6 +881,15 @@ func (x *Operation) GetCompact() *Compact {
 	return nil
 }
 
+func (x *Operation) GetRaiseLevel() *RaiseLevel {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_RaiseLevel); ok {
+			return x.RaiseLevel
+		}
+	}
+	return nil
+}
+
 func (x *Operation) GetChangeMembers() *ChangeMembers {
 	if x != nil {
 		if x, ok := x.Kind.(*Operation_ChangeMembers); ok {
@@ -935,6 +946,10 @@ type Operation_Compact struct {
 	Compact *Compact `protobuf:"bytes,32,opt,name=compact,proto3,oneof"`
 }
 
+type Operation_RaiseLevel struct {
+	RaiseLevel *RaiseLevel `protobuf:"bytes,33,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
+}
+
 type Operation_ChangeMembers struct {
 	ChangeMembers *ChangeMembers `protobuf:"bytes,34,opt,name=change_members,json=changeMembers,proto3,oneof"`
 }
@@ -958,6 +973,8 @@ func (*Operation_Delete) isOperation_Kind() {}
 func (*Operation_DeleteRange) isOperation_Kind() {}
 
 func (*Operation_Compact) isOperation_Kind() {}
+
+func (*Operation_RaiseLevel) isOperation_Kind() {}
 
 func (*Operation_ChangeMembers) isOperation_Kind() {}
 
@@ -1172,6 +1189,70 @@ func (x *Compact) GetRevision() uint64 {
 	return 0
 }
 
+// RaiseLevel raises the cluster's level, for good. It is a command of the nodes: alone
+// in its command, and without a session. It takes effect if the level is what was
+// expected and the members are those that were asked what they support; else it is a
+// CONFLICT. If the level is there already, nothing changes.
+type RaiseLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint32                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint32                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Members       []uint64               `protobuf:"varint,3,rep,packed,name=members,proto3" json:"members,omitempty"` // RaftIDs, rising
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevel) Reset() {
+	*x = RaiseLevel{}
+	mi := &file_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevel) ProtoMessage() {}
+
+func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
+func (*RaiseLevel) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RaiseLevel) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *RaiseLevel) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RaiseLevel) GetMembers() []uint64 {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // ChangeMembers changes members and the configuration in one entry. It stands alone in
 // the context of raft's configuration change, and nowhere else: the machine derives that
 // change from it, and refuses an entry that holds another one. A refused change has no
@@ -1192,7 +1273,7 @@ type ChangeMembers struct {
 
 func (x *ChangeMembers) Reset() {
 	*x = ChangeMembers{}
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1285,7 @@ func (x *ChangeMembers) String() string {
 func (*ChangeMembers) ProtoMessage() {}
 
 func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[10]
+	mi := &file_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1298,7 @@ func (x *ChangeMembers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeMembers.ProtoReflect.Descriptor instead.
 func (*ChangeMembers) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{10}
+	return file_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChangeMembers) GetConfiguration() uint64 {
@@ -1255,7 +1336,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1348,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[11]
+	mi := &file_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1361,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{11}
+	return file_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MemberChange) GetKind() isMemberChange_Kind {
@@ -1352,7 +1433,7 @@ type AddLearner struct {
 
 func (x *AddLearner) Reset() {
 	*x = AddLearner{}
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1445,7 @@ func (x *AddLearner) String() string {
 func (*AddLearner) ProtoMessage() {}
 
 func (x *AddLearner) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[12]
+	mi := &file_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1458,7 @@ func (x *AddLearner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLearner.ProtoReflect.Descriptor instead.
 func (*AddLearner) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{12}
+	return file_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AddLearner) GetRaftId() uint64 {
@@ -1424,7 +1505,7 @@ type PromoteLearner struct {
 
 func (x *PromoteLearner) Reset() {
 	*x = PromoteLearner{}
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1517,7 @@ func (x *PromoteLearner) String() string {
 func (*PromoteLearner) ProtoMessage() {}
 
 func (x *PromoteLearner) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[13]
+	mi := &file_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1530,7 @@ func (x *PromoteLearner) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteLearner.ProtoReflect.Descriptor instead.
 func (*PromoteLearner) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{13}
+	return file_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PromoteLearner) GetRaftId() uint64 {
@@ -1468,7 +1549,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1561,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[14]
+	mi := &file_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1574,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{14}
+	return file_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveMember) GetRaftId() uint64 {
@@ -1514,7 +1595,7 @@ type RecordOperation struct {
 
 func (x *RecordOperation) Reset() {
 	*x = RecordOperation{}
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1607,7 @@ func (x *RecordOperation) String() string {
 func (*RecordOperation) ProtoMessage() {}
 
 func (x *RecordOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[15]
+	mi := &file_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1620,7 @@ func (x *RecordOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOperation.ProtoReflect.Descriptor instead.
 func (*RecordOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{15}
+	return file_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordOperation) GetOperation() *ClusterOperation {
@@ -1561,7 +1642,7 @@ type BindIncarnation struct {
 
 func (x *BindIncarnation) Reset() {
 	*x = BindIncarnation{}
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1654,7 @@ func (x *BindIncarnation) String() string {
 func (*BindIncarnation) ProtoMessage() {}
 
 func (x *BindIncarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[16]
+	mi := &file_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1667,7 @@ func (x *BindIncarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindIncarnation.ProtoReflect.Descriptor instead.
 func (*BindIncarnation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{16}
+	return file_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BindIncarnation) GetRaftId() uint64 {
@@ -1615,7 +1696,7 @@ type UpdateMember struct {
 
 func (x *UpdateMember) Reset() {
 	*x = UpdateMember{}
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1708,7 @@ func (x *UpdateMember) String() string {
 func (*UpdateMember) ProtoMessage() {}
 
 func (x *UpdateMember) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[17]
+	mi := &file_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1721,7 @@ func (x *UpdateMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMember.ProtoReflect.Descriptor instead.
 func (*UpdateMember) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{17}
+	return file_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateMember) GetRaftId() uint64 {
@@ -1692,7 +1773,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1785,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[18]
+	mi := &file_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1798,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{18}
+	return file_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -1862,7 +1943,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +1955,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +1968,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -1949,14 +2030,15 @@ type Checkpoint struct {
 	Term              uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	Revision          uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	LogTimeMs         uint64                 `protobuf:"varint,6,opt,name=log_time_ms,json=logTimeMs,proto3" json:"log_time_ms,omitempty"`
-	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"`
+	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; it never goes back
 	ConfState         *raftpb.ConfState      `protobuf:"bytes,8,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Members           []*Member              `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`                                                // by RaftID
 	Sessions          []*Session             `protobuf:"bytes,10,rep,name=sessions,proto3" json:"sessions,omitempty"`                                             // by idle_since_ms, then client
 	NextRaftId        uint64                 `protobuf:"varint,11,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`                    // RaftIDs are never reused
 	CompactedRevision uint64                 `protobuf:"varint,12,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	// history_hash chains every applied command and its outcome: equal at equal
-	// index on every replica.
+	// index on every replica. What it does not cover (members, configuration, sessions, log
+	// time, level) the members compare with it, as a hash of the whole Checkpoint.
 	HistoryHash uint64 `protobuf:"varint,13,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"`
 	// founders are the first members with their incarnations: what cluster_id is
 	// the hash of. They never change.
@@ -1972,7 +2054,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2066,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2079,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2136,7 +2218,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2230,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2243,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -2229,7 +2311,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2323,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2336,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Session) GetClient() []byte {
@@ -2330,7 +2412,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2342,7 +2424,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2355,7 +2437,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -2436,13 +2518,14 @@ type Founder struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // empty while unknown
+	Level         uint32                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`            // the highest that its software understood; 0 while unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +2537,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +2550,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -2498,6 +2581,13 @@ func (x *Founder) GetIncarnation() []byte {
 	return nil
 }
 
+func (x *Founder) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // Starts counts the processes that were started on a directory. Each makes a random
 // mark durable before it says anything. A directory that was put back to an older copy
 // lacks the marks of the processes that ran since, whatever it counts.
@@ -2512,7 +2602,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2614,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2627,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -2574,7 +2664,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2676,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2689,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -2640,7 +2730,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2742,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2755,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -2687,7 +2777,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2789,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,7 +2802,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -2735,7 +2825,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2837,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2850,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -2831,17 +2921,19 @@ const file_command_proto_rawDesc = "" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xf8\x03\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xac\x04\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
 	"\fdelete_range\x18\x03 \x01(\v2\x16.keyval.v1.DeleteRangeH\x00R\vdeleteRange\x12.\n" +
-	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompact\x12A\n" +
+	"\acompact\x18  \x01(\v2\x12.keyval.v1.CompactH\x00R\acompact\x128\n" +
+	"\vraise_level\x18! \x01(\v2\x15.keyval.v1.RaiseLevelH\x00R\n" +
+	"raiseLevel\x12A\n" +
 	"\x0echange_members\x18\" \x01(\v2\x18.keyval.v1.ChangeMembersH\x00R\rchangeMembers\x12G\n" +
 	"\x10record_operation\x18# \x01(\v2\x1a.keyval.v1.RecordOperationH\x00R\x0frecordOperation\x12G\n" +
 	"\x10bind_incarnation\x18$ \x01(\v2\x1a.keyval.v1.BindIncarnationH\x00R\x0fbindIncarnation\x12>\n" +
 	"\rupdate_member\x18% \x01(\v2\x17.keyval.v1.UpdateMemberH\x00R\fupdateMemberB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b!\x10\"J\x04\b&\x10@\"3\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b&\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -2852,7 +2944,12 @@ const file_command_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\fR\x02to\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\x9c\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"J\n" +
+	"\n" +
+	"RaiseLevel\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\x04R\amembers\"\x9c\x01\n" +
 	"\rChangeMembers\x12$\n" +
 	"\rconfiguration\x18\x01 \x01(\x04R\rconfiguration\x121\n" +
 	"\achanges\x18\x02 \x03(\v2\x17.keyval.v1.MemberChangeR\achanges\x122\n" +
@@ -2966,12 +3063,13 @@ const file_command_proto_rawDesc = "" +
 	"cluster_id\x18\b \x01(\fR\tclusterId\x12\x12\n" +
 	"\x04join\x18\t \x03(\tR\x04join\x12\x17\n" +
 	"\araft_id\x18\n" +
-	" \x01(\x04R\x06raftId\"r\n" +
+	" \x01(\x04R\x06raftId\"\x88\x01\n" +
 	"\aFounder\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\fR\vincarnation\"T\n" +
+	"\vincarnation\x18\x04 \x01(\fR\vincarnation\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\"T\n" +
 	"\x06Starts\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05marks\x18\x02 \x03(\x06R\x05marks\x12\x1c\n" +
@@ -3057,7 +3155,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(OperationKind)(0),       // 1: keyval.v1.OperationKind
@@ -3074,27 +3172,28 @@ var file_command_proto_goTypes = []any{
 	(*Delete)(nil),           // 12: keyval.v1.Delete
 	(*DeleteRange)(nil),      // 13: keyval.v1.DeleteRange
 	(*Compact)(nil),          // 14: keyval.v1.Compact
-	(*ChangeMembers)(nil),    // 15: keyval.v1.ChangeMembers
-	(*MemberChange)(nil),     // 16: keyval.v1.MemberChange
-	(*AddLearner)(nil),       // 17: keyval.v1.AddLearner
-	(*PromoteLearner)(nil),   // 18: keyval.v1.PromoteLearner
-	(*RemoveMember)(nil),     // 19: keyval.v1.RemoveMember
-	(*RecordOperation)(nil),  // 20: keyval.v1.RecordOperation
-	(*BindIncarnation)(nil),  // 21: keyval.v1.BindIncarnation
-	(*UpdateMember)(nil),     // 22: keyval.v1.UpdateMember
-	(*ClusterOperation)(nil), // 23: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 24: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 25: keyval.v1.Checkpoint
-	(*Member)(nil),           // 26: keyval.v1.Member
-	(*Session)(nil),          // 27: keyval.v1.Session
-	(*Identity)(nil),         // 28: keyval.v1.Identity
-	(*Founder)(nil),          // 29: keyval.v1.Founder
-	(*Starts)(nil),           // 30: keyval.v1.Starts
-	(*Start)(nil),            // 31: keyval.v1.Start
-	(*StartsHeard)(nil),      // 32: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 33: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 34: keyval.v1.Accusation
-	(*raftpb.ConfState)(nil), // 35: raftpb.ConfState
+	(*RaiseLevel)(nil),       // 15: keyval.v1.RaiseLevel
+	(*ChangeMembers)(nil),    // 16: keyval.v1.ChangeMembers
+	(*MemberChange)(nil),     // 17: keyval.v1.MemberChange
+	(*AddLearner)(nil),       // 18: keyval.v1.AddLearner
+	(*PromoteLearner)(nil),   // 19: keyval.v1.PromoteLearner
+	(*RemoveMember)(nil),     // 20: keyval.v1.RemoveMember
+	(*RecordOperation)(nil),  // 21: keyval.v1.RecordOperation
+	(*BindIncarnation)(nil),  // 22: keyval.v1.BindIncarnation
+	(*UpdateMember)(nil),     // 23: keyval.v1.UpdateMember
+	(*ClusterOperation)(nil), // 24: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 25: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 26: keyval.v1.Checkpoint
+	(*Member)(nil),           // 27: keyval.v1.Member
+	(*Session)(nil),          // 28: keyval.v1.Session
+	(*Identity)(nil),         // 29: keyval.v1.Identity
+	(*Founder)(nil),          // 30: keyval.v1.Founder
+	(*Starts)(nil),           // 31: keyval.v1.Starts
+	(*Start)(nil),            // 32: keyval.v1.Start
+	(*StartsHeard)(nil),      // 33: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 34: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 35: keyval.v1.Accusation
+	(*raftpb.ConfState)(nil), // 36: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	6,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -3107,36 +3206,37 @@ var file_command_proto_depIdxs = []int32{
 	12, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
 	13, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
 	14, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	15, // 10: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
-	20, // 11: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
-	21, // 12: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
-	22, // 13: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
-	16, // 14: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
-	20, // 15: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
-	17, // 16: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
-	18, // 17: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
-	19, // 18: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	23, // 19: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	1,  // 20: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	2,  // 21: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	2,  // 22: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	3,  // 23: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	3,  // 24: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	35, // 25: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	26, // 26: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	27, // 27: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	29, // 28: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	23, // 29: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	4,  // 30: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	24, // 31: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	29, // 32: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	31, // 33: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	34, // 34: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	15, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
+	16, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
+	21, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
+	22, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
+	23, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
+	17, // 15: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	21, // 16: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	18, // 17: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	19, // 18: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	20, // 19: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	24, // 20: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	1,  // 21: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	2,  // 22: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	2,  // 23: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	3,  // 24: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	3,  // 25: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	36, // 26: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	27, // 27: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	28, // 28: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	30, // 29: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	24, // 30: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	4,  // 31: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	25, // 32: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	30, // 33: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	32, // 34: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	35, // 35: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3156,12 +3256,13 @@ func file_command_proto_init() {
 		(*Operation_Delete)(nil),
 		(*Operation_DeleteRange)(nil),
 		(*Operation_Compact)(nil),
+		(*Operation_RaiseLevel)(nil),
 		(*Operation_ChangeMembers)(nil),
 		(*Operation_RecordOperation)(nil),
 		(*Operation_BindIncarnation)(nil),
 		(*Operation_UpdateMember)(nil),
 	}
-	file_command_proto_msgTypes[11].OneofWrappers = []any{
+	file_command_proto_msgTypes[12].OneofWrappers = []any{
 		(*MemberChange_AddLearner)(nil),
 		(*MemberChange_Promote)(nil),
 		(*MemberChange_Remove)(nil),
@@ -3172,7 +3273,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,9 +28,6 @@ const MembersMax = 32
 // ProtocolVersion is spoken on links; a node refuses others by name.
 const ProtocolVersion = 1
 
-// Level is the newest cluster level this software understands.
-const Level = 1
-
 // Limits of what a client may ask for, in bytes.
 const (
 	KeySizeMax     = 16 << 10
@@ -88,16 +85,38 @@ func RequestID(client []byte, request uint64) string {
 }
 
 // ClusterID is the identity of the cluster that these founders make together:
-// the first 16 bytes of the SHA-256 of their RaftIDs, names and incarnations and
-// of the token.
+// the first 16 bytes of the SHA-256 of their RaftIDs, names, incarnations and levels
+// and of the token. What all begin with follows from these alone.
 func ClusterID(token string, founders []*Founder) []byte {
 	sorted := slices.SortedFunc(slices.Values(founders), func(a, b *Founder) int { return int(a.RaftId) - int(b.RaftId) })
 	h := sha256.New()
 	fmt.Fprintf(h, "keyval cluster\x00%q\n", token)
 	for _, f := range sorted {
-		fmt.Fprintf(h, "%d %q %x\n", f.RaftId, f.Name, f.Incarnation)
+		fmt.Fprintf(h, "%d %q %x %d\n", f.RaftId, f.Name, f.Incarnation, f.Level)
 	}
 	return h.Sum(nil)[:ClusterIDSize]
+}
+
+// FoundingLevel is the level at which these founders begin: the highest that all of
+// them understand. 0: of one it is unknown.
+func FoundingLevel(founders []*Founder) uint32 {
+	var level uint32
+	for i, f := range founders {
+		if i == 0 || f.Level < level {
+			level = f.Level
+		}
+	}
+	return level
+}
+
+// RaftIDs are those of the members, rising.
+func RaftIDs(members []*Member) []RaftID {
+	var ids []RaftID
+	for _, m := range members {
+		ids = append(ids, m.RaftId)
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // MemberName is the name of a node, for people.

@@ -421,6 +421,7 @@ type MachineOpened struct {
 	ConfState         *raftpb.ConfState      `protobuf:"bytes,4,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Term              uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"` // of the entry at index
 	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
+	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -493,6 +494,13 @@ func (x *MachineOpened) GetTerm() uint64 {
 func (x *MachineOpened) GetCompactedRevision() uint64 {
 	if x != nil {
 		return x.CompactedRevision
+	}
+	return 0
+}
+
+func (x *MachineOpened) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -640,6 +648,7 @@ type Applied struct {
 	HistoryHash       uint64                 `protobuf:"varint,5,opt,name=history_hash,json=historyHash,proto3" json:"history_hash,omitempty"` // Checkpoint.history_hash as of index
 	CompactedRevision uint64                 `protobuf:"varint,6,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"`
 	Verdicts          []*Verdict             `protobuf:"bytes,7,rep,name=verdicts,proto3" json:"verdicts,omitempty"` // of the configuration changes among the entries, in order
+	Level             uint32                 `protobuf:"varint,8,opt,name=level,proto3" json:"level,omitempty"`      // of the cluster
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -721,6 +730,13 @@ func (x *Applied) GetVerdicts() []*Verdict {
 		return x.Verdicts
 	}
 	return nil
+}
+
+func (x *Applied) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // Verdict says what became of a configuration change. Raft carries it out before it
@@ -2883,6 +2899,7 @@ type SessionLeader struct {
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`   // of the cluster, as applied here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2938,6 +2955,13 @@ func (x *SessionLeader) GetFenced() bool {
 	return false
 }
 
+func (x *SessionLeader) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // MembersChanged is all of the state that is about members. What it holds is never
 // modified.
 type MembersChanged struct {
@@ -2950,6 +2974,7 @@ type MembersChanged struct {
 	ConfState          *raftpb.ConfState      `protobuf:"bytes,6,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Operations         []*ClusterOperation    `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`
 	Index              uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"` // of the entry that this is behind
+	Level              uint32                 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -3036,6 +3061,13 @@ func (x *MembersChanged) GetOperations() []*ClusterOperation {
 func (x *MembersChanged) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
+	}
+	return 0
+}
+
+func (x *MembersChanged) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -4110,6 +4142,181 @@ func (x *Done) GetCluster() *ClusterReply {
 	return nil
 }
 
+// ReadState asks for the hash of all state but the rows, as of the entry of an index. It is
+// answered when that is applied, and not if it never is.
+type ReadState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // returned
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`     // 0: one that the machine chooses, so that others hear of it before they have applied it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadState) Reset() {
+	*x = ReadState{}
+	mi := &file_node_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadState) ProtoMessage() {}
+
+func (x *ReadState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadState.ProtoReflect.Descriptor instead.
+func (*ReadState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *ReadState) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *ReadState) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// HashState: hash this state, for whoever sent it.
+type HashState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Checkpoint    *Checkpoint            `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashState) Reset() {
+	*x = HashState{}
+	mi := &file_node_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashState) ProtoMessage() {}
+
+func (x *HashState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashState.ProtoReflect.Descriptor instead.
+func (*HashState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *HashState) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *HashState) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type StateRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: the node is not there yet; COMPACTED: the index is passed
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"` // empty: the index is not applied yet
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateRead) Reset() {
+	*x = StateRead{}
+	mi := &file_node_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateRead) ProtoMessage() {}
+
+func (x *StateRead) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateRead.ProtoReflect.Descriptor instead.
+func (*StateRead) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *StateRead) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *StateRead) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *StateRead) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateRead) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -4144,7 +4351,7 @@ const file_node_proto_rawDesc = "" +
 	"base_index\x18\x02 \x01(\x04R\tbaseIndex\x12\x1b\n" +
 	"\tbase_term\x18\x03 \x01(\x04R\bbaseTerm\x12'\n" +
 	"\aentries\x18\x04 \x03(\v2\r.raftpb.EntryR\aentries:I\x92\xb5\x18E\n" +
-	"\x03log\x12\x04raft\x1a8once: the log is read, has met its witness and is synced\"\xaa\x02\n" +
+	"\x03log\x12\x04raft\x1a8once: the log is read, has met its witness and is synced\"\xc0\x02\n" +
 	"\rMachineOpened\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
@@ -4152,7 +4359,8 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"conf_state\x18\x04 \x01(\v2\x11.raftpb.ConfStateR\tconfState\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12-\n" +
-	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision:R\x92\xb5\x18N\n" +
+	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12\x14\n" +
+	"\x05level\x18\a \x01(\rR\x05level:R\x92\xb5\x18N\n" +
 	"\amachine\x12\x04raft\x1a=the checkpoint is loaded; again when a snapshot was installed\"f\n" +
 	"\x06Append\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:1\x92\xb5\x18-\n" +
@@ -4161,7 +4369,7 @@ const file_node_proto_rawDesc = "" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage: \x92\xb5\x18\x1c\x1a\x12when it is durable\"\x06Append\"^\n" +
 	"\x05Apply\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:*\x92\xb5\x18&\n" +
-	"\x04raft\x12\amachine\x1a\x15entries are committed\"\x95\x02\n" +
+	"\x04raft\x12\amachine\x1a\x15entries are committed\"\xab\x02\n" +
 	"\aApplied\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
@@ -4169,7 +4377,8 @@ const file_node_proto_rawDesc = "" +
 	"\vlog_time_ms\x18\x04 \x01(\x04R\tlogTimeMs\x12!\n" +
 	"\fhistory_hash\x18\x05 \x01(\x04R\vhistoryHash\x12-\n" +
 	"\x12compacted_revision\x18\x06 \x01(\x04R\x11compactedRevision\x12.\n" +
-	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts:\v\x92\xb5\x18\a\"\x05Apply\"\xb5\x01\n" +
+	"\bverdicts\x18\a \x03(\v2\x12.keyval.v1.VerdictR\bverdicts\x12\x14\n" +
+	"\x05level\x18\b \x01(\rR\x05level:\v\x92\xb5\x18\a\"\x05Apply\"\xb5\x01\n" +
 	"\aVerdict\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\bR\baccepted\x12,\n" +
@@ -4351,12 +4560,13 @@ const file_node_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xa3\x01\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xcc\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06fenced\x18\x03 \x01(\bR\x06fenced:;\x92\xb5\x187\n" +
-	"\agateway\x12\asession\x1a#the same, with the leader's address\"\xe4\x03\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x81\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4370,8 +4580,9 @@ const file_node_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\a \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
 	"operations\x12\x14\n" +
-	"\x05index\x18\b \x01(\x04R\x05index:\x8d\x01\x92\xb5\x18\x88\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a'members or operations changed; at start\"\tIntroduce\"d\n" +
+	"\x05index\x18\b \x01(\x04R\x05index\x12\x14\n" +
+	"\x05level\x18\t \x01(\rR\x05level:\x94\x01\x92\xb5\x18\x8f\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a.members, operations or level changed; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -4470,7 +4681,22 @@ const file_node_proto_rawDesc = "" +
 	"\bsnapshot\x18\b \x01(\v2\x18.keyval.v1.SnapshotReplyR\bsnapshot\x12)\n" +
 	"\x06ending\x18\t \x01(\x0e2\x11.keyval.v1.EndingR\x06ending\x121\n" +
 	"\acluster\x18\n" +
-	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit*;\n" +
+	" \x01(\v2\x17.keyval.v1.ClusterReplyR\acluster:+\x92\xb5\x18'\x1a\x1dat the latest at its deadline\"\x06Submit\"\x83\x01\n" +
+	"\tReadState\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index:F\x92\xb5\x18B\n" +
+	"\x05audit\x12\amachine\x1a0the small state of the members is to be compared\"\x92\x01\n" +
+	"\tHashState\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x125\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\v2\x15.keyval.v1.CheckpointR\n" +
+	"checkpoint:4\x92\xb5\x180\n" +
+	"\x05audit\x12\x11machine -> reader\x1a\x14the index is applied\"\xda\x01\n" +
+	"\tStateRead\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash:d\x92\xb5\x18`\x1aHat once with the index that was chosen; once it is applied with the hash\"\tReadState\"\tHashState*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -4491,7 +4717,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4563,98 +4789,103 @@ var file_node_proto_goTypes = []any{
 	(*Submit)(nil),              // 67: keyval.v1.Submit
 	(*Withdraw)(nil),            // 68: keyval.v1.Withdraw
 	(*Done)(nil),                // 69: keyval.v1.Done
-	(*Starts)(nil),              // 70: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 71: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 72: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 73: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 74: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 75: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 76: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 77: keyval.v1.Checkpoint
-	(Code)(0),                   // 78: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 79: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 80: keyval.v1.Outcome
-	(*Read)(nil),                // 81: keyval.v1.Read
-	(*Leader)(nil),              // 82: keyval.v1.Leader
-	(*Member)(nil),              // 83: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 84: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 85: keyval.v1.Start
-	(*Suspicion)(nil),           // 86: keyval.v1.Suspicion
-	(*Founder)(nil),             // 87: keyval.v1.Founder
-	(*StatusReply)(nil),         // 88: keyval.v1.StatusReply
-	(*Operation)(nil),           // 89: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 90: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 91: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 92: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 93: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 94: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 95: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 96: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 97: keyval.v1.ClusterReply
+	(*ReadState)(nil),           // 70: keyval.v1.ReadState
+	(*HashState)(nil),           // 71: keyval.v1.HashState
+	(*StateRead)(nil),           // 72: keyval.v1.StateRead
+	(*Starts)(nil),              // 73: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 74: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 75: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 76: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 77: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 78: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 79: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 80: keyval.v1.Checkpoint
+	(Code)(0),                   // 81: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 82: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 83: keyval.v1.Outcome
+	(*Read)(nil),                // 84: keyval.v1.Read
+	(*Leader)(nil),              // 85: keyval.v1.Leader
+	(*Member)(nil),              // 86: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 87: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 88: keyval.v1.Start
+	(*Suspicion)(nil),           // 89: keyval.v1.Suspicion
+	(*Founder)(nil),             // 90: keyval.v1.Founder
+	(*StatusReply)(nil),         // 91: keyval.v1.StatusReply
+	(*Operation)(nil),           // 92: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 93: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 94: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 95: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 96: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 97: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 98: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 99: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 100: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	70, // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	71, // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	72, // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	73, // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	74, // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	74, // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	74, // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	74, // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
-	13, // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	75, // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	73, // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	75, // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	73, // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
-	17, // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	76, // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	77, // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	73, // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	74, // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	74, // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	78, // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	77, // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
-	34, // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	78, // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
-	34, // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	79, // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	78, // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	79, // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	78, // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
-	43, // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	80, // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	81, // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	78, // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
-	44, // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	82, // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	83, // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	73, // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	84, // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	78, // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	85, // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	83, // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	78, // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	86, // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	87, // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	88, // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	89, // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	81, // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	90, // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	91, // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	92, // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	89, // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	93, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	94, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	95, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	88, // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	96, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,  // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	97, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	73,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	74,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	75,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	76,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	77,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	77,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	77,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	77,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	13,  // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
+	78,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	76,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	78,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	76,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	17,  // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
+	79,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	80,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	76,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	77,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	77,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	81,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	80,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	34,  // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
+	81,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	34,  // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
+	82,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	81,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	82,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	81,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	43,  // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
+	83,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	84,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	81,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	44,  // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
+	85,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	86,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	76,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	87,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	81,  // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	88,  // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	86,  // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	81,  // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	89,  // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	90,  // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	91,  // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	92,  // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	84,  // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	93,  // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	94,  // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	95,  // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	92,  // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	96,  // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	97,  // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	98,  // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	91,  // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	99,  // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	100, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	80,  // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	81,  // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	59,  // [59:59] is the sub-list for method output_type
+	59,  // [59:59] is the sub-list for method input_type
+	59,  // [59:59] is the sub-list for extension type_name
+	59,  // [59:59] is the sub-list for extension extendee
+	0,   // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4672,7 +4903,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   69,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

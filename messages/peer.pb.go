@@ -1045,12 +1045,15 @@ func (x *SnapshotEnd) GetMessage() string {
 // AuditAsk asks what a member holds in [from, to) at a revision; an empty to has no
 // end. It is answered once.
 type AuditAsk struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	From          []byte                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
-	To            []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
-	Limit         uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // rows
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Round    uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	From     []byte                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To       []byte                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Limit    uint32                 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"` // rows
+	// index: not rows are asked for, but the rest of the state as of the entry of this index.
+	// It is answered once the member has applied that, with the hash alone.
+	Index         uint64 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1120,10 +1123,17 @@ func (x *AuditAsk) GetLimit() uint32 {
 	return 0
 }
 
+func (x *AuditAsk) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type AuditAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED: not there any more
 	Digest        *RangeDigest           `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1187,6 +1197,7 @@ type AuditVerdict struct {
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	From          []byte                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            []byte                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	State         bool                   `protobuf:"varint,4,opt,name=state,proto3" json:"state,omitempty"` // not rows, but the rest of the state
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1240,6 +1251,13 @@ func (x *AuditVerdict) GetTo() []byte {
 		return x.To
 	}
 	return nil
+}
+
+func (x *AuditVerdict) GetState() bool {
+	if x != nil {
+		return x.State
+	}
+	return false
 }
 
 // NodePulse is what a node tells the leader of itself, and of the nodes that asked it to
@@ -1535,6 +1553,112 @@ func (x *LossAnswer) GetFollowers() []uint64 {
 	return nil
 }
 
+// LevelAsk asks a member which levels its software supports. Only a member that runs and
+// is reached answers, and for the process that runs now.
+type LevelAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelAsk) Reset() {
+	*x = LevelAsk{}
+	mi := &file_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelAsk) ProtoMessage() {}
+
+func (x *LevelAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelAsk.ProtoReflect.Descriptor instead.
+func (*LevelAsk) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LevelAsk) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+type LevelAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
+	Min           uint32                 `protobuf:"varint,2,opt,name=min,proto3" json:"min,omitempty"`
+	Max           uint32                 `protobuf:"varint,3,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LevelAnswer) Reset() {
+	*x = LevelAnswer{}
+	mi := &file_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LevelAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LevelAnswer) ProtoMessage() {}
+
+func (x *LevelAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LevelAnswer.ProtoReflect.Descriptor instead.
+func (*LevelAnswer) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LevelAnswer) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *LevelAnswer) GetMin() uint32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *LevelAnswer) GetMax() uint32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1625,13 +1749,14 @@ const file_peer_proto_rawDesc = "" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage:\x89\x01\x8a\xb5\x18\x18\b'\x10\x01\x18\x01\"\x0enode/snapshots(\x02\x92\xb5\x18i\n" +
-	"\x18snapshots of either side\x12\x16snapshots of the other\x1a&it is installed, refused or broken off\"\rSnapshotOffer\"\xe8\x01\n" +
+	"\x18snapshots of either side\x12\x16snapshots of the other\x1a&it is installed, refused or broken off\"\rSnapshotOffer\"\xfe\x01\n" +
 	"\bAuditAsk\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\fR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\fR\x02to\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18R\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a(the next range of keys is to be compared\"\xa2\x01\n" +
 	"\vAuditAnswer\x12\x14\n" +
@@ -1639,11 +1764,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
 	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:(\x8a\xb5\x18\x16\b)\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18\n" +
-	"\"\bAuditAsk\"\xb8\x01\n" +
+	"\"\bAuditAsk\"\xce\x01\n" +
 	"\fAuditVerdict\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\fR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\fR\x02to:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
+	"\x02to\x18\x03 \x01(\fR\x02to\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\bR\x05state:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
 	"\tNodePulse\x12\x12\n" +
@@ -1673,7 +1799,16 @@ const file_peer_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\"\n" +
 	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x18\n" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1c\n" +
-	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk29\n" +
+	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk\"\x8a\x01\n" +
+	"\bLevelAsk\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round:h\x8a\xb5\x18\x17\b/\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18I\n" +
+	"\n" +
+	"membership\x12\x16membership of a member\x1a#the cluster's level is to be raised\"r\n" +
+	"\vLevelAnswer\x12\x14\n" +
+	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x10\n" +
+	"\x03min\x18\x02 \x01(\rR\x03min\x12\x10\n" +
+	"\x03max\x18\x03 \x01(\rR\x03max:)\x8a\xb5\x18\x17\b0\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18\n" +
+	"\"\bLevelAsk29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1689,7 +1824,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1712,41 +1847,43 @@ var file_peer_proto_goTypes = []any{
 	(*ClusterPulse)(nil),    // 18: keyval.v1.ClusterPulse
 	(*LossAsk)(nil),         // 19: keyval.v1.LossAsk
 	(*LossAnswer)(nil),      // 20: keyval.v1.LossAnswer
-	(Role)(0),               // 21: keyval.v1.Role
-	(Lane)(0),               // 22: keyval.v1.Lane
-	(*Starts)(nil),          // 23: keyval.v1.Starts
-	(Code)(0),               // 24: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 25: raftpb.Message
-	(*Founder)(nil),         // 26: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 27: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 28: keyval.v1.RangeDigest
-	(*WaitingNode)(nil),     // 29: keyval.v1.WaitingNode
-	(*MemberView)(nil),      // 30: keyval.v1.MemberView
-	(*OperationWait)(nil),   // 31: keyval.v1.OperationWait
+	(*LevelAsk)(nil),        // 21: keyval.v1.LevelAsk
+	(*LevelAnswer)(nil),     // 22: keyval.v1.LevelAnswer
+	(Role)(0),               // 23: keyval.v1.Role
+	(Lane)(0),               // 24: keyval.v1.Lane
+	(*Starts)(nil),          // 25: keyval.v1.Starts
+	(Code)(0),               // 26: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 27: raftpb.Message
+	(*Founder)(nil),         // 28: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 29: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 30: keyval.v1.RangeDigest
+	(*WaitingNode)(nil),     // 31: keyval.v1.WaitingNode
+	(*MemberView)(nil),      // 32: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 33: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	21, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	22, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	23, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	23, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	24, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	23, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	24, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	25, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	25, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	26, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	25, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	24, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	26, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	25, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	27, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	24, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	24, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	28, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	29, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
-	30, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
-	29, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	31, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	27, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	26, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	28, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	27, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	29, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	26, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	26, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	30, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	31, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	32, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	31, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	33, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
 	0,  // 22: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
 	0,  // 23: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
 	23, // [23:24] is the sub-list for method output_type
@@ -1777,7 +1914,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

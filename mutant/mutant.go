@@ -51,6 +51,9 @@ const (
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
+	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's
+	RaisedUnasked    = false // the cluster's level is raised without asking all members
+	StateUnaudited   = false // the members compare nothing but rows
 
 	SuspectVotes       = false // a node that is suspected to have lost data takes part
 	SuspicionForgotten = false // it is suspected no more after a restart

@@ -160,7 +160,7 @@ func (r *Replica) OnProposeChange(m *messages.ProposeChange) {
 	}
 	p := proposal{origin: r.cfg.Self, command: m.GetCommand()}
 	change := &raftpb.ConfChangeV2{Transition: m.GetChange().Transition, Changes: m.GetChange().GetChanges(),
-		Context: encodeCommands([]proposal{p}, encodedSize(p), r.logTimeMS)}
+		Context: encodeCommands([]proposal{p}, encodedSize(p), r.stamp())}
 	data, err := proto.Marshal(change)
 	if err != nil {
 		panic(fmt.Sprintf("a configuration change cannot be marshalled: %v", err))

@@ -3,8 +3,6 @@ package raftactor
 import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/encoding/protowire"
-
-	"keyval/messages"
 )
 
 // Bounds of packing, in bytes: commands share an entry up to entryBytesMax, and
@@ -18,12 +16,18 @@ const (
 // that waits has its turn.
 const turnBytes = 16 << 10
 
-// pack lays proposals into entries, each a messages.Commands with the leader's stamps.
+// stamp is what a leader says of an entry.
+type stamp struct {
+	level     uint32
+	logTimeMS uint64
+}
+
+// pack lays proposals into entries, each a messages.Commands with the leader's stamp.
 // Commands are copied here, once, on their way from the client to the log.
-func pack(proposals []proposal, logTimeMS uint64) (entries []*raftpb.Entry) {
+func pack(proposals []proposal, s stamp) (entries []*raftpb.Entry) {
 	for len(proposals) > 0 {
 		n, size := fill(proposals)
-		entries = append(entries, &raftpb.Entry{Data: encodeCommands(proposals[:n], size, logTimeMS)})
+		entries = append(entries, &raftpb.Entry{Data: encodeCommands(proposals[:n], size, s)})
 		proposals = proposals[n:]
 	}
 	return entries
@@ -52,12 +56,12 @@ func encodedSize(p proposal) int {
 
 // encodeCommands writes the wire form of messages.Commands without an
 // intermediate message; size is the sum of encodedSize.
-func encodeCommands(proposals []proposal, size int, logTimeMS uint64) []byte {
+func encodeCommands(proposals []proposal, size int, s stamp) []byte {
 	b := make([]byte, 0, size+24)
 	b = protowire.AppendTag(b, 1, protowire.VarintType)
-	b = protowire.AppendVarint(b, messages.Level)
+	b = protowire.AppendVarint(b, uint64(s.level))
 	b = protowire.AppendTag(b, 2, protowire.VarintType)
-	b = protowire.AppendVarint(b, logTimeMS)
+	b = protowire.AppendVarint(b, s.logTimeMS)
 	for _, p := range proposals {
 		b = protowire.AppendTag(b, 3, protowire.BytesType)
 		b = protowire.AppendVarint(b, uint64(bodySize(p)))

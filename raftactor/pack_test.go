@@ -20,13 +20,14 @@ func TestPackIsCommands(t *testing.T) {
 			queue = append(queue, proposal{origin: uint64(i) * 100, command: bytes.Repeat([]byte{byte(i)}, size)})
 		}
 		logTime := rapid.Uint64().Draw(t, "logTime")
+		level := rapid.Uint32().Draw(t, "level")
 		at := 0
-		for _, e := range pack(queue, logTime) {
+		for _, e := range pack(queue, stamp{level, logTime}) {
 			c := new(messages.Commands)
 			if err := proto.Unmarshal(e.Data, c); err != nil {
 				t.Fatal(err)
 			}
-			if c.Level != messages.Level || c.LogTimeMs != logTime || len(c.Proposals) == 0 {
+			if c.Level != level || c.LogTimeMs != logTime || len(c.Proposals) == 0 {
 				t.Fatalf("stamps: %s", messages.Line(c))
 			}
 			if len(e.Data) > entryBytesMax+32 && len(c.Proposals) > 1 {

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Self      messages.RaftID
 	TickMS    uint64
+	Level     uint32 // the highest cluster level that is understood
 	ReadNonce uint64
 	LossNonce uint64
 	Suspicion *messages.Suspicion // see ReplicaConfig
@@ -53,7 +54,7 @@ type Raft struct {
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
-			Self: cfg.Self, TickMS: cfg.TickMS, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
+			Self: cfg.Self, TickMS: cfg.TickMS, Level: cfg.Level, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
 	}

@@ -69,6 +69,7 @@ func (o Options) withDefaults() Options {
 type ReplicaConfig struct {
 	Self      messages.RaftID
 	TickMS    uint64              // log time that one tick stands for
+	Level     uint32              // the highest cluster level that is understood
 	ReadNonce uint64              // random, of this incarnation
 	LossNonce uint64              // the same, of questions after what was lost
 	Suspicion *messages.Suspicion // what the directory holds; nil: nothing
@@ -198,6 +199,7 @@ type Replica struct {
 	applied     uint64
 	revision    uint64
 	compacted   uint64 // reads below this revision are refused
+	level       uint32 // of the cluster, as last applied
 	changes     changes
 
 	replicationDue bool
@@ -262,7 +264,7 @@ func (r *Replica) open() {
 		return
 	}
 	r.tail.checkpointed(m.Index, term, m.ConfState)
-	r.applied, r.appliedTerm, r.revision, r.logTimeMS, r.compacted = m.Index, term, m.Revision, m.LogTimeMs, m.CompactedRevision
+	r.applied, r.appliedTerm, r.revision, r.logTimeMS, r.compacted, r.level = m.Index, term, m.Revision, m.LogTimeMs, m.CompactedRevision, m.Level
 	node, err := raft.NewRawNode(r.raftConfig())
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses its configuration: %v", err))
@@ -419,7 +421,7 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 		panic(fmt.Sprintf("the machine applied up to index %d when %d was applied already", m.Index, r.applied))
 	}
 	r.applied, r.revision = m.Index, m.Revision
-	r.compacted = max(r.compacted, m.CompactedRevision)
+	r.compacted, r.level = max(r.compacted, m.CompactedRevision), max(r.level, m.Level)
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
 	r.appliedTerm = entries[len(entries)-1].GetTerm()
 	r.under.applied(m.Index)
@@ -472,7 +474,7 @@ func (r *Replica) propose() bool {
 	if r.takeNext(); len(r.next) == 0 {
 		return false
 	}
-	entries := pack(r.next, r.logTimeMS)
+	entries := pack(r.next, r.stamp())
 	err := r.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: proto.Uint64(r.cfg.Self), Entries: entries})
 	if errors.Is(err, raft.ErrProposalDropped) {
 		return false // too much is uncommitted, or leadership is on its way: they wait
@@ -484,6 +486,16 @@ func (r *Replica) propose() bool {
 	clear(r.next)
 	r.next = r.next[:0]
 	return true
+}
+
+// stamp is what the entries of now carry: the cluster's level, not this software's, which
+// a replica of an older one might not understand.
+func (r *Replica) stamp() stamp {
+	s := stamp{level: r.level, logTimeMS: r.logTimeMS}
+	if mutant.StampedOwn {
+		s.level = r.cfg.Level
+	}
+	return s
 }
 
 // takeNext takes what goes through the gate next from those whose turn it is.
@@ -676,7 +688,7 @@ func (r *Replica) FillStatus(s *messages.StatusReply) {
 		s.LogFirstIndex, s.LastIndex = r.tail.base+1, r.tail.last()
 		s.LogBytes, s.CheckpointIndex = r.tail.bytesAbove(r.tail.base), r.tail.checkpoint()
 	}
-	s.CompactedRevision = r.compacted
+	s.CompactedRevision, s.Level = r.compacted, r.level
 	s.Role = r.roleName()
 }
 

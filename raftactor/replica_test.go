@@ -468,3 +468,28 @@ func TestWhatIsUnderWayIsForgottenWithTheLeadership(t *testing.T) {
 		t.Errorf("%d leads, and %d commands are under way at %d", r.leader, len(r.under.logged), leader)
 	}
 }
+
+// Entries carry the cluster's level as it was applied last, whatever this software's is.
+func TestEntriesCarryTheClustersLevel(t *testing.T) {
+	g := newGroup(t, 1)
+	g.elect()
+	r := g.replicas[1]
+	r.cfg.Level, r.level = 7, 2
+	g.propose(1, 1)
+	g.drain()
+	stamped := uint32(0)
+	for _, e := range g.seen[1] {
+		if a, is := e.(ApplyEntries); is && len(a.Message.GetEntries()[0].GetData()) > 0 {
+			c := new(messages.Commands)
+			if err := proto.Unmarshal(a.Message.GetEntries()[0].GetData(), c); err != nil {
+				t.Fatal(err)
+			}
+			stamped = c.Level
+		}
+	}
+	s := &messages.StatusReply{}
+	r.FillStatus(s)
+	if stamped != 2 || s.Level != 2 {
+		t.Errorf("an entry is stamped with level %d, the status says %d, the cluster is at 2", stamped, s.Level)
+	}
+}

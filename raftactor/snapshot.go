@@ -143,7 +143,7 @@ func (r *Replica) reopened(m *messages.MachineOpened) {
 	}
 	r.applied, r.appliedTerm, r.revision = m.Index, m.Term, m.Revision
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
-	r.compacted = max(r.compacted, m.CompactedRevision)
+	r.compacted, r.level = max(r.compacted, m.CompactedRevision), max(r.level, m.Level)
 	r.tail.checkpointed(m.Index, m.Term, m.ConfState)
 }
 

@@ -45,6 +45,7 @@ const (
 	faultLag                     // followers stay away until a snapshot is all that helps
 	faultRot                     // a value is altered on a disk: who reads it must notice
 	faultMiswrite                // another value was written, with its checksum: the others must notice
+	faultMisstate                // so was another checkpoint
 	faultRolledBack              // a disk is put back to an older copy: the node must be told, and never take part again
 	faultForged                  // a heartbeat counts on what is not there: nobody may be suspected for one message
 	faults
@@ -53,7 +54,7 @@ const (
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite", "rolled-back", "forged"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite", "misstate", "rolled-back", "forged"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -164,6 +165,8 @@ func (r *run) strike(f fault) {
 		r.lag(s)
 	case faultRot, faultMiswrite:
 		r.decay(s, f == faultMiswrite)
+	case faultMisstate:
+		r.misstate(s)
 	case faultTornSave, faultSaveFails, faultSyncFails, faultStateSync, faultReadFails, faultFull:
 		r.order(f, s)
 	case faultDamage:

@@ -304,6 +304,18 @@ func (r *run) decay(s *server, written bool) {
 	r.note("%s: the value of %q at revision %d is altered, as it was written: %t", s.name(), key, revision, written)
 }
 
+// misstate alters the checkpoint of one of a minority, as if it had been written so. The
+// next process goes on from there, and only the others can tell.
+func (r *run) misstate(s *server) {
+	if r.spared(s) {
+		return
+	}
+	r.crash(s, false)
+	s.disk.AlterState()
+	s.rot = rot{state: true}
+	r.note("%s: the checkpoint is altered", s.name())
+}
+
 // The altered values that were found: by an audit, or by who read them.
 const (
 	cellRotAudited = "rot-audited"
@@ -320,6 +332,9 @@ func (s *server) rotCell(why string) string {
 
 // rotShows reports whether the altered value is what the key has now.
 func (r *run) rotShows(s *server) bool {
+	if s.rot.state {
+		return true
+	}
 	all := r.check.model.versions[s.rot.key]
 	return s.rotten() && len(all) > 0 && all[len(all)-1].revision == s.rot.revision && s.disk.Altered(s.rot.key, s.rot.revision)
 }

@@ -139,6 +139,7 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 		return
 	}
 	c.are(c.reference.state.ConfState())
+	c.model.level = first.Level
 }
 
 // compacts: the revision below which history is given up never goes back.

@@ -58,7 +58,7 @@ func (b *bench) give(node int, actorID string, m any) {
 
 // firstState is where the history of a bench begins.
 func firstState() *messages.Checkpoint {
-	return &messages.Checkpoint{Format: 1, Index: 1, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}}}
+	return &messages.Checkpoint{Format: 1, Index: 1, Level: messages.LevelMin, Term: 1, ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}}}
 }
 
 func (b *bench) restart(node int) { b.memories[node] = &memory{} }

@@ -67,12 +67,24 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 		if d.Snapshot == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 		}
+	case op.submit.Cluster != nil:
+		h.endRaise(op, d.Cluster)
 	case op.writes():
 		if d.Write == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
 			return
 		}
 		h.endWrite(op, d.Write)
+	}
+}
+
+// endRaise: the level that a raise is answered with is that of the log.
+func (h *history) endRaise(op *operation, r *messages.ClusterReply) {
+	switch want := op.submit.Cluster.GetLevelRaise().GetLevel(); {
+	case r == nil:
+		h.fail("an answer of the kind that was asked", "%s", op)
+	case r.Level > h.model.level, r.Code == messages.Code_OK && r.Level < want:
+		h.fail("raised levels are in the log", "%s: the log is at level %d", op, h.model.level)
 	}
 }
 

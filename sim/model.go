@@ -25,6 +25,7 @@ type model struct {
 	versions  map[string][]version
 	sessions  map[string]*modelSession
 	effects   map[effectKey]*effect
+	level     uint32            // of the cluster
 	written   map[string]uint64 // value -> the revision that wrote it: no value is written twice
 }
 
@@ -59,7 +60,7 @@ type effect struct {
 }
 
 func newModel() *model {
-	return &model{versions: map[string][]version{}, sessions: map[string]*modelSession{}, effects: map[effectKey]*effect{}, written: map[string]uint64{}}
+	return &model{level: messages.LevelMin, versions: map[string][]version{}, sessions: map[string]*modelSession{}, effects: map[effectKey]*effect{}, written: map[string]uint64{}}
 }
 
 // sessionWindow is how many numbers a session may use from acked_below on.
@@ -75,6 +76,9 @@ func (m *model) apply(e *raftpb.Entry) error {
 		return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 	}
 	m.timeMS = max(m.timeMS, commands.LogTimeMs)
+	if commands.Level > m.level {
+		return fmt.Errorf("entry %d is stamped with level %d, the cluster is at %d", e.GetIndex(), commands.Level, m.level)
+	}
 	for _, p := range commands.Proposals {
 		c := new(messages.Command)
 		if err := proto.Unmarshal(p.Command, c); err != nil {
@@ -99,8 +103,13 @@ func (m *model) command(c *messages.Command) error {
 	for _, o := range operations {
 		given = max(given, o.GetCompact().GetRevision())
 	}
-	if len(c.Session) == 0 { // of a node: its compactions are all there is
+	if len(c.Session) == 0 { // of a node: its compactions and raises are all there is
 		m.giveUp(given)
+		for _, o := range operations {
+			if raise := o.GetRaiseLevel(); raise.GetFrom() == m.level {
+				m.level = max(m.level, raise.GetTo())
+			}
+		}
 		return nil
 	}
 	if o := c.Open; o != nil && (len(o.Holder) > messages.HolderSizeMax || o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > min(o.TtlMs, messages.SessionOpenMaxMS)) {

@@ -27,6 +27,7 @@ type server struct {
 	joins  []string // whom it asks to be let into the cluster; nil: it is a founder's
 	starts int
 	pace   pace
+	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
 
 	leader       messages.RaftID // as the node was told last; 0: nobody
 	fenced       bool            // as it says of itself: it may have lost data
@@ -83,6 +84,7 @@ func (s *server) start() {
 	}
 	s.leader, s.fenced, s.shipping, s.voices = 0, false, 0, map[messages.RaftID]bool{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
+	s.upgrade()
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
 }
 
@@ -95,7 +97,7 @@ func (s *server) begin(random reader) {
 		s.run.check.starts(s.node, id)
 		w.trace.names.Own(s.name(), identity.Incarnation, id)
 		_, err = actors.Start(actors.Config{
-			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Options: s.run.swarm.options,
+			Disk: s.disk, Network: place{w.net, s.host}, Version: "simulated", Level: s.level, Options: s.run.swarm.options,
 			World: s.host.seams(random),
 			Ended: func(removed *messages.Removed) { w.clock.after(0, s.host, func() { s.ended(random, removed) }) },
 		}, identity)
@@ -117,6 +119,23 @@ func (s *server) ended(random reader, removed *messages.Removed) {
 	}
 	s.run.world.note(s.host, "the process ends: %s", removed.Why)
 	s.crash(false)
+}
+
+// levelNewest is what the newest software of a run with levels supports.
+const levelNewest = 3
+
+// upgrade puts newer software on the server now and then: levels only rise.
+func (s *server) upgrade() {
+	if !s.run.swarm.levels {
+		return
+	}
+	chance := stream(s.run.options.Seed, fmt.Sprintf("%s/%d/software", s.name(), s.starts))
+	if s.level == 0 {
+		s.level = 1 + uint32(chance.IntN(levelNewest))
+	} else if chance.IntN(2) == 0 {
+		s.level = min(s.level+uint32(chance.IntN(levelNewest)), levelNewest)
+	}
+	s.run.world.note(s.host, "its software supports cluster levels up to %d", s.level)
 }
 
 // seams are those of a process that are not disk or network.
@@ -215,6 +234,7 @@ func (s *server) struck(crashed bool) {
 type rot struct {
 	key      string
 	revision uint64 // 0: none
+	state    bool   // not a version, but the checkpoint
 }
 
 // is reports whether an item is of the version.
@@ -223,7 +243,7 @@ func (r rot) is(i *messages.Item) bool { return string(i.Key) == r.key && i.Revi
 // lost reports whether the disk is not what it was: the node is, or has to be, out of service.
 func (s *server) lost() bool { return s.damaged || s.aged || s.rotten() }
 
-func (s *server) rotten() bool { return s.rot.revision != 0 }
+func (s *server) rotten() bool { return s.rot.revision != 0 || s.rot.state }
 
 // mend leaves no fault on a server, and lets it run unless it is to stay down.
 func (s *server) mend() {

@@ -126,7 +126,7 @@ func (r *run) converge() {
 // auditTicks is how long an audit takes at most to find a value that was written wrong:
 // it walks again 200 ticks after the last walk, and waits 60 for who does not answer,
 // as the node does that is told and looks again.
-const auditTicks = 200 + 2*60
+const auditTicks = 200 + 5*60
 
 // auditing is how long a wrong value may stay: the audit finds one node after the other.
 func (r *run) auditing() (long time.Duration) {
@@ -173,7 +173,7 @@ func (r *run) unfinished(s *server) string {
 	case s.shipping > 0:
 		return fmt.Sprintf("%s still ships %d snapshots", s.name(), s.shipping)
 	case r.rotShows(s):
-		return fmt.Sprintf("%s serves the altered value of %q", s.name(), s.rot.key)
+		return fmt.Sprintf("%s serves the altered value of %q, or state", s.name(), s.rot.key)
 	case s.disk.Floor() < s.disk.LastCheckpoint().GetCompactedRevision(): // its readers have time to answer
 		return fmt.Sprintf("%s may discard rows below revision %d, its checkpoint gives up what is below %d",
 			s.name(), s.disk.Floor(), s.disk.LastCheckpoint().GetCompactedRevision())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
@@ -28,7 +29,7 @@ type reference struct {
 
 // newReference begins where history does.
 func newReference(first *messages.Checkpoint) (*reference, error) {
-	began, err := state.FromCheckpoint(first)
+	began, err := state.FromCheckpoint(first, math.MaxUint32)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func rowText(r row) string {
 
 // fileDiffers says how a snapshot file is not the state of replay, or nothing.
 func (r *reference) fileDiffers(content []byte) string {
-	file, err := snapshot.NewReader(bytes.NewReader(content))
+	file, err := snapshot.NewReader(bytes.NewReader(content), math.MaxUint32)
 	if err != nil {
 		return err.Error()
 	}

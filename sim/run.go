@@ -91,6 +91,8 @@ func newRun(o Options) *run {
 		chaos: stream(o.Seed, "chaos"), load: stream(o.Seed, "load"),
 		chances: map[string]*rand.Rand{}, slowness: map[int]time.Duration{}, leftDown: map[int]bool{}, coverage: map[string]uint64{},
 	}
+	r.swarm.letMisstate(stream(o.Seed, "misstate"), o)
+	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
 	r.check = newCheckers(0)

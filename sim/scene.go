@@ -2,6 +2,7 @@ package sim
 
 import (
 	cryptorand "crypto/rand"
+	"fmt"
 	"io"
 	"time"
 
@@ -25,6 +26,7 @@ type Scene struct {
 // SceneConfig is the cluster of a scene, and who listens to it.
 type SceneConfig struct {
 	Nodes      int
+	Levels     []uint32      // the highest cluster level that each node supports; absent: messages.Level
 	SessionTTL time.Duration // of its clients; 0: the default
 	Options    actors.Options
 	Hear       func(Said)              // is told every message right before its actor takes it
@@ -35,8 +37,11 @@ type SceneConfig struct {
 func NewScene(c SceneConfig) *Scene {
 	door.Lock()
 	r := newRun(Options{Nodes: c.Nodes})
-	r.swarm.ttl, r.swarm.clients, r.clients = c.SessionTTL, 0, nil
+	r.swarm.ttl, r.swarm.levels, r.swarm.clients, r.clients = c.SessionTTL, false, 0, nil
 	r.swarm.options = c.Options
+	for i, level := range c.Levels {
+		r.servers[i].level = level
+	}
 	r.world.watch, r.world.queue.chance = onlooker{r}, nil
 	r.world.ear = newEar(c.Hear, c.Note)
 	s := &Scene{run: r, jitter: cryptorand.Reader}
@@ -191,6 +196,13 @@ func (s Server) CutPower() {
 func (s Server) Wipe() {
 	s.server.disk.LoseMedia()
 	s.server.run.world.ear.noted(s.Name(), "the data directory is empty")
+}
+
+// Upgrade puts other software on a server that is down: what starts there next supports
+// cluster levels up to this one.
+func (s Server) Upgrade(level uint32) {
+	s.server.level = level
+	s.server.run.world.ear.noted(s.Name(), fmt.Sprintf("other software is installed: it supports cluster levels up to %d", level))
 }
 
 // Freeze lets the process stand still.

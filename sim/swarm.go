@@ -42,6 +42,7 @@ type swarm struct {
 	stage       time.Duration           // what a staged chunk costs, up to
 	still       bool                    // some keys are written once
 	compacts    bool                    // clients give up history
+	levels      bool                    // nodes start with different software and are upgraded, and clients have the level raised
 	conditional int                     // so many operations of a hundred have conditions
 	down        time.Duration           // a crashed node stays away, on average
 }
@@ -216,9 +217,26 @@ func (s *swarm) letRot(chance *rand.Rand) {
 		return
 	}
 	s.rates[faultMiswrite] = pick(chance, time.Second, 5*time.Second)
-	s.still, s.ranges, s.compacts, s.conditional = true, false, false, 0
+	s.still, s.ranges, s.conditional = true, false, 0
+	s.spareSnapshots()
+}
+
+// spareSnapshots leaves nobody in need of a snapshot.
+func (s *swarm) spareSnapshots() {
 	r := &s.options.Raft
+	s.compacts = false
 	r.LogEntriesKeep, r.LogEntriesMax, r.LogBytesKeep, r.LogBytesMax, s.options.CheckpointBytes = 0, 0, 0, 0, 0
+}
+
+// letMisstate draws a run in which checkpoints are altered, well formed. A snapshot of one
+// would spread it, and heals whoever gets a sound one.
+func (s *swarm) letMisstate(chance *rand.Rand, o Options) {
+	if o.Faults && s.nodes > 2 && chance.IntN(8) == 0 {
+		s.rates[faultMisstate] = pick(chance, time.Second, 5*time.Second)
+		s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
+		s.spareSnapshots()
+		s.leaveOut(o.Without)
+	}
 }
 
 // electionTimeout is the longest that a follower of this swarm waits.
@@ -261,9 +279,9 @@ func (s *swarm) String() string {
 		}
 	}
 	o := s.options
-	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d",
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
-		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag)
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels)
 	return b.String()
 }
 

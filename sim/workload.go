@@ -219,6 +219,9 @@ func (c *customer) drawRare() *messages.Submit {
 	r := c.run
 	from, to := c.span()
 	switch n := r.load.IntN(6); {
+	case r.swarm.levels && n < 2:
+		level := pick[uint32](r.load, 0, 0, 1, 2, 3)
+		return &messages.Submit{Cluster: &messages.ClusterRequest{Kind: &messages.ClusterRequest_LevelRaise{LevelRaise: &messages.LevelRaise{Level: level}}}}
 	case n < 2 && r.swarm.compacts && !c.idle():
 		// Some of it is given up already, and some is of the future.
 		return writing(compaction(1 + r.load.Uint64N(r.history.newest+1+r.history.newest/8)))

@@ -21,6 +21,7 @@ import (
 type MachineConfig struct {
 	Self                           messages.RaftID
 	TickMS                         uint64 // 50
+	Level                          uint32 // the highest cluster level that is understood; messages.Level
 	Raft, Log, Gateway, Membership *actor.PID
 	Disk                           disk.Disk
 	Logger                         *slog.Logger          // nil discards
@@ -44,6 +45,7 @@ type MachineConfig struct {
 func (c MachineConfig) withDefaults() MachineConfig {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TickMS = cmp.Or(c.TickMS, 50)
+	c.Level = cmp.Or(c.Level, messages.Level)
 	c.Readers = cmp.Or(c.Readers, 4)
 	c.CheckpointEntries = cmp.Or(c.CheckpointEntries, 50_000)
 	c.CheckpointBytes = cmp.Or(c.CheckpointBytes, 32<<20)
@@ -88,6 +90,7 @@ type machineActor struct {
 	retention  state.Retention
 	pins       pins
 	discarding discarding
+	digests    digests
 
 	waiting   waitingReads
 	pinsAsked []pinAsked // while switching; at most pinsMax
@@ -131,6 +134,8 @@ func (m *machineActor) Receive(ctx actor.Context) {
 		m.onReadReply(ctx, msg)
 	case *messages.ReadRows:
 		m.onReadRows(ctx, msg)
+	case *messages.ReadState:
+		m.onReadState(ctx, msg)
 	case *messages.PinState:
 		m.onPinState(ctx, msg)
 	case *messages.UnpinState:
@@ -179,6 +184,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		LogTimeMs:         m.state.LogTimeMS(),
 		HistoryHash:       m.state.History(),
 		CompactedRevision: m.state.Compacted(),
+		Level:             m.state.Level(),
 		Verdicts:          m.batch.Verdicts,
 	})
 	m.heed(m.batch.Verdicts)
@@ -193,6 +199,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		m.thorough = m.thorough || m.batch.Compaction == state.ClientCompaction
 	}
 	m.batch.Clear()
+	m.giveDigests(ctx)
 	m.giveReleased(ctx)
 	m.pace.applied(uint64(len(msg.Message.GetEntries())), size)
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
@@ -222,6 +229,7 @@ func (m *machineActor) apply(entries []*raftpb.Entry) (size uint64, err error) {
 		if err := m.state.Apply(m.batch, e); err != nil {
 			return 0, fmt.Errorf("apply entry %d: %w", e.GetIndex(), err)
 		}
+		m.digests.passed(m.state, e)
 		size += uint64(len(e.GetData()))
 	}
 	if err := m.batch.Flush(); err != nil {
@@ -280,6 +288,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		ConfState:          c.ConfState,
 		Operations:         m.state.Operations(),
 		Index:              m.state.Index(),
+		Level:              m.state.Level(),
 	}
 }
 
@@ -343,6 +352,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
 		m.pins.ticked(uint64(msg.Elapsed))
+		m.digests.tick(m.state.Index())
 		m.discardTicked(ctx, uint64(msg.Elapsed))
 		m.retain(ctx, uint64(msg.Elapsed))
 	}

@@ -27,7 +27,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
-	if m.state, err = state.FromCheckpoint(checkpoint); err != nil {
+	if m.state, err = state.FromCheckpoint(checkpoint, m.config.Level); err != nil {
 		return err
 	}
 	engine, err := m.config.Disk.OpenEngine(checkpoint)
@@ -42,7 +42,7 @@ func (m *machineActor) open(ctx actor.Context) error {
 	m.pace = checkpointPace{entriesMax: c.CheckpointEntries, bytesMax: c.CheckpointBytes, ticksMax: uint64(c.CheckpointTicks)}
 	m.pace.stagger(c.Self)
 	m.retention = state.Retention{Revisions: c.HistoryRevisions, TimeMS: c.HistoryMS}
-	m.pins = pins{}
+	m.pins, m.digests = pins{}, digests{ticked: m.state.Index()}
 	m.discarding = discarding{floor: checkpoint.CompactedRevision, first: m.discarding.first + uint64(len(m.discarding.waiting))}
 	if m.discarding.floor > 0 {
 		m.engine.Discard(m.discarding.floor) // nobody reads yet
@@ -62,6 +62,7 @@ func (m *machineActor) tellOpened(ctx actor.Context) {
 		LogTimeMs:         m.state.LogTimeMS(),
 		ConfState:         m.state.ConfState(),
 		CompactedRevision: m.state.Compacted(),
+		Level:             m.state.Level(),
 	})
 	m.tellMembers(ctx)
 	ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})

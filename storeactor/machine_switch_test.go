@@ -39,7 +39,7 @@ func (c *company) install() {
 // switched takes what the machine says when it has switched.
 func (c *company) switched() {
 	c.T.Helper()
-	c.raft.Expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25}")
+	c.raft.Expect("MachineOpened{index=20 revision=30 log_time_ms=500 conf_state=ConfState{voters=[1 2 4]} term=4 compacted_revision=25 level=1}")
 	c.log.Expect("Switched{index=20}")
 	for _, p := range []*actortest.Probe{c.membership, c.gateway} {
 		if got := actortest.Take[*messages.MembersChanged](p); got.LogTimeMs != 500 {

@@ -97,10 +97,10 @@ func asks(index uint64, read ...*messages.Read) *messages.ReadAt {
 
 func TestMachineSaysWhereItStarts(t *testing.T) {
 	c := newCompany(t, nil)
-	c.raft.Expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1}")
+	c.raft.Expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1 level=1}")
 	members := `MembersChanged{members=[Member{raft_id=1 name="node1"} Member{raft_id=2 name="node2"} Member{raft_id=3 name="node3"}]` +
 		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a" next_raft_id=4 configuration_index=1` +
-		` conf_state=ConfState{voters=[1 2 3]} index=1}`
+		` conf_state=ConfState{voters=[1 2 3]} index=1 level=1}`
 	c.membership.Expect(members)
 	c.gateway.Expect(members)
 	c.gateway.Expect("LogTimeAdvanced{}")

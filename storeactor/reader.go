@@ -23,6 +23,8 @@ func (r *readerActor) Receive(ctx actor.Context) {
 		r.onReadAt(ctx, m)
 	case *messages.ReadRows:
 		r.onReadRows(ctx, m)
+	case *messages.HashState:
+		r.onHashState(ctx, m)
 	default:
 		telemetry.Unexpected(ctx, r.config.Logger, r.config.Meter)
 	}

@@ -49,7 +49,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorSnapshots
 	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
 		return fromNode && !c.Founding && target == messages.ActorAudit
-	case *messages.NodePulse, *messages.ClusterPulse:
+	case *messages.NodePulse, *messages.ClusterPulse, *messages.LevelAsk, *messages.LevelAnswer:
 		return fromNode && !c.Founding && target == messages.ActorMembership
 	case *messages.ClusterRequest, *messages.JoinAsk:
 		return fromClient && target == messages.ActorMembership

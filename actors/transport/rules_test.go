@@ -21,7 +21,7 @@ var everyMessage = []proto.Message{
 	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
 	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{},
 	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.JoinAsk{}, &messages.JoinAnswer{}, &messages.NodePulse{}, &messages.ClusterPulse{},
-	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1},
+	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1}, &messages.LevelAsk{Round: 1}, &messages.LevelAnswer{},
 }
 
 // offer is a rightful one of node 2 to node 1, but for change.
@@ -73,6 +73,7 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
 		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true,
 		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true,
+		{"node", "LevelAsk", membership}: true, {"node", "LevelAnswer", membership}: true,
 		{"node", "NodePulse", membership}: true, {"node", "ClusterPulse", membership}: true,
 		{"node", "LossAsk", raft}: true, {"node", "LossAnswer", raft}: true,
 	}

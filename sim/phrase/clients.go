@@ -69,6 +69,7 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 		for _, member := range m.Members {
 			say("%s", member.Name)
 		}
+		words = append(words, levelText(m.Level)...)
 	case *messages.LinkUp:
 		say("%s", m.Name)
 	case *messages.LinkDown:
@@ -121,10 +122,14 @@ func (n *Names) answer(d *messages.Done) string {
 			words = append(words, fmt.Sprintf("read at revision %d", d.Read.Revision))
 		}
 		words = append(words, because(d.Read.Message, nil)...)
-	case d.Cluster != nil:
-		words = append([]string{d.Cluster.Code.String()}, because(d.Cluster.Message, nil)...)
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
+	case d.Cluster != nil:
+		words = append(words, d.Cluster.Code.String())
+		if d.Cluster.Level > 0 {
+			words = append(words, fmt.Sprintf("level=%d", d.Cluster.Level))
+		}
+		words = append(words, because(d.Cluster.Message, nil)...)
 	}
 	if d.Endpoint != "" {
 		words = append(words, "by "+place(d.Endpoint))

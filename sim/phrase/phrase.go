@@ -30,6 +30,7 @@ func (n *Names) Line(m proto.Message) string {
 		if m.CompactedRevision > 0 {
 			say("compacted=%d", m.CompactedRevision)
 		}
+		words = append(words, levelText(m.Level)...)
 	case *messages.LogOpened:
 		say("term=%d vote=%s commit=%d base=%d@%d", m.HardState.GetTerm(), n.Replica(m.HardState.GetVote()),
 			m.HardState.GetCommit(), m.BaseIndex, m.BaseTerm)
@@ -39,6 +40,7 @@ func (n *Names) Line(m proto.Message) string {
 		if m.CompactedRevision > 0 {
 			say("compacted=%d", m.CompactedRevision)
 		}
+		words = append(words, levelText(m.Level)...)
 	case *messages.Write:
 		words = n.command(m.Command)
 	case *messages.Propose:
@@ -74,6 +76,14 @@ func (n *Names) Line(m proto.Message) string {
 	return name + "{" + strings.Join(words, " ") + "}"
 }
 
+// levelText is a cluster's level, if it is not the first.
+func levelText(level uint32) []string {
+	if level <= messages.LevelMin {
+		return nil
+	}
+	return []string{fmt.Sprintf("level=%d", level)}
+}
+
 func operationText(o *messages.Operation) string {
 	switch o := o.Kind.(type) {
 	case *messages.Operation_Put:
@@ -82,6 +92,8 @@ func operationText(o *messages.Operation) string {
 		return fmt.Sprintf("delete %s", o.Delete.Key)
 	case *messages.Operation_Compact:
 		return fmt.Sprintf("compact %d", o.Compact.Revision)
+	case *messages.Operation_RaiseLevel:
+		return fmt.Sprintf("raise level %d to %d", o.RaiseLevel.From, o.RaiseLevel.To)
 	default:
 		return fmt.Sprintf("%T", o)
 	}

@@ -1,10 +1,13 @@
 package script
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"keyval/actors"
 	"keyval/messages"
+	"keyval/sim"
 )
 
 // nodesMax bounds a cluster, in nodes.
@@ -24,6 +27,10 @@ func (p *player) cluster(w words) *messages.Error {
 	}
 	options.CheckpointEntries, options.SnapshotChunkBytes, options.AuditTicks = numbers["checkpoint"], int(numbers["chunk"]), uint32(numbers["audit"])
 	options.Raft.LogEntriesKeep, options.Raft.LogEntriesMax = numbers["keep"], numbers["keep"]
+	levels, bad := levelsOf(w.options["levels"])
+	if refusal == nil {
+		refusal = bad
+	}
 	var ttl time.Duration
 	if text, given := w.options["ttl"]; given {
 		var err error
@@ -39,6 +46,25 @@ func (p *player) cluster(w words) *messages.Error {
 	case nodes < 1 || nodes > nodesMax:
 		return messages.Errorf(messages.Code_INVALID, "a scenario has 1 to %d nodes, not %d", nodesMax, nodes)
 	}
-	p.found(int(nodes), ttl, options)
+	if len(levels) > int(nodes) {
+		return messages.Errorf(messages.Code_INVALID, "there are %d levels for %d nodes", len(levels), nodes)
+	}
+	p.found(sim.SceneConfig{Nodes: int(nodes), Levels: levels, SessionTTL: ttl, Options: options})
 	return p.stabilize(words{})
+}
+
+// levelsOf are the highest cluster levels that nodes support, n1 first.
+func levelsOf(text string) ([]uint32, *messages.Error) {
+	var levels []uint32
+	for word := range strings.SplitSeq(text, ",") {
+		if text == "" {
+			break
+		}
+		level, err := strconv.ParseUint(word, 10, 32)
+		if err != nil {
+			return nil, messages.Errorf(messages.Code_INVALID, "levels=%q is not of the form 1,2,2", text)
+		}
+		levels = append(levels, uint32(level))
+	}
+	return levels, nil
 }

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"keyval/actors"
 	"keyval/messages"
 	"keyval/sim"
 	"keyval/sim/disk"
@@ -96,8 +95,9 @@ func (p *player) finish() error {
 }
 
 // found makes the cluster and lets its processes start.
-func (p *player) found(nodes int, ttl time.Duration, options actors.Options) {
-	p.scene = sim.NewScene(sim.SceneConfig{Nodes: nodes, SessionTTL: ttl, Options: options, Hear: p.hear, Note: p.note})
+func (p *player) found(c sim.SceneConfig) {
+	c.Hear, c.Note = p.hear, p.note
+	p.scene = sim.NewScene(c)
 	for _, server := range p.scene.Servers() {
 		p.start(server)
 	}

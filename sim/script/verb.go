@@ -34,9 +34,9 @@ var verbs []verb
 
 func init() {
 	verbs = []verb{
-		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES] [keep=ENTRIES] [chunk=BYTES] [audit=TICKS]",
-			about:   "found a cluster and wait until it rests; ttl is that of clients' sessions, keep what logs keep behind a checkpoint, chunk the size of a snapshot's pieces",
-			options: []string{"nodes", "ttl", "checkpoint", "keep", "chunk", "audit"}, early: true, do: (*player).cluster},
+		{name: "cluster", usage: "nodes=N [ttl=DURATION] [checkpoint=ENTRIES] [keep=ENTRIES] [chunk=BYTES] [audit=TICKS] [levels=N,...]",
+			about:   "found a cluster and wait until it rests; ttl is that of clients' sessions, keep what logs keep behind a checkpoint, chunk the size of a snapshot's pieces, levels the highest cluster levels that n1, n2, ... support",
+			options: []string{"nodes", "ttl", "checkpoint", "keep", "chunk", "audit", "levels"}, early: true, do: (*player).cluster},
 		{name: "trace", usage: "on|off [ACTOR,...] [MESSAGE,...]", about: "show what is said, all or by these actors and in these messages; heartbeats and ticks only if named",
 			args: [2]int{1, -1}, early: true, do: (*player).trace},
 		{name: "put", usage: "KEY VALUE [at=NODE] [nowait]", about: "write, through a client that knows all nodes, or only one (client c2 knows n2)",
@@ -74,6 +74,10 @@ func init() {
 			args: [2]int{1, 1}, do: (*player).fill},
 		{name: "compact", usage: "REVISION [at=NODE] [nowait]", about: "give up history below a revision",
 			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: (*player).compact},
+		{name: "raise", usage: "[LEVEL] [at=NODE] [nowait]", about: "raise the cluster's level, without LEVEL to the newest that any member supports",
+			args: [2]int{0, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: (*player).raise},
+		{name: "upgrade", usage: "NODE LEVEL", about: "install software that supports cluster levels up to LEVEL on a node that is down",
+			args: [2]int{2, 2}, do: onNode(upgrade)},
 		{name: "snapshot", usage: "create|list|delete [ID] at=NODE", about: "ask a node for its snapshot files",
 			args: [2]int{1, 2}, options: []string{"at"}, do: (*player).snapshot},
 		{name: "crash-in", usage: "NODE PLACE", about: "let the process crash when its disk comes to a place (" + crashPlaces() + ")",

@@ -68,6 +68,8 @@ func (a *auditActor) Receive(ctx actor.Context) {
 		a.core.onRead(m)
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
+	case *messages.StateRead:
+		a.core.onState(m)
 	case *messages.AuditAsk:
 		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
@@ -95,6 +97,8 @@ func (a *auditActor) carry(ctx actor.Context) {
 					Kind: &messages.Read_Digest{Digest: e.digest},
 				},
 			}}})
+		case readState:
+			ctx.Request(a.config.Machine, &messages.ReadState{Request: e.request, Index: e.index})
 		case askPeer:
 			a.questions.Inc()
 			ctx.Request(a.config.Peer(e.peer), e.ask)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Bounds and ages of an audit.
@@ -33,6 +34,12 @@ type (
 		revision uint64 // 0: the newest
 		digest   *messages.Digest
 	}
+	// readState reads the hash of this node's own state beside the rows; the answer
+	// carries request.
+	readState struct {
+		request uint64
+		index   uint64 // 0: one that is chosen
+	}
 	// askPeer asks a member.
 	askPeer struct {
 		peer messages.RaftID
@@ -55,6 +62,7 @@ type (
 )
 
 func (readOwn) effect()    {}
+func (readState) effect()  {}
 func (askPeer) effect()    {}
 func (answerPeer) effect() {}
 func (tell) effect()       {}
@@ -62,7 +70,8 @@ func (condemn) effect()    {}
 func (warn) effect()       {}
 
 // audit compares what the members hold. The leader's walks through all keys, one
-// range after the other, each at a revision of its own; the others' answer. What
+// range after the other, each at a revision of its own, and at the end compares the hash of
+// all other state at one index; the others' answer. What
 // replicas apply is equal by construction: an audit looks for what disks did to it.
 //
 // Invariants: at most one question is under way. A node is condemned by itself alone: on
@@ -76,6 +85,7 @@ type audit struct {
 	round    uint64
 	cursor   []byte // where the next question begins
 	pause    uint32 // ticks until it is asked
+	stateDue bool   // the walk has come to its end: the next question is about the rest of the state
 	question *question
 
 	requests uint64
@@ -86,6 +96,8 @@ type audit struct {
 
 // question is what the leader asks about one range.
 type question struct {
+	state    bool   // it is about all state but the rows, at index
+	index    uint64 // 0: not chosen yet
 	revision uint64
 	from, to []byte
 	own      *messages.RangeDigest // nil: not read yet
@@ -128,7 +140,7 @@ func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.q
 // Only the leader asks.
 func (a *audit) onLeader(leader messages.RaftID) {
 	if leader != a.leader {
-		a.leader, a.question, a.cursor, a.pause = leader, nil, nil, a.ticks
+		a.leader, a.question, a.cursor, a.pause, a.stateDue = leader, nil, nil, a.ticks, false
 	}
 }
 
@@ -148,6 +160,8 @@ func (a *audit) onTick(elapsed uint32) {
 	case a.leader != a.self || len(a.members) < 2:
 	case a.pause > elapsed:
 		a.pause -= elapsed
+	case a.stateDue && !mutant.StateUnaudited:
+		a.begin(&question{state: true}, 0)
 	default:
 		a.begin(&question{from: a.cursor}, questionRowsMax)
 	}
@@ -163,7 +177,45 @@ func (a *audit) begin(q *question, limit uint32) {
 			q.voices = append(q.voices, voice{member: m})
 		}
 	}
+	if q.state {
+		a.readState(pendingRead{round: a.round}, 0)
+		return
+	}
 	a.read(pendingRead{round: a.round}, q.revision, &messages.Digest{From: q.from, To: q.to, Limit: limit})
+}
+
+func (a *audit) readState(why pendingRead, index uint64) {
+	a.requests++
+	why.request = a.requests
+	a.reads = append(a.reads, why)
+	a.emit(readState{a.requests, index})
+}
+
+// onState takes a hash of this node's own state: first the index that was chosen for it,
+// which the others are asked about before they have come to it, then the hash.
+func (a *audit) onState(m *messages.StateRead) {
+	at := slices.IndexFunc(a.reads, func(r pendingRead) bool { return r.request == m.Request })
+	if at < 0 {
+		return
+	}
+	why, pending := a.reads[at], m.Code == messages.Code_OK && len(m.Hash) == 0
+	if !pending {
+		a.reads = slices.Delete(a.reads, at, at+1)
+	}
+	q := a.question
+	switch {
+	case why.asker != 0 && !pending:
+		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: &messages.RangeDigest{Hash: m.Hash}}})
+	case why.asker != 0, q == nil, why.round != a.round:
+	case m.Code != messages.Code_OK:
+		a.question, a.pause = nil, againTicks
+	case pending:
+		q.index = m.Index
+		a.askVoices()
+	default:
+		q.own = &messages.RangeDigest{Hash: m.Hash}
+		a.judgeIfHeard()
+	}
 }
 
 func (a *audit) read(why pendingRead, revision uint64, d *messages.Digest) {
@@ -207,13 +259,20 @@ func (a *audit) onOwn(m *messages.ReadReply) {
 	a.askVoices()
 }
 
+// posed reports whether it is fixed what the others are asked.
+func (q *question) posed() bool { return q.own != nil || q.state && q.index > 0 }
+
 func (a *audit) askVoices() {
 	q := a.question
-	if q.own == nil {
+	if !q.posed() {
 		return
 	}
 	for _, v := range q.voices {
 		if v.digest == nil && !v.silent {
+			if q.state {
+				a.emit(askPeer{v.member.RaftId, &messages.AuditAsk{Round: a.round, Index: q.index}})
+				continue
+			}
 			// One row more than there are here shows that there is one more.
 			a.emit(askPeer{v.member.RaftId, &messages.AuditAsk{
 				Round: a.round, Revision: q.revision, From: q.from, To: q.to, Limit: uint32(q.own.Rows) + 1,
@@ -229,15 +288,18 @@ func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
 		return
 	}
 	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.asker == asker })
+	if m.Index > 0 {
+		a.readState(pendingRead{asker: asker, round: m.Round}, m.Index)
+		return
+	}
 	a.read(pendingRead{asker: asker, round: m.Round}, m.Revision, &messages.Digest{From: m.From, To: m.To, Limit: m.Limit})
 }
 
 func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 	q := a.question
-	if q == nil || q.own == nil || m.Round != a.round {
+	if q == nil || !q.posed() || m.Round != a.round {
 		return
 	}
-	open := 0
 	for i := range q.voices {
 		v := &q.voices[i]
 		if v.member.RaftId == peer && v.digest == nil {
@@ -248,11 +310,14 @@ func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 				v.silent = true
 			}
 		}
-		if v.digest == nil && !v.silent {
-			open++
-		}
 	}
-	if open == 0 {
+	a.judgeIfHeard()
+}
+
+// judgeIfHeard judges once this node's own digest is there and nobody else's is open.
+func (a *audit) judgeIfHeard() {
+	open := func(v voice) bool { return v.digest == nil && !v.silent }
+	if a.question.own != nil && !slices.ContainsFunc(a.question.voices, open) {
 		a.judge()
 	}
 }
@@ -265,25 +330,24 @@ func (a *audit) judge() {
 		a.pause = againTicks
 		return
 	}
-	if !q.again {
-		a.cursor, a.pause = q.to, a.ticks
-		if len(q.to) == 0 {
-			a.pause = passTicks
-		}
+	switch {
+	case q.again:
+	case q.state:
+		a.stateDue, a.pause = false, passTicks
+	default:
+		a.cursor, a.pause, a.stateDue = q.to, a.ticks, len(q.to) == 0
 	}
 	held, most := q.majority(a.self, a.members)
 	switch {
 	case held == nil && q.differ():
-		a.emit(warn{fmt.Sprintf("the members hold different rows %s at revision %d, and no majority holds the same",
-			rangeText(q.from, q.to), q.revision)})
+		a.emit(warn{fmt.Sprintf("the members hold different %s, and no majority holds the same", q.text())})
 	case held == nil:
 	case q.same(q.own, held):
 		a.tellOthers(q, held, most)
 	case q.again:
-		a.emit(condemn{fmt.Sprintf("this node holds other rows %s at revision %d than %s: its disk altered or lost what was written",
-			rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
+		a.emit(condemn{fmt.Sprintf("this node holds other %s than %s: its disk altered or lost what was written", q.text(), strings.Join(most, " and "))})
 	default:
-		a.onVerdict(&messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to})
+		a.onVerdict(q.verdict())
 	}
 }
 
@@ -293,9 +357,8 @@ func (a *audit) tellOthers(q *question, held *messages.RangeDigest, most []strin
 		if v.digest == nil || q.same(v.digest, held) {
 			continue
 		}
-		a.emit(warn{fmt.Sprintf("%s holds other rows %s at revision %d than %s",
-			messages.MemberName(a.members, v.member.RaftId), rangeText(q.from, q.to), q.revision, strings.Join(most, " and "))})
-		a.emit(tell{v.member.RaftId, &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to}})
+		a.emit(warn{fmt.Sprintf("%s holds other %s than %s", messages.MemberName(a.members, v.member.RaftId), q.text(), strings.Join(most, " and "))})
+		a.emit(tell{v.member.RaftId, q.verdict()})
 	}
 }
 
@@ -337,8 +400,20 @@ func (q *question) same(x, y *messages.RangeDigest) bool {
 // verdict that they do not confirm has no effect.
 func (a *audit) onVerdict(m *messages.AuditVerdict) {
 	if a.question == nil || !a.question.again {
-		a.begin(&question{revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
+		a.begin(&question{state: m.State, revision: m.Revision, from: m.From, to: m.To, again: true}, 0)
 	}
+}
+
+func (q *question) verdict() *messages.AuditVerdict {
+	return &messages.AuditVerdict{Revision: q.revision, From: q.from, To: q.to, State: q.state}
+}
+
+// text is what was compared, for people.
+func (q *question) text() string {
+	if q.state {
+		return fmt.Sprintf("state beside the rows at index %d (members, sessions, configuration, level)", q.index)
+	}
+	return fmt.Sprintf("rows %s at revision %d", rangeText(q.from, q.to), q.revision)
 }
 
 func rangeText(from, to []byte) string {

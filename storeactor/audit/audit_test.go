@@ -20,11 +20,14 @@ type auditors struct {
 	revision  []uint64 // that each has come to
 	compacted uint64
 	silent    map[int]bool
+	states    map[int]string // hashes that are not as those of the others
+	index     uint64         // that all have come to
+	passed    map[int]bool   // who is beyond it
 	log       []string
 }
 
 func newAuditors(t *testing.T, n int) *auditors {
-	a := &auditors{t: t, silent: map[int]bool{}}
+	a := &auditors{t: t, silent: map[int]bool{}, states: map[int]string{}, passed: map[int]bool{}, index: 40}
 	var members []*messages.Member
 	for i := range n {
 		members = append(members, &messages.Member{RaftId: uint64(i + 1), Name: fmt.Sprintf("n%d", i+1)})
@@ -82,6 +85,19 @@ func (a *auditors) carry(at int) {
 			reply, _ := reading.Answer(a.stores[at], &messages.Read{Request: e.request, Revision: e.revision, Kind: &messages.Read_Digest{Digest: e.digest}}, a.revision[at], a.compacted)
 			a.cores[at].onRead(reply)
 			a.carry(at)
+		case readState:
+			read := &messages.StateRead{Request: e.request, Index: e.index}
+			if e.index == 0 {
+				a.cores[at].onState(&messages.StateRead{Request: e.request, Index: a.index})
+				read.Index = a.index
+			}
+			a.carry(at)
+			read.Hash = []byte("state" + a.states[at])
+			if a.passed[at] && e.index > 0 {
+				read.Code, read.Hash = messages.Code_COMPACTED, nil
+			}
+			a.cores[at].onState(read)
+			a.carry(at)
 		case askPeer:
 			if to := int(e.peer - 1); !a.silent[to] && !a.silent[at] {
 				a.cores[to].onAsk(uint64(at+1), e.ask)
@@ -136,6 +152,14 @@ func TestAudit(t *testing.T) {
 			a.rot(2, 2, "b", "rotten")
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 2})
 		}, []string{"n3 condemns itself"}},
+		{"another state beside the rows", 3, func(a *auditors) { a.states[1] = "!" },
+			[]string{"n1 warns: n2 holds other state beside the rows at index 40 (members, sessions, configuration, level) than n1 and n3",
+				"n2 condemns itself: this node holds other state beside the rows at index 40"}},
+		{"another state at the leader", 3, func(a *auditors) { a.states[0] = "!" }, []string{"n1 condemns itself: this node holds other state"}},
+		{"three different states", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "?" }, []string{"n1 warns: the members hold different state beside the rows at index 40"}},
+		{"who is past the index has no voice", 3, func(a *auditors) { a.states[1] = "!"; a.passed[2] = true },
+			[]string{"n1 warns: the members hold different state beside the rows"}},
+		{"a false verdict about the state", 3, func(a *auditors) { a.cores[2].onVerdict(&messages.AuditVerdict{State: true}) }, nil},
 		{"a false verdict comes to nothing", 3, func(a *auditors) {
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3})
 		}, nil},

@@ -51,7 +51,7 @@ func FuzzCheckpointFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := state.FromCheckpoint(c); err != nil {
+		if _, err := state.FromCheckpoint(c, messages.Level); err != nil {
 			disktest.Openly(t, err)
 			return
 		}

@@ -168,12 +168,12 @@ func (a *archiveActor) list(ctx actor.Context, who asked, id string) error {
 		if i < 0 {
 			return messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s on this node", id)
 		}
-		a.checks = append(a.checks, &wholeCheck{asked: who, archive: archive, file: files[i]})
+		a.checks = append(a.checks, &wholeCheck{asked: who, archive: archive, supports: a.config.Level, file: files[i]})
 		a.flush(ctx)
 		return nil
 	}
 	slices.SortFunc(files, func(x, y disk.ArchiveFile) int { return strings.Compare(y.ID, x.ID) })
-	a.lists = append(a.lists, &listing{asked: who, archive: archive, files: files[:min(len(files), FilesMax)]})
+	a.lists = append(a.lists, &listing{asked: who, archive: archive, supports: a.config.Level, files: files[:min(len(files), FilesMax)]})
 	a.flush(ctx)
 	return nil
 }
@@ -220,9 +220,10 @@ func (a asked) whom() (*actor.PID, uint64) { return a.pid, a.request }
 // listing looks at one file a step.
 type listing struct {
 	asked
-	archive disk.Archive
-	files   []disk.ArchiveFile // that are left
-	infos   []*messages.SnapshotInfo
+	archive  disk.Archive
+	supports uint32             // as of wholeCheck
+	files    []disk.ArchiveFile // that are left
+	infos    []*messages.SnapshotInfo
 }
 
 func (l *listing) end() {}
@@ -241,7 +242,7 @@ func (l *listing) step() (*messages.SnapshotReply, bool) {
 	if err == nil {
 		var header *messages.SnapshotHeader
 		var trailer *messages.SnapshotTrailer
-		header, trailer, err = snapshot.Glance(file, f.Bytes)
+		header, trailer, err = snapshot.Glance(file, f.Bytes, l.supports)
 		describe(info, header, trailer)
 		err = errors.Join(err, file.Close())
 	}
@@ -263,10 +264,11 @@ func describe(i *messages.SnapshotInfo, h *messages.SnapshotHeader, t *messages.
 // was written.
 type wholeCheck struct {
 	asked
-	archive disk.Archive
-	file    disk.ArchiveFile
-	open    io.ReadCloser    // nil before the first step
-	reader  *snapshot.Reader // nil before header and state were read
+	archive  disk.Archive
+	supports uint32 // the highest cluster level that is understood
+	file     disk.ArchiveFile
+	open     io.ReadCloser    // nil before the first step
+	reader   *snapshot.Reader // nil before header and state were read
 }
 
 func (w *wholeCheck) end() {
@@ -299,7 +301,7 @@ func (w *wholeCheck) proceed() (err error) {
 	case w.open == nil:
 		w.open, err = w.archive.Open(w.file.ID)
 	case w.reader == nil:
-		w.reader, err = snapshot.NewReader(w.open)
+		w.reader, err = snapshot.NewReader(w.open, w.supports)
 	default:
 		_, err = w.reader.Next()
 	}

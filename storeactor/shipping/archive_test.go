@@ -48,7 +48,7 @@ func TestSnapshotFileIsWritten(t *testing.T) {
 	}
 	infos := h.written()
 	file := h.disk.files["first"]
-	reader, err := snapshot.NewReader(bytes.NewReader(file))
+	reader, err := snapshot.NewReader(bytes.NewReader(file), messages.Level)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,10 +25,13 @@ type (
 		failed bool
 		args   []any
 	}
+	// outdated ends the process: what comes is of newer software than this.
+	outdated struct{ *messages.Error }
 )
 
-func (post) effect() {}
-func (note) effect() {}
+func (post) effect()     {}
+func (note) effect()     {}
+func (outdated) effect() {}
 
 type postTo int
 

@@ -169,6 +169,10 @@ func (i *incoming) onStaged(m *messages.ChunkStaged) []effect {
 	switch {
 	case c == nil || c.raftHas || c.shipment != m.Shipment:
 		return nil
+	case m.Code == messages.Code_UNSUPPORTED: // no other one would be understood either
+		why := messages.Errorf(m.Code, "%s brings a newer state: %s: this node is too old and stops", c.name, m.Message).
+			WithHint("start a newer version on this data directory; nothing of it is lost")
+		return append(i.fail(m.Code, "%s", m.Message), outdated{why})
 	case m.Code != messages.Code_OK:
 		return i.fail(m.Code, "%s", m.Message)
 	case m.Sequence != c.taken || c.taken == c.received:

@@ -96,6 +96,19 @@ func TestReceiverTakesChunksInOrder(t *testing.T) {
 	)
 }
 
+// A state of newer software ends the process: no other that comes would be understood.
+func TestReceiverThatIsTooOldStops(t *testing.T) {
+	in := receiving(t)
+	c := wares(t)
+	in.onPiece(1, pieceOf(5, c[0]))
+	effects := in.onStaged(&messages.ChunkStaged{Shipment: 5, Code: messages.Code_UNSUPPORTED, Message: "the snapshot has level 2"})
+	end, ends := effects[len(effects)-1].(outdated)
+	if !ends || end.Code != messages.Code_UNSUPPORTED || end.Hint == "" || in.current != nil ||
+		end.Message != "node1 brings a newer state: the snapshot has level 2: this node is too old and stops" {
+		t.Errorf("%v", effects)
+	}
+}
+
 func TestReceiverHoldsTheHeaderAgainstTheOffer(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*raftpb.Message, *messages.SnapshotChunk)

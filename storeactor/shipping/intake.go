@@ -90,7 +90,7 @@ func (i *intakeActor) begin(shipment uint64) error {
 	if err != nil {
 		return err
 	}
-	i.staging, i.check = staging, &snapshot.Check{}
+	i.staging, i.check = staging, &snapshot.Check{Supports: i.config.Level}
 	return nil
 }
 

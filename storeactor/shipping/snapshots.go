@@ -24,6 +24,7 @@ import (
 type Config struct {
 	Self          messages.RaftID
 	Name, Version string // of this node and its software, for people
+	Level         uint32 // the highest cluster level that it understands; messages.Level
 	TickMS        uint64
 	Raft, Machine *actor.PID
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
@@ -43,6 +44,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.TickMS = cmp.Or(c.TickMS, 50)
+	c.Level = cmp.Or(c.Level, messages.Level)
 	c.Rate = cmp.Or(c.Rate, 64<<20)
 	if c.ChunkBytes <= 0 || c.ChunkBytes > snapshot.ChunkBytesMax {
 		c.ChunkBytes = snapshot.ChunkBytesMax
@@ -315,6 +317,8 @@ func (s *snapshotsActor) run(ctx actor.Context, effects []effect) {
 			s.account(e)
 			s.meters.count(e.message)
 			ctx.Request(s.pid(e), e.message)
+		case outdated:
+			s.config.Fatal(e.Error)
 		case note:
 			if e.failed {
 				s.config.Logger.Warn(e.text, e.args...)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"keyval/messages"
 	"keyval/storeactor/snapshot/snapshottest"
 )
 
@@ -46,7 +47,7 @@ func BenchmarkSnapshotChunks(b *testing.B) {
 	})
 	b.Run("glance at a file", func(b *testing.B) {
 		for b.Loop() {
-			if _, t, err := Glance(bytes.NewReader(file), int64(len(file))); err != nil || t.Rows != total>>10 {
+			if _, t, err := Glance(bytes.NewReader(file), int64(len(file)), messages.Level); err != nil || t.Rows != total>>10 {
 				b.Fatal(t, err)
 			}
 		}

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,6 +14,8 @@ import (
 // Check takes the chunks of a snapshot in order and finds whatever is not
 // as the format says. After an error it is not used again.
 type Check struct {
+	Supports uint32 // the highest cluster level that is understood; 0: messages.Level
+
 	header     *messages.SnapshotHeader  // once it came
 	checkpoint *messages.Checkpoint      // once all of STATE came
 	trailer    *messages.SnapshotTrailer // once it came: the snapshot is whole
@@ -79,15 +82,17 @@ func (s *Check) Take(c *messages.SnapshotChunk) ([]disk.Row, error) {
 	return s.rows, nil
 }
 
+func (s *Check) supports() uint32 { return cmp.Or(s.Supports, messages.Level) }
+
 func (s *Check) takeHeader(body []byte) error {
 	h := &messages.SnapshotHeader{}
 	if err := proto.Unmarshal(body, h); err != nil {
 		return Damaged("its header cannot be read: %v", err)
 	}
 	switch {
-	case h.Format > Format || h.Level > messages.Level:
+	case h.Format > Format || h.Level > s.supports():
 		return messages.Errorf(messages.Code_UNSUPPORTED, "the snapshot has format %d and level %d, newer than this version's %d and %d",
-			h.Format, h.Level, Format, messages.Level).WithHint("use the version that wrote it, or a newer one")
+			h.Format, h.Level, Format, s.supports()).WithHint("use the version that wrote it, or a newer one")
 	case h.Format == 0 || len(h.ClusterId) != messages.ClusterIDSize || h.Index == 0 || h.Term == 0 || h.CompactedRevision > h.Revision:
 		return Damaged("its header contradicts itself")
 	case h.StateBytes == 0 || h.StateBytes > stateBytesMax:
@@ -116,7 +121,7 @@ func (s *Check) takeState(piece []byte) error {
 	if !proto.Equal(told, headerOf(c, len(s.state))) {
 		return Damaged("its header contradicts its state")
 	}
-	if _, err := state.FromCheckpoint(c); err != nil {
+	if _, err := state.FromCheckpoint(c, s.supports()); err != nil {
 		return err
 	}
 	s.checkpoint, s.state = c, nil

@@ -75,8 +75,8 @@ type Reader struct {
 }
 
 // NewReader reads up to the end of the state; the rows come with Next.
-func NewReader(from io.Reader) (*Reader, error) {
-	r := &Reader{from: from}
+func NewReader(from io.Reader, supports uint32) (*Reader, error) {
+	r := &Reader{from: from, check: Check{Supports: supports}}
 	if err := readMagic(from); err != nil {
 		return nil, err
 	}
@@ -184,12 +184,12 @@ func cutShort(err error) error {
 }
 
 // Glance reads header and trailer of a file of so many bytes, and nothing
-// between them where it can seek.
-func Glance(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
+// between them where it can seek. supports: see Check.
+func Glance(from io.Reader, size int64, supports uint32) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
 	if err := readMagic(from); err != nil {
 		return nil, nil, err
 	}
-	r := &Reader{from: from}
+	r := &Reader{from: from, check: Check{Supports: supports}}
 	if err := r.step(); err != nil {
 		return nil, nil, err
 	}

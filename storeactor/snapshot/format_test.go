@@ -57,7 +57,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		if r.Trailer().Rows != uint64(len(rows)) || r.Header().CreatedBy != "node1" {
 			t.Fatalf("%v, %v", r.Header(), r.Trailer())
 		}
-		header, trailer, err := Glance(bytes.NewReader(file), int64(len(file)))
+		header, trailer, err := Glance(bytes.NewReader(file), int64(len(file)), messages.Level)
 		if err != nil || !proto.Equal(header, r.Header()) || !proto.Equal(trailer, r.Trailer()) {
 			t.Fatalf("at a glance: %v, %v, %v", header, trailer, err)
 		}
@@ -432,7 +432,7 @@ func FuzzSnapshotFile(f *testing.F) {
 	f.Add([]byte(magic + "\xff\xff\xff\xff"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _, glance := Glance(bytes.NewReader(b), int64(len(b)))
+		_, _, glance := Glance(bytes.NewReader(b), int64(len(b)), messages.Level)
 		if glance != nil && !refusedFile(glance) {
 			t.Fatalf("at a glance: %v", glance)
 		}
@@ -490,7 +490,7 @@ func chunksOf(t snapshottest.T, c *messages.Checkpoint, rows []disk.Row, chunkBy
 
 // readSnapshot reads a file to its end.
 func readSnapshot(from io.Reader) (*Reader, []disk.Row, error) {
-	r, err := NewReader(from)
+	r, err := NewReader(from, messages.Level)
 	if err != nil {
 		return nil, nil, err
 	}

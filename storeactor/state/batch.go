@@ -31,7 +31,7 @@ func (s *Settled) Fill(m *messages.Outcome) { s.outcome.fill(m) }
 type Batch struct {
 	Rows           []disk.Row // that wait; at most one a key a revision, revisions never going down
 	Settled        []Settled
-	MembersChanged bool                // or operations
+	MembersChanged bool                // or operations, or the level
 	Verdicts       []*messages.Verdict // of configuration changes, in order
 	Compaction     Compaction          // the strongest that was asked for
 

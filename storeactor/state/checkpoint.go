@@ -10,17 +10,18 @@ import (
 	"keyval/storeactor/disk"
 )
 
-// FromCheckpoint makes the State that a checkpoint holds. Errors: UNSUPPORTED if
-// newer software wrote it, DAMAGED if it contradicts itself.
-func FromCheckpoint(c *messages.Checkpoint) (*State, error) {
-	return restore(c, sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, window: SessionWindow})
+// FromCheckpoint makes the State that a checkpoint holds, of a replica that supports
+// levels up to this one. Errors: UNSUPPORTED if newer software wrote it, DAMAGED if it
+// contradicts itself.
+func FromCheckpoint(c *messages.Checkpoint, supports uint32) (*State, error) {
+	return restore(c, supports, sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, window: SessionWindow})
 }
 
-func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
-	if c.Format > disk.CheckpointFormat || c.Level > messages.Level {
+func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*State, error) {
+	if c.Format > disk.CheckpointFormat || c.Level > supports {
 		return nil, messages.Errorf(messages.Code_UNSUPPORTED,
 			"the checkpoint has format %d and level %d, newer than this version's %d and %d",
-			c.Format, c.Level, disk.CheckpointFormat, messages.Level).WithHint("start the version that wrote it, or a newer one")
+			c.Format, c.Level, disk.CheckpointFormat, supports).WithHint("start the version that wrote it, or a newer one")
 	}
 	s := &State{
 		clusterID:  c.ClusterId,
@@ -31,6 +32,7 @@ func restore(c *messages.Checkpoint, bounds sessionBounds) (*State, error) {
 		revision:   c.Revision,
 		logTimeMS:  c.LogTimeMs,
 		level:      c.Level,
+		supports:   supports,
 		conf:       c.ConfState,
 		members:    c.Members,
 		nextRaftID: c.NextRaftId,

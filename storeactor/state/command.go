@@ -42,10 +42,10 @@ type command struct {
 
 // operation is a messages.Operation.
 type operation struct {
-	kind     operationKind
+	kind     messages.OperationNumber
 	key      []byte // put, delete; from of a delete range
 	to       []byte
-	value    []byte // of kindMembers: the operation as it is in the log
+	value    []byte // of one about members: the operation as it is in the log
 	limit    uint32
 	revision uint64 // of a compaction
 }
@@ -69,15 +69,14 @@ const (
 	targetModified
 )
 
-type operationKind int
-
+// The kinds of operations are the numbers of their fields.
 const (
-	kindUnknown operationKind = iota
-	kindPut
-	kindDelete
-	kindDeleteRange
-	kindCompact
-	kindMembers // one of those that are about members
+	kindUnknown     messages.OperationNumber = 0
+	kindPut         messages.OperationNumber = 1
+	kindDelete      messages.OperationNumber = 2
+	kindDeleteRange messages.OperationNumber = 3
+	kindCompact     messages.OperationNumber = 32
+	kindMembers     messages.OperationNumber = 33 // and above: those about the members and the level
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -204,7 +203,7 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
-		case messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37):
+		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37):
 			*o, ofMembers = operation{kind: kindMembers, value: data}, true
 			continue
 		default:
@@ -217,8 +216,18 @@ func (o *operation) read(data []byte) bool {
 			return false
 		}
 	}
-	return !f.Broken && (!ofMembers || readMembers(data) != nil)
+	if f.Broken || !ofMembers {
+		return !f.Broken
+	}
+	m := readMembers(data)
+	if o.kind == kindMembers {
+		o.kind = m.Number()
+	}
+	return m != nil
 }
+
+// aboutMembers reports whether this is an operation about the members or the level.
+func (o *operation) aboutMembers() bool { return o.kind >= kindMembers }
 
 // readMembers reads an operation about members by the generated code, since it is rare;
 // nil: it is not well formed.
@@ -247,6 +256,13 @@ func (o *operation) readKind(data []byte) bool {
 		}
 	}
 	return !f.Broken
+}
+
+// admitted reports whether the cluster's level allows all operations of the command. What
+// it does not allow older replicas do not know, and they refuse it for the same reason.
+func (c *command) admitted(level uint32) bool {
+	refused := func(o operation) bool { return !o.kind.AdmittedAt(level) }
+	return !slices.ContainsFunc(c.operations, refused) && !slices.ContainsFunc(c.otherwise, refused)
 }
 
 // valid reports whether a command may be carried out at all, at log time now.
@@ -286,10 +302,10 @@ func (c *command) ofNode() bool {
 	return c.ofNobody() && len(c.operations) > 0 && !slices.ContainsFunc(c.operations, func(o operation) bool { return o.kind != kindCompact })
 }
 
-// ofMembers reports whether this is a command about the members: nobody's, and one
+// ofMembers reports whether this is a command about the members or the level: nobody's, and one
 // operation, which is conditioned on what it was decided upon.
 func (c *command) ofMembers() bool {
-	return len(c.operations) == 1 && c.operations[0].kind == kindMembers && c.ofNobody()
+	return len(c.operations) == 1 && c.operations[0].aboutMembers() && c.ofNobody()
 }
 
 func (c *command) ofNobody() bool {

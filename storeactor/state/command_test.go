@@ -98,8 +98,8 @@ func operationsFrom(list []*messages.Operation) (operations []operation) {
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
 			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
-		case *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember:
-			operations = append(operations, operation{kind: kindMembers, value: statetest.Marshal(o)})
+		case *messages.Operation_RaiseLevel, *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember:
+			operations = append(operations, operation{kind: o.Number(), value: statetest.Marshal(o)})
 		default:
 			operations = append(operations, operation{})
 		}
@@ -121,7 +121,7 @@ func plain(c command) command {
 		}
 		for i := range *branch {
 			o := &(*branch)[i]
-			if o.kind == kindMembers { // however it was put together
+			if o.aboutMembers() { // however it was put together
 				o.value = statetest.Marshal(readMembers(o.value))
 			}
 			trim(&o.key)
@@ -188,6 +188,7 @@ func drawCommand(t *rapid.T) *messages.Command {
 		c.Operations = append(c.Operations, rapid.SampledFrom([]*messages.Operation{
 			statetest.Put(key, other), statetest.Delete(key), statetest.DeleteRange(key, other, rapid.Uint32().Draw(t, "limit")),
 			statetest.Compact(rapid.Uint64().Draw(t, "revision")), {},
+			statetest.RaiseLevel(rapid.Uint32().Draw(t, "from"), rapid.Uint32().Draw(t, "to"), rapid.SliceOfN(rapid.Uint64(), 0, 3).Draw(t, "members")...),
 		}).Draw(t, "operation"))
 	}
 	if n := len(c.Operations); n > 0 {

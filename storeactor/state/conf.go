@@ -101,6 +101,11 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 	operations := s.operations
 	next, err := s.Configuration(), (*messages.Error)(nil)
 	switch kind := readMembers(c.operations[0].value).GetKind().(type) {
+	case *messages.Operation_RaiseLevel:
+		if err := s.raiseLevel(b, kind.RaiseLevel); err != nil {
+			return err
+		}
+		return nil
 	case *messages.Operation_RecordOperation:
 		operations, err = rules.Record(operations, kind.RecordOperation, s.logTimeMS)
 	case *messages.Operation_BindIncarnation:

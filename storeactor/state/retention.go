@@ -3,8 +3,6 @@ package state
 import (
 	"cmp"
 
-	"google.golang.org/protobuf/proto"
-
 	"keyval/messages"
 )
 
@@ -94,11 +92,5 @@ func (m *milestones) behind(bound, at uint64) uint64 {
 // CompactCommand is the node's own command that gives up history below revision. It
 // has no session: it does no harm twice, and nobody waits for it.
 func CompactCommand(revision uint64) []byte {
-	data, err := proto.Marshal(&messages.Command{Operations: []*messages.Operation{
-		{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}},
-	}})
-	if err != nil {
-		panic(err) // a message of numbers alone
-	}
-	return data
+	return messages.NodeCommand(&messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}})
 }

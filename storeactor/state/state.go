@@ -5,6 +5,7 @@ package state
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
@@ -21,11 +22,12 @@ type State struct {
 	clusterID  []byte
 	founders   []*messages.Founder // with token, what clusterID follows from
 	token      string
-	index      uint64 // of the last applied entry
-	term       uint64 // of that entry
-	revision   uint64 // of the last command that changed a row; 0: none has
-	logTimeMS  uint64 // never goes back
-	level      uint32
+	index      uint64            // of the last applied entry
+	term       uint64            // of that entry
+	revision   uint64            // of the last command that changed a row; 0: none has
+	logTimeMS  uint64            // never goes back
+	level      uint32            // of the cluster; never goes back, never above supports
+	supports   uint32            // the highest level that this replica understands; not replicated
 	conf       *raftpb.ConfState // replaced, never modified
 	members    []*messages.Member
 	nextRaftID uint64
@@ -57,6 +59,9 @@ func (s *State) LogTimeMS() uint64 { return s.logTimeMS }
 
 // History is the hash of all entries.
 func (s *State) History() uint64 { return s.history }
+
+// Level is that of the cluster.
+func (s *State) Level() uint32 { return s.level }
 
 // Compacted is the revision below which history was given up.
 func (s *State) Compacted() uint64 { return s.compacted }
@@ -106,6 +111,9 @@ func (s *State) applyCommands(b *Batch, index uint64, data []byte) error {
 		if err := s.settle(b, index, &s.entry.proposals[i]); err != nil {
 			return err
 		}
+		if s.level > s.supports {
+			return s.tooOld(index, s.level)
+		}
 	}
 	return nil
 }
@@ -115,10 +123,8 @@ func (s *State) begin(b *Batch, index uint64, data []byte) error {
 	if !s.entry.read(data) {
 		return messages.Errorf(messages.Code_DAMAGED, "entry %d of the log does not hold commands", index)
 	}
-	if s.entry.level > messages.Level {
-		return messages.Errorf(messages.Code_UNSUPPORTED,
-			"entry %d of the log needs level %d, and this replica understands %d: it is too old and stops",
-			index, s.entry.level, messages.Level).WithHint("start a newer version on this data directory")
+	if s.entry.level > s.supports {
+		return s.tooOld(index, s.entry.level)
 	}
 	s.logTimeMS = max(s.logTimeMS, s.entry.logTimeMS)
 	s.sessions.advance(s.logTimeMS)
@@ -126,6 +132,13 @@ func (s *State) begin(b *Batch, index uint64, data []byte) error {
 		s.forget(b)
 	}
 	return nil
+}
+
+// tooOld ends a replica that cannot go on. It keeps all that it has.
+func (s *State) tooOld(index uint64, level uint32) error {
+	return messages.Errorf(messages.Code_UNSUPPORTED,
+		"entry %d of the log needs level %d, and this replica understands %d: it is too old and stops",
+		index, level, s.supports).WithHint("start a newer version on this data directory; nothing of it is lost")
 }
 
 // settle carries out one proposal.
@@ -149,8 +162,16 @@ func (s *State) settle(b *Batch, index uint64, p *proposal) error {
 // decide executes a command, or refuses or repeats it.
 func (s *State) decide(b *Batch, index uint64, data []byte) (outcome, error) {
 	c := &s.command
-	if !c.read(data) || len(data) > messages.CommandSizeMax || !c.valid(s.logTimeMS) {
-		return outcome{seq: c.seq, code: messages.Code_INVALID, revision: s.revision}, nil
+	refused := func(code messages.Code) (outcome, error) {
+		return outcome{seq: c.seq, code: code, revision: s.revision}, nil
+	}
+	switch {
+	case !c.read(data):
+		return refused(messages.Code_INVALID)
+	case !c.admitted(s.level):
+		return refused(messages.Code_UNSUPPORTED)
+	case len(data) > messages.CommandSizeMax || !c.valid(s.logTimeMS):
+		return refused(messages.Code_INVALID)
 	}
 	if c.ofMembers() {
 		return outcome{code: messages.CodeOf(s.carryOut(b, index, c)), revision: s.revision}, nil
@@ -168,6 +189,21 @@ func (s *State) decide(b *Batch, index uint64, data []byte) (outcome, error) {
 	}
 	s.sessions.record(row, o)
 	return o, nil
+}
+
+// raiseLevel raises the level if all is as it was when the members were asked. From here
+// on entries may hold what only newer software understands.
+func (s *State) raiseLevel(b *Batch, m *messages.RaiseLevel) *messages.Error {
+	switch {
+	case m.To <= m.From:
+		return messages.Errorf(messages.Code_INVALID, "the level is not raised from %d to %d", m.From, m.To)
+	case s.level >= m.To:
+		return nil
+	case s.level != m.From || !slices.Equal(messages.RaftIDs(s.members), m.Members):
+		return messages.Errorf(messages.Code_CONFLICT, "the level is %d, or other members were asked", s.level)
+	}
+	s.level, b.MembersChanged = m.To, true
+	return nil
 }
 
 // execute carries out a valid command: its operations, or otherwise. It takes the

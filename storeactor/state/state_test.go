@@ -34,7 +34,7 @@ var wideBounds = sessionBounds{sessions: SessionsMax, bytes: SessionBytesMax, wi
 
 func newReplica(t testing.TB, from *messages.Checkpoint, store *disktest.Memory, bounds sessionBounds) *replica {
 	t.Helper()
-	state, err := restore(from, bounds)
+	state, err := restore(from, messages.Level, bounds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,9 @@ func TestOperations(t *testing.T) {
 		{"a value too long", [][]*messages.Operation{statetest.Ops(statetest.Put("x", strings.Repeat("v", messages.ValueSizeMax+1)))},
 			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"an unknown operation spoils its command", [][]*messages.Operation{statetest.Ops(statetest.Put("x", "1"), &messages.Operation{})},
-			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+			[]string{"2:UNSUPPORTED@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
+		{"the level is not a client's to raise", [][]*messages.Operation{statetest.Ops(statetest.RaiseLevel(1, 1, 1, 2, 3)), statetest.Ops(statetest.RaiseLevel(0, 1, 1, 2, 3))},
+			[]string{"2:INVALID@1 deleted 0", "3:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"too many operations", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax+1)},
 			[]string{"2:INVALID@1 deleted 0"}, "a=0@1 b=0@1 c=0@1"},
 		{"as many operations as may be", [][]*messages.Operation{slices.Repeat(statetest.Ops(statetest.Delete("a")), messages.OperationsMax)},
@@ -428,7 +430,7 @@ func TestCheckpointsThatAreRefused(t *testing.T) {
 	} {
 		c := statetest.First()
 		test.change(c)
-		if _, err := FromCheckpoint(c); messages.CodeOf(err) != test.code {
+		if _, err := FromCheckpoint(c, messages.Level); messages.CodeOf(err) != test.code {
 			t.Errorf("%s gives %v", test.name, err)
 		}
 	}
@@ -581,7 +583,7 @@ func TestCheckpointRoundTrip(t *testing.T) {
 		if err := proto.Unmarshal(encode(t, want), read); err != nil {
 			rt.Fatal(err)
 		}
-		again, err := restore(read, narrowBounds)
+		again, err := restore(read, messages.Level, narrowBounds)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -605,7 +607,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 			t.Errorf("%s is not set, so nothing is known of it", fields.Get(i).Name())
 		}
 	}
-	s, err := FromCheckpoint(c)
+	s, err := FromCheckpoint(c, messages.Level)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -664,7 +666,7 @@ func (discard) Scan(_, _ []byte, _ uint64, _ bool, _ func(disk.Row) bool) error 
 // BenchmarkApply applies puts of 256 bytes of 64 sessions, 64 commands an entry.
 func BenchmarkApply(b *testing.B) {
 	const clients, packed = 64, 64
-	state, err := FromCheckpoint(statetest.First())
+	state, err := FromCheckpoint(statetest.First(), messages.Level)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -49,6 +49,11 @@ func Compact(revision uint64) *messages.Operation {
 	return &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}}
 }
 
+// RaiseLevel is an operation of nodes.
+func RaiseLevel(from, to uint32, members ...uint64) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_RaiseLevel{RaiseLevel: &messages.RaiseLevel{From: from, To: to, Members: members}}}
+}
+
 // If is a condition over one key; the target is one of its oneof, a *messages.Condition_Value
 // or another.
 func If(key string, comparison messages.Comparison, target any) *messages.Condition {
