@@ -250,7 +250,7 @@ func (f *fleet) waits(id []byte, says string) (hint string) {
 func TestReplacesUnderWrites(t *testing.T) {
 	f := newFleet(t, 3)
 	stop := f.write()
-	const add, replace, promote, complete = messages.OperationKind_ADD, messages.OperationKind_REPLACE, messages.OperationKind_PROMOTE, messages.OperationPhase_COMPLETE
+	const add, replace, complete = messages.OperationKind_ADD, messages.OperationKind_REPLACE, messages.OperationPhase_COMPLETE
 	transfer := func(to string) {
 		if _, err := f.ask(&messages.ClusterRequest{Kind: &messages.ClusterRequest_Transfer{Transfer: &messages.TransferLeadership{To: to}}}); err != nil {
 			t.Error(err)
@@ -294,9 +294,30 @@ func TestReplacesUnderWrites(t *testing.T) {
 	if got := f.members(); got != "node4 VOTER, node3 VOTER, node5 VOTER, node6 VOTER" {
 		t.Error(got)
 	}
-	_ = promote
 	writes, gap := stop()
 	t.Logf("%d writes, the longest gap %v", writes, gap.Round(time.Millisecond))
+}
+
+// The leader that began a replace is gone amid, and does not come back: the next one goes on
+// from the record.
+func TestAReplaceOutlivesItsLeader(t *testing.T) {
+	f := newFleet(t, 3)
+	first := f.leader()
+	old := map[string]string{"node1": "node2", "node2": "node3", "node3": "node1"}[first]
+	id := f.begin(&messages.ClusterOperation{Kind: messages.OperationKind_REPLACE, OldNode: old, NewNode: "node4", NewAddress: f.place("node4")})
+	f.until(id, messages.OperationPhase_CATCH_UP)
+	f.stop[first]()
+	second := f.leader()
+	for second == first {
+		time.Sleep(10 * time.Millisecond)
+		second = f.leader()
+	}
+	f.waits(id, "node4 has not joined yet")
+	f.join("node4", second)
+	f.until(id, messages.OperationPhase_COMPLETE)
+	if got := f.members(); strings.Contains(got, old) || !strings.Contains(got, "node4 VOTER") || !strings.Contains(got, first) {
+		t.Error(got)
+	}
 }
 
 // logger is a node's, to the log of the test.

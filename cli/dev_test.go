@@ -41,7 +41,9 @@ func TestMain(m *testing.M) {
 		listenOnly(os.Args[slices.Index(os.Args, "--listen")+1])
 	default:
 		sh := NewShell()
-		sh.Connect = dialOnly
+		sh.ConnectTo = func(ctx context.Context, endpoint string, timeout time.Duration) (Store, error) {
+			return dialOnly(ctx, []string{endpoint}, timeout)
+		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(Run(ctx, *sh, os.Args))

@@ -79,7 +79,7 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		c.answer(r, notLeading(k))
 		return
 	}
-	if err := rules.CheckStale(k.View, m.Configuration, m.Term); err != nil {
+	if err := rules.CheckStale(rules.Seen{Configuration: m.Configuration, Term: m.Term}, rules.Seen{Configuration: k.Index, Term: k.Replication.GetTerm()}); err != nil {
 		c.answer(r, err)
 		return
 	}

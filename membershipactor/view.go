@@ -1,6 +1,9 @@
 package membershipactor
 
-import "keyval/messages"
+import (
+	"keyval/membershipactor/rules"
+	"keyval/messages"
+)
 
 // View is what a node knows of its cluster: the members as last applied here, and the
 // leader as last announced here. A View is never modified: a change makes another.
@@ -84,20 +87,8 @@ func forClients(m *messages.Member) *messages.Member {
 	return &messages.Member{RaftId: m.RaftId, Name: m.Name, Address: m.Address, AddedAtMs: m.AddedAtMs, Type: m.Type, Operation: m.Operation}
 }
 
-// Stale refuses what was decided upon an older configuration or term than those in force
-// here: CONFLICT. What was decided upon newer ones is BUSY: this node will come to them.
+// Stale refuses what was decided upon another configuration or term than those in force
+// here: see rules.CheckStale.
 func (v View) Stale(m *messages.ClusterRequest) *messages.Error {
-	switch {
-	case m.Configuration != 0 && m.Configuration < v.Configuration:
-		return messages.Errorf(messages.Code_CONFLICT, "the members have changed: the configuration is %d now, not %d", v.Configuration, m.Configuration).
-			WithHint("look at the members again, and decide anew")
-	case m.Term != 0 && m.Term < v.Term:
-		return messages.Errorf(messages.Code_CONFLICT, "the term is %d now, not %d", v.Term, m.Term).
-			WithHint("look at the members again, and decide anew")
-	case m.Configuration > v.Configuration:
-		return messages.Errorf(messages.Code_BUSY, "this node has not come to configuration %d yet, it is at %d", m.Configuration, v.Configuration)
-	case m.Term > v.Term:
-		return messages.Errorf(messages.Code_BUSY, "this node has not come to term %d yet, it is at %d", m.Term, v.Term)
-	}
-	return nil
+	return rules.CheckStale(rules.Seen{Configuration: m.Configuration, Term: m.Term}, rules.Seen{Configuration: v.Configuration, Term: v.Term})
 }

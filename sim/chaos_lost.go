@@ -123,7 +123,7 @@ func (r *run) putBack(v *server, was older) {
 		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() {
 			continue
 		}
-		if parts && o.role() == "leader" && o.host.memory.commit > was.last && v.disk.Started() > was.starts ||
+		if parts && o.countsOn(v, was.last) && v.disk.Started() > was.starts ||
 			!parts && o.disk.HeardOf(v.id()) > was.starts {
 			knows = append(knows, o)
 		}
@@ -161,6 +161,13 @@ func (r *run) putBack(v *server, was older) {
 	r.held = true
 	v.start()
 	r.holdBreath(v, k, r.world.clock.now+noticeMax)
+}
+
+// countsOn reports whether a leader has committed entries above an index that another node
+// has acknowledged to it.
+func (s *server) countsOn(other *server, above uint64) bool {
+	ack := s.acks[other.id()]
+	return s.role() == "leader" && ack.term == s.host.memory.term && min(ack.index, s.host.memory.commit) > above
 }
 
 // noticeMax is how long a node whose directory is an older copy may not have been told so by

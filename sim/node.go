@@ -36,11 +36,12 @@ type server struct {
 	shipping int // snapshots on their way from the process
 	switched int // snapshots that were installed since the world was healed
 
-	struckAt uint64                   // the step in which a fault of the disk met the process, which may end itself then
-	damaged  bool                     // synced data are gone: it must notice, and never serve again
-	aged     bool                     // its directory is an older copy: it must be told, and never take part again
-	voices   map[messages.RaftID]bool // who has spoken against its process, or for those who did
-	rot      rot                      // a value is not what was synced; the others have to find it
+	struckAt uint64                       // the step in which a fault of the disk met the process, which may end itself then
+	damaged  bool                         // synced data are gone: it must notice, and never serve again
+	aged     bool                         // its directory is an older copy: it must be told, and never take part again
+	voices   map[messages.RaftID]bool     // who has spoken against its process, or for those who did
+	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
+	rot      rot                          // a value is not what was synced; the others have to find it
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
@@ -82,7 +83,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.fenced, s.shipping, s.voices = 0, false, 0, map[messages.RaftID]bool{}
+	s.leader, s.fenced, s.shipping, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.upgrade()
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})

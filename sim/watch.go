@@ -25,6 +25,10 @@ func (r *run) received(h *host, actorID string, message any) {
 				r.aimed(aimElected, s)
 			}
 		}
+	case *messages.RaftMessage:
+		if m := message.Message; m.GetType() == raftpb.MsgAppResp && !m.GetReject() {
+			s.acks[m.GetFrom()] = position{m.GetIndex(), m.GetTerm()}
+		}
 	case *messages.PeerRefused:
 		s.voices[message.Peer] = true
 	case *messages.RecordSuspicion:

@@ -29,22 +29,25 @@ func (d Verdict) refused(err *messages.Error) Verdict {
 	return d
 }
 
-// CheckStale refuses what was decided upon another view than this one. 0 stands for any.
-func CheckStale(v View, configuration, term uint64) *messages.Error {
-	stale := func(what string, theirs, ours uint64) *messages.Error {
-		return messages.Errorf(messages.Code_CONFLICT, "the view is stale: it has %s %d, and now it is %d", what, theirs, ours).
-			WithHint("look at the cluster again, and decide anew")
-	}
-	behind := messages.Errorf(messages.Code_BUSY, "the leader has not applied yet what the asker saw").WithHint("ask again in a moment")
-	switch {
-	case configuration == 0 && term == 0:
-		return nil
-	case configuration > v.Index || term > v.Replication.GetTerm():
-		return behind
-	case configuration != 0 && configuration < v.Index:
-		return stale("the configuration of index", configuration, v.Index)
-	case term != 0 && term < v.Replication.GetTerm():
-		return stale("term", term, v.Replication.GetTerm())
+// Seen is a view that somebody decided upon: the index of its configuration, and its term.
+type Seen struct{ Configuration, Term uint64 }
+
+// CheckStale refuses what was decided upon another view than the one that is known here:
+// CONFLICT upon an older one, BUSY upon one that this node has not come to yet. 0 stands for
+// any.
+func CheckStale(seen, known Seen) *messages.Error {
+	for _, part := range []struct {
+		name        string
+		seen, known uint64
+	}{{"configuration", seen.Configuration, known.Configuration}, {"term", seen.Term, known.Term}} {
+		switch {
+		case part.seen > part.known:
+			return messages.Errorf(messages.Code_BUSY, "this node has not come to %s %d yet, it is at %d", part.name, part.seen, part.known).
+				WithHint("ask again in a moment")
+		case part.seen != 0 && part.seen < part.known:
+			return messages.Errorf(messages.Code_CONFLICT, "the view is stale: the %s is %d now, not %d", part.name, part.known, part.seen).
+				WithHint("look at the members again, and decide anew")
+		}
 	}
 	return nil
 }

@@ -69,10 +69,11 @@ func (s Sagas) Step(v rules.View, elapsed uint64) (Sagas, []Effect) {
 		case changes:
 			changing = id
 		}
+		again := p.proposed && p.version == o.Version && p.index == v.Index
 		p = pending{version: o.Version, index: v.Index, changes: changes && effect != nil, proposed: effect != nil, why: why}
 		if effect != nil {
 			effects = append(effects, effect)
-			if why.Kind == rules.Nothing {
+			if why.Kind == rules.Nothing && again { // the first time it takes a moment only
 				p.why = rules.Why{Kind: rules.Writing}
 			}
 		}

@@ -162,6 +162,9 @@ func TestLostProposalsAreMadeAgain(t *testing.T) {
 		if got, want := len(w.flight), tick/RetryTicks+1; got != want {
 			t.Fatalf("tick %d: %d proposals, want %d", tick, got, want)
 		}
+		if why := w.sagas.Why(w.ops[0].Id); (why.Kind == rules.Writing) != (tick >= RetryTicks) {
+			t.Fatalf("tick %d: it waits since %v", tick, why)
+		}
 	}
 	for len(w.flight) > 0 { // all of them arrive
 		w.commit(0)

@@ -80,11 +80,10 @@ func (n *Names) phraseOfClients(name string, m proto.Message) string {
 	case *messages.Done:
 		return n.answer(m)
 	default:
-		if words = n.phraseOfSnapshots(m); words == nil {
-			words = n.phraseOfLosses(m)
-		}
-		if words == nil {
-			words = n.phraseOfMembers(m)
+		for _, phrase := range []func(proto.Message) []string{n.phraseOfSnapshots, n.phraseOfLosses, n.phraseOfMembers} {
+			if words = phrase(m); words != nil {
+				break
+			}
 		}
 		if words == nil {
 			return messages.Line(m)
@@ -125,7 +124,7 @@ func (n *Names) answer(d *messages.Done) string {
 	case d.Snapshot != nil:
 		words = snapshotAnswer(d.Snapshot)
 	case d.Cluster != nil:
-		words = append(words, d.Cluster.Code.String())
+		words = []string{d.Cluster.Code.String()}
 		if d.Cluster.Level > 0 {
 			words = append(words, fmt.Sprintf("level=%d", d.Cluster.Level))
 		}
