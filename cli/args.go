@@ -156,7 +156,7 @@ func (l *words) check(app *urfave.App) error {
 	switch {
 	case l.dangling != "":
 		return usagef(l.path, "", "flag %s needs a value", l.dangling)
-	case len(l.path) > 0 && len(commands) > 0:
+	case len(l.path) > 0 && len(commands) > 0 && l.path[len(l.path)-1].Action == nil:
 		return usagef(l.path, "", "%s needs a command: %s", join(l.path), strings.Join(commandNames(commands), ", "))
 	case len(l.path) > 0:
 		return checkCount(l.path, l.args)

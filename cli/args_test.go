@@ -91,8 +91,8 @@ func TestLines(t *testing.T) {
 		{"put k --version", `version version=true ["--"]`},
 
 		{"bogus", `error: unknown command "bogus"`},
-		{"clutser info", `error: unknown command "clutser"`},
-		{"cluster bogus", `error: unknown command "cluster"`},
+		{"clutser info", `error: unknown command "clutser"; did you mean cluster?`},
+		{"cluster bogus", `error: unknown command "cluster bogus"`},
 		{"bogus --help", `error: unknown command "bogus"`},
 		{"-- put k v", `error: unknown command "put"`},
 		{"pit k v --bogus", `error: unknown command "pit"; did you mean put?`},
