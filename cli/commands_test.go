@@ -122,7 +122,7 @@ func TestExitCodes(t *testing.T) {
 	want := map[messages.Code]int{
 		messages.Code_INVALID: 2, messages.Code_NOT_FOUND: 3, messages.Code_NOT_ALLOWED: 4, messages.Code_NO_LEADER: 5,
 		messages.Code_UNREACHABLE: 5, messages.Code_UNSAFE: 6, messages.Code_CONFLICT: 7, messages.Code_OUTCOME_UNKNOWN: 8,
-		messages.Code_TIMED_OUT: 8,
+		messages.Code_TIMED_OUT: 8, messages.Code_REMOVED: 4, messages.Code_STARTING: 5,
 	}
 	for number, name := range messages.Code_name {
 		code := messages.Code(number)
@@ -311,7 +311,7 @@ func TestFullDisk(t *testing.T) {
 	r.kvctl(t, "put", "k", "v")
 	for _, argv := range [][]string{{"kvctl", "get", "k"}, {"kvctl", "status"}, {"kvctl", "help"}, {"kvctl", "status", "--json"}} {
 		var stderr bytes.Buffer
-		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect, Probe: r.cluster.probe}
+		sh := Shell{Stdin: strings.NewReader(""), Stdout: fullDisk{}, Stderr: &stderr, Env: func(string) string { return "" }, Connect: r.cluster.connect, ConnectTo: r.cluster.connectTo, Probe: r.cluster.probe}
 		if code := Run(t.Context(), sh, argv); code != 1 || !strings.Contains(stderr.String(), "no space left") {
 			t.Errorf("%q: exit code %d: %s", argv, code, stderr.String())
 		}
