@@ -28,13 +28,20 @@ again; the others go on. SIGINT or SIGTERM ends them all.
 With --data everything is kept: dev --data DIR resumes the same nodes and ports.
 --history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
 		UsageText: `kvctl dev
-kvctl dev --nodes 5 --data ./cluster --base-port 8001`,
+kvctl dev --nodes 5 --data ./cluster --base-port 8001
+kvctl dev add node4`,
 		Flags: append([]urfave.Flag{
 			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
 			dataFlag(),
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 		}, tuningFlags()...),
 		Action: sh.action(dev),
+		Subcommands: []*urfave.Command{
+			newDevVerb(sh, "add", "run one more node, which waits to be added", "[NAME]",
+				"Asks the kvctl dev that runs in --data, or the only one that runs. Its port is the next free one."),
+			newDevVerb(sh, "stop", "end one node of a kvctl dev that runs", "NAME", "It is asked to end, and killed if that takes longer than 4 seconds."),
+			newDevVerb(sh, "start", "start a node again that was stopped or has died", "NAME", "With the data that it has."),
+		},
 	}
 }
 
@@ -54,8 +61,13 @@ func dev(c *Call) error {
 	if err := cluster.create(); err != nil {
 		return err
 	}
+	door, err := openDoor(cluster.Directory)
+	if err != nil {
+		return err
+	}
+	defer door.close()
 	fleet := newFleet(c.Self, cluster)
-	err = c.runCluster(cluster, fleet)
+	err = c.runCluster(cluster, fleet, door)
 	fleet.stop()
 	c.leave(cluster)
 	if interrupted(c) {
@@ -64,7 +76,7 @@ func dev(c *Call) error {
 	return err
 }
 
-func (c *Call) runCluster(cluster *devCluster, fleet *fleet) error {
+func (c *Call) runCluster(cluster *devCluster, fleet *fleet, door *devDoor) error {
 	for i := range cluster.Members {
 		if err := fleet.start(i); err != nil {
 			return err
@@ -77,7 +89,7 @@ func (c *Call) runCluster(cluster *devCluster, fleet *fleet) error {
 	if err := c.introduce(cluster, fleet, rows); err != nil {
 		return err
 	}
-	c.watch(cluster, fleet)
+	c.watch(cluster, fleet, door)
 	return nil
 }
 
@@ -112,6 +124,9 @@ func (c *Call) awaitCluster(cluster *devCluster, fleet *fleet) ([]nodeJSON, erro
 func waitingFor(cluster *devCluster, rows []nodeJSON) string {
 	var silent, leaderless []string
 	for i, r := range rows {
+		if cluster.Members[i].Joins {
+			continue // it may wait to be added, for ever
+		}
 		switch name := cluster.Members[i].Name; {
 		case r.problem != nil:
 			silent = append(silent, name)
@@ -142,12 +157,14 @@ func (c *Call) failedStart(cluster *devCluster, gone departure) error {
 }
 
 // watch reports deaths until dev is asked to end.
-func (c *Call) watch(cluster *devCluster, fleet *fleet) {
+func (c *Call) watch(cluster *devCluster, fleet *fleet, door *devDoor) {
 	for {
 		select {
 		case <-c.Done():
 			c.note("ending all nodes")
 			return
+		case a := <-door.asked:
+			c.obey(cluster, fleet, a)
 		case gone := <-fleet.ended:
 			m := cluster.Members[gone.member]
 			c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)

@@ -27,6 +27,7 @@ type devCluster struct {
 type devMember struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
+	Joins   bool   `json:"joins,omitempty"` // it is no founder: it waits to be added
 }
 
 const (
@@ -47,12 +48,23 @@ func (d *devCluster) endpoints() []string {
 
 // serveArgs starts one node, at the first time and at any later.
 func (d *devCluster) serveArgs(m devMember) []string {
-	var founders []string
+	var founders, others []string
 	for _, f := range d.Members {
-		founders = append(founders, f.Name+"="+f.Address)
+		if !f.Joins {
+			founders = append(founders, f.Name+"="+f.Address)
+		}
+		if f != m {
+			others = append(others, f.Address)
+		}
 	}
-	return append([]string{"serve", "--name", m.Name, "--listen", m.Address, "--data", d.data(m),
-		"--initial-cluster", strings.Join(founders, ",")}, d.tuning...)
+	args := []string{"serve", "--name", m.Name, "--listen", m.Address, "--data", d.data(m), "--initial-cluster", strings.Join(founders, ",")}
+	if m.Joins {
+		args[len(args)-2], args[len(args)-1] = "--join", strings.Join(others, ",")
+		if fresh, err := isFresh(d.data(m)); err == nil && !fresh {
+			args = []string{"serve", "--data", d.data(m)} // the rest is recorded
+		}
+	}
+	return append(args, d.tuning...)
 }
 
 // planCluster is the cluster that the flags and the directory's record name.
@@ -74,7 +86,7 @@ func (c *Call) planCluster() (*devCluster, error) {
 	}
 	d := &devCluster{Format: devRecordFormat}
 	for i := range nodes {
-		d.Members = append(d.Members, devMember{fmt.Sprintf("node%d", i+1), fmt.Sprintf("127.0.0.1:%d", basePort+i)})
+		d.Members = append(d.Members, devMember{Name: fmt.Sprintf("node%d", i+1), Address: fmt.Sprintf("127.0.0.1:%d", basePort+i)})
 	}
 	if c.flags.IsSet("data") {
 		return c.resume(d)
@@ -126,6 +138,11 @@ func (d *devCluster) create() error {
 	if err != nil {
 		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
 	}
+	return d.record()
+}
+
+// record writes DIR/dev.json.
+func (d *devCluster) record() error {
 	record, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ type fleet struct {
 type devProcess struct {
 	command *exec.Cmd
 	gone    chan struct{}
+	asked   atomic.Bool // somebody asked for its end
 }
 
 // departure is the end of one node.
@@ -35,7 +37,7 @@ type departure struct {
 
 func newFleet(self string, cluster *devCluster) *fleet {
 	members := len(cluster.Members)
-	return &fleet{self: self, cluster: cluster, nodes: make([]*devProcess, members), ended: make(chan departure, members)}
+	return &fleet{self: self, cluster: cluster, nodes: make([]*devProcess, members), ended: make(chan departure, members+devNodesMax)}
 }
 
 // start runs a node as a child. Its thread lives as long as the child does: the
@@ -65,6 +67,9 @@ func (f *fleet) start(member int) error {
 	if err := <-started; err != nil {
 		return messages.Errorf(messages.Code_INTERNAL, "starting %s: %v", m.Name, err)
 	}
+	for len(f.nodes) <= member {
+		f.nodes = append(f.nodes, nil)
+	}
 	f.nodes[member] = p
 	return nil
 }
@@ -75,6 +80,9 @@ func (f *fleet) await(member int, p *devProcess) {
 		why = err.Error()
 	}
 	close(p.gone)
+	if p.asked.Load() {
+		return
+	}
 	f.ended <- departure{member, p.command.Process.Pid, why}
 }
 

@@ -41,9 +41,7 @@ func TestMain(m *testing.M) {
 		listenOnly(os.Args[slices.Index(os.Args, "--listen")+1])
 	default:
 		sh := NewShell()
-		sh.ConnectTo = func(ctx context.Context, endpoint string, timeout time.Duration) (Store, error) {
-			return dialOnly(ctx, []string{endpoint}, timeout)
-		}
+		sh.ConnectTo = dialOnly
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(Run(ctx, *sh, os.Args))
@@ -74,15 +72,15 @@ func listenOnly(address string) {
 }
 
 // dialOnly is a Store whose status says whether somebody listens.
-func dialOnly(_ context.Context, endpoints []string, timeout time.Duration) (Store, error) {
-	conn, err := net.DialTimeout("tcp", endpoints[0], timeout)
+func dialOnly(_ context.Context, endpoint string, timeout time.Duration) (Store, error) {
+	conn, err := net.DialTimeout("tcp", endpoint, timeout)
 	if err != nil {
 		return nil, messages.Errorf(messages.Code_UNREACHABLE, "%v", err)
 	}
 	conn.Close()
 	fake := newFake()
-	fake.leader = endpoints[0]
-	return &fakeStore{fake, endpoints[0]}, nil
+	fake.leader = endpoint
+	return &fakeStore{fake, endpoint}, nil
 }
 
 // freePorts finds ports in a row that nobody listens at, below those that the
@@ -391,7 +389,7 @@ func TestDevSaysWhyAStartFailed(t *testing.T) {
 
 func TestWaitingFor(t *testing.T) {
 	down := messages.Errorf(messages.Code_UNREACHABLE, "no")
-	two := &devCluster{Members: []devMember{{"node1", "a:1"}, {"node2", "a:2"}}}
+	two := &devCluster{Members: []devMember{{Name: "node1", Address: "a:1"}, {Name: "node2", Address: "a:2"}}}
 	for _, test := range []struct {
 		rows []nodeJSON
 		want string

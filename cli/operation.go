@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"keyval/actors/client"
@@ -103,7 +104,7 @@ func (w *operationWatch) run(ctx context.Context, api client.ClusterAPI) (*clien
 		case code == messages.Code_INVALID || code == messages.Code_NOT_FOUND && now.Sub(w.unheard) > unheardMax:
 			return nil, err
 		case code != messages.Code_NOT_FOUND:
-			w.wait(nil, "no node answers: "+err.Error(), "")
+			w.wait(nil, "no node answers: kvctl goes on asking", "")
 		}
 		select {
 		case <-poll.C:
@@ -177,17 +178,27 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 	}
 }
 
+// reasonOf is a reason without its numbers.
+func reasonOf(why string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r == '.' {
+			return -1
+		}
+		return r
+	}, strings.ReplaceAll(strings.ReplaceAll(why, "ms", ""), "s", ""))
+}
+
 // wait tells why it waits, when that changes.
 func (w *operationWatch) wait(event any, why, hint string) {
-	if w.waited == why {
+	same := reasonOf(w.waited) == reasonOf(why) // only numbers are others
+	if w.waited == why || same && !w.progress.rewrite {
 		return
 	}
-	first := w.waited == ""
 	w.waited = why
 	switch {
 	case w.progress.style == "json":
 		w.progress.tell(time.Now(), event, "")
-	case w.progress.rewrite && !first && hint == "":
+	case same:
 		w.progress.tell(time.Now(), event, "… waiting: %s", why)
 	case w.progress.style != "none":
 		w.progress.phase(event, "… waiting: %s", why)
