@@ -570,6 +570,7 @@ func TestPeerThatHangsUpIsNotDead(t *testing.T) {
 	b.hub.mu.Unlock()
 	eventually(t, "the connection broke", func() bool { return strings.Contains(a.log.String(), "for a test") })
 	b.hears(beat)
+	same(t, receive(t, a.events, "refusal"), &messages.PeerRefused{Peer: 2, Code: messages.Code_BUSY})
 	if len(a.events) > 0 {
 		t.Errorf("%v was told", <-a.events)
 	}
