@@ -59,6 +59,9 @@ catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
+replace: ## a replace under every fault in every phase, and what becomes of it
+	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
+
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -97,4 +100,4 @@ docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 clean: ## remove what make made
 	@rm -rf $(BIN)
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites replace mutants bench verify generate docs clean

@@ -70,7 +70,7 @@ func (p *processes) operate(o *messages.ClusterOperation) {
 // await waits until the members say so.
 func (p *processes) await(what string, is func(*messages.ClusterView) bool) {
 	p.t.Helper()
-	c := p.connect(p.listens[:3]...)
+	c := p.connect(p.endpoints...)
 	defer c.Close()
 	var last *messages.ClusterView
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
