@@ -12,7 +12,7 @@ import (
 func newMan(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name: "man", Usage: "print the manual page, for packages", Hidden: true,
-		UsageText: "kvctl man > kvctl.1",
+		Description: "It is made from the tree of commands, for man(1).", UsageText: "kvctl man > kvctl.1",
 		Action: sh.action(func(c *Call) error {
 			page, err := c.app.ToManWithSection(1)
 			if err != nil {
