@@ -165,7 +165,7 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 	failed := o.Phase == client.ReplacePhaseFailed
 	done(o.LearnerAdded, "%s at %s is a learner", o.NewNodeID, o.NewAddress)
 	done(o.LearnerCaughtUp, "%s has caught up", o.NewNodeID)
-	done(o.NewNodePromoted, "%s is a voter", o.NewNodeID)
+	done(o.NewNodePromoted && (o.Kind != "replace" || event.Learner == nil), "%s is a voter", o.NewNodeID) // one that replaces a learner stays one
 	done(o.OldNodeRemoved, "%s is removed", o.OldNodeID)
 	done(o.Aborting && !w.aborted && !failed, "it was given up: what was done is being undone")
 	switch {

@@ -261,7 +261,12 @@ func (c *changes) begin(k known, r *request, asked *messages.ClusterOperation) (
 		}
 		return false, nil
 	}
-	record := saga.Begin(addressed(asked, k.View), k.View)
+	asked = addressed(asked, k.View)
+	if joins := asked.Kind == messages.OperationKind_ADD || asked.Kind == messages.OperationKind_REPLACE; joins && asked.NewAddress == "" {
+		return true, messages.Errorf(messages.Code_NOT_FOUND, "no node, or more than one, waits to be added as %s, so it is not known where it is", asked.NewNode).
+			WithHint("write its address behind the name, or start it: kvctl serve --join")
+	}
+	record := saga.Begin(asked, k.View)
 	d := rules.Check(c.withProposed(k.View), record)
 	weigh(r, d)
 	switch {
