@@ -4622,11 +4622,11 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
 	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
-	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x9f\x01\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\xa9\x01\n" +
 	"\vPeerRefused\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:W\x92\xb5\x18S\n" +
-	"\anetwork\x12\x1dtransport -> raft, membership\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:a\x92\xb5\x18]\n" +
+	"\anetwork\x12'transport -> raft, membership, founding\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
 	"\x0fRecordSuspicion\x122\n" +
 	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
 	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
