@@ -98,6 +98,11 @@ func (r *run) died(h *host, why string) {
 		}
 		s.damaged = true
 	}
+	if s.joins != nil && !h.memory.log && strings.Contains(why, "not let in") {
+		s.crash(false)
+		s.restartLater()
+		return
+	}
 	switch {
 	case !struck && !s.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)
@@ -126,8 +131,8 @@ func (r *run) suspects(s *server, m *messages.RecordSuspicion) {
 	switch {
 	case m.Condemned == "" && len(m.Suspicion.GetAccusations()) > 0 && !s.aged:
 		r.world.fail("sound disks are not suspected", "%s: %v", s.name(), m.Suspicion)
-	case m.Condemned != "" && !r.options.blind && 2*len(s.voices) <= len(r.servers):
-		r.world.fail("majorities condemn", "%s has heard %d of %d: %s", s.name(), len(s.voices), len(r.servers), m.Condemned)
+	case m.Condemned != "" && !r.options.blind && 2*len(s.voices) <= r.votersMin():
+		r.world.fail("majorities condemn", "%s has heard %d of %d: %s", s.name(), len(s.voices), r.votersMin(), m.Condemned)
 	}
 }
 
