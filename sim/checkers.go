@@ -37,7 +37,8 @@ type checkers struct {
 	histories      map[uint64]sighting      // applied index -> history hash
 	nodes          []*replica               // by machine
 	gone           map[messages.RaftID]bool // the disk of their machine was emptied
-	configurations                          // as of the last committed index
+	membership     membership
+	configurations // as of the last committed index
 	model          *model
 	reference      *reference // nil: nobody has opened a state yet
 	written        uint64     // checkpoints, of all nodes
@@ -97,8 +98,9 @@ type memory struct {
 func newCheckers(nodes int) *checkers {
 	c := &checkers{
 		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, histories: map[uint64]sighting{}, model: newModel(),
-		gone:  map[messages.RaftID]bool{},
-		clock: func() time.Duration { return 0 },
+		gone:       map[messages.RaftID]bool{},
+		membership: membership{voted: map[messages.RaftID]bool{}, was: map[messages.RaftID]bool{}},
+		clock:      func() time.Duration { return 0 },
 	}
 	for range nodes {
 		c.machine()
@@ -376,6 +378,7 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		if c.reference != nil {
 			c.reference.apply(e)
 			c.are(at.index, c.reference.state.ConfState())
+			c.membership.are(c.reference.state.ConfState(), c.reference.state.Members(), c.reference.state.Operations())
 		}
 		if c.onCommit != nil {
 			c.onCommit()

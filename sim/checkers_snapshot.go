@@ -139,6 +139,8 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 		return
 	}
 	c.are(first.Index, c.reference.state.ConfState())
+	c.membership.fail = c.fail
+	c.membership.are(c.reference.state.ConfState(), c.reference.state.Members(), c.reference.state.Operations())
 	c.model.level = first.Level
 }
 

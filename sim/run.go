@@ -111,6 +111,7 @@ func newRun(o Options) *run {
 	}
 	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed
+	r.check.membership.onStep = r.stepped
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for range r.swarm.nodes {
 		r.machine()

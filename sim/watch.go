@@ -26,6 +26,9 @@ func (r *run) received(h *host, actorID string, message any) {
 			}
 		}
 	case *messages.RaftMessage:
+		if actorID == messages.ActorRaft && message.Message.GetFrom() != s.id() {
+			r.check.membership.hears(message.Message.GetFrom())
+		}
 		if m := message.Message; m.GetType() == raftpb.MsgAppResp && !m.GetReject() {
 			s.acks[m.GetFrom()] = position{m.GetIndex(), m.GetTerm()}
 		}
@@ -59,6 +62,9 @@ func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	rm, ok := body.(*messages.RaftMessage)
 	if ok && !r.options.blind && r.servers[h.node].disk.Suspected() {
 		r.world.fail("suspected nodes are mute", "%s sends %v", h.name, rm.Message.GetType())
+	}
+	if kind := rm.GetMessage().GetType(); ok && (kind == raftpb.MsgVote || kind == raftpb.MsgPreVote) {
+		r.check.membership.campaigns(rm.Message.GetFrom())
 	}
 	if ok && !rm.Message.GetReject() {
 		switch rm.Message.GetType() {
