@@ -113,7 +113,20 @@ func (c *census) onReplication(m *messages.Replication) {
 	if c.leads() && m.Leader == c.self {
 		c.following = c.following.After(m, c.now-c.replicationAt)
 	}
+	if c.leads() && !slices.Equal(gone(c.replication), gone(m)) {
+		c.pulseIn = min(c.pulseIn, 1) // all are to know
+	}
 	c.replication, c.replicationAt = m, c.now
+}
+
+// gone is the members whose processes have died, as far as raft knows.
+func gone(m *messages.Replication) (all []messages.RaftID) {
+	for _, p := range m.GetProgress() {
+		if p.Gone {
+			all = append(all, p.RaftId)
+		}
+	}
+	return all
 }
 
 // onNodePulse hears a node of itself. It may not be a member as far as this node knows.

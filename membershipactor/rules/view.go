@@ -36,8 +36,11 @@ func (v View) Alive(id messages.RaftID) bool {
 		return true
 	}
 	p := v.progress(id)
-	return p != nil && p.SilentTicks <= ContactTicksMax
+	return p != nil && InContact(p)
 }
+
+// InContact reports whether a member was heard of lately, and its process has not died since.
+func InContact(p *messages.Progress) bool { return !p.Gone && p.SilentTicks <= ContactTicksMax }
 
 func (v View) progress(id messages.RaftID) *messages.Progress {
 	for _, p := range v.Replication.GetProgress() {
