@@ -16,9 +16,9 @@ import (
 	"keyval/messages"
 )
 
-// joinable makes a cluster of three, and the place of a fourth node.
-func joinable(t *testing.T) *processes {
-	p := newCluster(t, freeAddresses(t, 4))
+// joinable makes a cluster of three, and places for others, so many nodes in all.
+func joinable(t *testing.T, nodes int) *processes {
+	p := newCluster(t, freeAddresses(t, nodes))
 	p.endpoints = p.listens
 	var initial []string
 	for i, e := range p.endpoints[:3] {
@@ -138,7 +138,7 @@ func (p *processes) ends(i int) string {
 // TestJoinAndLeave: a fourth node waits, is added and killed in each step of that; a
 // founder is removed, learns it, and comes back as another replica.
 func TestJoinAndLeave(t *testing.T) {
-	p := joinable(t)
+	p := joinable(t, 4)
 	w := p.write(4)
 	w.reach(t, 200)
 
@@ -186,7 +186,7 @@ func TestJoinAndLeave(t *testing.T) {
 
 // TestJoinIsRefused where a member of that name has another directory.
 func TestJoinIsRefused(t *testing.T) {
-	p := joinable(t)
+	p := joinable(t, 4)
 	p.kill(2)
 	os.RemoveAll(p.data(2))
 	said := p.refused(2, p.joins(2)...)
