@@ -42,7 +42,7 @@ func (p *processes) begin(o *messages.ClusterOperation) {
 	p.t.Helper()
 	o.Id = make([]byte, messages.OperationIDSize)
 	rand.Read(o.Id)
-	c := p.connect(p.listens[:3]...)
+	c := p.connect(p.listens...)
 	defer c.Close()
 	begin := &messages.ClusterRequest{Kind: &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}}
 	if answer, err := c.AskCluster(context.Background(), begin); err != nil || answer.Code != messages.Code_OK {
@@ -70,7 +70,7 @@ func (p *processes) operate(o *messages.ClusterOperation) {
 // await waits until the members say so.
 func (p *processes) await(what string, is func(*messages.ClusterView) bool) {
 	p.t.Helper()
-	c := p.connect(p.listens[:3]...)
+	c := p.connect(p.listens...)
 	defer c.Close()
 	var last *messages.ClusterView
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
