@@ -233,7 +233,9 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 				w = proto.Clone(w).(*messages.WaitingNode)
 				w.SilentMs += age * c.tickMS
 			}
-			all = append(all, w)
+			if w.SilentMs <= waitingTicks*c.tickMS && !wasLetIn(c.view.Members, w) {
+				all = append(all, w)
+			}
 		}
 	}
 	hear(c.waiting, 0)
@@ -250,5 +252,11 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 		return int(int64(a.SilentMs) - int64(b.SilentMs))
 	})
 	all = slices.CompactFunc(all, func(a, b *messages.WaitingNode) bool { return compareWaiting(a, b) == 0 })
+	heard := slices.Clone(all)
+	all = slices.DeleteFunc(all, func(w *messages.WaitingNode) bool {
+		return slices.ContainsFunc(heard, func(o *messages.WaitingNode) bool {
+			return o.Name == w.Name && o.Address == w.Address && o.SilentMs+supersededTicks*c.tickMS < w.SilentMs
+		})
+	})
 	return all[:min(len(all), waitingMax)]
 }

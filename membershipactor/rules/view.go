@@ -81,13 +81,20 @@ func (v View) Operation(id []byte) *messages.ClusterOperation {
 	return nil
 }
 
-// WaitingNamed finds the node of a name that asked to join, or returns nil: none did, or more
+// waitingMS is for how long a node that asks to join may be silent and still be taken for
+// running, in ms. It asks several times a second.
+const waitingMS = 2000
+
+// Waits reports whether a node that asked to join still does.
+func Waits(n *messages.WaitingNode) bool { return n.SilentMs <= waitingMS }
+
+// WaitingNamed finds the node of a name that asks to join, or returns nil: none does, or more
 // than one, and nobody can tell which is meant.
 func (v View) WaitingNamed(name string) *messages.WaitingNode {
 	var found *messages.WaitingNode
 	for _, w := range v.Waiting {
 		switch {
-		case w.Name != name:
+		case w.Name != name || !Waits(w):
 		case found != nil && (!bytes.Equal(found.Incarnation, w.Incarnation) || found.Address != w.Address):
 			return nil
 		default:
