@@ -1042,6 +1042,7 @@ type Progress struct {
 	State         ProgressState          `protobuf:"varint,3,opt,name=state,proto3,enum=keyval.v1.ProgressState" json:"state,omitempty"`
 	SilentTicks   uint64                 `protobuf:"varint,4,opt,name=silent_ticks,json=silentTicks,proto3" json:"silent_ticks,omitempty"`       // since it was heard of last
 	SnapshotIndex uint64                 `protobuf:"varint,5,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"` // of the one that it needs or gets; 0: none
+	Gone          bool                   `protobuf:"varint,6,opt,name=gone,proto3" json:"gone,omitempty"`                                        // its process has died, and was not heard of since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1110,13 @@ func (x *Progress) GetSnapshotIndex() uint64 {
 		return x.SnapshotIndex
 	}
 	return 0
+}
+
+func (x *Progress) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // SyncCommit asks for a durable HardState whose commit is at least index.
@@ -4420,13 +4428,14 @@ const file_node_proto_rawDesc = "" +
 	"\bprogress\x18\n" +
 	" \x03(\v2\x13.keyval.v1.ProgressR\bprogress:N\x92\xb5\x18J\n" +
 	"\x04raft\x12\n" +
-	"membership\x1a6every few ticks; the role or the configuration changed\"\xb3\x01\n" +
+	"membership\x1a6every few ticks; the role or the configuration changed\"\xc7\x01\n" +
 	"\bProgress\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12.\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x18.keyval.v1.ProgressStateR\x05state\x12!\n" +
 	"\fsilent_ticks\x18\x04 \x01(\x04R\vsilentTicks\x12%\n" +
-	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\"N\n" +
+	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\x12\x12\n" +
+	"\x04gone\x18\x06 \x01(\bR\x04gone\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
