@@ -5,7 +5,6 @@ package badger
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -163,23 +162,18 @@ func (e *Engine) Get(key []byte, revision uint64) (row disk.Row, found bool, err
 }
 
 func (e *Engine) get(key []byte, revision uint64) (disk.Row, bool, error) {
-	txn := e.db.NewTransactionAt(revision, false)
-	defer txn.Discard()
-	item, err := txn.Get(userKey(key))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return disk.Row{}, false, nil
-	}
+	value, version, found, err := e.db.GetAt(userKey(key), revision)
 	if err != nil {
 		return disk.Row{}, false, damaged("key %q cannot be read: %v", key, err)
 	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return disk.Row{}, false, damaged("the value of %q cannot be read: %v", key, err)
+	if !found {
+		return disk.Row{}, false, nil
 	}
-	row := disk.Row{Key: bytes.Clone(key), Revision: item.Version()}
+	row := disk.Row{Key: bytes.Clone(key), Revision: version}
 	if err := decodeValue(&row, value); err != nil {
 		return disk.Row{}, false, err
 	}
+	row.Value = bytes.Clone(row.Value) // else it would keep a memtable
 	return row, true, nil
 }
 
