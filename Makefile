@@ -12,6 +12,7 @@ CUTS        ?= 50
 CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
+MEMBERS     ?= 1GB
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -57,6 +58,9 @@ crowd: ## FILES (10000) that a node may open, full of idle clients, while member
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
 
+members: ## members come, go and are killed in each step, in a cluster of MEMBERS (1GB) of data
+	@KEYVAL_MEMBERS=$(MEMBERS) $(GO) test ./cli/kvctl -run 'TestGrowAndShrink$$|TestEveryFounderIsReplaced$$|TestKilledInEachStep$$' -v -count=1 -timeout 60m
+
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
@@ -101,4 +105,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs dist clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites mutants bench verify generate docs dist clean

@@ -90,7 +90,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 		v.Progress = messages.ProgressState_REPLICATING
 		return v
 	}
-	silent := c.now - c.electedAt
+	silent, gone := c.now-c.electedAt, false
 	v.ContactKnown = silent > rules.ContactTicksMax
 	if h, ok := c.nodes[m.RaftId]; ok {
 		v.ContactKnown, silent = true, min(silent, c.now-h.at)
@@ -98,7 +98,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	}
 	for _, p := range c.replication.GetProgress() {
 		if p.RaftId == m.RaftId {
-			v.ContactKnown, silent = true, p.SilentTicks+c.now-c.replicationAt
+			v.ContactKnown, silent, gone = true, p.SilentTicks+c.now-c.replicationAt, p.Gone
 			v.Match, v.Progress, v.SnapshotNeeded = p.Match, p.State, p.State == messages.ProgressState_SNAPSHOT
 			f := c.following[m.RaftId]
 			v.Rate, v.EtaMs = uint64(f.Rate*1000/float64(c.tickMS)), f.ETATicks()*c.tickMS
@@ -111,7 +111,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	switch {
 	case !v.ContactKnown:
 		v.Role = roleUnknown
-	case silent > rules.ContactTicksMax:
+	case gone, silent > rules.ContactTicksMax:
 		v.Role = roleUnreachable
 	case m.Type == messages.MemberType_LEARNER:
 		v.Role = roleLearner

@@ -113,7 +113,20 @@ func (c *census) onReplication(m *messages.Replication) {
 	if c.leads() && m.Leader == c.self {
 		c.following = c.following.After(m, c.now-c.replicationAt)
 	}
+	if c.leads() && !slices.Equal(gone(c.replication), gone(m)) {
+		c.pulseIn = min(c.pulseIn, 1) // all are to know
+	}
 	c.replication, c.replicationAt = m, c.now
+}
+
+// gone is the members whose processes have died, as far as raft knows.
+func gone(m *messages.Replication) (all []messages.RaftID) {
+	for _, p := range m.GetProgress() {
+		if p.Gone {
+			all = append(all, p.RaftId)
+		}
+	}
+	return all
 }
 
 // onNodePulse hears a node of itself. It may not be a member as far as this node knows.
@@ -220,7 +233,9 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 				w = proto.Clone(w).(*messages.WaitingNode)
 				w.SilentMs += age * c.tickMS
 			}
-			all = append(all, w)
+			if w.SilentMs <= waitingTicks*c.tickMS && !wasLetIn(c.view.Members, w) {
+				all = append(all, w)
+			}
 		}
 	}
 	hear(c.waiting, 0)
@@ -237,5 +252,11 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 		return int(int64(a.SilentMs) - int64(b.SilentMs))
 	})
 	all = slices.CompactFunc(all, func(a, b *messages.WaitingNode) bool { return compareWaiting(a, b) == 0 })
+	heard := slices.Clone(all)
+	all = slices.DeleteFunc(all, func(w *messages.WaitingNode) bool {
+		return slices.ContainsFunc(heard, func(o *messages.WaitingNode) bool {
+			return o.Name == w.Name && o.Address == w.Address && o.SilentMs+supersededTicks*c.tickMS < w.SilentMs
+		})
+	})
 	return all[:min(len(all), waitingMax)]
 }

@@ -53,6 +53,7 @@ var (
 	TwoSagas         = ofSagas("two-sagas")
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
+	RefusedEarly     = named("refused-early")
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")
 	RaisedUnasked    = named("raised-unasked")

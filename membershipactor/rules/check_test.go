@@ -313,6 +313,7 @@ func TestCheckUpdate(t *testing.T) {
 
 func TestGuards(t *testing.T) {
 	lags := progress(4, func(_ *messages.Progress, f *Follow) { f.Close = false })
+	silent := progress(2, func(p *messages.Progress, _ *Follow) { p.Match = 0 })
 	behind := progress(2, func(_ *messages.Progress, f *Follow) { f.Close = false })
 	for name, row := range map[string]struct {
 		why  Why
@@ -327,6 +328,7 @@ func TestGuards(t *testing.T) {
 		"swap, too few of the rest close": {cluster(voters3, []uint64{4}, dead(3), behind).GuardSwap(4, 3), Behind},
 		"swap, a quorum dead":             {cluster(voters3, []uint64{4}, dead(2, 3)).GuardSwap(4, 2), Behind},
 		"removal leaves too few":          {cluster(voters3, nil, dead(2)).GuardVoters(0, 3), TooFewAfter},
+		"removal, too few have answered":  {cluster(voters3, nil, silent).GuardVoters(0, 3), TooFewAfter},
 		"promotion":                       {cluster(voters3, []uint64{4}).GuardVoters(4, 0), Nothing},
 	} {
 		if row.why.Kind != row.want {

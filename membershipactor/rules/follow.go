@@ -68,7 +68,7 @@ func (f Follow) after(p *messages.Progress, last, elapsed uint64) Follow {
 	if took || f.Lag() == 0 {
 		f.StuckTicks = 0
 	}
-	f.Close = p.State == messages.ProgressState_REPLICATING && p.SilentTicks <= ContactTicksMax && f.near()
+	f.Close = p.State == messages.ProgressState_REPLICATING && InContact(p) && f.near()
 	f.CloseTicks += elapsed
 	if !f.Close {
 		f.CloseTicks = 0
