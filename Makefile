@@ -64,6 +64,9 @@ members: ## members come, go and are killed in each step, in a cluster of MEMBER
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
+replace: ## a replace under every fault in every phase, and what becomes of it
+	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
+
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -105,4 +108,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites mutants bench verify generate docs dist clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean

@@ -41,7 +41,7 @@ func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
 		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
-		Self:          c.self, Operations: s.Operations, Replication: c.replication, Following: c.following,
+		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
 	for id, t := range c.moving {
@@ -60,10 +60,10 @@ func (c *census) clusterView() *messages.ClusterView {
 	v := &messages.ClusterView{
 		ClusterId: c.view.ClusterID, ConfigurationIndex: c.view.Configuration, Term: c.view.Term, Leader: c.view.Leader,
 		Commit: max(c.replication.GetCommit(), c.pulse.GetCommit()), Operations: s.Operations,
-		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(),
+		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(), Healing: s.Healing,
 	}
 	if c.leads() {
-		v.PulseKnown, v.Waits = true, c.waits
+		v.PulseKnown, v.Waits, v.HealingSays = true, c.waits, c.healing
 		known := c.rulesView()
 		for _, m := range c.view.Members {
 			v.Members = append(v.Members, c.seenByLeader(m, known))
@@ -72,7 +72,7 @@ func (c *census) clusterView() *messages.ClusterView {
 		age := c.now - c.pulseAt
 		v.PulseKnown = c.pulse != nil && age <= freshTicks
 		if c.pulse != nil {
-			v.PulseAgeMs, v.Waits = age*c.tickMS, c.pulse.Waits
+			v.PulseAgeMs, v.Waits, v.HealingSays = age*c.tickMS, c.pulse.Waits, c.pulse.HealingSays
 		}
 		for _, m := range c.view.Members {
 			v.Members = append(v.Members, c.seenByPulse(m, v))

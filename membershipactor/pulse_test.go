@@ -298,7 +298,7 @@ func TestWhoWaitsIsKnownEverywhere(t *testing.T) {
 func TestWhyOperationsWaitIsKnownEverywhere(t *testing.T) {
 	g := newGroup(threeMembers(), 1, 2, 3)
 	g.lead(1, 7)
-	g[1].onWaits([]*messages.OperationWait{{Id: []byte("o"), Why: "n4 has not joined yet"}})
+	g[1].onWaits([]*messages.OperationWait{{Id: []byte("o"), Why: "n4 has not joined yet"}}, "")
 	g.tick(pulseTicks)
 	for id, c := range g {
 		if w := c.reply(&messages.ClusterRequest{}).View.Waits; len(w) != 1 || w[0].Why != "n4 has not joined yet" {

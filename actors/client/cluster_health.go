@@ -42,6 +42,9 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 			h.MembersHealthy++
 		}
 	}
+	if says := a.GetView().GetHealingSays(); says != "" {
+		issue("%s", says)
+	}
 	if read != nil {
 		issue("a linearizable read did not come back: %v", read)
 		if !h.LeaderPresent {
