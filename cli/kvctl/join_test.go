@@ -194,3 +194,23 @@ func TestJoinIsRefused(t *testing.T) {
 		t.Errorf("a wiped node under its old name says:\n%s", said)
 	}
 }
+
+// TestStaleChangeIsRefused: a change may be bound to the members that were seen.
+func TestStaleChangeIsRefused(t *testing.T) {
+	p := joinable(t, 4)
+	api := p.connect(p.listens...).Cluster()
+	seen, err := api.GetClusterInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := api.AddLearner(t.Context(), "n4", p.listens[3], seen.ConfigurationIndex, 0); err != nil {
+		t.Fatal(err)
+	}
+	err = api.RemoveNode(t.Context(), "n4", seen.ConfigurationIndex, 0)
+	if messages.CodeOf(err) != messages.Code_CONFLICT || !strings.Contains(err.Error(), "the view is stale: the configuration is ") {
+		t.Errorf("%v", err)
+	}
+	if err := api.RemoveNode(t.Context(), "n4", 0, 0); err != nil {
+		t.Error(err)
+	}
+}
