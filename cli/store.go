@@ -45,6 +45,8 @@ type Store interface {
 	SnapshotShow(ctx context.Context, id string) (client.SnapshotsResult, error)
 	SnapshotCreate(ctx context.Context, id string, createdAtMs int64) (client.SnapshotsResult, error)
 	SnapshotDelete(ctx context.Context, id string) (client.SnapshotsResult, error)
+	// SnapshotFetch reads a part of a snapshot file, from a byte on.
+	SnapshotFetch(ctx context.Context, id string, from uint64) (client.SnapshotPart, error)
 	// ClusterAsker is asked about the cluster, and for changes of it.
 	client.ClusterAsker
 

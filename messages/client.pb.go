@@ -1502,6 +1502,7 @@ type SnapshotRequest struct {
 	//	*SnapshotRequest_Create
 	//	*SnapshotRequest_List
 	//	*SnapshotRequest_Delete
+	//	*SnapshotRequest_Fetch
 	Kind          isSnapshotRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1578,6 +1579,15 @@ func (x *SnapshotRequest) GetDelete() *SnapshotDelete {
 	return nil
 }
 
+func (x *SnapshotRequest) GetFetch() *SnapshotFetch {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRequest_Fetch); ok {
+			return x.Fetch
+		}
+	}
+	return nil
+}
+
 type isSnapshotRequest_Kind interface {
 	isSnapshotRequest_Kind()
 }
@@ -1594,18 +1604,26 @@ type SnapshotRequest_Delete struct {
 	Delete *SnapshotDelete `protobuf:"bytes,4,opt,name=delete,proto3,oneof"`
 }
 
+type SnapshotRequest_Fetch struct {
+	Fetch *SnapshotFetch `protobuf:"bytes,5,opt,name=fetch,proto3,oneof"`
+}
+
 func (*SnapshotRequest_Create) isSnapshotRequest_Kind() {}
 
 func (*SnapshotRequest_List) isSnapshotRequest_Kind() {}
 
 func (*SnapshotRequest_Delete) isSnapshotRequest_Kind() {}
 
+func (*SnapshotRequest_Fetch) isSnapshotRequest_Kind() {}
+
 // SnapshotCreate begins to write one; the answer does not wait for its end, which
 // SnapshotList shows. CONFLICT if there is one of this id, or one is being written.
 type SnapshotCreate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                         // snapshot-YYYY-MM-DD-HHMMSS
-	CreatedAtMs   int64                  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"` // wall time, for people
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id: snapshot-YYYY-MM-DD-HHMMSS. One that begins with "transient-" is for the client
+	// that asks: it goes when nobody has fetched of it for two minutes, and with the process.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CreatedAtMs   int64  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"` // wall time, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1760,137 @@ func (x *SnapshotDelete) GetId() string {
 	return ""
 }
 
+// SnapshotFetch asks for some bytes of a file that is whole. It is the client's credit: a
+// node sends no more than was asked for. CONFLICT while the file is being written.
+type SnapshotFetch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`     // the first byte that is wanted
+	Window        uint32                 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"` // so many at most; 0, or more than 1 MiB: 1 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFetch) Reset() {
+	*x = SnapshotFetch{}
+	mi := &file_client_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFetch) ProtoMessage() {}
+
+func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
+func (*SnapshotFetch) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SnapshotFetch) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotFetch) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SnapshotFetch) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+// SnapshotPart are bytes of a snapshot file; none: the file ends before them.
+type SnapshotPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	Total         uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`        // bytes of the file
+	Checksum      uint32                 `protobuf:"fixed32,4,opt,name=checksum,proto3" json:"checksum,omitempty"` // CRC32C of from (8 bytes, little endian) and body
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPart) Reset() {
+	*x = SnapshotPart{}
+	mi := &file_client_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPart) ProtoMessage() {}
+
+func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
+func (*SnapshotPart) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SnapshotPart) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SnapshotPart) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *SnapshotPart) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SnapshotPart) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
+}
+
 type SnapshotReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -1749,13 +1898,14 @@ type SnapshotReply struct {
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Snapshots     []*SnapshotInfo        `protobuf:"bytes,4,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // newest first
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`           // name of the node that answers
+	Part          *SnapshotPart          `protobuf:"bytes,6,opt,name=part,proto3" json:"part,omitempty"`           // of a fetch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1917,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1930,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -1818,6 +1968,13 @@ func (x *SnapshotReply) GetNode() string {
 	return ""
 }
 
+func (x *SnapshotReply) GetPart() *SnapshotPart {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 type SnapshotInfo struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1840,7 +1997,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2009,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2022,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -1992,7 +2149,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2161,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2174,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2157,7 +2314,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2326,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2339,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2196,7 +2353,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +2365,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +2378,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2242,7 +2399,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2411,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2424,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2286,7 +2443,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2298,7 +2455,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2311,7 +2468,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2331,7 +2488,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2500,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2513,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2376,7 +2533,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2545,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2558,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2440,7 +2597,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2609,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2622,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2589,7 +2746,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2758,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2771,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -2720,7 +2877,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2889,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2902,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -2793,7 +2950,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2962,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2975,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -2947,7 +3104,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2959,7 +3116,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2972,7 +3129,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3026,7 +3183,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3195,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3208,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3115,7 +3272,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3284,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3297,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3172,7 +3329,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3341,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3354,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3377,14 +3534,15 @@ const file_client_proto_rawDesc = "" +
 	"\x04rate\x18\x06 \x01(\x04R\x04rate\x12\x15\n" +
 	"\x06eta_ms\x18\a \x01(\x04R\x05etaMs\x12\x1f\n" +
 	"\vwaiting_for\x18\b \x01(\tR\n" +
-	"waitingFor\"\xb4\x02\n" +
+	"waitingFor\"\xef\x02\n" +
 	"\x0fSnapshotRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x123\n" +
 	"\x06create\x18\x02 \x01(\v2\x19.keyval.v1.SnapshotCreateH\x00R\x06create\x12-\n" +
 	"\x04list\x18\x03 \x01(\v2\x17.keyval.v1.SnapshotListH\x00R\x04list\x123\n" +
-	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06delete:f\x8a\xb5\x18\x16\b\n" +
-	"\x10\x02\x18\x01\"\x0enode/snapshots\x92\xb5\x18H\n" +
-	"\x06client\x12\tsnapshots\x1a3snapshot files are to be created, listed or deletedB\x06\n" +
+	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06delete\x120\n" +
+	"\x05fetch\x18\x05 \x01(\v2\x18.keyval.v1.SnapshotFetchH\x00R\x05fetch:o\x8a\xb5\x18\x16\b\n" +
+	"\x10\x02\x18\x01\"\x0enode/snapshots\x92\xb5\x18Q\n" +
+	"\x06client\x12\tsnapshots\x1a<snapshot files are to be created, listed, fetched or deletedB\x06\n" +
 	"\x04kind\"D\n" +
 	"\x0eSnapshotCreate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
@@ -3392,13 +3550,23 @@ const file_client_proto_rawDesc = "" +
 	"\fSnapshotList\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\" \n" +
 	"\x0eSnapshotDelete\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xd6\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"K\n" +
+	"\rSnapshotFetch\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x16\n" +
+	"\x06window\x18\x03 \x01(\rR\x06window\"h\n" +
+	"\fSnapshotPart\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x1a\n" +
+	"\bchecksum\x18\x04 \x01(\aR\bchecksum\"\x83\x02\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x125\n" +
 	"\tsnapshots\x18\x04 \x03(\v2\x17.keyval.v1.SnapshotInfoR\tsnapshots\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12+\n" +
+	"\x04part\x18\x06 \x01(\v2\x17.keyval.v1.SnapshotPartR\x04part:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
 	"\fSnapshotInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -3557,7 +3725,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3581,79 +3749,83 @@ var file_client_proto_goTypes = []any{
 	(*SnapshotCreate)(nil),     // 19: keyval.v1.SnapshotCreate
 	(*SnapshotList)(nil),       // 20: keyval.v1.SnapshotList
 	(*SnapshotDelete)(nil),     // 21: keyval.v1.SnapshotDelete
-	(*SnapshotReply)(nil),      // 22: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 23: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 24: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 25: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 26: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 27: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 28: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 29: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
-	(*ClusterReply)(nil),       // 31: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 32: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 33: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 34: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 35: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 36: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 37: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 38: keyval.v1.JoinAnswer
-	(Code)(0),                  // 39: keyval.v1.Code
-	(*Member)(nil),             // 40: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 41: keyval.v1.ClusterOperation
+	(*SnapshotFetch)(nil),      // 22: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 23: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 24: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 25: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 26: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 27: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 28: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 29: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 30: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 31: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 32: keyval.v1.ChangeAddress
+	(*ClusterReply)(nil),       // 33: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 34: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 35: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 36: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 37: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 38: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 39: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 40: keyval.v1.JoinAnswer
+	(Code)(0),                  // 41: keyval.v1.Code
+	(*Member)(nil),             // 42: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 43: keyval.v1.ClusterOperation
 }
 var file_client_proto_depIdxs = []int32{
-	39, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	41, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	40, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	39, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	42, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	41, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	39, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	41, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	39, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	41, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	40, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	42, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	39, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	40, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	27, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	28, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	29, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	30, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	26, // 28: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	41, // 29: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	39, // 30: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 31: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	32, // 32: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	41, // 33: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	36, // 34: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	36, // 35: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	36, // 36: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	34, // 37: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	41, // 38: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	35, // 39: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	33, // 40: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	40, // 41: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 42: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	35, // 43: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	39, // 44: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	40, // 45: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	22, // 20: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	41, // 21: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	25, // 22: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	23, // 23: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	42, // 24: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	27, // 25: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	29, // 26: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	30, // 27: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	31, // 28: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	32, // 29: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	28, // 30: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	43, // 31: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	41, // 32: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 33: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	34, // 34: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	43, // 35: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	38, // 36: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	38, // 37: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	38, // 38: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	36, // 39: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	43, // 40: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	37, // 41: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	35, // 42: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	42, // 43: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 44: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	37, // 45: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	41, // 46: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	42, // 47: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -3672,8 +3844,9 @@ func file_client_proto_init() {
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
+		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[22].OneofWrappers = []any{
+	file_client_proto_msgTypes[24].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -3687,7 +3860,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -66,6 +66,30 @@ func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult
 	return r, err
 }
 
+// SnapshotPart is a part of a snapshot file of one node.
+type SnapshotPart struct {
+	Body  []byte // up to 1 MiB; empty: the file ends before it
+	Total uint64 // bytes of the file
+}
+
+// SnapshotFetch reads a part of a snapshot file of the node in use, from a byte on. The
+// code of the error is NOT_FOUND if there is none of this id, CONFLICT while it is being
+// written, DAMAGED if the part is not what was sent.
+func (c *Client) SnapshotFetch(ctx context.Context, id string, from uint64) (SnapshotPart, error) {
+	d, err := c.call(ctx, &messages.Submit{Snapshot: &messages.SnapshotRequest{
+		Kind: &messages.SnapshotRequest_Fetch{Fetch: &messages.SnapshotFetch{Id: id, From: from}},
+	}})
+	if err != nil {
+		return SnapshotPart{}, err
+	}
+	p := d.GetSnapshot().GetPart()
+	if p.GetFrom() != from || p.GetChecksum() != messages.PartChecksum(p) || p == nil {
+		return SnapshotPart{}, messages.Errorf(messages.Code_DAMAGED, "the part of %s at byte %d is not what the node sent", id, from).
+			At(d.GetEndpoint(), d.GetRequestId()).WithHint("try again; if it happens again, check the network")
+	}
+	return SnapshotPart{Body: p.Body, Total: p.Total}, nil
+}
+
 func (c *Client) snapshots(ctx context.Context, m *messages.SnapshotRequest) (SnapshotsResult, error) {
 	d, err := c.call(ctx, &messages.Submit{Snapshot: m})
 	r := SnapshotsResult{
