@@ -46,7 +46,7 @@ var rooms = map[string]room{
 	"membershipactor/saga":             {pure, []string{"membershipactor/rules", "messages", "mutant"}},
 	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk"}},
-	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/snapshot"}},
+	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/files/durable", "storeactor/snapshot"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},

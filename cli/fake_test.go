@@ -409,7 +409,7 @@ func (s *fakeStore) SnapshotCreate(_ context.Context, id string, createdAtMs int
 	if slices.ContainsFunc(s.files[s.endpoint], func(f *messages.SnapshotInfo) bool { return f.Id == id }) {
 		return s.snapshots(), messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s", id).At(s.endpoint, fakeRequest)
 	}
-	f := &messages.SnapshotInfo{Id: id, CreatedAtMs: createdAtMs, Index: 99, Term: 5, Revision: s.revision, Writing: true, BytesTotal: 2_500_000}
+	f := &messages.SnapshotInfo{Id: id, CreatedAtMs: createdAtMs, Index: 99, Term: 5, Revision: s.revision, Writing: !messages.IsTransient(id), BytesTotal: 2_500_000}
 	if s.files == nil {
 		s.files = map[string][]*messages.SnapshotInfo{}
 	}

@@ -52,11 +52,15 @@ func (c *Client) SnapshotCreate(ctx context.Context, id string, createdAtMs int6
 }
 
 // SnapshotDelete removes a snapshot of the node in use. The code of the error is
-// NOT_FOUND if there is none of this id, CONFLICT while it is being written.
+// NOT_FOUND if there is none of this id, CONFLICT while it is being written. Of a transient
+// one the result says nothing: it is not read once more.
 func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult, error) {
-	found, err := c.SnapshotShow(ctx, id)
-	if err != nil {
-		return found, err
+	var found SnapshotsResult
+	if !messages.IsTransient(id) {
+		var err error
+		if found, err = c.SnapshotShow(ctx, id); err != nil {
+			return found, err
+		}
 	}
 	r, err := c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Delete{Delete: &messages.SnapshotDelete{Id: id}}})
 	if messages.CodeOf(err) == messages.Code_NOT_FOUND {

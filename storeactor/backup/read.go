@@ -115,3 +115,18 @@ func read(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader
 	c.Trailer, c.Bytes, c.Keys = trailer, in.read, c.Live.Count
 	return c, nil
 }
+
+// Glance reads what a backup of so many bytes says of itself, at its begin and its end; a
+// size of 0 is not known. Errors are as of Read.
+func Glance(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, int64, error) {
+	in := from
+	counted := &counter{from: from}
+	if _, seeks := from.(io.Seeker); !seeks || size == 0 {
+		in = counted // it is read whole
+	}
+	h, t, err := snapshot.Glance(in, size, messages.Level)
+	if in == counted {
+		size = int64(counted.read)
+	}
+	return h, t, size, err
+}
