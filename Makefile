@@ -12,6 +12,7 @@ CUTS        ?= 50
 CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
+ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -94,7 +95,10 @@ docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
 
-clean: ## remove what make made
-	@rm -rf $(BIN)
+dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
+	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs clean
+clean: ## remove what make made
+	@rm -rf $(BIN) dist
+
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs dist clean

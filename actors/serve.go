@@ -63,7 +63,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	})
 	world.Meter = o.Meter
 	for {
-		again, err := serveOnce(ctx, o, disk, grpc.New(grpc.Options{Logger: o.Logger, Places: places}), world, failed)
+		again, err := serveOnce(ctx, o, disk, places, world, failed)
 		if err != nil || !again {
 			return err
 		}
@@ -71,13 +71,15 @@ func Serve(ctx context.Context, o ServeOptions) error {
 }
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
-func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grpc.Network, world seam.World, failed <-chan error) (again bool, err error) {
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
 		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Join: o.Join, Token: o.Token,
 	})
 	if err != nil {
 		return false, err
 	}
+	logger := o.Logger.With("node", identity.Name)
+	network := grpc.New(grpc.Options{Logger: logger, Places: places})
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}
@@ -112,6 +114,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grp
 		return false, nil
 	case <-ctx.Done():
 	}
+	logger.Info("the node stops")
 	node.Stop()
 	select {
 	case err := <-failed:

@@ -55,6 +55,7 @@ func New(cfg Config) actor.Producer {
 }
 
 func (a *Membership) Receive(ctx actor.Context) {
+	before := a.census.view
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		ctx.Request(a.cfg.Machine, &messages.Introduce{})
@@ -111,6 +112,9 @@ func (a *Membership) Receive(ctx actor.Context) {
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}
 	a.carry(ctx)
+	for _, n := range newsOf(before, a.census.view) {
+		a.cfg.Logger.Info(n.text, n.words...)
+	}
 }
 
 func (a *Membership) carry(ctx actor.Context) {
