@@ -548,3 +548,12 @@ func (s *fakeStore) SnapshotFetch(_ context.Context, id string, from uint64) (cl
 	from = min(from, uint64(len(content)))
 	return client.SnapshotPart{Body: content[from:min(int(from)+1000, len(content))], Total: uint64(len(content))}, nil
 }
+
+func (s *fakeStore) PutAll(ctx context.Context, rows []client.KeyValue) (r client.PutResult, err error) {
+	for _, row := range rows {
+		if r, err = s.Put(ctx, row.Key, row.Value); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
