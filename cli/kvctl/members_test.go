@@ -19,7 +19,9 @@ const membersEnv = "KEYVAL_MEMBERS"
 const orderlyGap = time.Second
 
 // lap is the longest time without an acknowledged write since the last lap.
-func (w *writers) lap() time.Duration { return time.Duration(w.longest.Swap(0)).Round(time.Millisecond) }
+func (w *writers) lap() time.Duration {
+	return time.Duration(w.longest.Swap(0)).Round(time.Millisecond)
+}
 
 // changed runs a change of the cluster by kvctl, which must succeed, and tells how long it
 // took and for how long no write was acknowledged meanwhile.
