@@ -104,8 +104,12 @@ func (l *words) word(app *urfave.App, word string) {
 	if l.unknownWord != "" {
 		return // what follows an unknown command means nothing
 	}
-	if c := named(commands, word); c != nil && !l.closed {
+	if c := named(commands, word); c != nil && !l.closed && len(l.args) == 0 {
 		l.path = append(l.path, c)
+		return
+	}
+	if n := len(l.path); n > 0 && l.path[n-1].ArgsUsage != "" { // as in backup PATH, beside backup verify
+		l.args = append(l.args, word)
 		return
 	}
 	l.unknownWord = word

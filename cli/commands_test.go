@@ -401,7 +401,7 @@ func TestComplete(t *testing.T) {
 		{"completion ", "bash zsh fish"},
 		{"completion bash ", ""},
 		{"help d", "delete dev"},
-		{"snapshot ", "create list show delete"},
+		{"snapshot ", "create list show save delete"},
 		{"snapshot create --wa", "--wait"},
 		{"compact --d", "--dry-run"},
 		{"verify --pro", "--progress"},

@@ -26,14 +26,17 @@ func newDev(sh *Shell) *urfave.Command {
 its log in DIR/node<i>.log. A node that dies is reported with the command that starts it
 again; the others go on. SIGINT or SIGTERM ends them all.
 With --data everything is kept: dev --data DIR resumes the same nodes and ports. One that was
-removed from the cluster is left out.
+removed from the cluster is left out. With --from it begins with the data of a backup, as
+kvctl restore makes them.
 --history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
 		UsageText: `kvctl dev
 kvctl dev --nodes 5 --data ./cluster --base-port 8001
+kvctl dev --from ./backups
 kvctl dev add node4`,
 		Flags: append([]urfave.Flag{
 			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
 			dataFlag(),
+			&urfave.StringFlag{Name: "from", Usage: "begin with the data of the backup at `PATH`", TakesFile: true},
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 		}, tuningFlags()...),
 		Action: sh.action(dev),
@@ -68,6 +71,12 @@ func dev(c *Call) error {
 	}
 	if err := cluster.create(); err != nil {
 		return err
+	}
+	if c.flags.IsSet("from") {
+		if _, err := c.fillFrom(cluster, c.flags.String("from")); err != nil {
+			c.leave(cluster)
+			return err
+		}
 	}
 	door, err := openDoor(cluster.Directory)
 	if err != nil {

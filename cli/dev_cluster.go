@@ -135,6 +135,9 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return planned, nil
 	}
+	if err == nil && c.flags.IsSet("from") {
+		return nil, c.usage("leave --from out to resume it, or name another --data", "%s holds a cluster already", directory)
+	}
 	if err != nil {
 		return nil, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
 	}

@@ -45,6 +45,7 @@ type fakeCluster struct {
 	starting  map[string]int    // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
 	files     map[string][]*messages.SnapshotInfo // by endpoint
+	contents  map[string][]byte                   // by id: what SnapshotFetch reads; of an empty id: any
 
 	view                     *messages.ClusterView // nil: see clusterView
 	before, after, meanwhile *messages.FaultBudget
@@ -408,7 +409,7 @@ func (s *fakeStore) SnapshotCreate(_ context.Context, id string, createdAtMs int
 	if slices.ContainsFunc(s.files[s.endpoint], func(f *messages.SnapshotInfo) bool { return f.Id == id }) {
 		return s.snapshots(), messages.Errorf(messages.Code_CONFLICT, "there is a snapshot %s", id).At(s.endpoint, fakeRequest)
 	}
-	f := &messages.SnapshotInfo{Id: id, CreatedAtMs: createdAtMs, Index: 99, Term: 5, Revision: s.revision, Writing: true, BytesTotal: 2_500_000}
+	f := &messages.SnapshotInfo{Id: id, CreatedAtMs: createdAtMs, Index: 99, Term: 5, Revision: s.revision, Writing: !messages.IsTransient(id), BytesTotal: 2_500_000}
 	if s.files == nil {
 		s.files = map[string][]*messages.SnapshotInfo{}
 	}
@@ -528,4 +529,31 @@ func (f *fakeCluster) clusterView() *messages.ClusterView {
 		f.before = &messages.FaultBudget{Voters: 3, Quorum: 2, Alive: 3, Slack: 1, Available: true, Survives: []string{"node1", "node2", "node3"}}
 	}
 	return f.view
+}
+
+// SnapshotFetch reads of what the cluster's file of this id holds, 1,000 bytes at most.
+func (s *fakeStore) SnapshotFetch(_ context.Context, id string, from uint64) (client.SnapshotPart, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != nil {
+		return client.SnapshotPart{}, s.refuse.At(s.endpoint, fakeRequest)
+	}
+	content, ok := s.contents[id]
+	if !ok {
+		content, ok = s.contents[""]
+	}
+	if !ok {
+		return client.SnapshotPart{}, messages.Errorf(messages.Code_NOT_FOUND, "there is no snapshot %s", id).At(s.endpoint, fakeRequest)
+	}
+	from = min(from, uint64(len(content)))
+	return client.SnapshotPart{Body: content[from:min(int(from)+1000, len(content))], Total: uint64(len(content))}, nil
+}
+
+func (s *fakeStore) PutAll(ctx context.Context, rows []client.KeyValue) (r client.PutResult, err error) {
+	for _, row := range rows {
+		if r, err = s.Put(ctx, row.Key, row.Value); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
 }

@@ -20,7 +20,7 @@ func newSnapshot(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name:        "snapshot",
 		Usage:       "keep the whole state of the cluster in files",
-		Subcommands: []*urfave.Command{newSnapshotCreate(sh), newSnapshotList(sh), newSnapshotShow(sh), newSnapshotDelete(sh)},
+		Subcommands: []*urfave.Command{newSnapshotCreate(sh), newSnapshotList(sh), newSnapshotShow(sh), newSnapshotSave(sh), newSnapshotDelete(sh)},
 	}
 }
 

@@ -18,6 +18,8 @@ type Store interface {
 	// Put writes a value. A condition that does not hold is CONFLICT, and the result
 	// names the revision at which it did not.
 	Put(ctx context.Context, key, value []byte, options ...client.WriteOption) (client.PutResult, error)
+	// PutAll writes several values, all or none.
+	PutAll(ctx context.Context, rows []client.KeyValue) (client.PutResult, error)
 	// Get reads the newest value, or with revision above 0 the value as of that
 	// revision. A stale read asks one node alone and may miss the latest writes.
 	Get(ctx context.Context, key []byte, revision uint64, stale bool) (client.GetResult, error)
@@ -45,6 +47,8 @@ type Store interface {
 	SnapshotShow(ctx context.Context, id string) (client.SnapshotsResult, error)
 	SnapshotCreate(ctx context.Context, id string, createdAtMs int64) (client.SnapshotsResult, error)
 	SnapshotDelete(ctx context.Context, id string) (client.SnapshotsResult, error)
+	// SnapshotFetch reads a part of a snapshot file, from a byte on.
+	SnapshotFetch(ctx context.Context, id string, from uint64) (client.SnapshotPart, error)
 	// ClusterAsker is asked about the cluster, and for changes of it.
 	client.ClusterAsker
 

@@ -1,6 +1,8 @@
 package messages
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"regexp"
 	"strconv"
 	"strings"
@@ -45,6 +47,21 @@ func CheckSnapshotID(id string) *Error {
 	}
 	return nil
 }
+
+// TransientPrefix begins the id of a snapshot that is for the client alone that asked
+// for it; see SnapshotCreate.
+const TransientPrefix = "transient-"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// PartChecksum is what SnapshotPart.checksum has to be.
+func PartChecksum(p *SnapshotPart) uint32 {
+	sum := crc32.Checksum(binary.LittleEndian.AppendUint64(nil, p.GetFrom()), castagnoli)
+	return crc32.Update(sum, castagnoli, p.GetBody())
+}
+
+// IsTransient reports whether a snapshot's id is that of a transient one.
+func IsTransient(id string) bool { return strings.HasPrefix(id, TransientPrefix) }
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 

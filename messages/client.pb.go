@@ -1502,6 +1502,7 @@ type SnapshotRequest struct {
 	//	*SnapshotRequest_Create
 	//	*SnapshotRequest_List
 	//	*SnapshotRequest_Delete
+	//	*SnapshotRequest_Fetch
 	Kind          isSnapshotRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1578,6 +1579,15 @@ func (x *SnapshotRequest) GetDelete() *SnapshotDelete {
 	return nil
 }
 
+func (x *SnapshotRequest) GetFetch() *SnapshotFetch {
+	if x != nil {
+		if x, ok := x.Kind.(*SnapshotRequest_Fetch); ok {
+			return x.Fetch
+		}
+	}
+	return nil
+}
+
 type isSnapshotRequest_Kind interface {
 	isSnapshotRequest_Kind()
 }
@@ -1594,18 +1604,26 @@ type SnapshotRequest_Delete struct {
 	Delete *SnapshotDelete `protobuf:"bytes,4,opt,name=delete,proto3,oneof"`
 }
 
+type SnapshotRequest_Fetch struct {
+	Fetch *SnapshotFetch `protobuf:"bytes,5,opt,name=fetch,proto3,oneof"`
+}
+
 func (*SnapshotRequest_Create) isSnapshotRequest_Kind() {}
 
 func (*SnapshotRequest_List) isSnapshotRequest_Kind() {}
 
 func (*SnapshotRequest_Delete) isSnapshotRequest_Kind() {}
 
+func (*SnapshotRequest_Fetch) isSnapshotRequest_Kind() {}
+
 // SnapshotCreate begins to write one; the answer does not wait for its end, which
 // SnapshotList shows. CONFLICT if there is one of this id, or one is being written.
 type SnapshotCreate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                                         // snapshot-YYYY-MM-DD-HHMMSS
-	CreatedAtMs   int64                  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"` // wall time, for people
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id: snapshot-YYYY-MM-DD-HHMMSS. One that begins with "transient-" is for the client
+	// that asks: it goes when nobody has fetched of it for two minutes, and with the process.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CreatedAtMs   int64  `protobuf:"varint,2,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"` // wall time, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1760,137 @@ func (x *SnapshotDelete) GetId() string {
 	return ""
 }
 
+// SnapshotFetch asks for some bytes of a file that is whole. It is the client's credit: a
+// node sends no more than was asked for. CONFLICT while the file is being written.
+type SnapshotFetch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`     // the first byte that is wanted
+	Window        uint32                 `protobuf:"varint,3,opt,name=window,proto3" json:"window,omitempty"` // so many at most; 0, or more than 1 MiB: 1 MiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFetch) Reset() {
+	*x = SnapshotFetch{}
+	mi := &file_client_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFetch) ProtoMessage() {}
+
+func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
+func (*SnapshotFetch) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SnapshotFetch) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotFetch) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SnapshotFetch) GetWindow() uint32 {
+	if x != nil {
+		return x.Window
+	}
+	return 0
+}
+
+// SnapshotPart are bytes of a snapshot file; none: the file ends before them.
+type SnapshotPart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Body          []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	Total         uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`        // bytes of the file
+	Checksum      uint32                 `protobuf:"fixed32,4,opt,name=checksum,proto3" json:"checksum,omitempty"` // CRC32C of from (8 bytes, little endian) and body
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPart) Reset() {
+	*x = SnapshotPart{}
+	mi := &file_client_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPart) ProtoMessage() {}
+
+func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
+func (*SnapshotPart) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SnapshotPart) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *SnapshotPart) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *SnapshotPart) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SnapshotPart) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
+}
+
 type SnapshotReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -1749,13 +1898,14 @@ type SnapshotReply struct {
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Snapshots     []*SnapshotInfo        `protobuf:"bytes,4,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // newest first
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`           // name of the node that answers
+	Part          *SnapshotPart          `protobuf:"bytes,6,opt,name=part,proto3" json:"part,omitempty"`           // of a fetch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1917,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1930,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -1818,6 +1968,13 @@ func (x *SnapshotReply) GetNode() string {
 	return ""
 }
 
+func (x *SnapshotReply) GetPart() *SnapshotPart {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 type SnapshotInfo struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Id                string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1840,7 +1997,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2009,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2022,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -1993,7 +2150,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2162,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2175,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2173,7 +2330,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2342,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2355,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2212,7 +2369,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2381,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2394,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2258,7 +2415,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2427,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2440,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2302,7 +2459,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2471,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2484,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2347,7 +2504,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2516,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2529,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2392,7 +2549,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2561,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2574,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2447,7 +2604,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2459,7 +2616,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2472,7 +2629,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -2525,7 +2682,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2694,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2707,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2676,7 +2833,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2845,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2858,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -2821,7 +2978,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2833,7 +2990,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2846,7 +3003,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -2894,7 +3051,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3063,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3076,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3048,7 +3205,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3217,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3230,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3127,7 +3284,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3139,7 +3296,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3152,7 +3309,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3216,7 +3373,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3385,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3398,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3273,7 +3430,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3442,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3298,7 +3455,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3478,14 +3635,15 @@ const file_client_proto_rawDesc = "" +
 	"\x04rate\x18\x06 \x01(\x04R\x04rate\x12\x15\n" +
 	"\x06eta_ms\x18\a \x01(\x04R\x05etaMs\x12\x1f\n" +
 	"\vwaiting_for\x18\b \x01(\tR\n" +
-	"waitingFor\"\xb4\x02\n" +
+	"waitingFor\"\xef\x02\n" +
 	"\x0fSnapshotRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x123\n" +
 	"\x06create\x18\x02 \x01(\v2\x19.keyval.v1.SnapshotCreateH\x00R\x06create\x12-\n" +
 	"\x04list\x18\x03 \x01(\v2\x17.keyval.v1.SnapshotListH\x00R\x04list\x123\n" +
-	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06delete:f\x8a\xb5\x18\x16\b\n" +
-	"\x10\x02\x18\x01\"\x0enode/snapshots\x92\xb5\x18H\n" +
-	"\x06client\x12\tsnapshots\x1a3snapshot files are to be created, listed or deletedB\x06\n" +
+	"\x06delete\x18\x04 \x01(\v2\x19.keyval.v1.SnapshotDeleteH\x00R\x06delete\x120\n" +
+	"\x05fetch\x18\x05 \x01(\v2\x18.keyval.v1.SnapshotFetchH\x00R\x05fetch:o\x8a\xb5\x18\x16\b\n" +
+	"\x10\x02\x18\x01\"\x0enode/snapshots\x92\xb5\x18Q\n" +
+	"\x06client\x12\tsnapshots\x1a<snapshot files are to be created, listed, fetched or deletedB\x06\n" +
 	"\x04kind\"D\n" +
 	"\x0eSnapshotCreate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
@@ -3493,13 +3651,23 @@ const file_client_proto_rawDesc = "" +
 	"\fSnapshotList\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\" \n" +
 	"\x0eSnapshotDelete\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xd6\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"K\n" +
+	"\rSnapshotFetch\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x16\n" +
+	"\x06window\x18\x03 \x01(\rR\x06window\"h\n" +
+	"\fSnapshotPart\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x1a\n" +
+	"\bchecksum\x18\x04 \x01(\aR\bchecksum\"\x83\x02\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x125\n" +
 	"\tsnapshots\x18\x04 \x03(\v2\x17.keyval.v1.SnapshotInfoR\tsnapshots\x12\x12\n" +
-	"\x04node\x18\x05 \x01(\tR\x04node:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12+\n" +
+	"\x04part\x18\x06 \x01(\v2\x17.keyval.v1.SnapshotPartR\x04part:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
 	"\fSnapshotInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -3667,7 +3835,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3691,85 +3859,89 @@ var file_client_proto_goTypes = []any{
 	(*SnapshotCreate)(nil),     // 19: keyval.v1.SnapshotCreate
 	(*SnapshotList)(nil),       // 20: keyval.v1.SnapshotList
 	(*SnapshotDelete)(nil),     // 21: keyval.v1.SnapshotDelete
-	(*SnapshotReply)(nil),      // 22: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 23: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 24: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 25: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 26: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 27: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 28: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 29: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 31: keyval.v1.ChangeHealing
-	(*ClusterReply)(nil),       // 32: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 33: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 34: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 35: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 36: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 37: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 38: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 39: keyval.v1.JoinAnswer
-	(Code)(0),                  // 40: keyval.v1.Code
-	(*Member)(nil),             // 41: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 42: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 43: keyval.v1.HealingMode
-	(*Healing)(nil),            // 44: keyval.v1.Healing
+	(*SnapshotFetch)(nil),      // 22: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 23: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 24: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 25: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 26: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 27: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 28: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 29: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 30: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 31: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 32: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 33: keyval.v1.ChangeHealing
+	(*ClusterReply)(nil),       // 34: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 35: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 36: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 37: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 38: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 39: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 40: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 41: keyval.v1.JoinAnswer
+	(Code)(0),                  // 42: keyval.v1.Code
+	(*Member)(nil),             // 43: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 44: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 45: keyval.v1.HealingMode
+	(*Healing)(nil),            // 46: keyval.v1.Healing
 }
 var file_client_proto_depIdxs = []int32{
-	40, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	42, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	41, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	40, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	43, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	42, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	40, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	42, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	40, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	42, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	41, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	43, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	40, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	41, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	27, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	28, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	29, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	30, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	26, // 28: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	31, // 29: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	42, // 30: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	43, // 31: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	40, // 32: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 33: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	33, // 34: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	42, // 35: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	37, // 36: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	37, // 37: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	37, // 38: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	35, // 39: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	42, // 40: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	36, // 41: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	34, // 42: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	44, // 43: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	41, // 44: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 45: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	36, // 46: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	40, // 47: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	41, // 48: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	22, // 20: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	42, // 21: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	25, // 22: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	23, // 23: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	43, // 24: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	27, // 25: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	29, // 26: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	30, // 27: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	31, // 28: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	32, // 29: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	28, // 30: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	33, // 31: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	44, // 32: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	45, // 33: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	42, // 34: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 35: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	35, // 36: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	44, // 37: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	39, // 38: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	39, // 39: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	39, // 40: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	37, // 41: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	44, // 42: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	38, // 43: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	36, // 44: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	46, // 45: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	43, // 46: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 47: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	38, // 48: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	42, // 49: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	43, // 50: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -3788,8 +3960,9 @@ func file_client_proto_init() {
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
+		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[22].OneofWrappers = []any{
+	file_client_proto_msgTypes[24].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -3798,14 +3971,14 @@ func file_client_proto_init() {
 		(*ClusterRequest_LevelRaise)(nil),
 		(*ClusterRequest_Healing)(nil),
 	}
-	file_client_proto_msgTypes[29].OneofWrappers = []any{}
+	file_client_proto_msgTypes[31].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

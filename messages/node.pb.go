@@ -2413,7 +2413,7 @@ func (x *ChunkWritten) GetBytes() uint64 {
 
 type DropFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of one that is being written, or of a transient one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4551,10 +4551,10 @@ const file_node_proto_rawDesc = "" +
 	"\x04code\x18\x03 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes:\x10\x92\xb5\x18\f\"\n" +
-	"WriteChunk\"O\n" +
+	"WriteChunk\"q\n" +
 	"\bDropFile\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id:3\x92\xb5\x18/\n" +
-	"\tsnapshots\x12\aarchive\x1a\x19the file comes to nothing\"\x89\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id:U\x92\xb5\x18Q\n" +
+	"\tsnapshots\x12\aarchive\x1a;the file comes to nothing, or nobody fetches of it any more\"\x89\x01\n" +
 	"\bOutcomes\x125\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x19.keyval.v1.SessionOutcomeR\boutcomes:F\x92\xb5\x18B\n" +
 	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +

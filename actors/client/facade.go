@@ -161,6 +161,20 @@ func (c *Client) Put(ctx context.Context, key, value []byte, options ...WriteOpt
 	return PutResult{Key: key, Revision: d.GetWrite().GetRevision(), RequestID: d.GetRequestId()}, err
 }
 
+// KeyValue is a key and what it is to hold.
+type KeyValue struct{ Key, Value []byte }
+
+// PutAll writes several values at once: all of them, at one revision, or none. Up to 128,
+// and about 512 KiB together; more are INVALID.
+func (c *Client) PutAll(ctx context.Context, rows []KeyValue) (PutResult, error) {
+	var operations []*messages.Operation
+	for _, r := range rows {
+		operations = append(operations, &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: r.Key, Value: r.Value}}})
+	}
+	d, err := c.write(ctx, operations...)
+	return PutResult{Revision: d.GetWrite().GetRevision(), RequestID: d.GetRequestId()}, err
+}
+
 // DeleteResult is the outcome of a Delete.
 type DeleteResult struct {
 	Key       []byte

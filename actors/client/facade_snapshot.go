@@ -52,11 +52,15 @@ func (c *Client) SnapshotCreate(ctx context.Context, id string, createdAtMs int6
 }
 
 // SnapshotDelete removes a snapshot of the node in use. The code of the error is
-// NOT_FOUND if there is none of this id, CONFLICT while it is being written.
+// NOT_FOUND if there is none of this id, CONFLICT while it is being written. Of a transient
+// one the result says nothing: it is not read once more.
 func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult, error) {
-	found, err := c.SnapshotShow(ctx, id)
-	if err != nil {
-		return found, err
+	var found SnapshotsResult
+	if !messages.IsTransient(id) {
+		var err error
+		if found, err = c.SnapshotShow(ctx, id); err != nil {
+			return found, err
+		}
 	}
 	r, err := c.snapshots(ctx, &messages.SnapshotRequest{Kind: &messages.SnapshotRequest_Delete{Delete: &messages.SnapshotDelete{Id: id}}})
 	if messages.CodeOf(err) == messages.Code_NOT_FOUND {
@@ -64,6 +68,30 @@ func (c *Client) SnapshotDelete(ctx context.Context, id string) (SnapshotsResult
 	}
 	r.Snapshots = found.Snapshots
 	return r, err
+}
+
+// SnapshotPart is a part of a snapshot file of one node.
+type SnapshotPart struct {
+	Body  []byte // up to 1 MiB; empty: the file ends before it
+	Total uint64 // bytes of the file
+}
+
+// SnapshotFetch reads a part of a snapshot file of the node in use, from a byte on. The
+// code of the error is NOT_FOUND if there is none of this id, CONFLICT while it is being
+// written, DAMAGED if the part is not what was sent.
+func (c *Client) SnapshotFetch(ctx context.Context, id string, from uint64) (SnapshotPart, error) {
+	d, err := c.call(ctx, &messages.Submit{Snapshot: &messages.SnapshotRequest{
+		Kind: &messages.SnapshotRequest_Fetch{Fetch: &messages.SnapshotFetch{Id: id, From: from}},
+	}})
+	if err != nil {
+		return SnapshotPart{}, err
+	}
+	p := d.GetSnapshot().GetPart()
+	if p.GetFrom() != from || p.GetChecksum() != messages.PartChecksum(p) || p == nil {
+		return SnapshotPart{}, messages.Errorf(messages.Code_DAMAGED, "the part of %s at byte %d is not what the node sent", id, from).
+			At(d.GetEndpoint(), d.GetRequestId()).WithHint("try again; if it happens again, check the network")
+	}
+	return SnapshotPart{Body: p.Body, Total: p.Total}, nil
 }
 
 func (c *Client) snapshots(ctx context.Context, m *messages.SnapshotRequest) (SnapshotsResult, error) {

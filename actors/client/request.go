@@ -234,13 +234,15 @@ func (r *request) checkSnapshot() *messages.Error {
 		return messages.CheckSnapshotID(k.Create.Id)
 	case *messages.SnapshotRequest_Delete:
 		return messages.CheckSnapshotID(k.Delete.Id)
+	case *messages.SnapshotRequest_Fetch:
+		return messages.CheckSnapshotID(k.Fetch.Id)
 	case *messages.SnapshotRequest_List:
 		if k.List.Id != "" {
 			return messages.CheckSnapshotID(k.List.Id)
 		}
 		return nil
 	default:
-		return messages.Errorf(messages.Code_INVALID, "a snapshot request creates, lists or deletes")
+		return messages.Errorf(messages.Code_INVALID, "a snapshot request creates, lists, fetches or deletes")
 	}
 }
 

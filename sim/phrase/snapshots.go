@@ -109,6 +109,9 @@ func chunkText(c *messages.SnapshotChunk) []string {
 // snapshotAnswer is what a client was told of snapshot files.
 func snapshotAnswer(r *messages.SnapshotReply) []string {
 	words := append([]string{r.Code.String()}, because(r.Message, nil)...)
+	if p := r.Part; p != nil {
+		words = append(words, fmt.Sprintf("bytes %d to %d of %d", p.From, p.From+uint64(len(p.Body)), p.Total))
+	}
 	for _, i := range r.Snapshots {
 		switch {
 		case i.Writing:

@@ -179,14 +179,15 @@ func (w *archiveWriter) Abort() error {
 	return nil
 }
 
-// removeUncommitted removes what a crash left of files that were not committed.
+// removeUncommitted removes what a crash left of files that were not committed, and
+// transient ones: whoever wanted those asked another process.
 func (f *directory) removeUncommitted() {
 	entries, err := os.ReadDir(f.path(snapshotsName))
 	if os.IsNotExist(err) {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), archiveSuffix+durable.Temporary) {
+		if strings.HasSuffix(e.Name(), archiveSuffix+durable.Temporary) || messages.IsTransient(e.Name()) {
 			err = errors.Join(err, os.Remove(f.path(snapshotsName, e.Name())))
 		}
 	}

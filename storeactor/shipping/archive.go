@@ -39,6 +39,8 @@ type archiveActor struct {
 	// a file that is read whole, and at most one such file is open.
 	lists, checks []archiveTask
 	stepping      bool // a Flush is in the mailbox
+
+	fetched fetched // the file that parts were last asked of
 }
 
 // archiveTask does one step of its work and reports whether that was the last.
@@ -57,13 +59,12 @@ func (a *archiveActor) Receive(ctx actor.Context) {
 	case *messages.WriteChunk:
 		a.onWriteChunk(ctx, m)
 	case *messages.DropFile:
-		if m.Id == a.id {
-			a.abort()
-		}
+		a.drop(m.Id)
 	case *messages.Flush:
 		a.onFlush(ctx)
 	case *actor.Stopping, *actor.Restarting:
 		a.abort()
+		a.fetched.close()
 		for _, t := range a.checks {
 			t.end()
 		}
@@ -79,7 +80,14 @@ func (a *archiveActor) onRequest(ctx actor.Context, m *messages.SnapshotRequest)
 	switch kind := m.Kind.(type) {
 	case *messages.SnapshotRequest_Create:
 		err = a.create(kind.Create.GetId())
+	case *messages.SnapshotRequest_Fetch:
+		reply := &messages.SnapshotReply{Request: m.Request}
+		if reply.Part, err = a.fetched.part(a.config.Disk.Archive(), kind.Fetch); err == nil {
+			ctx.Send(asker.pid, reply)
+			return
+		}
 	case *messages.SnapshotRequest_Delete:
+		a.fetched.close()
 		err = a.config.Disk.Archive().Delete(kind.Delete.GetId())
 	case *messages.SnapshotRequest_List:
 		if err = a.list(ctx, asker, kind.List.GetId()); err == nil {
@@ -124,6 +132,19 @@ func (a *archiveActor) abort() {
 		}
 	}
 	a.id, a.file, a.writer = "", nil, nil
+}
+
+// drop gives up the file that is being written, or a transient one that nobody fetches.
+func (a *archiveActor) drop(id string) {
+	switch {
+	case id == a.id:
+		a.abort()
+	case messages.IsTransient(id):
+		a.fetched.close()
+		if err := a.config.Disk.Archive().Delete(id); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
+			a.config.Logger.Warn("a transient snapshot was not removed", "id", id, "error", err)
+		}
+	}
 }
 
 func (a *archiveActor) onWriteChunk(ctx actor.Context, m *messages.WriteChunk) {

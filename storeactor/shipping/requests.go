@@ -47,6 +47,8 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 		id = kind.List.GetId()
 	case *messages.SnapshotRequest_Delete:
 		id = kind.Delete.GetId()
+	case *messages.SnapshotRequest_Fetch:
+		id = kind.Fetch.GetId()
 	default:
 		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "the request asks for nothing that this node knows").WithHint("upgrade the nodes first")
 	}
@@ -63,6 +65,13 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 	case *messages.SnapshotRequest_List:
 		if mine {
 			return &messages.SnapshotReply{Snapshots: []*messages.SnapshotInfo{s.creation.info()}}, nil
+		}
+	case *messages.SnapshotRequest_Fetch:
+		switch {
+		case mine && s.creation.running():
+			return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", id).WithHint("wait until it is: kvctl snapshot list")
+		case !mine:
+			s.debts.transient.touched(id)
 		}
 	case *messages.SnapshotRequest_Delete:
 		switch {
@@ -119,6 +128,6 @@ func (s *snapshotsActor) reply(ctx actor.Context, who asked, m *messages.Snapsho
 	}
 	newestFirst(infos)
 	ctx.Request(who.pid, &messages.SnapshotReply{
-		Request: who.request, Code: m.Code, Message: m.Message, Snapshots: infos, Node: s.config.Name,
+		Request: who.request, Code: m.Code, Message: m.Message, Snapshots: infos, Node: s.config.Name, Part: m.Part,
 	})
 }

@@ -60,7 +60,7 @@ const requestsInHandMax = 64
 // messages.ActorSnapshots.
 func New(config Config) actor.Producer {
 	config = config.withDefaults()
-	debts := &debts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}}
+	debts := &debts{shipment: config.Nonce, asked: map[uint64]asked{}, shipping: map[messages.RaftID]string{}, transient: transient{}}
 	return func() actor.Actor {
 		return &snapshotsActor{
 			config: config, meters: newMeters(config.Meter), debts: debts, ships: map[messages.RaftID]*shipment{}, incoming: incoming{tickMS: config.TickMS},
@@ -71,14 +71,15 @@ func New(config Config) actor.Producer {
 // debts are what is owed to others: pins to let go, requests to answer. They outlive an
 // actor that panics, and the one that starts anew pays them.
 type debts struct {
-	shipment uint64                     // the last number that was used
-	holders  uint64                     // pins that were named
-	requests uint64                     // that were given to the archive
-	asked    map[uint64]asked           // who waits, by the number the archive knows
-	shipping map[messages.RaftID]string // holders of the pins of what is under way
-	writing  string                     // holder of the pin of a file; empty: none is written
-	raftHas  bool                       // a staging
-	started  bool
+	shipment  uint64                     // the last number that was used
+	holders   uint64                     // pins that were named
+	requests  uint64                     // that were given to the archive
+	asked     map[uint64]asked           // who waits, by the number the archive knows
+	shipping  map[messages.RaftID]string // holders of the pins of what is under way
+	writing   string                     // holder of the pin of a file; empty: none is written
+	raftHas   bool                       // a staging
+	transient transient                  // files that are to go
+	started   bool
 }
 
 // snapshotsActor routes between raft, the machine, the peers and the clients, and its
@@ -277,6 +278,7 @@ func (s *snapshotsActor) onWritten(ctx actor.Context, m *messages.ChunkWritten) 
 		s.run(ctx, s.creation.onWritten(m))
 	}
 	if s.creation != nil && s.creation.phase == creationEnded {
+		s.debts.transient.touched(s.creation.id)
 		s.creation = nil
 	}
 }
@@ -291,6 +293,12 @@ func (s *snapshotsActor) onTick(ctx actor.Context, m *messages.Tick) {
 	s.run(ctx, s.incoming.tick(m.Elapsed))
 	if s.creation.running() {
 		s.run(ctx, s.creation.tick(m.Elapsed))
+	}
+	for _, id := range s.debts.transient.tick(m.Elapsed, s.config.TickMS) {
+		s.run(ctx, []effect{
+			post{to: toArchive, message: &messages.DropFile{Id: id}},
+			note{"a transient snapshot goes: nobody fetches of it", false, []any{"id", id}},
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 
 	"google.golang.org/protobuf/proto"
@@ -72,6 +73,50 @@ type Reader struct {
 	from  io.Reader
 	check Check
 	frame []byte // of the last chunk
+	at    Place  // of the chunk that is read
+}
+
+// Place is where in a file something stands.
+type Place struct {
+	Chunk  uint64 // its number; one more than the last: behind the end
+	Offset int64  // in bytes, where the chunk begins
+}
+
+func (p Place) String() string {
+	return fmt.Sprintf("chunk %d, which begins at byte %d", p.Chunk, p.Offset)
+}
+
+// Walk reads a whole file. It calls begin once all but the rows is known, and rows with
+// the rows in their order, which are good until it returns; their errors end the walk.
+// The place is where it ended: of a damage, that of the chunk that is not as it was written.
+// Errors are as of a Reader.
+func Walk(from io.Reader, supports uint32, begin func(*messages.SnapshotHeader, *messages.Checkpoint) error,
+	rows func([]disk.Row) error) (*messages.SnapshotTrailer, Place, error) {
+	r := &Reader{from: from, check: Check{Supports: supports}}
+	if err := readMagic(from); err != nil {
+		return nil, r.at, err
+	}
+	r.at.Offset = int64(len(magic))
+	for begun := false; ; {
+		at := r.at
+		found, err := r.Next()
+		if err == io.EOF {
+			return r.check.trailer, r.at, nil
+		}
+		if err != nil {
+			return nil, r.at, err
+		}
+		if !begun && r.check.checkpoint != nil {
+			if begun, err = true, begin(r.check.header, r.check.checkpoint); err != nil {
+				return nil, at, err
+			}
+		}
+		if len(found) > 0 {
+			if err := rows(found); err != nil {
+				return nil, at, err
+			}
+		}
+	}
 }
 
 // NewReader reads up to the end of the state; the rows come with Next.
@@ -123,6 +168,10 @@ func (r *Reader) step() error {
 	c, err := r.chunk()
 	if err == nil {
 		_, err = r.check.Take(c)
+	}
+	if err == nil {
+		r.at.Chunk++
+		r.at.Offset += int64(4 + len(r.frame))
 	}
 	return err
 }
