@@ -72,6 +72,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
 func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
+	if err := tryListening(disk, o.Listen, places); err != nil {
+		return false, err
+	}
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
 		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Join: o.Join, Token: o.Token,
 	})
@@ -122,6 +125,19 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	case <-node.Done():
 		return false, nil
 	}
+}
+
+// tryListening is for the first start: nothing is recorded before the address is known to
+// be good, since what is recorded counts.
+func tryListening(d disk.Disk, listen string, places transport.Places) error {
+	if _, err := d.Identity(); messages.CodeOf(err) != messages.Code_NOT_FOUND || grpc.CheckAddress(listen) != nil {
+		return nil
+	}
+	network := grpc.New(grpc.Options{Places: places})
+	if err := network.Bind(listen); err != nil {
+		return err
+	}
+	return network.Unbind()
 }
 
 // placesOf are the places for connections that the limit of open files leaves. Go has

@@ -70,6 +70,9 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		if m.Code == messages.Code_REMOVED {
 			ctx.Send(a.wiring.membership(), m)
 		}
+		if m.Code == messages.Code_CONFLICT {
+			ctx.Send(a.wiring.local(messages.ActorFounding), m)
+		}
 	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()

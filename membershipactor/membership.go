@@ -165,7 +165,7 @@ func (a *Membership) known() known {
 func (a *Membership) goOn(ctx actor.Context, elapsed uint64) {
 	k := a.known()
 	a.changes.onTick(k, elapsed)
-	a.census.onWaits(a.changes.waits(k))
+	a.census.onWaits(a.changes.waits(k), a.changes.heals)
 	a.carryOut(ctx)
 }
 

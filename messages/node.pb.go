@@ -1042,6 +1042,7 @@ type Progress struct {
 	State         ProgressState          `protobuf:"varint,3,opt,name=state,proto3,enum=keyval.v1.ProgressState" json:"state,omitempty"`
 	SilentTicks   uint64                 `protobuf:"varint,4,opt,name=silent_ticks,json=silentTicks,proto3" json:"silent_ticks,omitempty"`       // since it was heard of last
 	SnapshotIndex uint64                 `protobuf:"varint,5,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"` // of the one that it needs or gets; 0: none
+	Gone          bool                   `protobuf:"varint,6,opt,name=gone,proto3" json:"gone,omitempty"`                                        // its process has died, and was not heard of since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1110,13 @@ func (x *Progress) GetSnapshotIndex() uint64 {
 		return x.SnapshotIndex
 	}
 	return 0
+}
+
+func (x *Progress) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // SyncCommit asks for a durable HardState whose commit is at least index.
@@ -2977,7 +2985,8 @@ type MembersChanged struct {
 	Level              uint32                 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
 	// settled: the configuration is durable here. Until then this node may come back to one
 	// before, and need the votes of those who are no members any more.
-	Settled       bool `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
+	Settled       bool     `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
+	Healing       *Healing `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3080,6 +3089,13 @@ func (x *MembersChanged) GetSettled() bool {
 		return x.Settled
 	}
 	return false
+}
+
+func (x *MembersChanged) GetHealing() *Healing {
+	if x != nil {
+		return x.Healing
+	}
+	return nil
 }
 
 // LogTimeAdvanced comes with every batch that was applied.
@@ -4420,13 +4436,14 @@ const file_node_proto_rawDesc = "" +
 	"\bprogress\x18\n" +
 	" \x03(\v2\x13.keyval.v1.ProgressR\bprogress:N\x92\xb5\x18J\n" +
 	"\x04raft\x12\n" +
-	"membership\x1a6every few ticks; the role or the configuration changed\"\xb3\x01\n" +
+	"membership\x1a6every few ticks; the role or the configuration changed\"\xc7\x01\n" +
 	"\bProgress\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12.\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x18.keyval.v1.ProgressStateR\x05state\x12!\n" +
 	"\fsilent_ticks\x18\x04 \x01(\x04R\vsilentTicks\x12%\n" +
-	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\"N\n" +
+	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\x12\x12\n" +
+	"\x04gone\x18\x06 \x01(\bR\x04gone\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
@@ -4576,7 +4593,7 @@ const file_node_proto_rawDesc = "" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xbb\x04\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xe9\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4593,7 +4610,8 @@ const file_node_proto_rawDesc = "" +
 	"\x05index\x18\b \x01(\x04R\x05index\x12\x14\n" +
 	"\x05level\x18\t \x01(\rR\x05level\x12\x18\n" +
 	"\asettled\x18\n" +
-	" \x01(\bR\asettled:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
+	" \x01(\bR\asettled\x12,\n" +
+	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
 	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
@@ -4634,11 +4652,11 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
 	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
-	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x9f\x01\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\xa9\x01\n" +
 	"\vPeerRefused\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:W\x92\xb5\x18S\n" +
-	"\anetwork\x12\x1dtransport -> raft, membership\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:a\x92\xb5\x18]\n" +
+	"\anetwork\x12'transport -> raft, membership, founding\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
 	"\x0fRecordSuspicion\x122\n" +
 	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
 	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
@@ -4819,19 +4837,20 @@ var file_node_proto_goTypes = []any{
 	(*Leader)(nil),              // 85: keyval.v1.Leader
 	(*Member)(nil),              // 86: keyval.v1.Member
 	(*ClusterOperation)(nil),    // 87: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 88: keyval.v1.Start
-	(*Suspicion)(nil),           // 89: keyval.v1.Suspicion
-	(*Founder)(nil),             // 90: keyval.v1.Founder
-	(*StatusReply)(nil),         // 91: keyval.v1.StatusReply
-	(*Operation)(nil),           // 92: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 93: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 94: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 95: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 96: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 97: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 98: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 99: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 100: keyval.v1.ClusterReply
+	(*Healing)(nil),             // 88: keyval.v1.Healing
+	(*Start)(nil),               // 89: keyval.v1.Start
+	(*Suspicion)(nil),           // 90: keyval.v1.Suspicion
+	(*Founder)(nil),             // 91: keyval.v1.Founder
+	(*StatusReply)(nil),         // 92: keyval.v1.StatusReply
+	(*Operation)(nil),           // 93: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 94: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 95: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 96: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 97: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 98: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 99: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 100: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 101: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	73,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -4871,33 +4890,34 @@ var file_node_proto_depIdxs = []int32{
 	86,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
 	76,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
 	87,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	81,  // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	88,  // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	86,  // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	81,  // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	89,  // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	90,  // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	91,  // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	92,  // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	84,  // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	93,  // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	94,  // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	95,  // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	92,  // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	96,  // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	97,  // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	98,  // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	91,  // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	99,  // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	100, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	80,  // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	81,  // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	59,  // [59:59] is the sub-list for method output_type
-	59,  // [59:59] is the sub-list for method input_type
-	59,  // [59:59] is the sub-list for extension type_name
-	59,  // [59:59] is the sub-list for extension extendee
-	0,   // [0:59] is the sub-list for field type_name
+	88,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
+	81,  // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	89,  // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	86,  // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	81,  // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	90,  // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	91,  // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	92,  // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	93,  // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	84,  // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	94,  // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	95,  // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	96,  // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	93,  // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	97,  // 51: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	98,  // 52: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	99,  // 53: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	92,  // 54: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	100, // 55: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 56: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	101, // 57: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	80,  // 58: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	81,  // 59: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	60,  // [60:60] is the sub-list for method output_type
+	60,  // [60:60] is the sub-list for method input_type
+	60,  // [60:60] is the sub-list for extension type_name
+	60,  // [60:60] is the sub-list for extension extendee
+	0,   // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

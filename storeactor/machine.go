@@ -287,6 +287,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		ConfigurationIndex: c.Index,
 		ConfState:          c.ConfState,
 		Operations:         m.state.Operations(),
+		Healing:            m.state.Healing(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
 		Settled:            c.Index <= m.durable.GetIndex() || mutant.RefusedEarly,
