@@ -71,18 +71,14 @@ func stepCells() (cells []string) {
 // little later.
 func (r *run) stepped(o *messages.ClusterOperation) {
 	r.coverage[fmt.Sprintf("%s %s", o.Kind, o.Phase)]++
-	if r.healed || r.swarm.steps == 0 {
+	if r.healed || r.swarm.steps == 0 || !r.strikes() {
 		return
 	}
 	r.by("steps", func() {
 		if r.chaos.Float64() >= r.swarm.steps {
 			return
 		}
-		h := harm(r.chaos.IntN(int(harms)))
-		for !h.meets(o.Kind, o.Phase) {
-			h = harm(r.chaos.IntN(int(harms)))
-		}
-		delay := upTo(r.chaos, pick(r.chaos, 0, 5*time.Millisecond, 100*time.Millisecond))
+		h, delay := harm(r.chaos.IntN(int(harms))), upTo(r.chaos, pick(r.chaos, 0, 5*time.Millisecond, 100*time.Millisecond))
 		r.world.clock.after(delay, nil, func() {
 			if !r.healed && !r.held {
 				r.by("steps", func() { r.harm(o, h) })
@@ -117,6 +113,8 @@ func (r *run) harm(o *messages.ClusterOperation, h harm) {
 		victim = fresh
 	}
 	switch {
+	case !h.meets(o.Kind, o.Phase):
+		return
 	case h == harmOperator:
 		r.restartClient(r.operator.customer)
 	case victim == nil || !victim.up():

@@ -28,7 +28,7 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	s.spares = 1 + chance.IntN(3)
 	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
 	if o.Faults {
-		s.steps = pick(chance, 0, 0.2, 0.5, 0.9)
+		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
 	}
 }
 
