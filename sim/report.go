@@ -125,7 +125,6 @@ func Cells() []string {
 			cells = append(cells, phaseCell(p, b))
 		}
 	}
-	cells = append(cells, stepCells()...)
 	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellSuspected, cellCondemned)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))

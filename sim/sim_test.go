@@ -105,6 +105,8 @@ func TestSwarm(t *testing.T) {
 	missed := slices.DeleteFunc(Cells(), func(cell string) bool { return coverage[cell] > 0 })
 	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; %d snapshots installed in %d of the runs, %d crashes amid one; cells never hit: %v",
 		count, simulated.Round(time.Second), steps, known, asked, installs, installing, interrupted, missed)
+	spared := slices.DeleteFunc(stepCells(), func(cell string) bool { return coverage[cell] > 0 })
+	t.Logf("of %d steps of operations with what may fall upon them, %d were never hit: %v", len(stepCells()), len(spared), spared)
 	if count >= 50 && uint64(installing)*3 < count {
 		t.Errorf("%d of %d runs installed a snapshot: followers hardly ever need one", installing, count)
 	}
