@@ -17,6 +17,7 @@ type membership struct {
 	conf       *raftpb.ConfState
 	members    []*messages.Member
 	operations []*messages.ClusterOperation
+	fewest     int                      // voters of any configuration
 	voted      map[messages.RaftID]bool // has been a voter of a configuration
 	was        map[messages.RaftID]bool // has been a member
 	onStep     func(*messages.ClusterOperation)
@@ -32,6 +33,9 @@ func (m *membership) are(conf *raftpb.ConfState, members []*messages.Member, ope
 			m.fail("identities are not used again", "replica %d was removed, and is a member again", id)
 		}
 		m.was[member.RaftId] = true
+	}
+	if m.fewest == 0 || len(conf.GetVoters()) < m.fewest {
+		m.fewest = len(conf.GetVoters())
 	}
 	for _, id := range slices.Concat(conf.GetVoters(), conf.GetVotersOutgoing()) {
 		m.voted[id] = true

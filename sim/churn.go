@@ -219,7 +219,7 @@ func (r *run) renew() {
 // those whose nodes stay away, until the operator gives them up.
 const (
 	settleMax = 60 * time.Second
-	giveUpMax = 20 * time.Second
+	giveUpMax = 5 * time.Second
 )
 
 // settle: every operation ends, and no joint configuration stays.

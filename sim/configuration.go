@@ -121,11 +121,10 @@ func (r *run) unsettled() []*raftpb.ConfState {
 	return c.past
 }
 
-// votersMin is how many vote at least, where the last change may not be known yet.
+// votersMin is how many voted at least: a node that lags knows an older configuration.
 func (r *run) votersMin() int {
-	is := r.check.configurations
-	if is.now == nil {
+	if r.check.configurations.now == nil {
 		return r.swarm.nodes
 	}
-	return min(len(is.now.GetVoters()), len(is.before.GetVoters()))
+	return r.check.membership.fewest
 }

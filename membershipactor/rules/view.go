@@ -40,15 +40,15 @@ func (v View) Alive(id messages.RaftID) bool {
 	return p != nil && InContact(p)
 }
 
+// InContact reports whether a member was heard of lately, and its process has not died since.
+func InContact(p *messages.Progress) bool { return !p.Gone && p.SilentTicks <= ContactTicksMax }
+
 // Answers reports whether a member is in contact, and has acknowledged something to this
 // leader. One that has just begun to lead has heard nobody, and those that died before count
 // as in contact for a while.
 func (v View) Answers(id messages.RaftID) bool {
 	return id == v.Self || v.Alive(id) && v.progress(id).GetMatch() > 0
 }
-
-// InContact reports whether a member was heard of lately, and its process has not died since.
-func InContact(p *messages.Progress) bool { return !p.Gone && p.SilentTicks <= ContactTicksMax }
 
 func (v View) progress(id messages.RaftID) *messages.Progress {
 	for _, p := range v.Replication.GetProgress() {
