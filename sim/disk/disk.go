@@ -43,6 +43,7 @@ type Disk struct {
 type Watcher struct {
 	Fault   func(crashed bool) // a fault meets the process
 	Discard func(floor uint64) // rows below may go from now on
+	Install func()             // another state counts from now on
 }
 
 // New makes an empty directory. rng decides what a crash takes.
