@@ -319,6 +319,9 @@ func (r *run) misstate(s *server) {
 // inherit: a state that was installed has what its sender's had, and nothing of what was
 // there before.
 func (r *run) inherit(s *server) {
+	if s.rotten() {
+		s.was = s.rot
+	}
 	s.rot = rot{}
 	for _, o := range r.servers {
 		switch {
@@ -329,6 +332,14 @@ func (r *run) inherit(s *server) {
 			r.note("%s: the state that is installed is altered as that of %s", s.name(), o.name())
 			r.coverage[cellRotShipped]++
 		}
+	}
+}
+
+// recur: a power cut may have brought the state back that was there before an installation.
+func (r *run) recur(s *server) {
+	before := s.was
+	if before.state && r.check.reference.differs(s.disk.LastCheckpoint()) != "" || before.revision != 0 && s.disk.Altered(before.key, before.revision) {
+		s.rot = before
 	}
 }
 

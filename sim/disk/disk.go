@@ -104,14 +104,16 @@ func (d *Disk) Rot(written bool) (key string, revision uint64, ok bool) {
 
 // AlterState alters the checkpoints of a disk that no process uses, in what nobody but
 // people reads: when the members were added. They are well formed, with checksums that fit.
+// No two disks are altered alike.
 func (d *Disk) AlterState() {
+	late := 1 + d.rng.Int64N(1<<40)
 	for _, c := range []**messages.Checkpoint{&d.now.checkpoint, &d.now.replaced} {
 		if *c == nil {
 			continue
 		}
 		*c = proto.Clone(*c).(*messages.Checkpoint)
 		for _, m := range (*c).Members {
-			m.AddedAtMs++
+			m.AddedAtMs += late
 		}
 	}
 }
