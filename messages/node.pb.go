@@ -2906,8 +2906,9 @@ type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
-	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`   // of the cluster, as applied here
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"`                                   // as in LeaderChanged
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`                                     // of the cluster, as applied here
+	WritesRefused string                 `protobuf:"bytes,5,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2968,6 +2969,13 @@ func (x *SessionLeader) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *SessionLeader) GetWritesRefused() string {
+	if x != nil {
+		return x.WritesRefused
+	}
+	return ""
 }
 
 // MembersChanged is all of the state that is about members. What it holds is never
@@ -4439,6 +4447,104 @@ func (x *StateVouched) GetMessage() string {
 	return ""
 }
 
+// RoomSeen is what a look at the room of this node has shown.
+type RoomSeen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // free on the disk
+	Lacks         string                 `protobuf:"bytes,2,opt,name=lacks,proto3" json:"lacks,omitempty"`  // what there is too little of, for people; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomSeen) Reset() {
+	*x = RoomSeen{}
+	mi := &file_node_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomSeen) ProtoMessage() {}
+
+func (x *RoomSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomSeen.ProtoReflect.Descriptor instead.
+func (*RoomSeen) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *RoomSeen) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RoomSeen) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
+}
+
+// WritesRefused: voters that are needed for a quorum have too little room.
+type WritesRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           string                 `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"` // for people; empty: no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WritesRefused) Reset() {
+	*x = WritesRefused{}
+	mi := &file_node_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WritesRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WritesRefused) ProtoMessage() {}
+
+func (x *WritesRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WritesRefused.ProtoReflect.Descriptor instead.
+func (*WritesRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *WritesRefused) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -4683,12 +4789,13 @@ const file_node_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xcc\x01\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xf3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
+	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused:N\x92\xb5\x18J\n" +
 	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x81\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
@@ -4829,7 +4936,16 @@ const file_node_proto_rawDesc = "" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage:\x10\x92\xb5\x18\f\"\n" +
-	"VouchState*;\n" +
+	"VouchState\"a\n" +
+	"\bRoomSeen\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05lacks\x18\x02 \x01(\tR\x05lacks:)\x92\xb5\x18%\n" +
+	"\amachine\x12\n" +
+	"membership\x1a\x0eevery 20 ticks\"P\n" +
+	"\rWritesRefused\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why:-\x92\xb5\x18)\n" +
+	"\n" +
+	"membership\x12\agateway\x1a\x12the reason changed*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -4850,7 +4966,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4927,96 +5043,98 @@ var file_node_proto_goTypes = []any{
 	(*StateRead)(nil),           // 72: keyval.v1.StateRead
 	(*VouchState)(nil),          // 73: keyval.v1.VouchState
 	(*StateVouched)(nil),        // 74: keyval.v1.StateVouched
-	(*Starts)(nil),              // 75: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 76: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 77: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 78: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 79: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 80: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 81: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 82: keyval.v1.Checkpoint
-	(Code)(0),                   // 83: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 84: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 85: keyval.v1.Outcome
-	(*Read)(nil),                // 86: keyval.v1.Read
-	(*Leader)(nil),              // 87: keyval.v1.Leader
-	(*Member)(nil),              // 88: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 89: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 90: keyval.v1.Start
-	(*Suspicion)(nil),           // 91: keyval.v1.Suspicion
-	(*Founder)(nil),             // 92: keyval.v1.Founder
-	(*StatusReply)(nil),         // 93: keyval.v1.StatusReply
-	(*Operation)(nil),           // 94: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 95: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 96: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 97: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 98: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 99: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 100: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 101: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 102: keyval.v1.ClusterReply
+	(*RoomSeen)(nil),            // 75: keyval.v1.RoomSeen
+	(*WritesRefused)(nil),       // 76: keyval.v1.WritesRefused
+	(*Starts)(nil),              // 77: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 78: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 79: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 80: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 81: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 82: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 83: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 84: keyval.v1.Checkpoint
+	(Code)(0),                   // 85: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 86: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 87: keyval.v1.Outcome
+	(*Read)(nil),                // 88: keyval.v1.Read
+	(*Leader)(nil),              // 89: keyval.v1.Leader
+	(*Member)(nil),              // 90: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 91: keyval.v1.ClusterOperation
+	(*Start)(nil),               // 92: keyval.v1.Start
+	(*Suspicion)(nil),           // 93: keyval.v1.Suspicion
+	(*Founder)(nil),             // 94: keyval.v1.Founder
+	(*StatusReply)(nil),         // 95: keyval.v1.StatusReply
+	(*Operation)(nil),           // 96: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 97: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 98: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 99: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 100: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 101: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 102: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 103: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 104: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	75,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	76,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	77,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	78,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	79,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	79,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	79,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	79,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	78,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	79,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	80,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	81,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	81,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	81,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	81,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13,  // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	80,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	78,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	80,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	78,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	82,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	80,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	82,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	80,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17,  // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	81,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	82,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	78,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	79,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	79,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	83,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	82,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	83,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	84,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	80,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	81,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	81,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	85,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	84,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34,  // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	83,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	85,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34,  // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	84,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	83,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	84,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	83,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	86,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	85,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	86,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	85,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43,  // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	85,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	86,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	83,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	87,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	88,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	85,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44,  // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	87,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	88,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	78,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	89,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	83,  // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	90,  // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	88,  // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	83,  // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	91,  // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	92,  // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	93,  // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	94,  // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	86,  // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	95,  // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	96,  // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	97,  // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	94,  // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	98,  // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	99,  // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	100, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	93,  // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	101, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	89,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	90,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	80,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	91,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	85,  // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	92,  // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	90,  // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	85,  // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	93,  // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	94,  // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	95,  // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	96,  // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	88,  // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	97,  // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	98,  // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	99,  // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	96,  // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	100, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	101, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	102, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	95,  // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	103, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,   // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	102, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	82,  // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	83,  // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	83,  // 59: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	104, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	84,  // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	85,  // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	85,  // 59: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
 	60,  // [60:60] is the sub-list for method output_type
 	60,  // [60:60] is the sub-list for method input_type
 	60,  // [60:60] is the sub-list for extension type_name
@@ -5039,7 +5157,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   74,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1286,6 +1286,7 @@ type NodePulse struct {
 	Version            string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	RoomBytes          uint64                 `protobuf:"varint,5,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
 	Waiting            []*WaitingNode         `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Lacks              string                 `protobuf:"bytes,7,opt,name=lacks,proto3" json:"lacks,omitempty"` // what there is too little of, for people; empty: nothing
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1360,6 +1361,13 @@ func (x *NodePulse) GetWaiting() []*WaitingNode {
 		return x.Waiting
 	}
 	return nil
+}
+
+func (x *NodePulse) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
 }
 
 // ClusterPulse is what the leader tells the others of all.
@@ -1835,7 +1843,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\bR\x05state:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xc5\x02\n" +
 	"\tNodePulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12/\n" +
@@ -1843,7 +1851,8 @@ const file_peer_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
-	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
+	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
+	"\x05lacks\x18\a \x01(\tR\x05lacks:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
 	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xb5\x02\n" +
 	"\fClusterPulse\x12\x12\n" +

@@ -128,7 +128,7 @@ func (d *Disk) endProcess() {
 	}
 	d.left = nil
 	d.staging, d.writing = nil, nil
-	d.faults = faults{full: d.faults.full, stateLost: d.faults.stateLost}
+	d.faults = faults{full: d.faults.full, scarce: d.faults.scarce, stateLost: d.faults.stateLost}
 }
 
 // Watch tells what happens from now on.

@@ -98,6 +98,8 @@ type Disk interface {
 	// Confirm makes durable that the state installed at this index has no lineage any
 	// more. Where another state counts by now it changes nothing.
 	Confirm(index uint64) error
+	// Room is how much room there is left.
+	Room() (Room, error)
 	// Archive is the place of snapshot files.
 	Archive() Archive
 
