@@ -12,6 +12,8 @@ CUTS        ?= 50
 CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
+MEMBERS     ?= 1GB
+ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROTOC      := 3.21.12
@@ -56,8 +58,14 @@ crowd: ## FILES (10000) that a node may open, full of idle clients, while member
 catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 	@KEYVAL_CATCHUP=$(CATCHUP) $(GO) test ./cli/kvctl -run 'TestCatchUp$$' -v -count=1 -timeout 60m
 
+members: ## members come, go and are killed in each step, in a cluster of MEMBERS (1GB) of data
+	@KEYVAL_MEMBERS=$(MEMBERS) $(GO) test ./cli/kvctl -run 'TestGrowAndShrink$$|TestEveryFounderIsReplaced$$|TestKilledInEachStep$$' -v -count=1 -timeout 60m
+
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
+
+replace: ## a replace under every fault in every phase, and what becomes of it
+	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
 
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
@@ -94,7 +102,10 @@ docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
 
-clean: ## remove what make made
-	@rm -rf $(BIN)
+dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
+	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup overwrites mutants bench verify generate docs clean
+clean: ## remove what make made
+	@rm -rf $(BIN) dist
+
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean

@@ -25,10 +25,11 @@ func (a *founder) Receive(ctx actor.Context) {
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.Initialised:
 		a.run(ctx, a.core.onInitialised(m))
-	case *messages.FounderState:
-		from, ok := messages.ParseNodeAddress(ctx.Sender().GetAddress())
-		if ok && from == m.RaftId {
-			a.run(ctx, a.core.onState(from, m))
+	case *messages.PeerRefused:
+		a.run(ctx, a.core.onRefused(m.Peer))
+	case *messages.FounderState: // the link has verified who sent it
+		if ctx.Sender() != nil {
+			a.run(ctx, a.core.onState(m.RaftId, m))
 		}
 	default:
 		a.wiring.unexpected(ctx)
@@ -39,6 +40,10 @@ func (a *founder) run(ctx actor.Context, effects []any) {
 	for _, effect := range effects {
 		switch e := effect.(type) {
 		case tellFounder:
+			if m, answers := ctx.Message().(*messages.FounderState); answers && m.RaftId == e.To {
+				ctx.Request(ctx.Sender(), e.State) // the way it came, which may be no member's
+				continue
+			}
 			ctx.Request(a.wiring.founderOf(e.To), e.State)
 		case agreed:
 			ctx.Request(ctx.Parent(), e.Agreed)

@@ -39,6 +39,7 @@ type founding struct {
 	initialised []byte                                     // what it is initialised as; nil: it is not
 	founded     bool                                       // this node takes part
 	ticks       uint32                                     // since the others were told
+	refused     map[messages.RaftID]int                    // times in a row that a node refused the connection, with CONFLICT
 }
 
 type (
@@ -62,7 +63,7 @@ type (
 // all do: their levels are part of what the cluster's id is made of, as incarnations are.
 func newFounding(self messages.RaftID, level uint32, identity *messages.Identity, checkpoint *messages.Checkpoint) *founding {
 	f := &founding{
-		self: self, token: identity.Token, heard: map[messages.RaftID]*messages.FounderState{},
+		self: self, refused: map[messages.RaftID]int{}, token: identity.Token, heard: map[messages.RaftID]*messages.FounderState{},
 		initialised: checkpoint.GetClusterId(), founded: len(identity.ClusterId) > 0,
 	}
 	known := identity.Founders
@@ -125,16 +126,35 @@ func (f *founding) tellAll(isAnswer bool) []any {
 	return out
 }
 
+// refusalsMax is how often in a row a node may refuse the connection of a founder. One that
+// belongs to a cluster from now on does that once, to be heard as what it is now.
+const refusalsMax = 3
+
+// onRefused takes the word of a node that it is not the founder that this one's list says:
+// it has another RaftID in its own cluster, or is another node's.
+func (f *founding) onRefused(from messages.RaftID) []any {
+	if f.refused[from]++; f.founded || f.refused[from] < refusalsMax {
+		return nil
+	}
+	return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s at %s says that it is no founder of this list: %s", f.name(from), f.addressOf(from), foundersText(f.founders)).
+		WithHint("see what it is with kvctl status --endpoints %s; to join its cluster start with --join %s on an empty directory", f.addressOf(from), f.addressOf(from))}}
+}
+
 // onState handles the state of another founder. The link has verified who sent it.
 func (f *founding) onState(from messages.RaftID, m *messages.FounderState) []any {
 	if f.founded {
 		return f.answer(from, m)
 	}
+	f.refused[from] = 0
 	f.heard[from] = m
 	switch {
 	case m.Token != f.token:
 		return append(f.answer(from, m), cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s was started with another --cluster-token", f.name(from)).
 			WithHint("start all founders with the same --cluster-token and --initial-cluster")})
+	case f.differs(m) && m.Founded:
+		return []any{cannotFound{messages.Errorf(messages.Code_CONFLICT, "%s belongs to cluster %x already, whose founders are %s: this node lists %s",
+			f.name(from), m.ClusterId, foundersText(m.Founders), foundersText(f.founders)).
+			WithHint("to join that cluster start with --join %s on an empty directory; for a new one list nodes that belong to none", f.addressOf(from))}}
 	case f.differs(m):
 		return append(f.answer(from, m), f.outvoted()...)
 	case m.Founded:
@@ -194,6 +214,15 @@ func foundersText(founders []*messages.Founder) string {
 		parts = append(parts, founder.Name+"="+founder.Address)
 	}
 	return strings.Join(parts, ",")
+}
+
+func (f *founding) addressOf(id messages.RaftID) string {
+	for _, founder := range f.founders {
+		if founder.RaftId == id {
+			return founder.Address
+		}
+	}
+	return ""
 }
 
 func (f *founding) name(id messages.RaftID) string {

@@ -94,6 +94,26 @@ func (c *cradle) pass(ticks int) {
 	}
 }
 
+func TestFounderThatIsRefused(t *testing.T) {
+	c := newCradle()
+	c.start(2, 2)
+	f := c.nodes[2]
+	for range refusalsMax - 1 {
+		if out := f.onRefused(1); out != nil {
+			t.Fatalf("one refusal too few: %v", out)
+		}
+	}
+	f.onState(1, &messages.FounderState{RaftId: 1, Token: "t", Founders: c.identities[1].GetFounders()})
+	for range refusalsMax - 1 {
+		if out := f.onRefused(1); out != nil {
+			t.Fatalf("it was heard meanwhile: %v", out)
+		}
+	}
+	if out := f.onRefused(1); len(out) != 1 || !strings.Contains(out[0].(cannotFound).Message, "n1 at h:1 says that it is no founder of this list: n1=h:1") {
+		t.Errorf("%v", out)
+	}
+}
+
 // is lists what has become of each founder.
 func (c *cradle) is() string {
 	var all []string
@@ -227,6 +247,14 @@ func TestFoundingHistories(t *testing.T) {
 			c.identities[3].Founders[0].Address = "h:9"
 			c.startAll()
 		}, "waits waits failed", "this node lists other founders than n1 and n2: it lists n1=h:9,n2=h:2,n3=h:3, and they n1=h:1,n2=h:2,n3=h:3"},
+		{"one lists others, among them one that serves: it ends at once", func(c *cradle) {
+			c.startAll()
+			c.pass(20)
+			c.wipe(3)
+			c.identities[3] = founderIdentity(3, 33)
+			c.identities[3].Founders = c.identities[3].Founders[1:]
+			c.start(3, 33)
+		}, "founded founded failed", "n2 belongs to cluster"},
 		{"one that listed others starts with the right list", func(c *cradle) {
 			c.identities[3] = founderIdentity(3, 3)
 			c.identities[3].Founders[0].Address = "h:9"

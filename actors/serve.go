@@ -64,7 +64,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	})
 	world.Meter = o.Meter
 	for {
-		again, err := serveOnce(ctx, o, disk, grpc.New(grpc.Options{Logger: o.Logger, Places: places}), world, failed)
+		again, err := serveOnce(ctx, o, disk, places, world, failed)
 		if err != nil || !again {
 			return err
 		}
@@ -72,13 +72,18 @@ func Serve(ctx context.Context, o ServeOptions) error {
 }
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
-func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grpc.Network, world seam.World, failed <-chan error) (again bool, err error) {
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
+	if err := tryListening(disk, o.Listen, places); err != nil {
+		return false, err
+	}
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{
 		Name: o.Name, Listen: o.Listen, Advertise: o.Advertise, Founders: o.InitialCluster, Join: o.Join, Token: o.Token,
 	})
 	if err != nil {
 		return false, err
 	}
+	logger := o.Logger.With("node", identity.Name)
+	network := grpc.New(grpc.Options{Logger: logger, Places: places})
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}
@@ -113,6 +118,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grp
 		return false, nil
 	case <-ctx.Done():
 	}
+	logger.Info("the node stops")
 	node.Stop()
 	select {
 	case err := <-failed:
@@ -120,6 +126,19 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, network *grp
 	case <-node.Done():
 		return false, nil
 	}
+}
+
+// tryListening is for the first start: nothing is recorded before the address is known to
+// be good, since what is recorded counts.
+func tryListening(d disk.Disk, listen string, places transport.Places) error {
+	if _, err := d.Identity(); messages.CodeOf(err) != messages.Code_NOT_FOUND || grpc.CheckAddress(listen) != nil {
+		return nil
+	}
+	network := grpc.New(grpc.Options{Places: places})
+	if err := network.Bind(listen); err != nil {
+		return err
+	}
+	return network.Unbind()
 }
 
 // placesOf are the places for connections that the limit of open files leaves. Go has

@@ -407,10 +407,14 @@ func TestSessionRefusesWhatNeedsRoom(t *testing.T) {
 		write   *messages.Write
 		refused bool
 	}{
-		"a put":                     {command(t, 1, nil), true},
-		"a delete":                  {command(t, 1, deletes), false},
-		"a put beside it":           {command(t, 1, func(c *messages.Command) { deletes(c); c.Operations = append(c.Operations, puts) }), true},
-		"a put if it does not hold": {command(t, 1, func(c *messages.Command) { deletes(c); c.Otherwise = []*messages.Operation{puts}; c.Conditions = []*messages.Condition{{Key: []byte("k"), What: &messages.Condition_ModRevision{}}} }), true},
+		"a put":           {command(t, 1, nil), true},
+		"a delete":        {command(t, 1, deletes), false},
+		"a put beside it": {command(t, 1, func(c *messages.Command) { deletes(c); c.Operations = append(c.Operations, puts) }), true},
+		"a put if it does not hold": {command(t, 1, func(c *messages.Command) {
+			deletes(c)
+			c.Otherwise = []*messages.Operation{puts}
+			c.Conditions = []*messages.Condition{{Key: []byte("k"), Target: &messages.Condition_ModRevision{}}}
+		}), true},
 		"a compaction": {command(t, 1, func(c *messages.Command) {
 			c.Operations[0].Kind = &messages.Operation_Compact{Compact: &messages.Compact{Revision: 3}}
 		}), false},

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"slices"
+
 	"github.com/asynkron/protoactor-go/actor"
 
 	"keyval/actors/seam"
@@ -24,7 +26,8 @@ type transportActor struct {
 type place struct {
 	local transport.Local
 	known transport.Known
-	hub   seam.Hub // nil: not opened yet
+	peers []*messages.Member // whom it links to, and does not refuse
+	hub   seam.Hub           // nil: not opened yet
 
 	removed bool // this node was: it serves no client any more
 }
@@ -47,9 +50,10 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		a.removed = true
 		a.identify(a.local.ClusterID, m.Why)
 	case *messages.MembersChanged:
-		a.known = a.known.With(m.Members, m.NextRaftId)
+		a.peers = peersOf(a.peers, m)
+		a.known = a.known.With(a.peers, m.NextRaftId)
 		if a.hub != nil {
-			a.hub.SetPeers(m.Members, m.NextRaftId)
+			a.hub.SetPeers(a.peers, m.NextRaftId)
 		}
 		serves := m.NextRaftId > 0 && a.local.WaitingFor != "" && !a.removed // its first snapshot is there
 		if len(m.ClusterId) > 0 && (len(a.local.ClusterID) == 0 || serves) {
@@ -66,6 +70,9 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		if m.Code == messages.Code_REMOVED {
 			ctx.Send(a.wiring.membership(), m)
 		}
+		if m.Code == messages.Code_CONFLICT {
+			ctx.Send(a.wiring.local(messages.ActorFounding), m)
+		}
 	case *actor.Stopping:
 		if a.hub != nil {
 			a.hub.Close()
@@ -74,6 +81,19 @@ func (a *transportActor) Receive(ctx actor.Context) {
 	default:
 		a.wiring.unexpected(ctx)
 	}
+}
+
+// peersOf are the members, and those who were peers before until it is durable that they are
+// members no more: whoever is refused by a majority gives its directory up.
+func peersOf(before []*messages.Member, m *messages.MembersChanged) []*messages.Member {
+	peers := slices.Clone(m.Members)
+	for _, p := range before {
+		known := slices.ContainsFunc(m.Members, func(member *messages.Member) bool { return member.RaftId == p.RaftId })
+		if m.NextRaftId > 0 && !m.Settled && !known {
+			peers = append(peers, p)
+		}
+	}
+	return peers
 }
 
 func (a *transportActor) onStarted(ctx actor.Context) {

@@ -119,7 +119,7 @@ kvctl get hello`,
 			newCluster(sh), newOps(sh),
 			newSnapshot(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newDev(sh), newSim(sh),
-			newVersion(sh), newCompletion(sh), newHelp(sh),
+			newVersion(sh), newCompletion(sh), newHelp(sh), newMan(sh),
 		},
 		Action:                    sh.action(home),
 		HideHelp:                  true, // help is ours: it must also go to stderr

@@ -140,19 +140,27 @@ func newClusterReplace(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name:      "replace",
 		Usage:     "have a new node take the place of an old one, which may be dead",
-		ArgsUsage: "OLD NEW ADDRESS",
+		ArgsUsage: "OLD NEW [ADDRESS]",
 		Description: `The new node is added as a learner; when it has caught up, it gets the old one's vote and the
-old one is removed, in one step. Until then it can be given up: kvctl ops abort.
+old one is removed, in one step. Until then it can be given up: kvctl ops abort; and if the new
+node fails meanwhile, that, and another one. A node that waits to be added needs no ADDRESS. NEW
+may be OLD's name: then the same machine begins anew on an empty directory.
 With --json an object with the fields of ops show.`,
 		UsageText: `kvctl cluster replace node2 node4 127.0.0.1:7004 --dry-run
-kvctl cluster replace node2 node4 127.0.0.1:7004 --yes`,
+kvctl cluster replace node2 node4 127.0.0.1:7004 --yes
+kvctl cluster replace node2 node4 --yes`,
 		Flags: changeFlags(dangerFlags()[1]),
 		Action: sh.action(func(c *Call) error {
-			if err := c.checkNode(c.Args[1], c.Args[2]); err != nil {
-				return err
+			title, address := fmt.Sprintf("replace %s by %s", c.Args[0], c.Args[1]), ""
+			if len(c.Args) > 2 {
+				address = c.Args[2]
+				title += " at " + address
+				if err := c.checkNode(c.Args[1], address); err != nil {
+					return err
+				}
 			}
-			return c.runOperation(fmt.Sprintf("replace %s by %s at %s", c.Args[0], c.Args[1], c.Args[2]), true, &messages.ClusterOperation{
-				Kind: messages.OperationKind_REPLACE, OldNode: c.Args[0], NewNode: c.Args[1], NewAddress: c.Args[2],
+			return c.runOperation(title, true, &messages.ClusterOperation{
+				Kind: messages.OperationKind_REPLACE, OldNode: c.Args[0], NewNode: c.Args[1], NewAddress: address,
 			})
 		}),
 	}
@@ -303,7 +311,13 @@ func (c *Call) changeRefused(err error, a client.ClusterAnswer, id string) error
 	problem, _ := explain(err)
 	told := *problem
 	if o := a.GetOperation(); o != nil && hex.EncodeToString(o.Id) != id {
-		told.Message += ": " + operationText(client.OperationStatus(o))
+		text := operationText(client.OperationStatus(o))
+		if title := strings.TrimSuffix(operationTitle(client.OperationStatus(o)), " at "+o.NewAddress); strings.HasSuffix(told.Message, title) {
+			text = strings.TrimPrefix(strings.TrimPrefix(text, title), " ") // it is said already
+		} else {
+			text = ": " + text
+		}
+		told.Message += strings.ReplaceAll(" "+text, " :", ":")
 	}
 	if told.Code == messages.Code_OUTCOME_UNKNOWN {
 		told.Hint = fmt.Sprintf("see whether it was begun: %s ops follow %s%s", c.self(), short(id), c.endpointFlags())

@@ -117,7 +117,7 @@ func TestClusterAddShowsItsPhases(t *testing.T) {
 	}
 	at := 0
 	for _, want := range []string{
-		"warning: 4 voters survive no more losses than 3\n", "✓ node4 at 127.0.0.1:7004 is a learner\n", "✓ node4 has caught up\n", "✓ node4 is a voter\n",
+		"warning: 4 voters survive no more losses than 3\n", "✓ node4 at 127.0.0.1:7004 is a learner\n", "✓ node4 has caught up", "✓ node4 is a voter",
 	} {
 		i := strings.Index(got.stderr[at:], want)
 		if i < 0 {

@@ -25,7 +25,8 @@ func newDev(sh *Shell) *urfave.Command {
 		Description: `Node i is node<i> at 127.0.0.1, port --base-port + i - 1; its data are in DIR/node<i>,
 its log in DIR/node<i>.log. A node that dies is reported with the command that starts it
 again; the others go on. SIGINT or SIGTERM ends them all.
-With --data everything is kept: dev --data DIR resumes the same nodes and ports.
+With --data everything is kept: dev --data DIR resumes the same nodes and ports. One that was
+removed from the cluster is left out.
 --history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
 		UsageText: `kvctl dev
 kvctl dev --nodes 5 --data ./cluster --base-port 8001
@@ -55,6 +56,13 @@ func dev(c *Call) error {
 		return err
 	}
 	cluster.tuning = c.tuningArgs()
+	for _, m := range cluster.leaveOut() {
+		c.note("%s was removed from the cluster, and is left out; its directory is of no more use: %s", m.Name, cluster.data(m))
+	}
+	if len(cluster.Members) == 0 {
+		return messages.Errorf(messages.Code_NOT_FOUND, "all nodes of %s were removed from their cluster", cluster.Directory).
+			WithHint("begin a new cluster in another directory")
+	}
 	if err := cluster.checkPorts(); err != nil {
 		return err
 	}
@@ -105,7 +113,10 @@ func (c *Call) awaitCluster(cluster *devCluster, fleet *fleet) ([]nodeJSON, erro
 		case <-c.Done():
 			return nil, context.Cause(c)
 		case gone := <-fleet.ended:
-			return nil, c.failedStart(cluster, gone)
+			if !cluster.wasRemoved(cluster.Members[gone.member]) {
+				return nil, c.failedStart(cluster, gone)
+			}
+			c.reportEnd(cluster, gone)
 		case <-poll.C:
 		}
 		rows := askAll(c, c.Shell, cluster.endpoints(), askMax)
@@ -124,8 +135,8 @@ func (c *Call) awaitCluster(cluster *devCluster, fleet *fleet) ([]nodeJSON, erro
 func waitingFor(cluster *devCluster, rows []nodeJSON) string {
 	var silent, leaderless []string
 	for i, r := range rows {
-		if cluster.Members[i].Joins {
-			continue // it may wait to be added, for ever
+		if cluster.Members[i].Joins || cluster.wasRemoved(cluster.Members[i]) {
+			continue // it may wait to be added, for ever, or has just learnt that it was removed
 		}
 		switch name := cluster.Members[i].Name; {
 		case r.problem != nil:
@@ -166,13 +177,22 @@ func (c *Call) watch(cluster *devCluster, fleet *fleet, door *devDoor) {
 		case a := <-door.asked:
 			c.obey(cluster, fleet, a)
 		case gone := <-fleet.ended:
-			m := cluster.Members[gone.member]
-			c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)
-			again := append(append([]string{"serve"}, quoteWords(cluster.tuning)...), "--data", quoteWord(cluster.data(m)))
-			c.note("  start it again: %s %s", c.self(), strings.Join(again, " "))
-			c.note("  its log: %s", cluster.log(m))
+			c.reportEnd(cluster, gone)
 		}
 	}
+}
+
+// reportEnd says that a node has ended, and what can be done about it.
+func (c *Call) reportEnd(cluster *devCluster, gone departure) {
+	m := cluster.Members[gone.member]
+	if cluster.wasRemoved(m) {
+		c.note("%s (pid %d) was removed from the cluster, and has ended; its directory is of no more use: %s", m.Name, gone.pid, cluster.data(m))
+		return
+	}
+	c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)
+	again := append(append([]string{"serve"}, quoteWords(cluster.tuning)...), "--data", quoteWord(cluster.data(m)))
+	c.note("  start it again: %s %s", c.self(), strings.Join(again, " "))
+	c.note("  its log: %s", cluster.log(m))
 }
 
 func (c *Call) warning() string {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"keyval/messages"
@@ -17,6 +18,7 @@ import (
 type devCluster struct {
 	Format  int         `json:"format"`
 	Members []devMember `json:"members"`
+	Left    []devMember `json:"left,omitempty"` // they were removed from the cluster, and are not started any more
 
 	Directory string `json:"-"` // absolute; of a temporary one known after create
 	temporary bool
@@ -35,6 +37,32 @@ const (
 	devRecordFormat = 1
 )
 
+// retiredFile is in the directory of a node that was removed from its cluster.
+const retiredFile = "RETIRED"
+
+// wasRemoved reports whether a node knows that it is no member any more. Its directory is of
+// no more use then, and it would not start.
+func (d *devCluster) wasRemoved(m devMember) bool {
+	_, err := os.Stat(filepath.Join(d.data(m), retiredFile))
+	return err == nil
+}
+
+// leaveOut drops the members that were removed, and returns those that were not known for it.
+func (d *devCluster) leaveOut() (removed []devMember) {
+	d.Members = slices.DeleteFunc(d.Members, func(m devMember) bool {
+		if !d.wasRemoved(m) {
+			return false
+		}
+		removed = append(removed, m)
+		return true
+	})
+	d.Left = append(d.Left, removed...)
+	return removed
+}
+
+// everyone is all nodes that there ever were.
+func (d *devCluster) everyone() []devMember { return slices.Concat(d.Members, d.Left) }
+
 func (d *devCluster) data(m devMember) string { return filepath.Join(d.Directory, m.Name) }
 func (d *devCluster) log(m devMember) string  { return filepath.Join(d.Directory, m.Name+".log") }
 
@@ -49,11 +77,11 @@ func (d *devCluster) endpoints() []string {
 // serveArgs starts one node, at the first time and at any later.
 func (d *devCluster) serveArgs(m devMember) []string {
 	var founders, others []string
-	for _, f := range d.Members {
+	for _, f := range d.everyone() {
 		if !f.Joins {
 			founders = append(founders, f.Name+"="+f.Address)
 		}
-		if f != m {
+		if f != m && slices.Contains(d.Members, f) {
 			others = append(others, f.Address)
 		}
 	}
@@ -115,7 +143,10 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "%s does not say which nodes there are", path).
 			WithHint("start the nodes one by one: kvctl serve --data %s", filepath.Join(directory, "node1"))
 	}
-	nodes, basePort := len(recorded.Members), recorded.Members[0].port()
+	nodes, basePort := len(recorded.everyone()), recorded.Members[0].port()
+	for _, m := range recorded.everyone() {
+		basePort = min(basePort, m.port())
+	}
 	switch {
 	case recorded.Format != devRecordFormat:
 		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d; this kvctl knows %d", path, recorded.Format, devRecordFormat)

@@ -126,6 +126,8 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 			err = messages.Errorf(messages.Code_NOT_FOUND, "kvctl dev runs no node called %q", a.Name).WithHint("it runs %s", strings.Join(cluster.names(), ", "))
 		} else if fleet.runs(i) == (a.Verb == "start") {
 			err = messages.Errorf(messages.Code_CONFLICT, "%s %s already", a.Name, map[bool]string{true: "runs", false: "is stopped"}[fleet.runs(i)])
+		} else if a.Verb == "start" && cluster.wasRemoved(cluster.Members[i]) {
+			err = messages.Errorf(messages.Code_REMOVED, "%s was removed from the cluster: its directory is of no more use", a.Name).WithHint("add another node: kvctl dev add")
 		} else if a.Verb == "start" {
 			err = fleet.start(i)
 		} else {
@@ -148,7 +150,7 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 // behind those of the others.
 func (d *devCluster) add(name string) (int, error) {
 	if name == "" {
-		for n := len(d.Members) + 1; name == "" || d.member(name) >= 0; n++ {
+		for n := len(d.everyone()) + 1; name == "" || d.member(name) >= 0; n++ {
 			name = fmt.Sprintf("node%d", n)
 		}
 	}
@@ -158,8 +160,11 @@ func (d *devCluster) add(name string) (int, error) {
 	if d.member(name) >= 0 {
 		return 0, messages.Errorf(messages.Code_CONFLICT, "there is a node %s already", name).WithHint("start it: kvctl dev start %s; or choose another name", name)
 	}
+	if fresh, err := isFresh(filepath.Join(d.Directory, name)); err == nil && !fresh {
+		return 0, messages.Errorf(messages.Code_CONFLICT, "%s is not empty", filepath.Join(d.Directory, name)).WithHint("remove that directory, or choose another name")
+	}
 	port := 0
-	for _, m := range d.Members {
+	for _, m := range d.everyone() {
 		port = max(port, m.port())
 	}
 	for tried := 0; tried < 100; tried++ {

@@ -51,7 +51,14 @@ type operationWatch struct {
 	said     map[string]bool
 	waited   string // the reason that was told last
 	unheard  time.Time
+	phaseAt  time.Time // since when it is in this phase, as seen here
+	moved    string    // what there is of progress
+	movedAt  time.Time // since when
+	stalled  time.Time // when the lack of it was told last
 }
+
+// stallEvery is how often a lack of progress is told, from stallAfter on.
+const stallEvery = 10 * time.Second
 
 // operationEvent is one line of --progress json.
 type operationEvent struct {
@@ -73,7 +80,7 @@ func (c *Call) followOperation(ctx context.Context, store Store, p *progress, id
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	w := &operationWatch{call: c, progress: p, id: id, aborted: aborted, said: map[string]bool{}, unheard: time.Now()}
+	w := &operationWatch{call: c, progress: p, id: id, aborted: aborted, said: map[string]bool{}, unheard: time.Now(), phaseAt: time.Now()}
 	o, err := w.run(ctx, client.ClusterAPI{ClusterAsker: store})
 	p.end()
 	return o, err
@@ -152,13 +159,13 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 		if is && !w.said[line] {
 			w.said[line] = true
 			w.waited = ""
-			w.progress.phase(event, "✓ %s", line)
+			w.progress.phase(event, "✓ %s%s", line, w.took(now))
 		}
 	}
 	failed := o.Phase == client.ReplacePhaseFailed
 	done(o.LearnerAdded, "%s at %s is a learner", o.NewNodeID, o.NewAddress)
 	done(o.LearnerCaughtUp, "%s has caught up", o.NewNodeID)
-	done(o.NewNodePromoted, "%s is a voter", o.NewNodeID)
+	done(o.NewNodePromoted && (o.Kind != "replace" || event.Learner == nil), "%s is a voter", o.NewNodeID) // one that replaces a learner stays one
 	done(o.OldNodeRemoved, "%s is removed", o.OldNodeID)
 	done(o.Aborting && !w.aborted && !failed, "it was given up: what was done is being undone")
 	switch {
@@ -176,6 +183,38 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 		}
 		w.progress.tell(now, event, "… %s", cmp.Or(doing, event.Phase))
 	}
+	w.stall(now, o, event, a)
+}
+
+// took is how long a phase took, if that is known here.
+func (w *operationWatch) took(now time.Time) string {
+	since := now.Sub(w.phaseAt)
+	w.phaseAt = now
+	if since < followEvery {
+		return ""
+	}
+	return fmt.Sprintf(" (%v)", since.Round(10*time.Millisecond))
+}
+
+// stall says that nothing has gone on for long, why, and who may be lost meanwhile.
+func (w *operationWatch) stall(now time.Time, o *client.ReplaceNodeStatus, event operationEvent, a client.ClusterAnswer) {
+	moved := event.Phase
+	if l := event.Learner; l != nil {
+		moved = fmt.Sprint(event.Phase, l.SnapshotBytesDone, l.MatchIndex)
+	}
+	if moved != w.moved || w.movedAt.IsZero() {
+		w.moved, w.movedAt = moved, now
+	}
+	if o.Phase.Ended() || now.Sub(w.movedAt) < stallAfter || now.Sub(w.stalled) < stallEvery {
+		return
+	}
+	w.stalled = now
+	why := o.WaitingFor
+	if why == "" && event.Learner != nil {
+		why = event.Learner.WaitingFor
+	}
+	w.progress.phase(event, "⚠ no progress for %v: %s; now: %s", now.Sub(w.movedAt).Round(time.Second),
+		cmp.Or(why, "the leader does not say why"), cmp.Or(client.BudgetText(a.Before), "nobody says who is in contact"))
 }
 
 // reasonOf is a reason without its numbers.

@@ -20,12 +20,19 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
+			examples, err := filepath.Abs("../examples")
+			if err != nil {
+				return err
+			}
+			env.Setenv("EXAMPLES", examples)
 			env.Values[clusterKey{}] = &scriptCluster{t: t}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":        exits,
 			"cluster":      clusterUp,
+			"dev-says":     devSays,
+			"resume":       resumeCluster,
 			"kill-node":    killNode,
 			"restart-node": restartNode,
 		},
@@ -67,23 +74,40 @@ func clusterUp(ts *testscript.TestScript, _ bool, args []string) {
 	for i := range nodes {
 		endpoints = append(endpoints, fmt.Sprintf("127.0.0.1:%d", base+i))
 	}
-	kvctl, err := exec.LookPath("kvctl")
-	ts.Check(err)
-	c.command = exec.Command(kvctl, "dev", "--nodes", args[0], "--base-port", strconv.Itoa(base), "--data", ts.MkAbs("cluster"))
-	out, err := c.command.StdoutPipe()
-	ts.Check(err)
-	stderr, err := c.command.StderrPipe()
-	ts.Check(err)
-	ts.Check(c.command.Start())
+	stdout := c.run(ts, "--nodes", args[0], "--base-port", strconv.Itoa(base))
 	ts.Defer(func() { c.end(ts) })
-	stdout := follow(c.t, "kvctl dev", out)
-	c.stderr = follow(c.t, "kvctl dev's stderr", stderr)
 	c.pids = map[string]int{}
 	for i, e := range endpoints {
 		c.pids[fmt.Sprintf("node%d", i+1)] = pidIn(c.t, stdout.await(e))
 	}
 	stdout.await("Ctrl-C")
 	ts.Setenv("KVCTL_ENDPOINTS", strings.Join(endpoints, ","))
+}
+
+// run starts kvctl dev, and returns its standard output.
+func (c *scriptCluster) run(ts *testscript.TestScript, flags ...string) *lines {
+	kvctl, err := exec.LookPath("kvctl")
+	ts.Check(err)
+	c.command = exec.Command(kvctl, append([]string{"dev", "--data", ts.MkAbs("cluster")}, flags...)...)
+	out, err := c.command.StdoutPipe()
+	ts.Check(err)
+	stderr, err := c.command.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.command.Start())
+	c.stderr = follow(c.t, "kvctl dev's stderr", stderr)
+	return follow(c.t, "kvctl dev", out)
+}
+
+// devSays TEXT waits until kvctl dev says it.
+func devSays(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Value(clusterKey{}).(*scriptCluster).stderr.await(args[0])
+}
+
+// resumeCluster ends the cluster and starts it again on its directory.
+func resumeCluster(ts *testscript.TestScript, _ bool, _ []string) {
+	c := ts.Value(clusterKey{}).(*scriptCluster)
+	c.end(ts)
+	c.run(ts).await("Ctrl-C")
 }
 
 // end asks the cluster to end, which must take no more than 5 seconds.

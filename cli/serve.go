@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	urfave "github.com/urfave/cli/v2"
 
 	"keyval/actors"
@@ -99,6 +100,7 @@ func serve(c *Call) error {
 		return err
 	case <-c.Done():
 	}
+	notify(daemon.SdNotifyStopping)
 	select {
 	case err := <-ended:
 		return err
@@ -106,6 +108,19 @@ func serve(c *Call) error {
 		return messages.Errorf(messages.Code_INTERNAL, "the node did not stop within %v and was ended; no data are lost", stopMax)
 	}
 }
+
+// toSystemd also tells systemd, if it started this process: what a node announces it
+// does once it listens. Whether its cluster is founded, or it is let into one, may take
+// other machines, and is no part of starting it.
+func toSystemd(announce func(string)) func(string) {
+	return func(line string) {
+		announce(line)
+		notify(daemon.SdNotifyReady + "\nSTATUS=" + line)
+	}
+}
+
+// notify is for people who look at the unit: a node serves without it.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
 
 func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if err := c.fill(); err != nil {
@@ -127,6 +142,7 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if c.flags.String("log-format") == "json" {
 		o.Announce = func(line string) { o.Logger.Info(line) }
 	}
+	o.Announce = toSystemd(o.Announce)
 	if o.InitialCluster, err = c.founders(c.flags.String("initial-cluster")); err != nil {
 		return o, err
 	}

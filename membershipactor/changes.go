@@ -40,6 +40,7 @@ type request struct {
 
 	reply    *messages.ClusterReply     // what is known of the answer
 	record   *messages.ClusterOperation // that was proposed
+	healing  *messages.Healing          // the same
 	target   messages.RaftID            // that is to lead
 	proposed bool                       // something of it may be in the log
 	again    uint64                     // tick at which it is proposed again
@@ -55,6 +56,9 @@ type changes struct {
 	// waiting has at most requestsMax requests, in the order in which they came.
 	waiting []*request
 	acts    []act
+
+	heals   string // what is to be said of a voter that is lost
+	healsAt uint64 // tick at which a replace of it may be proposed again
 }
 
 // known is what a node knows when an event comes.
@@ -120,6 +124,7 @@ func (c *changes) onTick(k known, elapsed uint64) {
 	for _, e := range effects {
 		c.carryOut(k, e)
 	}
+	c.heal(k)
 }
 
 // waits says why operations do not go on.
@@ -189,6 +194,8 @@ func (c *changes) step(k known, r *request) bool {
 		done, err = c.transfer(k, r, r.asked.GetTransfer().GetTo())
 	case r.asked.GetAddress() != nil:
 		done, err = c.update(k, r, r.asked.GetAddress())
+	case r.asked.GetHealing() != nil:
+		done, err = c.setHealing(k, r, r.asked.GetHealing())
 	default:
 		done, err = true, messages.Errorf(messages.Code_UNSUPPORTED, "this node does not know what is asked for").WithHint("upgrade the nodes first")
 	}
@@ -254,7 +261,12 @@ func (c *changes) begin(k known, r *request, asked *messages.ClusterOperation) (
 		}
 		return false, nil
 	}
-	record := saga.Begin(addressed(asked, k.View), k.View)
+	asked = addressed(asked, k.View)
+	if joins := asked.Kind == messages.OperationKind_ADD || asked.Kind == messages.OperationKind_REPLACE; joins && asked.NewAddress == "" {
+		return true, messages.Errorf(messages.Code_NOT_FOUND, "no node, or more than one, waits to be added as %s, so it is not known where it is", asked.NewNode).
+			WithHint("write its address behind the name, or start it: kvctl serve --join")
+	}
+	record := saga.Begin(asked, k.View)
 	d := rules.Check(c.withProposed(k.View), record)
 	weigh(r, d)
 	switch {

@@ -41,7 +41,7 @@ func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
 		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
-		Self:          c.self, Operations: s.Operations, Replication: c.replication, Following: c.following,
+		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
 	for id, t := range c.moving {
@@ -60,10 +60,10 @@ func (c *census) clusterView() *messages.ClusterView {
 	v := &messages.ClusterView{
 		ClusterId: c.view.ClusterID, ConfigurationIndex: c.view.Configuration, Term: c.view.Term, Leader: c.view.Leader,
 		Commit: max(c.replication.GetCommit(), c.pulse.GetCommit()), Operations: s.Operations,
-		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(),
+		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(), Healing: s.Healing,
 	}
 	if c.leads() {
-		v.PulseKnown, v.Waits = true, c.waits
+		v.PulseKnown, v.Waits, v.HealingSays = true, c.waits, c.healing
 		known := c.rulesView()
 		for _, m := range c.view.Members {
 			v.Members = append(v.Members, c.seenByLeader(m, known))
@@ -72,7 +72,7 @@ func (c *census) clusterView() *messages.ClusterView {
 		age := c.now - c.pulseAt
 		v.PulseKnown = c.pulse != nil && age <= freshTicks
 		if c.pulse != nil {
-			v.PulseAgeMs, v.Waits = age*c.tickMS, c.pulse.Waits
+			v.PulseAgeMs, v.Waits, v.HealingSays = age*c.tickMS, c.pulse.Waits, c.pulse.HealingSays
 		}
 		for _, m := range c.view.Members {
 			v.Members = append(v.Members, c.seenByPulse(m, v))
@@ -91,7 +91,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 		v.RoomBytes, v.Lacks = c.room.GetBytes(), c.room.GetLacks()
 		return v
 	}
-	silent := c.now - c.electedAt
+	silent, gone := c.now-c.electedAt, false
 	v.ContactKnown = silent > rules.ContactTicksMax
 	if h, ok := c.nodes[m.RaftId]; ok {
 		v.ContactKnown, silent = true, min(silent, c.now-h.at)
@@ -99,7 +99,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	}
 	for _, p := range c.replication.GetProgress() {
 		if p.RaftId == m.RaftId {
-			v.ContactKnown, silent = true, p.SilentTicks+c.now-c.replicationAt
+			v.ContactKnown, silent, gone = true, p.SilentTicks+c.now-c.replicationAt, p.Gone
 			v.Match, v.Progress, v.SnapshotNeeded = p.Match, p.State, p.State == messages.ProgressState_SNAPSHOT
 			f := c.following[m.RaftId]
 			v.Rate, v.EtaMs = uint64(f.Rate*1000/float64(c.tickMS)), f.ETATicks()*c.tickMS
@@ -112,7 +112,7 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	switch {
 	case !v.ContactKnown:
 		v.Role = roleUnknown
-	case silent > rules.ContactTicksMax:
+	case gone, silent > rules.ContactTicksMax:
 		v.Role = roleUnreachable
 	case m.Type == messages.MemberType_LEARNER:
 		v.Role = roleLearner

@@ -24,6 +24,7 @@ func newDoor(cfg Config) *door {
 // with: the record is where the others look for it.
 func (d *door) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 	d.members = m
+	d.waiting.onMembers(m)
 	d.leave(ctx, d.departure.onMembers(m))
 	for _, own := range m.Members {
 		if own.RaftId != d.cfg.Self || own.Address == d.elsewhere {

@@ -57,6 +57,7 @@ func New(cfg Config) actor.Producer {
 }
 
 func (a *Membership) Receive(ctx actor.Context) {
+	before := a.census.view
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		ctx.Request(a.cfg.Machine, &messages.Introduce{})
@@ -117,6 +118,9 @@ func (a *Membership) Receive(ctx actor.Context) {
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}
 	a.carry(ctx)
+	for _, n := range newsOf(before, a.census.view) {
+		a.cfg.Logger.Info(n.text, n.words...)
+	}
 }
 
 func (a *Membership) carry(ctx actor.Context) {
@@ -167,7 +171,7 @@ func (a *Membership) known() known {
 func (a *Membership) goOn(ctx actor.Context, elapsed uint64) {
 	k := a.known()
 	a.changes.onTick(k, elapsed)
-	a.census.onWaits(a.changes.waits(k))
+	a.census.onWaits(a.changes.waits(k), a.changes.heals)
 	a.carryOut(ctx)
 }
 

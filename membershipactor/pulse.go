@@ -44,6 +44,7 @@ type census struct {
 	nodes     map[messages.RaftID]heard              // what the others said of themselves
 	moving    map[messages.RaftID]*messages.Transfer // the snapshots that it sends
 	waits     []*messages.OperationWait
+	healing   string // what is to be said of a voter that is lost
 
 	pulse   *messages.ClusterPulse // the leader's last, of view.Term; nil: none yet
 	pulseAt uint64
@@ -76,7 +77,7 @@ func newCensus(self messages.RaftID, tickMS uint64, version string) *census {
 // forget drops what was heard in another term.
 func (c *census) forget() {
 	c.nodes, c.moving = map[messages.RaftID]heard{}, map[messages.RaftID]*messages.Transfer{}
-	c.following, c.waits, c.pulse, c.electedAt = nil, nil, nil, c.now
+	c.following, c.waits, c.healing, c.pulse, c.electedAt = nil, nil, "", nil, c.now
 }
 
 func (c *census) leads() bool { return c.view.Leader == c.self }
@@ -115,7 +116,20 @@ func (c *census) onReplication(m *messages.Replication) {
 	if c.leads() && m.Leader == c.self {
 		c.following = c.following.After(m, c.now-c.replicationAt)
 	}
+	if c.leads() && !slices.Equal(gone(c.replication), gone(m)) {
+		c.pulseIn = min(c.pulseIn, 1) // all are to know
+	}
 	c.replication, c.replicationAt = m, c.now
+}
+
+// gone is the members whose processes have died, as far as raft knows.
+func gone(m *messages.Replication) (all []messages.RaftID) {
+	for _, p := range m.GetProgress() {
+		if p.Gone {
+			all = append(all, p.RaftId)
+		}
+	}
+	return all
 }
 
 // onNodePulse hears a node of itself. It may not be a member as far as this node knows.
@@ -153,10 +167,10 @@ func (c *census) onWaiting(all []*messages.WaitingNode) {
 	c.waiting = all
 }
 
-// onWaits hears why operations do not go on.
-func (c *census) onWaits(all []*messages.OperationWait) {
+// onWaits hears why operations do not go on, and what is to be said of a voter that is lost.
+func (c *census) onWaits(all []*messages.OperationWait, healing string) {
 	c.answer = nil
-	c.waits = all
+	c.waits, c.healing = all, healing
 }
 
 // onTick lets time pass.
@@ -191,7 +205,7 @@ func (c *census) nodePulse() []saying {
 // clusterPulse tells the others of all, and asks how far the snapshots are that go out.
 func (c *census) clusterPulse() []saying {
 	view := c.clusterView()
-	m := &messages.ClusterPulse{Term: c.view.Term, Commit: view.Commit, Waiting: view.Waiting, Waits: view.Waits}
+	m := &messages.ClusterPulse{Term: c.view.Term, Commit: view.Commit, Waiting: view.Waiting, Waits: view.Waits, HealingSays: view.HealingSays}
 	snapshots := len(c.moving) > 0
 	for _, v := range view.Members {
 		bare := proto.Clone(v).(*messages.MemberView)
@@ -222,7 +236,9 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 				w = proto.Clone(w).(*messages.WaitingNode)
 				w.SilentMs += age * c.tickMS
 			}
-			all = append(all, w)
+			if w.SilentMs <= waitingTicks*c.tickMS && !wasLetIn(c.view.Members, w) {
+				all = append(all, w)
+			}
 		}
 	}
 	hear(c.waiting, 0)
@@ -239,5 +255,11 @@ func (c *census) everyoneWaiting() []*messages.WaitingNode {
 		return int(int64(a.SilentMs) - int64(b.SilentMs))
 	})
 	all = slices.CompactFunc(all, func(a, b *messages.WaitingNode) bool { return compareWaiting(a, b) == 0 })
+	heard := slices.Clone(all)
+	all = slices.DeleteFunc(all, func(w *messages.WaitingNode) bool {
+		return slices.ContainsFunc(heard, func(o *messages.WaitingNode) bool {
+			return o.Name == w.Name && o.Address == w.Address && o.SilentMs+supersededTicks*c.tickMS < w.SilentMs
+		})
+	})
 	return all[:min(len(all), waitingMax)]
 }

@@ -148,6 +148,29 @@ func TestSilenceIsRaftsWord(t *testing.T) {
 	}
 }
 
+// TestADeathIsKnownAtOnce: nobody waits for the silence of a process that has died.
+func TestADeathIsKnownAtOnce(t *testing.T) {
+	c := newCensus(1, 50, "v")
+	c.onMembers(threeMembers())
+	c.onLeader(&messages.LeaderChanged{Leader: 1, Term: 7})
+	raft := func(gone bool) {
+		c.onReplication(&messages.Replication{Leader: 1, Progress: []*messages.Progress{{RaftId: 2, SilentTicks: 1, Gone: gone}, {RaftId: 3}}})
+	}
+	raft(false)
+	c.onTick(newsTicks)
+	wantRoles(t, "all are there", c, "leader", "follower", "learner")
+	for _, gone := range []bool{true, false} {
+		raft(gone)
+		wantRoles(t, "its process has died, or is heard again", c, "leader", map[bool]string{true: "unreachable", false: "follower"}[gone], "learner")
+		if b := c.reply(&messages.ClusterRequest{}).Before; b.Available == gone {
+			t.Errorf("the budget: %s", messages.Line(b))
+		}
+		if said := c.onTick(1); len(said) != 2 {
+			t.Errorf("the others are told %v at the next tick", said)
+		}
+	}
+}
+
 func TestAPulseOfAnotherTermOrStrangerIsNoNews(t *testing.T) {
 	c := newCensus(1, 50, "v")
 	c.onMembers(threeMembers())
@@ -275,7 +298,7 @@ func TestWhoWaitsIsKnownEverywhere(t *testing.T) {
 func TestWhyOperationsWaitIsKnownEverywhere(t *testing.T) {
 	g := newGroup(threeMembers(), 1, 2, 3)
 	g.lead(1, 7)
-	g[1].onWaits([]*messages.OperationWait{{Id: []byte("o"), Why: "n4 has not joined yet"}})
+	g[1].onWaits([]*messages.OperationWait{{Id: []byte("o"), Why: "n4 has not joined yet"}}, "")
 	g.tick(pulseTicks)
 	for id, c := range g {
 		if w := c.reply(&messages.ClusterRequest{}).View.Waits; len(w) != 1 || w[0].Why != "n4 has not joined yet" {

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -81,10 +82,29 @@ func (w *waiting) remember(n *messages.WaitingNode) {
 			return
 		}
 	}
+	w.nodes = slices.DeleteFunc(w.nodes, func(o waitingNode) bool {
+		return o.Name == n.Name && o.Address == n.Address && w.now-o.heardAt > supersededTicks
+	})
 	if len(w.nodes) < waitingMax {
 		w.nodes = append(w.nodes, waitingNode{n, w.now})
 	}
 }
+
+// onMembers forgets who was let in, whoever told it so. Otherwise a later member of that name
+// would be bound to a directory that is gone.
+func (w *waiting) onMembers(members *messages.MembersChanged) {
+	w.nodes = slices.DeleteFunc(w.nodes, func(n waitingNode) bool { return wasLetIn(members.GetMembers(), n.WaitingNode) })
+}
+
+func wasLetIn(members []*messages.Member, n *messages.WaitingNode) bool {
+	return slices.ContainsFunc(members, func(m *messages.Member) bool {
+		return m.Name == n.Name && m.Address == n.Address && bytes.Equal(m.Incarnation, n.Incarnation)
+	})
+}
+
+// supersededTicks is after how long a silent node gives way to another that asks under its
+// name and from its address, in ticks: only one process can be reached there.
+const supersededTicks = 20
 
 func (w *waiting) forget(n *messages.WaitingNode) {
 	w.nodes = slices.DeleteFunc(w.nodes, func(o waitingNode) bool {
@@ -153,7 +173,7 @@ func (w *waiting) bindings(members *messages.MembersChanged, everyone []*message
 func fits(m *messages.Member, everyone []*messages.WaitingNode) (incarnation []byte) {
 	for _, n := range everyone {
 		switch {
-		case n.Name != m.Name || n.Address != m.Address:
+		case n.Name != m.Name || n.Address != m.Address || !rules.Waits(n):
 		case incarnation != nil && !bytes.Equal(incarnation, n.Incarnation):
 			return nil
 		default:

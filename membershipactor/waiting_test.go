@@ -87,6 +87,55 @@ func TestWaitingIsBoundedAndForgotten(t *testing.T) {
 	}
 }
 
+// TestAWipedNodeAsksAgain, at its address and under its name, while its old directory is
+// remembered: by those that it asked, and by those that they told.
+func TestAWipedNodeAsksAgain(t *testing.T) {
+	w := newWaiting()
+	three := four(0)
+	three.Members = three.Members[:3]
+	ask := func(who byte) []string {
+		_, said := w.onAsk(&messages.JoinAsk{Node: waits("n4", "h:4", who)}, three)
+		return said
+	}
+	ask(7)
+	w.onTick(supersededTicks+1, false, three, nil)
+	if said := ask(8); len(said) > 0 || len(w.nodes) != 1 || w.nodes[0].Incarnation[0] != 8 {
+		t.Errorf("%q; %d wait", said, len(w.nodes))
+	}
+	if w.onMembers(four(7)); len(w.nodes) != 1 {
+		t.Error("it was let in with another directory, and is forgotten")
+	}
+	if w.onMembers(four(8)); len(w.nodes) != 0 {
+		t.Error("it was let in, and is remembered")
+	}
+
+	c := newCensus(1, 50, "v")
+	c.onMembers(three)
+	old := waits("n4", "h:4", 7)
+	c.onLeader(&messages.LeaderChanged{Leader: 1, Term: 7})
+	c.onNodePulse(2, &messages.NodePulse{Term: 7, Waiting: []*messages.WaitingNode{old}})
+	c.onTick(supersededTicks + 2)
+	c.onWaiting([]*messages.WaitingNode{waits("n4", "h:4", 8)})
+	if all := c.everyoneWaiting(); len(all) != 1 || all[0].Incarnation[0] != 8 {
+		t.Errorf("of one that died and one that asks: %v", all)
+	}
+	c.onWaiting(nil)
+	c.onTick(waitingTicks / 2)
+	all := c.everyoneWaiting()
+	if len(all) != 1 || len(w.bindings(four(0), all)) > 0 {
+		t.Errorf("who has been silent for long is bound: %v", all)
+	}
+	c.onTick(waitingTicks)
+	if all := c.everyoneWaiting(); len(all) > 0 {
+		t.Errorf("who does not ask any more: %v", all)
+	}
+	c.onNodePulse(2, &messages.NodePulse{Term: 7, Waiting: []*messages.WaitingNode{old}})
+	c.onMembers(four(7))
+	if all := c.everyoneWaiting(); len(all) > 0 {
+		t.Errorf("who was let in waits: %v", all)
+	}
+}
+
 func TestBinding(t *testing.T) {
 	bind := func(who byte) []*messages.BindIncarnation {
 		return []*messages.BindIncarnation{{RaftId: 4, Incarnation: incarnation(who)}}

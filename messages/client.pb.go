@@ -2004,6 +2004,7 @@ type ClusterRequest struct {
 	//	*ClusterRequest_Transfer
 	//	*ClusterRequest_Address
 	//	*ClusterRequest_LevelRaise
+	//	*ClusterRequest_Healing
 	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
 	// configuration is the index of the configuration that the asker saw; an older one than
 	// the present is refused as stale, with CONFLICT. 0: any.
@@ -2112,6 +2113,15 @@ func (x *ClusterRequest) GetLevelRaise() *LevelRaise {
 	return nil
 }
 
+func (x *ClusterRequest) GetHealing() *ChangeHealing {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Healing); ok {
+			return x.Healing
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetConfiguration() uint64 {
 	if x != nil {
 		return x.Configuration
@@ -2161,6 +2171,10 @@ type ClusterRequest_LevelRaise struct {
 	LevelRaise *LevelRaise `protobuf:"bytes,10,opt,name=level_raise,json=levelRaise,proto3,oneof"` // any node takes it
 }
 
+type ClusterRequest_Healing struct {
+	Healing *ChangeHealing `protobuf:"bytes,11,opt,name=healing,proto3,oneof"`
+}
+
 func (*ClusterRequest_Query) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
@@ -2172,6 +2186,8 @@ func (*ClusterRequest_Transfer) isClusterRequest_Kind() {}
 func (*ClusterRequest_Address) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Healing) isClusterRequest_Kind() {}
 
 type ClusterQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2442,6 +2458,75 @@ func (x *ChangeAddress) GetAddress() string {
 	return ""
 }
 
+// ChangeHealing asks for another Healing: each of its fields that is set.
+type ChangeHealing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AddSpare      string                 `protobuf:"bytes,1,opt,name=add_spare,json=addSpare,proto3" json:"add_spare,omitempty"`
+	RemoveSpare   string                 `protobuf:"bytes,2,opt,name=remove_spare,json=removeSpare,proto3" json:"remove_spare,omitempty"`
+	Mode          *HealingMode           `protobuf:"varint,3,opt,name=mode,proto3,enum=keyval.v1.HealingMode,oneof" json:"mode,omitempty"`
+	AfterMs       uint64                 `protobuf:"varint,4,opt,name=after_ms,json=afterMs,proto3" json:"after_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeHealing) Reset() {
+	*x = ChangeHealing{}
+	mi := &file_client_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeHealing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeHealing) ProtoMessage() {}
+
+func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
+func (*ChangeHealing) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ChangeHealing) GetAddSpare() string {
+	if x != nil {
+		return x.AddSpare
+	}
+	return ""
+}
+
+func (x *ChangeHealing) GetRemoveSpare() string {
+	if x != nil {
+		return x.RemoveSpare
+	}
+	return ""
+}
+
+func (x *ChangeHealing) GetMode() HealingMode {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return HealingMode_HEALING_OFF
+}
+
+func (x *ChangeHealing) GetAfterMs() uint64 {
+	if x != nil {
+		return x.AfterMs
+	}
+	return 0
+}
+
 type ClusterReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -2464,7 +2549,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2561,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2574,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2607,13 +2692,15 @@ type ClusterView struct {
 	Level              uint64                 `protobuf:"varint,11,opt,name=level,proto3" json:"level,omitempty"`
 	NextRaftId         uint64                 `protobuf:"varint,12,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`
 	Waits              []*OperationWait       `protobuf:"bytes,13,rep,name=waits,proto3" json:"waits,omitempty"` // of the operations that are under way
+	Healing            *Healing               `protobuf:"bytes,14,opt,name=healing,proto3" json:"healing,omitempty"`
+	HealingSays        string                 `protobuf:"bytes,15,opt,name=healing_says,json=healingSays,proto3" json:"healing_says,omitempty"` // what it does about a voter that is lost, for people; empty: nothing
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2712,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2725,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -2732,6 +2819,20 @@ func (x *ClusterView) GetWaits() []*OperationWait {
 	return nil
 }
 
+func (x *ClusterView) GetHealing() *Healing {
+	if x != nil {
+		return x.Healing
+	}
+	return nil
+}
+
+func (x *ClusterView) GetHealingSays() string {
+	if x != nil {
+		return x.HealingSays
+	}
+	return ""
+}
+
 // OperationWait says why an operation does not go on, for people.
 type OperationWait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2744,7 +2845,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2756,7 +2857,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2769,7 +2870,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -2818,7 +2919,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +2931,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +2944,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -2979,7 +3080,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3092,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3105,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3058,7 +3159,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3171,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3184,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3147,7 +3248,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3159,7 +3260,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3172,7 +3273,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3204,7 +3305,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3317,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3330,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3451,7 +3552,7 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\xc8\x04\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xfe\x04\n" +
 	"\x0eClusterRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
@@ -3461,7 +3562,8 @@ const file_client_proto_rawDesc = "" +
 	"\aaddress\x18\x06 \x01(\v2\x18.keyval.v1.ChangeAddressH\x00R\aaddress\x128\n" +
 	"\vlevel_raise\x18\n" +
 	" \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
-	"levelRaise\x12$\n" +
+	"levelRaise\x124\n" +
+	"\ahealing\x18\v \x01(\v2\x18.keyval.v1.ChangeHealingH\x00R\ahealing\x12$\n" +
 	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
 	"\adry_run\x18\t \x01(\bR\x06dryRun:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
@@ -3480,7 +3582,13 @@ const file_client_proto_rawDesc = "" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"=\n" +
 	"\rChangeAddress\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xac\x04\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xa4\x01\n" +
+	"\rChangeHealing\x12\x1b\n" +
+	"\tadd_spare\x18\x01 \x01(\tR\baddSpare\x12!\n" +
+	"\fremove_spare\x18\x02 \x01(\tR\vremoveSpare\x12/\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x16.keyval.v1.HealingModeH\x00R\x04mode\x88\x01\x01\x12\x19\n" +
+	"\bafter_ms\x18\x04 \x01(\x04R\aafterMsB\a\n" +
+	"\x05_mode\"\xac\x04\n" +
 	"\fClusterReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -3496,7 +3604,7 @@ const file_client_proto_rawDesc = "" +
 	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
 	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
-	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xec\x03\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xbd\x04\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -3517,7 +3625,9 @@ const file_client_proto_rawDesc = "" +
 	"\x05level\x18\v \x01(\x04R\x05level\x12 \n" +
 	"\fnext_raft_id\x18\f \x01(\x04R\n" +
 	"nextRaftId\x12.\n" +
-	"\x05waits\x18\r \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\"E\n" +
+	"\x05waits\x18\r \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\x12,\n" +
+	"\ahealing\x18\x0e \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12!\n" +
+	"\fhealing_says\x18\x0f \x01(\tR\vhealingSays\"E\n" +
 	"\rOperationWait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
@@ -3594,7 +3704,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3627,70 +3737,76 @@ var file_client_proto_goTypes = []any{
 	(*AbortOperation)(nil),     // 28: keyval.v1.AbortOperation
 	(*TransferLeadership)(nil), // 29: keyval.v1.TransferLeadership
 	(*ChangeAddress)(nil),      // 30: keyval.v1.ChangeAddress
-	(*ClusterReply)(nil),       // 31: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 32: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 33: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 34: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 35: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 36: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 37: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 38: keyval.v1.JoinAnswer
-	(Code)(0),                  // 39: keyval.v1.Code
-	(*Member)(nil),             // 40: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 41: keyval.v1.ClusterOperation
+	(*ChangeHealing)(nil),      // 31: keyval.v1.ChangeHealing
+	(*ClusterReply)(nil),       // 32: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 33: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 34: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 35: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 36: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 37: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 38: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 39: keyval.v1.JoinAnswer
+	(Code)(0),                  // 40: keyval.v1.Code
+	(*Member)(nil),             // 41: keyval.v1.Member
+	(*ClusterOperation)(nil),   // 42: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 43: keyval.v1.HealingMode
+	(*Healing)(nil),            // 44: keyval.v1.Healing
 }
 var file_client_proto_depIdxs = []int32{
-	39, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	40, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	40, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	39, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	41, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	40, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	39, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	40, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	39, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	40, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	40, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	41, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	39, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	40, // 20: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	23, // 21: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	40, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	41, // 22: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
 	25, // 23: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
 	27, // 24: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
 	28, // 25: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
 	29, // 26: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
 	30, // 27: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
 	26, // 28: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	41, // 29: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	39, // 30: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 31: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	32, // 32: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	41, // 33: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	36, // 34: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	36, // 35: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	36, // 36: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	34, // 37: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	41, // 38: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	35, // 39: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	33, // 40: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	40, // 41: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 42: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	35, // 43: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	39, // 44: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	40, // 45: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	31, // 29: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	42, // 30: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	43, // 31: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	40, // 32: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 33: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	33, // 34: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	42, // 35: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	37, // 36: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	37, // 37: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	37, // 38: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	35, // 39: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	42, // 40: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	36, // 41: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	34, // 42: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	44, // 43: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	41, // 44: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 45: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	36, // 46: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	40, // 47: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	41, // 48: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -3717,14 +3833,16 @@ func file_client_proto_init() {
 		(*ClusterRequest_Transfer)(nil),
 		(*ClusterRequest_Address)(nil),
 		(*ClusterRequest_LevelRaise)(nil),
+		(*ClusterRequest_Healing)(nil),
 	}
+	file_client_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

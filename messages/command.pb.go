@@ -79,6 +79,55 @@ func (Comparison) EnumDescriptor() ([]byte, []int) {
 	return file_command_proto_rawDescGZIP(), []int{0}
 }
 
+type HealingMode int32
+
+const (
+	HealingMode_HEALING_OFF HealingMode = 0
+	HealingMode_HEALING_DRY HealingMode = 1 // it says what it would do, and does nothing
+	HealingMode_HEALING_ON  HealingMode = 2
+)
+
+// Enum value maps for HealingMode.
+var (
+	HealingMode_name = map[int32]string{
+		0: "HEALING_OFF",
+		1: "HEALING_DRY",
+		2: "HEALING_ON",
+	}
+	HealingMode_value = map[string]int32{
+		"HEALING_OFF": 0,
+		"HEALING_DRY": 1,
+		"HEALING_ON":  2,
+	}
+)
+
+func (x HealingMode) Enum() *HealingMode {
+	p := new(HealingMode)
+	*p = x
+	return p
+}
+
+func (x HealingMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealingMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[1].Descriptor()
+}
+
+func (HealingMode) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[1]
+}
+
+func (x HealingMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealingMode.Descriptor instead.
+func (HealingMode) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{1}
+}
+
 type OperationKind int32
 
 const (
@@ -118,11 +167,11 @@ func (x OperationKind) String() string {
 }
 
 func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[1].Descriptor()
+	return file_command_proto_enumTypes[2].Descriptor()
 }
 
 func (OperationKind) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[1]
+	return &file_command_proto_enumTypes[2]
 }
 
 func (x OperationKind) Number() protoreflect.EnumNumber {
@@ -131,7 +180,7 @@ func (x OperationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationKind.Descriptor instead.
 func (OperationKind) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{1}
+	return file_command_proto_rawDescGZIP(), []int{2}
 }
 
 // OperationPhase: what an operation does now. Each kind goes through those that it needs,
@@ -181,11 +230,11 @@ func (x OperationPhase) String() string {
 }
 
 func (OperationPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[2].Descriptor()
+	return file_command_proto_enumTypes[3].Descriptor()
 }
 
 func (OperationPhase) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[2]
+	return &file_command_proto_enumTypes[3]
 }
 
 func (x OperationPhase) Number() protoreflect.EnumNumber {
@@ -194,7 +243,7 @@ func (x OperationPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationPhase.Descriptor instead.
 func (OperationPhase) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{2}
+	return file_command_proto_rawDescGZIP(), []int{3}
 }
 
 // Code is the one vocabulary of results: on the wire, in the log, in the exit
@@ -280,11 +329,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[3].Descriptor()
+	return file_command_proto_enumTypes[4].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[3]
+	return &file_command_proto_enumTypes[4]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -293,7 +342,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{3}
+	return file_command_proto_rawDescGZIP(), []int{4}
 }
 
 type MemberType int32
@@ -332,11 +381,11 @@ func (x MemberType) String() string {
 }
 
 func (MemberType) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[4].Descriptor()
+	return file_command_proto_enumTypes[5].Descriptor()
 }
 
 func (MemberType) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[4]
+	return &file_command_proto_enumTypes[5]
 }
 
 func (x MemberType) Number() protoreflect.EnumNumber {
@@ -345,7 +394,7 @@ func (x MemberType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberType.Descriptor instead.
 func (MemberType) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{4}
+	return file_command_proto_rawDescGZIP(), []int{5}
 }
 
 // Commands is the data of one normal Raft entry, and the context of a
@@ -803,6 +852,7 @@ type Operation struct {
 	//	*Operation_RecordOperation
 	//	*Operation_BindIncarnation
 	//	*Operation_UpdateMember
+	//	*Operation_SetHealing
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -926,6 +976,15 @@ func (x *Operation) GetUpdateMember() *UpdateMember {
 	return nil
 }
 
+func (x *Operation) GetSetHealing() *SetHealing {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_SetHealing); ok {
+			return x.SetHealing
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -966,6 +1025,10 @@ type Operation_UpdateMember struct {
 	UpdateMember *UpdateMember `protobuf:"bytes,37,opt,name=update_member,json=updateMember,proto3,oneof"`
 }
 
+type Operation_SetHealing struct {
+	SetHealing *SetHealing `protobuf:"bytes,38,opt,name=set_healing,json=setHealing,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -983,6 +1046,8 @@ func (*Operation_RecordOperation) isOperation_Kind() {}
 func (*Operation_BindIncarnation) isOperation_Kind() {}
 
 func (*Operation_UpdateMember) isOperation_Kind() {}
+
+func (*Operation_SetHealing) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1745,6 +1810,120 @@ func (x *UpdateMember) GetAddress() string {
 	return ""
 }
 
+// SetHealing writes how the cluster heals itself, if its version is the one that follows.
+type SetHealing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Healing       *Healing               `protobuf:"bytes,1,opt,name=healing,proto3" json:"healing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHealing) Reset() {
+	*x = SetHealing{}
+	mi := &file_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHealing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHealing) ProtoMessage() {}
+
+func (x *SetHealing) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHealing.ProtoReflect.Descriptor instead.
+func (*SetHealing) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetHealing) GetHealing() *Healing {
+	if x != nil {
+		return x.Healing
+	}
+	return nil
+}
+
+// Healing is whether the leader may replace a voter that is lost, and by which nodes.
+type Healing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // counts the writes, from 1; 0: it was never written
+	Mode          HealingMode            `protobuf:"varint,2,opt,name=mode,proto3,enum=keyval.v1.HealingMode" json:"mode,omitempty"`
+	AfterMs       uint64                 `protobuf:"varint,3,opt,name=after_ms,json=afterMs,proto3" json:"after_ms,omitempty"` // for so long the voter has been out of contact
+	Spares        []string               `protobuf:"bytes,4,rep,name=spares,proto3" json:"spares,omitempty"`                   // names of nodes that wait to be added, sorted; no member is among them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Healing) Reset() {
+	*x = Healing{}
+	mi := &file_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Healing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Healing) ProtoMessage() {}
+
+func (x *Healing) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Healing.ProtoReflect.Descriptor instead.
+func (*Healing) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Healing) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Healing) GetMode() HealingMode {
+	if x != nil {
+		return x.Mode
+	}
+	return HealingMode_HEALING_OFF
+}
+
+func (x *Healing) GetAfterMs() uint64 {
+	if x != nil {
+		return x.AfterMs
+	}
+	return 0
+}
+
+func (x *Healing) GetSpares() []string {
+	if x != nil {
+		return x.Spares
+	}
+	return nil
+}
+
 // ClusterOperation is a change of the cluster that an operator asked for, and how far it
 // has come. The leader carries it on. Records are replicated, and those that have ended
 // are kept for a while.
@@ -1773,7 +1952,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1964,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[19]
+	mi := &file_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1977,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{19}
+	return file_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -1943,7 +2122,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2134,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2147,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -2048,13 +2227,14 @@ type Checkpoint struct {
 	// the founders' is 1.
 	ConfigurationIndex uint64              `protobuf:"varint,16,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
 	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"` // in the order in which they began
+	Healing            *Healing            `protobuf:"bytes,18,opt,name=healing,proto3" json:"healing,omitempty"`       // unset: it was never written
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2246,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2259,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2201,6 +2381,13 @@ func (x *Checkpoint) GetOperations() []*ClusterOperation {
 	return nil
 }
 
+func (x *Checkpoint) GetHealing() *Healing {
+	if x != nil {
+		return x.Healing
+	}
+	return nil
+}
+
 // Member is one replica of the configuration. A RaftID below next_raft_id that is no
 // member's was removed.
 type Member struct {
@@ -2218,7 +2405,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2417,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2430,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -2311,7 +2498,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2510,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2523,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Session) GetClient() []byte {
@@ -2412,7 +2599,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2611,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2624,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -2525,7 +2712,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2724,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2737,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -2602,7 +2789,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2801,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2814,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -2664,7 +2851,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2863,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2876,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -2730,7 +2917,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2929,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2942,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -2777,7 +2964,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2976,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2989,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -2825,7 +3012,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3024,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3037,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -2894,7 +3081,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +3093,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +3106,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -2976,7 +3163,7 @@ const file_command_proto_rawDesc = "" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xac\x04\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xe6\x04\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -2987,8 +3174,10 @@ const file_command_proto_rawDesc = "" +
 	"\x0echange_members\x18\" \x01(\v2\x18.keyval.v1.ChangeMembersH\x00R\rchangeMembers\x12G\n" +
 	"\x10record_operation\x18# \x01(\v2\x1a.keyval.v1.RecordOperationH\x00R\x0frecordOperation\x12G\n" +
 	"\x10bind_incarnation\x18$ \x01(\v2\x1a.keyval.v1.BindIncarnationH\x00R\x0fbindIncarnation\x12>\n" +
-	"\rupdate_member\x18% \x01(\v2\x17.keyval.v1.UpdateMemberH\x00R\fupdateMemberB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b&\x10@\"3\n" +
+	"\rupdate_member\x18% \x01(\v2\x17.keyval.v1.UpdateMemberH\x00R\fupdateMember\x128\n" +
+	"\vset_healing\x18& \x01(\v2\x15.keyval.v1.SetHealingH\x00R\n" +
+	"setHealingB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b'\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -3034,7 +3223,15 @@ const file_command_proto_rawDesc = "" +
 	"\fUpdateMember\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12$\n" +
 	"\rconfiguration\x18\x02 \x01(\x04R\rconfiguration\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xcf\x04\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\":\n" +
+	"\n" +
+	"SetHealing\x12,\n" +
+	"\ahealing\x18\x01 \x01(\v2\x12.keyval.v1.HealingR\ahealing\"\x82\x01\n" +
+	"\aHealing\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12*\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x16.keyval.v1.HealingModeR\x04mode\x12\x19\n" +
+	"\bafter_ms\x18\x03 \x01(\x04R\aafterMs\x12\x16\n" +
+	"\x06spares\x18\x04 \x03(\tR\x06spares\"\xcf\x04\n" +
 	"\x10ClusterOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12,\n" +
@@ -3063,7 +3260,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
 	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
 	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
-	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf6\x04\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xa4\x05\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -3088,7 +3285,8 @@ const file_command_proto_rawDesc = "" +
 	"\x13configuration_index\x18\x10 \x01(\x04R\x12configurationIndex\x12;\n" +
 	"\n" +
 	"operations\x18\x11 \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
-	"operations\"\xda\x01\n" +
+	"operations\x12,\n" +
+	"\ahealing\x18\x12 \x01(\v2\x12.keyval.v1.HealingR\ahealing\"\xda\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3152,7 +3350,12 @@ const file_command_proto_rawDesc = "" +
 	"\x05EQUAL\x10\x00\x12\r\n" +
 	"\tNOT_EQUAL\x10\x01\x12\b\n" +
 	"\x04LESS\x10\x02\x12\v\n" +
-	"\aGREATER\x10\x03*U\n" +
+	"\aGREATER\x10\x03*?\n" +
+	"\vHealingMode\x12\x0f\n" +
+	"\vHEALING_OFF\x10\x00\x12\x0f\n" +
+	"\vHEALING_DRY\x10\x01\x12\x0e\n" +
+	"\n" +
+	"HEALING_ON\x10\x02*U\n" +
 	"\rOperationKind\x12\x15\n" +
 	"\x11OPERATION_UNKNOWN\x10\x00\x12\a\n" +
 	"\x03ADD\x10\x01\x12\v\n" +
@@ -3212,90 +3415,97 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
-	(OperationKind)(0),       // 1: keyval.v1.OperationKind
-	(OperationPhase)(0),      // 2: keyval.v1.OperationPhase
-	(Code)(0),                // 3: keyval.v1.Code
-	(MemberType)(0),          // 4: keyval.v1.MemberType
-	(*Commands)(nil),         // 5: keyval.v1.Commands
-	(*Proposal)(nil),         // 6: keyval.v1.Proposal
-	(*Command)(nil),          // 7: keyval.v1.Command
-	(*Condition)(nil),        // 8: keyval.v1.Condition
-	(*OpenSession)(nil),      // 9: keyval.v1.OpenSession
-	(*Operation)(nil),        // 10: keyval.v1.Operation
-	(*Put)(nil),              // 11: keyval.v1.Put
-	(*Delete)(nil),           // 12: keyval.v1.Delete
-	(*DeleteRange)(nil),      // 13: keyval.v1.DeleteRange
-	(*Compact)(nil),          // 14: keyval.v1.Compact
-	(*RaiseLevel)(nil),       // 15: keyval.v1.RaiseLevel
-	(*ChangeMembers)(nil),    // 16: keyval.v1.ChangeMembers
-	(*MemberChange)(nil),     // 17: keyval.v1.MemberChange
-	(*AddLearner)(nil),       // 18: keyval.v1.AddLearner
-	(*PromoteLearner)(nil),   // 19: keyval.v1.PromoteLearner
-	(*RemoveMember)(nil),     // 20: keyval.v1.RemoveMember
-	(*RecordOperation)(nil),  // 21: keyval.v1.RecordOperation
-	(*BindIncarnation)(nil),  // 22: keyval.v1.BindIncarnation
-	(*UpdateMember)(nil),     // 23: keyval.v1.UpdateMember
-	(*ClusterOperation)(nil), // 24: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 25: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 26: keyval.v1.Checkpoint
-	(*Member)(nil),           // 27: keyval.v1.Member
-	(*Session)(nil),          // 28: keyval.v1.Session
-	(*Identity)(nil),         // 29: keyval.v1.Identity
-	(*Founder)(nil),          // 30: keyval.v1.Founder
-	(*Starts)(nil),           // 31: keyval.v1.Starts
-	(*Start)(nil),            // 32: keyval.v1.Start
-	(*StartsHeard)(nil),      // 33: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 34: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 35: keyval.v1.Accusation
-	(*Lineage)(nil),          // 36: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 37: raftpb.ConfState
+	(HealingMode)(0),         // 1: keyval.v1.HealingMode
+	(OperationKind)(0),       // 2: keyval.v1.OperationKind
+	(OperationPhase)(0),      // 3: keyval.v1.OperationPhase
+	(Code)(0),                // 4: keyval.v1.Code
+	(MemberType)(0),          // 5: keyval.v1.MemberType
+	(*Commands)(nil),         // 6: keyval.v1.Commands
+	(*Proposal)(nil),         // 7: keyval.v1.Proposal
+	(*Command)(nil),          // 8: keyval.v1.Command
+	(*Condition)(nil),        // 9: keyval.v1.Condition
+	(*OpenSession)(nil),      // 10: keyval.v1.OpenSession
+	(*Operation)(nil),        // 11: keyval.v1.Operation
+	(*Put)(nil),              // 12: keyval.v1.Put
+	(*Delete)(nil),           // 13: keyval.v1.Delete
+	(*DeleteRange)(nil),      // 14: keyval.v1.DeleteRange
+	(*Compact)(nil),          // 15: keyval.v1.Compact
+	(*RaiseLevel)(nil),       // 16: keyval.v1.RaiseLevel
+	(*ChangeMembers)(nil),    // 17: keyval.v1.ChangeMembers
+	(*MemberChange)(nil),     // 18: keyval.v1.MemberChange
+	(*AddLearner)(nil),       // 19: keyval.v1.AddLearner
+	(*PromoteLearner)(nil),   // 20: keyval.v1.PromoteLearner
+	(*RemoveMember)(nil),     // 21: keyval.v1.RemoveMember
+	(*RecordOperation)(nil),  // 22: keyval.v1.RecordOperation
+	(*BindIncarnation)(nil),  // 23: keyval.v1.BindIncarnation
+	(*UpdateMember)(nil),     // 24: keyval.v1.UpdateMember
+	(*SetHealing)(nil),       // 25: keyval.v1.SetHealing
+	(*Healing)(nil),          // 26: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 27: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 28: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 29: keyval.v1.Checkpoint
+	(*Member)(nil),           // 30: keyval.v1.Member
+	(*Session)(nil),          // 31: keyval.v1.Session
+	(*Identity)(nil),         // 32: keyval.v1.Identity
+	(*Founder)(nil),          // 33: keyval.v1.Founder
+	(*Starts)(nil),           // 34: keyval.v1.Starts
+	(*Start)(nil),            // 35: keyval.v1.Start
+	(*StartsHeard)(nil),      // 36: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 37: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 38: keyval.v1.Accusation
+	(*Lineage)(nil),          // 39: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 40: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
-	6,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
-	9,  // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
-	10, // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
-	8,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
-	10, // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
+	7,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
+	10, // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
+	11, // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
+	9,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
+	11, // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
 	0,  // 5: keyval.v1.Condition.comparison:type_name -> keyval.v1.Comparison
-	11, // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
-	12, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
-	13, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
-	14, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	15, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
-	16, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
-	21, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
-	22, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
-	23, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
-	17, // 15: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
-	21, // 16: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
-	18, // 17: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
-	19, // 18: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
-	20, // 19: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	24, // 20: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	1,  // 21: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	2,  // 22: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	2,  // 23: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	3,  // 24: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	3,  // 25: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	37, // 26: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	27, // 27: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	28, // 28: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	30, // 29: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	24, // 30: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	4,  // 31: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	25, // 32: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	30, // 33: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	32, // 34: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	35, // 35: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	12, // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
+	13, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
+	14, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
+	15, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
+	16, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
+	17, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
+	22, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
+	23, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
+	24, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
+	25, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
+	18, // 16: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	22, // 17: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	19, // 18: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	20, // 19: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	21, // 20: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	27, // 21: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	26, // 22: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	1,  // 23: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	2,  // 24: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	3,  // 25: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	3,  // 26: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	4,  // 27: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	4,  // 28: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	40, // 29: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	30, // 30: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	31, // 31: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	33, // 32: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	27, // 33: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	26, // 34: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	5,  // 35: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	28, // 36: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	33, // 37: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	35, // 38: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	38, // 39: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3320,6 +3530,7 @@ func file_command_proto_init() {
 		(*Operation_RecordOperation)(nil),
 		(*Operation_BindIncarnation)(nil),
 		(*Operation_UpdateMember)(nil),
+		(*Operation_SetHealing)(nil),
 	}
 	file_command_proto_msgTypes[12].OneofWrappers = []any{
 		(*MemberChange_AddLearner)(nil),
@@ -3331,8 +3542,8 @@ func file_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   32,
+			NumEnums:      6,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

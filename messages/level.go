@@ -40,6 +40,7 @@ var operationLevels = map[OperationNumber]uint32{
 	35: 1, // record_operation
 	36: 1, // bind_incarnation
 	37: 1, // update_member
+	38: 1, // set_healing
 }
 
 // AdmittedAt reports whether an operation of this kind has an effect in a cluster of

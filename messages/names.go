@@ -54,6 +54,11 @@ func ParseNodeAddress(address string) (RaftID, bool) {
 	return id, err == nil && id != 0 && NodeAddress(id) == address
 }
 
+// FounderAddress is the logical address under which a node that belongs to a cluster hears
+// one that says it belongs to none: it may be a late founder, or one of another list that
+// claims the RaftID of a member, whose connections it must not touch.
+func FounderAddress(id RaftID) string { return "founder/" + strconv.FormatUint(id, 10) }
+
 // PeerAt is the other node that has this address; 0: the address is self's, or no
 // node's. The link has proved the address of whoever sent a message.
 func PeerAt(address string, self RaftID) RaftID {

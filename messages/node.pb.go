@@ -1042,6 +1042,7 @@ type Progress struct {
 	State         ProgressState          `protobuf:"varint,3,opt,name=state,proto3,enum=keyval.v1.ProgressState" json:"state,omitempty"`
 	SilentTicks   uint64                 `protobuf:"varint,4,opt,name=silent_ticks,json=silentTicks,proto3" json:"silent_ticks,omitempty"`       // since it was heard of last
 	SnapshotIndex uint64                 `protobuf:"varint,5,opt,name=snapshot_index,json=snapshotIndex,proto3" json:"snapshot_index,omitempty"` // of the one that it needs or gets; 0: none
+	Gone          bool                   `protobuf:"varint,6,opt,name=gone,proto3" json:"gone,omitempty"`                                        // its process has died, and was not heard of since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1110,13 @@ func (x *Progress) GetSnapshotIndex() uint64 {
 		return x.SnapshotIndex
 	}
 	return 0
+}
+
+func (x *Progress) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
 }
 
 // SyncCommit asks for a durable HardState whose commit is at least index.
@@ -2991,8 +2999,12 @@ type MembersChanged struct {
 	Operations         []*ClusterOperation    `protobuf:"bytes,7,rep,name=operations,proto3" json:"operations,omitempty"`
 	Index              uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"` // of the entry that this is behind
 	Level              uint32                 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// settled: the configuration is durable here. Until then this node may come back to one
+	// before, and need the votes of those who are no members any more.
+	Settled       bool     `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
+	Healing       *Healing `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MembersChanged) Reset() {
@@ -3086,6 +3098,20 @@ func (x *MembersChanged) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *MembersChanged) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
+func (x *MembersChanged) GetHealing() *Healing {
+	if x != nil {
+		return x.Healing
+	}
+	return nil
 }
 
 // LogTimeAdvanced comes with every batch that was applied.
@@ -4638,13 +4664,14 @@ const file_node_proto_rawDesc = "" +
 	"\bprogress\x18\n" +
 	" \x03(\v2\x13.keyval.v1.ProgressR\bprogress:N\x92\xb5\x18J\n" +
 	"\x04raft\x12\n" +
-	"membership\x1a6every few ticks; the role or the configuration changed\"\xb3\x01\n" +
+	"membership\x1a6every few ticks; the role or the configuration changed\"\xc7\x01\n" +
 	"\bProgress\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12.\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x18.keyval.v1.ProgressStateR\x05state\x12!\n" +
 	"\fsilent_ticks\x18\x04 \x01(\x04R\vsilentTicks\x12%\n" +
-	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\"N\n" +
+	"\x0esnapshot_index\x18\x05 \x01(\x04R\rsnapshotIndex\x12\x12\n" +
+	"\x04gone\x18\x06 \x01(\bR\x04gone\"N\n" +
 	"\n" +
 	"SyncCommit\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index:*\x92\xb5\x18&\n" +
@@ -4796,7 +4823,7 @@ const file_node_proto_rawDesc = "" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
 	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x81\x04\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xe9\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4811,8 +4838,11 @@ const file_node_proto_rawDesc = "" +
 	"operations\x18\a \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
 	"operations\x12\x14\n" +
 	"\x05index\x18\b \x01(\x04R\x05index\x12\x14\n" +
-	"\x05level\x18\t \x01(\rR\x05level:\x94\x01\x92\xb5\x18\x8f\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1a.members, operations or level changed; at start\"\tIntroduce\"d\n" +
+	"\x05level\x18\t \x01(\rR\x05level\x12\x18\n" +
+	"\asettled\x18\n" +
+	" \x01(\bR\asettled\x12,\n" +
+	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -4852,11 +4882,11 @@ const file_node_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x17\n" +
 	"\araft_id\x18\x02 \x01(\x04R\x06raftId\x12+\n" +
 	"\amembers\x18\x03 \x03(\v2\x11.keyval.v1.MemberR\amembers::\x92\xb5\x186\n" +
-	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\x9f\x01\n" +
+	"\ajoining\x12\x04node\x1a%the cluster has a record of this node\"\xa9\x01\n" +
 	"\vPeerRefused\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12#\n" +
-	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:W\x92\xb5\x18S\n" +
-	"\anetwork\x12\x1dtransport -> raft, membership\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:a\x92\xb5\x18]\n" +
+	"\anetwork\x12'transport -> raft, membership, founding\x1a)a peer that was dialled refuses this node\"\xa0\x01\n" +
 	"\x0fRecordSuspicion\x122\n" +
 	"\tsuspicion\x18\x01 \x01(\v2\x14.keyval.v1.SuspicionR\tsuspicion\x12\x1c\n" +
 	"\tcondemned\x18\x02 \x01(\tR\tcondemned:;\x92\xb5\x187\n" +
@@ -5060,19 +5090,20 @@ var file_node_proto_goTypes = []any{
 	(*Leader)(nil),              // 89: keyval.v1.Leader
 	(*Member)(nil),              // 90: keyval.v1.Member
 	(*ClusterOperation)(nil),    // 91: keyval.v1.ClusterOperation
-	(*Start)(nil),               // 92: keyval.v1.Start
-	(*Suspicion)(nil),           // 93: keyval.v1.Suspicion
-	(*Founder)(nil),             // 94: keyval.v1.Founder
-	(*StatusReply)(nil),         // 95: keyval.v1.StatusReply
-	(*Operation)(nil),           // 96: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 97: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 98: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 99: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 100: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 101: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 102: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 103: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 104: keyval.v1.ClusterReply
+	(*Healing)(nil),             // 92: keyval.v1.Healing
+	(*Start)(nil),               // 93: keyval.v1.Start
+	(*Suspicion)(nil),           // 94: keyval.v1.Suspicion
+	(*Founder)(nil),             // 95: keyval.v1.Founder
+	(*StatusReply)(nil),         // 96: keyval.v1.StatusReply
+	(*Operation)(nil),           // 97: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 98: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 99: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 100: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 101: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 102: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 103: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 104: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 105: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -5112,34 +5143,35 @@ var file_node_proto_depIdxs = []int32{
 	90,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
 	80,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
 	91,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	85,  // 37: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	92,  // 38: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	90,  // 39: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	85,  // 40: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	93,  // 41: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	94,  // 42: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	95,  // 43: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	96,  // 44: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	88,  // 45: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	97,  // 46: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	98,  // 47: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	99,  // 48: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	96,  // 49: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	100, // 50: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	101, // 51: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	102, // 52: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	95,  // 53: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	103, // 54: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 55: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	104, // 56: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	84,  // 57: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	85,  // 58: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	85,  // 59: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
-	60,  // [60:60] is the sub-list for method output_type
-	60,  // [60:60] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	92,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
+	85,  // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	93,  // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	90,  // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	85,  // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	94,  // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	95,  // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	96,  // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	97,  // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	88,  // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	98,  // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	99,  // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	100, // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	97,  // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	101, // 51: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	102, // 52: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	103, // 53: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	96,  // 54: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	104, // 55: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 56: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	105, // 57: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	84,  // 58: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	85,  // 59: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	85,  // 60: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	61,  // [61:61] is the sub-list for method output_type
+	61,  // [61:61] is the sub-list for method input_type
+	61,  // [61:61] is the sub-list for extension type_name
+	61,  // [61:61] is the sub-list for extension extendee
+	0,   // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

@@ -1378,6 +1378,7 @@ type ClusterPulse struct {
 	Members       []*MemberView          `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"` // without their records
 	Waiting       []*WaitingNode         `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	Waits         []*OperationWait       `protobuf:"bytes,5,rep,name=waits,proto3" json:"waits,omitempty"`
+	HealingSays   string                 `protobuf:"bytes,6,opt,name=healing_says,json=healingSays,proto3" json:"healing_says,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1445,6 +1446,13 @@ func (x *ClusterPulse) GetWaits() []*OperationWait {
 		return x.Waits
 	}
 	return nil
+}
+
+func (x *ClusterPulse) GetHealingSays() string {
+	if x != nil {
+		return x.HealingSays
+	}
+	return ""
 }
 
 // LossAsk asks a member what it knows of entries or starts that the sender has lost. An
@@ -1854,13 +1862,14 @@ const file_peer_proto_rawDesc = "" +
 	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
 	"\x05lacks\x18\a \x01(\tR\x05lacks:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
-	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xb5\x02\n" +
+	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xd8\x02\n" +
 	"\fClusterPulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\x04R\x06commit\x12/\n" +
 	"\amembers\x18\x03 \x03(\v2\x15.keyval.v1.MemberViewR\amembers\x120\n" +
 	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12.\n" +
-	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
+	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\x12!\n" +
+	"\fhealing_says\x18\x06 \x01(\tR\vhealingSays:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
 	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
 	"\aLossAsk\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +

@@ -50,6 +50,10 @@ const (
 	RemovedCounts    = false // a leader goes on counting what a removed member has
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
+	UnboundHeard     = false // a member is heard though nobody has agreed which directory it has
+	JointStays       = false // a joint configuration is never left
+	OneRefusal       = false // a node takes itself for removed as soon as one says so
+	RefusedEarly     = false // a member that was removed is refused before that is durable, and gives up its directory
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's
 	RaisedUnasked    = false // the cluster's level is raised without asking all members

@@ -3,6 +3,7 @@ package raftactor
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -97,11 +98,8 @@ func (r *Replica) carryOut(verdicts []*messages.Verdict) {
 func (r *Replica) reconfigured(conf *raftpb.ConfState) {
 	r.changes.conf = conf
 	r.replicationDue = true
-	for id := range r.contact {
-		if !r.isMember(id) {
-			delete(r.contact, id)
-		}
-	}
+	maps.DeleteFunc(r.contact, func(id, _ uint64) bool { return !r.isMember(id) })
+	maps.DeleteFunc(r.gone, func(id uint64, _ bool) bool { return !r.isMember(id) })
 	for id, s := range r.shipments {
 		if s.carried && !r.isMember(id) {
 			delete(r.shipments, id)
@@ -225,7 +223,7 @@ func (r *Replica) tellReplication() {
 }
 
 func (r *Replica) progress(id uint64, p tracker.Progress) *messages.Progress {
-	m := &messages.Progress{RaftId: id, Match: p.Match, SnapshotIndex: p.PendingSnapshot}
+	m := &messages.Progress{RaftId: id, Match: p.Match, SnapshotIndex: p.PendingSnapshot, Gone: r.gone[id]}
 	switch p.State {
 	case tracker.StateReplicate:
 		m.State = messages.ProgressState_REPLICATING

@@ -395,6 +395,27 @@ func TestHowReplicationGoes(t *testing.T) {
 			t.Errorf("%v", p)
 		}
 	}
+	g.cut[silent] = false
+	for _, row := range []struct {
+		gone bool
+		do   func()
+	}{
+		{true, func() { g.replicas[leader].OnPeerGone(silent) }},
+		{false, func() {
+			for range replicationTicks {
+				g.replicas[leader].OnTick(1)
+				g.drain()
+			}
+		}},
+	} {
+		row.do()
+		g.drain()
+		for _, p := range func() []*messages.Progress { m, _ := told(leader); return m.Progress }() {
+			if p.Gone != (row.gone && p.RaftId == silent) {
+				t.Errorf("gone: %v; %v", row.gone, p)
+			}
+		}
+	}
 	if m, _ := told(leader%3 + 1); m.Role != "follower" || m.Settled || len(m.Progress) > 0 || m.Leader != leader {
 		t.Errorf("a follower says %v", m)
 	}

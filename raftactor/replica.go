@@ -211,6 +211,7 @@ type Replica struct {
 	thorough   uint64                   // up to here space was asked for; 0: nothing is left of it
 	ticks      uint64
 	contact    map[uint64]uint64 // of a leader: the tick at which each follower was heard of last
+	gone       map[uint64]bool   // peers whose process has died, and that were not heard of since
 
 	effects []Effect
 }
@@ -221,7 +222,7 @@ func NewReplica(cfg ReplicaConfig) *Replica {
 	return &Replica{
 		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
 		under:     underWay{askers: map[Asker]*asked{}},
-		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
+		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, gone: map[uint64]bool{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
 	}
 }
 
@@ -355,6 +356,10 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		return nil // as if it were lost: the peer asks again
 	case mutant.LearnerRefuses && r.learns() && (m.GetType() == raftpb.MsgVote || m.GetType() == raftpb.MsgPreVote):
 		return nil
+	}
+	if r.gone[m.GetFrom()] {
+		delete(r.gone, m.GetFrom())
+		r.replicationDue = true
 	}
 	if _, follows := r.contact[m.GetFrom()]; follows {
 		r.contact[m.GetFrom()] = r.ticks

@@ -35,7 +35,12 @@ type succession struct {
 
 // OnPeerGone takes the news that a peer's process has died.
 func (r *Replica) OnPeerGone(peer messages.RaftID) {
-	if r.node == nil || r.leader != peer || peer == r.cfg.Self {
+	if r.node == nil || peer == r.cfg.Self || !r.isMember(peer) {
+		return
+	}
+	r.gone[peer] = true // whoever leads, now or next, need not wait for its silence
+	if r.replicationDue = true; r.leader != peer {
+		r.ready()
 		return
 	}
 	if err := r.node.ForgetLeader(); err != nil {

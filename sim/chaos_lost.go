@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -16,14 +15,19 @@ import (
 // or has lost some already, or with it a quorum would have.
 func (r *run) spared(s *server) bool {
 	initialised, _ := s.disk.Initialised()
-	return !initialised || r.check.last() == 0 || s.lost() || !r.suffices(func(o *server) bool { return o == s || o.lost() })
+	return !initialised || r.check.last() == 0 || s.lost() || r.needs(s)
+}
+
+// needs reports whether a quorum may be gone with a server.
+func (r *run) needs(s *server) bool {
+	return !r.suffices(func(o *server) bool { return o == s || o.lost() })
 }
 
 // wipe empties the disk of one of a minority. What starts there knows nothing, and those
 // who knew the node before must not take it for that one.
 func (r *run) wipe(s *server) {
-	if r.spared(s) || slices.ContainsFunc(r.servers, func(o *server) bool { yes, _ := o.disk.Initialised(); return o.joins == nil && !yes && !o.damaged }) {
-		return // a founder that does not know the others yet may take it in
+	if r.spared(s) || r.founding() {
+		return
 	}
 	if s.up() {
 		r.world.note(s.host, "the server is replaced by one with an empty disk")

@@ -29,14 +29,16 @@ type checkers struct {
 	// media is what a node's disk would still hold beside its log.
 	media func(node int) media
 
-	leaders        map[uint64]sighting   // by term
-	contents       map[position]sighting // the hash of every entry that any log was given
-	base           uint64                // the index before the first committed one that was seen
-	committed      []position            // from base+1 on: what all replicas must apply
-	appliers       []sighting            // who applied them first
-	histories      map[uint64]sighting   // applied index -> history hash
-	nodes          []*replica            // by machine
-	configurations                       // as of the last committed index
+	leaders        map[uint64]sighting      // by term
+	contents       map[position]sighting    // the hash of every entry that any log was given
+	base           uint64                   // the index before the first committed one that was seen
+	committed      []position               // from base+1 on: what all replicas must apply
+	appliers       []sighting               // who applied them first
+	histories      map[uint64]sighting      // applied index -> history hash
+	nodes          []*replica               // by machine
+	gone           map[messages.RaftID]bool // the disk of their machine was emptied
+	membership     membership
+	configurations // as of the last committed index
 	model          *model
 	reference      *reference // nil: nobody has opened a state yet
 	written        uint64     // checkpoints, of all nodes
@@ -96,7 +98,9 @@ type memory struct {
 func newCheckers(nodes int) *checkers {
 	c := &checkers{
 		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, histories: map[uint64]sighting{}, model: newModel(),
-		clock: func() time.Duration { return 0 },
+		gone:       map[messages.RaftID]bool{},
+		membership: membership{voted: map[messages.RaftID]bool{}, was: map[messages.RaftID]bool{}},
+		clock:      func() time.Duration { return 0 },
 	}
 	for range nodes {
 		c.machine()
@@ -120,6 +124,9 @@ func (c *checkers) starts(node int, id messages.RaftID) {
 	case id != 0 && r.id != id:
 		c.fail("identities last", "%s starts as replica %d, and was %d", nameOf(node), id, r.id)
 	}
+	if c.gone[id] {
+		c.fail("identities are not used again", "%s starts as replica %d, whose disk was emptied", nameOf(node), id)
+	}
 	for other, r := range c.nodes {
 		if id != 0 && other != node && r.id == id {
 			c.fail("identities are not shared", "%s starts as replica %d, as %s did", nameOf(node), id, nameOf(other))
@@ -128,7 +135,12 @@ func (c *checkers) starts(node int, id messages.RaftID) {
 }
 
 // wiped: what the machine had promised is nobody's any more.
-func (c *checkers) wiped(node int) { c.nodes[node] = newReplica(0) }
+func (c *checkers) wiped(node int) {
+	if id := c.nodes[node].id; id != 0 {
+		c.gone[id] = true
+	}
+	c.nodes[node] = newReplica(0)
+}
 
 // holder is the machine of a replica.
 func (c *checkers) holder(id messages.RaftID) (node int, there bool) {
@@ -365,7 +377,8 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		}
 		if c.reference != nil {
 			c.reference.apply(e)
-			c.are(c.reference.state.ConfState())
+			c.are(at.index, c.reference.state.ConfState())
+			c.membership.are(c.reference.state.ConfState(), c.reference.state.Members(), c.reference.state.Operations())
 		}
 		if c.onCommit != nil {
 			c.onCommit()
@@ -388,7 +401,7 @@ func (c *checkers) held(at position) {
 	}
 	holds := func(id messages.RaftID) bool {
 		node, there := c.holder(id)
-		return there && c.stored(node, at)
+		return there && c.stored(node, at) || c.gone[id]
 	}
 	if !isQuorum(c.now, holds) && !isQuorum(c.before, holds) {
 		c.fail("committed is durable on a quorum", "index %d of term %d is applied, and not on a quorum of the disks of %s", at.index, at.term, messages.Line(c.now))

@@ -138,7 +138,9 @@ func (c *checkers) begin(first *messages.Checkpoint) {
 		c.fail("state from snapshot equals state from replay", "nobody can begin with %s: %v", messages.Line(first), err)
 		return
 	}
-	c.are(c.reference.state.ConfState())
+	c.are(first.Index, c.reference.state.ConfState())
+	c.membership.fail = c.fail
+	c.membership.are(c.reference.state.ConfState(), c.reference.state.Members(), c.reference.state.Operations())
 	c.model.level = first.Level
 }
 

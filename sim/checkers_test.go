@@ -40,7 +40,7 @@ func newBench() *bench {
 		return is
 	}
 	b.history = &history{fail: b.checkers.fail, model: b.model}
-	b.are(firstState().ConfState)
+	b.are(1, firstState().ConfState)
 	for i := range b.disks {
 		b.starts(i, idOf(i))
 		b.disks[i].hs = hardState(9, 0, 0)

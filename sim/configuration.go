@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -13,14 +14,19 @@ import (
 type configurations struct {
 	now    *raftpb.ConfState
 	before *raftpb.ConfState // until the last change; it may still count where that is not applied
+	// past are those before, until all voters know for sure that they are over, which they do
+	// once the index of the last change is durable.
+	past      []*raftpb.ConfState
+	changedAt uint64
 }
 
 // are takes the configuration behind the next committed entry.
-func (c *configurations) are(conf *raftpb.ConfState) {
+func (c *configurations) are(index uint64, conf *raftpb.ConfState) {
 	if c.now == nil {
 		c.before = conf
 	} else if !proto.Equal(c.now, conf) {
-		c.before = c.now
+		c.before, c.changedAt = c.now, index
+		c.past = append(c.past, c.now)
 	}
 	c.now = conf
 }
@@ -62,10 +68,63 @@ func (s *server) isMember() bool {
 func (r *run) suffices(away func(*server) bool) bool {
 	conf := r.check.configurations.now
 	if conf == nil {
-		return !slices.ContainsFunc(r.servers, away)
+		return !slices.ContainsFunc(r.servers[:r.swarm.nodes], away)
 	}
-	return isQuorum(conf, func(id messages.RaftID) bool {
+	there := func(id messages.RaftID) bool {
 		node, there := r.check.holder(id)
 		return there && !away(r.servers[node])
-	})
+	}
+	return !slices.ContainsFunc(r.possible(), func(c *raftpb.ConfState) bool { return !isQuorum(c, there) })
+}
+
+// possible are the configurations that may decide: the last that was seen, those before it
+// that a node may still go back to, and those that the operations under way may lead to
+// before the leader notices who is away.
+func (r *run) possible() []*raftpb.ConfState {
+	now := r.check.configurations.now
+	all := append(slices.Clone(r.unsettled()), now)
+	together := slices.Clone(now.GetVoters())
+	for _, o := range r.check.reference.state.Operations() {
+		if rules.Ended(o) {
+			continue
+		}
+		all = append(all, &raftpb.ConfState{Voters: swapped(now.GetVoters(), o)})
+		together = swapped(together, o)
+	}
+	return append(all, &raftpb.ConfState{Voters: together})
+}
+
+// swapped are the voters behind an operation. A node that has no RaftID yet is nobody.
+func swapped(voters []uint64, o *messages.ClusterOperation) []uint64 {
+	after := slices.DeleteFunc(slices.Clone(voters), func(id uint64) bool { return id == o.OldRaftId })
+	if o.NewNode != "" && !o.StayLearner && !slices.Contains(after, o.NewRaftId) {
+		after = append(after, o.NewRaftId)
+	}
+	return after
+}
+
+// unsettled are the configurations before the last one, as long as it is not durable that
+// they are over: not every voter of a later one knows it for sure.
+func (r *run) unsettled() []*raftpb.ConfState {
+	c := &r.check.configurations
+	knows := func(id uint64) bool {
+		node, there := r.check.holder(id)
+		if !there {
+			return true
+		}
+		hs, _ := r.check.durable(node)
+		return max(hs.GetCommit(), r.servers[node].disk.LastCheckpoint().GetIndex()) >= c.changedAt
+	}
+	if len(c.past) > 0 && !slices.ContainsFunc(c.now.GetVoters(), func(id uint64) bool { return !knows(id) }) {
+		c.past = nil
+	}
+	return c.past
+}
+
+// votersMin is how many voted at least: a node that lags knows an older configuration.
+func (r *run) votersMin() int {
+	if r.check.configurations.now == nil {
+		return r.swarm.nodes
+	}
+	return r.check.membership.fewest
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ func (r *run) probe() {
 			r.clients = append(r.clients, c)
 			c.startWith([]string{s.listen()}, true)
 			c.submit(writing(c.put(c.key())))
+			c.submit(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}}})
 		}
 	}
 }
@@ -52,6 +54,8 @@ func (r *run) finish() {
 	for _, op := range r.history.all {
 		if s := r.clients[op.client].probes; s != nil && op.submit.Operations != nil && op.done.Write.GetCode() != messages.Code_OK {
 			r.world.fail("every live node serves", "%s: %s", s.name(), op)
+		} else if s != nil && op.submit.Cluster != nil {
+			r.compareMembers(s, op)
 		}
 	}
 	r.measure()
@@ -160,5 +164,22 @@ func (r *run) countSessions() {
 		if sessions > 2*len(r.clients) {
 			r.world.fail("sessions end with their clients", "%s has %d session actors for %d clients", s.name(), sessions, len(r.clients))
 		}
+	}
+}
+
+// compareMembers: every node tells the same members, those of the log.
+func (r *run) compareMembers(s *server, op *operation) {
+	said := func(m *messages.Member) string {
+		return fmt.Sprintf("replica %d: %s at %s, %s", m.GetRaftId(), m.GetName(), m.GetAddress(), m.GetType())
+	}
+	var told, want []string
+	for _, m := range op.done.Cluster.GetView().GetMembers() {
+		told = append(told, said(m.Member))
+	}
+	for _, m := range r.check.reference.state.Members() {
+		want = append(want, said(m))
+	}
+	if !slices.Equal(told, want) {
+		r.world.fail("every node tells the same members", "%s: %q, the log has %q", s.name(), told, want)
 	}
 }

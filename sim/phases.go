@@ -15,12 +15,14 @@ func (r *run) play() {
 		c.start()
 		c.work()
 	}
+	r.employ()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
 	}
 	r.storm()
 	r.heal()
 	r.progress()
+	r.settle()
 	r.converge()
 	r.finish()
 }

@@ -125,6 +125,7 @@ func Cells() []string {
 			cells = append(cells, phaseCell(p, b))
 		}
 	}
+	cells = append(cells, stepCells()...)
 	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellSuspected, cellCondemned)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))

@@ -58,16 +58,17 @@ func Run(o Options) *Report {
 
 // run is one seed being played.
 type run struct {
-	options Options
-	swarm   *swarm
-	world   *world
-	chaos   *rand.Rand            // of the fault that strikes now
-	chances map[string]*rand.Rand // of each kind of fault
-	load    *rand.Rand            // of what clients do
-	servers []*server
-	clients []*customer
-	check   *checkers
-	history *history
+	options  Options
+	swarm    *swarm
+	world    *world
+	chaos    *rand.Rand            // of the fault that strikes now
+	chances  map[string]*rand.Rand // of each kind of fault
+	load     *rand.Rand            // of what clients do
+	servers  []*server
+	clients  []*customer
+	check    *checkers
+	history  *history
+	operator *operator // nil: the members stay as they are
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
@@ -94,6 +95,7 @@ func newRun(o Options) *run {
 	}
 	r.swarm.letMisstate(stream(o.Seed, "misstate"), o)
 	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
+	r.swarm.drawChurn(stream(o.Seed, "churn"), o)
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
 	r.check = newCheckers(0)
@@ -110,9 +112,13 @@ func newRun(o Options) *run {
 	}
 	r.check.media = func(node int) media { return r.servers[node].media() }
 	r.check.onCommit = r.committed
+	r.check.membership.onStep = r.stepped
 	r.history = &history{fail: r.world.fail, model: r.check.model}
 	for range r.swarm.nodes {
 		r.machine()
+	}
+	for range r.swarm.spares {
+		r.spare()
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})

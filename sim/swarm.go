@@ -43,6 +43,9 @@ type swarm struct {
 	still       bool                    // some keys are written once
 	compacts    bool                    // clients give up history
 	levels      bool                    // nodes start with different software and are upgraded, and clients have the level raised
+	spares      int                     // machines that wait to be added; 0: the members stay as they are
+	asking      time.Duration           // between two things that the operator does, on average
+	steps       float64                 // how likely a blow follows a step of a change of the members
 	conditional int                     // so many operations of a hundred have conditions
 	down        time.Duration           // a crashed node stays away, on average
 }
@@ -283,9 +286,9 @@ func (s *swarm) String() string {
 		}
 	}
 	o := s.options
-	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v",
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, %d spares, asking %v, blows %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
-		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels)
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.spares, s.asking, s.steps)
 	return b.String()
 }
 

@@ -26,6 +26,9 @@ func (r *run) received(h *host, actorID string, message any) {
 			}
 		}
 	case *messages.RaftMessage:
+		if actorID == messages.ActorRaft && message.Message.GetFrom() != s.id() {
+			r.check.membership.hears(message.Message.GetFrom())
+		}
 		if m := message.Message; m.GetType() == raftpb.MsgAppResp && !m.GetReject() {
 			s.acks[m.GetFrom()] = position{m.GetIndex(), m.GetTerm()}
 		}
@@ -59,6 +62,9 @@ func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	rm, ok := body.(*messages.RaftMessage)
 	if ok && !r.options.blind && r.servers[h.node].disk.Suspected() {
 		r.world.fail("suspected nodes are mute", "%s sends %v", h.name, rm.Message.GetType())
+	}
+	if kind := rm.GetMessage().GetType(); ok && (kind == raftpb.MsgVote || kind == raftpb.MsgPreVote) {
+		r.check.membership.campaigns(rm.Message.GetFrom())
 	}
 	if ok && !rm.Message.GetReject() {
 		switch rm.Message.GetType() {
@@ -98,6 +104,11 @@ func (r *run) died(h *host, why string) {
 		}
 		s.damaged = true
 	}
+	if s.joins != nil && !h.memory.log && strings.Contains(why, "not let in") {
+		s.crash(false)
+		s.restartLater()
+		return
+	}
 	switch {
 	case !struck && !s.damaged && !h.doomed:
 		r.world.fail("no process ends itself", "%s: %s", h.name, why)
@@ -126,8 +137,8 @@ func (r *run) suspects(s *server, m *messages.RecordSuspicion) {
 	switch {
 	case m.Condemned == "" && len(m.Suspicion.GetAccusations()) > 0 && !s.aged:
 		r.world.fail("sound disks are not suspected", "%s: %v", s.name(), m.Suspicion)
-	case m.Condemned != "" && !r.options.blind && 2*len(s.voices) <= len(r.servers):
-		r.world.fail("majorities condemn", "%s has heard %d of %d: %s", s.name(), len(s.voices), len(r.servers), m.Condemned)
+	case m.Condemned != "" && !r.options.blind && 2*len(s.voices) <= r.votersMin():
+		r.world.fail("majorities condemn", "%s has heard %d of %d: %s", s.name(), len(s.voices), r.votersMin(), m.Condemned)
 	}
 }
 

@@ -291,8 +291,10 @@ func (m *machineActor) members() *messages.MembersChanged {
 		ConfigurationIndex: c.Index,
 		ConfState:          c.ConfState,
 		Operations:         m.state.Operations(),
+		Healing:            m.state.Healing(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
+		Settled:            c.Index <= m.durable.GetIndex() || mutant.RefusedEarly,
 	}
 }
 
@@ -389,7 +391,11 @@ func (m *machineActor) onCheckpointWritten(ctx actor.Context, msg *messages.Chec
 	if m.phase != serving || !m.pace.written(msg.Index) {
 		return
 	}
+	settled := m.members().Settled
 	m.durable, m.writing = m.writing, nil
+	if !settled && m.members().Settled {
+		m.tellMembers(ctx)
+	}
 	m.meters.checkpoint.Observe(float64(m.pace.ticks*m.config.TickMS) / 1000)
 	ctx.Send(m.config.Raft, &messages.Checkpointed{
 		Index:             m.durable.Index,

@@ -100,7 +100,7 @@ func TestMachineSaysWhereItStarts(t *testing.T) {
 	c.raft.Expect("MachineOpened{index=1 conf_state=ConfState{voters=[1 2 3]} term=1 level=1}")
 	members := `MembersChanged{members=[Member{raft_id=1 name="node1"} Member{raft_id=2 name="node2"} Member{raft_id=3 name="node3"}]` +
 		` cluster_id="\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a\a" next_raft_id=4 configuration_index=1` +
-		` conf_state=ConfState{voters=[1 2 3]} index=1 level=1}`
+		` conf_state=ConfState{voters=[1 2 3]} index=1 level=1 settled=true}`
 	c.membership.Expect(members)
 	c.gateway.Expect(members)
 	c.gateway.Expect("LogTimeAdvanced{}")

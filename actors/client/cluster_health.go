@@ -42,6 +42,9 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 			h.MembersHealthy++
 		}
 	}
+	if says := a.GetView().GetHealingSays(); says != "" {
+		issue("%s", says)
+	}
 	if read != nil {
 		issue("a linearizable read did not come back: %v", read)
 		if !h.LeaderPresent {
@@ -63,7 +66,7 @@ func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
 	if m.State == stateUnreachable {
 		since := ""
 		if m.LastContact != nil {
-			since = fmt.Sprintf(" for %v", now.Sub(*m.LastContact).Round(100*time.Millisecond))
+			since = fmt.Sprintf(" for %v", now.Sub(*m.LastContact).Round(10*time.Millisecond))
 		}
 		issue(" at %s is out of contact%s", m.Address, since)
 		return issues

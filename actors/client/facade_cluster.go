@@ -321,3 +321,15 @@ func from[T any](a ClusterAPI, ctx context.Context, take func(ClusterAnswer) (T,
 	}
 	return take(r)
 }
+
+// ChangeHealing changes how the cluster heals itself: which nodes are spares, and whether the
+// leader replaces a voter by one that it has not heard for long. It returns when that is so.
+func (a ClusterAPI) ChangeHealing(ctx context.Context, m *messages.ChangeHealing) error {
+	_, err := a.AskCluster(ctx, HealingRequest(m))
+	return err
+}
+
+// HealingRequest: see ChangeHealing.
+func HealingRequest(m *messages.ChangeHealing) *messages.ClusterRequest {
+	return &messages.ClusterRequest{Kind: &messages.ClusterRequest_Healing{Healing: m}}
+}

@@ -24,6 +24,9 @@ func Accepted(local Local, hello *messages.Hello) Conn {
 	if hello.Role == messages.Role_NODE {
 		c.RaftID, c.Address = hello.RaftId, messages.NodeAddress(hello.RaftId)
 		c.Founding = len(hello.ClusterId) == 0 || len(local.ClusterID) == 0
+		if len(hello.ClusterId) == 0 && len(local.ClusterID) > 0 {
+			c.Address = messages.FounderAddress(hello.RaftId)
+		}
 	}
 	return c
 }

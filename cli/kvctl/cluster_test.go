@@ -264,10 +264,12 @@ type writers struct {
 	done         sync.WaitGroup
 }
 
-func (p *processes) write(n int) *writers {
+func (p *processes) write(n int) *writers { return p.writeSteadily(n, 0, p.connect(p.endpoints...)) }
+
+// writeSteadily has so many writers wait for so long after each put.
+func (p *processes) writeSteadily(n int, pause time.Duration, c *client.Client) *writers {
 	w := &writers{stop: make(chan struct{})}
 	w.last.Store(time.Now().UnixNano())
-	c := p.connect(p.endpoints...)
 	for id := range n {
 		w.done.Add(1)
 		go func() {
@@ -276,7 +278,7 @@ func (p *processes) write(n int) *writers {
 				select {
 				case <-w.stop:
 					return
-				default:
+				case <-time.After(pause):
 				}
 				key := fmt.Sprintf("%d/%d", id, i)
 				r, err := c.Put(context.Background(), []byte(key), []byte("value of "+key))
@@ -320,7 +322,11 @@ func (w *writers) end() {
 // check reads everything that was acknowledged back, from one node alone.
 func (w *writers) check(p *processes, endpoint string) {
 	p.t.Helper()
-	c := p.connect(endpoint)
+	w.checkBy(p, p.connect(endpoint), endpoint)
+}
+
+func (w *writers) checkBy(p *processes, c *client.Client, endpoint string) {
+	p.t.Helper()
 	w.acknowledged.Range(func(key, revision any) bool {
 		got, err := c.Get(context.Background(), []byte(key.(string)))
 		if err != nil || string(got.Value) != "value of "+key.(string) || got.Revision != revision.(uint64) {

@@ -16,9 +16,9 @@ import (
 	"keyval/messages"
 )
 
-// joinable makes a cluster of three, and the place of a fourth node.
-func joinable(t *testing.T) *processes {
-	p := newCluster(t, freeAddresses(t, 4))
+// joinable makes a cluster of three, and places for others, so many nodes in all.
+func joinable(t *testing.T, nodes int) *processes {
+	p := newCluster(t, freeAddresses(t, nodes))
 	p.endpoints = p.listens
 	var initial []string
 	for i, e := range p.endpoints[:3] {
@@ -42,7 +42,7 @@ func (p *processes) begin(o *messages.ClusterOperation) {
 	p.t.Helper()
 	o.Id = make([]byte, messages.OperationIDSize)
 	rand.Read(o.Id)
-	c := p.connect(p.listens[:3]...)
+	c := p.connect(p.listens...)
 	defer c.Close()
 	begin := &messages.ClusterRequest{Kind: &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}}
 	if answer, err := c.AskCluster(context.Background(), begin); err != nil || answer.Code != messages.Code_OK {
@@ -70,7 +70,7 @@ func (p *processes) operate(o *messages.ClusterOperation) {
 // await waits until the members say so.
 func (p *processes) await(what string, is func(*messages.ClusterView) bool) {
 	p.t.Helper()
-	c := p.connect(p.listens[:3]...)
+	c := p.connect(p.listens...)
 	defer c.Close()
 	var last *messages.ClusterView
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -138,7 +138,7 @@ func (p *processes) ends(i int) string {
 // TestJoinAndLeave: a fourth node waits, is added and killed in each step of that; a
 // founder is removed, learns it, and comes back as another replica.
 func TestJoinAndLeave(t *testing.T) {
-	p := joinable(t)
+	p := joinable(t, 4)
 	w := p.write(4)
 	w.reach(t, 200)
 
@@ -186,7 +186,7 @@ func TestJoinAndLeave(t *testing.T) {
 
 // TestJoinIsRefused where a member of that name has another directory.
 func TestJoinIsRefused(t *testing.T) {
-	p := joinable(t)
+	p := joinable(t, 4)
 	p.kill(2)
 	os.RemoveAll(p.data(2))
 	said := p.refused(2, p.joins(2)...)

@@ -133,7 +133,7 @@ func TestCheck(t *testing.T) {
 		"promote: out of contact":      {cluster(voters3, []uint64{4}, dead(4)), opPromote("node4"), unsafe, "out of contact since 1.05s"},
 		"promote: within a snapshot":   {cluster(voters3, []uint64{4}, shipped, progress(4, func(p *messages.Progress, _ *Follow) { p.State = snapshots })), opPromote("node4"), unsafe, "40 % of it"},
 		"promote: lags":                {cluster(voters3, []uint64{4}, progress(4, func(_ *messages.Progress, f *Follow) { f.Close, f.Match, f.Rate = false, 0, 10 })), opPromote("node4"), unsafe, "lacks 100 entries, for about 550ms"},
-		"promote: its disk stands":     {cluster(voters3, []uint64{4}, progress(4, func(_ *messages.Progress, f *Follow) { f.Match, f.StuckTicks = 0, 40 })), opPromote("node4"), unsafe, "none of 100 entries for 2s"},
+		"promote: its disk stands":     {cluster(voters3, []uint64{4}, progress(4, func(_ *messages.Progress, f *Follow) { f.Match, f.StuckTicks = 0, 80 })), opPromote("node4"), unsafe, "none of 100 entries for 4s"},
 		"promote: close just now":      {cluster(voters3, []uint64{4}, progress(4, func(_ *messages.Progress, f *Follow) { f.CloseTicks = 4 })), opPromote("node4"), unsafe, "caught up for 200ms, 500ms are wanted"},
 		"remove":                       {cluster(voters3, nil), opRemove("node2"), ok, "2 voters survive no more losses than 1"},
 		"remove the leader":            {cluster(voters3, nil), opRemove("node1"), ok, ""},
@@ -313,6 +313,7 @@ func TestCheckUpdate(t *testing.T) {
 
 func TestGuards(t *testing.T) {
 	lags := progress(4, func(_ *messages.Progress, f *Follow) { f.Close = false })
+	silent := progress(2, func(p *messages.Progress, _ *Follow) { p.Match = 0 })
 	behind := progress(2, func(_ *messages.Progress, f *Follow) { f.Close = false })
 	for name, row := range map[string]struct {
 		why  Why
@@ -327,6 +328,7 @@ func TestGuards(t *testing.T) {
 		"swap, too few of the rest close": {cluster(voters3, []uint64{4}, dead(3), behind).GuardSwap(4, 3), Behind},
 		"swap, a quorum dead":             {cluster(voters3, []uint64{4}, dead(2, 3)).GuardSwap(4, 2), Behind},
 		"removal leaves too few":          {cluster(voters3, nil, dead(2)).GuardVoters(0, 3), TooFewAfter},
+		"removal, too few have answered":  {cluster(voters3, nil, silent).GuardVoters(0, 3), TooFewAfter},
 		"promotion":                       {cluster(voters3, []uint64{4}).GuardVoters(4, 0), Nothing},
 	} {
 		if row.why.Kind != row.want {

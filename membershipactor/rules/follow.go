@@ -22,6 +22,9 @@ const (
 	// stuckTicksMax is how long a follower that lacks something may take nothing and
 	// still be close, in ticks.
 	stuckTicksMax = 10
+	// slowTicksMin is how long it may take nothing before its disk is suspected, in ticks: one
+	// that has just begun takes a snapshot first.
+	slowTicksMin = 60
 	// ReadyTicks is how long a learner is to be close before it is promoted, in ticks.
 	ReadyTicks = 10
 )
@@ -68,7 +71,7 @@ func (f Follow) after(p *messages.Progress, last, elapsed uint64) Follow {
 	if took || f.Lag() == 0 {
 		f.StuckTicks = 0
 	}
-	f.Close = p.State == messages.ProgressState_REPLICATING && p.SilentTicks <= ContactTicksMax && f.near()
+	f.Close = p.State == messages.ProgressState_REPLICATING && InContact(p) && f.near()
 	f.CloseTicks += elapsed
 	if !f.Close {
 		f.CloseTicks = 0
@@ -124,7 +127,7 @@ func (v View) Ready(id messages.RaftID) Why {
 	case p.State == messages.ProgressState_SNAPSHOT:
 		why.Count, why.Total = v.Shipments[id].Done, v.Shipments[id].Total
 		return lacks(Snapshot)
-	case f.StuckTicks > stuckTicksMax:
+	case f.StuckTicks > slowTicksMin:
 		why.Count, why.Total = f.StuckTicks*v.TickMS, f.Lag()
 		return lacks(Slow)
 	case p.State != messages.ProgressState_REPLICATING || !f.Close:

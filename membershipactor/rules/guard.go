@@ -29,8 +29,8 @@ func (v View) GuardVoters(in, out messages.RaftID) Why {
 		}
 	}
 	after := &raftpb.ConfState{Voters: v.swapped(v.target(), in, out)}
-	if b := Budget(after, v.Members, v.Alive); !b.Available {
-		return Why{Kind: TooFewAfter, Count: uint64(b.Alive), Total: uint64(b.Quorum), Node: WhoseReturn(after, v.Members, v.Alive)}
+	if b := Budget(after, v.Members, v.Answers); !b.Available {
+		return Why{Kind: TooFewAfter, Count: uint64(b.Alive), Total: uint64(b.Quorum), Node: WhoseReturn(after, v.Members, v.Answers)}
 	}
 	return Why{}
 }

@@ -12,6 +12,7 @@ type View struct {
 	Configuration
 	Self        messages.RaftID
 	Operations  []*messages.ClusterOperation // all records, ended ones too
+	Healing     *messages.Healing            // nil: never said
 	Replication *messages.Replication        // the last one of this node's raft
 	Following   Following                    // how the others have followed lately
 	Waiting     []*messages.WaitingNode
@@ -36,7 +37,17 @@ func (v View) Alive(id messages.RaftID) bool {
 		return true
 	}
 	p := v.progress(id)
-	return p != nil && p.SilentTicks <= ContactTicksMax
+	return p != nil && InContact(p)
+}
+
+// InContact reports whether a member was heard of lately, and its process has not died since.
+func InContact(p *messages.Progress) bool { return !p.Gone && p.SilentTicks <= ContactTicksMax }
+
+// Answers reports whether a member is in contact, and has acknowledged something to this
+// leader. One that has just begun to lead has heard nobody, and those that died before count
+// as in contact for a while.
+func (v View) Answers(id messages.RaftID) bool {
+	return id == v.Self || v.Alive(id) && v.progress(id).GetMatch() > 0
 }
 
 func (v View) progress(id messages.RaftID) *messages.Progress {
@@ -78,13 +89,20 @@ func (v View) Operation(id []byte) *messages.ClusterOperation {
 	return nil
 }
 
-// WaitingNamed finds the node of a name that asked to join, or returns nil: none did, or more
+// waitingMS is for how long a node that asks to join may be silent and still be taken for
+// running, in ms. It asks several times a second.
+const waitingMS = 2000
+
+// Waits reports whether a node that asked to join still does.
+func Waits(n *messages.WaitingNode) bool { return n.SilentMs <= waitingMS }
+
+// WaitingNamed finds the node of a name that asks to join, or returns nil: none does, or more
 // than one, and nobody can tell which is meant.
 func (v View) WaitingNamed(name string) *messages.WaitingNode {
 	var found *messages.WaitingNode
 	for _, w := range v.Waiting {
 		switch {
-		case w.Name != name:
+		case w.Name != name || !Waits(w):
 		case found != nil && (!bytes.Equal(found.Incarnation, w.Incarnation) || found.Address != w.Address):
 			return nil
 		default:

@@ -201,6 +201,9 @@ func remove(o *messages.ClusterOperation, v rules.View) (Effect, rules.Why) {
 		return handOver(old, v)
 	}
 	after := to(o, v, complete, removeOld)
+	if swapping(o) && mutant.JointStays {
+		return nil, rules.Why{}
+	}
 	if swapping(o) {
 		return change(o, v, after), rules.Why{}
 	}

@@ -43,22 +43,25 @@ func (p *player) join(w words) *messages.Error {
 // operation asks for an operation about a node, and waits for its end.
 func operation(kind messages.OperationKind) func(*player, words) *messages.Error {
 	return func(p *player, w words) *messages.Error {
-		server, there := p.server(w.args[0])
-		if !there {
-			return p.noNode(w.args[0])
+		for _, name := range w.args {
+			if _, there := p.server(name); !there {
+				return p.noNode(name)
+			}
 		}
+		server, _ := p.server(w.args[len(w.args)-1]) // the new one, if there is an old one too
 		p.operations++
 		o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize), Kind: kind, StayLearner: w.flags["learner"]}
 		binary.BigEndian.PutUint64(o.Id, p.operations)
-		if kind == messages.OperationKind_REMOVE {
-			o.OldNode = server.Name()
-		} else {
+		if kind == messages.OperationKind_REMOVE || kind == messages.OperationKind_REPLACE {
+			o.OldNode = w.args[0]
+		}
+		if kind != messages.OperationKind_REMOVE {
 			o.NewNode = server.Name()
 		}
-		if kind == messages.OperationKind_ADD {
+		if kind == messages.OperationKind_ADD || kind == messages.OperationKind_REPLACE {
 			o.NewAddress = server.Address()
 		}
-		what := fmt.Sprintf("%s %s", kind, server.Name())
+		what := fmt.Sprintf("%s %s", kind, strings.Join(w.args, " by "))
 		begin := &messages.ClusterRequest{Kind: &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}}
 		if refusal := p.ask(w, what, &messages.Submit{Cluster: begin}); refusal != nil || w.flags["nowait"] {
 			return refusal

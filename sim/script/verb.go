@@ -92,6 +92,8 @@ func init() {
 			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_PROMOTE)},
 		{name: "remove", usage: "NODE [at=NODE] [nowait]", about: "have a member removed",
 			args: [2]int{1, 1}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_REMOVE)},
+		{name: "replace", usage: "OLD NEW [at=NODE] [nowait]", about: "have a node that waits to be added take a member's place",
+			args: [2]int{2, 2}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_REPLACE)},
 		{name: "transfer", usage: "NODE [at=NODE]", about: "have another node lead", args: [2]int{1, 1}, options: []string{"at"}, do: (*player).transfer},
 		{name: "update", usage: "NODE HOST:PORT [at=NODE]", about: "say where a member is reached from now on", args: [2]int{2, 2}, options: []string{"at"}, do: (*player).update},
 		{name: "members", about: "who the members are", do: (*player).members},

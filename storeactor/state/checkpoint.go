@@ -38,6 +38,7 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 		nextRaftID: c.NextRaftId,
 		confIndex:  c.ConfigurationIndex,
 		operations: c.Operations,
+		healing:    c.Healing,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -99,6 +100,7 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 
 		ConfigurationIndex: s.confIndex,
 		Operations:         s.operations,
+		Healing:            s.healing,
 	}
 }
 

@@ -39,6 +39,9 @@ func (s *State) Configuration() rules.Configuration {
 // Operations are the State's own, and never modified.
 func (s *State) Operations() []*messages.ClusterOperation { return s.operations }
 
+// Healing is how the cluster heals itself; nil: that was never written. It is never modified.
+func (s *State) Healing() *messages.Healing { return s.healing }
+
 func (s *State) reconfigure(c rules.Configuration) {
 	s.confIndex, s.members, s.conf, s.nextRaftID = c.Index, c.Members, c.ConfState, c.NextRaftID
 }
@@ -91,6 +94,7 @@ func (s *State) change(b *Batch, index uint64, change *raftpb.ConfChangeV2) *mes
 	}
 	change.Context = nil
 	s.reconfigure(next)
+	s.healing = rules.SparesOutside(s.healing, next.Members)
 	s.keep(b, operations, c.operations[0].value)
 	return nil
 }
@@ -112,6 +116,10 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 		next, err = next.Bind(kind.BindIncarnation)
 	case *messages.Operation_UpdateMember:
 		next, err = next.Update(kind.UpdateMember, index)
+	case *messages.Operation_SetHealing:
+		if err = rules.CheckHealing(s.healing, kind.SetHealing.GetHealing(), s.members); err == nil {
+			s.healing = kind.SetHealing.Healing
+		}
 	default: // raft would know nothing of it
 		err = messages.Errorf(messages.Code_INVALID, "members change with the configuration only")
 	}

@@ -174,6 +174,9 @@ func TestCommandsAboutMembers(t *testing.T) {
 		"another directory":           {[]*messages.Command{command(statetest.BindIncarnation(2, 2)), command(statetest.BindIncarnation(2, 3))}, "[OK CONFLICT] true"},
 		"a directory of nobody":       {[]*messages.Command{command(statetest.BindIncarnation(9, 2))}, "[NOT_FOUND] false"},
 		"an address":                  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1"))}, "[OK] true"},
+		"how to heal":                 {[]*messages.Command{command(statetest.SetHealing(1, "node9"))}, "[OK] true"},
+		"how to heal, twice":          {[]*messages.Command{command(statetest.SetHealing(1, "node9")), command(statetest.SetHealing(1, "node8"))}, "[OK CONFLICT] true"},
+		"a spare that is a member":    {[]*messages.Command{command(statetest.SetHealing(1, "node2"))}, "[CONFLICT] false"},
 		"two upon one configuration":  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1")), command(statetest.UpdateMember(1, 2, "host:2"))}, "[OK CONFLICT] true"},
 		"members without raft":        {[]*messages.Command{command(add)}, "[INVALID] false"},
 		"two operations":              {[]*messages.Command{command(record, record)}, "[INVALID] false"},
@@ -193,7 +196,7 @@ func TestCommandsAboutMembers(t *testing.T) {
 		if got := fmt.Sprint(codes, r.batch.MembersChanged); got != row.want {
 			t.Errorf("%s: %s, want %s", name, got, row.want)
 		}
-		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0; changed != r.batch.MembersChanged {
+		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil; changed != r.batch.MembersChanged {
 			t.Errorf("%s: %v", name, r.state.Checkpoint())
 		}
 		if messages.CheckCommand(row.list[0]) == nil {
@@ -234,6 +237,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"a record":         statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.RecordOperation(4, 1, messages.OperationPhase_CATCH_UP))}),
 		"another record":   statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.RecordOperation(4, 1, messages.OperationPhase_FAILED))}),
 		"a directory":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.BindIncarnation(2, 2))}),
+		"how to heal":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetHealing(1, "node9"))}),
 		"an address":       statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.UpdateMember(1, 2, "host:1"))}),
 	} {
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)

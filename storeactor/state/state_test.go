@@ -601,6 +601,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 		{Seq: 3, Code: messages.Code_OK, Revision: 3, Deleted: 9, More: true, FailedCondition: 7}, {Seq: 5, Code: messages.Code_OK, Revision: 4},
 	}}}
 	c.ConfigurationIndex, c.Operations = 1, []*messages.ClusterOperation{{Id: make([]byte, 16), Version: 1, Kind: messages.OperationKind_ADD}}
+	c.Healing = &messages.Healing{Version: 2, Spares: []string{"node4"}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if !c.ProtoReflect().Has(fields.Get(i)) {

@@ -268,8 +268,9 @@ func (s *levelHandler) close() error {
 	return y.Wrap(err, "levelHandler.close")
 }
 
-// getTableForKey acquires a read-lock to access s.tables. It returns a list of tableHandlers.
-func (s *levelHandler) getTableForKey(key []byte) ([]*table.Table, func() error) {
+// tablesForKey adds to out the tables that may have a key, with a reference to each. patched: it
+// made a slice and a function a level.
+func (s *levelHandler) tablesForKey(key []byte, out []*table.Table) []*table.Table {
 	s.RLock()
 	defer s.RUnlock()
 
@@ -277,19 +278,11 @@ func (s *levelHandler) getTableForKey(key []byte) ([]*table.Table, func() error)
 		// For level 0, we need to check every table. Remember to make a copy as s.tables may change
 		// once we exit this function, and we don't want to lock s.tables while seeking in tables.
 		// CAUTION: Reverse the tables.
-		out := make([]*table.Table, 0, len(s.tables))
 		for i := len(s.tables) - 1; i >= 0; i-- {
 			out = append(out, s.tables[i])
 			s.tables[i].IncrRef()
 		}
-		return out, func() error {
-			for _, t := range out {
-				if err := t.DecrRef(); err != nil {
-					return err
-				}
-			}
-			return nil
-		}
+		return out
 	}
 	// For level >= 1, we can do a binary search as key range does not overlap.
 	idx := sort.Search(len(s.tables), func(i int) bool {
@@ -297,16 +290,19 @@ func (s *levelHandler) getTableForKey(key []byte) ([]*table.Table, func() error)
 	})
 	if idx >= len(s.tables) {
 		// Given key is strictly > than every element we have.
-		return nil, func() error { return nil }
+		return out
 	}
-	tbl := s.tables[idx]
-	tbl.IncrRef()
-	return []*table.Table{tbl}, tbl.DecrRef
+	s.tables[idx].IncrRef()
+	return append(out, s.tables[idx])
 }
 
 // get returns value for a given key or the key after that. If not found, return nil.
 func (s *levelHandler) get(key []byte) (y.ValueStruct, error) {
-	tables, decr := s.getTableForKey(key)
+	var room [16]*table.Table
+	tables := s.tablesForKey(key, room[:0])
+	if len(tables) == 0 {
+		return y.ValueStruct{}, nil
+	}
 	keyNoTs := y.ParseKey(key)
 
 	hash := y.Hash(keyNoTs)
@@ -332,7 +328,12 @@ func (s *levelHandler) get(key []byte) (y.ValueStruct, error) {
 			}
 		}
 	}
-	return maxVs, decr()
+	for _, t := range tables {
+		if err := t.DecrRef(); err != nil {
+			return maxVs, err
+		}
+	}
+	return maxVs, nil
 }
 
 // appendIterators appends iterators to an array of iterators, for merging.

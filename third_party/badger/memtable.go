@@ -41,6 +41,7 @@ type memTable struct {
 	buf        *bytes.Buffer
 	deleted    sync.Once // the WAL was
 	limit      int64     // patched: bytes at which it is full
+	place      skl.Place // patched: of the last put into sl, by the one writer
 }
 
 // deleteWAL removes the WAL for good. patched: it goes when its rows are in a table of
@@ -282,7 +283,7 @@ func (mt *memTable) Put(key []byte, value y.ValueStruct) error {
 	}
 
 	// Write to skiplist and update maxVersion encountered.
-	mt.sl.Put(key, value)
+	mt.sl.PutNear(&mt.place, key, value) // patched
 	if ts := y.ParseTs(entry.Key); ts > mt.maxVersion {
 		mt.maxVersion = ts
 	}
@@ -333,7 +334,7 @@ func (mt *memTable) replayFunction(opt Options) func(Entry, valuePointer) error 
 		// This is already encoded correctly. Value would be either a vptr, or a full value
 		// depending upon how big the original value was. Skiplist makes a copy of the key and
 		// value.
-		mt.sl.Put(e.Key, v)
+		mt.sl.PutNear(&mt.place, e.Key, v) // patched
 		return nil
 	}
 }

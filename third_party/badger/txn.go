@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -578,6 +579,8 @@ func (txn *Txn) commitAndSend() (func() error, error) {
 	for _, e := range txn.duplicateWrites {
 		processEntry(e)
 	}
+	// patched: they came in no order at all. Nothing is written between them.
+	slices.SortFunc(entries, func(a, b *Entry) int { return y.CompareKeys(a.Key, b.Key) })
 
 	if keepTogether {
 		// CommitTs should not be zero if we're inserting transaction markers.

@@ -70,6 +70,13 @@ func (g *Network) Bind(address string) (err error) {
 	return err
 }
 
+// Unbind gives the address of Bind back.
+func (g *Network) Unbind() error {
+	bound := g.bound
+	g.bound = nil
+	return bound.Close()
+}
+
 // credentials are those of both ends of every connection: the place for TLS.
 func (g *Network) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
 

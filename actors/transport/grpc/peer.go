@@ -44,7 +44,7 @@ type lane struct {
 	kind  messages.Lane
 	queue *queue
 	wake  chan struct{} // holds a token when the peer may be back
-	said  string        // what people were told last
+	away  absence       // what people were told of the peer
 	stood bool          // a connection stood since the peer was last known to be gone
 
 	mu        sync.Mutex
@@ -216,20 +216,32 @@ func (l *lane) mourn(refused bool) {
 	h.tell(&messages.PeerGone{Peer: l.peer.member.RaftId})
 }
 
-// linked and unlinked tell people, once a change, what became of the control lane.
+// linked and unlinked tell people of the control lane that the peer is reached, that it has
+// not been for a while, and that it is back.
 func (l *lane) linked(d *dialled) {
-	l.said = ""
-	l.peer.hub.logger.Log(context.Background(), l.level(slog.LevelInfo), "transport: linked",
-		"peer", d.welcome.Name, "address", l.peer.member.Address, "lane", l.kind.String(), "founding", d.conn.Founding)
+	words := []any{"peer", d.welcome.Name, "address", l.peer.member.Address, "lane", l.kind.String()}
+	away, told := l.away.over(time.Now())
+	if told {
+		l.tell(slog.LevelInfo, "a peer is back", append(words, "away", away.Round(time.Millisecond))...)
+		return
+	}
+	l.tell(slog.LevelInfo, "a peer is reached", append(words, "founding", d.conn.Founding)...)
 }
 
 func (l *lane) unlinked(err *failure) {
-	if l.said == err.Message {
-		return
+	level := slog.LevelDebug
+	if l.away.goesOn(time.Now(), err.Message) {
+		level = slog.LevelWarn
 	}
-	l.said = err.Message
-	l.peer.hub.logger.Log(context.Background(), l.level(slog.LevelWarn), "transport: no link",
-		"peer", l.peer.conn.Address, "address", l.peer.member.Address, "lane", l.kind.String(), "reason", err.Message, "hint", err.Hint)
+	words := []any{"peer", l.peer.member.Name, "address", l.peer.member.Address, "lane", l.kind.String(), "reason", err.Message}
+	if err.Hint != "" {
+		words = append(words, "hint", err.Hint)
+	}
+	l.tell(level, "a peer is not reached", words...)
+}
+
+func (l *lane) tell(level slog.Level, message string, words ...any) {
+	l.peer.hub.logger.Log(context.Background(), l.level(level), message, words...)
 }
 
 func (l *lane) level(of slog.Level) slog.Level {

@@ -5,7 +5,6 @@ package badger
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -63,42 +62,36 @@ func (e *Engine) Write(rows []disk.Row) error {
 	if err != nil {
 		return err
 	}
-	// The batch splits itself where it outgrows a transaction; nothing here is
-	// synced, and Flush returns when the last part can be read.
-	batch := e.db.NewManagedWriteBatch()
-	defer batch.Cancel()
-	for _, r := range rows {
-		if err == nil {
-			err = addRow(batch, r)
-		}
+	// Nothing here is synced.
+	entries := make([]badger.Entry, len(rows), len(rows)+1)
+	for i := range rows {
+		entries[i] = entryOf(&rows[i])
 	}
-	if err == nil && marker != 0 {
-		err = batch.SetEntryAt(markerEntry(marker), ownVersion)
+	if marker != 0 {
+		entries = append(entries, markerEntry(marker))
 	}
-	if err == nil {
-		err = batch.Flush()
-	}
-	return e.endWrite(rows, marker, err)
+	return e.endWrite(rows, marker, e.db.WriteVersions(entries))
 }
 
-func addRow(batch *badger.WriteBatch, r disk.Row) error {
-	key := userKey(r.Key)
-	if r.Deleted {
-		return batch.DeleteAt(key, r.Revision)
+func entryOf(r *disk.Row) badger.Entry {
+	value := []byte(nil)
+	if !r.Deleted {
+		value = encodeValue(r)
 	}
-	return batch.SetEntryAt(badger.NewEntry(key, encodeValue(&r)), r.Revision)
+	return badger.NewVersion(userKey(r.Key), value, r.Revision, r.Deleted)
 }
 
+// userKey has room for its version.
 func userKey(key []byte) []byte {
-	return append(append(make([]byte, 0, 1+len(key)), prefixUser), key...)
+	return append(append(make([]byte, 0, 1+len(key)+8), prefixUser), key...)
 }
 
 func markerKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefixMarker}, number)
 }
 
-func markerEntry(number uint64) *badger.Entry {
-	return badger.NewEntry(markerKey(number), nil)
+func markerEntry(number uint64) badger.Entry {
+	return badger.NewVersion(markerKey(number), nil, ownVersion, false)
 }
 
 // beginWrite gives out a marker's number if one is due, else 0.
@@ -163,23 +156,18 @@ func (e *Engine) Get(key []byte, revision uint64) (row disk.Row, found bool, err
 }
 
 func (e *Engine) get(key []byte, revision uint64) (disk.Row, bool, error) {
-	txn := e.db.NewTransactionAt(revision, false)
-	defer txn.Discard()
-	item, err := txn.Get(userKey(key))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return disk.Row{}, false, nil
-	}
+	value, version, found, err := e.db.GetAt(userKey(key), revision)
 	if err != nil {
 		return disk.Row{}, false, damaged("key %q cannot be read: %v", key, err)
 	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return disk.Row{}, false, damaged("the value of %q cannot be read: %v", key, err)
+	if !found {
+		return disk.Row{}, false, nil
 	}
-	row := disk.Row{Key: bytes.Clone(key), Revision: item.Version()}
+	row := disk.Row{Key: bytes.Clone(key), Revision: version}
 	if err := decodeValue(&row, value); err != nil {
 		return disk.Row{}, false, err
 	}
+	row.Value = bytes.Clone(row.Value) // else it would keep a memtable
 	return row, true, nil
 }
 
@@ -279,12 +267,7 @@ func (e *Engine) beginSync() (markers uint64, err error) {
 	markers, e.marked, e.unmarked = e.markers, true, 0
 	e.mutex.Unlock()
 
-	batch := e.db.NewManagedWriteBatch()
-	defer batch.Cancel()
-	err = batch.SetEntryAt(markerEntry(markers), ownVersion)
-	if err == nil {
-		err = batch.Flush()
-	}
+	err = e.db.WriteVersions([]badger.Entry{markerEntry(markers)})
 	if err != nil {
 		e.mutex.Lock()
 		defer e.mutex.Unlock()

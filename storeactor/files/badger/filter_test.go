@@ -6,6 +6,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4/skl"
 	"github.com/dgraph-io/badger/v4/y"
+
+	"keyval/storeactor/disk"
 )
 
 // The filter of a memtable passes every key that is there, whatever version is asked for.
@@ -30,6 +32,26 @@ func TestNoKeyIsFilteredOut(t *testing.T) {
 			if v := list.Get(key(keys+i, 1<<40)); v.Value != nil {
 				t.Fatalf("key %d is there, and was never written", keys+i)
 			}
+		}
+	}
+}
+
+// Every put of a key that is not known asks for it, and most are not there.
+func TestAReadAllocatesLittle(t *testing.T) {
+	e := newEngine(t)
+	row := disk.Row{Key: []byte("there"), Value: make([]byte, 256), Revision: 1, Created: 1, Version: 1}.Summed()
+	if err := e.Write([]disk.Row{row}); err != nil {
+		t.Fatal(err)
+	}
+	for key, most := range map[string]float64{"there": 8, "missing": 6} {
+		allocations := testing.AllocsPerRun(1000, func() {
+			if _, found, err := e.Get([]byte(key), 1); err != nil || found != (key == "there") {
+				t.Fatal(found, err)
+			}
+		})
+		t.Logf("key %q: %v allocations", key, allocations)
+		if allocations > most {
+			t.Errorf("a read of key %q makes %v allocations, more than %v", key, allocations, most)
 		}
 	}
 }

@@ -167,3 +167,10 @@ func Change(index, now uint64, list ...*messages.Operation) *raftpb.Entry {
 func GetAt(revision uint64, key string) *messages.Read {
 	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}
 }
+
+// SetHealing is an operation: that version of how the cluster heals, with one spare.
+func SetHealing(version uint64, spare string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_SetHealing{SetHealing: &messages.SetHealing{
+		Healing: &messages.Healing{Version: version, Mode: messages.HealingMode_HEALING_ON, AfterMs: 1000, Spares: []string{spare}},
+	}}}
+}

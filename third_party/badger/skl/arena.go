@@ -33,6 +33,7 @@ func newArena(n int64) *Arena {
 	// Don't store data at position 0 in order to reserve offset=0 as a kind
 	// of nil pointer.
 	out := &Arena{buf: make([]byte, n)}
+	adviseHuge(out.buf) // patched
 	out.n.Store(1)
 	return out
 }

@@ -14,7 +14,7 @@ Key differences:
 	there is no need for values. We don't intend to support versioning. In-place updates of values
 	would be more efficient.
 - We discard all non-concurrent code.
-- We do not support Splices. This simplifies the code a lot.
+- patched: Place is what RocksDB calls a splice.
 - No AllocateNode or other pointer arithmetic.
 - We combine the findLessThan, findGreaterOrEqual, etc into one function.
 */
@@ -245,11 +245,12 @@ func (s *Skiplist) findNear(key []byte, less bool, allowEqual bool) (*node, bool
 // The input "before" tells us where to start looking.
 // If we found a node with the same key, then we return outBefore = outAfter.
 // Otherwise, outBefore.key < key < outAfter.key.
-func (s *Skiplist) findSpliceForLevel(key []byte, before *node, level int) (*node, *node) {
+// patched: behind is nil, or a node that is known to be behind key.
+func (s *Skiplist) findSpliceForLevel(key []byte, before, behind *node, level int) (*node, *node) {
 	for {
 		// Assume before.key < key.
 		next := s.getNext(before, level)
-		if next == nil {
+		if next == nil || next == behind {
 			return before, next
 		}
 		nextKey := next.key(s.arena)
@@ -270,24 +271,57 @@ func (s *Skiplist) getHeight() int32 {
 	return s.height.Load()
 }
 
+// Place is where a list was put to last. patched: the rows of a batch come in the order of
+// their keys, and the way from one to the next is shorter than from the head.
+type Place struct {
+	prev   [maxHeight]*node // at each level the last node up to what was put last
+	next   [maxHeight]*node // and the first one behind it
+	height int              // so many levels are known
+}
+
 // Put inserts the key-value pair.
 func (s *Skiplist) Put(key []byte, v y.ValueStruct) {
+	s.PutNear(&Place{}, key, v)
+}
+
+// PutNear inserts the key-value pair, faster if it comes soon behind that of the last call
+// with this place, which is this list's alone. Nothing else puts between two such calls.
+func (s *Skiplist) PutNear(place *Place, key []byte, v y.ValueStruct) {
 	s.filter.add(key) // patched
 	// Since we allow overwrite, we may not need to create a new node. We might not even need to
 	// increase the height. Let's defer these actions.
 
 	listHeight := s.getHeight()
-	var prev [maxHeight + 1]*node
-	var next [maxHeight + 1]*node
-	prev[listHeight] = s.head
-	next[listHeight] = nil
-	for i := int(listHeight) - 1; i >= 0; i-- {
+	prev, next := &place.prev, &place.next
+	from, level := s.head, int(listHeight)
+	if place.height > 0 && y.CompareKeys(prev[0].key(s.arena), key) < 0 {
+		// What is between prev and next of a level is behind all of the levels below: up to
+		// the first level at which the key is still there.
+		for level = 0; level < place.height && next[level] != nil; level++ {
+			cmp := y.CompareKeys(key, next[level].key(s.arena))
+			if cmp == 0 {
+				next[level].setValue(s.arena, v)
+				return
+			}
+			if cmp < 0 {
+				break
+			}
+			from = next[level]
+		}
+	}
+	for i := level - 1; i >= 0; i-- {
 		// Use higher level to speed up for current level.
-		prev[i], next[i] = s.findSpliceForLevel(key, prev[i+1], i)
+		var behind *node
+		if i+1 < int(listHeight) {
+			behind = next[i+1]
+		}
+		prev[i], next[i] = s.findSpliceForLevel(key, from, behind, i)
 		if prev[i] == next[i] {
 			prev[i].setValue(s.arena, v)
+			place.height = 0
 			return
 		}
+		from = prev[i]
 	}
 
 	// We do need to create a new node.
@@ -309,10 +343,10 @@ func (s *Skiplist) Put(key []byte, v y.ValueStruct) {
 	for i := 0; i < height; i++ {
 		for {
 			if prev[i] == nil {
-				y.AssertTrue(i > 1) // This cannot happen in base level.
+				y.AssertTrue(i > 0) // This cannot happen in base level.
 				// We haven't computed prev, next for this level because height exceeds old listHeight.
 				// For these levels, we expect the lists to be sparse, so we can just search from head.
-				prev[i], next[i] = s.findSpliceForLevel(key, s.head, i)
+				prev[i], next[i] = s.findSpliceForLevel(key, s.head, nil, i)
 				// Someone adds the exact same key before we are able to do so. This can only happen on
 				// the base level. But we know we are not on the base level.
 				y.AssertTrue(prev[i] != next[i])
@@ -326,13 +360,18 @@ func (s *Skiplist) Put(key []byte, v y.ValueStruct) {
 			// CAS failed. We need to recompute prev and next.
 			// It is unlikely to be helpful to try to use a different level as we redo the search,
 			// because it is unlikely that lots of nodes are inserted between prev[i] and next[i].
-			prev[i], next[i] = s.findSpliceForLevel(key, prev[i], i)
+			prev[i], next[i] = s.findSpliceForLevel(key, prev[i], nil, i)
 			if prev[i] == next[i] {
 				y.AssertTruef(i == 0, "Equality can happen only on base level: %d", i)
 				prev[i].setValue(s.arena, v)
+				place.height = 0 // patched
 				return
 			}
 		}
+	}
+	place.height = max(int(listHeight), height) // patched
+	for i := range height {
+		prev[i] = x
 	}
 }
 

@@ -1,0 +1,69 @@
+package membershipactor
+
+import (
+	"fmt"
+
+	"keyval/messages"
+)
+
+// news is what an operator asks for the next morning: who led, and who belonged to the
+// cluster. words are keys and values.
+type news struct {
+	text  string
+	words []any
+}
+
+// newsOf is what differs between two views. What was known at the start is no news.
+func newsOf(before, after View) (all []news) {
+	tell := func(text string, words ...any) { all = append(all, news{text, words}) }
+	switch moved := before.Leader != after.Leader || before.Term != after.Term; {
+	case moved && after.Leader != 0:
+		words := []any{"leader", after.nameOf(after.Leader), "term", after.Term}
+		if before.Leader != 0 {
+			words = append(words, "before", before.nameOf(before.Leader))
+		}
+		tell("a leader is elected", words...)
+	case moved && before.Leader != 0:
+		tell("nobody leads", "term", after.Term, "before", before.nameOf(before.Leader))
+	}
+	if before.state == nil {
+		return all
+	}
+	for _, m := range after.Members {
+		was, known := before.Member(m.RaftId)
+		switch {
+		case !known:
+			tell("a member is added", words(m)...)
+		case was.Type != m.Type:
+			tell("a member changes", append(words(m), "before", kindOf(was))...)
+		case was.Address != m.Address:
+			tell("a member moves", append(words(m), "before", was.Address)...)
+		}
+	}
+	for _, m := range before.Members {
+		if _, stays := after.Member(m.RaftId); !stays {
+			tell("a member is removed", words(m)...)
+		}
+	}
+	return all
+}
+
+func words(m *messages.Member) []any {
+	return []any{"member", m.Name, "raft id", m.RaftId, "address", m.Address, "is", kindOf(m)}
+}
+
+// kindOf is a member's type for people.
+func kindOf(m *messages.Member) string {
+	return [...]string{
+		messages.MemberType_VOTER: "voter", messages.MemberType_LEARNER: "learner",
+		messages.MemberType_INCOMING: "voter that comes", messages.MemberType_OUTGOING: "voter that leaves",
+	}[m.Type]
+}
+
+// nameOf is a member's name, or what stands for it where it is not known.
+func (v View) nameOf(id messages.RaftID) string {
+	if m, known := v.Member(id); known {
+		return m.Name
+	}
+	return fmt.Sprintf("raft id %d", id)
+}

@@ -1,0 +1,149 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"keyval/messages"
+)
+
+// harm is what falls upon a change of the members right after one of its steps.
+type harm int
+
+const (
+	harmLeader    harm = iota // the leader crashes
+	harmOld                   // the node that leaves does
+	harmNew                   // the new one does
+	harmOperator              // who asked does
+	harmPartition             // leader and new node, or old one, lose each other
+	harmDisk                  // a write, or a sync, of the leader or of the new node fails
+	harmWipe                  // the disk of the new node is emptied, and it waits again
+	harms
+)
+
+func (h harm) String() string {
+	return [...]string{"leader-crash", "old-crash", "new-crash", "operator-crash", "partition", "disk", "wipe"}[h]
+}
+
+// meets reports whether an operation of this kind can be harmed so in this phase.
+func (h harm) meets(kind messages.OperationKind, phase messages.OperationPhase) bool {
+	switch h {
+	case harmOld:
+		return kind == messages.OperationKind_REMOVE || kind == messages.OperationKind_REPLACE
+	case harmWipe: // a voter is emptied only where a quorum is left
+		return (kind == messages.OperationKind_ADD || kind == messages.OperationKind_REPLACE) && phase <= messages.OperationPhase_CATCH_UP
+	case harmNew:
+		return kind != messages.OperationKind_REMOVE
+	}
+	return true
+}
+
+func stepCell(kind messages.OperationKind, phase messages.OperationPhase, h harm) string {
+	return fmt.Sprintf("%s %s x %s", kind, phase, h)
+}
+
+// stepsOf are the phases that an operation of each kind can go through.
+var stepsOf = map[messages.OperationKind][]messages.OperationPhase{
+	messages.OperationKind_ADD: {messages.OperationPhase_ADD_LEARNER, messages.OperationPhase_CATCH_UP, messages.OperationPhase_PROMOTION,
+		messages.OperationPhase_COMPLETE, messages.OperationPhase_FAILED},
+	messages.OperationKind_PROMOTE: {messages.OperationPhase_PROMOTION, messages.OperationPhase_COMPLETE, messages.OperationPhase_FAILED},
+	messages.OperationKind_REMOVE:  {messages.OperationPhase_REMOVE_OLD, messages.OperationPhase_COMPLETE, messages.OperationPhase_FAILED},
+	messages.OperationKind_REPLACE: {messages.OperationPhase_ADD_LEARNER, messages.OperationPhase_CATCH_UP, messages.OperationPhase_PROMOTION,
+		messages.OperationPhase_REMOVE_OLD, messages.OperationPhase_COMPLETE, messages.OperationPhase_FAILED},
+}
+
+// stepCells are all steps with all that may fall upon them.
+func stepCells() (cells []string) {
+	for kind := messages.OperationKind_ADD; kind <= messages.OperationKind_REPLACE; kind++ {
+		for _, phase := range stepsOf[kind] {
+			for h := range harms {
+				if h.meets(kind, phase) {
+					cells = append(cells, stepCell(kind, phase, h))
+				}
+			}
+		}
+	}
+	return cells
+}
+
+// stepped draws what falls upon an operation whose record was just committed: at once, or a
+// little later.
+func (r *run) stepped(o *messages.ClusterOperation) {
+	r.coverage[fmt.Sprintf("%s %s", o.Kind, o.Phase)]++
+	if r.healed || r.swarm.steps == 0 || !r.strikes() {
+		return
+	}
+	r.by("steps", func() {
+		if r.chaos.Float64() >= r.swarm.steps {
+			return
+		}
+		h, delay := harm(r.chaos.IntN(int(harms))), upTo(r.chaos, pick(r.chaos, 0, 5*time.Millisecond, 100*time.Millisecond))
+		r.world.clock.after(delay, nil, func() {
+			if !r.healed && !r.held {
+				r.by("steps", func() { r.harm(o, h) })
+			}
+		})
+	})
+}
+
+// harm carries one out, and counts it if it met somebody.
+func (r *run) harm(o *messages.ClusterOperation, h harm) {
+	var leader *server
+	for _, s := range r.servers {
+		if s.role() == "leader" {
+			leader = s
+		}
+	}
+	old, fresh := r.replica(o.OldRaftId, o.OldNode), r.replica(o.NewRaftId, o.NewNode)
+	other := fresh
+	if other == nil {
+		other = old
+	}
+	var victim *server
+	switch h {
+	case harmLeader, harmDisk, harmPartition:
+		victim = leader
+		if h == harmDisk && fresh != nil && r.chaos.IntN(2) == 0 {
+			victim = fresh
+		}
+	case harmOld:
+		victim = old
+	case harmNew, harmWipe:
+		victim = fresh
+	}
+	switch {
+	case !h.meets(o.Kind, o.Phase):
+		return
+	case h == harmOperator:
+		r.restartClient(r.operator.customer)
+	case victim == nil || !victim.up():
+		return
+	case h == harmPartition && (other == nil || other == victim):
+		return
+	case h == harmPartition:
+		r.note("partition of %s and %s in %s %s", victim.name(), other.name(), o.Kind, o.Phase)
+		r.shut(victim.name(), other.name(), r.lasting())
+	case h == harmDisk:
+		r.order(pick(r.chaos, faultSaveFails, faultSyncFails, faultTornSave, faultStateSync), victim)
+	case h == harmWipe:
+		if !r.empty(victim) {
+			return
+		}
+	default:
+		r.note("%s in %s %s", h, o.Kind, o.Phase)
+		r.crash(victim, r.chaos.IntN(2) == 0)
+	}
+	r.coverage[stepCell(o.Kind, o.Phase, h)]++
+}
+
+// replica is the machine of a replica, or that of its name; nil: none.
+func (r *run) replica(id messages.RaftID, name string) *server {
+	if node, there := r.check.holder(id); id != 0 && there {
+		return r.servers[node]
+	}
+	if i := slices.IndexFunc(r.servers, func(s *server) bool { return s.name() == name }); i >= 0 {
+		return r.servers[i]
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+package sim
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"keyval/membershipactor/rules"
+	"keyval/messages"
+)
+
+// Members that come and go: spare machines, and an operator who asks for every kind of change,
+// some of them wrong, twice, or given up again.
+
+// operator is a client who changes the members.
+type operator struct {
+	*customer
+	begun []*messages.ClusterOperation // as they were asked for
+}
+
+// drawChurn draws the spares of a run and how busy its operator is.
+func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
+	// A new member gets a snapshot, which would spread what was written wrong.
+	if s.rates[faultMiswrite]+s.rates[faultMisstate] > 0 || chance.IntN(3) > 0 {
+		return
+	}
+	s.spares = 1 + chance.IntN(3)
+	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
+	if o.Faults {
+		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
+	}
+}
+
+// spare adds a machine that asks some of the founders to be let in.
+func (r *run) spare() { r.rejoin(r.machine()) }
+
+// rejoin empties the disk of a server that is down, and has what starts there ask others to be
+// let in.
+func (r *run) rejoin(s *server) {
+	s.disk.LoseMedia()
+	s.disk.MendFaults()
+	s.damaged, s.aged, s.rot, s.joins = false, false, rot{}, nil
+	for _, o := range r.servers {
+		if o != s && (o.node < r.swarm.nodes || o.isMember()) {
+			s.joins = append(s.joins, o.listen())
+		}
+	}
+	if s.level = 0; r.swarm.levels { // an older one would find out that it is too old, and end
+		s.level = levelNewest
+	}
+	r.check.wiped(s.node)
+}
+
+// employ lets the operator ask at random times, until the world is healed.
+func (r *run) employ() {
+	if r.swarm.spares == 0 {
+		return
+	}
+	c := &customer{run: r, number: len(r.clients), name: "operator"}
+	r.clients = append(r.clients, c)
+	r.operator = &operator{customer: c}
+	c.start()
+	r.ask()
+}
+
+func (r *run) ask() {
+	chance := r.chancesOf("operator")
+	r.world.clock.after(time.Duration(chance.ExpFloat64()*float64(r.swarm.asking)), nil, func() {
+		if r.healed {
+			return
+		}
+		if r.check.reference != nil && !r.held {
+			r.by("operator", r.operate)
+		}
+		r.ask()
+	})
+}
+
+// chancesOf is the source of chance of a kind.
+func (r *run) chancesOf(kind string) (chance *rand.Rand) {
+	r.by(kind, func() { chance = r.chaos })
+	return chance
+}
+
+// operate is one thing that an operator does: to a machine, or by asking.
+func (r *run) operate() {
+	if r.renew(); len(r.operator.under) > 3 {
+		return
+	}
+	request := &messages.ClusterRequest{DryRun: r.chaos.IntN(8) == 0}
+	if r.chaos.IntN(10) == 0 {
+		request.Configuration = r.chaos.Uint64N(r.check.reference.state.Configuration().Index + 2)
+	}
+	members := r.check.reference.state.Members()
+	member := pick(r.chaos, members...)
+	switch n := r.chaos.IntN(20); {
+	case n < 2:
+		request.Kind = &messages.ClusterRequest_Transfer{Transfer: &messages.TransferLeadership{To: pick(r.chaos, "", member.Name)}}
+	case n < 4:
+		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
+		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
+		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+	case n < 7 && len(r.operator.begun) > 0:
+		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
+	case n == 7 && len(r.operator.begun) > 0: // once more
+		request.Kind = begin(pick(r.chaos, r.operator.begun...))
+	default:
+		request.Kind = begin(r.drawOperation(member, !request.DryRun))
+	}
+	r.operator.submit(&messages.Submit{Cluster: request})
+}
+
+func begin(o *messages.ClusterOperation) *messages.ClusterRequest_Begin {
+	return &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}
+}
+
+// drawOperation makes one of those that have records.
+func (r *run) drawOperation(member *messages.Member, keep bool) *messages.ClusterOperation {
+	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize)}
+	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
+	if keep {
+		r.operator.begun = append(r.operator.begun, o)
+	}
+	target := r.fresh()
+	switch n := r.chaos.IntN(12); {
+	case n < 4:
+		o.Kind, o.NewNode, o.NewAddress, o.StayLearner = messages.OperationKind_ADD, target.name(), target.listen(), r.chaos.IntN(3) == 0
+	case n < 6:
+		o.Kind, o.NewNode = messages.OperationKind_PROMOTE, member.Name
+		if i := slices.IndexFunc(r.check.reference.state.Members(), isLearner); i >= 0 {
+			o.NewNode = r.check.reference.state.Members()[i].Name
+		}
+	case n < 8:
+		o.Kind, o.OldNode = messages.OperationKind_REMOVE, member.Name
+	default:
+		o.Kind, o.OldNode, o.NewNode, o.NewAddress = messages.OperationKind_REPLACE, member.Name, target.name(), target.listen()
+		if i := slices.IndexFunc(r.check.reference.state.Members(), r.isGone); i >= 0 && r.chaos.IntN(2) == 0 {
+			o.OldNode = r.check.reference.state.Members()[i].Name
+		}
+		if same := r.named(o.OldNode); r.chaos.IntN(3) == 0 && same != nil && (!same.isMember() || r.empty(same)) {
+			o.NewNode, o.NewAddress = same.name(), same.listen()
+		}
+	}
+	return o
+}
+
+func isLearner(m *messages.Member) bool { return m.Type == messages.MemberType_LEARNER }
+
+// isGone reports whether no machine holds a member any more, or one that is out of service.
+func (r *run) isGone(m *messages.Member) bool {
+	node, there := r.check.holder(m.RaftId)
+	return !there || r.servers[node].lost() || !r.servers[node].up()
+}
+
+func (r *run) named(name string) *server {
+	for _, s := range r.servers {
+		if s.name() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// fresh is a machine that waits to be added, if there is one.
+func (r *run) fresh() *server {
+	for _, i := range r.chaos.Perm(len(r.servers)) {
+		if s := r.servers[i]; s.joins != nil && s.id() == 0 && r.memberNamed(s.name()) == nil {
+			return s
+		}
+	}
+	return pick(r.chaos, r.servers...)
+}
+
+func (r *run) memberNamed(name string) *messages.Member {
+	if r.check.reference == nil {
+		return nil
+	}
+	members := r.check.reference.state.Members()
+	if i := slices.IndexFunc(members, func(m *messages.Member) bool { return m.Name == name }); i >= 0 {
+		return members[i]
+	}
+	return nil
+}
+
+// empty wipes one of a minority, so that another replica may come to that machine.
+func (r *run) empty(s *server) bool {
+	if s.id() != 0 && s.disk.Retired() == "" && !s.damaged && r.needs(s) || r.founding() || s.aged {
+		return false
+	}
+	if s.up() {
+		r.world.note(s.host, "the server is replaced by one with an empty disk, which joins")
+	}
+	s.crash(true)
+	r.rejoin(s)
+	s.restartLater()
+	return true
+}
+
+// founding reports whether a founder does not know the others yet: it may take anybody in who
+// has its name.
+func (r *run) founding() bool {
+	return slices.ContainsFunc(r.servers, func(s *server) bool {
+		yes, _ := s.disk.Initialised()
+		return s.joins == nil && !yes && !s.damaged
+	})
+}
+
+// renew empties machines that hold a replica which is no member any more.
+func (r *run) renew() {
+	for _, s := range r.servers {
+		if s.id() != 0 && !s.isMember() && (s.disk.Retired() != "" || s.damaged) && r.chaos.IntN(4) == 0 {
+			r.empty(s)
+		}
+	}
+}
+
+// settleMax bounds how long operations take to end after the world was healed, and giveUpMax
+// those whose nodes stay away, until the operator gives them up.
+const (
+	settleMax = 60 * time.Second
+	giveUpMax = 5 * time.Second
+)
+
+// settle: every operation ends, and no joint configuration stays.
+func (r *run) settle() {
+	began, asked := r.world.clock.now, r.world.clock.now+giveUpMax
+	for !r.world.over() && r.operator != nil {
+		var under []*messages.ClusterOperation
+		for _, o := range r.check.reference.state.Operations() {
+			if !rules.Ended(o) {
+				under = append(under, o)
+			}
+		}
+		joint := len(r.check.configurations.now.GetVotersOutgoing()) > 0
+		if len(under) == 0 && !joint {
+			return
+		}
+		if now := r.world.clock.now; now >= began+settleMax+r.shipping() {
+			r.world.fail("operations end", "%v after the world was healed the configuration is %s, and under way is: %v",
+				now-began, messages.Line(r.check.configurations.now), under)
+		} else if now >= asked {
+			asked = now + time.Second
+			for _, o := range under {
+				r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+					Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+			}
+		}
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
