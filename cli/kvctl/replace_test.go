@@ -53,7 +53,7 @@ func TestReplaceUnderFaults(t *testing.T) {
 			}
 		}
 	}
-	p := &replacing{joinable(t), 3}
+	p := &replacing{joinable(t, 4), 3}
 	w := p.write(2)
 	w.reach(t, 200)
 	var table bytes.Buffer
