@@ -61,7 +61,7 @@ var rooms = map[string]room{
 	"storeactor/actortest":             {world, []string{"messages"}},
 	"actors/seam":                      {actor, []string{"actors/transport", "messages"}},
 	"actors/seam/production":           {world, []string{"actors/seam"}},
-	"actors/transport":                 {pure, []string{"messages"}},
+	"actors/transport":                 {pure, []string{"messages", "mutant"}},
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor/rules", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
