@@ -50,7 +50,7 @@ var rooms = map[string]room{
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
-	"storeactor/shipping":              {actor, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/snapshot"}},
+	"storeactor/shipping":              {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk", "storeactor/snapshot"}},
 	"storeactor/snapshot":              {pure, []string{"messages", "mutant", "storeactor/disk", "storeactor/state"}},
 	"storeactor/snapshot/snapshottest": {world, []string{"messages", "storeactor/disk", "storeactor/state/statetest"}},
 	"storeactor/state":                 {pure, []string{"membershipactor/rules", "messages", "mutant", "storeactor/disk"}},

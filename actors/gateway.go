@@ -20,7 +20,8 @@ const sessionTicks = 8
 type gateway struct {
 	wiring    *wiring
 	view      membershipactor.View
-	fenced    bool // see LeaderChanged
+	fenced    bool   // see LeaderChanged
+	refused   string // see WritesRefused
 	logTimeMS uint64
 	sessions  *attachments
 	status    statusDesk
@@ -52,6 +53,11 @@ func (a *gateway) Receive(ctx actor.Context) {
 	case *messages.LeaderChanged:
 		a.view, a.fenced = a.view.WithLeader(m), m.Fenced
 		a.tellLeader(ctx)
+	case *messages.WritesRefused:
+		if a.refused != m.Why {
+			a.refused = m.Why
+			a.tellLeader(ctx)
+		}
 	case *messages.Removed:
 		a.removed = m.Why
 	case *messages.MembersChanged:
@@ -163,7 +169,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
-		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax,
+		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused,
 	}
 }
 
@@ -178,7 +184,7 @@ func (a *gateway) tellLeader(ctx actor.Context) {
 }
 
 func (a *gateway) sessionLeader() *messages.SessionLeader {
-	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level}
+	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level, WritesRefused: a.refused}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {

@@ -44,6 +44,7 @@ type Options struct {
 	SnapshotRate       uint64 // bytes a second to one follower; default 64 MiB
 	SnapshotChunkBytes int    // default 1 MiB
 	AuditTicks         uint32 // between two questions to the members; default 4
+	RoomBytes          int64  // see storeactor.MachineConfig
 }
 
 // Config is what a node is made of: its disk, its network and the rest of its
@@ -302,15 +303,15 @@ func (a *node) serve(ctx actor.Context) {
 		Self: w.self, TickMS: tickMS, Level: w.level, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
-		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond),
+		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond), RoomBytes: o.RoomBytes,
 	}))
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, Level: w.level, TickMS: tickMS, Nonce: a.nonces.shipments,
-		Raft: w.raft(), Machine: w.machine(), Peer: w.peer(messages.ActorSnapshots),
+		Raft: w.raft(), Machine: w.machine(), Audit: w.local(messages.ActorAudit), Peer: w.peer(messages.ActorSnapshots),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
 	}))
 	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
-		Self: w.self, Machine: w.machine(), Membership: w.membership(), Peer: w.peer(messages.ActorAudit),
+		Self: w.self, Machine: w.machine(), Membership: w.membership(), Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorAudit),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{

@@ -39,6 +39,7 @@ type ServeOptions struct {
 	HistoryRevisions uint64        // 0: no bound
 	HistoryTime      time.Duration // 0: no bound
 	SnapshotRate     uint64        // bytes a second; 0: the default
+	RoomBytes        int64         // below so many free bytes there is too little room; 0: the default; below 0: never
 }
 
 // Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
@@ -90,7 +91,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	node, err := Start(Config{
 		Disk: disk, Network: network, World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
-		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate},
+		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate, RoomBytes: o.RoomBytes},
 		Ended:   func(removed *messages.Removed) { ended <- removed },
 	}, identity)
 	if err != nil {

@@ -24,6 +24,7 @@ func newSession(w *wiring, owner string, client, holder []byte, m *messages.Sess
 	return func() actor.Actor {
 		core := newSessionCore(w.self, client, holder, m.Leader, m.Level)
 		core.onFenced(m.Fenced)
+		core.refused = m.WritesRefused
 		return &session{wiring: w, owner: owner, core: core}
 	}
 }
@@ -57,6 +58,7 @@ func (a *session) Receive(ctx actor.Context) {
 	case *messages.SessionLeader:
 		a.core.onLeader(m.Leader, m.Term, m.Level)
 		a.core.onFenced(m.Fenced)
+		a.core.refused = m.WritesRefused
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:

@@ -93,11 +93,13 @@ type sessionCore struct {
 	term   uint64
 	level  uint32 // of the cluster, as applied here; never above what it is
 	fenced bool   // this node may have lost data: no read is answered
-	writes map[uint64]*pendingWrite
-	reads  map[uint64]*pendingRead
-	bytes  int
-	scans  int
-	held   []uint64 // scans and digests that are not sent on yet, in order; some may be answered
+	// refused is why writes that need room are refused; empty: they are not.
+	refused string
+	writes  map[uint64]*pendingWrite
+	reads   map[uint64]*pendingRead
+	bytes   int
+	scans   int
+	held    []uint64 // scans and digests that are not sent on yet, in order; some may be answered
 
 	effects []sessionEffect
 }
@@ -182,7 +184,17 @@ func (s *sessionCore) check(m *messages.Write) (opens bool, why *messages.Error)
 	if err := messages.CheckCommand(c); err != nil || s.leader == nil { // with a leader's place the level is known
 		return c.Open != nil, err
 	}
+	if s.refused != "" && grows(c) {
+		return false, messages.Errorf(messages.Code_BUSY, "%s", s.refused)
+	}
 	return c.Open != nil, messages.CheckLevel(c, s.level)
+}
+
+// grows reports whether a command may leave more than was there. A deletion takes room too, until
+// history is given up, and little of it.
+func grows(c *messages.Command) bool {
+	put := func(o *messages.Operation) bool { return o.GetPut() != nil }
+	return slices.ContainsFunc(c.Operations, put) || slices.ContainsFunc(c.Otherwise, put)
 }
 
 func (s *sessionCore) propose(seq uint64, w *pendingWrite) {

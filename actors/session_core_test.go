@@ -395,3 +395,45 @@ func TestAFencedSessionReadsNothing(t *testing.T) {
 		t.Errorf("lifted: %#v", effects)
 	}
 }
+
+// Where there is no room, what needs some is refused before it is proposed, and nothing else.
+func TestSessionRefusesWhatNeedsRoom(t *testing.T) {
+	const why = "n2 has 120 MB free, 512 MB are needed: writes are refused"
+	deletes := func(c *messages.Command) {
+		c.Operations[0].Kind = &messages.Operation_Delete{Delete: &messages.Delete{Key: []byte("k")}}
+	}
+	puts := &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte("k"), Value: []byte("v")}}}
+	for name, row := range map[string]struct {
+		write   *messages.Write
+		refused bool
+	}{
+		"a put":           {command(t, 1, nil), true},
+		"a delete":        {command(t, 1, deletes), false},
+		"a put beside it": {command(t, 1, func(c *messages.Command) { deletes(c); c.Operations = append(c.Operations, puts) }), true},
+		"a put if it does not hold": {command(t, 1, func(c *messages.Command) {
+			deletes(c)
+			c.Otherwise = []*messages.Operation{puts}
+			c.Conditions = []*messages.Condition{{Key: []byte("k"), Target: &messages.Condition_ModRevision{}}}
+		}), true},
+		"a compaction": {command(t, 1, func(c *messages.Command) {
+			c.Operations[0].Kind = &messages.Operation_Compact{Compact: &messages.Compact{Revision: 3}}
+		}), false},
+	} {
+		s := newSessionCore(1, testClient, nil, leaderAt(1, 1), 1)
+		s.refused = why
+		s.onWrite("asker", row.write)
+		effects := s.take()
+		code, answered := answerCode(effects)
+		if answered != row.refused || row.refused && code != messages.Code_BUSY {
+			t.Errorf("%s: %v", name, effects)
+		}
+		if row.refused && effects[0].(answer).Reply.(*messages.WriteReply).Message != why {
+			t.Errorf("%s: %v", name, effects)
+		}
+		s.refused = ""
+		s.onWrite("asker", command(t, 2, nil))
+		if _, answered := answerCode(s.take()); answered {
+			t.Errorf("%s: refused with room again", name)
+		}
+	}
+}

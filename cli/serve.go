@@ -153,7 +153,7 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if err != nil {
 		return o, err
 	}
-	o.HistoryRevisions, o.HistoryTime, o.SnapshotRate = t.historyRevisions, t.historyTime, t.snapshotRate
+	o.HistoryRevisions, o.HistoryTime, o.SnapshotRate, o.RoomBytes = t.historyRevisions, t.historyTime, t.snapshotRate, t.roomBytes
 	if o.DataDir, err = filepath.Abs(o.DataDir); err != nil {
 		return o, err
 	}

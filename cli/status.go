@@ -62,6 +62,9 @@ type nodeJSON struct {
 	CheckpointIndex   uint64         `json:"checkpoint_index,string"`
 	CompactedRevision uint64         `json:"compacted_revision,string"` // reads below it are refused
 	Transfers         []transferJSON `json:"transfers"`                 // snapshots on their way to or from it
+	RoomBytes         uint64         `json:"room_bytes"`                // free on its disk; 0: not known
+	Lacks             string         `json:"lacks,omitempty"`           // what it has too little of
+	WritesRefused     string         `json:"writes_refused,omitempty"`  // why writes that need room are refused
 
 	members   []*messages.Member
 	clusterID []byte
@@ -143,7 +146,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
 		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
-		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), members: s.Members, clusterID: s.ClusterId,
+		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused, members: s.Members, clusterID: s.ClusterId,
 	}
 }
 
@@ -198,6 +201,14 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), number(uint64(r.Level)), r.Version})
 	}
 	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "LEVEL", "VERSION"}, cells)
+	for _, r := range rows {
+		if r.Lacks != "" {
+			fmt.Fprintf(c.Stdout, "%s has too little room: %s\n", r.Name, r.Lacks)
+		}
+	}
+	if at := slices.IndexFunc(rows, func(r nodeJSON) bool { return r.WritesRefused != "" }); at >= 0 {
+		fmt.Fprintln(c.Stdout, rows[at].WritesRefused)
+	}
 	for _, line := range transferLines(rows) {
 		fmt.Fprintln(c.Stdout, line)
 	}

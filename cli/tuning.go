@@ -14,12 +14,14 @@ type tuning struct {
 	historyRevisions uint64        // 0: no bound
 	historyTime      time.Duration // 0: no bound
 	snapshotRate     uint64        // bytes a second
+	roomBytes        int64         // 0: the default; below 0: nobody looks
 }
 
 const (
 	envHistoryRevisions = "KVCTL_HISTORY_REVISIONS"
 	envHistoryTime      = "KVCTL_HISTORY_TIME"
 	envSnapshotRate     = "KVCTL_SNAPSHOT_RATE"
+	envRoom             = "KVCTL_ROOM"
 
 	defaultHistoryRevisions = "100000"
 	defaultHistoryTime      = "1h"
@@ -31,6 +33,7 @@ func tuningFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "history-revisions", Usage: "keep the last `N` revisions readable; 0: no bound [$" + envHistoryRevisions + "]", DefaultText: defaultHistoryRevisions},
 		&urfave.StringFlag{Name: "history-time", Usage: "keep what was written in the last `DURATION` readable; 0: no bound [$" + envHistoryTime + "]", DefaultText: defaultHistoryTime},
 		&urfave.StringFlag{Name: "snapshot-rate", Usage: "bring a follower that lags at most `SIZE` a second, such as 64MiB [$" + envSnapshotRate + "]", DefaultText: defaultSnapshotRate},
+		&urfave.StringFlag{Name: "room", Usage: "call the disk scarce below `SIZE` free, such as 1GiB: writes are refused while a quorum needs it; 0: never [$" + envRoom + "]", DefaultText: "a tenth, 512MiB to 2GiB"},
 	}
 }
 
@@ -59,6 +62,15 @@ func (c *Call) tuning() (t tuning, err error) {
 	if t.snapshotRate, err = humanize.ParseBytes(text); err != nil || t.snapshotRate < 1<<10 {
 		return t, c.usage("", "%s: %q is no size from 1KiB on, such as 64MiB", source, text)
 	}
+	if text, source = c.setting("room", envRoom, ""); text != "" {
+		size, err := humanize.ParseBytes(text)
+		if err != nil || size > 1<<60 {
+			return t, c.usage("", "%s: %q is no size, such as 1GiB", source, text)
+		}
+		if t.roomBytes = int64(size); size == 0 {
+			t.roomBytes = -1
+		}
+	}
 	return t, nil
 }
 
@@ -67,7 +79,7 @@ func (c *Call) tuning() (t tuning, err error) {
 func (c *Call) tuningArgs() []string {
 	var args []string
 	for _, s := range []struct{ flag, env string }{
-		{"history-revisions", envHistoryRevisions}, {"history-time", envHistoryTime}, {"snapshot-rate", envSnapshotRate},
+		{"history-revisions", envHistoryRevisions}, {"history-time", envHistoryTime}, {"snapshot-rate", envSnapshotRate}, {"room", envRoom},
 	} {
 		if text, _ := c.setting(s.flag, s.env, ""); text != "" {
 			args = append(args, "--"+s.flag, text)

@@ -35,11 +35,13 @@ type Config struct {
 
 // Membership is the actor that holds the view.
 type Membership struct {
-	cfg     Config
-	census  *census
-	changes *changes
-	door    *door
-	raises  raises
+	cfg          Config
+	census       *census
+	changes      *changes
+	door         *door
+	raises       raises
+	refused      string // why writes that need room are refused, as the gateway knows
+	refusedTicks uint64 // since it was told so
 }
 
 // New makes the producer of a node's membership actor.
@@ -78,6 +80,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
+		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m)
@@ -89,6 +92,8 @@ func (a *Membership) Receive(ctx actor.Context) {
 		}
 	case *messages.LevelAnswer:
 		a.raises.onAnswer(a.peerOf(ctx), m)
+	case *messages.RoomSeen:
+		a.census.onRoom(m)
 	case *messages.StatusReply:
 		a.census.onTransfers(m.Transfers)
 	case *messages.Replication:
@@ -107,6 +112,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		a.census.onWaiting(a.door.everyone())
 		a.goOn(ctx, uint64(m.Elapsed))
 		a.raises.onTick(m.Elapsed)
+		a.watchRoom(ctx, uint64(m.Elapsed))
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	default:
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
@@ -187,5 +193,19 @@ func (a *Membership) say(ctx actor.Context, all []saying) {
 		default:
 			ctx.Request(a.cfg.Peer(s.to), s.message)
 		}
+	}
+}
+
+// watchRoom tells the gateway whether writes are refused, again after a while: it may have
+// started anew.
+func (a *Membership) watchRoom(ctx actor.Context, elapsed uint64) {
+	if to := a.census.heir(elapsed); to != 0 {
+		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "to", to)
+		ctx.Request(a.cfg.Raft, &messages.TransferLead{To: to})
+	}
+	a.refusedTicks += elapsed
+	if why := a.census.refusal(); why != a.refused || why != "" && a.refusedTicks >= pulseTicks {
+		a.refused, a.refusedTicks = why, 0
+		ctx.Send(a.cfg.Gateway, &messages.WritesRefused{Why: why})
 	}
 }

@@ -49,6 +49,8 @@ type census struct {
 	pulse   *messages.ClusterPulse // the leader's last, of view.Term; nil: none yet
 	pulseAt uint64
 	waiting []*messages.WaitingNode // that asked this node to be let in
+	room    *messages.RoomSeen      // of this node; nil: not known
+	yieldIn uint64                  // ticks until the lead may be handed over for want of room
 
 	answer *messages.ClusterView // nil: something has changed since it was made
 }
@@ -195,7 +197,7 @@ func (c *census) nodePulse() []saying {
 	}
 	m := &messages.NodePulse{
 		Term: c.view.Term, ConfigurationIndex: c.view.Configuration, Version: c.version,
-		Applied: c.replication.GetApplied(), Waiting: c.waiting,
+		Applied: c.replication.GetApplied(), Waiting: c.waiting, RoomBytes: c.room.GetBytes(), Lacks: c.room.GetLacks(),
 	}
 	return []saying{{c.view.Leader, m}}
 }

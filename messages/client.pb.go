@@ -1196,6 +1196,9 @@ type StatusReply struct {
 	Level             uint32                 `protobuf:"varint,21,opt,name=level,proto3" json:"level,omitempty"`                       // of the cluster, as applied here
 	LevelMin          uint32                 `protobuf:"varint,22,opt,name=level_min,json=levelMin,proto3" json:"level_min,omitempty"` // what this node's software understands
 	LevelMax          uint32                 `protobuf:"varint,23,opt,name=level_max,json=levelMax,proto3" json:"level_max,omitempty"`
+	RoomBytes         uint64                 `protobuf:"varint,24,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`            // free on this node's disk; 0: not known
+	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
+	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1389,6 +1392,27 @@ func (x *StatusReply) GetLevelMax() uint32 {
 		return x.LevelMax
 	}
 	return 0
+}
+
+func (x *StatusReply) GetRoomBytes() uint64 {
+	if x != nil {
+		return x.RoomBytes
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
+}
+
+func (x *StatusReply) GetWritesRefused() string {
+	if x != nil {
+		return x.WritesRefused
+	}
+	return ""
 }
 
 // Transfer is a snapshot on its way to or from a node.
@@ -3045,6 +3069,7 @@ type MemberView struct {
 	WaitingFor         string                 `protobuf:"bytes,14,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`                            // of a learner: why it is not ready
 	Version            string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
 	RoomBytes          uint64                 `protobuf:"varint,16,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"` // free on its disk; 0: not known
+	Lacks              string                 `protobuf:"bytes,17,opt,name=lacks,proto3" json:"lacks,omitempty"`                           // what it has too little of, for people; empty: nothing
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -3189,6 +3214,13 @@ func (x *MemberView) GetRoomBytes() uint64 {
 		return x.RoomBytes
 	}
 	return 0
+}
+
+func (x *MemberView) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
 }
 
 // WaitingNode is one that asked to join and is no member.
@@ -3596,7 +3628,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x81\x06\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xdd\x06\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3623,7 +3655,11 @@ const file_client_proto_rawDesc = "" +
 	"\ttransfers\x18\x14 \x03(\v2\x13.keyval.v1.TransferR\ttransfers\x12\x14\n" +
 	"\x05level\x18\x15 \x01(\rR\x05level\x12\x1b\n" +
 	"\tlevel_min\x18\x16 \x01(\rR\blevelMin\x12\x1b\n" +
-	"\tlevel_max\x18\x17 \x01(\rR\blevelMax:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
+	"\tlevel_max\x18\x17 \x01(\rR\blevelMax\x12\x1d\n" +
+	"\n" +
+	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
+	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
+	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
 	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
@@ -3763,7 +3799,7 @@ const file_client_proto_rawDesc = "" +
 	"\rOperationWait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"\x99\x04\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xaf\x04\n" +
 	"\n" +
 	"MemberView\x12)\n" +
 	"\x06member\x18\x01 \x01(\v2\x11.keyval.v1.MemberR\x06member\x12\x12\n" +
@@ -3784,7 +3820,8 @@ const file_client_proto_rawDesc = "" +
 	"waitingFor\x12\x18\n" +
 	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
-	"room_bytes\x18\x10 \x01(\x04R\troomBytes\"\x94\x01\n" +
+	"room_bytes\x18\x10 \x01(\x04R\troomBytes\x12\x14\n" +
+	"\x05lacks\x18\x11 \x01(\tR\x05lacks\"\x94\x01\n" +
 	"\vWaitingNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +

@@ -3068,6 +3068,61 @@ func (x *Accusation) GetLast() uint64 {
 	return 0
 }
 
+// Lineage says from whom a replica has its state, where it was installed from a
+// snapshot: a copy is no second witness of what it was copied from. It stands beside the
+// checkpoint until the state was found equal to that of a member of another lineage.
+type Lineage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []uint64               `protobuf:"varint,1,rep,packed,name=from,proto3" json:"from,omitempty"` // RaftIDs: the sender's, and those of the sender's own lineage; empty: none
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`      // of the snapshot
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lineage) Reset() {
+	*x = Lineage{}
+	mi := &file_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lineage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lineage) ProtoMessage() {}
+
+func (x *Lineage) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
+func (*Lineage) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Lineage) GetFrom() []uint64 {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Lineage) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 var File_command_proto protoreflect.FileDescriptor
 
 const file_command_proto_rawDesc = "" +
@@ -3286,7 +3341,10 @@ const file_command_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\"\n" +
 	"\facknowledged\x18\x03 \x01(\x04R\facknowledged\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last*=\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last\"3\n" +
+	"\aLineage\x12\x12\n" +
+	"\x04from\x18\x01 \x03(\x04R\x04from\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index*=\n" +
 	"\n" +
 	"Comparison\x12\t\n" +
 	"\x05EQUAL\x10\x00\x12\r\n" +
@@ -3358,7 +3416,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(HealingMode)(0),         // 1: keyval.v1.HealingMode
@@ -3399,7 +3457,8 @@ var file_command_proto_goTypes = []any{
 	(*StartsHeard)(nil),      // 36: keyval.v1.StartsHeard
 	(*Suspicion)(nil),        // 37: keyval.v1.Suspicion
 	(*Accusation)(nil),       // 38: keyval.v1.Accusation
-	(*raftpb.ConfState)(nil), // 39: raftpb.ConfState
+	(*Lineage)(nil),          // 39: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 40: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	7,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -3431,7 +3490,7 @@ var file_command_proto_depIdxs = []int32{
 	3,  // 26: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
 	4,  // 27: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
 	4,  // 28: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	39, // 29: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	40, // 29: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
 	30, // 30: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
 	31, // 31: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
 	33, // 32: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
@@ -3484,7 +3543,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2122,6 +2122,7 @@ type StageChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`
 	Chunk         *SnapshotChunk         `protobuf:"bytes,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Lineage       []uint64               `protobuf:"varint,3,rep,packed,name=lineage,proto3" json:"lineage,omitempty"` // with the first: from whom the state comes, RaftIDs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2166,6 +2167,13 @@ func (x *StageChunk) GetShipment() uint64 {
 func (x *StageChunk) GetChunk() *SnapshotChunk {
 	if x != nil {
 		return x.Chunk
+	}
+	return nil
+}
+
+func (x *StageChunk) GetLineage() []uint64 {
+	if x != nil {
+		return x.Lineage
 	}
 	return nil
 }
@@ -2906,8 +2914,9 @@ type SessionLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        *Leader                `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"` // unset: nobody leads
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // as in LeaderChanged
-	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`   // of the cluster, as applied here
+	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"`                                   // as in LeaderChanged
+	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`                                     // of the cluster, as applied here
+	WritesRefused string                 `protobuf:"bytes,5,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2968,6 +2977,13 @@ func (x *SessionLeader) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *SessionLeader) GetWritesRefused() string {
+	if x != nil {
+		return x.WritesRefused
+	}
+	return ""
 }
 
 // MembersChanged is all of the state that is about members. What it holds is never
@@ -4343,6 +4359,218 @@ func (x *StateRead) GetHash() []byte {
 	return nil
 }
 
+// VouchState asks whether this node's state was found equal to another member's, not long
+// ago. If it was not, it is compared first, in haste.
+type VouchState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"` // of the pin
+	Peer          uint64                 `protobuf:"varint,2,opt,name=peer,proto3" json:"peer,omitempty"`    // who is to get it, and so cannot tell
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VouchState) Reset() {
+	*x = VouchState{}
+	mi := &file_node_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VouchState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VouchState) ProtoMessage() {}
+
+func (x *VouchState) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VouchState.ProtoReflect.Descriptor instead.
+func (*VouchState) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *VouchState) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *VouchState) GetPeer() uint64 {
+	if x != nil {
+		return x.Peer
+	}
+	return 0
+}
+
+type StateVouched struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holder        string                 `protobuf:"bytes,1,opt,name=holder,proto3" json:"holder,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; CONFLICT: another member holds something else; UNREACHABLE: nobody could tell
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateVouched) Reset() {
+	*x = StateVouched{}
+	mi := &file_node_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateVouched) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateVouched) ProtoMessage() {}
+
+func (x *StateVouched) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateVouched.ProtoReflect.Descriptor instead.
+func (*StateVouched) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *StateVouched) GetHolder() string {
+	if x != nil {
+		return x.Holder
+	}
+	return ""
+}
+
+func (x *StateVouched) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *StateVouched) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// RoomSeen is what a look at the room of this node has shown.
+type RoomSeen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // free on the disk
+	Lacks         string                 `protobuf:"bytes,2,opt,name=lacks,proto3" json:"lacks,omitempty"`  // what there is too little of, for people; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomSeen) Reset() {
+	*x = RoomSeen{}
+	mi := &file_node_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomSeen) ProtoMessage() {}
+
+func (x *RoomSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomSeen.ProtoReflect.Descriptor instead.
+func (*RoomSeen) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *RoomSeen) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RoomSeen) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
+}
+
+// WritesRefused: voters that are needed for a quorum have too little room.
+type WritesRefused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           string                 `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"` // for people; empty: no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WritesRefused) Reset() {
+	*x = WritesRefused{}
+	mi := &file_node_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WritesRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WritesRefused) ProtoMessage() {}
+
+func (x *WritesRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WritesRefused.ProtoReflect.Descriptor instead.
+func (*WritesRefused) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *WritesRefused) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -4525,11 +4753,12 @@ const file_node_proto_rawDesc = "" +
 	"\x05first\x18\a \x01(\fR\x05first\x12(\n" +
 	"\x04last\x18\b \x01(\v2\x14.keyval.v1.RowCursorR\x04last\x12\x12\n" +
 	"\x04more\x18\t \x01(\bR\x04more:\x0e\x92\xb5\x18\n" +
-	"\"\bReadRows\"\x7f\n" +
+	"\"\bReadRows\"\x99\x01\n" +
 	"\n" +
 	"StageChunk\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12.\n" +
-	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk:%\x92\xb5\x18!\n" +
+	"\x05chunk\x18\x02 \x01(\v2\x18.keyval.v1.SnapshotChunkR\x05chunk\x12\x18\n" +
+	"\alineage\x18\x03 \x03(\x04R\alineage:%\x92\xb5\x18!\n" +
 	"\tsnapshots\x12\x06intake\x1a\fa chunk came\"\xae\x01\n" +
 	"\vChunkStaged\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x1a\n" +
@@ -4587,12 +4816,13 @@ const file_node_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xcc\x01\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xf3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level:N\x92\xb5\x18J\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
+	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused:N\x92\xb5\x18J\n" +
 	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xe9\x04\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
@@ -4726,7 +4956,26 @@ const file_node_proto_rawDesc = "" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04hash\x18\x04 \x01(\fR\x04hash:d\x92\xb5\x18`\x1aHat once with the index that was chosen; once it is applied with the hash\"\tReadState\"\tHashState*;\n" +
+	"\x04hash\x18\x04 \x01(\fR\x04hash:d\x92\xb5\x18`\x1aHat once with the index that was chosen; once it is applied with the hash\"\tReadState\"\tHashState\"l\n" +
+	"\n" +
+	"VouchState\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\x04R\x04peer:2\x92\xb5\x18.\n" +
+	"\tsnapshots\x12\x05audit\x1a\x1athe state is to be shipped\"w\n" +
+	"\fStateVouched\x12\x16\n" +
+	"\x06holder\x18\x01 \x01(\tR\x06holder\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage:\x10\x92\xb5\x18\f\"\n" +
+	"VouchState\"a\n" +
+	"\bRoomSeen\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05lacks\x18\x02 \x01(\tR\x05lacks:)\x92\xb5\x18%\n" +
+	"\amachine\x12\n" +
+	"membership\x1a\x0eevery 20 ticks\"P\n" +
+	"\rWritesRefused\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why:-\x92\xb5\x18)\n" +
+	"\n" +
+	"membership\x12\agateway\x1a\x12the reason changed*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -4747,7 +4996,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -4822,102 +5071,107 @@ var file_node_proto_goTypes = []any{
 	(*ReadState)(nil),           // 70: keyval.v1.ReadState
 	(*HashState)(nil),           // 71: keyval.v1.HashState
 	(*StateRead)(nil),           // 72: keyval.v1.StateRead
-	(*Starts)(nil),              // 73: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 74: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 75: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 76: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 77: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 78: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 79: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 80: keyval.v1.Checkpoint
-	(Code)(0),                   // 81: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 82: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 83: keyval.v1.Outcome
-	(*Read)(nil),                // 84: keyval.v1.Read
-	(*Leader)(nil),              // 85: keyval.v1.Leader
-	(*Member)(nil),              // 86: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 87: keyval.v1.ClusterOperation
-	(*Healing)(nil),             // 88: keyval.v1.Healing
-	(*Start)(nil),               // 89: keyval.v1.Start
-	(*Suspicion)(nil),           // 90: keyval.v1.Suspicion
-	(*Founder)(nil),             // 91: keyval.v1.Founder
-	(*StatusReply)(nil),         // 92: keyval.v1.StatusReply
-	(*Operation)(nil),           // 93: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 94: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 95: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 96: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 97: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 98: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 99: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 100: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 101: keyval.v1.ClusterReply
+	(*VouchState)(nil),          // 73: keyval.v1.VouchState
+	(*StateVouched)(nil),        // 74: keyval.v1.StateVouched
+	(*RoomSeen)(nil),            // 75: keyval.v1.RoomSeen
+	(*WritesRefused)(nil),       // 76: keyval.v1.WritesRefused
+	(*Starts)(nil),              // 77: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 78: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 79: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 80: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 81: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 82: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 83: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 84: keyval.v1.Checkpoint
+	(Code)(0),                   // 85: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 86: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 87: keyval.v1.Outcome
+	(*Read)(nil),                // 88: keyval.v1.Read
+	(*Leader)(nil),              // 89: keyval.v1.Leader
+	(*Member)(nil),              // 90: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 91: keyval.v1.ClusterOperation
+	(*Healing)(nil),             // 92: keyval.v1.Healing
+	(*Start)(nil),               // 93: keyval.v1.Start
+	(*Suspicion)(nil),           // 94: keyval.v1.Suspicion
+	(*Founder)(nil),             // 95: keyval.v1.Founder
+	(*StatusReply)(nil),         // 96: keyval.v1.StatusReply
+	(*Operation)(nil),           // 97: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 98: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 99: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 100: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 101: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 102: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 103: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 104: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 105: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	73,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	74,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	75,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	76,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	77,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	77,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	77,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	77,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	78,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	79,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	80,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	81,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	81,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	81,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	81,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13,  // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	78,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	76,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	78,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	76,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	82,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	80,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	82,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	80,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17,  // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	79,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	80,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	76,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	77,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	77,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	81,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	80,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	83,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	84,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	80,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	81,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	81,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	85,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	84,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34,  // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	81,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	85,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34,  // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	82,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	81,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	82,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	81,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	86,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	85,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	86,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	85,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43,  // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	83,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	84,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	81,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	87,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	88,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	85,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44,  // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	85,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	86,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	76,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	87,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	88,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
-	81,  // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	89,  // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	86,  // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	81,  // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	90,  // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	91,  // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	92,  // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	93,  // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	84,  // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	94,  // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	95,  // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	96,  // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	93,  // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	97,  // 51: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	98,  // 52: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	99,  // 53: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	92,  // 54: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	100, // 55: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	89,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	90,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	80,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	91,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	92,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
+	85,  // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	93,  // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	90,  // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	85,  // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	94,  // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	95,  // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	96,  // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	97,  // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	88,  // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	98,  // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	99,  // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	100, // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	97,  // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	101, // 51: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	102, // 52: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	103, // 53: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	96,  // 54: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	104, // 55: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,   // 56: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	101, // 57: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	80,  // 58: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	81,  // 59: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	60,  // [60:60] is the sub-list for method output_type
-	60,  // [60:60] is the sub-list for method input_type
-	60,  // [60:60] is the sub-list for extension type_name
-	60,  // [60:60] is the sub-list for extension extendee
-	0,   // [0:60] is the sub-list for field type_name
+	105, // 57: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	84,  // 58: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	85,  // 59: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	85,  // 60: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	61,  // [61:61] is the sub-list for method output_type
+	61,  // [61:61] is the sub-list for method input_type
+	61,  // [61:61] is the sub-list for extension type_name
+	61,  // [61:61] is the sub-list for extension extendee
+	0,   // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -4935,7 +5189,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   72,
+			NumMessages:   76,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

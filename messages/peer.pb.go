@@ -800,9 +800,10 @@ func (x *FounderState) GetFounded() bool {
 // is repeated until it is answered.
 type SnapshotOffer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"` // chosen by the sender, never used again by it
-	Message       *raftpb.Message        `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`    // the MsgSnap; its snapshot has no data
-	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`       // about what will come
+	Shipment      uint64                 `protobuf:"varint,1,opt,name=shipment,proto3" json:"shipment,omitempty"`      // chosen by the sender, never used again by it
+	Message       *raftpb.Message        `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`         // the MsgSnap; its snapshot has no data
+	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`            // about what will come
+	Lineage       []uint64               `protobuf:"varint,4,rep,packed,name=lineage,proto3" json:"lineage,omitempty"` // of the sender's own state: RaftIDs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -856,6 +857,13 @@ func (x *SnapshotOffer) GetBytes() uint64 {
 		return x.Bytes
 	}
 	return 0
+}
+
+func (x *SnapshotOffer) GetLineage() []uint64 {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
 }
 
 // SnapshotPull: all chunks below next are taken, and those up to next+window-1 may
@@ -1135,6 +1143,7 @@ type AuditAnswer struct {
 	Round         uint64                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
 	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"` // OK; INVALID: not there yet; COMPACTED: not there any more
 	Digest        *RangeDigest           `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Lineage       *Lineage               `protobuf:"bytes,4,opt,name=lineage,proto3" json:"lineage,omitempty"` // of the state that was read
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1186,6 +1195,13 @@ func (x *AuditAnswer) GetCode() Code {
 func (x *AuditAnswer) GetDigest() *RangeDigest {
 	if x != nil {
 		return x.Digest
+	}
+	return nil
+}
+
+func (x *AuditAnswer) GetLineage() *Lineage {
+	if x != nil {
+		return x.Lineage
 	}
 	return nil
 }
@@ -1270,6 +1286,7 @@ type NodePulse struct {
 	Version            string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	RoomBytes          uint64                 `protobuf:"varint,5,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
 	Waiting            []*WaitingNode         `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Lacks              string                 `protobuf:"bytes,7,opt,name=lacks,proto3" json:"lacks,omitempty"` // what there is too little of, for people; empty: nothing
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1344,6 +1361,13 @@ func (x *NodePulse) GetWaiting() []*WaitingNode {
 		return x.Waiting
 	}
 	return nil
+}
+
+func (x *NodePulse) GetLacks() string {
+	if x != nil {
+		return x.Lacks
+	}
+	return ""
 }
 
 // ClusterPulse is what the leader tells the others of all.
@@ -1667,6 +1691,52 @@ func (x *LevelAnswer) GetMax() uint32 {
 	return 0
 }
 
+// AuditConfirmed tells a member that a whole walk found its state equal to that of a
+// member of another lineage: it is a voice of its own from now on.
+type AuditConfirmed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // of its lineage
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditConfirmed) Reset() {
+	*x = AuditConfirmed{}
+	mi := &file_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditConfirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditConfirmed) ProtoMessage() {}
+
+func (x *AuditConfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditConfirmed.ProtoReflect.Descriptor instead.
+func (*AuditConfirmed) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AuditConfirmed) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 var File_peer_proto protoreflect.FileDescriptor
 
 const file_peer_proto_rawDesc = "" +
@@ -1737,11 +1807,12 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x05 \x01(\fR\tclusterId\x12\x18\n" +
 	"\afounded\x18\x06 \x01(\bR\afounded:\x80\x01\x8a\xb5\x18\x19\b#\x10\x01\x18\x01\"\rnode/founding0\x018\x01\x92\xb5\x18_\n" +
-	"\bfounding\x12\x12founding of a peer\x1a1the cluster is being founded; a late founder asks\"\fFounderState\"\xd9\x01\n" +
+	"\bfounding\x12\x12founding of a peer\x1a1the cluster is being founded; a late founder asks\"\fFounderState\"\xf3\x01\n" +
 	"\rSnapshotOffer\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12)\n" +
 	"\amessage\x18\x02 \x01(\v2\x0f.raftpb.MessageR\amessage\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x04R\x05bytes:k\x8a\xb5\x18\x1a\b$\x10\x01\x18\x01\"\x0enode/snapshots(\x020\x01\x92\xb5\x18I\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\alineage\x18\x04 \x03(\x04R\alineage:k\x8a\xb5\x18\x1a\b$\x10\x01\x18\x01\"\x0enode/snapshots(\x020\x01\x92\xb5\x18I\n" +
 	"\tsnapshots\x12\x13snapshots of a peer\x1a'a shipment begins, until it is answered\"\xa4\x02\n" +
 	"\fSnapshotPull\x12\x1a\n" +
 	"\bshipment\x18\x01 \x01(\x04R\bshipment\x12\x12\n" +
@@ -1766,11 +1837,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x14\n" +
 	"\x05index\x18\x06 \x01(\x04R\x05index:p\x8a\xb5\x18\x16\b(\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18R\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a(the next range of keys is to be compared\"\xa2\x01\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a(the next range of keys is to be compared\"\xd0\x01\n" +
 	"\vAuditAnswer\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12.\n" +
-	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:(\x8a\xb5\x18\x16\b)\x10\x01\x18\x01\"\n" +
+	"\x06digest\x18\x03 \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\x12,\n" +
+	"\alineage\x18\x04 \x01(\v2\x12.keyval.v1.LineageR\alineage:(\x8a\xb5\x18\x16\b)\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18\n" +
 	"\"\bAuditAsk\"\xce\x01\n" +
 	"\fAuditVerdict\x12\x1a\n" +
@@ -1779,7 +1851,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\bR\x05state:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xaf\x02\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xc5\x02\n" +
 	"\tNodePulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12/\n" +
@@ -1787,7 +1859,8 @@ const file_peer_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
-	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
+	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
+	"\x05lacks\x18\a \x01(\tR\x05lacks:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
 	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xd8\x02\n" +
 	"\fClusterPulse\x12\x12\n" +
@@ -1817,7 +1890,11 @@ const file_peer_proto_rawDesc = "" +
 	"\x05round\x18\x01 \x01(\x04R\x05round\x12\x10\n" +
 	"\x03min\x18\x02 \x01(\rR\x03min\x12\x10\n" +
 	"\x03max\x18\x03 \x01(\rR\x03max:)\x8a\xb5\x18\x17\b0\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18\n" +
-	"\"\bLevelAsk29\n" +
+	"\"\bLevelAsk\"\x9c\x01\n" +
+	"\x0eAuditConfirmed\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index:t\x8a\xb5\x18\x14\b1\x10\x01\x18\x01\"\n" +
+	"node/audit(\x02\x92\xb5\x18X\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a.a walk has ended, and the member has a lineage29\n" +
 	"\x04Link\x121\n" +
 	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
 
@@ -1833,7 +1910,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_peer_proto_goTypes = []any{
 	(*Frame)(nil),           // 0: keyval.v1.Frame
 	(*Hello)(nil),           // 1: keyval.v1.Hello
@@ -1858,48 +1935,51 @@ var file_peer_proto_goTypes = []any{
 	(*LossAnswer)(nil),      // 20: keyval.v1.LossAnswer
 	(*LevelAsk)(nil),        // 21: keyval.v1.LevelAsk
 	(*LevelAnswer)(nil),     // 22: keyval.v1.LevelAnswer
-	(Role)(0),               // 23: keyval.v1.Role
-	(Lane)(0),               // 24: keyval.v1.Lane
-	(*Starts)(nil),          // 25: keyval.v1.Starts
-	(Code)(0),               // 26: keyval.v1.Code
-	(*raftpb.Message)(nil),  // 27: raftpb.Message
-	(*Founder)(nil),         // 28: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 29: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 30: keyval.v1.RangeDigest
-	(*WaitingNode)(nil),     // 31: keyval.v1.WaitingNode
-	(*MemberView)(nil),      // 32: keyval.v1.MemberView
-	(*OperationWait)(nil),   // 33: keyval.v1.OperationWait
+	(*AuditConfirmed)(nil),  // 23: keyval.v1.AuditConfirmed
+	(Role)(0),               // 24: keyval.v1.Role
+	(Lane)(0),               // 25: keyval.v1.Lane
+	(*Starts)(nil),          // 26: keyval.v1.Starts
+	(Code)(0),               // 27: keyval.v1.Code
+	(*raftpb.Message)(nil),  // 28: raftpb.Message
+	(*Founder)(nil),         // 29: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 30: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 31: keyval.v1.RangeDigest
+	(*Lineage)(nil),         // 32: keyval.v1.Lineage
+	(*WaitingNode)(nil),     // 33: keyval.v1.WaitingNode
+	(*MemberView)(nil),      // 34: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 35: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
 	2,  // 1: keyval.v1.Frame.welcome:type_name -> keyval.v1.Welcome
 	3,  // 2: keyval.v1.Frame.refusal:type_name -> keyval.v1.Refusal
 	4,  // 3: keyval.v1.Frame.parcel:type_name -> keyval.v1.Parcel
-	23, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
-	24, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
-	25, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
-	25, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
-	26, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
+	24, // 4: keyval.v1.Hello.role:type_name -> keyval.v1.Role
+	25, // 5: keyval.v1.Hello.lane:type_name -> keyval.v1.Lane
+	26, // 6: keyval.v1.Hello.starts:type_name -> keyval.v1.Starts
+	26, // 7: keyval.v1.Welcome.starts:type_name -> keyval.v1.Starts
+	27, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
-	27, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	26, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	28, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	27, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	29, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	26, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	26, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	30, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	31, // 18: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
-	32, // 19: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
-	31, // 20: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	33, // 21: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
-	0,  // 22: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 23: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	23, // [23:24] is the sub-list for method output_type
-	22, // [22:23] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	28, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
+	27, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	29, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	28, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	30, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	27, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	27, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	31, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	32, // 18: keyval.v1.AuditAnswer.lineage:type_name -> keyval.v1.Lineage
+	33, // 19: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	34, // 20: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	33, // 21: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	35, // 22: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 23: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 24: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	24, // [24:25] is the sub-list for method output_type
+	23, // [23:24] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1923,7 +2003,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,7 +10,7 @@ func TestNumbersAreFrozen(t *testing.T) {
 		36: "SnapshotOffer", 37: "SnapshotPull", 38: "SnapshotPiece", 39: "SnapshotEnd", 40: "AuditAsk", 41: "AuditAnswer", 42: "AuditVerdict",
 		43: "NodePulse", 44: "ClusterPulse",
 		45: "LossAsk", 46: "LossAnswer",
-		47: "LevelAsk", 48: "LevelAnswer",
+		47: "LevelAsk", 48: "LevelAnswer", 49: "AuditConfirmed",
 	}
 	for number := range uint32(1000) {
 		switch k := KindNumbered(number); {

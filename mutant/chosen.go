@@ -68,6 +68,8 @@ var (
 	LearnerRefuses   = ofReplicas("learner-refuses")
 	SnapshotOld      = ofReplicas("snapshot-old")
 
+	LineageIgnored     = named("lineage-ignored")
+	ShippedUnasked     = named("shipped-unasked")
 	SuspectVotes       = named("suspect-votes")
 	SuspicionForgotten = named("suspicion-forgotten")
 	OneVoiceCondemns   = named("one-voice-condemns")

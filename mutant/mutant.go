@@ -57,6 +57,8 @@ const (
 	RaisedUnasked    = false // the cluster's level is raised without asking all members
 	StateUnaudited   = false // the members compare nothing but rows
 
+	LineageIgnored     = false // a copy is a voice of its own beside what it was copied from
+	ShippedUnasked     = false // a state is shipped that no other member has vouched for
 	SuspectVotes       = false // a node that is suspected to have lost data takes part
 	SuspicionForgotten = false // it is suspected no more after a restart
 	OneVoiceCondemns   = false // an accuser alone condemns it

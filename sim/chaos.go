@@ -48,13 +48,14 @@ const (
 	faultMisstate                // so was another checkpoint
 	faultRolledBack              // a disk is put back to an older copy: the node must be told, and never take part again
 	faultForged                  // a heartbeat counts on what is not there: nobody may be suspected for one message
+	faultScarce                  // a disk has little room left: writes are refused while a quorum needs it
 	faults
 )
 
 func (f fault) String() string {
 	return [...]string{"crash", "power-cut", "torn-save", "torn-step", "snapshot-fails", "save-fails", "sync-fails", "read-fails", "full", "damage", "storm",
 		"one-way", "pair", "isolate", "split", "alone", "deposed", "orphan", "freeze", "slow", "lossy", "clock-jump", "clock-drift", "hang-up",
-		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite", "misstate", "rolled-back", "forged"}[f]
+		"panic", "core-panic", "client", "state-sync-fails", "wipe", "lag", "rot", "miswrite", "misstate", "rolled-back", "forged", "scarce"}[f]
 }
 
 // aim is a moment right after which a crash hurts most.
@@ -177,6 +178,9 @@ func (r *run) strike(f fault) {
 		r.rollBack(s)
 	case faultForged:
 		r.forge(s)
+	case faultScarce:
+		s.disk.Scarce(true)
+		r.later(func() { s.disk.Scarce(false) })
 	case faultOneWay, faultPair, faultIsolate, faultSplit, faultAlone:
 		r.partition(f, s)
 	case faultOrphan:

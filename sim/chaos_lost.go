@@ -79,6 +79,9 @@ func (r *run) rollBack(v *server) {
 	if r.rolling || len(r.servers) < 3 || r.spared(v) {
 		return
 	}
+	if v.disk.Base() == 0 { // it has joined and got nothing yet: it has promised nothing, and knows nobody to ask
+		return
+	}
 	r.rolling = true
 	v.crash(false)
 	was := older{copy: v.disk.Copy(), starts: v.disk.Started()}

@@ -316,10 +316,56 @@ func (r *run) misstate(s *server) {
 	r.note("%s: the checkpoint is altered", s.name())
 }
 
+// inherit: a state that was installed has what its sender's had, and nothing of what was
+// there before.
+func (r *run) inherit(s *server) {
+	if s.rotten() {
+		s.was = s.rot
+	}
+	s.rot = rot{}
+	for _, o := range r.servers {
+		switch {
+		case o == s:
+		case o.rot.state && r.check.reference.differs(s.disk.LastCheckpoint()) != "",
+			!o.rot.state && o.rotten() && s.disk.Inherited(o.disk, o.rot.key, o.rot.revision):
+			s.rot = o.rot
+			r.note("%s: the state that is installed is altered as that of %s", s.name(), o.name())
+			r.coverage[cellRotShipped]++
+		}
+	}
+}
+
+// recur: a power cut may have brought the state back that was there before an installation.
+func (r *run) recur(s *server) {
+	before := s.was
+	if before.state && r.check.reference.differs(s.disk.LastCheckpoint()) != "" || before.revision != 0 && s.disk.Altered(before.key, before.revision) {
+		s.rot = before
+	}
+}
+
+// undecided reports whether nobody can tell which of two states is the altered one: the sound
+// members that are no copies of others are no majority. Then no node ends itself, and none
+// that differs from another ships its state.
+func (r *run) undecided() bool {
+	altered, sound := false, 0
+	for _, s := range r.servers {
+		if !s.up() || !s.isMember() || s.aged {
+			continue
+		}
+		lineage, _ := s.disk.Lineage()
+		altered = altered || s.rotten()
+		if !s.rotten() && len(lineage.GetFrom()) == 0 && s.host.memory.applied == r.check.last() {
+			sound++
+		}
+	}
+	return altered && 2*sound <= len(r.servers)
+}
+
 // The altered values that were found: by an audit, or by who read them.
 const (
 	cellRotAudited = "rot-audited"
 	cellRotRead    = "rot-read"
+	cellRotShipped = "rot-shipped" // and those that went on with a snapshot
 )
 
 // rotCell is who found the altered value, as the node's last words say.

@@ -28,6 +28,12 @@ func (r *run) finish() {
 	if r.world.over() {
 		return
 	}
+	if r.split {
+		r.note("the members hold different states, and nobody can tell which is right")
+		r.history.close()
+		r.history.judge()
+		return
+	}
 	r.probe()
 	for _, c := range r.clients {
 		c.submit(&messages.Submit{Read: &messages.Read{Kind: &messages.Read_Scan{Scan: &messages.Scan{}}}})

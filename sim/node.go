@@ -42,6 +42,7 @@ type server struct {
 	voices   map[messages.RaftID]bool     // who has spoken against its process, or for those who did
 	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
 	rot      rot                          // a value is not what was synced; the others have to find it
+	was      rot                          // the same of the state before the last that was installed, which may count again
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
@@ -92,6 +93,7 @@ func (s *server) start() {
 // begin starts the node of a process: once more in the same process when it has joined.
 func (s *server) begin(random reader) {
 	w := s.run.world
+	s.run.recur(s)
 	identity, err := actors.Prepare(s.disk, random, s.identity())
 	if err == nil {
 		id := actors.RaftIDOf(identity)

@@ -102,7 +102,7 @@ func (r *run) shipping() time.Duration {
 	}
 	for _, s := range r.servers {
 		if _, last := r.check.durable(s.node); s.up() && last < base {
-			return standsStillTicks*r.swarm.options.TickInterval + 2*r.swarm.bringing(bytes)
+			return (standsStillTicks+vouchTicks)*r.swarm.options.TickInterval + 2*r.swarm.bringing(bytes)
 		}
 	}
 	return 0
@@ -111,6 +111,9 @@ func (r *run) shipping() time.Duration {
 // standsStillTicks is when a receiver gives up a snapshot of which nothing comes.
 const standsStillTicks = 200
 
+// vouchTicks is how long a sender waits for another member to vouch for its state.
+const vouchTicks = 200
+
 // converge: clients fall silent, every operation ends, and every live member comes
 // to the same state.
 func (r *run) converge() {
@@ -118,7 +121,9 @@ func (r *run) converge() {
 	limit := r.world.clock.now + deadlineMS*time.Millisecond + 20*r.swarm.electionTimeout() + r.shipping() + r.auditing()
 	for !r.world.over() && !r.converged() {
 		if r.world.clock.now >= limit {
-			r.world.fail("convergence", "%s", r.outstanding())
+			if r.split = r.undecided(); !r.split {
+				r.world.fail("convergence", "%s", r.outstanding())
+			}
 			return
 		}
 		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)

@@ -77,6 +77,7 @@ type run struct {
 	held     bool         // nothing strikes until a node is told that its directory is one
 	healed   bool         // no fault is left
 	quiet    bool         // clients ask for nothing more
+	split    bool         // the members hold different states, and nobody can tell which is right
 	leftDown map[int]bool // nodes that are not healed
 	values   uint64       // written so far
 	stills   int          // keys of those that are written once
@@ -129,7 +130,7 @@ func newRun(o Options) *run {
 func (r *run) machine() *server {
 	i := len(r.servers)
 	s := &server{run: r, node: i, disk: disk.New(stream(r.options.Seed, "disk/"+nameOf(i))), pace: pace{rate: 1}}
-	s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }})
+	s.disk.Watch(disk.Watcher{Fault: s.struck, Discard: func(floor uint64) { r.check.discards(i, floor) }, Install: func() { r.inherit(s) }})
 	if r.swarm.skewed {
 		s.pace = pace{rate: 0.9 + 0.2*r.chaos.Float64(), jitter: time.Duration(r.chaos.Int64N(int64(10 * time.Millisecond)))}
 	}

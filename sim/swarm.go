@@ -210,9 +210,9 @@ func (s *swarm) drawHistory(chance *rand.Rand) {
 }
 
 // letRot draws a run in which values are altered on disks. What its checksum tells is
-// never shipped. One that was written so would be, if somebody needed a snapshot
-// before it is found, and what a condition sees of it lets its replica go another way
-// than the others; so nobody asks for either then.
+// never shipped. One that was written so may be, if somebody needs a snapshot before it is
+// found. What a condition sees of it lets its replica go another way than the others, so
+// nobody asks for one then.
 func (s *swarm) letRot(chance *rand.Rand) {
 	s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
 	if chance.IntN(2) == 0 {
@@ -221,7 +221,9 @@ func (s *swarm) letRot(chance *rand.Rand) {
 	}
 	s.rates[faultMiswrite] = pick(chance, time.Second, 5*time.Second)
 	s.still, s.ranges, s.conditional = true, false, 0
-	s.spareSnapshots()
+	if chance.IntN(2) == 0 {
+		s.spareSnapshots()
+	}
 }
 
 // spareSnapshots leaves nobody in need of a snapshot.
@@ -232,12 +234,14 @@ func (s *swarm) spareSnapshots() {
 }
 
 // letMisstate draws a run in which checkpoints are altered, well formed. A snapshot of one
-// would spread it, and heals whoever gets a sound one.
+// spreads it, and heals whoever gets a sound one.
 func (s *swarm) letMisstate(chance *rand.Rand, o Options) {
 	if o.Faults && s.nodes > 2 && chance.IntN(8) == 0 {
 		s.rates[faultMisstate] = pick(chance, time.Second, 5*time.Second)
 		s.options.AuditTicks = pick[uint32](chance, 1, 2, 4)
-		s.spareSnapshots()
+		if chance.IntN(2) == 0 {
+			s.spareSnapshots()
+		}
 		s.leaveOut(o.Without)
 	}
 }

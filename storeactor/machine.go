@@ -40,6 +40,8 @@ type MachineConfig struct {
 	// 0: no bound.
 	HistoryRevisions uint64
 	HistoryMS        uint64
+
+	RoomBytes int64 // below so many free ones this node lacks room; 0: see room; below 0: it never does
 }
 
 func (c MachineConfig) withDefaults() MachineConfig {
@@ -91,6 +93,8 @@ type machineActor struct {
 	pins       pins
 	discarding discarding
 	digests    digests
+	room       room
+	roomAge    uint32 // ticks since the last look
 
 	waiting   waitingReads
 	pinsAsked []pinAsked // while switching; at most pinsMax
@@ -358,6 +362,7 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 		m.discardTicked(ctx, uint64(msg.Elapsed))
 		m.retain(ctx, uint64(msg.Elapsed))
 	}
+	m.lookForRoom(ctx, msg.Elapsed)
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
 }
 

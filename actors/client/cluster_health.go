@@ -78,7 +78,9 @@ func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
 	case m.LagEntries > lagIssueEntries:
 		issue(" lags %d entries behind", m.LagEntries)
 	}
-	if v.RoomBytes > 0 && v.RoomBytes < roomIssueBytes {
+	if v.Lacks != "" {
+		issue(" has too little room: %s", v.Lacks)
+	} else if v.RoomBytes > 0 && v.RoomBytes < roomIssueBytes {
 		issue(" has %d MB of room left on its disk", v.RoomBytes>>20)
 	}
 	return issues

@@ -47,7 +47,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorSnapshots && m.Chunk != nil
 	case *messages.SnapshotPull, *messages.SnapshotEnd:
 		return fromNode && !c.Founding && target == messages.ActorSnapshots
-	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict:
+	case *messages.AuditAsk, *messages.AuditAnswer, *messages.AuditVerdict, *messages.AuditConfirmed:
 		return fromNode && !c.Founding && target == messages.ActorAudit
 	case *messages.NodePulse, *messages.ClusterPulse, *messages.LevelAsk, *messages.LevelAnswer:
 		return fromNode && !c.Founding && target == messages.ActorMembership

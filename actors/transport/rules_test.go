@@ -19,7 +19,7 @@ var everyMessage = []proto.Message{
 	raftMessage(raftpb.MsgHeartbeat, 2, 1, 1), &messages.Propose{Origin: 2}, &messages.ProposalRefused{}, &messages.FounderState{RaftId: 2},
 	&messages.SnapshotRequest{}, &messages.SnapshotReply{},
 	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
-	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{},
+	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{}, &messages.AuditConfirmed{},
 	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.JoinAsk{}, &messages.JoinAnswer{}, &messages.NodePulse{}, &messages.ClusterPulse{},
 	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1}, &messages.LevelAsk{Round: 1}, &messages.LevelAnswer{},
 }
@@ -71,7 +71,7 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"client", "SnapshotRequest", snapshots}: true,
 		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
-		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true,
+		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true, {"node", "AuditConfirmed", audit}: true,
 		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true,
 		{"node", "LevelAsk", membership}: true, {"node", "LevelAnswer", membership}: true,
 		{"node", "NodePulse", membership}: true, {"node", "ClusterPulse", membership}: true,

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,7 @@ func TestExhaustion(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newCluster(t, freeAddresses(t, 3))
 			p.endpoints = p.listens
+			p.tuning = slices.Concat(p.tuning, []string{"--room", "0"}) // what is tried here is what happens without
 			x := &exhaustion{processes: p, hit: []int{0}}
 			if run.all {
 				x.hit = []int{0, 1, 2}

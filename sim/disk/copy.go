@@ -62,7 +62,7 @@ func (d *Disk) LoseGeneration() {
 }
 
 func (g *generation) copy() *generation {
-	c := &generation{table: g.table.copy(), starts: g.starts, log: log{
+	c := &generation{table: g.table.copy(), starts: g.starts, lineage: g.lineage, log: log{
 		used: g.log.used, cached: g.log.cached.clone(), durable: g.log.cached.clone(),
 		witness: g.log.witness, durableWitness: g.log.witness,
 	}}

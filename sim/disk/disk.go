@@ -43,6 +43,7 @@ type Disk struct {
 type Watcher struct {
 	Fault   func(crashed bool) // a fault meets the process
 	Discard func(floor uint64) // rows below may go from now on
+	Install func()             // another state counts from now on
 }
 
 // New makes an empty directory. rng decides what a crash takes.
@@ -103,14 +104,16 @@ func (d *Disk) Rot(written bool) (key string, revision uint64, ok bool) {
 
 // AlterState alters the checkpoints of a disk that no process uses, in what nobody but
 // people reads: when the members were added. They are well formed, with checksums that fit.
+// No two disks are altered alike.
 func (d *Disk) AlterState() {
+	late := 1 + d.rng.Int64N(1<<40)
 	for _, c := range []**messages.Checkpoint{&d.now.checkpoint, &d.now.replaced} {
 		if *c == nil {
 			continue
 		}
 		*c = proto.Clone(*c).(*messages.Checkpoint)
 		for _, m := range (*c).Members {
-			m.AddedAtMs++
+			m.AddedAtMs += late
 		}
 	}
 }
@@ -125,7 +128,7 @@ func (d *Disk) endProcess() {
 	}
 	d.left = nil
 	d.staging, d.writing = nil, nil
-	d.faults = faults{full: d.faults.full, stateLost: d.faults.stateLost}
+	d.faults = faults{full: d.faults.full, scarce: d.faults.scarce, stateLost: d.faults.stateLost}
 }
 
 // Watch tells what happens from now on.

@@ -1,6 +1,9 @@
 package disk
 
-import "keyval/messages"
+import (
+	"keyval/messages"
+	"keyval/storeactor/disk"
+)
 
 // CrashPoint is a place within an operation of a disk at which the process can
 // be made to crash.
@@ -46,6 +49,7 @@ type faults struct {
 	crash                                                              CrashPoint
 	failReads                                                          int  // of the state, how many
 	full                                                               bool // outlasts the process
+	scarce                                                             bool // so does this
 	stateLost                                                          bool // so does this
 }
 
@@ -101,6 +105,21 @@ func (d *Disk) noRoom(what string) error {
 
 // Fill leaves no room on the disk, or makes room again.
 func (d *Disk) Fill(full bool) { d.faults.full = full }
+
+// Scarce leaves little room on the disk, or makes room again.
+func (d *Disk) Scarce(scarce bool) { d.faults.scarce = scarce }
+
+// Room is enough, unless it is scarce or gone.
+func (d *Disk) Room() (disk.Room, error) {
+	r := disk.Room{Bytes: 1 << 40, BytesAll: 1 << 41}
+	switch {
+	case d.faults.full:
+		r.Bytes = 0
+	case d.faults.scarce:
+		r.Bytes = 1 << 20
+	}
+	return r, nil
+}
 
 // FailNextReads lets the next reads of the state fail, so many of them.
 func (d *Disk) FailNextReads(n int) { d.faults.failReads = n }

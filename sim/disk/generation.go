@@ -17,6 +17,7 @@ type generation struct {
 	checkpoint *messages.Checkpoint // nil: there is no generation yet
 	replaced   *messages.Checkpoint // may be there again after a power cut; nil: none may
 	starts     *messages.Starts
+	lineage    *messages.Lineage // of the state; nil: none
 	log        log
 	table      *table
 }
@@ -147,6 +148,7 @@ type staging struct {
 	process uint64
 	table   *table
 	last    disk.Row // that was written
+	lineage *messages.Lineage
 	sealed  *messages.Checkpoint
 	failed  error
 }
@@ -182,6 +184,36 @@ func (s *staging) mayWrite() error {
 	}
 	s.failed = s.disk.stagingFails()
 	return s.failed
+}
+
+func (s *staging) Inherit(l *messages.Lineage) error {
+	if err := s.mayWrite(); err != nil {
+		return err
+	}
+	s.lineage = proto.Clone(l).(*messages.Lineage)
+	return nil
+}
+
+// Lineage is what the staging inherited that was installed.
+func (d *Disk) Lineage() (*messages.Lineage, error) {
+	if err := d.notInitialised(); err != nil {
+		return nil, err
+	}
+	if d.now.lineage == nil {
+		return &messages.Lineage{}, nil
+	}
+	return proto.Clone(d.now.lineage).(*messages.Lineage), nil
+}
+
+// Confirm ends it. To remove a file takes no room.
+func (d *Disk) Confirm(index uint64) error {
+	if err := d.notInitialised(); err != nil {
+		return err
+	}
+	if d.now.lineage.GetIndex() == index {
+		d.now.lineage = nil
+	}
+	return nil
 }
 
 func (s *staging) Write(rows []disk.Row) error {
@@ -261,9 +293,12 @@ func (d *Disk) Install(index, term uint64, hs *raftpb.HardState) error {
 	}
 	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(index)} // the log ends there
 	was := d.now
-	d.now = &generation{checkpoint: s.sealed, starts: was.starts, log: newLog(index, term, hs), table: s.table}
+	d.now = &generation{checkpoint: s.sealed, starts: was.starts, lineage: s.lineage, log: newLog(index, term, hs), table: s.table}
 	d.now.log.count(was.starts.GetNumber())
 	d.staging, d.faults.stateLost = nil, false
+	if d.watcher.Install != nil {
+		d.watcher.Install()
+	}
 	if err := d.crashes(CrashBeforeSync); err != nil {
 		d.before = was
 		return err

@@ -51,6 +51,17 @@ func (d *Disk) LiveRows(revision uint64) []disk.Row {
 // Altered reports whether a version is there, and is not what was written.
 func (d *Disk) Altered(key string, revision uint64) bool { return d.now.table.altered(key, revision) }
 
+// Inherited reports whether a version is there that was altered on another disk, as it is
+// there, and takes it for altered here too.
+func (d *Disk) Inherited(from *Disk, key string, revision uint64) bool {
+	here, there := d.now.table.version(key, revision), from.now.table.version(key, revision)
+	if here == nil || there == nil || !there.altered || !sameRow(here.row, there.row) {
+		return false
+	}
+	here.altered = true
+	return true
+}
+
 // Floor is the revision below which rows may go by now.
 func (d *Disk) Floor() uint64 { return d.now.table.floor }
 

@@ -233,12 +233,21 @@ func (t *table) discard(goes func() bool) {
 
 // altered reports whether a version is there and not what was written.
 func (t *table) altered(key string, revision uint64) bool {
+	v := t.version(key, revision)
+	return v != nil && v.altered
+}
+
+// version is one of a key; nil: it is not there.
+func (t *table) version(key string, revision uint64) *version {
 	at, found := t.find(key)
 	if !found {
-		return false
+		return nil
 	}
 	i, found := t.keys[at].find(revision)
-	return found && t.keys[at].versions[i].altered
+	if !found {
+		return nil
+	}
+	return &t.keys[at].versions[i]
 }
 
 // decay alters a synced value, the newest of its key. Its checksum tells, unless it is

@@ -68,7 +68,17 @@ func (n *Names) phraseOfSnapshots(m proto.Message) []string {
 	case *messages.AuditVerdict:
 		return []string{rangeText(m.From, m.To), fmt.Sprintf("at revision %d", m.Revision)}
 	case *messages.AuditAnswer:
-		return []string{m.Code.String(), digestText(m.Digest)}
+		words := []string{m.Code.String(), digestText(m.Digest)}
+		if from := m.Lineage.GetFrom(); len(from) > 0 {
+			words = append(words, "copied from", n.Replica(from[0]))
+		}
+		return words
+	case *messages.AuditConfirmed:
+		return []string{fmt.Sprintf("index=%d", m.Index)}
+	case *messages.VouchState:
+		return []string{"for", n.Replica(m.Peer)}
+	case *messages.StateVouched:
+		return append([]string{m.Code.String()}, because(m.Message, nil)...)
 	}
 	return nil
 }

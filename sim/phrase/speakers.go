@@ -54,7 +54,7 @@ var noise = map[string]bool{
 	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
 	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
 	"AuditAsk": true, "AuditAnswer": true, "ReadsDone": true,
-	"Replication": true, "NodePulse": true, "ClusterPulse": true, "StatusDraft": true, "StatusReply": true,
+	"Replication": true, "NodePulse": true, "ClusterPulse": true, "StatusDraft": true, "StatusReply": true, "RoomSeen": true,
 }
 
 // Kinds are the actors that a filter can name.

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Self                messages.RaftID
 	Machine, Membership *actor.PID
+	Snapshots           *actor.PID                       // who is told whether the state may be shipped
 	Peer                func(messages.RaftID) *actor.PID // a peer's audit
 	Disk                disk.Disk
 	Logger              *slog.Logger          // nil discards
@@ -65,11 +66,17 @@ func (a *auditActor) Receive(ctx actor.Context) {
 		a.core.onTick(m.Elapsed)
 		ctx.Request(ctx.Sender(), &messages.Ticked{})
 	case *messages.ReadReply:
+		a.lineage()
 		a.core.onRead(m)
 	case *messages.ReadRefused:
 		a.core.onRead(&messages.ReadReply{Request: m.Request, Code: m.Code})
 	case *messages.StateRead:
+		a.lineage()
 		a.core.onState(m)
+	case *messages.VouchState:
+		a.core.onVouch(m)
+	case *messages.AuditConfirmed:
+		a.confirm(m.Index)
 	case *messages.AuditAsk:
 		if peer := messages.PeerAt(ctx.Sender().GetAddress(), a.config.Self); peer != 0 {
 			a.core.onAsk(peer, m)
@@ -106,6 +113,12 @@ func (a *auditActor) carry(ctx actor.Context) {
 			ctx.Request(a.config.Peer(e.peer), e.answer)
 		case tell:
 			ctx.Request(a.config.Peer(e.peer), e.verdict)
+		case vouch:
+			ctx.Send(a.config.Snapshots, e.answer)
+		case confirmOwn:
+			a.confirm(e.index)
+		case confirmPeer:
+			ctx.Request(a.config.Peer(e.peer), &messages.AuditConfirmed{Index: e.index})
 		case warn:
 			a.differences.Inc()
 			a.config.Logger.Error("audit: " + e.text)
@@ -120,4 +133,22 @@ func (a *auditActor) carry(ctx actor.Context) {
 func (a *auditActor) condemn(reason string) {
 	a.ended = true
 	a.config.Fatal(disk.Condemn(a.config.Disk, reason))
+}
+
+// lineage reads from whom the state comes that was just read. It was written before the state
+// counted, so a copy is never taken for a state of its own.
+func (a *auditActor) lineage() {
+	lineage, err := a.config.Disk.Lineage()
+	if err != nil {
+		a.ended = true
+		a.config.Fatal(err)
+	}
+	a.core.lineage = lineage
+}
+
+func (a *auditActor) confirm(index uint64) {
+	if err := a.config.Disk.Confirm(index); err != nil {
+		a.ended = true
+		a.config.Fatal(err)
+	}
 }

@@ -26,6 +26,8 @@ func (d *condemnable) Condemn(reason string) error {
 	return d.err
 }
 
+func (d *condemnable) Lineage() (*messages.Lineage, error) { return &messages.Lineage{}, nil }
+
 // abroad is the way to other nodes: what goes there is what the test sees.
 type abroad chan proto.Message
 

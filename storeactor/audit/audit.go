@@ -55,19 +55,30 @@ type (
 		peer    messages.RaftID
 		verdict *messages.AuditVerdict
 	}
+	// vouch answers who is to ship this node's state.
+	vouch struct{ answer *messages.StateVouched }
+	// confirmOwn ends the lineage of this node's state, confirmPeer that of a member's.
+	confirmOwn  struct{ index uint64 }
+	confirmPeer struct {
+		peer  messages.RaftID
+		index uint64
+	}
 	// condemn takes this node out of service, for good.
 	condemn struct{ reason string }
 	// warn tells people that members differ.
 	warn struct{ text string }
 )
 
-func (readOwn) effect()    {}
-func (readState) effect()  {}
-func (askPeer) effect()    {}
-func (answerPeer) effect() {}
-func (tell) effect()       {}
-func (condemn) effect()    {}
-func (warn) effect()       {}
+func (readOwn) effect()     {}
+func (readState) effect()   {}
+func (askPeer) effect()     {}
+func (answerPeer) effect()  {}
+func (tell) effect()        {}
+func (vouch) effect()       {}
+func (confirmOwn) effect()  {}
+func (confirmPeer) effect() {}
+func (condemn) effect()     {}
+func (warn) effect()        {}
 
 // audit compares what the members hold. The leader's walks through all keys, one
 // range after the other, each at a revision of its own, and at the end compares the hash of
@@ -87,6 +98,9 @@ type audit struct {
 	pause    uint32 // ticks until it is asked
 	stateDue bool   // the walk has come to its end: the next question is about the rest of the state
 	question *question
+	lineage  *messages.Lineage // of this node's state, when it was read last
+	walk     *walk             // nil: none has begun at the first key
+	vouching vouching
 
 	requests uint64
 	reads    []pendingRead // of this node, that are not answered
@@ -101,15 +115,17 @@ type question struct {
 	revision uint64
 	from, to []byte
 	own      *messages.RangeDigest // nil: not read yet
+	lineage  *messages.Lineage     // of the state that was read here
 	voices   []voice               // of the other members
 	age      uint32
 	again    bool // a verdict, or the own judgement, is looked into
 }
 
 type voice struct {
-	member *messages.Member
-	digest *messages.RangeDigest // nil: none yet
-	silent bool                  // it cannot answer
+	member  *messages.Member
+	digest  *messages.RangeDigest // nil: none yet
+	lineage *messages.Lineage     // of what it has read
+	silent  bool                  // it cannot answer
 }
 
 // pendingRead is what a digest of this node is read for.
@@ -140,7 +156,9 @@ func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.q
 // Only the leader asks.
 func (a *audit) onLeader(leader messages.RaftID) {
 	if leader != a.leader {
-		a.leader, a.question, a.cursor, a.pause, a.stateDue = leader, nil, nil, a.ticks, false
+		a.leader, a.question, a.cursor, a.pause, a.stateDue, a.walk = leader, nil, nil, a.ticks, false, nil
+		a.vouching.equal = false
+		a.answerVouches(messages.Code_UNREACHABLE, "this node has just come to lead, or to lead no more")
 	}
 }
 
@@ -149,10 +167,14 @@ func (a *audit) onTick(elapsed uint32) {
 		a.reads[i].age += elapsed
 	}
 	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.age >= giveUpTicks })
+	a.vouching.age += elapsed
+	if a.walk != nil {
+		a.walk.age += elapsed
+	}
 	switch q := a.question; {
 	case q != nil:
 		q.age += elapsed
-		if q.age >= giveUpTicks {
+		if q.age >= a.patience(q) {
 			a.judge()
 		} else if messages.Crossed(q.age, elapsed, againTicks) {
 			a.askVoices()
@@ -205,7 +227,7 @@ func (a *audit) onState(m *messages.StateRead) {
 	q := a.question
 	switch {
 	case why.asker != 0 && !pending:
-		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: &messages.RangeDigest{Hash: m.Hash}}})
+		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: &messages.RangeDigest{Hash: m.Hash}, Lineage: a.lineage}})
 	case why.asker != 0, q == nil, why.round != a.round:
 	case m.Code != messages.Code_OK:
 		a.question, a.pause = nil, againTicks
@@ -213,7 +235,7 @@ func (a *audit) onState(m *messages.StateRead) {
 		q.index = m.Index
 		a.askVoices()
 	default:
-		q.own = &messages.RangeDigest{Hash: m.Hash}
+		q.own, q.lineage = &messages.RangeDigest{Hash: m.Hash}, a.lineage
 		a.judgeIfHeard()
 	}
 }
@@ -235,7 +257,7 @@ func (a *audit) onRead(m *messages.ReadReply) {
 	a.reads = slices.Delete(a.reads, at, at+1)
 	switch {
 	case why.asker != 0:
-		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest}})
+		a.emit(answerPeer{why.asker, &messages.AuditAnswer{Round: why.round, Code: m.Code, Digest: m.Digest, Lineage: a.lineage}})
 	case a.question != nil && why.round == a.round:
 		a.onOwn(m)
 	}
@@ -252,7 +274,7 @@ func (a *audit) onOwn(m *messages.ReadReply) {
 		a.question, a.pause = nil, againTicks
 		return
 	}
-	q.own, q.revision = m.Digest, m.Revision
+	q.own, q.revision, q.lineage = m.Digest, m.Revision, a.lineage
 	if m.Digest.More { // the range ends behind the last key that was read: later rows of others are no difference
 		q.to = append(bytes.Clone(m.Digest.Last), 0)
 	}
@@ -305,7 +327,7 @@ func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 		if v.member.RaftId == peer && v.digest == nil {
 			switch {
 			case m.Code == messages.Code_OK && m.Digest != nil:
-				v.digest = m.Digest
+				v.digest, v.lineage = m.Digest, m.Lineage
 			case m.Code != messages.Code_INVALID: // else it is not there yet, and asked again
 				v.silent = true
 			}
@@ -330,17 +352,14 @@ func (a *audit) judge() {
 		a.pause = againTicks
 		return
 	}
-	switch {
-	case q.again:
-	case q.state:
-		a.stateDue, a.pause = false, passTicks
-	default:
-		a.cursor, a.pause, a.stateDue = q.to, a.ticks, len(q.to) == 0
-	}
 	held, most := q.majority(a.self, a.members)
+	if !q.again {
+		a.goOn(q)
+		a.follow(q, held)
+	}
 	switch {
 	case held == nil && q.differ():
-		a.emit(warn{fmt.Sprintf("the members hold different %s, and no majority holds the same", q.text())})
+		a.emit(warn{fmt.Sprintf("the members hold different %s, and no majority holds the same%s", q.text(), q.copies(a.self, a.members))})
 	case held == nil:
 	case q.same(q.own, held):
 		a.tellOthers(q, held, most)
@@ -362,27 +381,72 @@ func (a *audit) tellOthers(q *question, held *messages.RangeDigest, most []strin
 	}
 }
 
-// majority is what more than half of all members hold, and who they are; nil if there
-// is no such thing.
-func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
-	digests, names := []*messages.RangeDigest{q.own}, []string{messages.MemberName(members, self)}
+// goOn moves the walk on behind the range, faster where somebody waits for its end.
+func (a *audit) goOn(q *question) {
+	pause, between := a.ticks, uint32(passTicks)
+	if len(a.vouching.asked) > 0 {
+		pause, between = 1, 1
+	}
+	if q.state {
+		a.stateDue, a.pause = false, between
+		return
+	}
+	a.cursor, a.pause, a.stateDue = q.to, pause, len(q.to) == 0
+}
+
+// copied is what one member holds.
+type copied struct {
+	member  messages.RaftID
+	digest  *messages.RangeDigest
+	lineage *messages.Lineage
+}
+
+// heard is what was answered, this node's own first.
+func (q *question) heard(self messages.RaftID) []copied {
+	all := []copied{{self, q.own, q.lineage}}
 	for _, v := range q.voices {
 		if v.digest != nil {
-			digests, names = append(digests, v.digest), append(names, messages.MemberName(members, v.member.RaftId))
+			all = append(all, copied{v.member.RaftId, v.digest, v.lineage})
 		}
 	}
-	for _, held := range digests {
+	return all
+}
+
+// majority is what more than half of all members hold and more than half of their
+// lineages, and who they are; nil if there is no such thing. Members whose states come from
+// one another are one voice: what rotted before it was copied has no witness in the copy.
+func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
+	heard := q.heard(self)
+	of := kinOf(heard)
+	all := map[messages.RaftID]bool{}
+	for _, m := range members {
+		all[of.head(m.RaftId)] = true
+	}
+	for _, held := range heard {
 		var who []string
-		for i, d := range digests {
-			if q.same(d, held) {
-				who = append(who, names[i])
+		heads := map[messages.RaftID]bool{}
+		for _, c := range heard {
+			if q.same(c.digest, held.digest) {
+				who = append(who, messages.MemberName(members, c.member))
+				heads[of.head(c.member)] = true
 			}
 		}
-		if 2*len(who) > len(members) {
-			return held, who
+		if 2*len(who) > len(members) && 2*len(heads) > len(all) {
+			return held.digest, who
 		}
 	}
 	return nil, nil
+}
+
+// copies says, for people, whose states come from others'.
+func (q *question) copies(self messages.RaftID, members []*messages.Member) string {
+	var text strings.Builder
+	for _, c := range q.heard(self) {
+		if from := c.lineage.GetFrom(); len(from) > 0 {
+			fmt.Fprintf(&text, "; what %s holds is a copy of what %s held", messages.MemberName(members, c.member), messages.MemberName(members, from[0]))
+		}
+	}
+	return text.String()
 }
 
 func (q *question) differ() bool {

@@ -23,11 +23,13 @@ type auditors struct {
 	states    map[int]string // hashes that are not as those of the others
 	index     uint64         // that all have come to
 	passed    map[int]bool   // who is beyond it
+	lineages  map[int]*messages.Lineage
+	vouched   []string
 	log       []string
 }
 
 func newAuditors(t *testing.T, n int) *auditors {
-	a := &auditors{t: t, silent: map[int]bool{}, states: map[int]string{}, passed: map[int]bool{}, index: 40}
+	a := &auditors{t: t, silent: map[int]bool{}, states: map[int]string{}, lineages: map[int]*messages.Lineage{}, passed: map[int]bool{}, index: 40}
 	var members []*messages.Member
 	for i := range n {
 		members = append(members, &messages.Member{RaftId: uint64(i + 1), Name: fmt.Sprintf("n%d", i+1)})
@@ -79,6 +81,7 @@ func (a *auditors) run(ticks int) {
 }
 
 func (a *auditors) carry(at int) {
+	a.cores[at].lineage = a.lineages[at]
 	for _, effect := range a.cores[at].take() {
 		switch e := effect.(type) {
 		case readOwn:
@@ -111,6 +114,12 @@ func (a *auditors) carry(at int) {
 				a.cores[to].onVerdict(e.verdict)
 				a.carry(to)
 			}
+		case vouch:
+			a.vouched = append(a.vouched, strings.TrimSpace(fmt.Sprint(e.answer.Code, " ", e.answer.Message)))
+		case confirmOwn:
+			a.confirm(at, e.index)
+		case confirmPeer:
+			a.confirm(int(e.peer-1), e.index)
 		case warn:
 			a.log = append(a.log, fmt.Sprintf("n%d warns: %s", at+1, e.text))
 		case condemn:
@@ -118,6 +127,17 @@ func (a *auditors) carry(at int) {
 			a.silent[at] = true
 		}
 	}
+}
+
+func (a *auditors) confirm(at int, index uint64) {
+	if a.lineages[at].GetIndex() == index {
+		a.lineages[at] = nil
+	}
+}
+
+// copied gives a node its state from others' snapshots.
+func (a *auditors) copied(at int, from ...uint64) {
+	a.lineages[at] = &messages.Lineage{From: from, Index: 30}
 }
 
 func TestAudit(t *testing.T) {
@@ -159,6 +179,58 @@ func TestAudit(t *testing.T) {
 		{"three different states", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "?" }, []string{"n1 warns: the members hold different state beside the rows at index 40"}},
 		{"who is past the index has no voice", 3, func(a *auditors) { a.states[1] = "!"; a.passed[2] = true },
 			[]string{"n1 warns: the members hold different state beside the rows"}},
+		{"a copy of what rotted before is no second voice", 3, func(a *auditors) { a.rot(0, 2, "b", "x"); a.rot(1, 2, "b", "x"); a.copied(1, 1) },
+			[]string{"n1 warns: the members hold different rows of all keys at revision 3, and no majority holds the same; what n2 holds is a copy of what n1 held"}},
+		{"nor is the copy of a copy", 5, func(a *auditors) {
+			for _, at := range []int{0, 1, 2} {
+				a.rot(at, 2, "b", "x")
+			}
+			a.copied(1, 1)
+			a.copied(2, 2, 1)
+			a.silent[1] = true
+		}, []string{"n1 warns: the members hold different rows"}},
+		{"nor a copy of another state", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "!"; a.copied(1, 1) },
+			[]string{"n1 warns: the members hold different state"}},
+		{"three lineages against one", 5, func(a *auditors) { a.rot(0, 2, "b", "x"); a.rot(1, 2, "b", "x"); a.copied(1, 1) },
+			[]string{"n1 condemns itself"}},
+		{"two lineages of three, and few members", 5, func(a *auditors) {
+			for _, at := range []int{0, 1, 2} {
+				a.rot(at, 2, "b", "x")
+			}
+			a.copied(1, 1)
+			a.copied(2, 1)
+		}, []string{"n1 warns: the members hold different rows"}},
+		{"a copy that was confirmed is a voice", 3, func(a *auditors) {
+			a.copied(1, 1)
+			a.run(passTicks)
+			if a.lineages[1] != nil {
+				a.t.Error("nobody confirms n2")
+			}
+			a.rot(2, 2, "b", "x")
+		}, []string{"n1 warns: n3 holds other rows", "n3 condemns itself"}},
+		{"a leader confirms itself", 3, func(a *auditors) {
+			a.copied(0, 2)
+			a.run(passTicks)
+			if a.lineages[0] != nil {
+				a.t.Error("nobody confirms n1")
+			}
+		}, nil},
+		{"a copy is not confirmed by what it was copied from", 3, func(a *auditors) {
+			a.copied(1, 1)
+			a.silent[2] = true
+			a.run(2 * passTicks)
+			if a.lineages[1] == nil {
+				a.t.Error("n2 is confirmed")
+			}
+		}, nil},
+		{"nor one that differs in the state alone", 3, func(a *auditors) {
+			a.copied(1, 1)
+			a.states[2] = "!"
+			a.run(2 * passTicks)
+			if a.lineages[1] == nil {
+				a.t.Error("n2 is confirmed")
+			}
+		}, []string{"n1 warns: the members hold different state"}},
 		{"a false verdict about the state", 3, func(a *auditors) { a.cores[2].onVerdict(&messages.AuditVerdict{State: true}) }, nil},
 		{"a false verdict comes to nothing", 3, func(a *auditors) {
 			a.cores[2].onVerdict(&messages.AuditVerdict{Revision: 3})
@@ -274,5 +346,53 @@ func TestAuditWalkOutlivesALostRead(t *testing.T) {
 	}
 	if string(core.cursor) != at {
 		t.Fatalf("the walk was at %q, it is at %q", at, core.cursor)
+	}
+}
+
+// Who is to ship a state hears whether another member holds the same, and within how many
+// ticks.
+func TestVouching(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		nodes int
+		peer  uint64
+		given func(*auditors)
+		ticks int
+		want  string
+	}{
+		{"nobody is there to ask", 2, 2, func(*auditors) {}, 0, "OK"},
+		{"an equal member", 3, 2, func(*auditors) {}, 5, "OK"},
+		{"though the receiver cannot tell", 3, 2, func(a *auditors) { a.silent[1] = true }, 3 * hasteTicks, "OK"},
+		{"a walk not long ago", 3, 2, func(a *auditors) { a.run(passTicks) }, 0, "OK"},
+		{"a walk long ago", 3, 2, func(a *auditors) {
+			a.run(passTicks)
+			a.silent[1], a.silent[2] = true, true
+			a.run(vouchedTicks + 5*giveUpTicks)
+		}, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
+		{"nobody answers", 3, 2, func(a *auditors) { a.silent[1], a.silent[2] = true, true }, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
+		{"only a copy of it answers", 3, 2, func(a *auditors) { a.silent[1] = true; a.copied(2, 1) }, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
+		{"one that differs", 3, 2, func(a *auditors) { a.silent[1] = true; a.rot(0, 2, "b", "x") }, 3 * hasteTicks,
+			"CONFLICT the members hold different rows of all keys at revision 3"},
+		{"one that differs, and without the receiver there is no quorum", 5, 2, func(a *auditors) {
+			a.silent[1], a.silent[3], a.silent[4] = true, true, true
+			a.rot(0, 2, "b", "x")
+		}, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
+		{"one that does not lead", 3, 2, func(a *auditors) {
+			for _, core := range a.cores {
+				core.onLeader(3)
+			}
+		}, 0, "UNREACHABLE this node does not lead, as its audit knows"},
+	} {
+		a := newAuditors(t, row.nodes)
+		for i, key := range []string{"a", "b", "c"} {
+			a.put(uint64(i+1), key, "value of "+key)
+		}
+		row.given(a)
+		a.cores[0].onVouch(&messages.VouchState{Holder: "to", Peer: row.peer})
+		a.carry(0)
+		a.run(row.ticks)
+		if len(a.vouched) != 1 || a.vouched[0] != row.want {
+			t.Errorf("%s: %q, want %q once; said %q", row.name, a.vouched, row.want, a.log)
+		}
 	}
 }

@@ -93,6 +93,13 @@ type Disk interface {
 	Suspect(*messages.Suspicion) error
 	// Suspicion is what Suspect recorded last; one without accusations at first.
 	Suspicion() (*messages.Suspicion, error)
+	// Lineage is from whom the state that counts was installed; nobody's at first.
+	Lineage() (*messages.Lineage, error)
+	// Confirm makes durable that the state installed at this index has no lineage any
+	// more. Where another state counts by now it changes nothing.
+	Confirm(index uint64) error
+	// Room is how much room there is left.
+	Room() (Room, error)
 	// Archive is the place of snapshot files.
 	Archive() Archive
 
@@ -141,6 +148,8 @@ func Condemn(d Disk, reason string) error {
 type Staging interface {
 	// Write adds rows, in order of keys and, within a key, of falling revisions.
 	Write(rows []Row) error
+	// Inherit says from whom the state comes; it counts with the state. Before Seal.
+	Inherit(*messages.Lineage) error
 	// Seal makes the rows and the checkpoint they belong to durable. Nothing is
 	// written afterwards.
 	Seal(*messages.Checkpoint) error

@@ -1,7 +1,9 @@
 package files
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode"
 
@@ -91,4 +93,41 @@ func (f *directory) Suspicion() (*messages.Suspicion, error) {
 	s := &messages.Suspicion{}
 	_, err := readText(f.path(suspectedName), "suspicion", s)
 	return s, err
+}
+
+func (f *directory) Lineage() (*messages.Lineage, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	lineage, _, err := f.lineage()
+	return lineage, err
+}
+
+// lineage reads what stands beside the checkpoint that counts, and where.
+func (f *directory) lineage() (*messages.Lineage, string, error) {
+	generation, err := f.current()
+	if err != nil {
+		return nil, "", err
+	}
+	lineage, path := &messages.Lineage{}, filepath.Join(generation, lineageName)
+	_, err = readText(path, "lineage", lineage)
+	return lineage, path, err
+}
+
+// Confirm keeps no file where there is no lineage, so that people see that there is one.
+func (f *directory) Confirm(index uint64) error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	lineage, path, err := f.lineage()
+	if err != nil || len(lineage.From) == 0 || lineage.Index != index {
+		return err
+	}
+	if err := errors.Join(os.Remove(path), durable.SyncDirectory(filepath.Dir(path))); err != nil {
+		return durable.Error("end the lineage of the state", err)
+	}
+	return nil
+}
+
+func (f *directory) Room() (r disk.Room, err error) {
+	r.Bytes, r.BytesAll, r.Files, r.FilesAll, r.Descriptors, r.DescriptorsAll, err = durable.Room(f.dir)
+	return r, err
 }

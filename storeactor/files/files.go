@@ -37,6 +37,7 @@ import (
 //	  state/          the engine's rows (Badger)
 //	  checkpoint      all other state, and what the engine had synced by then
 //	  starts          the processes that were started on it
+//	  lineage         if it is there: from which members' snapshots the state comes
 //	heard             the last starts of the other nodes that this one has heard of
 //	snapshots/        snapshot files, by id
 //	SUSPECTED         if it is there: what speaks for a loss of data in this directory
@@ -56,6 +57,7 @@ const (
 	condemnedName  = "CONDEMNED"
 	retiredName    = "RETIRED"
 	suspectedName  = "SUSPECTED"
+	lineageName    = "lineage"
 	startsName     = "starts"
 	heardName      = "heard"
 )

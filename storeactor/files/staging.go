@@ -72,6 +72,10 @@ func (s *staging) Write(rows []disk.Row) error {
 	return s.engine.Write(rows)
 }
 
+func (s *staging) Inherit(l *messages.Lineage) error {
+	return replaceText(filepath.Join(s.path, lineageName), "lineage", l)
+}
+
 func (s *staging) Seal(c *messages.Checkpoint) error {
 	seal, err := s.engine.Seal()
 	if err != nil {

@@ -40,11 +40,12 @@ const (
 	toRaft
 	toIntake
 	toArchive
+	toAudit
 	toPeer
 )
 
 func (t postTo) String() string {
-	return [...]string{"machine", "raft", "intake", "archive", "peer"}[t]
+	return [...]string{"machine", "raft", "intake", "archive", "audit", "peer"}[t]
 }
 
 // legibleMax bounds what one node tells another of a failure, in bytes.

@@ -24,6 +24,9 @@ const (
 	_ = uint(intakeLostTicks - shipReadTicks*shipReadsMax) // a sender reads all that it may
 )
 
+// lineageMax bounds what is taken over of a sender's lineage, in members.
+const lineageMax = 64
+
 // incoming is what comes to this node: at most one snapshot at a time. It is a state
 // machine: an event in, effects out.
 //
@@ -41,6 +44,7 @@ type arrival struct {
 	shipment uint64
 	message  *raftpb.Message // the MsgSnap
 	total    uint64          // bytes, about
+	lineage  []uint64        // of the peer's state, behind the peer itself
 	name     string          // of the peer
 
 	received uint64   // chunks below are with the intake, or were
@@ -91,6 +95,7 @@ func (i *incoming) onOffer(from messages.RaftID, m *messages.SnapshotOffer) []ef
 func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []effect {
 	i.current = &arrival{
 		peer: from, shipment: m.Shipment, message: m.Message, total: m.Bytes, name: messages.MemberName(nil, from), speed: speed{tickMS: i.tickMS},
+		lineage: append([]uint64{from}, m.Lineage[:min(len(m.Lineage), lineageMax)]...),
 	}
 	return []effect{
 		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
@@ -144,7 +149,11 @@ func (i *incoming) onPiece(from messages.RaftID, m *messages.SnapshotPiece) []ef
 	c.silent = 0
 	c.ended = chunk.Kind == messages.ChunkKind_TRAILER
 	c.sizes = append(c.sizes, uint64(len(chunk.Body)))
-	return []effect{post{to: toIntake, message: &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}}}
+	staged := &messages.StageChunk{Shipment: c.shipment, Chunk: chunk}
+	if chunk.Sequence == 0 {
+		staged.Lineage = c.lineage
+	}
+	return []effect{post{to: toIntake, message: staged}}
 }
 
 // begins holds the first chunk against the MsgSnap that was offered: raft and the log go

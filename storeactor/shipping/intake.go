@@ -18,6 +18,7 @@ type intakeActor struct {
 	config Config
 
 	shipment uint64
+	lineage  []uint64        // of what comes
 	check    *snapshot.Check // nil: nothing is begun, or it failed
 	staging  disk.Staging    // nil: there is none
 	sealed   bool            // the staging is raft's and the log's: only DropStaging drops it
@@ -56,6 +57,7 @@ func (i *intakeActor) take(m *messages.StageChunk) error {
 		if err := i.begin(m.Shipment); err != nil {
 			return err
 		}
+		i.lineage = m.Lineage
 	}
 	if i.check == nil || i.shipment != m.Shipment {
 		return messages.Errorf(messages.Code_NOT_FOUND, "shipment %d is not being staged", m.Shipment)
@@ -71,6 +73,9 @@ func (i *intakeActor) take(m *messages.StageChunk) error {
 		return i.staging.Write(rows)
 	case i.check.Trailer() == nil:
 		return nil
+	}
+	if err := i.staging.Inherit(&messages.Lineage{From: i.lineage, Index: i.check.Checkpoint().Index}); err != nil {
+		return err
 	}
 	if err := i.staging.Seal(i.check.Checkpoint()); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/snapshot"
 )
 
@@ -17,6 +18,7 @@ const (
 	shipReadsMax    = 5   // reads of one chunk
 	shipHushedTicks = 10  // silence that is worth a word to people
 	shipHoldTicks   = 20  // before raft hears of a refusal: it asks again at once
+	shipVouchTicks  = 200 // for the audit: then the state is shipped as it is, since a quorum may wait for it
 )
 
 // shipmentConfig is what all shipments of a node have in common.
@@ -25,12 +27,15 @@ type shipmentConfig struct {
 	rate       uint64 // bytes a second to one follower
 	chunkBytes int
 	about      *messages.SnapshotHeader // who makes it, for people
+	audited    bool                     // another member's equal state is asked for before
+	lineage    []uint64                 // of this node's state
 }
 
 type shipmentPhase int
 
 const (
-	shipPinning shipmentPhase = iota // the machine is asked to keep the state
+	shipPinning  shipmentPhase = iota // the machine is asked to keep the state
+	shipVouching                      // the audit compares it with another member's
 	shipOffering
 	shipSending
 	shipHeld  // it came to nothing, and raft hears it soon
@@ -100,13 +105,39 @@ func (s *shipment) onPinned(m *messages.StatePinned) []effect {
 	s.source = snapshot.NewSource(m.Checkpoint, s.config.about, s.config.chunkBytes)
 	s.name = messages.MemberName(m.Checkpoint.Members, s.peer)
 	s.total = m.Bytes + s.source.StateBytes()
+	if !s.config.audited || mutant.ShippedUnasked {
+		return s.begin()
+	}
+	s.phase, s.silent = shipVouching, 0
+	return []effect{post{to: toAudit, message: &messages.VouchState{Holder: s.holder, Peer: s.peer}}}
+}
+
+func (s *shipment) begin() []effect {
 	s.phase, s.silent = shipOffering, 0
 	return s.offer()
 }
 
+// onVouched begins, unless another member holds something else. That nobody could tell does
+// not hold it up: the receiver may be needed for a quorum.
+func (s *shipment) onVouched(m *messages.StateVouched) []effect {
+	switch {
+	case s.phase != shipVouching || m.Holder != s.holder:
+		return nil
+	case m.Code == messages.Code_CONFLICT:
+		return s.end(messages.Code_DAMAGED, "%s: stop the member whose data are wrong (kvctl verify compares them)", m.Message)
+	case m.Code != messages.Code_OK:
+		return s.unvouched(m.Message)
+	}
+	return s.begin()
+}
+
+func (s *shipment) unvouched(why string) []effect {
+	return append([]effect{note{"a snapshot is sent that no other member has vouched for", true, []any{"to", s.name, "index", s.index(), "reason", why}}}, s.begin()...)
+}
+
 func (s *shipment) offer() []effect {
 	s.offered = 0
-	return []effect{post{toPeer, s.peer, &messages.SnapshotOffer{Shipment: s.number, Message: s.message, Bytes: s.total}}}
+	return []effect{post{toPeer, s.peer, &messages.SnapshotOffer{Shipment: s.number, Message: s.message, Bytes: s.total, Lineage: s.config.lineage}}}
 }
 
 func (s *shipment) onPull(m *messages.SnapshotPull) []effect {
@@ -190,7 +221,9 @@ func (s *shipment) tick(n uint32) []effect {
 		return s.report(true)
 	case s.phase == shipPinning && s.silent >= shipPinTicks:
 		return s.end(messages.Code_TIMED_OUT, "the state at index %d was not pinned", s.index())
-	case s.phase == shipPinning:
+	case s.phase == shipVouching && s.silent >= shipVouchTicks:
+		return s.unvouched("the audit takes longer than " + duration(s.silent, s.config.tickMS))
+	case s.phase == shipPinning || s.phase == shipVouching:
 		return nil
 	case s.silent >= shipPullTicks:
 		return s.fail(messages.Code_TIMED_OUT, "%s was not heard for %s", s.name, duration(s.silent, s.config.tickMS))
@@ -272,6 +305,8 @@ func (s *shipment) waitingFor() string {
 		return "another attempt: " + s.reason
 	case s.phase == shipPinning:
 		return "the machine of this node"
+	case s.phase == shipVouching:
+		return "another member is to vouch for the state of this node"
 	case s.phase == shipOffering:
 		return s.name + " has not answered the offer for " + since
 	case s.reading && s.waited >= shipHushedTicks:

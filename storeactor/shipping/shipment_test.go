@@ -384,3 +384,44 @@ func TestShipmentsComeThroughALossyLink(t *testing.T) {
 		}
 	})
 }
+
+// A state is shipped once another member has vouched for it, or could not within a bound;
+// never while another holds something else.
+func TestShipmentAsksForAVoucher(t *testing.T) {
+	config := testShipments
+	config.audited, config.lineage = true, []uint64{3}
+	asked := func() *shipment {
+		s := newShipment(config, 77, "to-2-1", msgSnap(1, 2))
+		s.start()
+		tell(t, turn{"the state is pinned", s.onPinned(&messages.StatePinned{Holder: "to-2-1", Checkpoint: snapshottest.StateAt(9, 4), Bytes: 100}),
+			`audit <- VouchState{holder="to-2-1" peer=2}`})
+		return s
+	}
+	vouched := func(code messages.Code, holder string) *messages.StateVouched {
+		return &messages.StateVouched{Holder: holder, Code: code, Message: "why"}
+	}
+	for _, row := range []struct {
+		what string
+		do   func(*shipment) []effect
+		want string
+	}{
+		{"it is equal", func(s *shipment) []effect { return s.onVouched(vouched(messages.Code_OK, "to-2-1")) }, "node 2 <- offer 77"},
+		{"of another shipment", func(s *shipment) []effect { return s.onVouched(vouched(messages.Code_OK, "to-2-0")) }, ""},
+		{"nobody could tell", func(s *shipment) []effect { return s.onVouched(vouched(messages.Code_UNREACHABLE, "to-2-1")) }, "node 2 <- offer 77"},
+		{"another differs", func(s *shipment) []effect { return s.onVouched(vouched(messages.Code_CONFLICT, "to-2-1")) }, unpinned},
+		{"almost too long", func(s *shipment) []effect { return s.tick(shipVouchTicks - 1) }, ""},
+		{"too long", func(s *shipment) []effect { return s.tick(shipVouchTicks) }, "node 2 <- offer 77"},
+	} {
+		tell(t, turn{row.what, row.do(asked()), row.want})
+	}
+	s := asked()
+	offer := s.onVouched(vouched(messages.Code_OK, "to-2-1"))[0].(post).message.(*messages.SnapshotOffer)
+	if len(offer.Lineage) != 1 || offer.Lineage[0] != 3 {
+		t.Errorf("offered as %v", offer)
+	}
+	in := &incoming{tickMS: 100}
+	in.onOffer(1, offer)
+	if got := in.current.lineage; len(got) != 2 || got[0] != 1 || got[1] != 3 {
+		t.Errorf("taken as of %v", got)
+	}
+}

@@ -27,6 +27,7 @@ type Config struct {
 	Level         uint32 // the highest cluster level that it understands; messages.Level
 	TickMS        uint64
 	Raft, Machine *actor.PID
+	Audit         *actor.PID                       // nil: nobody vouches for what is shipped
 	Peer          func(messages.RaftID) *actor.PID // a peer's snapshots actor
 	Disk          disk.Disk
 	Logger        *slog.Logger          // nil discards
@@ -110,6 +111,10 @@ func (s *snapshotsActor) Receive(ctx actor.Context) {
 		s.onPinned(ctx, m)
 	case *messages.RowsRead:
 		s.onRows(ctx, m)
+	case *messages.StateVouched:
+		if ship := s.shipOf(m.Holder); ship != nil {
+			s.run(ctx, ship.onVouched(m))
+		}
 	case *messages.SnapshotOffer:
 		s.run(ctx, s.incoming.onOffer(s.peerOf(ctx), m))
 	case *messages.SnapshotPull:
@@ -204,7 +209,16 @@ func (s *snapshotsActor) onShip(ctx actor.Context, m *messages.ShipSnapshot) {
 		s.run(ctx, before.fail(messages.Code_CONFLICT, "another snapshot takes its place"))
 	}
 	s.debts.shipment++
-	ship := newShipment(s.shipmentConfig(&messages.SnapshotHeader{}), s.debts.shipment, s.holder(fmt.Sprintf("to-%d", peer)), m.Message)
+	config := s.shipmentConfig(&messages.SnapshotHeader{})
+	if s.config.Audit != nil {
+		own, err := s.config.Disk.Lineage()
+		if err != nil {
+			s.config.Fatal(err)
+			return
+		}
+		config.audited, config.lineage = true, own.From
+	}
+	ship := newShipment(config, s.debts.shipment, s.holder(fmt.Sprintf("to-%d", peer)), m.Message)
 	s.ships[peer] = ship
 	s.debts.shipping[peer] = ship.holder
 	s.run(ctx, ship.start())
@@ -347,6 +361,8 @@ func (s *snapshotsActor) pid(e post) *actor.PID {
 		return s.intake
 	case toArchive:
 		return s.archive
+	case toAudit:
+		return s.config.Audit
 	}
 	return s.config.Peer(e.peer)
 }

@@ -39,6 +39,7 @@ type shelf struct {
 type shelfStaging struct {
 	shelf      *shelf
 	rows       []disk.Row
+	lineage    *messages.Lineage
 	checkpoint *messages.Checkpoint // once sealed
 	dropped    bool
 }
@@ -77,6 +78,13 @@ func (s *shelfStaging) Write(rows []disk.Row) error {
 		s.rows = append(s.rows, disk.Row{Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Revision: r.Revision, Deleted: r.Deleted})
 	}
 	return s.shelf.writeErr
+}
+
+func (s *shelfStaging) Inherit(l *messages.Lineage) error {
+	s.shelf.mutex.Lock()
+	defer s.shelf.mutex.Unlock()
+	s.lineage = l
+	return nil
 }
 
 func (s *shelfStaging) Seal(c *messages.Checkpoint) error {

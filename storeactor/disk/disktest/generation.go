@@ -23,6 +23,7 @@ var generationClauses = []clause{
 	{"a retired directory stays retired", testRetire},
 	{"a node that joins begins with nothing", testJoin},
 	{"a suspicion outlives processes and installations, until it is lifted", testSuspect},
+	{"a lineage counts with its state, until it is confirmed", testLineage},
 }
 
 // staged writes a state that comes from elsewhere: three rows of two keys.
@@ -412,4 +413,49 @@ func testSuspect(t *testing.T, o Opener) {
 	n = &node{T: t, opener: o}
 	n.open()
 	holds(&messages.Suspicion{})
+}
+
+func testLineage(t *testing.T, o Opener) {
+	n := start(t, o)
+	holds := func(expected *messages.Lineage) {
+		t.Helper()
+		found, err := n.disk.Lineage()
+		n.ok(err)
+		n.same(found, expected)
+	}
+	again := func() {
+		o.Crash()
+		if p, ok := o.(PowerCutter); ok {
+			p.PowerCut()
+		}
+		n = &node{T: t, opener: o}
+		n.open()
+	}
+	holds(&messages.Lineage{})
+	n.ok(n.disk.Confirm(0))
+	of := func(index uint64) *messages.Lineage {
+		return &messages.Lineage{From: []uint64{1 << 60, 2}, Index: index}
+	}
+	inherit := func(index uint64) {
+		s, err := n.disk.Stage()
+		n.ok(err)
+		n.ok(s.Inherit(of(index)))
+		n.ok(s.Seal(stagedCheckpoint(index, 3, index)))
+	}
+	inherit(100)
+	holds(&messages.Lineage{}) // it is not installed
+	again()
+	holds(&messages.Lineage{})
+	inherit(100)
+	n.ok(n.log.Close())
+	n.ok(n.disk.Install(100, 3, HardState(3, 0, 100)))
+	holds(of(100))
+	again()
+	holds(of(100))
+	n.ok(n.disk.Confirm(99)) // of another state
+	holds(of(100))
+	n.ok(n.disk.Confirm(100))
+	holds(&messages.Lineage{})
+	again()
+	holds(&messages.Lineage{})
 }
