@@ -97,17 +97,28 @@ func (r *run) compareEngines() {
 // are discarded is part of what a run converges to.)
 func (r *run) measure() {
 	o := r.swarm.options
-	// A snapshot that was under way until now has pinned what is behind it; the log is looked at
-	// every 20 ticks.
-	for n := 0; n < 20 && r.uncut() != "" && !r.world.over(); n++ {
+	// A snapshot that was under way until now has pinned what is behind it, and an operator's last
+	// request may have taken the lead away while history was to be given up; logs are looked at every
+	// 20 ticks, and history as often.
+	for n := 0; n < 20 && (r.uncut() != "" || r.kept() != "") && !r.world.over(); n++ {
 		r.world.run(r.world.clock.now + o.TickInterval)
 	}
 	if what := r.uncut(); what != "" {
 		r.world.fail("logs are cut", "%s", what)
 	}
-	if kept, allowed := r.check.model.revision-r.check.model.compacted, o.HistoryRevisions+o.HistoryRevisions/10+entriesSpare; o.HistoryRevisions > 0 && kept > allowed {
-		r.world.fail("history is given up", "%d revisions are kept, %d are allowed", kept, allowed)
+	if what := r.kept(); what != "" {
+		r.world.fail("history is given up", "%s", what)
 	}
+}
+
+// kept says how much more history there is than should be, or nothing.
+func (r *run) kept() string {
+	o := r.swarm.options
+	kept, allowed := r.check.model.revision-r.check.model.compacted, o.HistoryRevisions+o.HistoryRevisions/10+entriesSpare
+	if o.HistoryRevisions == 0 || kept <= allowed {
+		return ""
+	}
+	return fmt.Sprintf("%d revisions are kept, %d are allowed", kept, allowed)
 }
 
 // uncut says which node holds more of its log than it should, or nothing.
