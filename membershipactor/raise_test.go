@@ -13,7 +13,6 @@ import (
 // chamber is a node that has a level raised, and what it does.
 type chamber struct {
 	raises
-	said []string
 }
 
 var operator = asker{"client/1", "desk"}

@@ -71,7 +71,6 @@ func TestOneChangeAtATime(t *testing.T) {
 	other := w.ids[slices.IndexFunc(w.ids, func(id uint64) bool { return id != l.id })]
 	w.changed(promoteOf(4), removeOf(other))
 	w.drain()
-	last = l.last()
 	l.replica.OnProposeChange(&messages.ProposeChange{Command: []byte{1}, Change: &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{NodeId: new(uint64(2))}}}})
 	l.replica.OnProposeChange(&messages.ProposeChange{Change: &raftpb.ConfChangeV2{}})
 	if w.took(l); len(l.log) > 0 {

@@ -21,8 +21,6 @@ var logClauses = []clause{
 	{"a log that is cut reads like a model", testCutModel},
 }
 
-var conf = &raftpb.ConfState{Voters: []uint64{1, 2, 3}}
-
 // ending is how a process ends.
 type ending int
 
