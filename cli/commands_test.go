@@ -239,12 +239,12 @@ node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99     
 		"name": "", "endpoint": "127.0.0.1:7003", "role": "unreachable", "pid": 0.0, "raft_id": "0", "term": "0", "revision": "0",
 		"commit": "0", "applied": "0", "lag_entries": "0", "leader": "", "version": "", "error": "connection refused",
 		"log_first_index": "0", "last_index": "0", "log_bytes": 0.0, "checkpoint_index": "0", "compacted_revision": "0", "transfers": []any{},
-		"level": 0.0, "level_min": 0.0, "level_max": 0.0,
+		"level": 0.0, "level_min": 0.0, "level_max": 0.0, "room_bytes": 0.0,
 	}, {
 		"name": "node2", "endpoint": "127.0.0.1:7002", "role": "follower", "pid": 4002.0, "raft_id": "2", "term": "1152921504606846976",
 		"revision": "0", "commit": "102", "applied": "99", "lag_entries": "3", "leader": "node1", "version": "test", "error": "",
 		"log_first_index": "1", "last_index": "102", "log_bytes": 2500000.0, "checkpoint_index": "50", "compacted_revision": "0", "transfers": []any{},
-		"level": 1.0, "level_min": 1.0, "level_max": 1.0,
+		"level": 1.0, "level_min": 1.0, "level_max": 1.0, "room_bytes": 0.0,
 	}}
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Error(diff)

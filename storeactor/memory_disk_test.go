@@ -1,6 +1,7 @@
 package storeactor
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -135,3 +136,6 @@ func describe(hs *raftpb.HardState, entries []*raftpb.Entry) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// Room is not known of memory.
+func (d *memoryDisk) Room() (disk.Room, error) { return disk.Room{}, errors.ErrUnsupported }

@@ -391,7 +391,7 @@ func TestRefusedStarts(t *testing.T) {
 	expect("another initial cluster", func() string {
 		os.RemoveAll(p.data(0))
 		return p.refused(0, "--name", "n1", "--listen", p.endpoints[0], "--initial-cluster", strings.Replace(p.initial, "n3=", "n4=", 1))
-	}(), "lists other founders")
+	}(), "belongs to cluster")
 	os.RemoveAll(p.data(0))
 	if err := os.Rename(old, p.data(0)); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ type replacing struct {
 // leaves no learner behind, and costs no acknowledged write. KEYVAL_REPLACE=1 plays every
 // fault in every phase, and KEYVAL_REPLACE=abort/PROMOTION that one.
 func TestReplaceUnderFaults(t *testing.T) {
-	cases := []replaceCase{{"leader", messages.OperationPhase_CATCH_UP}, {"new", messages.OperationPhase_REMOVE_OLD}, {"abort", messages.OperationPhase_CATCH_UP}, {"old", messages.OperationPhase_PROMOTION}}
+	cases := []replaceCase{{"leader", messages.OperationPhase_CATCH_UP}} // make replace plays all
 	if os.Getenv("KEYVAL_REPLACE") != "" {
 		cases = nil
 		for _, fault := range replaceFaults {

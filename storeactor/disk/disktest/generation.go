@@ -430,6 +430,7 @@ func testLineage(t *testing.T, o Opener) {
 		}
 		n = &node{T: t, opener: o}
 		n.open()
+		n.openAll()
 	}
 	holds(&messages.Lineage{})
 	n.ok(n.disk.Confirm(0))
