@@ -60,6 +60,8 @@ func TestRoomRunsLow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A leader that has just begun to lead hears first who lacks room.
+	wait("the one with room leads", func() bool { return p.status(2).Role == "leader" })
 	wait("writes are refused", func() bool {
 		return p.status(0).WritesRefused != "" && p.status(1).WritesRefused != "" && p.status(2).WritesRefused != ""
 	})
@@ -75,7 +77,6 @@ func TestRoomRunsLow(t *testing.T) {
 	if said, _ := run("cluster", "health"); !strings.Contains(said, "n1 has too little room") {
 		t.Errorf("health: %s", said)
 	}
-	wait("the one with room leads", func() bool { return p.status(2).Role == "leader" })
 	for _, path := range ballast {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
