@@ -26,7 +26,7 @@ func (r *run) needs(s *server) bool {
 // wipe empties the disk of one of a minority. What starts there knows nothing, and those
 // who knew the node before must not take it for that one.
 func (r *run) wipe(s *server) {
-	if r.spared(s) || r.founding() {
+	if r.spared(s) || r.founding() || s.joins != nil { // one that joins would be let in again: see churn
 		return
 	}
 	if s.up() {
