@@ -126,8 +126,3 @@ func (f *directory) Confirm(index uint64) error {
 	}
 	return nil
 }
-
-func (f *directory) Room() (r disk.Room, err error) {
-	r.Bytes, r.BytesAll, r.Files, r.FilesAll, r.Descriptors, r.DescriptorsAll, err = durable.Room(f.dir)
-	return r, err
-}
