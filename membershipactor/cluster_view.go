@@ -95,8 +95,9 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	v.ContactKnown = silent > rules.ContactTicksMax
 	if h, ok := c.nodes[m.RaftId]; ok {
 		v.ContactKnown, silent = true, min(silent, c.now-h.at)
-		v.Applied, v.Version, v.RoomBytes, v.Lacks = h.pulse.Applied, h.pulse.Version, h.pulse.RoomBytes, h.pulse.Lacks
+		v.Applied, v.Version = h.pulse.Applied, h.pulse.Version
 	}
+	v.RoomBytes, v.Lacks = c.rooms[m.RaftId].GetBytes(), c.rooms[m.RaftId].GetLacks()
 	for _, p := range c.replication.GetProgress() {
 		if p.RaftId == m.RaftId {
 			v.ContactKnown, silent, gone = true, p.SilentTicks+c.now-c.replicationAt, p.Gone
