@@ -214,10 +214,12 @@ func (w *waiting) list(tickMS uint64) (all []*messages.WaitingNode) {
 		is.SilentMs = (w.now - n.heardAt) * tickMS
 		all = append(all, is)
 	}
-	slices.SortFunc(all, func(a, b *messages.WaitingNode) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
-	})
+	slices.SortFunc(all, compareWaiting)
 	return all
+}
+
+func compareWaiting(a, b *messages.WaitingNode) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
 }
 
 // answerJoin is what a member tells a node that asks to join: OK with its RaftID, BUSY as
