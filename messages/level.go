@@ -85,7 +85,7 @@ func CheckLevel(c *Command, level uint32) *Error {
 func NodeCommand(o *Operation) []byte {
 	data, err := proto.Marshal(&Command{Operations: []*Operation{o}})
 	if err != nil {
-		panic(err) // a message of numbers alone
+		panic(err) // its strings were checked before
 	}
 	return data
 }
