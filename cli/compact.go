@@ -94,13 +94,8 @@ func compact(c *Call) error {
 		if result.DryRun {
 			return c.printCompactDryRun(result, members)
 		}
-		sure, err := c.confirm(compactQuestion(at, newest, members))
-		if err != nil {
+		if err := c.confirm(compactQuestion(at, newest, members), "nothing was given up"); err != nil {
 			return err
-		}
-		if !sure {
-			c.note("nothing was given up")
-			return quiet(exitFailure)
 		}
 		done, err := store.Compact(ctx, at)
 		if err != nil {

@@ -164,14 +164,9 @@ func levelRaise(c *Call) error {
 	if c.flags.Bool("dry-run") {
 		return c.printLevelDryRun(want, l)
 	}
-	sure, err := c.confirm(fmt.Sprintf("Raise the cluster's level from %d to %d? Versions that do not understand it cannot be started on these data afterwards.",
-		l.Level, l.wanted(want)))
-	if err != nil {
+	if err := c.confirm(fmt.Sprintf("Raise the cluster's level from %d to %d? Versions that do not understand it cannot be started on these data afterwards.",
+		l.Level, l.wanted(want)), "the level was not raised"); err != nil {
 		return err
-	}
-	if !sure {
-		c.note("the level was not raised")
-		return quiet(exitFailure)
 	}
 	return c.withStore(func(ctx context.Context, store Store) error {
 		done, err := store.RaiseLevel(ctx, want)

@@ -368,13 +368,8 @@ func snapshotDelete(c *Call) error {
 	if c.flags.Bool("dry-run") {
 		return c.printDeleted(snapshotDeletedJSON{snapshotJSON: s, DryRun: true}, "would delete "+what)
 	}
-	sure, err := c.confirm("Delete " + what + "?")
-	if err != nil {
+	if err := c.confirm("Delete "+what+"?", "nothing was deleted"); err != nil {
 		return err
-	}
-	if !sure {
-		c.note("nothing was deleted")
-		return quiet(exitFailure)
 	}
 	store, err := c.storeAt(c, s.Endpoint)
 	if err != nil {
