@@ -333,19 +333,12 @@ func (c *Call) printSnapshot(s snapshotJSON) error {
 	case s.Writing:
 		state = "being written"
 	}
-	rows := [][]string{
+	c.showPairs([][2]string{
 		{"id", s.ID}, {"node", s.Node + " at " + s.Endpoint}, {"state", state}, {"size", s.sizeText()}, {"created", s.CreatedAt},
 		{"index", number(s.Index)}, {"term", number(s.Term)}, {"revision", number(s.Revision)},
 		{"reads from", "revision " + number(max(1, s.CompactedRevision))}, {"rows", number(s.Rows)}, {"members", strings.Join(members, ", ")},
 		{"version", s.Version}, {"hash", s.Hash},
-	}
-	if c.Format == Simple {
-		c.printSimple(rows)
-		return nil
-	}
-	for _, r := range rows {
-		fmt.Fprintf(c.Stdout, "%-12s%s\n", r[0], nameOr(r[1], "-"))
-	}
+	})
 	return nil
 }
 

@@ -91,9 +91,7 @@ func beginSnapshot(ctx context.Context, store Store) (time.Time, error) {
 		if missing != nil || taken.Snapshots[0].Writing {
 			return now, err // another is being written
 		}
-		select {
-		case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
-		case <-ctx.Done():
+		if !passes(ctx, time.Until(now.Truncate(time.Second).Add(time.Second))) {
 			return now, context.Cause(ctx)
 		}
 	}
