@@ -66,7 +66,7 @@ func (c *Call) openBackup(path string) (*source, error) {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the backup cannot be read: %v", err)
+		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the backup cannot be read: %v", err).WithHint("name a file that this user may read")
 	}
 	s := &source{ReadCloser: file, path: path}
 	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {

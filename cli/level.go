@@ -194,7 +194,8 @@ func (c *Call) printLevelDryRun(want uint32, l levelJSON) error {
 	}
 	switch {
 	case to < l.Level:
-		return messages.Errorf(messages.Code_INVALID, "the cluster is at level %d, which never goes back to %d", l.Level, to)
+		return messages.Errorf(messages.Code_INVALID, "the cluster is at level %d, which never goes back to %d", l.Level, to).
+			WithHint("name a level above it, or none")
 	case to > l.Level && len(against) > 0:
 		return messages.Errorf(messages.Code_UNSAFE, "the level would not be raised: %s", strings.Join(against, ", ")).
 			WithHint("upgrade or start these nodes first")

@@ -153,7 +153,8 @@ func (w *snapshotWatch) run(ctx context.Context, store Store) (snapshotJSON, err
 		s := snapshotRow(r.Snapshots[0], w.node, w.endpoint)
 		switch {
 		case s.Error != "":
-			return s, messages.Errorf(messages.Code_INTERNAL, "%s did not write %s: %s", w.node, w.id, s.Error).At(w.endpoint, "")
+			return s, messages.Errorf(messages.Code_INTERNAL, "%s did not write %s: %s", w.node, w.id, s.Error).At(w.endpoint, "").
+				WithHint("see to that, and create another, or have another node write it with --node")
 		case !s.Writing:
 			w.progress.phase(snapshotEvent{Phase: "done", ID: w.id, BytesDone: s.Bytes, BytesTotal: s.Bytes},
 				"✓ written: %s in %s", bytesText(s.Bytes), timeText(time.Since(w.began)))
