@@ -183,16 +183,7 @@ func (w *snapshotWatch) tell(now time.Time, s snapshotJSON) {
 	left := w.rate.left(s.BytesTotal)
 	stalled := w.rate.stalled(now)
 	event := snapshotEvent{"writing", w.id, s.Bytes, s.BytesTotal, uint64(w.rate.perSecond), left.Milliseconds(), stalled.Milliseconds()}
-	text := "writing: " + s.sizeText()
-	if w.rate.perSecond > 0 {
-		text += ", " + bytesText(uint64(w.rate.perSecond)) + "/s"
-	}
-	switch {
-	case stalled >= stallAfter:
-		text += fmt.Sprintf("; nothing new for %s: %s is busy, or its disk is", timeText(stalled), w.node)
-	case left > 0:
-		text += ", about " + timeText(left) + " left"
-	}
+	text := "writing: " + s.sizeText() + w.rate.text(now, s.BytesTotal, fmt.Sprintf(": %s is busy, or its disk is", w.node))
 	w.progress.tell(now, event, "%s", text)
 }
 
@@ -243,6 +234,21 @@ func (r *rate) left(total uint64) time.Duration {
 		return 0
 	}
 	return time.Duration(float64(total-done) / r.perSecond * float64(time.Second))
+}
+
+// text says how fast bytes come, and how long the rest takes, or for how long nothing has come
+// and why.
+func (r *rate) text(now time.Time, total uint64, why string) (text string) {
+	if r.perSecond > 0 {
+		text = ", " + bytesText(uint64(r.perSecond)) + "/s"
+	}
+	switch left, stalled := r.left(total), r.stalled(now); {
+	case stalled >= stallAfter:
+		text += "; nothing new for " + timeText(stalled) + why
+	case left > 0:
+		text += ", about " + timeText(left) + " left"
+	}
+	return text
 }
 
 // stalled is for how long nothing has come.
