@@ -118,15 +118,7 @@ func (p *byteProgress) tell(done uint64) {
 	if p.total > 0 {
 		text += " of " + bytesText(max(done, p.total))
 	}
-	if p.rate.perSecond > 0 {
-		text += ", " + bytesText(uint64(p.rate.perSecond)) + "/s"
-	}
-	switch {
-	case stalled >= stallAfter:
-		text += "; nothing new for " + timeText(stalled)
-	case left > 0:
-		text += ", about " + timeText(left) + " left"
-	}
+	text += p.rate.text(now, p.total, "")
 	p.progress.tell(now, backupEvent{p.phase, done, p.total, uint64(p.rate.perSecond), left.Milliseconds(), stalled.Milliseconds()}, "%s", text)
 }
 

@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -67,7 +66,7 @@ func (c *Call) openBackup(path string) (*source, error) {
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the backup cannot be read: %v", err)
+		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the backup cannot be read: %v", err).WithHint("name a file that this user may read")
 	}
 	s := &source{ReadCloser: file, path: path}
 	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
@@ -155,19 +154,15 @@ func backupShow(c *Call) error {
 	for _, m := range b.Members {
 		members = append(members, m.ID+" at "+m.Address)
 	}
-	rows := [][]string{
+	rows := [][2]string{
 		{"path", b.Path}, {"size", bytesText(b.Bytes)}, {"created", b.CreatedAt}, {"by", b.CreatedBy}, {"cluster", b.ClusterID},
 		{"revision", number(b.Revision)}, {"reads from", "revision " + number(max(1, b.CompactedRevision))}, {"index", number(b.Index)},
 		{"term", number(b.Term)}, {"level", number(uint64(b.Level))}, {"rows", number(b.Rows)}, {"members", strings.Join(members, ", ")},
 		{"version", b.Version}, {"hash", b.Hash},
 	}
-	if c.Format == Simple {
-		c.printSimple(rows)
-		return nil
+	c.showPairs(rows)
+	if c.Format == Table {
+		c.banner("Whether all of it is whole, says: %s backup verify %s", c.self(), quoteWord(b.Path))
 	}
-	for _, r := range rows {
-		fmt.Fprintf(c.Stdout, "%-12s%s\n", r[0], nameOr(r[1], "-"))
-	}
-	c.banner("Whether all of it is whole, says: %s backup verify %s", c.self(), quoteWord(b.Path))
 	return nil
 }

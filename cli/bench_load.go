@@ -104,7 +104,7 @@ func (l *load) run(ctx context.Context, nodes localNodes, told *progress) cpuSpe
 		l.each(func(store Store, random *rand.Rand) { l.client(running, store, random) })
 	}()
 	if l.plan.warmup > 0 {
-		l.wait(ctx, l.plan.warmup)
+		passes(ctx, l.plan.warmup)
 		measure()
 	}
 	l.watch(ctx, told)
@@ -113,13 +113,6 @@ func (l *load) run(ctx context.Context, nodes localNodes, told *progress) cpuSpe
 	stop()
 	<-ended
 	return spent
-}
-
-func (l *load) wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
 
 // watch passes the measured time, and tells of each second.
@@ -171,7 +164,7 @@ func (l *load) turn(running context.Context) (intended time.Time, ok bool) {
 	n := l.due.Add(1) - 1
 	intended = l.begun.Add(time.Duration(float64(n) / l.plan.rate * float64(time.Second)))
 	if early := time.Until(intended); early > 0 {
-		l.wait(running, early)
+		passes(running, early)
 	}
 	return intended, running.Err() == nil
 }

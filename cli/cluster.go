@@ -130,7 +130,7 @@ func (c *Call) membersTable(members []*client.MemberInfo) {
 	for _, m := range members {
 		state := titled(string(m.State))
 		switch m.State {
-		case "leader":
+		case leading:
 			state = c.paint(green, state)
 		case unreachable:
 			state = c.paint(red, state)
@@ -357,6 +357,19 @@ func (c *Call) showHealth(h *client.ClusterHealth) error {
 	return quiet(exitUnreachable)
 }
 
+// showPairs writes names and values as a table, or as lines of fields.
+func (c *Call) showPairs(rows [][2]string) {
+	if c.Format != Simple {
+		c.printPairs(rows)
+		return
+	}
+	var cells [][]string
+	for _, r := range rows {
+		cells = append(cells, r[:])
+	}
+	c.printSimple(cells)
+}
+
 // printPairs writes names and values, a line each.
 func (c *Call) printPairs(rows [][2]string) {
 	width := 0
@@ -364,7 +377,7 @@ func (c *Call) printPairs(rows [][2]string) {
 		width = max(width, len(r[0]))
 	}
 	for _, r := range rows {
-		fmt.Fprintf(c.Stdout, "%-*s  %s\n", width, r[0], r[1])
+		fmt.Fprintf(c.Stdout, "%-*s  %s\n", width, r[0], nameOr(r[1], "-"))
 	}
 }
 

@@ -31,8 +31,6 @@ func operationChange(title string, danger bool, o *messages.ClusterOperation) (c
 	return clusterChange{title: title, danger: danger, request: client.BeginRequest(o, 0, 0)}, err
 }
 
-func dryRunFlag() urfave.Flag { return dangerFlags()[0] }
-
 // changeFlags are those of every change that is an operation.
 func changeFlags(more ...urfave.Flag) []urfave.Flag {
 	return append(append(more, waitFlag(), progressFlag()), dryRunFlag())
@@ -115,7 +113,7 @@ directory can not come back as a member. What would leave no quorum is refused, 
 code 6. With --json an object with the fields of ops show.`,
 		UsageText: `kvctl cluster remove node2 --dry-run
 kvctl cluster remove node2 --yes`,
-		Flags: changeFlags(dangerFlags()[1]),
+		Flags: changeFlags(yesFlag()),
 		Action: sh.action(func(c *Call) error {
 			return c.runOperation("remove "+c.Args[0], true, &messages.ClusterOperation{Kind: messages.OperationKind_REMOVE, OldNode: c.Args[0]})
 		}),
@@ -149,7 +147,7 @@ With --json an object with the fields of ops show.`,
 		UsageText: `kvctl cluster replace node2 node4 127.0.0.1:7004 --dry-run
 kvctl cluster replace node2 node4 127.0.0.1:7004 --yes
 kvctl cluster replace node2 node4 --yes`,
-		Flags: changeFlags(dangerFlags()[1]),
+		Flags: changeFlags(yesFlag()),
 		Action: sh.action(func(c *Call) error {
 			title, address := fmt.Sprintf("replace %s by %s", c.Args[0], c.Args[1]), ""
 			if len(c.Args) > 2 {
@@ -279,8 +277,7 @@ func (c *Call) runChange(ctx context.Context, store Store, p *progress, change c
 		return nil, c.dryRun(ctx, api, change)
 	}
 	if change.danger && !c.flags.Bool("yes") {
-		sure, err := c.confirmChange(ctx, api, change)
-		if err != nil || !sure {
+		if err := c.confirmChange(ctx, api, change); err != nil {
 			return nil, err
 		}
 	}
@@ -398,23 +395,18 @@ func (c *Call) dryRun(ctx context.Context, api client.ClusterAPI, change cluster
 }
 
 // confirmChange shows what a change would do and asks. The change is bound to what was shown.
-func (c *Call) confirmChange(ctx context.Context, api client.ClusterAPI, change clusterChange) (bool, error) {
+func (c *Call) confirmChange(ctx context.Context, api client.ClusterAPI, change clusterChange) error {
 	seen, err := api.Query(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	a, err := askDryRun(ctx, api, change)
 	if err != nil {
-		return false, c.changeRefused(err, a, "")
+		return c.changeRefused(err, a, "")
 	}
 	for _, line := range budgetLines(a) {
 		c.note("%s", line)
 	}
-	sure, err := c.confirm(titled(change.title) + "?")
-	if err == nil && !sure {
-		c.note("nothing was changed")
-		err = quiet(exitFailure)
-	}
 	change.request.Configuration = seen.GetView().GetConfigurationIndex()
-	return sure, err
+	return c.confirm(titled(change.title)+"?", "nothing was changed")
 }

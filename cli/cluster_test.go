@@ -242,6 +242,15 @@ func TestARemovalIsConfirmed(t *testing.T) {
 	}
 }
 
+// A no is said, and is a failure: a script must not take it for done.
+func TestAutoreplaceIsConfirmed(t *testing.T) {
+	f := newFake()
+	got := run{cluster: f, stdin: strings.NewReader("n\n"), inTTY: true, tty: true}.kvctl(t, "cluster", "autoreplace", "on")
+	if got.code != exitFailure || !strings.Contains(got.stderr, "nothing was changed") || len(f.clusterAsked) != 0 {
+		t.Errorf("exit code %d, asked %d times\n%s", got.code, len(f.clusterAsked), got.stderr)
+	}
+}
+
 func TestTransferAndUpdate(t *testing.T) {
 	f := newFake()
 	if got := (run{cluster: f}).kvctl(t, "cluster", "transfer", "node2"); got.code != exitOK || got.out != "node2 leads now\n" {

@@ -84,7 +84,7 @@ func compact(c *Call) error {
 			at = newest
 		}
 		if at > newest || newest == 0 {
-			return messages.Errorf(messages.Code_INVALID, "revision %d is in the future, the newest is %d", max(at, 1), newest)
+			return notYet(max(at, 1), newest)
 		}
 		members, err := c.roster(ctx, patience)
 		if err != nil {
@@ -94,13 +94,8 @@ func compact(c *Call) error {
 		if result.DryRun {
 			return c.printCompactDryRun(result, members)
 		}
-		sure, err := c.confirm(compactQuestion(at, newest, members))
-		if err != nil {
+		if err := c.confirm(compactQuestion(at, newest, members), "nothing was given up"); err != nil {
 			return err
-		}
-		if !sure {
-			c.note("nothing was given up")
-			return quiet(exitFailure)
 		}
 		done, err := store.Compact(ctx, at)
 		if err != nil {
@@ -108,6 +103,15 @@ func compact(c *Call) error {
 		}
 		return c.followCompaction(ctx, p, result, done, members, patience)
 	})
+}
+
+// notYet is the error of a revision that nothing has been written at.
+func notYet(revision, newest uint64) error {
+	e := messages.Errorf(messages.Code_INVALID, "revision %d is in the future, the newest is %d", revision, newest)
+	if newest == 0 {
+		return e.WithHint("write something first")
+	}
+	return e.WithHint("leave --revision out for the newest, or name one up to %d", newest)
 }
 
 func compactQuestion(at, newest uint64, members []member) string {

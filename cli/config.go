@@ -89,7 +89,8 @@ func readConfig(file string) ([]fileSetting, error) {
 		switch value.(type) {
 		case string, int64, float64, bool:
 		default:
-			return nil, messages.Errorf(messages.Code_INVALID, "%s: %s is neither a text, a number, nor true or false", file, key)
+			return nil, messages.Errorf(messages.Code_INVALID, "%s: %s is neither a text, a number, nor true or false", file, key).
+				WithHint("write it as the flag takes it: listen = \"10.0.0.1:7001\"")
 		}
 		settings = append(settings, fileSetting{key, fmt.Sprint(value)})
 	}

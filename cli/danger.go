@@ -11,12 +11,13 @@ import (
 )
 
 // dangerFlags are those of every command that cannot be undone.
-func dangerFlags() []urfave.Flag {
-	return []urfave.Flag{
-		&urfave.BoolFlag{Name: "dry-run", Usage: "show what would happen, and change nothing"},
-		&urfave.BoolFlag{Name: "yes", Usage: "do not ask"},
-	}
+func dangerFlags() []urfave.Flag { return []urfave.Flag{dryRunFlag(), yesFlag()} }
+
+func dryRunFlag() urfave.Flag {
+	return &urfave.BoolFlag{Name: "dry-run", Usage: "show what would happen, and change nothing"}
 }
+
+func yesFlag() urfave.Flag { return &urfave.BoolFlag{Name: "yes", Usage: "do not ask"} }
 
 // refuseUnasked is the error of a dangerous command where nobody can be asked and
 // nobody said --yes. It comes before anything is done.
@@ -28,10 +29,11 @@ func (c *Call) refuseUnasked(what string) error {
 		WithHint("%s", c.commandWith("--yes"))
 }
 
-// confirm asks on the terminal, unless --yes was given.
-func (c *Call) confirm(question string) (bool, error) {
+// confirm asks on the terminal, unless --yes was given. Where the answer is no it says what
+// was left undone, and the error ends the command with exitFailure.
+func (c *Call) confirm(question, undone string) error {
 	if c.flags.Bool("yes") {
-		return true, nil
+		return nil
 	}
 	fmt.Fprintf(c.Stderr, "%s [y/N] ", question)
 	said := make(chan string, 1)
@@ -41,11 +43,14 @@ func (c *Call) confirm(question string) (bool, error) {
 	}()
 	select {
 	case line := <-said:
-		answer := strings.ToLower(strings.TrimSpace(line))
-		return answer == "y" || answer == "yes", nil
+		if answer := strings.ToLower(strings.TrimSpace(line)); answer == "y" || answer == "yes" {
+			return nil
+		}
+		c.note("%s", undone)
+		return quiet(exitFailure)
 	case <-c.Done():
 		c.note("")
-		return false, c.Err()
+		return c.Err()
 	}
 }
 

@@ -113,13 +113,9 @@ func removePrefix(c *Call) error {
 			case counted.Count == 0:
 				return c.printRemoved(prefix, client.DeleteRangeResult{Revision: counted.ReadRevision, RequestID: counted.RequestID})
 			}
-			sure, err := c.confirm(fmt.Sprintf("Delete %s: %s as of revision %d?", allOf(prefix), plural(counted.Count, "key"), counted.ReadRevision))
-			if err != nil {
+			if err := c.confirm(fmt.Sprintf("Delete %s: %s as of revision %d?", allOf(prefix), plural(counted.Count, "key"), counted.ReadRevision),
+				"nothing was deleted"); err != nil {
 				return err
-			}
-			if !sure {
-				c.note("nothing was deleted")
-				return quiet(exitFailure)
 			}
 			total = counted.Count
 		}

@@ -150,7 +150,7 @@ func waitingFor(cluster *devCluster, rows []nodeJSON) string {
 		switch name := cluster.Members[i].Name; {
 		case r.problem != nil:
 			silent = append(silent, name)
-		case r.Role != "leader" && r.Leader == "":
+		case r.Role != leading && r.Leader == "":
 			leaderless = append(leaderless, name)
 		}
 	}
@@ -287,7 +287,7 @@ func tries(self string, endpoints []string, victim int) []string {
 
 // victim is the pid of the leader: its death shows most.
 func victim(nodes []devNodeJSON) int {
-	i := slices.IndexFunc(nodes, func(n devNodeJSON) bool { return n.Role == "leader" })
+	i := slices.IndexFunc(nodes, func(n devNodeJSON) bool { return n.Role == leading })
 	return nodes[max(i, 0)].PID
 }
 

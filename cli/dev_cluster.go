@@ -139,7 +139,7 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 		return nil, c.usage("leave --from out to resume it, or name another --data", "%s holds a cluster already", directory)
 	}
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+		return nil, dataError(err)
 	}
 	recorded := &devCluster{Directory: directory, resumed: true}
 	if err := json.Unmarshal(record, recorded); err != nil || len(recorded.Members) == 0 {
@@ -152,7 +152,8 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 	}
 	switch {
 	case recorded.Format != devRecordFormat:
-		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d; this kvctl knows %d", path, recorded.Format, devRecordFormat)
+		return nil, messages.Errorf(messages.Code_UNSUPPORTED, "%s has format %d; this kvctl knows %d", path, recorded.Format, devRecordFormat).
+			WithHint("resume it with the kvctl that made it, or name another directory")
 	case c.flags.IsSet("nodes") && len(planned.Members) != nodes:
 		return nil, c.usage("leave --nodes out", "%s holds a cluster of %d nodes, not %d", directory, nodes, len(planned.Members))
 	case c.flags.IsSet("base-port") && planned.Members[0].port() != basePort:
@@ -170,9 +171,14 @@ func (d *devCluster) create() error {
 		err = os.MkdirAll(d.Directory, 0o755)
 	}
 	if err != nil {
-		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+		return dataError(err)
 	}
 	return d.record()
+}
+
+// dataError is what the system says of a directory that --data names.
+func dataError(err error) error {
+	return messages.Errorf(messages.Code_INVALID, "--data: %v", err).WithHint("name a directory that this user may read and write")
 }
 
 // record writes DIR/dev.json.
@@ -183,10 +189,10 @@ func (d *devCluster) record() error {
 	}
 	path := filepath.Join(d.Directory, devRecord)
 	if err := os.WriteFile(path+".new", append(record, '\n'), 0o644); err != nil {
-		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+		return dataError(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
-		return messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+		return dataError(err)
 	}
 	return nil
 }

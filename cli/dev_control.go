@@ -125,7 +125,7 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 		if i = cluster.member(a.Name); i < 0 {
 			err = messages.Errorf(messages.Code_NOT_FOUND, "kvctl dev runs no node called %q", a.Name).WithHint("it runs %s", strings.Join(cluster.names(), ", "))
 		} else if fleet.runs(i) == (a.Verb == "start") {
-			err = messages.Errorf(messages.Code_CONFLICT, "%s %s already", a.Name, map[bool]string{true: "runs", false: "is stopped"}[fleet.runs(i)])
+			err = already(a.Name, fleet.runs(i))
 		} else if a.Verb == "start" && cluster.wasRemoved(cluster.Members[i]) {
 			err = messages.Errorf(messages.Code_REMOVED, "%s was removed from the cluster: its directory is of no more use", a.Name).WithHint("add another node: kvctl dev add")
 		} else if a.Verb == "start" {
@@ -134,7 +134,7 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 			fleet.end(i)
 		}
 	default:
-		err = messages.Errorf(messages.Code_INVALID, "kvctl dev knows no %q", a.Verb)
+		err = messages.Errorf(messages.Code_INVALID, "kvctl dev knows no %q", a.Verb).WithHint("ask it with the kvctl that runs it")
 	}
 	if err != nil {
 		problem, _ := explain(err)
@@ -144,6 +144,14 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 	m := cluster.Members[i]
 	c.note("%s: asked to %s it (pid %d)", m.Name, a.Verb, fleet.pid(i))
 	a.reply <- devReply{Node: devNodeJSON{m.Name, m.Address, fleet.pid(i), "", cluster.data(m), cluster.log(m)}, All: cluster.endpoints()}
+}
+
+// already is the error of a node that is as it was asked to be.
+func already(name string, runs bool) error {
+	if runs {
+		return messages.Errorf(messages.Code_CONFLICT, "%s runs already", name).WithHint("to start it anew, first: kvctl dev stop %s", name)
+	}
+	return messages.Errorf(messages.Code_CONFLICT, "%s is stopped already", name).WithHint("start it again: kvctl dev start %s", name)
 }
 
 // add makes one more member of the cluster that waits to be added to it. It has a free port
@@ -178,7 +186,7 @@ func (d *devCluster) add(name string) (int, error) {
 		d.Members = append(d.Members, devMember{Name: name, Address: address, Joins: true})
 		return len(d.Members) - 1, d.record()
 	}
-	return 0, messages.Errorf(messages.Code_CONFLICT, "no port up to %d is free", port)
+	return 0, messages.Errorf(messages.Code_CONFLICT, "no port up to %d is free", port).WithHint("end whatever listens there, or run the cluster elsewhere: kvctl dev --base-port PORT")
 }
 
 // member is the place of the member of this name; -1: there is none.
@@ -227,7 +235,8 @@ func (c *Call) askDev(verb string) error {
 	}
 	switch {
 	case err != nil:
-		return messages.Errorf(messages.Code_UNREACHABLE, "kvctl dev does not answer: %v", err)
+		return messages.Errorf(messages.Code_UNREACHABLE, "kvctl dev does not answer: %v", err).
+			WithHint("see what became of it: %s status", c.self())
 	case r.Error != nil:
 		return r.Error
 	}

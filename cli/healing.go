@@ -61,7 +61,7 @@ kvctl cluster autoreplace on --after 10m --yes
 kvctl cluster autoreplace off`,
 		Flags: []urfave.Flag{
 			&urfave.DurationFlag{Name: "after", Usage: "a voter is lost when it has been out of contact for `TIME`, 1s to 168h; 10m where nothing is said"},
-			dangerFlags()[1],
+			yesFlag(),
 		},
 		Action: sh.action(autoreplace),
 	}
@@ -89,12 +89,11 @@ func autoreplace(c *Call) error {
 		return c.usage("", "%q is none of on, dry, off", c.Args[0])
 	}
 	m.Mode = &mode
-	if mode == messages.HealingMode_HEALING_ON && !c.flags.Bool("yes") {
+	if mode == messages.HealingMode_HEALING_ON {
 		if err := c.refuseUnasked("to have lost voters replaced without asking"); err != nil {
 			return err
 		}
-		sure, err := c.confirm("Have lost voters replaced without asking?")
-		if err != nil || !sure {
+		if err := c.confirm("Have lost voters replaced without asking?", "nothing was changed"); err != nil {
 			return err
 		}
 	}

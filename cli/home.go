@@ -32,7 +32,7 @@ func suggestions(rows []nodeJSON) []helpRow {
 	for _, r := range rows {
 		if r.problem == nil {
 			answered++
-			led = led || r.Role == "leader" || r.Leader != ""
+			led = led || r.Role == leading || r.Leader != ""
 		}
 	}
 	switch {

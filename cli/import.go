@@ -25,9 +25,9 @@ func openFile(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	switch {
 	case os.IsNotExist(err):
-		return nil, messages.Errorf(messages.Code_NOT_FOUND, "there is no file %s", path)
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "there is no file %s", path).WithHint("name the file of an export, or - for stdin")
 	case err != nil:
-		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "it cannot be read: %v", err)
+		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "%v", err).WithHint("name a file that this user may read")
 	}
 	return f, nil
 }
@@ -54,7 +54,8 @@ func (r *lineReader) skip() error {
 	case err == nil:
 		return io.EOF
 	case errors.Is(err, bufio.ErrTooLong):
-		return messages.Errorf(messages.Code_INVALID, "line %d has more than %d bytes", r.line+1, importLineMax)
+		return messages.Errorf(messages.Code_INVALID, "line %d has more than %d bytes", r.line+1, importLineMax).
+			WithHint("a line is one key and its value; is PATH an export?")
 	default:
 		return messages.Errorf(messages.Code_INTERNAL, "line %d cannot be read: %v", r.line+1, err)
 	}
@@ -114,7 +115,8 @@ func (w *importer) run(ctx context.Context, store Store) error {
 	for w.lines.line < w.skip {
 		if err := w.lines.skip(); err != nil {
 			if err == io.EOF {
-				return messages.Errorf(messages.Code_INVALID, "there are %d lines, and --skip leaves out %d", w.lines.line, w.skip)
+				return messages.Errorf(messages.Code_INVALID, "there are %d lines, and --skip leaves out %d", w.lines.line, w.skip).
+					WithHint("all of them are in already if --skip was what the last import said; else lower it")
 			}
 			return err
 		}

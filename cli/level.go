@@ -164,14 +164,9 @@ func levelRaise(c *Call) error {
 	if c.flags.Bool("dry-run") {
 		return c.printLevelDryRun(want, l)
 	}
-	sure, err := c.confirm(fmt.Sprintf("Raise the cluster's level from %d to %d? Versions that do not understand it cannot be started on these data afterwards.",
-		l.Level, l.wanted(want)))
-	if err != nil {
+	if err := c.confirm(fmt.Sprintf("Raise the cluster's level from %d to %d? Versions that do not understand it cannot be started on these data afterwards.",
+		l.Level, l.wanted(want)), "the level was not raised"); err != nil {
 		return err
-	}
-	if !sure {
-		c.note("the level was not raised")
-		return quiet(exitFailure)
 	}
 	return c.withStore(func(ctx context.Context, store Store) error {
 		done, err := store.RaiseLevel(ctx, want)
@@ -199,7 +194,8 @@ func (c *Call) printLevelDryRun(want uint32, l levelJSON) error {
 	}
 	switch {
 	case to < l.Level:
-		return messages.Errorf(messages.Code_INVALID, "the cluster is at level %d, which never goes back to %d", l.Level, to)
+		return messages.Errorf(messages.Code_INVALID, "the cluster is at level %d, which never goes back to %d", l.Level, to).
+			WithHint("name a level above it, or none")
 	case to > l.Level && len(against) > 0:
 		return messages.Errorf(messages.Code_UNSAFE, "the level would not be raised: %s", strings.Join(against, ", ")).
 			WithHint("upgrade or start these nodes first")

@@ -27,9 +27,7 @@ func (c *Call) roster(ctx context.Context, timeout time.Duration) ([]member, err
 		if err != nil || !starting || time.Now().After(deadline) {
 			return withoutStarting(all), err
 		}
-		select {
-		case <-time.After(followEvery):
-		case <-ctx.Done():
+		if !passes(ctx, followEvery) {
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -142,7 +140,7 @@ func namesOf(all []member) string {
 // leaderOf is the member that leads, as the members say; nil: none does.
 func leaderOf(all []member) *member {
 	for i := range all {
-		if all[i].problem == nil && all[i].Role == "leader" {
+		if all[i].problem == nil && all[i].Role == leading {
 			return &all[i]
 		}
 	}
@@ -174,6 +172,20 @@ func (c *Call) patience() (time.Duration, error) {
 		return statusTimeout, nil
 	}
 	return c.timeout()
+}
+
+// untilTimeout is ctx within --timeout, where one was chosen: what is waited for takes as long
+// as it takes otherwise.
+func (c *Call) untilTimeout(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if !c.timeoutGiven() {
+		return ctx, func() {}, nil
+	}
+	limit, err := c.timeout()
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	return ctx, cancel, nil
 }
 
 // storeAt connects to one node.

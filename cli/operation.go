@@ -71,15 +71,11 @@ type operationEvent struct {
 // followOperation waits for the end of an operation and tells how far it is. That it failed
 // is an error.
 func (c *Call) followOperation(ctx context.Context, store Store, p *progress, id string, aborted bool) (*client.ReplaceNodeStatus, error) {
-	if c.timeoutGiven() {
-		limit, err := c.timeout()
-		if err != nil {
-			return nil, err
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
+	ctx, cancel, err := c.untilTimeout(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer cancel()
 	w := &operationWatch{call: c, progress: p, id: id, aborted: aborted, said: map[string]bool{}, unheard: time.Now(), phaseAt: time.Now()}
 	o, err := w.run(ctx, client.ClusterAPI{ClusterAsker: store})
 	p.end()
@@ -214,7 +210,7 @@ func (w *operationWatch) stall(now time.Time, o *client.ReplaceNodeStatus, event
 		why = event.Learner.WaitingFor
 	}
 	w.progress.phase(event, "⚠ no progress for %v: %s; now: %s", now.Sub(w.movedAt).Round(time.Second),
-		cmp.Or(why, "the leader does not say why"), cmp.Or(client.BudgetText(a.Before), "nobody says who is in contact"))
+		cmp.Or(why, "the leader does not say why"), client.BudgetText(a.Before))
 }
 
 // reasonOf is a reason without its numbers.

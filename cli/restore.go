@@ -93,13 +93,8 @@ func restore(c *Call) error {
 	if row.DryRun {
 		return c.printRestored(row)
 	}
-	sure, err := c.confirm(question)
-	if err != nil {
+	if err := c.confirm(question, "nothing was made"); err != nil {
 		return err
-	}
-	if !sure {
-		c.note("nothing was made")
-		return quiet(exitFailure)
 	}
 	began := time.Now()
 	r, err := c.restoreFrom(path, plan)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,6 +31,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":        exits,
+			"until":        until,
 			"cluster":      clusterUp,
 			"dev-says":     devSays,
 			"resume":       resumeCluster,
@@ -41,17 +43,31 @@ func TestScripts(t *testing.T) {
 
 // exits CODE COMMAND... runs a command that must end with exactly this code.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
-	err := ts.Exec(args[1], args[2:]...)
-	code := 0
+	if code := codeOf(ts, args[1:]); code != args[0] {
+		ts.Fatalf("exit code %s, want %s", code, args[0])
+	}
+}
+
+func codeOf(ts *testscript.TestScript, command []string) string {
+	err := ts.Exec(command[0], command[1:]...)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		code = exit.ExitCode()
-	} else {
-		ts.Check(err)
+		return strconv.Itoa(exit.ExitCode())
 	}
-	if strconv.Itoa(code) != args[0] {
-		ts.Fatalf("exit code %d, want %s", code, args[0])
+	ts.Check(err)
+	return "0"
+}
+
+// until CODE REGEX COMMAND... runs a command again and again, until it ends with this code and
+// what it prints has a match.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	wanted, code := regexp.MustCompile("(?m)"+args[1]), ""
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if code = codeOf(ts, args[2:]); code == args[0] && wanted.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
 	}
+	ts.Fatalf("after 20 s it ends with %s, want %s and %q", code, args[0], args[1])
 }
 
 type clusterKey struct{}

@@ -270,7 +270,7 @@ func isFresh(directory string) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
 	case err != nil:
-		return false, messages.Errorf(messages.Code_INVALID, "--data: %v", err)
+		return false, dataError(err)
 	}
 	return len(entries) == 0, nil
 }

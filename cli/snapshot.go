@@ -333,19 +333,12 @@ func (c *Call) printSnapshot(s snapshotJSON) error {
 	case s.Writing:
 		state = "being written"
 	}
-	rows := [][]string{
+	c.showPairs([][2]string{
 		{"id", s.ID}, {"node", s.Node + " at " + s.Endpoint}, {"state", state}, {"size", s.sizeText()}, {"created", s.CreatedAt},
 		{"index", number(s.Index)}, {"term", number(s.Term)}, {"revision", number(s.Revision)},
 		{"reads from", "revision " + number(max(1, s.CompactedRevision))}, {"rows", number(s.Rows)}, {"members", strings.Join(members, ", ")},
 		{"version", s.Version}, {"hash", s.Hash},
-	}
-	if c.Format == Simple {
-		c.printSimple(rows)
-		return nil
-	}
-	for _, r := range rows {
-		fmt.Fprintf(c.Stdout, "%-12s%s\n", r[0], nameOr(r[1], "-"))
-	}
+	})
 	return nil
 }
 
@@ -368,13 +361,8 @@ func snapshotDelete(c *Call) error {
 	if c.flags.Bool("dry-run") {
 		return c.printDeleted(snapshotDeletedJSON{snapshotJSON: s, DryRun: true}, "would delete "+what)
 	}
-	sure, err := c.confirm("Delete " + what + "?")
-	if err != nil {
+	if err := c.confirm("Delete "+what+"?", "nothing was deleted"); err != nil {
 		return err
-	}
-	if !sure {
-		c.note("nothing was deleted")
-		return quiet(exitFailure)
 	}
 	store, err := c.storeAt(c, s.Endpoint)
 	if err != nil {

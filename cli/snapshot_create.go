@@ -91,9 +91,7 @@ func beginSnapshot(ctx context.Context, store Store) (time.Time, error) {
 		if missing != nil || taken.Snapshots[0].Writing {
 			return now, err // another is being written
 		}
-		select {
-		case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
-		case <-ctx.Done():
+		if !passes(ctx, time.Until(now.Truncate(time.Second).Add(time.Second))) {
 			return now, context.Cause(ctx)
 		}
 	}
@@ -155,7 +153,8 @@ func (w *snapshotWatch) run(ctx context.Context, store Store) (snapshotJSON, err
 		s := snapshotRow(r.Snapshots[0], w.node, w.endpoint)
 		switch {
 		case s.Error != "":
-			return s, messages.Errorf(messages.Code_INTERNAL, "%s did not write %s: %s", w.node, w.id, s.Error).At(w.endpoint, "")
+			return s, messages.Errorf(messages.Code_INTERNAL, "%s did not write %s: %s", w.node, w.id, s.Error).At(w.endpoint, "").
+				WithHint("see to that, and create another, or have another node write it with --node")
 		case !s.Writing:
 			w.progress.phase(snapshotEvent{Phase: "done", ID: w.id, BytesDone: s.Bytes, BytesTotal: s.Bytes},
 				"✓ written: %s in %s", bytesText(s.Bytes), timeText(time.Since(w.began)))
@@ -184,16 +183,7 @@ func (w *snapshotWatch) tell(now time.Time, s snapshotJSON) {
 	left := w.rate.left(s.BytesTotal)
 	stalled := w.rate.stalled(now)
 	event := snapshotEvent{"writing", w.id, s.Bytes, s.BytesTotal, uint64(w.rate.perSecond), left.Milliseconds(), stalled.Milliseconds()}
-	text := "writing: " + s.sizeText()
-	if w.rate.perSecond > 0 {
-		text += ", " + bytesText(uint64(w.rate.perSecond)) + "/s"
-	}
-	switch {
-	case stalled >= stallAfter:
-		text += fmt.Sprintf("; nothing new for %s: %s is busy, or its disk is", timeText(stalled), w.node)
-	case left > 0:
-		text += ", about " + timeText(left) + " left"
-	}
+	text := "writing: " + s.sizeText() + w.rate.text(now, s.BytesTotal, fmt.Sprintf(": %s is busy, or its disk is", w.node))
 	w.progress.tell(now, event, "%s", text)
 }
 
@@ -244,6 +234,21 @@ func (r *rate) left(total uint64) time.Duration {
 		return 0
 	}
 	return time.Duration(float64(total-done) / r.perSecond * float64(time.Second))
+}
+
+// text says how fast bytes come, and how long the rest takes, or for how long nothing has come
+// and why.
+func (r *rate) text(now time.Time, total uint64, why string) (text string) {
+	if r.perSecond > 0 {
+		text = ", " + bytesText(uint64(r.perSecond)) + "/s"
+	}
+	switch left, stalled := r.left(total), r.stalled(now); {
+	case stalled >= stallAfter:
+		text += "; nothing new for " + timeText(stalled) + why
+	case left > 0:
+		text += ", about " + timeText(left) + " left"
+	}
+	return text
 }
 
 // stalled is for how long nothing has come.

@@ -79,7 +79,11 @@ func (r *nodeJSON) logEntries() uint64 {
 	return r.LastIndex - r.LogFirstIndex + 1
 }
 
-const unreachable = "unreachable"
+// Roles that commands look at.
+const (
+	leading     = "leader"
+	unreachable = "unreachable"
+)
 
 // statusTimeout is the default of --timeout here. A node that is well answers within
 // milliseconds, and one that is not must not delay what the others say.
@@ -194,7 +198,7 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			continue
 		}
 		role := r.Role
-		if role == "leader" {
+		if role == leading {
 			role = c.paint(green, role)
 		}
 		cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, role, strconv.FormatInt(r.PID, 10),

@@ -71,7 +71,7 @@ func upgradeStep(a client.ClusterAnswer, all []member, to, only string) upgradeS
 		level = max(level, m.Level)
 		mine := only == "" && m.problem == nil && m.Version != to || m.Name == only
 		switch {
-		case mine && (s.next == nil || s.next.Role == leaderRole): // the leader last
+		case mine && (s.next == nil || s.next.Role == leading): // the leader last
 			s.next = m
 			s.Left = append(s.Left, m.Name)
 		case mine:
@@ -98,8 +98,6 @@ func upgradeStep(a client.ClusterAnswer, all []member, to, only string) upgradeS
 	}
 	return s
 }
-
-const leaderRole = "leader"
 
 func upgrade(c *Call) error {
 	modes := 0
@@ -180,9 +178,7 @@ func (c *Call) upgradeLook(to, only, at string) (s upgradeState, err error) {
 		if err != nil || len(s.Obstacles) == 0 || time.Now().After(deadline) {
 			return s, err
 		}
-		select {
-		case <-time.After(followEvery):
-		case <-c.Done():
+		if !passes(c, followEvery) {
 			return s, context.Cause(c)
 		}
 	}
@@ -191,7 +187,7 @@ func (c *Call) upgradeLook(to, only, at string) (s upgradeState, err error) {
 // restart has one node restarted, and waits until it is back.
 func (c *Call) restart(s upgradeState, only string) error {
 	m := *s.next
-	if m.Role == leaderRole {
+	if m.Role == leading {
 		if err := c.withStore(func(ctx context.Context, store Store) error {
 			return client.ClusterAPI{ClusterAsker: store}.TransferLeadership(ctx, "", 0, 0)
 		}); err != nil {
@@ -235,14 +231,9 @@ func (c *Call) restart(s upgradeState, only string) error {
 // awaitRestart waits for another process of a node that has caught up, for as long as that
 // takes, and says every ten seconds what it waits for.
 func (c *Call) awaitRestart(m member) (member, error) {
-	ctx, cancel := context.WithCancel(c)
-	if c.timeoutGiven() {
-		limit, err := c.timeout()
-		if err != nil {
-			cancel()
-			return m, err
-		}
-		ctx, cancel = context.WithTimeout(c, limit)
+	ctx, cancel, err := c.untilTimeout(c)
+	if err != nil {
+		return m, err
 	}
 	defer cancel()
 	told := time.Now()
@@ -251,7 +242,8 @@ func (c *Call) awaitRestart(m member) (member, error) {
 		if all, err := c.rosterNow(ctx, statusTimeout); err == nil {
 			i := slices.IndexFunc(all, func(is member) bool { return is.RaftID == m.RaftID })
 			if i < 0 {
-				return m, messages.Errorf(messages.Code_CONFLICT, "%s is no member any more", m.Name)
+				return m, messages.Errorf(messages.Code_CONFLICT, "%s is no member any more", m.Name).
+					WithHint("it was removed meanwhile: %s cluster members%s", c.self(), c.endpointFlags())
 			}
 			if why = lacksAfterRestart(m, all[i]); why == "" {
 				return all[i], nil
@@ -261,12 +253,11 @@ func (c *Call) awaitRestart(m member) (member, error) {
 			told = time.Now()
 			c.note("… waiting: %s", why)
 		}
-		select {
-		case <-time.After(followEvery):
-		case <-ctx.Done():
-			if c.Err() != nil {
-				return m, context.Cause(c)
-			}
+		switch {
+		case passes(ctx, followEvery):
+		case c.Err() != nil:
+			return m, context.Cause(c)
+		default:
 			return m, messages.Errorf(messages.Code_TIMED_OUT, "%s is not back yet: %s", m.Name, why).
 				WithHint("go on when it is: %s cluster upgrade --resume%s", c.self(), c.endpointFlags())
 		}

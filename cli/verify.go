@@ -12,7 +12,6 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"keyval/actors/client"
-	"keyval/messages"
 )
 
 func newVerify(sh *Shell) *urfave.Command {
@@ -98,7 +97,7 @@ func verify(c *Call) error {
 			return err
 		}
 		if revision > newest {
-			return messages.Errorf(messages.Code_INVALID, "revision %d is in the future, the newest is %d", revision, newest)
+			return notYet(revision, newest)
 		}
 		members, err := c.roster(ctx, patience)
 		if err != nil {

@@ -148,7 +148,7 @@ func troubleOf(all []member) *messages.Error {
 		voters++
 		if m.problem == nil && !m.starting() {
 			answer++
-			led = led || m.Role == "leader" || m.Leader != ""
+			led = led || m.Role == leading || m.Leader != ""
 		} else {
 			missing = append(missing, fmt.Sprintf("%s (%s)", m.Name, m.address))
 		}

@@ -291,7 +291,7 @@ func (a ClusterAnswer) Info() *ClusterInfo {
 	v := a.GetView()
 	info := &ClusterInfo{
 		ClusterID: hex.EncodeToString(v.GetClusterId()), CurrentTerm: v.GetTerm(), ConfigurationIndex: v.GetConfigurationIndex(), CommitIndex: v.GetCommit(),
-		Members: a.Members(), Waiting: []WaitingInfo{}, Timestamp: a.At.UTC(), FaultBudget: budgetText(a.Before),
+		Members: a.Members(), Waiting: []WaitingInfo{}, Timestamp: a.At.UTC(), FaultBudget: BudgetText(a.Before),
 	}
 	if leader, err := a.LeaderMember(); err == nil {
 		info.LeaderID = leader.ID

@@ -2,7 +2,6 @@ package client
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"keyval/membershipactor/rules"
@@ -20,7 +19,7 @@ const (
 func (a ClusterAnswer) Health(read error) *ClusterHealth {
 	members := a.Members()
 	h := &ClusterHealth{
-		MembersTotal: len(members), QuorumAvailable: a.Before.GetAvailable(), Slack: int(a.Before.GetSlack()), FaultBudget: budgetText(a.Before),
+		MembersTotal: len(members), QuorumAvailable: a.Before.GetAvailable(), Slack: int(a.Before.GetSlack()), FaultBudget: BudgetText(a.Before),
 		Issues: []string{}, Timestamp: a.At.UTC(),
 	}
 	issue := func(format string, args ...any) { h.Issues = append(h.Issues, fmt.Sprintf(format, args...)) }
@@ -33,7 +32,7 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 	case a.Before == nil && h.LeaderPresent:
 		issue("%s has had no word from the leader about the others for %v", a.Node, time.Duration(a.GetView().GetPulseAgeMs())*time.Millisecond)
 	case a.Before != nil && !a.Before.Available:
-		issue("%s", budgetText(a.Before))
+		issue("%s", BudgetText(a.Before))
 	}
 	for i, m := range members {
 		if why := ail(m, a.View.Members[i], a.At); len(why) > 0 {
@@ -86,18 +85,10 @@ func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
 	return issues
 }
 
-// budgetText says in one clause who may be lost before writes stop.
-func budgetText(b *messages.FaultBudget) string {
+// BudgetText says in one clause who may be lost before writes stop.
+func BudgetText(b *messages.FaultBudget) string {
 	if b == nil {
 		return "not known: the leader has not said who is in contact"
 	}
 	return rules.Words(b)
-}
-
-// BudgetText: see budgetText. It is empty if there is no budget.
-func BudgetText(b *messages.FaultBudget) string {
-	if b == nil {
-		return ""
-	}
-	return strings.TrimSpace(rules.Words(b))
 }

@@ -214,7 +214,6 @@ func (c *Client) writeIf(ctx context.Context, key []byte, options []WriteOption,
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
-	isWrite := m.Operations != nil || m.Cluster != nil && m.Cluster.GetQuery() == nil && !m.Cluster.DryRun
 	if err := ctx.Err(); err != nil {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
@@ -236,38 +235,41 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, isWrite)
+		return c.last(answered, m)
 	case <-ctx.Done():
-		return c.withdraw(ctx.Err(), tag, answered, isWrite)
+		return c.withdraw(ctx.Err(), m, answered)
 	case <-overdue.C:
-		return c.withdraw(context.DeadlineExceeded, tag, answered, isWrite)
+		return c.withdraw(context.DeadlineExceeded, m, answered)
 	}
 }
 
 // withdraw ends a call whose context has ended or whose time is up. It waits for the
 // client actor, which says at once what is known of the request: from then on the actor
 // sends nothing more of it, and holds none of the caller's slices.
-func (c *Client) withdraw(cause error, tag uint64, answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
-	m := &messages.Withdraw{Tag: tag, Late: errors.Is(cause, context.DeadlineExceeded)}
-	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
+func (c *Client) withdraw(cause error, m *messages.Submit, answered <-chan *messages.Done) (*messages.Done, error) {
+	w := &messages.Withdraw{Tag: m.Tag, Late: errors.Is(cause, context.DeadlineExceeded)}
+	c.root.RequestWithCustomSender(c.desk.client, w, c.desk.pid)
 	select {
 	case d := <-answered:
 		return judge(d)
 	case <-c.desk.ended:
-		return c.last(answered, isWrite)
+		return c.last(answered, m)
 	}
 }
 
 // last is a call that was under way when the client ended.
-func (c *Client) last(answered <-chan *messages.Done, isWrite bool) (*messages.Done, error) {
+func (c *Client) last(answered <-chan *messages.Done, m *messages.Submit) (*messages.Done, error) {
 	select {
 	case d := <-answered:
 		return judge(d)
 	default:
 		return nil, reworded(c.desk.reason(), func(e *messages.Error) {
 			e.Message += " before the answer came"
-			if isWrite {
+			switch {
+			case m.Operations != nil:
 				e.Code, e.Hint = messages.Code_OUTCOME_UNKNOWN, hintUnknown
+			case changesCluster(m.Cluster):
+				e.Code, e.Hint = messages.Code_OUTCOME_UNKNOWN, hintUnknownChange
 			}
 		})
 	}

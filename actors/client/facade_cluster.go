@@ -127,7 +127,8 @@ func (a ClusterAPI) GetLearnerStatus(ctx context.Context, nodeID string) (*Learn
 	return from(a, ctx, func(r ClusterAnswer) (*LearnerStatus, error) {
 		m, err := r.Member(nodeID)
 		if err == nil && m.LearnerStatus == nil {
-			err = messages.Errorf(messages.Code_INVALID, "%s is no learner: it is a %s", nodeID, m.Type).At(r.Endpoint, r.RequestID)
+			err = messages.Errorf(messages.Code_INVALID, "%s is no learner: it is a %s", nodeID, m.Type).At(r.Endpoint, r.RequestID).
+				WithHint("GetMember says how a voter is")
 		}
 		if err != nil {
 			return nil, err
@@ -187,7 +188,8 @@ func (a ClusterAPI) GetReplaceNodeProgress(ctx context.Context, newNodeID string
 			}
 		}
 		if last == nil {
-			return nil, messages.Errorf(messages.Code_NOT_FOUND, "no node is being replaced by %q", newNodeID).At(r.Endpoint, r.RequestID)
+			return nil, messages.Errorf(messages.Code_NOT_FOUND, "no node is being replaced by %q", newNodeID).At(r.Endpoint, r.RequestID).
+				WithHint("kvctl ops ls lists what is under way, and what ended lately")
 		}
 		return last, nil
 	})

@@ -472,3 +472,24 @@ func TestClusterAPIThroughNodes(t *testing.T) {
 		t.Error("the change did not reach the leader")
 	}
 }
+
+// What was under way when the client ended may be done, if it changes something.
+func TestAnEndedClientSaysWhatIsUnknown(t *testing.T) {
+	c := &Client{desk: &desk{why: messages.Errorf(messages.Code_INVALID, "the client was closed")}}
+	begin := BeginRequest(&messages.ClusterOperation{}, 0, 0)
+	for _, row := range []struct {
+		m    *messages.Submit
+		code messages.Code
+		hint string
+	}{
+		{&messages.Submit{Operations: []*messages.Operation{{}}}, messages.Code_OUTCOME_UNKNOWN, hintUnknown},
+		{&messages.Submit{Cluster: begin}, messages.Code_OUTCOME_UNKNOWN, hintUnknownChange},
+		{&messages.Submit{Cluster: &messages.ClusterRequest{Kind: begin.Kind, DryRun: true}}, messages.Code_INVALID, ""},
+		{&messages.Submit{Read: &messages.Read{}}, messages.Code_INVALID, ""},
+	} {
+		_, err := c.last(make(chan *messages.Done), row.m)
+		if e, ok := errors.AsType[*messages.Error](err); !ok || e.Code != row.code || e.Hint != row.hint {
+			t.Errorf("%s: %v", messages.Line(row.m), err)
+		}
+	}
+}

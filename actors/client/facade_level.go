@@ -25,10 +25,8 @@ func (c *Client) RaiseLevel(ctx context.Context, level uint32) (RaiseLevelResult
 	r := RaiseLevelResult{
 		Level: d.GetCluster().GetLevel(), Before: d.GetCluster().GetLevelBefore(), Endpoint: d.GetEndpoint(), RequestID: d.GetRequestId(),
 	}
-	if messages.CodeOf(err) == messages.Code_TIMED_OUT {
-		err = reworded(err, func(e *messages.Error) {
-			e.Code, e.Hint = messages.Code_OUTCOME_UNKNOWN, "kvctl cluster level shows it; to raise again does no harm"
-		})
+	if messages.CodeOf(err) == messages.Code_OUTCOME_UNKNOWN {
+		err = reworded(err, func(e *messages.Error) { e.Hint = "kvctl cluster level shows it; to raise again does no harm" })
 	}
 	return r, err
 }

@@ -24,6 +24,11 @@ const (
 // session for it.
 func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofCluster || k == reach }
 
+// changesCluster reports whether a cluster request is no question, and no dry run.
+func changesCluster(m *messages.ClusterRequest) bool {
+	return m != nil && m.GetQuery() == nil && !m.DryRun
+}
+
 // changes reports whether a request may change something: what was sent may be done.
 func (r *request) changes() bool { return r.kind == write || r.change }
 
@@ -161,7 +166,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	case m.Snapshot != nil:
 		r.kind = snapshot
 	case m.Cluster != nil:
-		r.kind, r.change = ofCluster, m.Cluster.GetQuery() == nil && !m.Cluster.DryRun
+		r.kind, r.change = ofCluster, changesCluster(m.Cluster)
 	case m.Reach:
 		r.kind = reach
 	}

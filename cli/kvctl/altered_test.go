@@ -17,6 +17,7 @@ import (
 // serve on. If the row's checksum tells, whoever reads it finds out; if the disk alters
 // that with it, the node holds other data than the others.
 func TestAlteredNodeEndsItself(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		written bool
@@ -26,6 +27,7 @@ func TestAlteredNodeEndsItself(t *testing.T) {
 		{"another value written", true, "this node holds other rows"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			p := startCluster(t, 3)
 			altered := (p.leader() + 1) % 3
 			load := &loader{t: t, client: p.connect(p.endpoints...), size: 100}

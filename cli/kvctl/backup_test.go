@@ -37,6 +37,7 @@ func (p *processes) backedUp(args ...string) map[string]any {
 // made of the last backup has every key as of its revision, and goes on above that; a node
 // of the old cluster is no member of it.
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	p.leader()
 	c := p.connect(p.endpoints...)

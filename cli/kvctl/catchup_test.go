@@ -25,6 +25,7 @@ const catchUpEnv = "KEYVAL_CATCHUP"
 // A node that was away while the log went on without it is brought the state, and
 // then holds what the others do.
 func TestLateNodeCatchesUp(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 3))
 	p.endpoints, p.tuning = p.listens, slices.Concat(keepHistory, []string{"--log-level", "info"}) // the default
 	p.found()

@@ -23,7 +23,8 @@ import (
 	"keyval/messages"
 )
 
-// These tests run real processes over real sockets on real disks.
+// These tests run real processes over real sockets on real disks. Those that mostly wait, and
+// measure nothing that another cluster on this machine could spoil, run in parallel.
 
 var binary string
 
@@ -327,13 +328,21 @@ func (w *writers) check(p *processes, endpoint string) {
 
 func (w *writers) checkBy(p *processes, c *client.Client, endpoint string) {
 	p.t.Helper()
+	const readers = 64
+	var reading sync.WaitGroup
+	places := make(chan struct{}, readers)
 	w.acknowledged.Range(func(key, revision any) bool {
-		got, err := c.Get(context.Background(), []byte(key.(string)))
-		if err != nil || string(got.Value) != "value of "+key.(string) || got.Revision != revision.(uint64) {
-			p.t.Errorf("%s was acknowledged at revision %d; %s has %q at %d: %v", key, revision, endpoint, got.Value, got.Revision, err)
-		}
+		places <- struct{}{}
+		reading.Go(func() {
+			defer func() { <-places }()
+			got, err := c.Get(context.Background(), []byte(key.(string)))
+			if err != nil || string(got.Value) != "value of "+key.(string) || got.Revision != revision.(uint64) {
+				p.t.Errorf("%s was acknowledged at revision %d; %s has %q at %d: %v", key, revision, endpoint, got.Value, got.Revision, err)
+			}
+		})
 		return !p.t.Failed()
 	})
+	reading.Wait()
 }
 
 // The death of the leader's process costs no acknowledged write and less than two
@@ -368,6 +377,7 @@ func TestKilledProcesses(t *testing.T) {
 
 // What does not belong is refused, with a reason and a next step.
 func TestRefusedStarts(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	p.leader()
 	expect := func(what, said, want string) {

@@ -20,6 +20,7 @@ import (
 // TestConnectionsLeaveFilesAlone: connections that nobody uses, more than there are
 // descriptors, cost neither files nor members theirs.
 func TestConnectionsLeaveFilesAlone(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 3))
 	p.endpoints, p.files = p.listens, 512
 	p.found()
@@ -140,6 +141,7 @@ func (p *processes) follows(i int) {
 // TestTooFewDescriptors: a node that could not hold its files and its members does not
 // start, says how many it needs, and touches nothing; with them it starts.
 func TestTooFewDescriptors(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 1))
 	p.endpoints = p.listens
 	p.found()

@@ -190,6 +190,7 @@ func (c *counter) write(value string, revision uint64) (at uint64, code messages
 
 // What takes a revision and which one is answered, as scripts see it.
 func TestRevisionsAsScriptsSeeThem(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	p.leader()
 	for _, row := range []struct {

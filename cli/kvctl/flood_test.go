@@ -33,15 +33,11 @@ const (
 func TestFloodOfScans(t *testing.T) {
 	p := startCluster(t, 1)
 	other := p.connect(p.endpoints...)
-	value := bytes.Repeat([]byte("v"), 1<<10)
-	for i := range 4000 {
-		if _, err := other.Put(context.Background(), fmt.Appendf(nil, "k%05d", i), value); err != nil {
-			t.Fatal(err)
-		}
-	}
+	load := &loader{t: t, client: other, size: 1 << 10}
+	load.fill(0, 4000, "v")
 	read := func() time.Duration {
 		began := time.Now()
-		if _, err := other.Get(context.Background(), []byte("k00007")); err != nil {
+		if _, err := other.Get(context.Background(), []byte("load/00000007")); err != nil {
 			t.Errorf("a read: %v", err)
 		}
 		return time.Since(began)

@@ -15,6 +15,7 @@ import (
 // A spare takes the place of a voter that was killed, without anybody asking; nothing is done
 // while two are missing.
 func TestSparesHeal(t *testing.T) {
+	t.Parallel()
 	p := joinable(t, 4)
 	w := p.write(2)
 	w.reach(t, 100)

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,20 +31,22 @@ func joinable(t *testing.T, nodes int) *processes {
 	return p
 }
 
-// joins are the flags of a node that waits to be added, and knows one member.
-func (p *processes) joins(i int) []string {
-	return []string{"--name", fmt.Sprintf("n%d", i+1), "--listen", p.listens[i], "--join", p.listens[(i+1)%3]}
+func name(i int) string { return fmt.Sprintf("n%d", i+1) }
+
+// joins are the flags of a node that waits to be added, and knows those members, or else one.
+func (p *processes) joins(i int, known ...string) []string {
+	if len(known) == 0 {
+		known = []string{p.listens[(i+1)%3]}
+	}
+	return []string{"--name", name(i), "--listen", p.listens[i], "--join", strings.Join(known, ",")}
 }
 
 // begin begins an operation.
 func (p *processes) begin(o *messages.ClusterOperation) {
 	p.t.Helper()
-	o.Id = make([]byte, messages.OperationIDSize)
-	rand.Read(o.Id)
 	c := p.connect(p.listens...)
 	defer c.Close()
-	begin := &messages.ClusterRequest{Kind: &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}}
-	if answer, err := c.AskCluster(context.Background(), begin); err != nil || answer.Code != messages.Code_OK {
+	if answer, err := c.Cluster().Begin(context.Background(), o, 0, 0); err != nil {
 		p.t.Fatalf("%s: %v, %s", o.Kind, err, messages.Line(answer.ClusterReply))
 	}
 }
@@ -74,7 +75,7 @@ func (p *processes) await(what string, is func(*messages.ClusterView) bool) {
 	defer c.Close()
 	var last *messages.ClusterView
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		answer, err := c.AskCluster(context.Background(), &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}})
+		answer, err := c.Cluster().Query(context.Background())
 		if err != nil {
 			continue
 		}
@@ -100,7 +101,7 @@ func (p *processes) saysHello(i int, text string) {
 	p.t.Helper()
 	var said string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		out, _ := exec.Command(binary, "status", "--endpoints", p.listens[i]).CombinedOutput()
+		out, _ := exec.Command(binary, "status", "--timeout", "300ms", "--endpoints", p.listens[i]).CombinedOutput()
 		if said = string(out); strings.Contains(said, text) {
 			return
 		}
@@ -138,6 +139,7 @@ func (p *processes) ends(i int) string {
 // TestJoinAndLeave: a fourth node waits, is added and killed in each step of that; a
 // founder is removed, learns it, and comes back as another replica.
 func TestJoinAndLeave(t *testing.T) {
+	t.Parallel()
 	p := joinable(t, 4)
 	w := p.write(4)
 	w.reach(t, 200)
@@ -186,6 +188,7 @@ func TestJoinAndLeave(t *testing.T) {
 
 // TestJoinIsRefused where a member of that name has another directory.
 func TestJoinIsRefused(t *testing.T) {
+	t.Parallel()
 	p := joinable(t, 4)
 	p.kill(2)
 	os.RemoveAll(p.data(2))
@@ -197,6 +200,7 @@ func TestJoinIsRefused(t *testing.T) {
 
 // TestStaleChangeIsRefused: a change may be bound to the members that were seen.
 func TestStaleChangeIsRefused(t *testing.T) {
+	t.Parallel()
 	p := joinable(t, 4)
 	api := p.connect(p.listens...).Cluster()
 	seen, err := api.GetClusterInfo(t.Context())

@@ -40,6 +40,7 @@ func (p *processes) reads(key, value string) {
 // A member whose log and state are gone, and whose identity is not, must not found
 // itself anew: with a member that was away it would be a majority that has forgotten.
 func TestEmptiedMemberIsRefused(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	leader := p.leader()
 	away, emptied := (leader+1)%3, (leader+2)%3
@@ -65,13 +66,14 @@ func TestEmptiedMemberIsRefused(t *testing.T) {
 // A founder that is wiped before the cluster is founded starts anew, also when another
 // has heard of it.
 func TestWipedFounderFounds(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 3))
 	p.endpoints = p.listens
 	p.initial = "n1=" + p.listens[0] + ",n2=" + p.listens[1] + ",n3=" + p.listens[2]
 	for _, i := range []int{0, 1} {
 		p.start(i, p.first(i)...)
 	}
-	time.Sleep(time.Second) // each has told the other by then
+	time.Sleep(time.Second) // each has told the other by then; no node says whom it has heard
 	p.kill(0)
 	if err := os.RemoveAll(p.data(0)); err != nil {
 		t.Fatal(err)
@@ -90,6 +92,7 @@ func TestWipedFounderFounds(t *testing.T) {
 // again, and again. Nobody reads the past then, and it is not the member that is right which
 // is condemned in the end.
 func TestRolledBackMemberIsFenced(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	leader := p.leader()
 	away, old := (leader+1)%3, (leader+2)%3
@@ -164,6 +167,7 @@ func (p *processes) condemned(i int) {
 // A second process on a directory, or on a copy of it, touches nothing: the directory is
 // locked though its file LOCK is gone, and a copy belongs to an address that is taken.
 func TestSecondProcessTouchesNothing(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	p.leader()
 	p.put("key", "value")

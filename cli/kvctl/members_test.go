@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,14 +44,14 @@ func (p *processes) changed(w *writers, args ...string) {
 // enter starts node i, and adds it.
 func (p *processes) enter(w *writers, i int, known string) {
 	p.t.Helper()
-	p.start(i, "--name", fmt.Sprintf("n%d", i+1), "--listen", p.listens[i], "--join", known)
-	p.changed(w, "add", fmt.Sprintf("n%d", i+1), p.listens[i])
+	p.start(i, p.joins(i, known)...)
+	p.changed(w, "add", name(i), p.listens[i])
 }
 
 // leave removes node i, whose process then ends.
 func (p *processes) leave(w *writers, i int) {
 	p.t.Helper()
-	p.changed(w, "remove", fmt.Sprintf("n%d", i+1), "--yes")
+	p.changed(w, "remove", name(i), "--yes")
 	p.ends(i)
 }
 

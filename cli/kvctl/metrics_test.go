@@ -17,6 +17,7 @@ import (
 // TestMetricsOfARealNode: a node tells what it counts where it was told to, and at
 // no other place; it does not start where somebody else listens already.
 func TestMetricsOfARealNode(t *testing.T) {
+	t.Parallel()
 	addresses := freeAddresses(t, 2)
 	p := newCluster(t, addresses[:1])
 	p.endpoints = p.listens

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -41,6 +40,7 @@ type replacing struct {
 // leaves no learner behind, and costs no acknowledged write. KEYVAL_REPLACE=1 plays every
 // fault in every phase, and KEYVAL_REPLACE=abort/PROMOTION that one.
 func TestReplaceUnderFaults(t *testing.T) {
+	t.Parallel()
 	cases := []replaceCase{{"leader", messages.OperationPhase_CATCH_UP}} // make replace plays all
 	if os.Getenv("KEYVAL_REPLACE") != "" {
 		cases = nil
@@ -86,8 +86,7 @@ func (p *replacing) play(c replaceCase) (fell, end messages.OperationPhase) {
 	if c.fault != "leader" { // which would take the quorum along
 		p.kill(old)
 	}
-	p.start(fresh, p.joiner(fresh)...)
-	name := func(i int) string { return fmt.Sprintf("n%d", i+1) }
+	p.start(fresh, p.joins(fresh, p.members()...)...)
 	o := &messages.ClusterOperation{Kind: messages.OperationKind_REPLACE, OldNode: name(old), NewNode: name(fresh), NewAddress: p.listens[fresh]}
 	asker := p.connect(p.members()...)
 	defer asker.Close()
@@ -97,11 +96,7 @@ func (p *replacing) play(c replaceCase) (fell, end messages.OperationPhase) {
 			p.t.Fatal(err)
 		}
 	} else {
-		o.Id = make([]byte, messages.OperationIDSize)
-		rand.Read(o.Id)
-		if a, err := asker.AskCluster(context.Background(), client.BeginRequest(o, 0, 0)); err != nil || a.Code != messages.Code_OK {
-			p.t.Fatalf("%v by %v: %v, %s", c.fault, o.NewNode, err, messages.Line(a.ClusterReply))
-		}
+		p.begin(o)
 	}
 	is := p.until(asker, o, func(is *messages.ClusterOperation) bool { return is.Phase >= c.phase })
 	fell = is.Phase
@@ -129,7 +124,7 @@ func (p *replacing) harm(c replaceCase, asker *client.Client, tool *exec.Cmd, is
 			p.t.Errorf("ops follow exits %d: %s", code, said)
 		}
 	case "abort":
-		if _, err := (client.ClusterAPI{ClusterAsker: asker}).Abort(context.Background(), is.Id); err != nil && messages.CodeOf(err) != messages.Code_CONFLICT {
+		if _, err := asker.Cluster().Abort(context.Background(), is.Id); err != nil && messages.CodeOf(err) != messages.Code_CONFLICT {
 			p.t.Errorf("abort: %v", err)
 		}
 	case "old":
@@ -160,14 +155,10 @@ func (p *replacing) settle(c replaceCase, is *messages.ClusterOperation, fresh, 
 	p.await("three voters and nobody else, and all in contact", func(v *messages.ClusterView) bool {
 		well := len(v.Members) == 3
 		for _, m := range v.Members {
-			well = well && m.Member.Type == messages.MemberType_VOTER && (m.Role == "leader" || m.Role == "follower") && m.Member.Name != fmt.Sprintf("n%d", gone+1)
+			well = well && m.Member.Type == messages.MemberType_VOTER && (m.Role == "leader" || m.Role == "follower") && m.Member.Name != name(gone)
 		}
 		return well
 	})
-}
-
-func (p *replacing) joiner(i int) []string {
-	return []string{"--name", fmt.Sprintf("n%d", i+1), "--listen", p.listens[i], "--join", strings.Join(p.members(), ",")}
 }
 
 // members are the addresses of all but the free place.
@@ -186,7 +177,7 @@ func (p *replacing) until(asker *client.Client, o *messages.ClusterOperation, is
 	p.t.Helper()
 	var last string
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		a, err := client.ClusterAPI{ClusterAsker: asker}.Query(context.Background())
+		a, err := asker.Cluster().Query(context.Background())
 		if err != nil {
 			last = err.Error()
 			continue

@@ -18,6 +18,7 @@ import (
 // Two of three nodes have little room: puts are refused with the reason, reads and deletes go on,
 // and with room again puts do too. Nothing that was acknowledged is lost.
 func TestRoomRunsLow(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 3))
 	p.endpoints = p.listens
 	p.tuning = slices.Concat(p.tuning, []string{"--room", "200MiB"})

@@ -18,6 +18,7 @@ import (
 // serves ends with both lists, whatever RaftID it claims, and the members' links stand. One
 // whose address is taken records nothing.
 func TestMistypedFoundersHurtNobody(t *testing.T) {
+	t.Parallel()
 	p := startCluster(t, 3)
 	if _, said, code := p.kvctl("put", "k", "v"); code != 0 {
 		t.Fatal(said)
@@ -44,11 +45,21 @@ func TestMistypedFoundersHurtNobody(t *testing.T) {
 	if out, err := first(p.listens[0]).CombinedOutput(); err == nil || !strings.Contains(string(out), "is in use") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	corrected := first(freeAddresses(t, 1)[0])
+	address := freeAddresses(t, 1)[0]
+	corrected := first(address)
 	if err := corrected.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond) // a contradiction would have ended it
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address) // a contradiction would end it before it listens
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the corrected start does not listen: %v", err)
+		}
+	}
 	if err := corrected.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
@@ -60,6 +71,7 @@ func TestMistypedFoundersHurtNobody(t *testing.T) {
 // TestSystemdIsTold: a unit of Type=notify is started when the node listens, also while it
 // waits for other founders, and is told when it stops.
 func TestSystemdIsTold(t *testing.T) {
+	t.Parallel()
 	p := newCluster(t, freeAddresses(t, 2))
 	p.endpoints, p.initial = p.listens, "n1="+p.listens[0]+",n2="+p.listens[1]
 	path := filepath.Join(t.TempDir(), "notify")

@@ -50,6 +50,7 @@ func kills() (all []kill) {
 // TestKilledInEachStep: whoever dies amid a change, the cluster ends in a sound
 // configuration, which all members tell alike, and no write fails.
 func TestKilledInEachStep(t *testing.T) {
+	t.Parallel()
 	all, rounds := kills(), 3
 	if sizeOf(t, membersEnv) == 0 {
 		all, rounds = []kill{
@@ -75,8 +76,6 @@ type steps struct {
 	spare int // the place of a node that is no member; -1: there is none
 }
 
-func name(i int) string { return fmt.Sprintf("n%d", i+1) }
-
 // place is that of a node's name; -1: it has none.
 func (s *steps) place(of string) int {
 	return slices.IndexFunc(s.listens, func(e string) bool { return name(slices.Index(s.listens, e)) == of })
@@ -88,7 +87,7 @@ func (s *steps) view() *messages.ClusterView {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	a, _ := c.AskCluster(ctx, &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}})
+	a, _ := c.Cluster().Query(ctx)
 	return a.GetView()
 }
 
@@ -112,7 +111,7 @@ func (s *steps) run(k kill) {
 			s.settle()
 			came = s.spare
 		}
-		s.start(came, "--name", name(came), "--listen", s.listens[came], "--join", strings.Join(s.listens, ","))
+		s.start(came, s.joins(came, s.listens...)...)
 	case "remove", "remove the leader":
 		s.grow()
 		old = s.leader()
@@ -164,7 +163,7 @@ func (s *steps) strike(k kill, args []string, node int) string {
 	defer c.Close()
 	phase, leader := "no record", ""
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		a, err := c.AskCluster(context.Background(), &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}})
+		a, err := c.Cluster().Query(context.Background())
 		if err != nil {
 			continue
 		}
@@ -215,7 +214,7 @@ func (s *steps) must(args ...string) {
 func (s *steps) grow() {
 	s.t.Helper()
 	i := s.spare
-	s.start(i, "--name", name(i), "--listen", s.listens[i], "--join", strings.Join(s.listens, ","))
+	s.start(i, s.joins(i, s.listens...)...)
 	s.must("add", name(i), s.listens[i])
 	s.spare = -1
 }
