@@ -110,7 +110,9 @@ func TestWithoutALineageNothingIsSaid(t *testing.T) {
 	s.System.ProcessRegistry.Address = messages.NodeAddress(1)
 	out := make(abroad, 100)
 	s.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
-	peer := func(id messages.RaftID) *actor.PID { return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit) }
+	peer := func(id messages.RaftID) *actor.PID {
+		return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit)
+	}
 	machine, membership := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership)
 	unread := errors.New("input/output error")
 	audit := s.Spawn(messages.ActorAudit, New(Config{
