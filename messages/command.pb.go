@@ -2212,7 +2212,7 @@ type Checkpoint struct {
 	Level             uint32                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; it never goes back
 	ConfState         *raftpb.ConfState      `protobuf:"bytes,8,opt,name=conf_state,json=confState,proto3" json:"conf_state,omitempty"`
 	Members           []*Member              `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`                                                // by RaftID
-	Sessions          []*Session             `protobuf:"bytes,10,rep,name=sessions,proto3" json:"sessions,omitempty"`                                             // by idle_since_ms, then client
+	Sessions          []*Session             `protobuf:"bytes,10,rep,name=sessions,proto3" json:"sessions,omitempty"`                                             // by active_ms, then client
 	NextRaftId        uint64                 `protobuf:"varint,11,opt,name=next_raft_id,json=nextRaftId,proto3" json:"next_raft_id,omitempty"`                    // RaftIDs are never reused
 	CompactedRevision uint64                 `protobuf:"varint,12,opt,name=compacted_revision,json=compactedRevision,proto3" json:"compacted_revision,omitempty"` // reads below it are refused
 	// history_hash chains every applied command and its outcome: equal at equal
@@ -2575,7 +2575,8 @@ func (x *Session) GetHolder() []byte {
 	return nil
 }
 
-// Identity says whose data directory this is. Written once, never rewritten.
+// Identity says whose data directory this is. Written once; where it listens, and what it is
+// given when it takes part, are written into it later.
 type Identity struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Format      uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`

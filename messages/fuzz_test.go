@@ -2,8 +2,8 @@ package messages
 
 import (
 	"bytes"
-	"strings"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"

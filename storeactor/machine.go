@@ -294,8 +294,13 @@ func (m *machineActor) members() *messages.MembersChanged {
 		Healing:            m.state.Healing(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
-		Settled:            c.Index <= m.durable.GetIndex() || mutant.RefusedEarly,
+		Settled:            m.settled(),
 	}
+}
+
+// settled reports whether the configuration is durable here.
+func (m *machineActor) settled() bool {
+	return m.state.Configuration().Index <= m.durable.GetIndex() || mutant.RefusedEarly
 }
 
 func (m *machineActor) onReadAt(ctx actor.Context, msg *messages.ReadAt) {
@@ -391,9 +396,9 @@ func (m *machineActor) onCheckpointWritten(ctx actor.Context, msg *messages.Chec
 	if m.phase != serving || !m.pace.written(msg.Index) {
 		return
 	}
-	settled := m.members().Settled
+	settled := m.settled()
 	m.durable, m.writing = m.writing, nil
-	if !settled && m.members().Settled {
+	if !settled && m.settled() {
 		m.tellMembers(ctx)
 	}
 	m.meters.checkpoint.Observe(float64(m.pace.ticks*m.config.TickMS) / 1000)

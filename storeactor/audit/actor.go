@@ -90,7 +90,9 @@ func (a *auditActor) Receive(ctx actor.Context) {
 	default:
 		telemetry.Unexpected(ctx, a.config.Logger, a.config.Meter)
 	}
-	a.carry(ctx)
+	if !a.ended { // what was decided without a lineage is not said
+		a.carry(ctx)
+	}
 }
 
 func (a *auditActor) carry(ctx actor.Context) {

@@ -19,6 +19,7 @@ type condemnable struct {
 	disk.Disk
 	err     error
 	reasons chan string
+	unread  error // of Lineage
 }
 
 func (d *condemnable) Condemn(reason string) error {
@@ -26,7 +27,9 @@ func (d *condemnable) Condemn(reason string) error {
 	return d.err
 }
 
-func (d *condemnable) Lineage() (*messages.Lineage, error) { return &messages.Lineage{}, nil }
+func (d *condemnable) Lineage() (*messages.Lineage, error) {
+	return &messages.Lineage{}, d.unread
+}
 
 // abroad is the way to other nodes: what goes there is what the test sees.
 type abroad chan proto.Message
@@ -98,5 +101,31 @@ func TestAuditActor(t *testing.T) {
 			t.Errorf("%s: %d questions are counted, two members were asked", row.name, n)
 		}
 		s.Stop(audit)
+	}
+}
+
+// A node that cannot read from whom its state comes is no witness: it ends, and says nothing.
+func TestWithoutALineageNothingIsSaid(t *testing.T) {
+	s := actortest.NewStage(t)
+	s.System.ProcessRegistry.Address = messages.NodeAddress(1)
+	out := make(abroad, 100)
+	s.System.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return out, true })
+	peer := func(id messages.RaftID) *actor.PID {
+		return actor.NewPID(messages.NodeAddress(id), messages.ActorAudit)
+	}
+	machine, membership := s.Probe(messages.ActorMachine), s.Probe(messages.ActorMembership)
+	unread := errors.New("input/output error")
+	audit := s.Spawn(messages.ActorAudit, New(Config{
+		Self: 1, Machine: machine.PID, Membership: membership.PID, Peer: peer, Disk: &condemnable{unread: unread}, Fatal: s.OnFatal,
+	}))
+	s.System.Root.RequestWithCustomSender(audit, &messages.AuditAsk{Round: 5, Revision: 7, Limit: 4}, peer(2))
+	read := actortest.Take[*messages.ReadAt](machine).Reads[0]
+	s.System.Root.Send(audit, &messages.ReadReply{Request: read.Read.Request, Revision: 7, Digest: &messages.RangeDigest{Hash: []byte("h"), Rows: 3}})
+	if err := <-s.Fatal; !errors.Is(err, unread) {
+		t.Errorf("it ended with %v", err)
+	}
+	s.Stop(audit)
+	if len(out) > 0 {
+		t.Errorf("it said %s", messages.Line(<-out))
 	}
 }

@@ -1,19 +1,14 @@
 package files
 
 import (
-	"os"
 	"path/filepath"
 
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
-	"keyval/storeactor/files/durable"
 	"keyval/storeactor/files/wal"
 )
-
-// startsMax bounds a file of starts, in bytes.
-const startsMax = 64 << 10
 
 // Start counts in the generation, so that a log which was put back to an older copy
 // has lost the starts that came after; and in the log's witness, so that a log which was put
@@ -60,18 +55,6 @@ func readStarts(generation string) (*messages.Starts, error) {
 		err = disk.Damaged("%s is missing, and the log was in use", filepath.Join(generation, startsName))
 	}
 	return starts, err
-}
-
-// readText reads a small file. It reports false if there is none.
-func readText(path, kind string, into proto.Message) (found bool, err error) {
-	text, err := durable.ReadBounded(path, startsMax)
-	switch {
-	case os.IsNotExist(err):
-		return false, nil
-	case err != nil:
-		return false, durable.Error("read the "+kind, err)
-	}
-	return true, decodeText(path, kind, text, into)
 }
 
 func (f *directory) Heard() (*messages.StartsHeard, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
+	"os"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -18,7 +19,20 @@ import (
 const (
 	textHead = "keyval %s %d\n"
 	textTail = "crc32c %08x\n"
+	textMax  = 64 << 10 // bytes that are read
 )
+
+// readText reads a small file. It reports false if there is none.
+func readText(path, kind string, into proto.Message) (found bool, err error) {
+	text, err := durable.ReadBounded(path, textMax)
+	switch {
+	case os.IsNotExist(err):
+		return false, nil
+	case err != nil:
+		return false, durable.Error("read the "+kind, err)
+	}
+	return true, decodeText(path, kind, text, into)
+}
 
 func decodeText(path, kind string, text []byte, into proto.Message) error {
 	var format, sum uint32

@@ -57,27 +57,19 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 		return nil, err
 	}
 	mine := s.creation != nil && s.creation.id == id
+	_, creating := m.Kind.(*messages.SnapshotRequest_Create)
+	if s.creation.running() && (creating || mine && !listing) {
+		return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", s.creation.id).WithHint("wait until it is: kvctl snapshot list")
+	}
 	switch m.Kind.(type) {
-	case *messages.SnapshotRequest_Create:
-		if s.creation.running() {
-			return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", s.creation.id).WithHint("wait until it is: kvctl snapshot list")
-		}
 	case *messages.SnapshotRequest_List:
 		if mine {
 			return &messages.SnapshotReply{Snapshots: []*messages.SnapshotInfo{s.creation.info()}}, nil
 		}
 	case *messages.SnapshotRequest_Fetch:
-		switch {
-		case mine && s.creation.running():
-			return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", id).WithHint("wait until it is: kvctl snapshot list")
-		case !mine:
-			s.debts.transient.wanted(id)
-		}
+		s.debts.transient.wanted(id)
 	case *messages.SnapshotRequest_Delete:
-		switch {
-		case mine && s.creation.running():
-			return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", id).WithHint("wait until it is: kvctl snapshot list")
-		case mine:
+		if mine {
 			s.creation = nil // it failed, and only the reason is left
 			return &messages.SnapshotReply{}, nil
 		}

@@ -53,6 +53,6 @@ func (e *Engine) reading(what string, read func() error) error {
 type oneLine struct{ error }
 
 func (o oneLine) Error() string {
-	return strings.Join(strings.FieldsFunc(o.error.Error(), func(r rune) bool { return r == 10 }), "; ")
+	return strings.Join(strings.FieldsFunc(o.error.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }
 func (o oneLine) Unwrap() error { return o.error }
