@@ -272,7 +272,7 @@ func (f *founding) meetCluster(from messages.RaftID, m *messages.FounderState) [
 		f.founders, f.agreed = m.Founders, m.ClusterId
 		return []any{agreed{&messages.Agreed{ClusterId: m.ClusterId, Founders: m.Founders}}}
 	}
-	return refuse(messages.Code_CONFLICT, "start it on its old data directory; if that is lost, leave the node off: the others serve on without it",
+	return refuse(messages.Code_CONFLICT, fmt.Sprintf("start it on its old data directory; if that is lost: kvctl cluster replace %[1]s %[1]s %[2]s, then serve --join on an empty directory", f.name(f.self), f.addressOf(f.self)),
 		"cluster %x knows %s with other data: this directory is empty, but %s is a member already", m.ClusterId, f.name(f.self), f.name(f.self))
 }
 

@@ -98,8 +98,7 @@ func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	case hello.Lane != messages.Lane_CONTROL:
 		return messages.Errorf(messages.Code_INVALID, "a client has no lane %d", hello.Lane)
 	case len(hello.ClusterId) != 0 && len(local.ClusterID) == 0:
-		return messages.Errorf(messages.Code_CONFLICT, "node %s belongs to no cluster yet, and cluster %x is wanted", local.Name, hello.ClusterId).
-			WithHint("wait until it is founded, or use the endpoints of that cluster")
+		return refuseCluster(local.Name, local.ClusterID, hello.ClusterId)
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.
 	case len(known) > 0 && !bytes.Equal(known, incarnation):
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here (%x, not %x): a wiped node under its old name",
 			id, short(known), short(incarnation)).
-			WithHint("start it on its old data directory; if that is lost, remove the member and add it anew: kvctl cluster remove NAME, then serve --join on an empty directory")
+			WithHint("start it on its old data directory; if that is lost: kvctl cluster replace NAME NAME HOST:PORT, then serve --join on an empty directory")
 	case heard != nil && bytes.Equal(heard.Incarnation, incarnation) && !descends(starts, heard):
 		return messages.Errorf(messages.Code_DAMAGED, "the data directory of raft id %d is an older copy: it counts %d starts, and start %d was heard here as another process", id, starts.GetNumber(), heard.Number).
 			WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")
