@@ -83,7 +83,7 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		c.answer(r, notLeading(k))
 		return
 	}
-	if err := rules.CheckStale(rules.Seen{Configuration: m.Configuration, Term: m.Term}, rules.Seen{Configuration: k.Index, Term: k.Replication.GetTerm()}); err != nil {
+	if err := rules.CheckStale(m, k.Index, k.Replication.GetTerm()); err != nil {
 		c.answer(r, err)
 		return
 	}
@@ -148,7 +148,7 @@ func (c *changes) carryOut(k known, e saga.Effect) {
 		_, change, err := k.Change(e.Members, k.Index+1, e.Members.GetRecord().GetOperation().GetId())
 		if err == nil { // else the state has moved on, and so does the saga
 			c.toRaft(&messages.ProposeChange{Change: change,
-				Command: command(&messages.Operation{Kind: &messages.Operation_ChangeMembers{ChangeMembers: e.Members}})})
+				Command: messages.NodeCommand(&messages.Operation{Kind: &messages.Operation_ChangeMembers{ChangeMembers: e.Members}})})
 		}
 	}
 }
@@ -157,15 +157,7 @@ func (c *changes) toRaft(m proto.Message) { c.acts = append(c.acts, act{message:
 
 func (c *changes) propose(o *messages.Operation) {
 	c.seq++
-	c.toRaft(&messages.Propose{Origin: c.self, Seq: c.seq, Command: command(o)})
-}
-
-func command(o *messages.Operation) []byte {
-	data, err := proto.Marshal(&messages.Command{Operations: []*messages.Operation{o}})
-	if err != nil {
-		panic("a command of the cluster cannot be marshalled: " + err.Error())
-	}
-	return data
+	c.toRaft(&messages.Propose{Origin: c.self, Seq: c.seq, Command: messages.NodeCommand(o)})
 }
 
 // answer ends a request.

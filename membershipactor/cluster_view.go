@@ -1,7 +1,6 @@
 package membershipactor
 
 import (
-	"bytes"
 	"cmp"
 
 	"google.golang.org/protobuf/proto"
@@ -25,7 +24,7 @@ func (c *census) reply(m *messages.ClusterRequest) *messages.ClusterReply {
 	if self, ok := c.view.Member(c.self); ok {
 		r.Node = self.Name
 	}
-	if why := c.view.Stale(m); why != nil {
+	if why := rules.CheckStale(m, c.view.Configuration, c.view.Term); why != nil {
 		r.Code, r.Message, r.Hint = why.Code, why.Message, why.Hint
 		return r
 	}
@@ -95,8 +94,9 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	v.ContactKnown = silent > rules.ContactTicksMax
 	if h, ok := c.nodes[m.RaftId]; ok {
 		v.ContactKnown, silent = true, min(silent, c.now-h.at)
-		v.Applied, v.Version, v.RoomBytes, v.Lacks = h.pulse.Applied, h.pulse.Version, h.pulse.RoomBytes, h.pulse.Lacks
+		v.Applied, v.Version = h.pulse.Applied, h.pulse.Version
 	}
+	v.RoomBytes, v.Lacks = c.rooms[m.RaftId].GetBytes(), c.rooms[m.RaftId].GetLacks()
 	for _, p := range c.replication.GetProgress() {
 		if p.RaftId == m.RaftId {
 			v.ContactKnown, silent, gone = true, p.SilentTicks+c.now-c.replicationAt, p.Gone
@@ -168,8 +168,4 @@ func (c *census) budget(v *messages.ClusterView) *messages.FaultBudget {
 		alive[m.Member.RaftId] = m.Role != roleUnreachable && m.Role != roleUnknown
 	}
 	return rules.Budget(c.view.MembersChanged().ConfState, c.view.Members, func(id messages.RaftID) bool { return alive[id] })
-}
-
-func compareWaiting(a, b *messages.WaitingNode) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
 }

@@ -56,7 +56,7 @@ func (d *door) onRefused(ctx actor.Context, m *messages.PeerRefused) {
 
 func (d *door) onTick(ctx actor.Context, m *messages.Tick, leads bool, everyone []*messages.WaitingNode) {
 	for _, binding := range d.waiting.onTick(uint64(m.Elapsed), leads, d.members, everyone) {
-		ctx.Send(d.cfg.Raft, &messages.Propose{Origin: d.cfg.Self, Command: command(&messages.Operation{
+		ctx.Send(d.cfg.Raft, &messages.Propose{Origin: d.cfg.Self, Command: messages.NodeCommand(&messages.Operation{
 			Kind: &messages.Operation_BindIncarnation{BindIncarnation: binding},
 		})})
 	}

@@ -1,6 +1,7 @@
 package membershipactor
 
 import (
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -51,6 +52,9 @@ type census struct {
 	waiting []*messages.WaitingNode // that asked this node to be let in
 	room    *messages.RoomSeen      // of this node; nil: not known
 	yieldIn uint64                  // ticks until the lead may be handed over for want of room
+	// rooms is what the other members said last of the room on their machines, to any leader:
+	// an election changes nothing about it.
+	rooms map[messages.RaftID]*messages.RoomSeen
 
 	answer *messages.ClusterView // nil: something has changed since it was made
 }
@@ -69,7 +73,7 @@ type saying struct {
 }
 
 func newCensus(self messages.RaftID, tickMS uint64, version string) *census {
-	c := &census{self: self, tickMS: tickMS, version: version, pulseIn: pulseTicks}
+	c := &census{self: self, tickMS: tickMS, version: version, pulseIn: pulseTicks, rooms: map[messages.RaftID]*messages.RoomSeen{}}
 	c.forget()
 	return c
 }
@@ -87,11 +91,9 @@ func (c *census) onMembers(m *messages.MembersChanged) {
 	c.answer = nil
 	c.view = c.view.WithMembers(m)
 	c.pulseIn = min(c.pulseIn, newsTicks)
-	for id := range c.nodes {
-		if _, member := c.view.Member(id); !member {
-			delete(c.nodes, id)
-		}
-	}
+	gone := func(id messages.RaftID) bool { _, member := c.view.Member(id); return !member }
+	maps.DeleteFunc(c.nodes, func(id messages.RaftID, _ heard) bool { return gone(id) })
+	maps.DeleteFunc(c.rooms, func(id messages.RaftID, _ *messages.RoomSeen) bool { return gone(id) })
 }
 
 // onLeader hears of an election. A node tells a new leader of itself at once.
@@ -139,6 +141,7 @@ func (c *census) onNodePulse(from messages.RaftID, m *messages.NodePulse) {
 	}
 	c.answer = nil
 	c.nodes[from] = heard{m, c.now}
+	c.hearRoom(from, m.RoomBytes, m.Lacks)
 }
 
 // onClusterPulse hears the leader. One of another term is no news.
@@ -148,6 +151,11 @@ func (c *census) onClusterPulse(from messages.RaftID, m *messages.ClusterPulse) 
 	}
 	c.answer = nil
 	c.pulse, c.pulseAt = m, c.now
+	for _, said := range m.Members {
+		if id := said.GetMember().GetRaftId(); id != c.self {
+			c.hearRoom(id, said.RoomBytes, said.Lacks)
+		}
+	}
 }
 
 // onTransfers hears of the snapshots that this node sends.

@@ -247,7 +247,9 @@ func TestWhatTheLeaderKnowsOfALearner(t *testing.T) {
 }
 
 func TestStaleRequests(t *testing.T) {
-	v := View{}.WithMembers(threeMembers()).WithLeader(&messages.LeaderChanged{Leader: 1, Term: 7})
+	c := newCensus(2, 50, "v")
+	c.onMembers(threeMembers())
+	c.onLeader(&messages.LeaderChanged{Leader: 1, Term: 7})
 	for _, row := range []struct {
 		configuration, term uint64
 		want                messages.Code
@@ -255,16 +257,10 @@ func TestStaleRequests(t *testing.T) {
 		{0, 0, messages.Code_OK}, {5, 7, messages.Code_OK}, {4, 0, messages.Code_CONFLICT}, {5, 6, messages.Code_CONFLICT},
 		{6, 0, messages.Code_BUSY}, {0, 8, messages.Code_BUSY}, {4, 8, messages.Code_CONFLICT},
 	} {
-		code := messages.Code_OK
-		if err := v.Stale(&messages.ClusterRequest{Configuration: row.configuration, Term: row.term}); err != nil {
-			code = err.Code
-		}
-		if code != row.want {
-			t.Errorf("configuration %d, term %d: %v, want %v", row.configuration, row.term, code, row.want)
+		if r := c.reply(&messages.ClusterRequest{Configuration: row.configuration, Term: row.term}); r.Code != row.want {
+			t.Errorf("configuration %d, term %d: %v, want %v", row.configuration, row.term, r.Code, row.want)
 		}
 	}
-	c := newCensus(2, 50, "v")
-	c.onMembers(threeMembers())
 	if r := c.reply(&messages.ClusterRequest{Request: 3, Configuration: 1}); r.Code != messages.Code_CONFLICT || r.Node != "n2" || r.View != nil || r.Request != 3 {
 		t.Errorf("a stale question: %s", messages.Line(r))
 	}

@@ -19,6 +19,13 @@ func (c *census) onRoom(m *messages.RoomSeen) {
 	c.room = m
 }
 
+// hearRoom takes what another member says of its room. One that has just started says nothing.
+func (c *census) hearRoom(id messages.RaftID, bytes uint64, lacks string) {
+	if _, member := c.view.Member(id); member && (bytes > 0 || lacks != "") {
+		c.rooms[id] = &messages.RoomSeen{Bytes: bytes, Lacks: lacks}
+	}
+}
+
 // refusal is why writes that need room are refused; empty: they are not. Where nobody leads, or
 // no quorum is there at all, writes wait for that.
 func (c *census) refusal() string {

@@ -46,7 +46,7 @@ func TestRoomIsKnownEverywhere(t *testing.T) {
 			}
 		}
 		progress := func(silent uint64) {
-			r := &messages.Replication{Leader: 1, Term: 7}
+			r := &messages.Replication{Leader: 1}
 			for _, id := range []messages.RaftID{2, 3} {
 				p := &messages.Progress{RaftId: id, State: messages.ProgressState_REPLICATING}
 				if id == row.away {
@@ -70,6 +70,16 @@ func TestRoomIsKnownEverywhere(t *testing.T) {
 		}
 		if again := g[1].heir(yieldTicks - 1); again != 0 {
 			t.Errorf("%s: %d is asked again at once", row.name, again)
+		}
+		if next := g[3]; next != nil { // it leads, and has heard nobody yet
+			next.onLeader(&messages.LeaderChanged{Term: 8})
+			next.onLeader(&messages.LeaderChanged{Leader: 3, Term: 8})
+			next.onReplication(&messages.Replication{Leader: 3, Term: 8, Progress: []*messages.Progress{{RaftId: 1}, {RaftId: 2}}})
+			if got := next.refusal(); got != row.want {
+				t.Errorf("%s: as the next leader n3 refuses by %q, want %q", row.name, got, row.want)
+			}
+			next.onLeader(&messages.LeaderChanged{Term: 9})
+			g.lead(1, 9)
 		}
 		for _, c := range g {
 			c.onRoom(roomy)

@@ -1,9 +1,6 @@
 package membershipactor
 
-import (
-	"keyval/membershipactor/rules"
-	"keyval/messages"
-)
+import "keyval/messages"
 
 // View is what a node knows of its cluster: the members as last applied here, and the
 // leader as last announced here. A View is never modified: a change makes another.
@@ -85,10 +82,4 @@ func (v View) ForClients() []*messages.Member {
 
 func forClients(m *messages.Member) *messages.Member {
 	return &messages.Member{RaftId: m.RaftId, Name: m.Name, Address: m.Address, AddedAtMs: m.AddedAtMs, Type: m.Type, Operation: m.Operation}
-}
-
-// Stale refuses what was decided upon another configuration or term than those in force
-// here: see rules.CheckStale.
-func (v View) Stale(m *messages.ClusterRequest) *messages.Error {
-	return rules.CheckStale(rules.Seen{Configuration: m.Configuration, Term: m.Term}, rules.Seen{Configuration: v.Configuration, Term: v.Term})
 }

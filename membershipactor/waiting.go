@@ -31,10 +31,16 @@ const (
 // Invariant: no two of nodes have the same name, address and incarnation. They are
 // waitingMax at most; of more the first ones count.
 type waiting struct {
-	nodes []waitingNode
-	told  map[string]bool            // what people were told, until the last of nodes is forgotten
-	bound map[messages.RaftID]uint64 // the tick at which a binding was proposed
-	now   uint64                     // ticks
+	nodes   []waitingNode
+	told    map[string]bool             // what people were told, until the last of nodes is forgotten
+	unbound map[messages.RaftID]unbound // of a leader: the members without a directory
+	now     uint64                      // ticks
+}
+
+// unbound is what a leader knows of a member without a directory, in ticks.
+type unbound struct {
+	since uint64 // when the leader saw it first
+	again uint64 // when a binding may be proposed
 }
 
 type waitingNode struct {
@@ -43,7 +49,7 @@ type waitingNode struct {
 }
 
 func newWaiting() *waiting {
-	return &waiting{told: map[string]bool{}, bound: map[messages.RaftID]uint64{}}
+	return &waiting{told: map[string]bool{}, unbound: map[messages.RaftID]unbound{}}
 }
 
 // onAsk takes a JoinAsk. It returns the answer, and what people are to be told.
@@ -144,28 +150,41 @@ func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersCh
 		clear(w.told)
 	}
 	if !leads {
-		clear(w.bound)
+		clear(w.unbound)
 		return nil
 	}
 	return w.bindings(members, everyone)
 }
 
 // bindings are those that the leader proposes: of members without a directory for which
-// just one waits.
+// just one waits, that has asked this node since they were added. Whoever asked before may
+// be gone: a node that was wiped is started again under its name and at its address, and
+// what it was is remembered for a while.
 func (w *waiting) bindings(members *messages.MembersChanged, everyone []*messages.WaitingNode) (propose []*messages.BindIncarnation) {
+	still := map[messages.RaftID]unbound{}
 	for _, m := range members.GetMembers() {
-		at, asked := w.bound[m.RaftId]
-		incarnation := fits(m, everyone)
-		switch {
-		case len(m.Incarnation) > 0:
-			delete(w.bound, m.RaftId)
-		case incarnation == nil || asked && w.now-at < bindTicks:
-		default:
-			w.bound[m.RaftId] = w.now
+		if len(m.Incarnation) > 0 {
+			continue
+		}
+		u, known := w.unbound[m.RaftId]
+		if !known {
+			u = unbound{since: w.now, again: w.now}
+		}
+		if incarnation := fits(m, everyone); incarnation != nil && w.now >= u.again && w.heardSince(u.since, incarnation) {
+			u.again = w.now + bindTicks
 			propose = append(propose, &messages.BindIncarnation{RaftId: m.RaftId, Incarnation: incarnation})
 		}
+		still[m.RaftId] = u
 	}
+	w.unbound = still
 	return propose
+}
+
+// heardSince reports whether a directory has asked since that tick had come.
+func (w *waiting) heardSince(tick uint64, incarnation []byte) bool {
+	return slices.ContainsFunc(w.nodes, func(n waitingNode) bool {
+		return n.heardAt >= tick && bytes.Equal(n.Incarnation, incarnation)
+	})
 }
 
 // fits is the incarnation that waits for the place of a member; nil: none does, or
@@ -195,10 +214,12 @@ func (w *waiting) list(tickMS uint64) (all []*messages.WaitingNode) {
 		is.SilentMs = (w.now - n.heardAt) * tickMS
 		all = append(all, is)
 	}
-	slices.SortFunc(all, func(a, b *messages.WaitingNode) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
-	})
+	slices.SortFunc(all, compareWaiting)
 	return all
+}
+
+func compareWaiting(a, b *messages.WaitingNode) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Address, b.Address), bytes.Compare(a.Incarnation, b.Incarnation))
 }
 
 // answerJoin is what a member tells a node that asks to join: OK with its RaftID, BUSY as

@@ -2,6 +2,7 @@ package membershipactor
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,12 +159,17 @@ func TestBinding(t *testing.T) {
 	} {
 		w := newWaiting()
 		var warnings []string
-		for range 2 {
+		ask := func() {
 			for _, n := range row.waits {
 				_, said := w.onAsk(&messages.JoinAsk{Node: n}, four(0))
 				warnings = append(warnings, said...)
 			}
 		}
+		ask()
+		if early := w.onTick(1, row.leads, row.members, w.list(50)); len(early) > 0 {
+			t.Errorf("%s: %v, and it has not asked since the member was added", name, early)
+		}
+		ask()
 		got := w.onTick(1, row.leads, row.members, w.list(50))
 		if !slices.EqualFunc(got, row.want, func(a, b *messages.BindIncarnation) bool { return proto.Equal(a, b) }) {
 			t.Errorf("%s: %v, want %v", name, got, row.want)
@@ -176,6 +182,50 @@ func TestBinding(t *testing.T) {
 		}
 		if again := w.onTick(bindTicks, row.leads, row.members, w.list(50)); len(again) != len(row.want) {
 			t.Errorf("%s: it is not proposed again: %v", name, again)
+		}
+	}
+}
+
+// TestWhatANodeWasIsNotBound: a node asked, was killed and wiped, and is started again at
+// its address and under its name, just when that is added. It is bound as what it is now.
+func TestWhatANodeWasIsNotBound(t *testing.T) {
+	const was, is, added = 7, 8, 100
+	for name, row := range map[string]struct {
+		asks  map[uint64]byte // by tick
+		heard uint64          // the tick at which another node has heard what it was; 0: none has
+		bound uint64          // the tick at which it is; 0: never
+	}{
+		"nothing else was there":          {map[uint64]byte{95: is, 105: is}, 0, 106},
+		"it asks after it was added":      {map[uint64]byte{95: was, 102: is, 112: is, 122: is}, 0, 124},
+		"it has asked before, too":        {map[uint64]byte{85: was, 98: is, 108: is, 118: is}, 0, 110},
+		"another has heard what it was":   {map[uint64]byte{102: is, 112: is, 122: is}, 96, 124},
+		"it is not there yet":             {map[uint64]byte{99: was}, 0, 0},
+		"it asks when that is nearly old": {map[uint64]byte{99: was, 160: is}, 0, 162},
+	} {
+		w, c, bound := newWaiting(), newCensus(1, 50, "v"), uint64(0)
+		c.onLeader(&messages.LeaderChanged{Leader: 1, Term: 7})
+		for tick := uint64(1); tick < 200; tick++ {
+			members := four(0)
+			if tick < added {
+				members.Members = members.Members[:3]
+			}
+			c.onMembers(members)
+			c.onTick(1)
+			for _, b := range w.onTick(1, true, members, c.everyoneWaiting()) {
+				if bound = cmp.Or(bound, tick); b.Incarnation[0] != is {
+					t.Errorf("%s: it is bound as what it was, at tick %d", name, tick)
+				}
+			}
+			c.onWaiting(w.list(50))
+			if who := row.asks[tick]; who > 0 {
+				w.onAsk(&messages.JoinAsk{Node: waits("n4", "h:4", who)}, members)
+			}
+			if tick == row.heard {
+				c.onNodePulse(2, &messages.NodePulse{Term: 7, Waiting: []*messages.WaitingNode{waits("n4", "h:4", was)}})
+			}
+		}
+		if bound != row.bound {
+			t.Errorf("%s: it is bound at tick %d, not %d", name, bound, row.bound)
 		}
 	}
 }

@@ -162,9 +162,10 @@ func checkOperation(op *Operation) *Error {
 		if k.Compact.Revision == 0 {
 			err = Errorf(Code_INVALID, "a compaction names a revision")
 		}
-	case *Operation_RaiseLevel:
-		return Errorf(Code_NOT_ALLOWED, "the cluster's level is raised by its nodes alone").WithHint("kvctl cluster level raise")
 	default:
+		if op.Number().AboutMembers() {
+			return Errorf(Code_NOT_ALLOWED, "members and level of a cluster are changed by its nodes alone").WithHint("ask them: kvctl cluster --help")
+		}
 		return Errorf(Code_UNSUPPORTED, "the operation is of a kind this node does not know").WithHint("upgrade the nodes first")
 	}
 	if err == nil && (unknown(op.ProtoReflect()) || unknown(inner)) {

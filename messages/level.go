@@ -27,6 +27,9 @@ func LevelsText(low, high uint32) string {
 // OperationNumber is the number of an operation in Operation.kind.
 type OperationNumber uint32
 
+// aboutMembers is the first of the kinds about the members or the level.
+const aboutMembers OperationNumber = 33
+
 // operationLevels is from which level on each kind of operation may be proposed, and
 // has an effect. What does not stand here has none at any level. A new field in an old
 // kind needs a new kind: a replica of an older version would not see the field.
@@ -49,6 +52,10 @@ func (k OperationNumber) AdmittedAt(level uint32) bool {
 	from, known := operationLevels[k]
 	return known && from <= level
 }
+
+// AboutMembers reports whether this is a kind about the members or the level: the nodes alone
+// propose such commands, and each has one operation.
+func (k OperationNumber) AboutMembers() bool { return k >= aboutMembers }
 
 // Number is the operation's kind; 0: it has none that is known.
 func (o *Operation) Number() OperationNumber {
@@ -78,7 +85,7 @@ func CheckLevel(c *Command, level uint32) *Error {
 func NodeCommand(o *Operation) []byte {
 	data, err := proto.Marshal(&Command{Operations: []*Operation{o}})
 	if err != nil {
-		panic(err) // a message of numbers alone
+		panic(err) // its strings were checked before
 	}
 	return data
 }

@@ -84,6 +84,42 @@ func TestOneChangeAtATime(t *testing.T) {
 	}
 }
 
+// TestADoubtDoesNotReplaceTheBarrier: a leader that was mute for a moment still knows that
+// nothing stands behind the change.
+func TestADoubtDoesNotReplaceTheBarrier(t *testing.T) {
+	seeded(t, 1)
+	w := newWorld(t, small, 1, 2, 3)
+	l := w.elect()
+	w.drain()
+	w.change(l, addOf(4))
+	for w.logStep(l); len(w.network) > 0 || len(l.applies) == 0; {
+		for len(w.network) > 0 {
+			w.deliver(0, false)
+		}
+		for _, h := range w.hosts {
+			if h != l {
+				w.logStep(h)
+			}
+		}
+	}
+	w.apply(l)
+	r, other := l.replica, l.id%3+1
+	if r.settled() {
+		t.Fatal("settled before the doubt")
+	}
+	forged := &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), To: new(l.id), From: new(other), Term: new(r.term + 1), Commit: new(uint64(90))}
+	if err := r.OnPeer(forged); err != nil || !r.fence.fenced() {
+		t.Fatalf("it is %s: %v", r.roleName(), err)
+	}
+	r.OnLossAnswer(other, &messages.LossAnswer{Nonce: r.fence.nonce, Leader: l.id, Term: r.term})
+	if r.Advance(); r.fence.fenced() || r.role != raft.StateLeader {
+		t.Fatalf("it is %s", r.roleName())
+	}
+	if r.settled() {
+		t.Error("settled, and no barrier is applied")
+	}
+}
+
 // TestARemovedLeaderStepsDown: also while entries are on their way to its log.
 func TestARemovedLeaderStepsDown(t *testing.T) {
 	seeded(t, 1)

@@ -645,7 +645,6 @@ func (r *Replica) announce() {
 		return
 	}
 	r.replicationDue = true
-	r.changes.above, r.changes.proposed = 0, 0
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()

@@ -23,8 +23,10 @@ type shipment struct {
 	carried bool
 }
 
-// leadershipMoved forgets what was known of followers. What is on its way stays.
+// leadershipMoved forgets what this leadership knew of followers and changes. What is on its
+// way stays.
 func (r *Replica) leadershipMoved() {
+	r.changes.above, r.changes.proposed = 0, 0
 	clear(r.contact)
 	for peer, s := range r.shipments {
 		if s.carried = false; s.open == 0 {

@@ -25,7 +25,7 @@ func (h half) spare() int { return h.alive - h.quorum() }
 // halves are the sets of voters of a configuration: one, or two while it is joint.
 func halves(conf *raftpb.ConfState, alive func(messages.RaftID) bool) []half {
 	sets := []half{{voters: conf.GetVoters()}}
-	if Joint(conf) {
+	if joint(conf) {
 		sets = append(sets, half{voters: conf.GetVotersOutgoing()})
 	}
 	for i := range sets {
@@ -38,8 +38,8 @@ func halves(conf *raftpb.ConfState, alive func(messages.RaftID) bool) []half {
 	return sets
 }
 
-// Joint reports whether a configuration has two sets of voters.
-func Joint(conf *raftpb.ConfState) bool { return len(conf.GetVotersOutgoing()) > 0 }
+// joint reports whether a configuration has two sets of voters.
+func joint(conf *raftpb.ConfState) bool { return len(conf.GetVotersOutgoing()) > 0 }
 
 // votersOf are all voters of a configuration, each once, incoming ones first.
 func votersOf(conf *raftpb.ConfState) []messages.RaftID {

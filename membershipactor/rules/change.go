@@ -32,7 +32,7 @@ type Configuration struct {
 }
 
 // Joint reports whether two halves decide: nothing but leaving is possible then.
-func (c Configuration) Joint() bool { return len(c.ConfState.GetVotersOutgoing()) > 0 }
+func (c Configuration) Joint() bool { return joint(c.ConfState) }
 
 // Member finds a member by its RaftID, or returns nil.
 func (c Configuration) Member(id messages.RaftID) *messages.Member {
@@ -328,7 +328,7 @@ func typed(members, before []*messages.Member, conf *raftpb.ConfState) []*messag
 func typeIn(conf *raftpb.ConfState, id messages.RaftID) (kind messages.MemberType, is bool) {
 	in, out := slices.Contains(conf.GetVoters(), id), slices.Contains(conf.GetVotersOutgoing(), id)
 	switch {
-	case in && !out && len(conf.GetVotersOutgoing()) > 0:
+	case in && !out && joint(conf):
 		return messages.MemberType_INCOMING, true
 	case in:
 		return messages.MemberType_VOTER, true

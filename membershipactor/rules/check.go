@@ -29,17 +29,14 @@ func (d Verdict) refused(err *messages.Error) Verdict {
 	return d
 }
 
-// Seen is a view that somebody decided upon: the index of its configuration, and its term.
-type Seen struct{ Configuration, Term uint64 }
-
-// CheckStale refuses what was decided upon another view than the one that is known here:
-// CONFLICT upon an older one, BUSY upon one that this node has not come to yet. 0 stands for
-// any.
-func CheckStale(seen, known Seen) *messages.Error {
+// CheckStale refuses what was decided upon another view than the one that is known here, by
+// the index of its configuration and its term: CONFLICT upon an older one, BUSY upon one that
+// this node has not come to yet. 0 in the request stands for any.
+func CheckStale(m *messages.ClusterRequest, configuration, term uint64) *messages.Error {
 	for _, part := range []struct {
 		name        string
 		seen, known uint64
-	}{{"configuration", seen.Configuration, known.Configuration}, {"term", seen.Term, known.Term}} {
+	}{{"configuration", m.GetConfiguration(), configuration}, {"term", m.GetTerm(), term}} {
 		switch {
 		case part.seen > part.known:
 			return messages.Errorf(messages.Code_BUSY, "this node has not come to %s %d yet, it is at %d", part.name, part.seen, part.known).

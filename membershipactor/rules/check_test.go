@@ -234,7 +234,7 @@ func TestCheckStale(t *testing.T) {
 		"any": {0, 0, ok}, "this": {9, 3, ok}, "an older configuration": {8, 3, conflict}, "an older term": {9, 2, conflict},
 		"a newer configuration": {10, 0, busy}, "a newer term": {0, 4, busy},
 	} {
-		err := CheckStale(Seen{row.configuration, row.term}, Seen{9, 3})
+		err := CheckStale(&messages.ClusterRequest{Configuration: row.configuration, Term: row.term}, 9, 3)
 		if code := codeOf(err); code != row.code {
 			t.Errorf("%s: %v", name, err)
 		}

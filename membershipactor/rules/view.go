@@ -76,9 +76,6 @@ func (v View) Votes(id messages.RaftID) bool { return slices.Contains(votersOf(v
 // Budget is that of the configuration now.
 func (v View) Budget() *messages.FaultBudget { return Budget(v.ConfState, v.Members, v.Alive) }
 
-// LiveVoters is how many voters of the configuration are in contact.
-func (v View) LiveVoters() int { return int(v.Budget().Alive) }
-
 // Operation finds a record by its id, or returns nil.
 func (v View) Operation(id []byte) *messages.ClusterOperation {
 	for _, o := range v.Operations {
@@ -136,8 +133,3 @@ func (v View) InTheWay(op *messages.ClusterOperation) *messages.ClusterOperation
 // SameNode reports whether two operations are about the same node: then the state refuses
 // the one that comes later.
 func SameNode(a, b *messages.ClusterOperation) bool { return shared(a, b) != "" }
-
-// TouchedBy is an operation under way that is about the member of that name, or nil.
-func (v View) TouchedBy(name string) *messages.ClusterOperation {
-	return v.InTheWay(&messages.ClusterOperation{OldNode: name})
-}

@@ -143,9 +143,6 @@ func lost(o *messages.ClusterOperation, v rules.View) *messages.Error {
 
 func add(o *messages.ClusterOperation, v rules.View) Effect {
 	learner := &messages.AddLearner{RaftId: v.NextRaftID, Name: o.NewNode, Address: o.NewAddress, AddedAtMs: v.NowMS}
-	if w := v.WaitingNamed(o.NewNode); w != nil && w.Address == o.NewAddress {
-		learner.Incarnation = w.Incarnation
-	}
 	after := to(o, v, catchUp, addLearner)
 	if o.StayLearner {
 		after.Phase = complete

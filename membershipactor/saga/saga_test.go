@@ -152,7 +152,7 @@ func (w *world) draw(t *rapid.T, n byte) *messages.ClusterOperation {
 	case messages.OperationKind_PROMOTE:
 		o.NewNode = name()
 		for _, m := range w.c.Members {
-			if m.Type == messages.MemberType_LEARNER && w.view().TouchedBy(m.Name) == nil {
+			if m.Type == messages.MemberType_LEARNER && w.view().InTheWay(&messages.ClusterOperation{OldNode: m.Name}) == nil {
 				o.NewNode = m.Name
 			}
 		}

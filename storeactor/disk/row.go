@@ -19,8 +19,6 @@ type Row struct {
 	Sum uint32
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Checksum is the CRC32C of all that the row says: size of the key, revision, created
 // and version (8 bytes each, little endian), whether it is a deletion (1 byte), key, value.
 func (r *Row) Checksum() uint32 {
@@ -32,8 +30,8 @@ func (r *Row) Checksum() uint32 {
 	if r.Deleted {
 		deleted = 1
 	}
-	sum := crc32.Update(0, castagnoli, append(head, deleted))
-	return crc32.Update(crc32.Update(sum, castagnoli, r.Key), castagnoli, r.Value)
+	sum := crc32.Update(0, Castagnoli, append(head, deleted))
+	return crc32.Update(crc32.Update(sum, Castagnoli, r.Key), Castagnoli, r.Value)
 }
 
 // Summed is the row with its checksum.

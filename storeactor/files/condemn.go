@@ -83,7 +83,7 @@ func (f *directory) Suspect(s *messages.Suspicion) error {
 	if err := os.Remove(f.path(suspectedName)); err != nil && !os.IsNotExist(err) {
 		return durable.Error("lift the suspicion of the data directory", err)
 	}
-	if err := durable.SyncDirectory(f.dir); err != nil {
+	if err := durable.Sync(f.dir); err != nil {
 		return durable.Error("lift the suspicion of the data directory", err)
 	}
 	return nil
@@ -121,13 +121,8 @@ func (f *directory) Confirm(index uint64) error {
 	if err != nil || len(lineage.From) == 0 || lineage.Index != index {
 		return err
 	}
-	if err := errors.Join(os.Remove(path), durable.SyncDirectory(filepath.Dir(path))); err != nil {
+	if err := errors.Join(os.Remove(path), durable.Sync(filepath.Dir(path))); err != nil {
 		return durable.Error("end the lineage of the state", err)
 	}
 	return nil
-}
-
-func (f *directory) Room() (r disk.Room, err error) {
-	r.Bytes, r.BytesAll, r.Files, r.FilesAll, r.Descriptors, r.DescriptorsAll, err = durable.Room(f.dir)
-	return r, err
 }

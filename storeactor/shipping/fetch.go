@@ -105,9 +105,16 @@ func (f *fetched) seek(to uint64) (err error) {
 // fetched of.
 type transient map[string]uint32
 
-// touched: somebody wants it.
-func (t transient) touched(id string) {
+// made: it is whole.
+func (t transient) made(id string) {
 	if messages.IsTransient(id) {
+		t[id] = 0
+	}
+}
+
+// wanted: somebody asks for it. What is not here is not remembered.
+func (t transient) wanted(id string) {
+	if _, here := t[id]; here {
 		t[id] = 0
 	}
 }

@@ -69,6 +69,22 @@ func TestFilesAreFetchedInParts(t *testing.T) {
 	}
 }
 
+// Only files that are here are remembered: a client may name as many others as it likes.
+func TestNobodyRemembersWhatIsNotHere(t *testing.T) {
+	files := transient{}
+	files.wanted(messages.TransientPrefix + "none")
+	files.made("kept")
+	files.made(messages.TransientPrefix + "1")
+	if len(files) != 1 {
+		t.Errorf("remembered are %v", files)
+	}
+	files.tick(5, 50)
+	files.wanted(messages.TransientPrefix + "1")
+	if n := files[messages.TransientPrefix+"1"]; n != 0 {
+		t.Errorf("%d ticks since it was wanted", n)
+	}
+}
+
 // A transient snapshot stays while somebody fetches of it, and goes some time after.
 func TestTransientFilesGo(t *testing.T) {
 	_, houses := newStreet(t, 1, nil)

@@ -71,7 +71,7 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 		case mine && s.creation.running():
 			return nil, messages.Errorf(messages.Code_CONFLICT, "snapshot %s is being written", id).WithHint("wait until it is: kvctl snapshot list")
 		case !mine:
-			s.debts.transient.touched(id)
+			s.debts.transient.wanted(id)
 		}
 	case *messages.SnapshotRequest_Delete:
 		switch {

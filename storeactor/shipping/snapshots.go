@@ -292,7 +292,7 @@ func (s *snapshotsActor) onWritten(ctx actor.Context, m *messages.ChunkWritten) 
 		s.run(ctx, s.creation.onWritten(m))
 	}
 	if s.creation != nil && s.creation.phase == creationEnded {
-		s.debts.transient.touched(s.creation.id)
+		s.debts.transient.made(s.creation.id)
 		s.creation = nil
 	}
 }

@@ -76,7 +76,7 @@ const (
 	kindDelete      messages.OperationNumber = 2
 	kindDeleteRange messages.OperationNumber = 3
 	kindCompact     messages.OperationNumber = 32
-	kindMembers     messages.OperationNumber = 33 // and above: those about the members and the level
+	kindMembers     messages.OperationNumber = 33 // any of those about the members and the level
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -227,7 +227,7 @@ func (o *operation) read(data []byte) bool {
 }
 
 // aboutMembers reports whether this is an operation about the members or the level.
-func (o *operation) aboutMembers() bool { return o.kind >= kindMembers }
+func (o *operation) aboutMembers() bool { return o.kind.AboutMembers() }
 
 // readMembers reads an operation about members by the generated code, since it is rare;
 // nil: it is not well formed.

@@ -123,18 +123,3 @@ func SyncDirectory(dir string) error {
 	}
 	return nil
 }
-
-// Room asks the file system of a directory, and the process, what is left.
-func Room(dir string) (bytes, bytesAll, files, filesAll, descriptors, descriptorsAll uint64, err error) {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
-		return 0, 0, 0, 0, 0, 0, Error("ask how much room the disk has", err)
-	}
-	bytes, bytesAll = disk.Bavail*uint64(disk.Bsize), disk.Blocks*uint64(disk.Bsize)
-	var limit unix.Rlimit
-	open, failed := os.ReadDir("/dev/fd") // where there is none, descriptors are not counted
-	if failed == nil && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		descriptors, descriptorsAll = limit.Cur-min(limit.Cur, uint64(len(open))), limit.Cur
-	}
-	return bytes, bytesAll, disk.Ffree, disk.Files, descriptors, descriptorsAll, nil
-}

@@ -1,0 +1,26 @@
+package messages
+
+import (
+	"bytes"
+	"testing"
+)
+
+// What the nodes alone may ask for is known to a node, whichever of these it is.
+func TestClientsDoNotChangeMembers(t *testing.T) {
+	kinds := (&Operation{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
+	asked := 0
+	for i := range kinds.Len() {
+		op := &Operation{}
+		if op.ProtoReflect().Mutable(kinds.Get(i)); !op.Number().AboutMembers() {
+			continue
+		}
+		asked++
+		c := &Command{Session: bytes.Repeat([]byte{7}, ClientIDSize), Seq: 1, Operations: []*Operation{op}}
+		if err := CheckCommand(c); CodeOf(err) != Code_NOT_ALLOWED || err.Hint == "" {
+			t.Errorf("%s: %v", kinds.Get(i).Name(), err)
+		}
+	}
+	if asked != 6 {
+		t.Errorf("%d kinds are about the members or the level", asked)
+	}
+}
