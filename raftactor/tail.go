@@ -78,10 +78,13 @@ func (t *tail) extend(entries []*raftpb.Entry) {
 	t.entries = append(t.entries, entries...)
 	end := t.end(first - 1)
 	for _, e := range entries {
-		end += uint64(len(e.GetData())) + entryOverhead
+		end += EntryBytes(e)
 		t.ends = append(t.ends, end)
 	}
 }
+
+// EntryBytes is what an entry takes of the bounds of a log, in bytes of memory.
+func EntryBytes(e *raftpb.Entry) uint64 { return uint64(len(e.GetData())) + entryOverhead }
 
 // cut forgets the entries up to index. The others are copied, so that the memory of
 // the old arrays is freed.

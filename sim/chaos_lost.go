@@ -76,7 +76,7 @@ func (s *server) loseTail(more int) (noticeable bool) {
 // and know neither that nor the process. So whatever is acknowledged is lost if the node
 // votes with them.
 func (r *run) rollBack(v *server) {
-	if r.rolling || len(r.servers) < 3 || r.spared(v) {
+	if r.rolling || r.spared(v) {
 		return
 	}
 	if v.disk.Base() == 0 { // it has joined and got nothing yet: it has promised nothing, and knows nobody to ask
@@ -93,7 +93,9 @@ func (r *run) rollBack(v *server) {
 	lasting := r.swarm.electionTimeout() + upTo(r.chaos, 2*r.swarm.electionTimeout())
 	bystanders := map[*server]bool{}
 	for _, i := range r.chaos.Perm(len(r.servers)) {
-		if o := r.servers[i]; o != v && 2*(len(bystanders)+1) < len(r.servers) {
+		o := r.servers[i]
+		away := func(other *server) bool { return other == o || bystanders[other] || other.lost() }
+		if o != v && r.suffices(away) {
 			bystanders[o] = true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/raftactor"
 	"keyval/sim/phrase"
 )
 
@@ -31,6 +32,7 @@ type checkers struct {
 
 	leaders        map[uint64]sighting      // by term
 	contents       map[position]sighting    // the hash of every entry that any log was given
+	sizes          map[position]uint64      // what each takes of a log's bounds, in bytes
 	base           uint64                   // the index before the first committed one that was seen
 	committed      []position               // from base+1 on: what all replicas must apply
 	appliers       []sighting               // who applied them first
@@ -97,7 +99,7 @@ type memory struct {
 
 func newCheckers(nodes int) *checkers {
 	c := &checkers{
-		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, histories: map[uint64]sighting{}, model: newModel(),
+		leaders: map[uint64]sighting{}, contents: map[position]sighting{}, sizes: map[position]uint64{}, histories: map[uint64]sighting{}, model: newModel(),
 		gone:       map[messages.RaftID]bool{},
 		membership: membership{voted: map[messages.RaftID]bool{}, was: map[messages.RaftID]bool{}},
 		clock:      func() time.Duration { return 0 },
@@ -309,7 +311,7 @@ func (c *checkers) matches(node int, e *raftpb.Entry) {
 	at, content := position{e.GetIndex(), e.GetTerm()}, hashOf(e)
 	switch other, known := c.contents[at]; {
 	case !known:
-		c.contents[at] = c.sees(node, content)
+		c.contents[at], c.sizes[at] = c.sees(node, content), raftactor.EntryBytes(e)
 	case other.hash != content:
 		c.fail("log matching", "%v, but %v", c.is(node, "has an entry at index %d of term %d, with hash %016x", at.index, at.term, content),
 			other.was("has one there with hash %016x", other.hash))

@@ -37,6 +37,23 @@ func (c *checkers) cutting(node int, m *memory, cut *messages.CutLog) {
 	}
 }
 
+// bytesAbove is what a node's log was given above an index, in bytes, though it may have cut
+// some of that since.
+func (c *checkers) bytesAbove(node int, index uint64) (bytes uint64) {
+	r := c.nodes[node]
+	for last := r.logBase + uint64(len(r.log)); index < last; {
+		index++
+		at := position{index: index}
+		if term, held := r.term(index); held {
+			at.term = term
+		} else if index > c.base && index <= c.last() {
+			at = c.committed[index-c.base-1]
+		}
+		bytes += c.sizes[at]
+	}
+	return bytes
+}
+
 // basesRise: base <= checkpoint, where replay starts, and base never goes back.
 func (c *checkers) basesRise(node int, o *messages.LogOpened) {
 	r := c.nodes[node]

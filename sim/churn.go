@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -40,7 +41,7 @@ func (r *run) spare() { r.rejoin(r.machine()) }
 func (r *run) rejoin(s *server) {
 	s.disk.LoseMedia()
 	s.disk.MendFaults()
-	s.damaged, s.aged, s.rot, s.joins = false, false, rot{}, nil
+	s.damaged, s.aged, s.rot, s.joins, s.installed = false, false, rot{}, nil, 0
 	for _, o := range r.servers {
 		if o != s && (o.node < r.swarm.nodes || o.isMember()) {
 			s.joins = append(s.joins, o.listen())
@@ -104,9 +105,14 @@ func (r *run) operate() {
 	case n < 7 && len(r.operator.begun) > 0:
 		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
 	case n == 7 && len(r.operator.begun) > 0: // once more
-		request.Kind = begin(pick(r.chaos, r.operator.begun...))
+		o := pick(r.chaos, r.operator.begun...)
+		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
 	default:
-		request.Kind = begin(r.drawOperation(member, !request.DryRun))
+		o := r.drawOperation(member)
+		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
+		if !request.DryRun {
+			r.operator.begun = append(r.operator.begun, o)
+		}
 	}
 	r.operator.submit(&messages.Submit{Cluster: request})
 }
@@ -115,13 +121,30 @@ func begin(o *messages.ClusterOperation) *messages.ClusterRequest_Begin {
 	return &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}
 }
 
+// bears reports whether a quorum of sound disks is left behind a removal: the operator cannot know
+// of what nobody has noticed yet.
+func (r *run) bears(o *messages.ClusterOperation) bool {
+	return o.Kind != messages.OperationKind_REMOVE || r.suffices((*server).lost, o)
+}
+
+// awaited are the operations that the operator has asked for, and that may begin still.
+func (r *run) awaited() (all []*messages.ClusterOperation) {
+	if r.operator == nil {
+		return nil
+	}
+	for _, tag := range slices.Sorted(maps.Keys(r.operator.under)) {
+		asked := r.operator.under[tag].submit.Cluster
+		if o := asked.GetBegin().GetOperation(); o != nil && !asked.DryRun {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
 // drawOperation makes one of those that have records.
-func (r *run) drawOperation(member *messages.Member, keep bool) *messages.ClusterOperation {
+func (r *run) drawOperation(member *messages.Member) *messages.ClusterOperation {
 	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize)}
 	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
-	if keep {
-		r.operator.begun = append(r.operator.begun, o)
-	}
 	target := r.fresh()
 	switch n := r.chaos.IntN(12); {
 	case n < 4:
@@ -197,12 +220,12 @@ func (r *run) empty(s *server) bool {
 	return true
 }
 
-// founding reports whether a founder does not know the others yet: it may take anybody in who
-// has its name.
+// founding reports whether a founder does not take part yet: it may take anybody in who has the
+// name of another, and waits for all of them.
 func (r *run) founding() bool {
 	return slices.ContainsFunc(r.servers, func(s *server) bool {
-		yes, _ := s.disk.Initialised()
-		return s.joins == nil && !yes && !s.damaged
+		identity, err := s.disk.Identity()
+		return s.joins == nil && !s.damaged && (err != nil || len(identity.ClusterId) == 0)
 	})
 }
 
@@ -222,7 +245,8 @@ const (
 	giveUpMax = 5 * time.Second
 )
 
-// settle: every operation ends, and no joint configuration stays.
+// settle: every operation ends, and no joint configuration stays. What the operator asked last
+// may begin one still, until it is answered.
 func (r *run) settle() {
 	began, asked := r.world.clock.now, r.world.clock.now+giveUpMax
 	for !r.world.over() && r.operator != nil {
@@ -233,7 +257,7 @@ func (r *run) settle() {
 			}
 		}
 		joint := len(r.check.configurations.now.GetVotersOutgoing()) > 0
-		if len(under) == 0 && !joint {
+		if len(under)+len(r.operator.under) == 0 && !joint {
 			return
 		}
 		if now := r.world.clock.now; now >= began+settleMax+r.shipping() {

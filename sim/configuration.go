@@ -64,8 +64,9 @@ func (s *server) isMember() bool {
 	return conf == nil && s.joins == nil || isMember(conf, s.id())
 }
 
-// suffices reports whether a quorum is left without the servers that are away.
-func (r *run) suffices(away func(*server) bool) bool {
+// suffices reports whether a quorum is left without the servers that are away, even if these
+// operations are asked for too.
+func (r *run) suffices(away func(*server) bool, asked ...*messages.ClusterOperation) bool {
 	conf := r.check.configurations.now
 	if conf == nil {
 		return !slices.ContainsFunc(r.servers[:r.swarm.nodes], away)
@@ -74,24 +75,34 @@ func (r *run) suffices(away func(*server) bool) bool {
 		node, there := r.check.holder(id)
 		return there && !away(r.servers[node])
 	}
-	return !slices.ContainsFunc(r.possible(), func(c *raftpb.ConfState) bool { return !isQuorum(c, there) })
+	return !slices.ContainsFunc(r.possible(asked), func(c *raftpb.ConfState) bool { return !isQuorum(c, there) })
 }
 
 // possible are the configurations that may decide: the last that was seen, those before it
-// that a node may still go back to, and those that the operations under way may lead to
-// before the leader notices who is away.
-func (r *run) possible() []*raftpb.ConfState {
+// that a node may still go back to, and those that the operations under way, or asked for, may
+// lead to before the leader notices who is away.
+func (r *run) possible(asked []*messages.ClusterOperation) []*raftpb.ConfState {
 	now := r.check.configurations.now
 	all := append(slices.Clone(r.unsettled()), now)
 	together := slices.Clone(now.GetVoters())
-	for _, o := range r.check.reference.state.Operations() {
+	for _, o := range slices.Concat(r.check.reference.state.Operations(), r.awaited(), asked) {
 		if rules.Ended(o) {
 			continue
 		}
+		o = r.resolved(o)
 		all = append(all, &raftpb.ConfState{Voters: swapped(now.GetVoters(), o)})
 		together = swapped(together, o)
 	}
 	return append(all, &raftpb.ConfState{Voters: together})
+}
+
+// resolved is an operation with the replicas that its names mean, as far as they have one yet.
+func (r *run) resolved(o *messages.ClusterOperation) *messages.ClusterOperation {
+	if o.OldRaftId > 0 || o.NewRaftId > 0 {
+		return o
+	}
+	return &messages.ClusterOperation{OldRaftId: r.memberNamed(o.OldNode).GetRaftId(), NewRaftId: r.memberNamed(o.NewNode).GetRaftId(),
+		NewNode: o.NewNode, StayLearner: o.StayLearner}
 }
 
 // swapped are the voters behind an operation. A node that has no RaftID yet is nobody.

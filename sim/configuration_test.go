@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
+	"keyval/storeactor/disk"
 )
 
 func TestQuorums(t *testing.T) {
@@ -82,5 +83,78 @@ func TestReplicasAndMachines(t *testing.T) {
 	b.wiped(1)
 	if b.starts(1, 1); !slices.Equal(b.broken, []string{"identities are not shared"}) {
 		t.Errorf("two machines hold replica 1; broken: %v", b.broken)
+	}
+}
+
+// TestRequestsUnderWay: what an operator has asked for may begin still, so a quorum has to be
+// left behind that too; and nobody asks for a removal behind which there is none.
+func TestRequestsUnderWay(t *testing.T) {
+	removal := func(node int) *messages.ClusterOperation {
+		return &messages.ClusterOperation{Id: []byte{byte(node)}, Kind: messages.OperationKind_REMOVE, OldNode: nameOf(node)}
+	}
+	for name, row := range map[string]struct {
+		lost    []int // nodes
+		asked   []int // whose removal is asked for and not answered
+		dryRun  bool
+		without int  // a node
+		enough  bool // a quorum is left without that
+		bears   bool // and behind its removal
+	}{
+		"nothing goes wrong": {nil, nil, false, 0, true, true},
+		"one is lost":        {[]int{1}, nil, false, 0, true, true},
+		"two are lost":       {[]int{1, 2}, nil, false, 0, false, false},
+		"one is lost, and a removal is asked for": {[]int{1}, []int{2}, false, 0, false, true},
+		"one is lost, and two are asked for":      {[]int{1}, []int{2, 3}, false, 4, false, false},
+		"one is lost, and it is to be removed":    {[]int{1}, []int{1}, false, 0, true, true},
+		"one is lost, and nothing is to be done":  {[]int{1}, []int{2}, true, 0, true, true},
+		"one is lost, and is the one":             {[]int{1}, []int{2}, false, 1, true, true},
+	} {
+		r := newRun(Options{Nodes: 5})
+		first := &messages.Checkpoint{Format: 1, Index: 1, Level: messages.LevelMin, Term: 1, ConfState: &raftpb.ConfState{}}
+		for node := range r.servers {
+			r.check.starts(node, idOf(node))
+			first.ConfState.Voters = append(first.ConfState.Voters, idOf(node))
+			first.Members = append(first.Members, &messages.Member{RaftId: idOf(node), Name: nameOf(node), Address: r.servers[node].listen(),
+				Type: messages.MemberType_VOTER})
+		}
+		r.check.durable = func(int) (*raftpb.HardState, uint64) { return hardState(1, 0, 1), 1 }
+		r.check.begin(first)
+		r.operator = &operator{customer: &customer{run: r, under: map[uint64]*operation{}}}
+		for _, node := range row.lost {
+			r.servers[node].damaged = true
+		}
+		for _, node := range row.asked {
+			r.operator.under[uint64(node)] = &operation{submit: &messages.Submit{Cluster: &messages.ClusterRequest{Kind: begin(removal(node)), DryRun: row.dryRun}}}
+		}
+		without := r.servers[row.without]
+		enough := r.suffices(func(s *server) bool { return s == without || s.lost() })
+		if bears := r.bears(removal(row.without)); r.world.failure != nil || enough != row.enough || bears != row.bears {
+			t.Errorf("%s: a quorum is left without %s: %t, behind its removal: %t; %v", name, without.name(), enough, bears, r.world.failure)
+		}
+	}
+}
+
+// TestFounding: founders need each other until each has made durable that it takes part.
+func TestFounding(t *testing.T) {
+	r := newRun(Options{Nodes: 2})
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range r.servers {
+		must(s.disk.WriteIdentity(&messages.Identity{Name: s.name()}))
+		must(disk.Initialise(s.disk, firstState()))
+		if !r.founding() {
+			t.Errorf("%s has initialised its directory, and waits for the others", s.name())
+		}
+	}
+	must(r.servers[0].disk.Found([]byte("c"), 0))
+	if !r.founding() {
+		t.Error("one takes part, and the other waits for it")
+	}
+	must(r.servers[1].disk.Found([]byte("c"), 0))
+	if r.founding() {
+		t.Error("both take part, and are founding still")
 	}
 }

@@ -178,12 +178,8 @@ func (r *run) countSessions() {
 	}
 }
 
-// compareMembers: every node tells the same members, those of the log. An operator's last
-// request may have changed them since the node was asked.
+// compareMembers: every node tells the same members, those of the log.
 func (r *run) compareMembers(s *server, op *operation) {
-	if at := op.done.Cluster.GetView().GetConfigurationIndex(); at > 0 && at < r.check.reference.state.Checkpoint().ConfigurationIndex {
-		return
-	}
 	said := func(m *messages.Member) string {
 		return fmt.Sprintf("replica %d: %s at %s, %s", m.GetRaftId(), m.GetName(), m.GetAddress(), m.GetType())
 	}

@@ -33,8 +33,10 @@ type server struct {
 	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
 
-	shipping int // snapshots on their way from the process
-	switched int // snapshots that were installed since the world was healed
+	shipping  int    // snapshots on their way from the process
+	installed uint64 // index of the last snapshot that was; 0: none
+	outrun    bool   // more has come behind that than the leader kept, which ships another
+	switched  int    // snapshots that were installed since the world was healed, without that
 
 	struckAt uint64                       // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool                         // synced data are gone: it must notice, and never serve again
