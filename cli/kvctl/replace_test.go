@@ -116,7 +116,7 @@ func (p *replacing) harm(c replaceCase, asker *client.Client, tool *exec.Cmd, is
 	case "new":
 		p.kill(fresh)
 		time.Sleep(200 * time.Millisecond)
-		p.start(fresh, p.joiner(fresh)...) // it may have been killed before it wrote who it is
+		p.start(fresh, p.joins(fresh, p.members()...)...) // it may have been killed before it wrote who it is
 	case "kvctl":
 		tool.Process.Kill()
 		tool.Wait()
