@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors/seam"
+	"keyval/actors/telemetry"
 	"keyval/actors/transport"
 	"keyval/membershipactor"
 	"keyval/messages"
@@ -97,6 +98,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
 		inbox: &transport.Inbox{},
 	}
+	telemetry.Begin(w.meter)
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
 	n := &Node{System: system, root: root, done: make(chan struct{})}

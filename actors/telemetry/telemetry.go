@@ -59,16 +59,33 @@ func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer
 		return
 	}
 	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
-	CounterBy(meter, "keyval_actor_unexpected_messages_total",
-		"Messages that an actor had no handler for: a defect.", "actor").WithLabelValues(Kind(ctx.Self().Id)).Inc()
+	unexpected(meter).WithLabelValues(Kind(ctx.Self().Id)).Inc()
+}
+
+func unexpected(meter prometheus.Registerer) *prometheus.CounterVec {
+	return CounterBy(meter, "keyval_actor_unexpected_messages_total",
+		"Messages that an actor had no handler for: a defect, please report it with the log.", "actor")
+}
+
+func failures(meter prometheus.Registerer) *prometheus.CounterVec {
+	return CounterBy(meter, "keyval_actor_failures_total",
+		"Panics of actors that the node has survived: the actor started anew, or stopped. A defect, please report it with the log.", "actor")
+}
+
+// Begin lets the counters of all actors be seen at 0 before anything is counted, so that
+// whoever watches how they grow misses no first time.
+func Begin(meter prometheus.Registerer) {
+	for _, a := range messages.Actors {
+		unexpected(meter).WithLabelValues(a.Kind())
+		failures(meter).WithLabelValues(a.Kind())
+	}
 }
 
 // Failed reports a panic that the node survives: what becomes of the actor is next. An
 // actor that supervises its own children calls it where it decides.
 func Failed(log *slog.Logger, meter prometheus.Registerer, child *actor.PID, next string, reason, message any) {
 	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
-	CounterBy(meter, "keyval_actor_failures_total",
-		"Panics of actors that the node has survived: the actor started anew, or stopped.", "actor").WithLabelValues(Kind(child.Id)).Inc()
+	failures(meter).WithLabelValues(Kind(child.Id)).Inc()
 }
 
 // Kind is the value of a label actor: what people call an actor of this name. One of
