@@ -23,10 +23,10 @@ func Counter(meter prometheus.Registerer, name, help string) prometheus.Counter 
 	return registered(meter, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
 }
 
-// CounterBy is Counter with a label. Where every nanosecond counts, keep the counter
+// CounterBy is Counter with labels. Where every nanosecond counts, keep the counter
 // of a label's value rather than look it up each time.
-func CounterBy(meter prometheus.Registerer, name, help, label string) *prometheus.CounterVec {
-	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
+func CounterBy(meter prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {
+	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 }
 
 // Histogram is Counter for how long something took, in seconds: from the first bound,
@@ -35,6 +35,13 @@ func Histogram(meter prometheus.Registerer, name, help string, first float64, bo
 	return registered(meter, prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
 	}))
+}
+
+// HistogramBy is Histogram with labels.
+func HistogramBy(meter prometheus.Registerer, name, help string, first float64, bounds int, labels ...string) *prometheus.HistogramVec {
+	return registered(meter, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
+	}, labels))
 }
 
 func registered[C prometheus.Collector](meter prometheus.Registerer, c C) C {
