@@ -103,6 +103,9 @@ docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
 	@$(GO) test ./cli/kvctl -run TestMetricsOfARealNode -count=1 -rewrite
 
+monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)
+	@cd monitoring && $(GO) run . && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
+
 dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
 	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
 
