@@ -173,7 +173,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		Inbox: a.wiring.inbox,
 	}
 	if !core.founded {
-		local.WaitingFor = "the other founders: " + core.waitingFor()
+		local.WaitingFor = waitingForFounders + core.waitingFor()
 	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
 		a.wiring.fatal(err)
 		return
