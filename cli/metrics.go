@@ -53,7 +53,7 @@ func (c *Call) openMetrics() (*metricsPage, error) {
 		return nil, messages.Errorf(messages.Code_INVALID, "--metrics-listen: cannot listen at %s: %v", address, err).
 			WithHint("give an address of this machine as HOST:PORT")
 	}
-	if !isLoopback(address) {
+	if !grpc.Loopback(address) {
 		c.note("warning: metrics at %s are open to the network", address)
 	}
 	p := &metricsPage{registry: prometheus.NewRegistry(), listener: netutil.LimitListener(listener, metricsConnsMax)}

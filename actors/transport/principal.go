@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"fmt"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -156,4 +158,24 @@ func (p Principal) contradiction(m proto.Message) string {
 		return "a question of node " + Legible(ask.GetNode().GetName()) + " with the certificate of " + p.String()
 	}
 	return ""
+}
+
+// WarnBefore is how long before a certificate expires people are told.
+const WarnBefore = 30 * 24 * time.Hour
+
+// KeysIssue is what is wrong with what a node's links are secured with, or will be soon;
+// empty: nothing. It is a clause whose subject is the node.
+func KeysIssue(k *messages.Keys, now time.Time) string {
+	left := time.UnixMilli(k.GetExpiresMs()).Sub(now)
+	switch {
+	case k.GetOpen():
+		return "listens beyond its machine without keys (--insecure): whoever reaches it can read and delete everything"
+	case k.GetProblem() != "":
+		return "has new keys that it cannot use: " + k.Problem
+	case k.GetExpiresMs() == 0 || left > WarnBefore:
+		return ""
+	case left <= 0:
+		return fmt.Sprintf("has keys of which %s expired %v ago", k.ExpiresWhat, (-left).Round(time.Minute))
+	}
+	return fmt.Sprintf("has keys of which %s expires in %d days", k.ExpiresWhat, int(left.Hours()/24))
 }

@@ -16,9 +16,6 @@ import (
 	"keyval/messages"
 )
 
-// WarnBefore is how long before a certificate expires people are told.
-const WarnBefore = 30 * 24 * time.Hour
-
 // Entry is a certificate in a directory.
 type Entry struct {
 	File        string // of the certificate
@@ -107,7 +104,7 @@ func (a Authority) entry(file, what string, c *x509.Certificate) Entry {
 	switch left := c.NotAfter.Sub(a.now()); {
 	case left <= 0:
 		e.Problem = "it has expired"
-	case left < WarnBefore:
+	case left < transport.WarnBefore:
 		e.Problem = fmt.Sprintf("it expires in %d days", int(left.Hours()/24))
 	}
 	return e
