@@ -35,6 +35,7 @@ type ServeOptions struct {
 	Logger         *slog.Logger
 	Meter          prometheus.Registerer // nil: nobody counts
 	Announce       func(line string)     // lines for people; nil: none
+	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
 	Keys     *keys.Ring // of the node that Name names; nil: links carry none
 	Insecure bool       // it may listen beyond its machine without keys
@@ -108,6 +109,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}, identity)
 	if err != nil {
 		return false, err
+	}
+	if o.Running != nil {
+		o.Running(node.Inspect())
 	}
 	announce := func(format string, args ...any) {
 		if o.Announce != nil {

@@ -44,4 +44,7 @@ type World struct {
 	WallMS func() int64
 	// Keys is what the node's links are secured with, for people. nil: nobody knows it.
 	Keys func() *messages.Keys
+	// Nanos is a clock that never goes back, in ns since any time, for how long something
+	// took in metrics. Nothing is decided by it. nil: nobody measures.
+	Nanos func() int64
 }
