@@ -76,9 +76,9 @@ func (s *server) media() media {
 	return is
 }
 
-// start runs a process on the server, as kvctl serve does.
+// start runs a process on the server, as kvctl serve does, unless it is to stay down.
 func (s *server) start() {
-	if s.up() {
+	if s.up() || s.run.leftDown[s.node] {
 		return
 	}
 	s.starts++
@@ -180,7 +180,7 @@ func (s *server) crash(powerCut bool) {
 func (s *server) restartLater() {
 	delay := time.Duration(s.run.chaos.ExpFloat64() * float64(s.run.swarm.down))
 	s.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !s.run.leftDown[s.node] && s.disk.Retired() == "" {
+		if s.disk.Retired() == "" {
 			s.start()
 		}
 	})
