@@ -41,6 +41,7 @@ type server struct {
 	struckAt uint64                       // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool                         // synced data are gone: it must notice, and never serve again
 	aged     bool                         // its directory is an older copy: it must be told, and never take part again
+	removers map[messages.RaftID]bool     // who has refused its process as that of a member that was removed
 	voices   map[messages.RaftID]bool     // who has spoken against its process, or for those who did
 	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
 	rot      rot                          // a value is not what was synced; the others have to find it
@@ -87,7 +88,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.fenced, s.shipping, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
+	s.leader, s.fenced, s.shipping, s.removers, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.upgrade()
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
@@ -122,6 +123,9 @@ func (s *server) ended(random reader, removed *messages.Removed) {
 	}
 	if s.isMember() {
 		s.run.world.fail("members are not removed", "%s ends itself: %s", s.name(), removed.Why)
+	}
+	if fewest := s.run.votersMin(); !s.run.options.blind && len(s.removers) < min(fewest-1, fewest/2+1) {
+		s.run.world.fail("majorities send away", "%s ends itself, and %d of %d have refused it: %s", s.name(), len(s.removers), fewest, removed.Why)
 	}
 	s.run.world.note(s.host, "the process ends: %s", removed.Why)
 	s.crash(false)
