@@ -20,9 +20,6 @@ type operator struct {
 	begun []*messages.ClusterOperation // as they were asked for
 }
 
-// blowsAimed is how many steps of operations, with what falls upon each, a run aims at.
-const blowsAimed = 8
-
 // drawChurn draws the spares of a run and how busy its operator is.
 func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	// A new member gets a snapshot, which would spread what was written wrong.
@@ -30,11 +27,11 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 		return
 	}
 	s.spares = 1 + chance.IntN(3)
-	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
+	s.asking = pick(chance, 200*time.Millisecond, 500*time.Millisecond, 2*time.Second)
 	if o.Faults {
 		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
 		all := allStepBlows()
-		for range blowsAimed {
+		for range pick(chance, 2, 8, 32) {
 			s.blows = append(s.blows, pick(chance, all...))
 		}
 	}
@@ -152,18 +149,30 @@ func (r *run) awaited() (all []*messages.ClusterOperation) {
 	return all
 }
 
-// seekBlow asks for an operation that may come to a step that this run aims at, and reports
-// whether it can.
+// seekBlow asks for what may come to a step that this run aims at, and reports whether it can:
+// the kinds that are left have equal chances, since few of them are asked for without.
 func (r *run) seekBlow() bool {
-	if len(r.swarm.blows) == 0 {
+	if slices.ContainsFunc(r.check.reference.state.Operations(), r.seekFailure) {
+		return true
+	}
+	var kinds []messages.OperationKind
+	for _, b := range r.swarm.blows {
+		if !slices.Contains(kinds, b.kind) {
+			kinds = append(kinds, b.kind)
+		}
+	}
+	if len(kinds) == 0 {
 		return false
 	}
-	aim, members := pick(r.chaos, r.swarm.blows...), r.check.reference.state.Members()
-	kind, stays := aim.kind, false
+	kind, members, stays := pick(r.chaos, kinds...), r.check.reference.state.Members(), false
 	if kind == messages.OperationKind_PROMOTE && !slices.ContainsFunc(members, isLearner) {
 		kind, stays = messages.OperationKind_ADD, true
 	}
-	o := r.drawOperation(kind, pick(r.chaos, members...))
+	member := pick(r.chaos, members...)
+	if i := slices.IndexFunc(members, r.leads); i >= 0 && r.fails(kind) { // it hands the lead over first, which takes a moment
+		member = members[i]
+	}
+	o := r.drawOperation(kind, member)
 	o.StayLearner = o.StayLearner || stays
 	if !r.bears(o) {
 		return false
@@ -173,16 +182,25 @@ func (r *run) seekBlow() bool {
 	return true
 }
 
-// seekFailure gives an operation up if this run aims at how such a one fails: most go on too
-// fast for an operator who looks now and then.
-func (r *run) seekFailure(o *messages.ClusterOperation) {
-	if rules.Ended(o) || r.chaos.IntN(2) == 0 {
-		return
+func (r *run) leads(m *messages.Member) bool {
+	s := r.named(m.Name)
+	return s != nil && s.role() == "leader"
+}
+
+// fails reports whether this run aims at how an operation of this kind fails.
+func (r *run) fails(kind messages.OperationKind) bool {
+	return slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == kind && b.phase == messages.OperationPhase_FAILED })
+}
+
+// seekFailure gives an operation up, now and then, if this run aims at how such a one fails, and
+// reports whether it did. It is asked at each step too: most go on too fast for an operator who looks now and then.
+func (r *run) seekFailure(o *messages.ClusterOperation) bool {
+	if rules.Ended(o) || !r.fails(o.Kind) || r.chaos.IntN(2) == 0 {
+		return false
 	}
-	if slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == messages.OperationPhase_FAILED }) {
-		r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
-			Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
-	}
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+	return true
 }
 
 func (r *run) drawKind() messages.OperationKind {
