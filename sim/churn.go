@@ -44,12 +44,13 @@ func (r *run) spare() { r.rejoin(r.machine()) }
 // let in.
 func (r *run) rejoin(s *server) {
 	delete(r.leftDown, s.node)
+	s.place = 0
 	s.disk.LoseMedia()
 	s.disk.MendFaults()
 	s.damaged, s.aged, s.rot, s.joins, s.installed = false, false, rot{}, nil, 0
 	for _, o := range r.servers {
 		if o != s && (o.node < r.swarm.nodes || o.isMember()) {
-			s.joins = append(s.joins, o.listen())
+			s.joins = append(s.joins, o.addresses()...)
 		}
 	}
 	if s.level = 0; r.swarm.levels { // an older one would find out that it is too old, and end
@@ -94,7 +95,11 @@ func (r *run) operate() {
 	if r.renew(); len(r.operator.under) > 3 {
 		return
 	}
-	if r.chaos.IntN(2) == 0 && r.seekBlow() {
+	if r.chaos.IntN(2) == 0 && (r.correct() || r.seekBlow()) {
+		return
+	}
+	if r.chaos.IntN(16) == 0 {
+		r.move()
 		return
 	}
 	request := &messages.ClusterRequest{DryRun: r.chaos.IntN(8) == 0}
@@ -109,7 +114,8 @@ func (r *run) operate() {
 	case n < 4:
 		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
-		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+		there := r.named(member.Name)
+		request.DryRun = request.DryRun || address != member.Address && (there == nil || there.listen() != address) // nobody is there
 	case n < 7 && len(r.operator.begun) > 0:
 		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
 	case n == 7 && len(r.operator.begun) > 0: // once more
@@ -148,6 +154,49 @@ func (r *run) awaited() (all []*messages.ClusterOperation) {
 	}
 	return all
 }
+
+// misplaced is a server that is up, and is not where its member's record says; nil: none.
+func (r *run) misplaced() *server {
+	for _, m := range r.check.reference.state.Members() {
+		node, there := r.check.holder(m.RaftId)
+		if there && r.servers[node].up() && r.servers[node].listen() != m.Address {
+			return r.servers[node]
+		}
+	}
+	return nil
+}
+
+// correct says where a member is that has moved, and reports whether there is one.
+func (r *run) correct() bool {
+	s := r.misplaced()
+	if s == nil {
+		return false
+	}
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: s.name(), Address: s.listen()}}}})
+	return true
+}
+
+// move lets a member's process start where it has another address, which the record does not say
+// until the operator does. One at a time, or two members could not find each other.
+func (r *run) move() {
+	s := pick(r.chaos, r.servers...)
+	away := slices.ContainsFunc(r.servers, func(o *server) bool {
+		m := r.memberNamed(o.name())
+		return m != nil && m.Address != o.listen()
+	})
+	if away || !s.up() || !s.isMember() || s.id() == 0 || s.lost() || r.founding() || len(r.check.configurations.now.GetVoters()) < 2 {
+		return
+	}
+	s.crash(r.chaos.IntN(2) == 0)
+	s.place = 1 - s.place
+	r.coverage[cellMoved]++
+	r.note("%s moves to %s", s.name(), s.listen())
+	s.restartLater()
+}
+
+// cellMoved is that a member's process moved.
+const cellMoved = "moved"
 
 // seekBlow asks for what may come to a step that this run aims at, and reports whether it can:
 // the kinds that are left have equal chances, since few of them are asked for without.
@@ -331,7 +380,8 @@ func (r *run) settle() {
 			}
 		}
 		joint := len(r.check.configurations.now.GetVotersOutgoing()) > 0
-		if len(under)+len(r.operator.under) == 0 && !joint {
+		astray := r.misplaced()
+		if len(under)+len(r.operator.under) == 0 && !joint && astray == nil {
 			return
 		}
 		if now := r.world.clock.now; now >= began+settleMax+r.shipping() {
@@ -339,6 +389,7 @@ func (r *run) settle() {
 				now-began, messages.Line(r.check.configurations.now), under)
 		} else if now >= asked {
 			asked = now + time.Second
+			r.correct()
 			for _, o := range under {
 				r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 					Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
