@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -240,20 +239,7 @@ func (r *restoration) prove(t *target, want *Contents) error {
 	if err != nil {
 		return err
 	}
-	var found Tally
-	err = engine.Export(disk.Cursor{}, r.first.CompactedRevision, r.first.Revision, func(row disk.Row) bool {
-		found.row(row)
-		return true
-	})
-	if err := errors.Join(err, engine.Close()); err != nil {
-		return err
-	}
-	if found.Count != want.Rows.Count || !bytes.Equal(found.Sum(), want.Rows.Sum()) {
-		return messages.Errorf(messages.Code_DAMAGED, "%s holds %d rows with hash %x, the backup %d with %x",
-			t.dir, found.Count, found.Sum(), want.Rows.Count, want.Rows.Sum()).
-			WithHint("check the disk, and restore to another")
-	}
-	return nil
+	return errors.Join(sameRows(engine, r.first, t.dir, want), engine.Close())
 }
 
 // close lets go of all directories. What is staged and not installed goes.
