@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/messages"
 )
 
 // damageEnv asks TestDamage for all cases.
@@ -340,8 +341,12 @@ func (d *damageTable) restart(f damaged) (did, then string) {
 		if err := os.Rename(d.data(damagedNode), fmt.Sprintf("%s.lost-%d", d.data(damagedNode), d.lost)); err != nil && !os.IsNotExist(err) {
 			d.t.Fatal(err)
 		}
+		d.take("cluster", "replace", "n3", "n3", d.listens[damagedNode], "--yes", "--wait=false")
+		d.await("the new n3 is a learner", func(v *messages.ClusterView) bool { return len(v.Members) == 4 }) // before, its name is another's
 		d.start(damagedNode, d.joins(damagedNode, d.listens[0], d.listens[1])...)
-		d.take("cluster", "replace", "n3", "n3", d.listens[damagedNode], "--yes", "--timeout", "60s")
+		d.await("n3 is replaced", func(v *messages.ClusterView) bool {
+			return !slices.ContainsFunc(v.Operations, func(o *messages.ClusterOperation) bool { return o.Phase != messages.OperationPhase_COMPLETE })
+		})
 		d.take("snapshot", "create", "--node", "n3")
 	}
 	if said, served := d.watch(); !served {

@@ -66,6 +66,19 @@ func Restore(from io.Reader, p Plan) (*Restored, error) {
 }
 
 func (p *Plan) check() error {
+	if err := p.names(); err != nil {
+		return err
+	}
+	for _, f := range p.Founders {
+		if err := CheckEmpty(p.Directories[f.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names is nil if each founder has a directory of its own.
+func (p *Plan) names() error {
 	if len(p.Founders) == 0 || len(p.Directories) != len(p.Founders) {
 		return messages.Errorf(messages.Code_INVALID, "%d directories are given for a cluster of %d nodes", len(p.Directories), len(p.Founders)).
 			WithHint("give each node of the new cluster one: they are made together, and moved to their machines afterwards")
@@ -84,9 +97,6 @@ func (p *Plan) check() error {
 			return messages.Errorf(messages.Code_INVALID, "%s and %s have the same directory, %s", other, f.Name, dir)
 		}
 		seen[absolute] = f.Name
-		if err := CheckEmpty(dir); err != nil {
-			return err
-		}
 	}
 	return nil
 }

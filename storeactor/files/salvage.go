@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 	"keyval/storeactor/disk"
+	"keyval/storeactor/files/badger"
 	"keyval/storeactor/files/durable"
 	"keyval/storeactor/files/wal"
 )
@@ -28,8 +30,9 @@ type Found struct {
 	Identity   *messages.Identity
 	Generation string // its path
 	Checkpoint *messages.Checkpoint
-	Unread     error // why there is no checkpoint
+	Unread     error // why no node starts from checkpoint and rows; nil: none is seen without reading the rows
 	Image      *disk.LogImage
+	Written    time.Time // when its log was written last, by the clock of its machine
 	Starts     *messages.Starts
 	Suspicion  *messages.Suspicion
 	Condemned  string // why, if it was
@@ -75,12 +78,12 @@ func (f *directory) inspect() (*Found, error) {
 	if found.Generation, err = f.surely(); err != nil {
 		return found, err
 	}
-	found.Checkpoint, _, found.Unread = readCheckpoint(filepath.Join(found.Generation, checkpointName))
-	if found.Unread == nil && !bytes.Equal(found.Checkpoint.ClusterId, found.Identity.ClusterId) {
-		found.Unread = disk.Damaged("the checkpoint of %s is of cluster %x, and its identity of cluster %x", f.dir, found.Checkpoint.ClusterId, found.Identity.ClusterId)
+	var seal badger.Seal
+	if found.Checkpoint, seal, found.Unread = readCheckpoint(filepath.Join(found.Generation, checkpointName)); found.Unread == nil {
+		found.Unread = seal.Check(filepath.Join(found.Generation, stateName))
 	}
-	if found.Unread != nil {
-		found.Checkpoint = nil
+	if found.Checkpoint != nil && !bytes.Equal(found.Checkpoint.ClusterId, found.Identity.ClusterId) {
+		found.Unread = disk.Damaged("the checkpoint of %s is of cluster %x, and its identity of cluster %x", f.dir, found.Checkpoint.ClusterId, found.Identity.ClusterId)
 	}
 	image, witness, err := wal.Read(found.Generation, wal.Metadata(found.Identity.ClusterId, found.Identity.Incarnation), f.logger)
 	if err != nil {
@@ -90,7 +93,19 @@ func (f *directory) inspect() (*Found, error) {
 		err = disk.MeetStarts(found.Starts, witness.Starts)
 	}
 	found.Image = image
+	if info, gone := os.Stat(filepath.Join(found.Generation, wal.WitnessName)); gone == nil {
+		found.Written = info.ModTime()
+	}
 	return found, err
+}
+
+// Started reports whether a node was started on it.
+func (f *Found) Started() bool {
+	if f.Generation == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(f.Generation, startsName))
+	return !os.IsNotExist(err)
 }
 
 // surely is the generation that counts: as CURRENT says or, where that is lost, the only

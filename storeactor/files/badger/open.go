@@ -62,10 +62,7 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 // that replay will start from: first the files, which Badger would silently cut
 // short or delete, then the markers that a lost file would have taken along.
 func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
-	if err := seal.checkTables(dir); err != nil {
-		return nil, err
-	}
-	if err := seal.checkMemTables(dir); err != nil {
+	if err := seal.Check(dir); err != nil {
 		return nil, err
 	}
 	if err := dropEmptyFiles(dir); err != nil {

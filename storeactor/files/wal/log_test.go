@@ -63,7 +63,7 @@ func readFiles(t *testing.T, generation string) testLog {
 			t.Fatal(err)
 		}
 	}
-	if l.witness, err = os.ReadFile(filepath.Join(generation, witnessName)); err != nil {
+	if l.witness, err = os.ReadFile(filepath.Join(generation, WitnessName)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -103,7 +103,7 @@ func (l testLog) write(t *testing.T, generation string) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(generation, witnessName), l.witness, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(generation, WitnessName), l.witness, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
