@@ -108,7 +108,12 @@ func (c *Call) replaceInstead(err error, s *files.Salvage) error {
 			join = strings.Join(peers, ",")
 		}
 	}
-	return hinted(broken(err, "it cannot be rebuilt: "), fmt.Sprintf("nothing was changed; a new node takes its place: %s cluster replace %s %s %s --endpoints %s --yes, and %s serve --name %s --listen %s --join %s --data NEWDIR; keep the directory for inspection",
+	err = broken(err, "it cannot be rebuilt: ")
+	if patience, bad := c.patience(); bad == nil && name != "NAME" && c.Probe(c, address, patience) == nil {
+		return hinted(err, fmt.Sprintf("nothing was changed; a node answers at %s, so what says that this directory is %s's may be another's: find out whose it is, and put a new node in the place of that one: %s cluster replace --help",
+			address, name, c.self()))
+	}
+	return hinted(err, fmt.Sprintf("nothing was changed; a new node takes its place: %s cluster replace %s %s %s --endpoints %s --yes, and %s serve --name %s --listen %s --join %s --data NEWDIR; keep the directory for inspection",
 		c.self(), name, name, address, join, c.self(), name, address, join))
 }
 

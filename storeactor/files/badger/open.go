@@ -68,7 +68,7 @@ func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
 	if err := dropEmptyFiles(dir); err != nil {
 		return nil, err
 	}
-	e := &Engine{dir: dir, markers: seal.Markers, marked: true, seal: seal}
+	e := &Engine{dir: dir, owner: seal.Owner, markers: seal.Markers, marked: true, seal: seal}
 	e.flattening.stop = &e.closed
 	options := engineOptions(dir, logger).WithLogger(logAdapter{logger, e.flattening.says})
 	var err error
