@@ -101,7 +101,7 @@ func (f *fullDisk) play() {
 		f.leave(i, 0)
 	}
 	time.Sleep(5 * time.Second) // of load on a full disk
-	if !all { // else nobody may be able to go on
+	if !all {                   // else nobody may be able to go on
 		reach(t, &f.count, 100, 30*time.Second)
 	}
 	for range 2 { // as a supervisor does
