@@ -351,8 +351,8 @@ func (c *Call) verdict(row surveyJSON) []string {
 			"Start them; no recovery is needed: it would be refused.")
 	}
 	sure := fmt.Sprintf("Surely there: all that was acknowledged up to entry %d, which is known to be committed.", row.Committed)
-	if row.Committed < row.RecoversTo {
-		sure += fmt.Sprintf("\nThere too: entries %d to %d, of which nobody here knows whether they were acknowledged. A recovery keeps them.", row.Committed+1, row.RecoversTo)
+	if more := row.RecoversTo - min(row.RecoversTo, row.Committed); more > 0 {
+		sure += fmt.Sprintf("\nThere too: %s behind that, of which nobody here knows whether it was acknowledged. A recovery keeps it.", countText(more, "entry", "entries"))
 	}
 	who := missingText(row.Missing)
 	lines = append(lines, sure,

@@ -26,8 +26,8 @@ func (s *Surveyed) Last() (index, term uint64) { return s.Image.Last() }
 // Survey is what directories of stopped nodes say together.
 type Survey struct {
 	Directories []Surveyed // in the order given
-	Best        int        // whose log is the longest; -1: none is of use
-	Commit      uint64     // the highest index that one of them knows to be committed; the best log holds it
+	Best        int        // whose log is the longest of those that hold all up to Commit; -1: none is of use
+	Commit      uint64     // the highest index that one of them knows to be committed
 	Members     []*messages.Member
 	LogTimeMS   uint64 // of the best log's last entry
 
@@ -58,15 +58,51 @@ func Judge(found []Surveyed) (*Survey, error) {
 					WithHint("one is a copy: leave the older out")
 			}
 		}
-		s.Commit = max(s.Commit, d.Image.HardState.GetCommit())
-		if s.Best < 0 || longer(d, &found[s.Best]) {
-			s.Best = i
-		}
 	}
-	if s.Best < 0 {
+	if s.choose(); s.Best < 0 {
 		return s, nil
 	}
 	return s, s.configure(&found[s.Best])
+}
+
+// choose finds the best log: the longest of those that hold what any of them knows to be
+// committed. A log may be longer and lack that: with a later term's entries that were never
+// committed.
+func (s *Survey) choose() {
+	knows := -1
+	for i, d := range s.Directories {
+		if d.Refused == nil && (knows < 0 || d.Image.HardState.GetCommit() > s.Commit) {
+			knows, s.Commit = i, d.Image.HardState.GetCommit()
+		}
+	}
+	for i := range s.Directories {
+		d := &s.Directories[i]
+		if d.Refused == nil && holds(d.Image, s.Directories[knows].Image, s.Commit) && (s.Best < 0 || longer(d, &s.Directories[s.Best])) {
+			s.Best = i
+		}
+	}
+}
+
+// holds reports whether a log has the entry of another one at an index that is committed.
+// Below its base everything was.
+func holds(i, other *disk.LogImage, index uint64) bool {
+	if index < i.BaseIndex {
+		return true
+	}
+	term, held := termAt(i, index)
+	want, known := termAt(other, index)
+	return held && known && term == want
+}
+
+func termAt(i *disk.LogImage, index uint64) (term uint64, held bool) {
+	last, _ := i.Last()
+	switch {
+	case index < i.BaseIndex || index > last:
+		return 0, false
+	case index == i.BaseIndex:
+		return i.BaseTerm, true
+	}
+	return i.Entries[index-i.BaseIndex-1].GetTerm(), true
 }
 
 func (s *Surveyed) refused() error {
@@ -81,9 +117,7 @@ func (s *Surveyed) refused() error {
 	return s.Sound()
 }
 
-// longer reports whether a log goes on further than another: raft's order. What was
-// committed is in each log that is the longest of a majority; and what any log of some
-// knows to be committed is in the longest of them.
+// longer reports whether a log goes on further than another: raft's order.
 func longer(a, b *Surveyed) bool {
 	aIndex, aTerm := a.Last()
 	bIndex, bTerm := b.Last()

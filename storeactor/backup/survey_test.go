@@ -57,6 +57,8 @@ func TestJudge(t *testing.T) {
 		{"one of another number answers", []Surveyed{stopped(1, 2, 1, 1)}, 0, 2, []uint64{7}, false, ""},
 		{"two of three", []Surveyed{stopped(1, 2, 1, 1), stopped(2, 3, 1, 1, 1)}, 1, 3, nil, true, ""},
 		{"the later term is longer", []Surveyed{stopped(1, 4, 1, 1, 1, 1), stopped(3, 4, 1, 1, 1, 2), stopped(2, 2, 1, 1)}, 1, 4, nil, true, ""},
+		{"a later term lacks what is committed", []Surveyed{stopped(1, 4, 1, 1, 1), stopped(2, 2, 1, 2, 2, 2)}, 0, 4, nil, true, ""},
+		{"the longer of those that have it", []Surveyed{stopped(1, 4, 1, 1, 1), stopped(2, 2, 1, 2, 2, 2), stopped(3, 3, 1, 1, 1, 1)}, 2, 4, nil, true, ""},
 		{"nothing", nil, -1, 0, nil, false, ""},
 		{"another cluster", []Surveyed{stopped(1, 1), other}, 0, 0, nil, false, "of cluster"},
 		{"two copies", []Surveyed{stopped(1, 1), stopped(1, 2, 1)}, 0, 0, nil, false, "of one member"},

@@ -133,5 +133,5 @@ const discardName = "DISCARD"
 
 func damaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, "the state is damaged: "+format, args...).
-		WithHint("keep the directory for inspection; the other nodes serve on without this one")
+		WithHint("the other nodes serve on without this one: %s", disk.RebuildHint)
 }
