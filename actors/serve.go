@@ -15,6 +15,7 @@ import (
 	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/messages"
+	"keyval/raftactor"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files"
 )
@@ -34,6 +35,7 @@ type ServeOptions struct {
 	Logger         *slog.Logger
 	Meter          prometheus.Registerer // nil: nobody counts
 	Announce       func(line string)     // lines for people; nil: none
+	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
 	// Not recorded: each start says them anew.
 	HistoryRevisions uint64        // 0: no bound
@@ -41,6 +43,10 @@ type ServeOptions struct {
 	SnapshotRate     uint64        // bytes a second; 0: the default
 	RoomBytes        int64         // below so many free bytes there is too little room; 0: the default; below 0: never
 }
+
+// FollowersKeep is what the log of a follower keeps behind its checkpoint when somebody asks
+// for space, in entries and bytes, whichever are fewer.
+func FollowersKeep() (entries, bytes uint64) { return raftactor.Options{}.Spare() }
 
 // Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
 // removed from its cluster, which are no errors, or until it cannot go on.
@@ -96,6 +102,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}, identity)
 	if err != nil {
 		return false, err
+	}
+	if o.Running != nil {
+		o.Running(node.Inspect())
 	}
 	announce := func(format string, args ...any) {
 		if o.Announce != nil {

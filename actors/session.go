@@ -2,6 +2,7 @@ package actors
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 )
@@ -33,12 +34,14 @@ func (a *session) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Write:
 		if a.ofOwner(ctx) {
+			a.core.now = a.now()
 			a.core.onWrite(ctx.Sender().Id, m)
 		} else {
 			ctx.Respond(&messages.WriteReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
 		}
 	case *messages.Read:
 		if a.ofOwner(ctx) {
+			a.core.now = a.now()
 			a.core.onRead(ctx.Sender().Id, m)
 		} else {
 			ctx.Respond(&messages.ReadReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
@@ -76,6 +79,22 @@ func (a *session) ofOwner(ctx actor.Context) bool {
 	return s != nil && s.Address == a.owner
 }
 
+// now is for metrics; -1: nobody measures.
+func (a *session) now() int64 {
+	if a.wiring.nanos == nil {
+		return -1
+	}
+	return a.wiring.nanos()
+}
+
+func (a *session) count(e answer) {
+	took := int64(-1)
+	if now := a.now(); now >= e.begun && e.begun >= 0 {
+		took = now - e.begun
+	}
+	a.wiring.requests.count(e, took)
+}
+
 func (a *session) run(ctx actor.Context) {
 	effects := a.core.take()
 	for _, effect := range effects {
@@ -95,8 +114,25 @@ func (a *session) run(ctx actor.Context) {
 			if a.client == nil || a.client.Id != e.Actor {
 				a.client = a.wiring.ofClient(a.owner, e.Actor)
 			}
+			a.tellRefused(e.Reply)
 			ctx.Send(a.client, e.Reply)
+			a.count(e)
 		}
 	}
 	a.core.reuse(effects)
+}
+
+// tellRefused says which request came to nothing here, and why. Clients may ask as often as
+// they like, so that is for those who look for it.
+func (a *session) tellRefused(reply proto.Message) {
+	kind, number, code, why := messages.RequestWrite, uint64(0), messages.Code_OK, ""
+	switch m := reply.(type) {
+	case *messages.WriteReply:
+		number, code, why = m.Request, m.Code, m.Message
+	case *messages.ReadReply:
+		kind, number, code, why = messages.RequestRead, m.Request, m.Code, m.Message
+	}
+	if code != messages.Code_OK {
+		a.wiring.logger.Debug("a request was refused", "request", messages.RequestID(a.core.client, kind, number), "code", code.String(), "reason", why)
+	}
 }

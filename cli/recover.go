@@ -252,7 +252,7 @@ func (c *Call) refuseRecovery(s *backup.Survey, row surveyJSON) error {
 			WithHint("stop it, and give its data directory too")
 	case s.Best != 0:
 		last, _ := s.Directories[s.Best].Last()
-		return messages.Errorf(messages.Code_UNSAFE, "the log of %s is longer than that of %s: it goes to entry %d", row.Best, row.Directories[0].Data, last).
+		return messages.Errorf(messages.Code_UNSAFE, "the log of %s is the better one, and not that of %s: it goes to entry %d, and has what is known to be committed", row.Best, row.Directories[0].Data, last).
 			WithHint("give --from %s", quoteWord(row.Best))
 	case !c.flags.Bool("accept-loss"):
 		return messages.Errorf(messages.Code_UNSAFE, "what %s have acknowledged behind entry %d would be given up, and how much that is cannot be known", missingText(row.Missing), row.RecoversTo).
@@ -329,7 +329,7 @@ func (c *Call) printSurvey(s *backup.Survey, row surveyJSON) error {
 		_, err := fmt.Fprintln(c.Stdout, "\nNo node starts from any of them: nothing can be recovered here. Restore a backup: kvctl restore")
 		return err
 	}
-	fmt.Fprintf(c.Stdout, "\nThe longest log is that of %s, to entry %d.\n", row.Best, row.RecoversTo)
+	fmt.Fprintf(c.Stdout, "\nThe best log is that of %s: it goes to entry %d.\n", row.Best, row.RecoversTo)
 	for _, line := range c.verdict(row) {
 		fmt.Fprintln(c.Stdout, line)
 	}

@@ -83,7 +83,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
-		a.door.onAsk(ctx, m)
+		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
 	case *messages.LevelAsk:
@@ -180,9 +180,24 @@ func (a *Membership) carryOut(ctx actor.Context) {
 		if act.to == (asker{}) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
+			a.tellAnswer(act.of)
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
 	}
+}
+
+// tellAnswer says what became of a request for a change. One that never came as far as the
+// log is no news: a client may ask as often as it likes.
+func (a *Membership) tellAnswer(r *request) {
+	tell := a.cfg.Logger.Debug
+	if r.proposed {
+		tell = a.cfg.Logger.Info
+	}
+	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r)}
+	if r.reply.Code != messages.Code_OK {
+		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
+	}
+	tell("a change was asked for", words...)
 }
 
 func (a *Membership) say(ctx actor.Context, all []saying) {

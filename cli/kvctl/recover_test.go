@@ -145,7 +145,7 @@ func TestClusterRecover(t *testing.T) {
 	refused(3, "there is no directory", "--inspect", p.data(short))
 	before := fingerprint(t, p.data(left))
 	out := p.done("cluster", "recover", "--inspect", p.data(left))
-	for _, want := range []string{"The longest log is that of " + p.data(left), "Surely there: all that was acknowledged up to entry ", "May be missing: what ", "Cannot be known: ", "--accept-loss"} {
+	for _, want := range []string{"The best log is that of " + p.data(left), "Surely there: all that was acknowledged up to entry ", "May be missing: what ", "Cannot be known: ", "--accept-loss"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("inspect does not say %q:\n%s", want, out)
 		}
