@@ -347,7 +347,7 @@ func (c *Call) verdict(row surveyJSON) []string {
 		lines = append(lines, fmt.Sprintf("%s at %s: %s", m.ID, m.Address, said))
 	}
 	if row.Quorum {
-		return append(lines, "Nothing is lost: these are a quorum, and what was acknowledged is in the longest log of one.",
+		return append(lines, "Nothing is lost: these are a quorum, and what was acknowledged is in the best log of them.",
 			"Start them; no recovery is needed: it would be refused.")
 	}
 	sure := fmt.Sprintf("Surely there: all that was acknowledged up to entry %d, which is known to be committed.", row.Committed)
