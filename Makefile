@@ -13,6 +13,7 @@ CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
+SIEGE       ?= 3m
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -74,6 +75,9 @@ mutants: ## faults built in on purpose: the simulator and the properties must fi
 bench: build ## KeyVal beside etcd under the same load on this machine
 	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl
 
+siege: build ## KeyVal and then etcd for SIEGE (3m) under 256 clients and four busy loops on two cores
+	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl --busy 4 --clients 256 --duration $(SIEGE) --rounds 1
+
 verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go' ':!third_party'))"; \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
@@ -108,4 +112,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench siege verify generate docs dist clean
