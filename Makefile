@@ -51,6 +51,7 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 
 exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/wal -run TestPagesOfAFailedSync -v -count=1
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
 
 crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go

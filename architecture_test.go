@@ -70,7 +70,7 @@ var rooms = map[string]room{
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},
-	"sim/disk":                         {pure, []string{"messages", "storeactor/disk"}},
+	"sim/disk":                         {pure, []string{"messages", "mutant", "storeactor/disk"}},
 	"sim/phrase":                       {pure, []string{"messages"}},
 	"sim/script":                       {world, []string{"actors", "messages", "sim", "sim/disk", "sim/phrase"}},
 }
