@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -190,7 +191,11 @@ func openLooker(ctx context.Context, store, endpoint string) (looker, error) {
 		c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Context: ctx})
 		return etcdLooker{c, endpoint}, err
 	}
-	c, err := client.Connect(ctx, client.Options{Endpoints: []string{endpoint}, Pinned: true})
+	o := client.Options{Endpoints: []string{endpoint}}
+	if pinned := reflect.ValueOf(&o).Elem().FieldByName("Pinned"); pinned.IsValid() {
+		pinned.SetBool(true) // an older checkout, which --against builds this with, has no such option
+	}
+	c, err := client.Connect(ctx, o)
 	return keyvalLooker{c}, err
 }
 
