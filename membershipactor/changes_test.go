@@ -249,6 +249,9 @@ func TestRequests(t *testing.T) {
 		"begin: a stale view":       {nil, upon(beginning(1, kindRemove, "node2", "", ""), 0, 4), "CONFLICT the view is stale", ""},
 		"begin: this view":          {nil, upon(beginning(1, kindRemove, "node2", "", ""), 1, 5), "", "Propose"},
 		"begin: a view from ahead":  {nil, upon(beginning(1, kindRemove, "node2", "", ""), 7, 0), "BUSY", ""},
+		"begin: stale, and begun":   {replacing, upon(beginning(9, kindReplace, "node2", "node4", "h4:7000"), 1, 4), "OK", ""},
+		"begin: stale, in its turn": {swapped, upon(beginning(9, kindReplace, "node2", "node4", "h4:7000"), 1, 0), "OK", ""},
+		"begin, dry: a stale view":  {swapped, dry(upon(beginning(1, kindRemove, "node3", "", ""), 1, 0)), "CONFLICT the view is stale", ""},
 		"begin: another leads":      {func(s *stand) { s.lead(2) }, beginning(1, kindRemove, "node2", "", ""), "REDIRECT node2 leads", ""},
 		"begin: nobody leads":       {func(s *stand) { s.lead(0) }, beginning(1, kindRemove, "node2", "", ""), "NO_LEADER", ""},
 		"begin: just elected":       {func(s *stand) { s.k.Replication = nil }, beginning(1, kindRemove, "node2", "", ""), "BUSY", ""},
@@ -295,8 +298,13 @@ func TestWaitingRequests(t *testing.T) {
 		then func(*stand)
 		want string
 	}{
-		"begun":                   {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.apply() }, "OK"},
-		"another leads":           {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(3) }, "REDIRECT node3 leads"},
+		"begun":         {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.apply() }, "OK"},
+		"another leads": {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(3) }, "REDIRECT node3 leads"},
+		"others are members now": {func() *messages.ClusterRequest {
+			m := beginning(1, kindRemove, "node2", "", "")
+			m.Configuration = 1
+			return m
+		}(), func(s *stand) { s.c.waiting[0].proposed, s.c.waiting[0].record, s.k.Index = false, nil, 2; s.tick(0) }, "CONFLICT the view is stale"},
 		"time is over":            {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN operation 00000000000000000000000000000001"},
 		"nobody leads, in vain":   {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(0); s.tick(requestTicks) }, "OUTCOME_UNKNOWN"},
 		"the address is changed":  {moving("node2", "h9:7000"), func(s *stand) { s.apply() }, "OK"},

@@ -47,6 +47,11 @@ func (f *fakeCluster) answer(m *messages.ClusterRequest) *messages.ClusterReply 
 		}
 	case f.refuse != nil:
 		r = proto.Clone(f.refuse).(*messages.ClusterReply)
+	case m.DryRun:
+		r.Meanwhile, r.After, r.Operation = f.reply.Meanwhile, f.reply.After, proto.Clone(m.GetBegin().GetOperation()).(*messages.ClusterOperation)
+		if w := f.reply.View.Waiting; r.Operation.GetNewAddress() == "" && len(w) > 0 {
+			r.Operation.NewAddress = w[0].Address
+		}
 	case m.GetBegin() != nil:
 		o := proto.Clone(m.GetBegin().Operation).(*messages.ClusterOperation)
 		o.Phase = messages.OperationPhase_ADD_LEARNER
