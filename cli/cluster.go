@@ -149,6 +149,10 @@ func (c *Call) asides(a client.ClusterAnswer) []string {
 		}
 	}
 	for _, w := range a.Info().Waiting {
+		if w.Refused != "" {
+			lines = append(lines, fmt.Sprintf("%s at %s asked to be let in, and is not: %s", w.ID, w.Address, w.Refused))
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("%s waits to be added: %s cluster add %s %s%s", w.ID, c.self(), quoteWord(w.ID), w.Address, c.endpointFlags()))
 	}
 	for _, o := range a.Operations() {

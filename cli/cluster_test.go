@@ -21,13 +21,14 @@ func learnerFour(f *fakeCluster) {
 func TestClusterQuestions(t *testing.T) {
 	f := newFake()
 	learnerFour(f)
-	f.view.Waiting = []*messages.WaitingNode{{Name: "node5", Address: "127.0.0.1:7005"}}
+	f.view.Waiting = []*messages.WaitingNode{{Name: "node5", Address: "127.0.0.1:7005"}, {Name: "node6", Address: "127.0.0.1:7006", Refused: "it is old"}}
 	f.view.Operations = []*messages.ClusterOperation{{Id: []byte{0xab, 0xcd, 1, 2, 3}, Kind: messages.OperationKind_ADD, NewNode: "node4", NewAddress: "127.0.0.1:7004", Phase: messages.OperationPhase_CATCH_UP}}
 	for line, want := range map[string][]string{
 		"cluster members": {
 			"ID     ADDRESS         TYPE     STATE     LEADER  SELF\nnode1  127.0.0.1:7001  Voter    Leader    ✓       ✓\nnode2  127.0.0.1:7002  Voter    Follower\n",
 			"node4: 60 of 100 entries, 100/s, about 400 ms left; waiting: node4 lacks 40 entries\n",
 			"node5 waits to be added: /opt/kvctl cluster add node5 127.0.0.1:7005\n",
+			"node6 at 127.0.0.1:7006 asked to be let in, and is not: it is old\n",
 			"under way: add node4 at 127.0.0.1:7004, catching up; follow it: /opt/kvctl ops follow abcd0102",
 		},
 		"cluster members -o simple":   {"node4\t127.0.0.1:7004\tlearner\tlearner\n"},

@@ -88,6 +88,7 @@ type WaitingInfo struct {
 	Address     string    `json:"address"`
 	Version     string    `json:"version"`
 	LastContact time.Time `json:"last_contact"`
+	Refused     string    `json:"refused"` // why it is not let in; empty: it can be added
 }
 
 // ClusterHealth says whether the cluster does its work, and what is not as it should be.
@@ -306,7 +307,7 @@ func (a ClusterAnswer) Info() *ClusterInfo {
 	info.Quorum = info.VoterCount/2 + 1
 	info.Healthy = a.Health(nil).Healthy
 	for _, w := range v.GetWaiting() {
-		info.Waiting = append(info.Waiting, WaitingInfo{w.Name, w.Address, w.Version, a.At.Add(-time.Duration(w.SilentMs) * time.Millisecond).UTC()})
+		info.Waiting = append(info.Waiting, WaitingInfo{w.Name, w.Address, w.Version, a.At.Add(-time.Duration(w.SilentMs) * time.Millisecond).UTC(), w.Refused})
 	}
 	return info
 }
