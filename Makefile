@@ -32,6 +32,17 @@ run: build ## build, then run three nodes on this machine until Ctrl-C
 test: ## all tests
 	@$(GO) test -timeout 9m ./...
 
+# API is what the Go Cluster API is made of.
+API := cluster|cluster_health|facade_cluster|plan
+coverage: ## how much of the rules, of membership and of the Cluster API tests of their own run: 95, 90, 85 % at least
+	@mkdir -p $(BIN); share() { name="$$1" least="$$2" package="$$3" files="$$4"; \
+	  $(GO) test -coverprofile=$(BIN)/coverage.out $$package >$(BIN)/coverage.log 2>&1 || { cat $(BIN)/coverage.log; exit 1; }; \
+	  awk -F'[: ,]' -v name="$$name" -v least="$$least" -v files="/($$files)[.]go" \
+	    '$$1 ~ files {all += $$(NF-1); if ($$NF > 0) run += $$(NF-1)} \
+	     END {part = all ? 100 * run / all : 0; printf "%-18s %5.1f %%, at least %d\n", name, part, least; exit part < least}' $(BIN)/coverage.out; }; \
+	share rules 95 ./membershipactor/rules '[a-z_]+' && share "the replace saga" 90 ./membershipactor/saga '[a-z_]+' && \
+	share membership 90 ./membershipactor '[a-z_]+' && share "the Cluster API" 85 ./actors/client '$(API)'
+
 race: ## the tests of what runs on many threads, under the race detector
 	@$(GO) test -race -short -timeout 20m ./actors/... ./storeactor/... ./raftactor/... ./membershipactor/... ./messages/...
 
@@ -108,4 +119,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
+.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
