@@ -13,6 +13,7 @@ CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
+FROM        ?= next
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -78,6 +79,9 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 replace: ## a replace under every fault in every phase, and what becomes of it
 	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
 
+upgrade: ## two versions of different levels side by side, node by node, under load; FROM=REVISION for a real one
+	@KEYVAL_UPGRADE=$(FROM) $(GO) test ./examples -run 'TestMixedVersions$$' -v -count=1 -timeout 20m
+
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -119,4 +123,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
+.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace upgrade mutants bench verify generate docs dist clean
