@@ -14,6 +14,7 @@ FILES       ?= 10000
 OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
 FROM        ?= next
+REPLACE     ?= 1GB
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -79,6 +80,9 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 replace: ## a replace under every fault in every phase, and what becomes of it
 	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
 
+exchange: ## REPLACE (1GB) of data under load, kill -9 of a node, and kvctl cluster replace: time of each phase, longest gap
+	@KEYVAL_EXCHANGE=$(REPLACE) $(GO) test ./cli/kvctl -run 'TestExchange$$' -v -count=1 -timeout 60m
+
 upgrade: ## two versions of different levels side by side, node by node, under load; FROM=REVISION for a real one
 	@KEYVAL_UPGRADE=$(FROM) $(GO) test ./examples -run 'TestMixedVersions$$' -v -count=1 -timeout 20m
 
@@ -124,4 +128,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace upgrade mutants bench verify generate docs dist clean
+.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace exchange upgrade mutants bench verify generate docs dist clean
