@@ -328,6 +328,8 @@ func TestGuards(t *testing.T) {
 	}{
 		"steady":                          {cluster(voters3, nil).Steady(), Nothing},
 		"a new leader":                    {cluster(voters3, nil, func(v *View) { v.Replication.Settled = false }).Steady(), Unsettled},
+		"raft has not come to the change": {cluster(voters3, nil, func(v *View) { v.Replication.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2}} }).Steady(), Unsettled},
+		"raft has the same, in its order": {cluster(voters3, nil, func(v *View) { v.Replication.ConfState = &raftpb.ConfState{Voters: []uint64{3, 2, 1}} }).Steady(), Nothing},
 		"no quorum":                       {cluster(voters3, nil, dead(2, 3)).Steady(), NoQuorum},
 		"swap":                            {cluster(voters3, []uint64{4}).GuardSwap(4, 2), Nothing},
 		"swap, the old one dead":          {cluster(voters3, []uint64{4}, dead(2)).GuardSwap(4, 2), Nothing},
