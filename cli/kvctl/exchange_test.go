@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,11 +147,7 @@ func (p *processes) killMember(name string) {
 func devOfThree(t *testing.T) (p *processes, data string) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "cluster")
-	var base int
-	if _, err := fmt.Sscanf(freeAddresses(t, 1)[0], "127.0.0.1:%d", &base); err != nil {
-		t.Fatal(err)
-	}
-	base = min(base, 65000) // dev checks that all are free
+	base := freeRow(t, 4)
 	dev := exec.Command(binary, "dev", "--data", data, "--base-port", strconv.Itoa(base))
 	dev.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var log bytes.Buffer
@@ -174,6 +172,28 @@ func devOfThree(t *testing.T) (p *processes, data string) {
 			t.Fatalf("kvctl dev has no healthy cluster after 30 s: %s", said)
 		}
 	}
+}
+
+// freeRow is the first of n ports in a row that nobody listens at. They are not of those that
+// the system gives away by itself.
+func freeRow(t *testing.T, n int) int {
+	t.Helper()
+	for range 100 {
+		base, free := 20_000+rand.IntN(10_000), true
+		for i := range n {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+i))
+			if err != nil {
+				free = false
+				break
+			}
+			l.Close()
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no free ports in a row")
+	return 0
 }
 
 // directorySize is how many bytes the files below a directory have.
