@@ -80,6 +80,9 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 replace: ## a replace under every fault in every phase, and what becomes of it
 	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
 
+session: build ## docs/SESSION.txt anew, from a real run of examples/tour.sh on ports 7001 to 7004
+	@KVCTL=$(BIN)/kvctl examples/tour.sh > $(BIN)/session.txt && cp $(BIN)/session.txt docs/SESSION.txt
+
 exchange: ## REPLACE (1GB) of data under load, kill -9 of a node, and kvctl cluster replace: time of each phase, longest gap
 	@KEYVAL_EXCHANGE=$(REPLACE) $(GO) test ./cli/kvctl -run 'TestExchange$$' -v -count=1 -timeout 60m
 
@@ -128,4 +131,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace exchange upgrade mutants bench verify generate docs dist clean
+.PHONY: help build run test coverage race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace exchange session upgrade mutants bench verify generate docs dist clean
