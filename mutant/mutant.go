@@ -21,6 +21,7 @@ const (
 	DiscardUncovered = false // rows go as soon as history is given up, checkpoint or not
 	DiscardOvertakes = false // rows go while readers still have reads of them before them
 	PinsIgnored      = false // rows go though a snapshot of them is on its way
+	PagesBelieved    = false // what a sync of the log failed to write is read by the next process, and synced alone
 	StateSyncRetried = false // a sync of the state that failed is tried again, and believed
 	CommitUnsynced   = false // a checkpoint is written though the commit behind it is not durable
 	WipedAdopted     = false // a founder with an empty disk joins the cluster that knew it with other data
@@ -50,6 +51,8 @@ const (
 	RemovedCounts    = false // a leader goes on counting what a removed member has
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
+	UnboundAdmitted  = false // a member takes part before it is agreed upon which directory it has
+	OneRefusal       = false // a node takes itself for removed as soon as one member says so
 	JointStays       = false // a joint configuration is never left
 	RefusedEarly     = false // a member that was removed is refused before that is durable, and gives up its directory
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
