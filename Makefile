@@ -14,6 +14,8 @@ CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
+FROM        ?= next
+REPLACE     ?= 1GB
 SIEGE       ?= 3m
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
@@ -33,6 +35,17 @@ run: build ## build, then run three nodes on this machine until Ctrl-C
 
 test: ## all tests
 	@$(GO) test -timeout 9m ./...
+
+# API is what the Go Cluster API is made of.
+API := cluster|cluster_health|facade_cluster|plan
+coverage: ## how much of the rules, of membership and of the Cluster API tests of their own run: 95, 90, 85 % at least
+	@mkdir -p $(BIN); share() { name="$$1" least="$$2" package="$$3" files="$$4"; \
+	  $(GO) test -coverprofile=$(BIN)/coverage.out $$package >$(BIN)/coverage.log 2>&1 || { cat $(BIN)/coverage.log; exit 1; }; \
+	  awk -F'[: ,]' -v name="$$name" -v least="$$least" -v files="/($$files)[.]go" \
+	    '$$1 ~ files {all += $$(NF-1); if ($$NF > 0) run += $$(NF-1)} \
+	     END {part = all ? 100 * run / all : 0; printf "%-18s %5.1f %%, at least %d\n", name, part, least; exit part < least}' $(BIN)/coverage.out; }; \
+	share rules 95 ./membershipactor/rules '[a-z_]+' && share "the replace saga" 90 ./membershipactor/saga '[a-z_]+' && \
+	share membership 90 ./membershipactor '[a-z_]+' && share "the Cluster API" 85 ./actors/client '$(API)'
 
 race: ## the tests of what runs on many threads, under the race detector
 	@$(GO) test -race -short -timeout 20m ./actors/... ./storeactor/... ./raftactor/... ./membershipactor/... ./messages/...
@@ -72,6 +85,15 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 
 replace: ## a replace under every fault in every phase, and what becomes of it
 	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
+
+session: build ## docs/SESSION.txt anew, from a real run of examples/tour.sh on ports 7001 to 7004
+	@KVCTL=$(BIN)/kvctl examples/tour.sh > $(BIN)/session.txt && cp $(BIN)/session.txt docs/SESSION.txt
+
+exchange: ## REPLACE (1GB) of data under load, kill -9 of a node, and kvctl cluster replace: time of each phase, longest gap
+	@KEYVAL_EXCHANGE=$(REPLACE) $(GO) test ./cli/kvctl -run 'TestExchange$$' -v -count=1 -timeout 60m
+
+upgrade: ## two versions of different levels side by side, node by node, under load; FROM=REVISION for a real one
+	@KEYVAL_UPGRADE=$(FROM) $(GO) test ./examples -run 'TestMixedVersions$$' -v -count=1 -timeout 20m
 
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1

@@ -229,6 +229,7 @@ func (a *node) onFounded(ctx actor.Context, m *messages.Founded) {
 func (a *node) join(ctx actor.Context) {
 	core := newJoining(&messages.WaitingNode{
 		Name: a.identity.Name, Address: a.identity.Advertise, Incarnation: a.identity.Incarnation, Version: a.wiring.version,
+		LevelMin: messages.LevelMin, LevelMax: a.wiring.level,
 	}, a.identity.Join)
 	dialer, err := a.cfg.Network.Join(ctx.ActorSystem(), transport.Local{
 		Role: messages.Role_CLIENT, Address: a.wiring.address, Version: a.wiring.version,

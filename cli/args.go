@@ -7,6 +7,7 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
+	"keyval/actors/client"
 	"keyval/messages"
 )
 
@@ -162,10 +163,17 @@ func (l *words) check(app *urfave.App) error {
 		return usagef(l.path, "", "flag %s needs a value", l.dangling)
 	case len(l.path) > 0 && len(commands) > 0 && l.path[len(l.path)-1].Action == nil:
 		return usagef(l.path, "", "%s needs a command: %s", join(l.path), strings.Join(commandNames(commands), ", "))
-	case len(l.path) > 0:
+	case len(l.path) > 0 && !l.plan():
 		return checkCount(l.path, l.args)
 	}
 	return nil
+}
+
+// plan reports whether the one argument is a plan that is to be carried out: it says all that
+// arguments would.
+func (l *words) plan() bool {
+	asked := slices.ContainsFunc(l.flags, func(g given) bool { return g.name == planFlag })
+	return asked && len(l.args) == 1 && client.IsPlan(l.args[0])
 }
 
 func (l *words) unknownFlag(app *urfave.App, g given) error {

@@ -99,7 +99,7 @@ func newClusterMembers(sh *Shell) *urfave.Command {
 wait to be added, and what changes are under way.
 With --json an array of id, raft_id, address, type (voter, learner, incoming, outgoing),
 state (leader, follower, candidate, learner, unreachable, unknown), is_leader, is_self,
-added_at, last_contact, learner_status, version, lag_entries.`,
+added_at, last_contact, learner_status, version, lag_entries, room_bytes (free on its disk), lacks.`,
 		UsageText: `kvctl cluster members
 kvctl cluster members --watch`,
 		Flags:  []urfave.Flag{watchFlag()},
@@ -151,6 +151,10 @@ func (c *Call) asides(a client.ClusterAnswer) []string {
 		}
 	}
 	for _, w := range a.Info().Waiting {
+		if w.Refused != "" {
+			lines = append(lines, fmt.Sprintf("%s at %s asked to be let in, and is not: %s", w.ID, w.Address, w.Refused))
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("%s waits to be added: %s cluster add %s %s%s", w.ID, c.self(), quoteWord(w.ID), w.Address, c.endpointFlags()))
 	}
 	for _, o := range a.Operations() {
@@ -223,7 +227,14 @@ func (c *Call) showMember(m *client.MemberInfo, a client.ClusterAnswer) error {
 		if m.LastContact != nil {
 			contact = timeText(a.At.Sub(*m.LastContact)) + " ago"
 		}
-		rows = append(rows, [2]string{"last contact", contact}, [2]string{"lag", countText(m.LagEntries, "entry", "entries")})
+		room := "not known"
+		if m.RoomBytes > 0 {
+			room = bytesText(m.RoomBytes)
+		}
+		if m.Lacks != "" {
+			room += ", too little: " + m.Lacks
+		}
+		rows = append(rows, [2]string{"last contact", contact}, [2]string{"lag", countText(m.LagEntries, "entry", "entries")}, [2]string{"room", room})
 		if m.LearnerStatus != nil {
 			rows = append(rows, [2]string{"catch-up", learnerText(m.LearnerStatus)})
 		}
@@ -299,7 +310,7 @@ func newClusterHealth(sh *Shell) *urfave.Command {
 behind. The read has 2 seconds, unless --timeout says otherwise.
 Exits 0 if all is well, 9 if something is not, 5 if there is no quorum.
 With --json an object: healthy, leader_present, quorum_available, members_healthy,
-members_total, slack, fault_budget, issues, timestamp.`,
+members_total, slack, least_room_id, least_room_bytes, fault_budget, issues, timestamp.`,
 		UsageText: `kvctl cluster health
 kvctl cluster health --json`,
 		Flags: []urfave.Flag{watchFlag()},

@@ -19,6 +19,7 @@ type clusterChange struct {
 	request *messages.ClusterRequest
 	// danger: it is asked for on a terminal, or --yes was given.
 	danger bool
+	plan   string // its id; empty: none was made before
 	// end shows the cluster's state when there is no operation to follow; nil: there is one.
 	end func(context.Context, client.ClusterAPI) error
 }
@@ -33,7 +34,7 @@ func operationChange(title string, danger bool, o *messages.ClusterOperation) (c
 
 // changeFlags are those of every change that is an operation.
 func changeFlags(more ...urfave.Flag) []urfave.Flag {
-	return append(append(more, waitFlag(), progressFlag()), dryRunFlag())
+	return append(append(more, waitFlag(), progressFlag()), dryRunFlag(), planningFlag())
 }
 
 func newClusterAdd(sh *Shell) *urfave.Command {
@@ -44,12 +45,14 @@ func newClusterAdd(sh *Shell) *urfave.Command {
 		Description: `The node is started with kvctl serve --join, before or after: kvctl says what it waits for.
 Several nodes are given as ID=ADDRESS each, and are added one after the other.
 Ctrl-C leaves the operation running, and says how to follow it or give it up.
+--plan shows the steps, with who may be lost in each, and an id; --plan ID carries that out, and
+exits 7 if the members have changed by then.
 With --json an object with the fields of ops show, for several nodes an array.`,
 		UsageText: `kvctl cluster add node4 127.0.0.1:7004
 kvctl cluster add node4=10.0.0.4:7001 node5=10.0.0.5:7001
 kvctl cluster add node4 127.0.0.1:7004 --learner`,
 		Flags:  changeFlags(&urfave.BoolFlag{Name: "learner", Usage: "leave it a learner, which holds everything and does not vote"}),
-		Action: sh.action(clusterAdd),
+		Action: sh.planned(messages.OperationKind_ADD, clusterAdd),
 	}
 }
 
@@ -57,6 +60,9 @@ func clusterAdd(c *Call) error {
 	nodes, err := c.newNodes()
 	if err != nil {
 		return err
+	}
+	if len(nodes) > 1 && c.flags.Bool(planFlag) {
+		return c.usage("make one for the first node, carry it out, and make the next", "a plan is of one change: the members are others after each")
 	}
 	var changes []clusterChange
 	for _, n := range nodes {
@@ -110,11 +116,13 @@ func newClusterRemove(sh *Shell) *urfave.Command {
 		ArgsUsage: "ID",
 		Description: `A leader hands the lead over first. The node learns that it was removed, and ends; its
 directory can not come back as a member. What would leave no quorum is refused, with exit
-code 6. With --json an object with the fields of ops show.`,
+code 6. --plan and --plan ID: as in cluster add.
+With --json an object with the fields of ops show.`,
 		UsageText: `kvctl cluster remove node2 --dry-run
+kvctl cluster remove node2 --plan
 kvctl cluster remove node2 --yes`,
 		Flags: changeFlags(yesFlag()),
-		Action: sh.action(func(c *Call) error {
+		Action: sh.planned(messages.OperationKind_REMOVE, func(c *Call) error {
 			return c.runOperation("remove "+c.Args[0], true, &messages.ClusterOperation{Kind: messages.OperationKind_REMOVE, OldNode: c.Args[0]})
 		}),
 	}
@@ -122,13 +130,14 @@ kvctl cluster remove node2 --yes`,
 
 func newClusterPromote(sh *Shell) *urfave.Command {
 	return &urfave.Command{
-		Name:        "promote",
-		Usage:       "make a learner a voter",
-		ArgsUsage:   "ID",
-		Description: "A learner that has not caught up is refused, with exit code 6 and what it lacks.",
-		UsageText:   "kvctl cluster promote node4",
-		Flags:       changeFlags(),
-		Action: sh.action(func(c *Call) error {
+		Name:      "promote",
+		Usage:     "make a learner a voter",
+		ArgsUsage: "ID",
+		Description: `A learner that has not caught up is refused, with exit code 6 and what it lacks.
+--plan and --plan ID: as in cluster add.`,
+		UsageText: "kvctl cluster promote node4",
+		Flags:     changeFlags(),
+		Action: sh.planned(messages.OperationKind_PROMOTE, func(c *Call) error {
 			return c.runOperation("promote "+c.Args[0], false, &messages.ClusterOperation{Kind: messages.OperationKind_PROMOTE, NewNode: c.Args[0]})
 		}),
 	}
@@ -143,12 +152,15 @@ func newClusterReplace(sh *Shell) *urfave.Command {
 old one is removed, in one step. Until then it can be given up: kvctl ops abort; and if the new
 node fails meanwhile, that, and another one. A node that waits to be added needs no ADDRESS. NEW
 may be OLD's name: then the same machine begins anew on an empty directory.
+--plan shows the steps, with who may be lost in each, and an id; --plan ID carries that out
+without a question, and exits 7 if the members have changed by then.
 With --json an object with the fields of ops show.`,
 		UsageText: `kvctl cluster replace node2 node4 127.0.0.1:7004 --dry-run
+kvctl cluster replace node2 node4 127.0.0.1:7004 --plan
 kvctl cluster replace node2 node4 127.0.0.1:7004 --yes
 kvctl cluster replace node2 node4 --yes`,
 		Flags: changeFlags(yesFlag()),
-		Action: sh.action(func(c *Call) error {
+		Action: sh.planned(messages.OperationKind_REPLACE, func(c *Call) error {
 			title, address := fmt.Sprintf("replace %s by %s", c.Args[0], c.Args[1]), ""
 			if len(c.Args) > 2 {
 				address = c.Args[2]
@@ -246,7 +258,7 @@ func (c *Call) runChanges(changes []clusterChange) error {
 			return err
 		}
 	}
-	if changes[0].danger {
+	if changes[0].danger && !c.flags.Bool(planFlag) {
 		if err := c.refuseUnasked("to " + changes[0].title); err != nil {
 			return err
 		}
@@ -273,6 +285,14 @@ func (c *Call) runChanges(changes []clusterChange) error {
 // is none to show.
 func (c *Call) runChange(ctx context.Context, store Store, p *progress, change clusterChange) (*client.ReplaceNodeStatus, error) {
 	api := client.ClusterAPI{ClusterAsker: store}
+	switch {
+	case change.plan != "":
+		if _, err := api.CheckPlan(ctx, change.plan); err != nil {
+			return nil, err
+		}
+	case c.flags.Bool(planFlag):
+		return nil, c.printPlan(ctx, api, change)
+	}
 	if c.flags.Bool("dry-run") {
 		return nil, c.dryRun(ctx, api, change)
 	}
@@ -369,7 +389,7 @@ func budgetLines(a client.ClusterAnswer) []string {
 
 // askDryRun asks what a change would do.
 func askDryRun(ctx context.Context, api client.ClusterAPI, change clusterChange) (client.ClusterAnswer, error) {
-	return api.AskCluster(ctx, &messages.ClusterRequest{Kind: change.request.Kind, DryRun: true})
+	return api.AskCluster(ctx, &messages.ClusterRequest{Kind: change.request.Kind, Configuration: change.request.Configuration, DryRun: true})
 }
 
 func (c *Call) dryRun(ctx context.Context, api client.ClusterAPI, change clusterChange) error {

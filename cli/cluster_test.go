@@ -21,13 +21,14 @@ func learnerFour(f *fakeCluster) {
 func TestClusterQuestions(t *testing.T) {
 	f := newFake()
 	learnerFour(f)
-	f.view.Waiting = []*messages.WaitingNode{{Name: "node5", Address: "127.0.0.1:7005"}}
+	f.view.Waiting = []*messages.WaitingNode{{Name: "node5", Address: "127.0.0.1:7005"}, {Name: "node6", Address: "127.0.0.1:7006", Refused: "it is old"}}
 	f.view.Operations = []*messages.ClusterOperation{{Id: []byte{0xab, 0xcd, 1, 2, 3}, Kind: messages.OperationKind_ADD, NewNode: "node4", NewAddress: "127.0.0.1:7004", Phase: messages.OperationPhase_CATCH_UP}}
 	for line, want := range map[string][]string{
 		"cluster members": {
 			"ID     ADDRESS         TYPE     STATE     LEADER  SELF\nnode1  127.0.0.1:7001  Voter    Leader    ✓       ✓\nnode2  127.0.0.1:7002  Voter    Follower\n",
 			"node4: 60 of 100 entries, 100/s, about 400 ms left; waiting: node4 lacks 40 entries\n",
 			"node5 waits to be added: /opt/kvctl cluster add node5 127.0.0.1:7005\n",
+			"node6 at 127.0.0.1:7006 asked to be let in, and is not: it is old\n",
 			"under way: add node4 at 127.0.0.1:7004, catching up; follow it: /opt/kvctl ops follow abcd0102",
 		},
 		"cluster members -o simple":   {"node4\t127.0.0.1:7004\tlearner\tlearner\n"},
@@ -191,6 +192,72 @@ func TestWaitingEndsBeforeTheOperation(t *testing.T) {
 	got = run{cluster: f}.kvctl(t, "ops", "follow", id)
 	if got.code != exitConflict || !strings.Contains(got.stderr, "✗ add node4") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+}
+
+// A plan is shown with who may be lost in each step, and its id carries it out, or exits 7.
+func TestPlanOfAChange(t *testing.T) {
+	f := newFake()
+	f.meanwhile = &messages.FaultBudget{Voters: 4, Quorum: 3, Alive: 4, Slack: 1, Available: true, Survives: []string{"node1", "node3"}}
+	f.after = &messages.FaultBudget{Voters: 3, Quorum: 2, Alive: 3, Slack: 1, Available: true, Survives: []string{"node1", "node3", "node4"}}
+	f.warnings = []string{"it is late"}
+	got := run{cluster: f}.kvctl(t, "cluster", "replace", "node2", "node4", "127.0.0.1:7004", "--plan")
+	_, id, _ := strings.Cut(got.out, "/opt/kvctl cluster replace --plan ")
+	id = strings.TrimSpace(id)
+	if want := `plan to replace node2 by node4 at 127.0.0.1:7004, for configuration 12
+  now            survives the loss of node1, node2 or node3, not of two
+  1. AddLearner  node4 at 127.0.0.1:7004 becomes a learner, without a vote
+                 survives the loss of node1, node2 or node3, not of two
+  2. CatchUp     node4 gets the state and the log
+                 survives the loss of node1, node2 or node3, not of two
+  3. Promote     node4 takes over the vote of node2: a majority with and one without node2 is needed
+                 survives the loss of node1 or node3, not both
+  4. RemoveOld   node2 leaves the cluster
+                 survives the loss of node1, node3 or node4, not of two
+  warning: it is late
+carry it out, unless the members have changed by then:
+  /opt/kvctl cluster replace --plan ` + id + "\n"; got.code != exitOK || got.out != want {
+		t.Errorf("exit code %d\n%s%s\nwant\n%s", got.code, got.out, got.stderr, want)
+	}
+	got = run{cluster: f}.kvctl(t, "cluster", "remove", "node2", "--plan", "--json")
+	for _, want := range []string{`"plan": "plan:`, `"configuration_index": "12"`, `"phase": "remove_old"`, `"fault_budget": {`, `"before": {`} {
+		if !strings.Contains(got.out, want) || !json.Valid([]byte(got.out)) {
+			t.Errorf("no %s in\n%s%s", want, got.out, got.stderr)
+		}
+	}
+	removal := strings.TrimSpace(run{cluster: f}.kvctl(t, "cluster", "remove", "node2", "--plan", "-o", "simple").out)
+	for line, want := range map[string]string{
+		"cluster add node4=127.0.0.1:7004 node5=127.0.0.1:7005 --plan": "a plan is of one change",
+		"cluster replace --plan " + removal:                            "it is a plan to remove node2",
+		"cluster remove --plan " + removal + "x":                       "not all of one",
+		"cluster replace --plan node2":                                 "cluster replace needs OLD NEW",
+		"cluster replace " + removal:                                   "cluster replace needs OLD NEW",
+	} {
+		if got := (run{cluster: f}).kvctl(t, strings.Fields(line)...); got.code != exitUsage || !strings.Contains(got.stderr, want) {
+			t.Errorf("%s: exit code %d, no %q in\n%s", line, got.code, want, got.stderr)
+		}
+	}
+	if len(f.view.Operations) != 0 {
+		t.Fatalf("begun: %s", messages.Line(f.view))
+	}
+	got = run{cluster: f}.kvctl(t, "cluster", "remove", "--plan", removal, "--dry-run")
+	if got.code != exitOK || !strings.HasPrefix(got.out, "would remove node2\n") {
+		t.Errorf("exit code %d\n%s%s", got.code, got.out, got.stderr)
+	}
+	carriesOn(f, messages.OperationPhase_ADD_LEARNER, messages.OperationPhase_COMPLETE)
+	got = run{cluster: f}.kvctl(t, "cluster", "replace", "--plan", id)
+	if got.code != exitOK || !strings.Contains(got.stderr, "✓ node2 is removed") || f.clusterAsked[len(f.clusterAsked)-1].Configuration != 0 {
+		t.Errorf("exit code %d\n%s%s", got.code, got.out, got.stderr)
+	}
+	f.view.ConfigurationIndex = 14
+	got = run{cluster: f}.kvctl(t, "cluster", "remove", "--plan", removal)
+	if got.code != exitConflict || !strings.Contains(got.stderr, "the plan was made for configuration 12, and it is 14 now") {
+		t.Errorf("exit code %d\n%s%s", got.code, got.out, got.stderr)
+	}
+	f.refuse = messages.Errorf(messages.Code_UNSAFE, "no quorum would be left")
+	got = run{cluster: f}.kvctl(t, "cluster", "remove", "node2", "--plan")
+	if got.code != exitUnsafe || !strings.Contains(got.stderr, "no quorum would be left") {
+		t.Errorf("exit code %d\n%s%s", got.code, got.out, got.stderr)
 	}
 }
 

@@ -135,7 +135,7 @@ func healingOf(a client.ClusterAnswer) healingJSON {
 	for _, name := range h.GetSpares() {
 		s := spareJSON{Name: name}
 		for _, w := range a.GetView().GetWaiting() {
-			if w.Name == name {
+			if w.Name == name && w.Refused == "" {
 				s.Address, s.Waits = w.Address, true
 			}
 		}

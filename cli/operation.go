@@ -50,6 +50,7 @@ type operationWatch struct {
 	aborted  bool // somebody gave it up: that it failed is success
 	said     map[string]bool
 	waited   string // the reason that was told last
+	looked   string // the reason that was found at the last look
 	unheard  time.Time
 	phaseAt  time.Time // since when it is in this phase, as seen here
 	moved    string    // what there is of progress
@@ -170,6 +171,7 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 	case failed:
 		w.progress.phase(event, "✗ %s: %v", operationTitle(o), o.Error)
 	case o.Phase.Ended():
+	case o.WaitingFor != "" && o.Hint == "" && reasonOf(w.looked) != reasonOf(o.WaitingFor): // it may be gone at the next look
 	case o.WaitingFor != "" && (o.Phase != client.ReplacePhaseCatchUp || o.Hint != ""):
 		w.wait(event, o.WaitingFor, o.Hint)
 	case w.progress.due(now):
@@ -179,6 +181,7 @@ func (w *operationWatch) tell(now time.Time, o *client.ReplaceNodeStatus, a clie
 		}
 		w.progress.tell(now, event, "… %s", cmp.Or(doing, event.Phase))
 	}
+	w.looked = o.WaitingFor
 	w.stall(now, o, event, a)
 }
 

@@ -102,6 +102,35 @@ func load(t *testing.T, endpoints []string) (stop func() (int, time.Duration, er
 	}
 }
 
+// TestTour plays the tour of docs/SESSION.txt: nobody's write fails, and each step ends as it
+// stands there.
+func TestTour(t *testing.T) {
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "../cli/kvctl").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	tour := exec.CommandContext(ctx, "./tour.sh")
+	tour.Env = append(os.Environ(), "KVCTL="+filepath.Join(bin, "kvctl"), fmt.Sprint("PORT=", freePorts(t, 4)), "LOAD=5s")
+	out, err := tour.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	recorded, err := os.ReadFile("../docs/SESSION.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"(exit code 9)", "plan to replace node2 by node4", "✓ node4 is a voter", "✓ node2 is removed", "healthy: 3 of 3 members",
+		"node2 was removed from cluster", "node1, node3, node4 hold the same", "Errors: none",
+	} {
+		if !strings.Contains(string(out), want) || !strings.Contains(string(recorded), want) {
+			t.Errorf("no %q in what it said\n%s\nor in docs/SESSION.txt", want, out)
+		}
+	}
+}
+
 // TestScripts runs the scripts on a loaded kvctl dev: all nodes are restarted, then one is
 // killed and replaced, and no write fails.
 func TestScripts(t *testing.T) {

@@ -84,10 +84,6 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		c.answer(r, notLeading(k))
 		return
 	}
-	if err := rules.CheckStale(m, k.Index, k.Replication.GetTerm()); err != nil {
-		c.answer(r, err)
-		return
-	}
 	if c.step(k, r) {
 		return
 	}
@@ -96,6 +92,12 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		return
 	}
 	c.waiting = append(c.waiting, r)
+}
+
+// begun reports whether the operation that is asked for has its record: then it does not
+// matter any more upon which members that was decided.
+func (k known) begun(m *messages.ClusterRequest) bool {
+	return m.GetBegin() != nil && k.Operation(m.GetBegin().GetOperation().GetId()) != nil
 }
 
 // notLeading says where to ask.
@@ -179,6 +181,8 @@ func (c *changes) step(k known, r *request) bool {
 	case !k.Leads() && k.leader != nil:
 		done, err = true, notLeading(k)
 	case !k.Leads():
+	case !r.proposed && !k.begun(r.asked) && rules.CheckStale(r.asked, k.Index, k.Replication.GetTerm()) != nil:
+		done, err = true, rules.CheckStale(r.asked, k.Index, k.Replication.GetTerm())
 	case r.asked.GetBegin() != nil:
 		done, err = c.begin(k, r, r.asked.GetBegin().GetOperation())
 	case r.asked.GetAbort() != nil:

@@ -108,6 +108,10 @@ func (s *stand) carryOut(o *messages.Operation) {
 		if next, err := s.k.Update(k.UpdateMember, s.k.Index+1); err == nil {
 			s.k.Configuration = next
 		}
+	case *messages.Operation_SetHealing:
+		if next := k.SetHealing.Healing; rules.CheckHealing(s.k.Healing, next, s.k.Members) == nil {
+			s.k.Healing = next
+		}
 	case *messages.Operation_ChangeMembers:
 		m := k.ChangeMembers
 		next, _, err := s.k.Change(m, s.k.Index+1, m.GetRecord().GetOperation().GetId())
@@ -179,6 +183,10 @@ func moving(name, address string) *messages.ClusterRequest {
 	return &messages.ClusterRequest{Request: 102, Kind: &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: name, Address: address}}}
 }
 
+func healing(m *messages.ChangeHealing) *messages.ClusterRequest {
+	return &messages.ClusterRequest{Request: 103, Kind: &messages.ClusterRequest_Healing{Healing: m}}
+}
+
 const (
 	kindAdd     = messages.OperationKind_ADD
 	kindRemove  = messages.OperationKind_REMOVE
@@ -227,6 +235,9 @@ func TestRequests(t *testing.T) {
 		s.tick(0)
 		s.log, s.answers = nil, nil
 	}
+	spare := func(s *stand) {
+		s.k.Healing = &messages.Healing{Version: 1, Mode: messages.HealingMode_HEALING_DRY, AfterMs: rules.HealAfterMS, Spares: []string{"node9"}}
+	}
 	swapped := func(s *stand) {
 		replacing(s)
 		for s.k.Operations[0].Phase != messages.OperationPhase_REMOVE_OLD {
@@ -249,6 +260,9 @@ func TestRequests(t *testing.T) {
 		"begin: a stale view":       {nil, upon(beginning(1, kindRemove, "node2", "", ""), 0, 4), "CONFLICT the view is stale", ""},
 		"begin: this view":          {nil, upon(beginning(1, kindRemove, "node2", "", ""), 1, 5), "", "Propose"},
 		"begin: a view from ahead":  {nil, upon(beginning(1, kindRemove, "node2", "", ""), 7, 0), "BUSY", ""},
+		"begin: stale, and begun":   {replacing, upon(beginning(9, kindReplace, "node2", "node4", "h4:7000"), 1, 4), "OK", ""},
+		"begin: stale, in its turn": {swapped, upon(beginning(9, kindReplace, "node2", "node4", "h4:7000"), 1, 0), "OK", ""},
+		"begin, dry: a stale view":  {swapped, dry(upon(beginning(1, kindRemove, "node3", "", ""), 1, 0)), "CONFLICT the view is stale", ""},
 		"begin: another leads":      {func(s *stand) { s.lead(2) }, beginning(1, kindRemove, "node2", "", ""), "REDIRECT node2 leads", ""},
 		"begin: nobody leads":       {func(s *stand) { s.lead(0) }, beginning(1, kindRemove, "node2", "", ""), "NO_LEADER", ""},
 		"begin: just elected":       {func(s *stand) { s.k.Replication = nil }, beginning(1, kindRemove, "node2", "", ""), "BUSY", ""},
@@ -267,6 +281,10 @@ func TestRequests(t *testing.T) {
 		"update, dry":               {nil, dry(moving("node2", "h9:7000")), "OK", ""},
 		"update: there already":     {nil, moving("node2", "h2:7000"), "OK", ""},
 		"update: another's address": {nil, moving("node2", "h3:7000"), "CONFLICT", ""},
+		"spare":                     {nil, healing(&messages.ChangeHealing{AddSpare: "node9"}), "", "Propose"},
+		"spare, dry":                {nil, dry(healing(&messages.ChangeHealing{AddSpare: "node9"})), "OK", ""},
+		"spare: a member":           {nil, healing(&messages.ChangeHealing{AddSpare: "node2"}), "CONFLICT node2 is a member", ""},
+		"spare: there already":      {spare, healing(&messages.ChangeHealing{AddSpare: "node9"}), "OK", ""},
 		"what is that":              {nil, &messages.ClusterRequest{}, "UNSUPPORTED", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -295,12 +313,28 @@ func TestWaitingRequests(t *testing.T) {
 		then func(*stand)
 		want string
 	}{
-		"begun":                   {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.apply() }, "OK"},
-		"another leads":           {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(3) }, "REDIRECT node3 leads"},
-		"time is over":            {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN operation 00000000000000000000000000000001"},
-		"nobody leads, in vain":   {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(0); s.tick(requestTicks) }, "OUTCOME_UNKNOWN"},
-		"the address is changed":  {moving("node2", "h9:7000"), func(s *stand) { s.apply() }, "OK"},
-		"the address, in vain":    {moving("node2", "h9:7000"), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN it is not known"},
+		"begun":         {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.apply() }, "OK"},
+		"another leads": {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(3) }, "REDIRECT node3 leads"},
+		"others are members now": {func() *messages.ClusterRequest {
+			m := beginning(1, kindRemove, "node2", "", "")
+			m.Configuration = 1
+			return m
+		}(), func(s *stand) { s.c.waiting[0].proposed, s.c.waiting[0].record, s.k.Index = false, nil, 2; s.tick(0) }, "CONFLICT the view is stale"},
+		"time is over":           {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN operation 00000000000000000000000000000001"},
+		"nobody leads, in vain":  {beginning(1, kindRemove, "node2", "", ""), func(s *stand) { s.lead(0); s.tick(requestTicks) }, "OUTCOME_UNKNOWN"},
+		"the address is changed": {moving("node2", "h9:7000"), func(s *stand) { s.apply() }, "OK"},
+		"the address, in vain":   {moving("node2", "h9:7000"), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN it is not known"},
+		"the spare is known":     {healing(&messages.ChangeHealing{AddSpare: "node9"}), func(s *stand) { s.apply() }, "OK"},
+		"the spare, in vain":     {healing(&messages.ChangeHealing{AddSpare: "node9"}), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN it is not known"},
+		"another spare was faster": {healing(&messages.ChangeHealing{AddSpare: "node9"}), func(s *stand) {
+			s.k.Healing = &messages.Healing{Version: 1, Mode: messages.HealingMode_HEALING_DRY, AfterMs: rules.HealAfterMS, Spares: []string{"node8"}}
+			s.log = nil
+			s.tick(0)
+			s.apply()
+			if len(s.k.Healing.Spares) != 2 {
+				s.t.Errorf("spares %v", s.k.Healing.Spares)
+			}
+		}, "OK"},
 		"the lead went there":     {transferring("node3"), func(s *stand) { s.lead(3) }, "OK node3"},
 		"the lead went elsewhere": {transferring("node3"), func(s *stand) { s.lead(2) }, "CONFLICT node2 leads now, and not node3"},
 		"the lead stays":          {transferring("node3"), func(s *stand) { s.tick(requestTicks) }, "OUTCOME_UNKNOWN"},
@@ -324,6 +358,30 @@ func TestWaitingRequests(t *testing.T) {
 				t.Error("it still waits")
 			}
 		})
+	}
+}
+
+// A voter that is lost is replaced by the spare that waits, once, and not while something
+// stands in the way; people are told either way.
+func TestALostVoterIsReplaced(t *testing.T) {
+	s := newStand(t)
+	s.k.Healing = &messages.Healing{Version: 1, Mode: messages.HealingMode_HEALING_ON, AfterMs: rules.HealAfterMinMS, Spares: []string{"node9"}}
+	s.k.Waiting = []*messages.WaitingNode{{Name: "node9", Address: "h9:7000", Incarnation: append(make([]byte, messages.IncarnationSize-1), 9)}}
+	s.k.Replication.Progress[1].SilentTicks = 1000
+	s.k.Operations = []*messages.ClusterOperation{{Id: opID(7), Version: 1, Kind: kindAdd, NewNode: "node9", NewAddress: "h9:7000"}}
+	s.tick(1)
+	if len(s.k.Operations) != 1 || !strings.Contains(s.c.heals, "node3 is out of contact since 50s: it is replaced by node9, but not now: operation") {
+		t.Errorf("%q, to raft %v", s.c.heals, s.spoken())
+	}
+	s.k.Operations, s.log = nil, nil
+	s.tick(1)
+	s.tick(1) // it was proposed just now
+	if got := s.spoken(); !slices.Equal(got, []string{"Propose"}) {
+		t.Fatalf("to raft %v: %s", got, s.c.heals)
+	}
+	s.apply()
+	if o := s.k.Operations; len(o) != 1 || o[0].Kind != kindReplace || o[0].OldNode != "node3" || o[0].NewNode != "node9" {
+		t.Errorf("operations %v", o)
 	}
 }
 

@@ -70,15 +70,26 @@ func (w *waiting) onAsk(from asker, m *messages.JoinAsk, members *messages.Membe
 	if err := checkWaiting(node); err != nil {
 		return &messages.JoinAnswer{Request: m.GetRequest(), Code: err.Code, Message: err.Message, Hint: err.Hint}, nil
 	}
+	node = proto.Clone(node).(*messages.WaitingNode)
+	node.Refused = misfit(members, node)
 	w.asks++
 	answer = answerJoin(members, node)
 	answer.Request = m.GetRequest()
-	if answer.Code != messages.Code_BUSY {
+	if answer.Code != messages.Code_BUSY && node.Refused == "" {
 		w.forget(node)
 		return answer, nil
 	}
-	w.remember(node, from, m.GetRequest())
+	w.remember(node, from, m.GetRequest()) // one that is refused as well, for a while: who wants to add it is to hear why
 	return answer, w.doubts(node)
+}
+
+// misfit says why the software of a node cannot be a member's; empty: it can. It would be let
+// in and end at the first entry.
+func misfit(members *messages.MembersChanged, n *messages.WaitingNode) string {
+	if level := members.GetLevel(); level < n.LevelMin || level > n.LevelMax {
+		return fmt.Sprintf("its software supports %s, and the cluster is at level %d", messages.LevelsText(n.LevelMin, n.LevelMax), level)
+	}
+	return ""
 }
 
 // checkWaiting: what a node says of itself is repeated to people and kept.
@@ -184,6 +195,9 @@ func (w *waiting) doubts(n *messages.WaitingNode) (warnings []string) {
 		}
 	}
 	for _, o := range w.nodes {
+		if n.Refused != "" {
+			say("%s at %s is not let in: %s", n.Name, n.Address, n.Refused)
+		}
 		sameDirectory := bytes.Equal(o.Incarnation, n.Incarnation)
 		switch {
 		case sameDirectory && (o.Address != n.Address || o.Name != n.Name):
@@ -222,7 +236,7 @@ func (w *waiting) bindings(members *messages.MembersChanged, everyone []*message
 		if !is {
 			continue
 		}
-		if incarnation := fits(m, everyone); incarnation != nil && w.now >= u.again && w.askedSince(u.since, incarnation) {
+		if incarnation := fits(m, members, everyone); incarnation != nil && w.now >= u.again && w.askedSince(u.since, incarnation) {
 			u.again = w.now + bindTicks
 			w.unbound[m.RaftId] = u
 			propose = append(propose, &messages.BindIncarnation{RaftId: m.RaftId, Incarnation: incarnation})
@@ -240,10 +254,10 @@ func (w *waiting) askedSince(asks uint64, incarnation []byte) bool {
 
 // fits is the incarnation that waits for the place of a member; nil: none does, or
 // several do.
-func fits(m *messages.Member, everyone []*messages.WaitingNode) (incarnation []byte) {
+func fits(m *messages.Member, members *messages.MembersChanged, everyone []*messages.WaitingNode) (incarnation []byte) {
 	for _, n := range everyone {
 		switch {
-		case n.Name != m.Name || n.Address != m.Address || !rules.Waits(n):
+		case n.Name != m.Name || n.Address != m.Address || !rules.Waits(n) || misfit(members, n) != "":
 		case incarnation != nil && !bytes.Equal(incarnation, n.Incarnation):
 			return nil
 		default:
@@ -285,6 +299,9 @@ func answerJoin(members *messages.MembersChanged, n *messages.WaitingNode) *mess
 	heir := slices.ContainsFunc(members.GetMembers(), func(m *messages.Member) bool {
 		return m.Name == n.Name && (len(m.Incarnation) == 0 || bytes.Equal(m.Incarnation, n.Incarnation))
 	})
+	if why := misfit(members, n); why != "" {
+		return refuse(fmt.Sprintf("start %s with the version that the members run: kvctl status", n.Name), "%s", why)
+	}
 	for _, m := range members.GetMembers() {
 		mine := bytes.Equal(m.Incarnation, n.Incarnation) || mutant.UnboundAdmitted && len(m.Incarnation) == 0
 		switch {

@@ -70,6 +70,43 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
+// Software that does not understand the cluster's level is not let in: as a member it would
+// end. Who wants to add it hears that, for as long as it is remembered.
+func TestWhoseSoftwareFits(t *testing.T) {
+	for name, row := range map[string]struct {
+		level, min, max uint32
+		members         *messages.MembersChanged
+		code            messages.Code
+		says            string
+	}{
+		"this level":                {2, 1, 2, four(0), messages.Code_BUSY, ""},
+		"newer software":            {2, 2, 3, four(0), messages.Code_BUSY, ""},
+		"older software":            {2, 1, 1, four(0), messages.Code_NOT_ALLOWED, "its software supports level 1 alone, and the cluster is at level 2"},
+		"much newer software":       {2, 3, 4, four(0), messages.Code_NOT_ALLOWED, "its software supports levels 3 to 4, and the cluster is at level 2"},
+		"older, and bound":          {2, 1, 1, four(7), messages.Code_NOT_ALLOWED, "its software supports level 1 alone"},
+		"older than the lie it had": {2, 1, 1, four(0), messages.Code_NOT_ALLOWED, "its software supports level 1 alone"},
+	} {
+		w := newWaiting()
+		row.members.Level = row.level
+		node := waits("n4", "h:4", 7)
+		node.LevelMin, node.LevelMax, node.Refused = row.min, row.max, "never mind"
+		answer, warnings := w.onAsk(asker{}, &messages.JoinAsk{Node: node}, row.members)
+		refused := row.code == messages.Code_NOT_ALLOWED
+		if answer.Code != row.code || !strings.Contains(answer.Message, row.says) || (answer.Hint != "") != refused || answer.RaftId != 0 {
+			t.Errorf("%s: %s", name, messages.Line(answer))
+		}
+		list := w.list(50)
+		if len(list) != 1 || !strings.HasPrefix(list[0].Refused, row.says) || (list[0].Refused == "") == refused || (len(warnings) == 1) != refused {
+			t.Errorf("%s: waiting %v, warnings %q", name, list, warnings)
+		}
+		w.onTick(1, true, row.members, list)
+		w.onAsk(asker{}, &messages.JoinAsk{Node: node}, row.members)
+		if bound := w.onTick(1, true, row.members, list); (len(bound) > 0) == refused {
+			t.Errorf("%s: bound %v", name, bound)
+		}
+	}
+}
+
 func TestWaitingIsBoundedAndForgotten(t *testing.T) {
 	w := newWaiting()
 	members := four(0)

@@ -3332,6 +3332,9 @@ type WaitingNode struct {
 	Incarnation   []byte                 `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	SilentMs      uint64                 `protobuf:"varint,5,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	LevelMin      uint32                 `protobuf:"varint,6,opt,name=level_min,json=levelMin,proto3" json:"level_min,omitempty"` // the levels that its software supports
+	LevelMax      uint32                 `protobuf:"varint,7,opt,name=level_max,json=levelMax,proto3" json:"level_max,omitempty"`
+	Refused       string                 `protobuf:"bytes,8,opt,name=refused,proto3" json:"refused,omitempty"` // why it is not let in, as a member says; empty: it is not refused
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3399,6 +3402,27 @@ func (x *WaitingNode) GetSilentMs() uint64 {
 		return x.SilentMs
 	}
 	return 0
+}
+
+func (x *WaitingNode) GetLevelMin() uint32 {
+	if x != nil {
+		return x.LevelMin
+	}
+	return 0
+}
+
+func (x *WaitingNode) GetLevelMax() uint32 {
+	if x != nil {
+		return x.LevelMax
+	}
+	return 0
+}
+
+func (x *WaitingNode) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
 }
 
 // FaultBudget says which members may be lost before writes stop.
@@ -3940,13 +3964,16 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"room_bytes\x18\x10 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x11 \x01(\tR\x05lacks\x12#\n" +
-	"\x04keys\x18\x12 \x01(\v2\x0f.keyval.v1.KeysR\x04keys\"\x94\x01\n" +
+	"\x04keys\x18\x12 \x01(\v2\x0f.keyval.v1.KeysR\x04keys\"\xe8\x01\n" +
 	"\vWaitingNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\fR\vincarnation\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1b\n" +
-	"\tsilent_ms\x18\x05 \x01(\x04R\bsilentMs\"\xb9\x01\n" +
+	"\tsilent_ms\x18\x05 \x01(\x04R\bsilentMs\x12\x1b\n" +
+	"\tlevel_min\x18\x06 \x01(\rR\blevelMin\x12\x1b\n" +
+	"\tlevel_max\x18\a \x01(\rR\blevelMax\x12\x18\n" +
+	"\arefused\x18\b \x01(\tR\arefused\"\xb9\x01\n" +
 	"\vFaultBudget\x12\x16\n" +
 	"\x06voters\x18\x01 \x01(\rR\x06voters\x12\x16\n" +
 	"\x06quorum\x18\x02 \x01(\rR\x06quorum\x12\x14\n" +

@@ -58,6 +58,9 @@ func TestOneChangeAtATime(t *testing.T) {
 	if !l.replica.settled() || w.kindOfLast(l) != raftpb.EntryNormal || len(l.entries[len(l.entries)-1].GetData()) > 0 {
 		t.Fatal("no barrier stands behind the change")
 	}
+	if !l.told.Settled || len(l.told.ConfState.Learners) != 1 {
+		t.Fatalf("the next change waits for a tick: %v was told last", l.told)
+	}
 	last := l.last()
 	for range 100 {
 		w.tick(l)

@@ -428,6 +428,7 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	if m.Index <= r.applied {
 		panic(fmt.Sprintf("the machine applied up to index %d when %d was applied already", m.Index, r.applied))
 	}
+	settled := r.settled()
 	r.applied, r.revision = m.Index, m.Revision
 	r.compacted, r.level = max(r.compacted, m.CompactedRevision), max(r.level, m.Level)
 	r.logTimeMS = max(r.logTimeMS, m.LogTimeMs)
@@ -435,6 +436,7 @@ func (r *Replica) OnApplied(m *messages.Applied) {
 	r.under.applied(m.Index)
 	r.noteApplied(entries)
 	r.carryOut(m.Verdicts)
+	r.replicationDue = r.replicationDue || r.settled() != settled // the next change may wait for that
 	r.deliver(m.Message.GetResponses())
 }
 

@@ -57,6 +57,7 @@ type host struct {
 	applies []*raftpb.Message
 	state   stateAt
 	staging *testShipment
+	told    *messages.Replication // the last
 }
 
 // testShipment is a snapshot that one host sends to another.
@@ -160,6 +161,8 @@ func (w *world) took(h *host) {
 				w.t.Fatalf("%d: staging %d is of no use, and there is none", h.id, e.Index)
 			}
 			w.dropStaging(h, false)
+		case TellReplication:
+			h.told = e.Replication
 		case AskLoss:
 			if to := w.hosts[e.To]; w.reaches(h, to) {
 				to.replica.OnLossAsk(h.id, e.Ask)

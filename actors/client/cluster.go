@@ -67,6 +67,8 @@ type MemberInfo struct {
 	LearnerStatus *LearnerStatus `json:"learner_status"`
 	Version       string         `json:"version"`
 	LagEntries    uint64         `json:"lag_entries,string"` // that it has yet to hold, of what is committed
+	RoomBytes     uint64         `json:"room_bytes"`         // free on its disk; 0: not known
+	Lacks         string         `json:"lacks"`              // what it has too little of, for people; empty: nothing
 }
 
 // LearnerStatus is how far a learner is on its way to be a voter.
@@ -88,6 +90,7 @@ type WaitingInfo struct {
 	Address     string    `json:"address"`
 	Version     string    `json:"version"`
 	LastContact time.Time `json:"last_contact"`
+	Refused     string    `json:"refused"` // why it is not let in; empty: it can be added
 }
 
 // ClusterHealth says whether the cluster does its work, and what is not as it should be.
@@ -97,7 +100,9 @@ type ClusterHealth struct {
 	QuorumAvailable bool      `json:"quorum_available"`
 	MembersHealthy  int       `json:"members_healthy"`
 	MembersTotal    int       `json:"members_total"`
-	Slack           int       `json:"slack"` // so many further voters may be lost, whichever they are
+	Slack           int       `json:"slack"`         // so many further voters may be lost, whichever they are
+	LeastRoomID     string    `json:"least_room_id"` // the member with the least room on its disk; empty: not known
+	LeastRoomBytes  uint64    `json:"least_room_bytes"`
 	FaultBudget     string    `json:"fault_budget"`
 	Issues          []string  `json:"issues"`
 	Timestamp       time.Time `json:"timestamp"`
@@ -114,6 +119,8 @@ type NodeStatus struct {
 	CommitIndex uint64    `json:"commit_index,string"`
 	LastApplied uint64    `json:"last_applied,string"`
 	MemberType  string    `json:"member_type"`
+	RoomBytes   uint64    `json:"room_bytes"` // free on its disk; 0: not known
+	Lacks       string    `json:"lacks"`      // what it has too little of, for people; empty: nothing
 	Timestamp   time.Time `json:"timestamp"`
 }
 
@@ -161,6 +168,17 @@ func (p ReplacePhase) MarshalText() ([]byte, error) {
 	return []byte(strings.ToLower(b.String())), nil
 }
 
+// UnmarshalText reads what MarshalText writes.
+func (p *ReplacePhase) UnmarshalText(text []byte) error {
+	for i := range phaseNames {
+		if own, _ := ReplacePhase(i).MarshalText(); string(own) == string(text) {
+			*p = ReplacePhase(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%.40q is no phase", text)
+}
+
 // Ended reports whether nothing more will be done.
 func (p ReplacePhase) Ended() bool { return p == ReplacePhaseComplete || p == ReplacePhaseFailed }
 
@@ -185,30 +203,49 @@ type ReplaceNodeStatus struct {
 	Error           error  // why it failed: a *messages.Error
 }
 
+// replaceJSON is a ReplaceNodeStatus in JSON: the error is its message.
+type replaceJSON struct {
+	ID              string       `json:"id"`
+	Kind            string       `json:"kind"`
+	Phase           ReplacePhase `json:"phase"`
+	OldNodeID       string       `json:"old_node_id"`
+	NewNodeID       string       `json:"new_node_id"`
+	NewAddress      string       `json:"new_address"`
+	StartedAt       time.Time    `json:"started_at"`
+	LearnerAdded    bool         `json:"learner_added"`
+	LearnerCaughtUp bool         `json:"learner_caught_up"`
+	NewNodePromoted bool         `json:"new_node_promoted"`
+	OldNodeRemoved  bool         `json:"old_node_removed"`
+	StaysLearner    bool         `json:"stays_learner"`
+	Aborting        bool         `json:"aborting"`
+	WaitingFor      string       `json:"waiting_for"`
+	Error           string       `json:"error"`
+}
+
 // MarshalJSON writes the error as its message.
 func (s *ReplaceNodeStatus) MarshalJSON() ([]byte, error) {
 	reason := ""
 	if s.Error != nil {
 		reason = s.Error.Error()
 	}
-	return json.Marshal(struct {
-		ID              string       `json:"id"`
-		Kind            string       `json:"kind"`
-		Phase           ReplacePhase `json:"phase"`
-		OldNodeID       string       `json:"old_node_id"`
-		NewNodeID       string       `json:"new_node_id"`
-		NewAddress      string       `json:"new_address"`
-		StartedAt       time.Time    `json:"started_at"`
-		LearnerAdded    bool         `json:"learner_added"`
-		LearnerCaughtUp bool         `json:"learner_caught_up"`
-		NewNodePromoted bool         `json:"new_node_promoted"`
-		OldNodeRemoved  bool         `json:"old_node_removed"`
-		StaysLearner    bool         `json:"stays_learner"`
-		Aborting        bool         `json:"aborting"`
-		WaitingFor      string       `json:"waiting_for"`
-		Error           string       `json:"error"`
-	}{s.ID, s.Kind, s.Phase, s.OldNodeID, s.NewNodeID, s.NewAddress, s.StartedAt, s.LearnerAdded, s.LearnerCaughtUp,
+	return json.Marshal(replaceJSON{s.ID, s.Kind, s.Phase, s.OldNodeID, s.NewNodeID, s.NewAddress, s.StartedAt, s.LearnerAdded, s.LearnerCaughtUp,
 		s.NewNodePromoted, s.OldNodeRemoved, s.StaysLearner, s.Aborting, s.WaitingFor, reason})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes; of an error that is the message, and of the
+// hint nothing.
+func (s *ReplaceNodeStatus) UnmarshalJSON(text []byte) error {
+	var r replaceJSON
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	*s = ReplaceNodeStatus{ID: r.ID, Kind: r.Kind, OldNodeID: r.OldNodeID, NewNodeID: r.NewNodeID, NewAddress: r.NewAddress, Phase: r.Phase,
+		StartedAt: r.StartedAt, LearnerAdded: r.LearnerAdded, LearnerCaughtUp: r.LearnerCaughtUp, NewNodePromoted: r.NewNodePromoted,
+		OldNodeRemoved: r.OldNodeRemoved, StaysLearner: r.StaysLearner, Aborting: r.Aborting, WaitingFor: r.WaitingFor}
+	if r.Error != "" {
+		s.Error = messages.Errorf(messages.Code_INTERNAL, "%s", r.Error)
+	}
+	return nil
 }
 
 // ClusterAnswer is what one node says of the cluster, or of a change of it.
@@ -232,7 +269,7 @@ func (a ClusterAnswer) member(m *messages.MemberView) *MemberInfo {
 	info := &MemberInfo{
 		ID: m.Member.Name, RaftID: m.Member.RaftId, Address: m.Member.Address, Type: strings.ToLower(m.Member.Type.String()),
 		State: NodeState(m.Role), IsLeader: NodeState(m.Role) == stateLeader, IsSelf: m.Member.Name == a.Node,
-		Version: m.Version,
+		Version: m.Version, RoomBytes: m.RoomBytes, Lacks: m.Lacks,
 	}
 	if m.Member.AddedAtMs > 0 {
 		info.AddedAt = time.UnixMilli(m.Member.AddedAtMs).UTC()
@@ -306,7 +343,7 @@ func (a ClusterAnswer) Info() *ClusterInfo {
 	info.Quorum = info.VoterCount/2 + 1
 	info.Healthy = a.Health(nil).Healthy
 	for _, w := range v.GetWaiting() {
-		info.Waiting = append(info.Waiting, WaitingInfo{w.Name, w.Address, w.Version, a.At.Add(-time.Duration(w.SilentMs) * time.Millisecond).UTC()})
+		info.Waiting = append(info.Waiting, WaitingInfo{w.Name, w.Address, w.Version, a.At.Add(-time.Duration(w.SilentMs) * time.Millisecond).UTC(), w.Refused})
 	}
 	return info
 }

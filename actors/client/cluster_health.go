@@ -36,6 +36,9 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 		issue("%s", BudgetText(a.Before))
 	}
 	for i, m := range members {
+		if m.RoomBytes > 0 && (h.LeastRoomID == "" || m.RoomBytes < h.LeastRoomBytes) {
+			h.LeastRoomID, h.LeastRoomBytes = m.ID, m.RoomBytes
+		}
 		if why := ail(m, a.View.Members[i], a.At); len(why) > 0 {
 			h.Issues = append(h.Issues, why...)
 		} else if m.State.inContact() {
@@ -81,10 +84,10 @@ func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
 	case m.LagEntries > lagIssueEntries:
 		issue(" lags %d entries behind", m.LagEntries)
 	}
-	if v.Lacks != "" {
-		issue(" has too little room: %s", v.Lacks)
-	} else if v.RoomBytes > 0 && v.RoomBytes < roomIssueBytes {
-		issue(" has %d MB of room left on its disk", v.RoomBytes>>20)
+	if m.Lacks != "" {
+		issue(" has too little room: %s", m.Lacks)
+	} else if m.RoomBytes > 0 && m.RoomBytes < roomIssueBytes {
+		issue(" has %d MB of room left on its disk", m.RoomBytes>>20)
 	}
 	return issues
 }

@@ -85,6 +85,7 @@ func (a ClusterAPI) GetNodeStatus(ctx context.Context) (*NodeStatus, error) {
 			}
 			if m.IsSelf {
 				s.Address, s.State, s.IsLeader, s.MemberType, s.LastApplied = m.Address, m.State, m.IsLeader, m.Type, r.View.Members[i].Applied
+				s.RoomBytes, s.Lacks = m.RoomBytes, m.Lacks
 			}
 		}
 		return s, nil
@@ -135,6 +136,20 @@ func (a ClusterAPI) GetLearnerStatus(ctx context.Context, nodeID string) (*Learn
 		}
 		return m.LearnerStatus, nil
 	})
+}
+
+// AwaitCaughtUp waits until a learner can be promoted. NOT_FOUND and INVALID: as in
+// GetLearnerStatus. When ctx ends first, the error is TIMED_OUT and says what it waits for.
+func (a ClusterAPI) AwaitCaughtUp(ctx context.Context, nodeID string) error {
+	for {
+		s, err := a.GetLearnerStatus(ctx, nodeID)
+		if err != nil || s.Ready {
+			return err
+		}
+		if pause(ctx, pollEvery) != nil {
+			return messages.Errorf(messages.Code_TIMED_OUT, "%s has not caught up yet: %s", nodeID, s.WaitingFor).WithHint("look at it: kvctl cluster member %s", nodeID)
+		}
+	}
 }
 
 // AddLearner makes a node a member that does not vote, and returns when it is one. The node

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,11 @@ func (f *fakeCluster) answer(m *messages.ClusterRequest) *messages.ClusterReply 
 		}
 	case f.refuse != nil:
 		r = proto.Clone(f.refuse).(*messages.ClusterReply)
+	case m.DryRun:
+		r.Meanwhile, r.After, r.Operation = f.reply.Meanwhile, f.reply.After, proto.Clone(m.GetBegin().GetOperation()).(*messages.ClusterOperation)
+		if w := f.reply.View.Waiting; r.Operation.GetNewAddress() == "" && len(w) > 0 {
+			r.Operation.NewAddress = w[0].Address
+		}
 	case m.GetBegin() != nil:
 		o := proto.Clone(m.GetBegin().Operation).(*messages.ClusterOperation)
 		o.Phase = messages.OperationPhase_ADD_LEARNER
@@ -97,7 +103,7 @@ func theCluster() *fakeCluster {
 			ClusterId: []byte{0xab}, ConfigurationIndex: 50, Term: 7, Leader: 1, Commit: 100, PulseKnown: true,
 			Members: []*messages.MemberView{
 				member(1, messages.MemberType_VOTER, "leader", &messages.MemberView{Match: 100, Applied: 100}),
-				member(2, messages.MemberType_VOTER, "follower", &messages.MemberView{Match: 100, Applied: 99, Version: "v"}),
+				member(2, messages.MemberType_VOTER, "follower", &messages.MemberView{Match: 100, Applied: 99, Version: "v", RoomBytes: 8 << 30}),
 				member(3, messages.MemberType_VOTER, "unreachable", &messages.MemberView{Match: 40, SilentMs: 2000}),
 				late,
 			},
@@ -222,6 +228,14 @@ func TestGetClusterHealth(t *testing.T) {
 	}
 }
 
+func TestHealthNamesTheLeastRoom(t *testing.T) {
+	f := whole()
+	f.reply.View.Members[2].RoomBytes = 3 << 30
+	if h, err := api(f).GetClusterHealth(t.Context()); err != nil || h.LeastRoomID != "n3" || h.LeastRoomBytes != 3<<30 || !h.Healthy {
+		t.Errorf("%+v %v", h, err)
+	}
+}
+
 func TestALearnerOnItsWayIsNoIssue(t *testing.T) {
 	f := whole()
 	f.reply.View.Members = append(f.reply.View.Members, theCluster().reply.View.Members[3])
@@ -237,7 +251,7 @@ func TestALearnerOnItsWayIsNoIssue(t *testing.T) {
 func TestGetNodeStatus(t *testing.T) {
 	s, err := api(theCluster()).GetNodeStatus(t.Context())
 	if err != nil || s.NodeID != "n2" || s.Address != "h:2" || s.State != "follower" || s.IsLeader || s.LeaderID != "n1" || s.CurrentTerm != 7 ||
-		s.CommitIndex != 100 || s.LastApplied != 99 || s.MemberType != TypeVoter {
+		s.CommitIndex != 100 || s.LastApplied != 99 || s.MemberType != TypeVoter || s.RoomBytes != 8<<30 || s.Lacks != "" {
 		t.Errorf("%+v %v", s, err)
 	}
 }
@@ -404,6 +418,68 @@ func TestTransferLeadership(t *testing.T) {
 	}
 }
 
+func TestAwaitCaughtUp(t *testing.T) {
+	f := theCluster()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*pollEvery)
+	defer cancel()
+	if err := api(f).AwaitCaughtUp(ctx, "n4"); messages.CodeOf(err) != messages.Code_TIMED_OUT || !strings.Contains(err.Error(), "n4 lacks 40 entries") {
+		t.Error(err)
+	}
+	if err := api(f).AwaitCaughtUp(t.Context(), "n9"); messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		t.Error(err)
+	}
+	f.reply.View.Members[3].Ready, f.reply.View.Members[3].WaitingFor = true, ""
+	if err := api(f).AwaitCaughtUp(t.Context(), "n4"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAbortAndHealing(t *testing.T) {
+	f := theCluster()
+	if _, err := api(f).Abort(t.Context(), []byte("one")); err != nil || string(f.asked[0].GetAbort().Id) != "one" {
+		t.Errorf("%v, asked %v", err, f.asked)
+	}
+	if err := api(f).ChangeHealing(t.Context(), &messages.ChangeHealing{AddSpare: "n9"}); err != nil || f.asked[1].GetHealing().AddSpare != "n9" {
+		t.Errorf("%v, asked %v", err, f.asked)
+	}
+	f.refuse = &messages.ClusterReply{Code: messages.Code_CONFLICT, Message: "n2 is a member"}
+	if err := api(f).ChangeHealing(t.Context(), &messages.ChangeHealing{AddSpare: "n2"}); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Error(err)
+	}
+	if _, err := api(f).ReplaceNode(t.Context(), "n3", "n2", "h:5"); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Error(err)
+	}
+}
+
+// What every question says when no node answers it.
+func TestQuestionsThatNobodyAnswers(t *testing.T) {
+	f := theCluster()
+	f.reply.Code, f.reply.Message = messages.Code_STARTING, "it starts"
+	a, ctx := api(f), t.Context()
+	for name, ask := range map[string]func() error{
+		"info":     func() error { _, err := a.GetClusterInfo(ctx); return err },
+		"members":  func() error { _, err := a.ListMembers(ctx); return err },
+		"member":   func() error { _, err := a.GetMember(ctx, "n1"); return err },
+		"leader":   func() error { _, err := a.GetLeader(ctx); return err },
+		"health":   func() error { _, err := a.GetClusterHealth(ctx); return err },
+		"node":     func() error { _, err := a.GetNodeStatus(ctx); return err },
+		"pending":  func() error { _, err := a.GetPendingConfigChange(ctx); return err },
+		"progress": func() error { _, err := a.GetReplaceNodeProgress(ctx, "n5"); return err },
+		"changing": func() error { _, err := a.IsConfigChangeInProgress(ctx); return err },
+		"caught":   func() error { _, err := a.IsLearnerCaughtUp(ctx, "n4"); return err },
+		"learner":  func() error { _, err := a.GetLearnerStatus(ctx, "n4"); return err },
+		"transfer": func() error { return a.TransferLeadership(ctx, "n2", 0, 0) },
+		"plan": func() error {
+			_, _, err := a.Plan(ctx, &messages.ClusterOperation{Kind: messages.OperationKind_REMOVE, OldNode: "n2"})
+			return err
+		},
+	} {
+		if err := ask(); messages.CodeOf(err) != messages.Code_STARTING {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestFindOperation(t *testing.T) {
 	f := theCluster()
 	f.reply.View.Operations = []*messages.ClusterOperation{{Id: []byte{0xab, 1}}, {Id: []byte{0xab, 2}}}
@@ -431,14 +507,21 @@ func TestClusterJSON(t *testing.T) {
 		{members[3], "id raft_id address type state is_leader is_self added_at last_contact learner_status"},
 		{members[3].LearnerStatus, "match_index leader_index lag_entries snapshot_bytes_done snapshot_bytes_total rate_entries_per_s eta_ms ready waiting_for"},
 		{info, "leader_id current_term members member_count voter_count learner_count quorum healthy timestamp"},
-		{health, "healthy leader_present quorum_available members_healthy members_total issues timestamp"},
-		{node, "node_id address state is_leader leader_id current_term commit_index last_applied member_type timestamp"},
+		{health, "least_room_id least_room_bytes healthy leader_present quorum_available members_healthy members_total issues timestamp"},
+		{node, "node_id address state is_leader leader_id current_term commit_index last_applied member_type room_bytes lacks timestamp"},
 		{change, "operation_id type node_id address proposed_at phase"},
 		{replace, "id kind phase old_node_id new_node_id new_address started_at learner_added learner_caught_up new_node_promoted old_node_removed error"},
 	} {
 		text, err := json.Marshal(row.value)
 		if err != nil {
 			t.Fatal(err)
+		}
+		back := reflect.New(reflect.TypeOf(row.value).Elem())
+		if err := json.Unmarshal(text, back.Interface()); err != nil {
+			t.Errorf("%T: %v", row.value, err)
+		}
+		if again, _ := json.Marshal(back.Interface()); string(again) != string(text) {
+			t.Errorf("%T: it is read back as\n%s\nand not as\n%s", row.value, again, text)
 		}
 		for _, name := range strings.Fields(row.names) {
 			if !strings.Contains(string(text), `"`+name+`":`) {

@@ -159,10 +159,22 @@ func (v View) room() *messages.Error {
 	return nil
 }
 
+// fits refuses a new member whose software is known not to do.
+func (v View) fits(name, address string) *messages.Error {
+	if why := v.refused(name, address); why != "" {
+		return messages.Errorf(messages.Code_UNSAFE, "%s is not let in: %s", name, why).
+			WithHint("start it with the version that the members run: kvctl status")
+	}
+	return nil
+}
+
 // CheckAdd says whether a node may be added: new_node at new_address.
 func CheckAdd(v View, op *messages.ClusterOperation) Verdict {
 	d := Verdict{Before: v.Budget()}
 	if err := v.unusedBy(op.NewNode, op.NewAddress, nil); err != nil {
+		return d.refused(err)
+	}
+	if err := v.fits(op.NewNode, op.NewAddress); err != nil {
 		return d.refused(err)
 	}
 	if err, o := v.free(op); err != nil {
@@ -236,6 +248,9 @@ func CheckReplace(v View, op *messages.ClusterOperation) Verdict {
 		return d.refused(err)
 	}
 	if err := v.unusedBy(op.NewNode, op.NewAddress, old); err != nil {
+		return d.refused(err)
+	}
+	if err := v.fits(op.NewNode, op.NewAddress); err != nil {
 		return d.refused(err)
 	}
 	if err, o := v.free(op); err != nil {

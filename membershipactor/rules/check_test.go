@@ -99,6 +99,9 @@ const (
 func TestCheck(t *testing.T) {
 	outside := func(v *View) { v.Self = 7 }
 	waits := func(v *View) { v.Waiting = []*messages.WaitingNode{{Name: "node4"}} }
+	refused := func(v *View) {
+		v.Waiting = []*messages.WaitingNode{{Name: "node4", Address: "h4:7000", Refused: "its software is old"}}
+	}
 	unbound := func(v *View) { v.Member(4).Incarnation = nil }
 	shipped := func(v *View) { v.Shipments = map[uint64]Shipment{4: {Done: 4, Total: 10}} }
 	crowded := func(v *View) { v.Members = append(v.Members, make([]*messages.Member, messages.MembersMax)...) }
@@ -122,6 +125,8 @@ func TestCheck(t *testing.T) {
 		"add: another one's node":      {cluster(voters3, nil, under(opOther)), opAdd("node4", "h5:7000"), conflict, "kvctl ops abort abcd"},
 		"add: another one's address":   {cluster(voters3, nil, under(opOther)), opAdd("node5", "h4:7000"), conflict, "abcd is under way: replace node2 by node4"},
 		"add: as many as may be":       {cluster(voters3, nil, crowded), opAdd("node4", "h4:7000"), busy, "remove one first"},
+		"add: its software is old":     {cluster(voters3, nil, refused), opAdd("node4", "h4:7000"), unsafe, "node4 is not let in: its software is old"},
+		"add: an old one elsewhere":    {cluster(voters3, nil, refused), opAdd("node4", "h5:7000"), ok, ""},
 		"add: no leader":               {cluster(voters3, nil, outside), opAdd("node4", "h4:7000"), noLeader, "does not lead"},
 		"add: no quorum":               {cluster(voters3, nil, dead(2, 3)), opAdd("node4", "h4:7000"), noLeader, "start node2 or node3: that makes a quorum"},
 		"promote":                      {cluster(voters3, []uint64{4}), opPromote("node4"), ok, "4 voters"},
@@ -130,6 +135,7 @@ func TestCheck(t *testing.T) {
 		"promote: it only waits":       {cluster(voters3, nil, waits), opPromote("node4"), notFound, "node4 waits to be added"},
 		"promote: a voter":             {cluster(voters3, nil), opPromote("node2"), conflict, "a voter already"},
 		"promote: never heard":         {cluster(voters3, []uint64{4}, unbound, dead(4)), opPromote("node4"), unsafe, "kvctl serve --join h1:7000,h2:7000,h3:7000 --name node4 --listen h4:7000"},
+		"promote: its software is old": {cluster(voters3, []uint64{4}, unbound, dead(4), refused), opPromote("node4"), unsafe, "not let in: its software is old; start node4 with the version"},
 		"promote: out of contact":      {cluster(voters3, []uint64{4}, dead(4)), opPromote("node4"), unsafe, "out of contact since 1.05s"},
 		"promote: within a snapshot":   {cluster(voters3, []uint64{4}, shipped, progress(4, func(p *messages.Progress, _ *Follow) { p.State = snapshots })), opPromote("node4"), unsafe, "40 % of it"},
 		"promote: lags":                {cluster(voters3, []uint64{4}, progress(4, func(_ *messages.Progress, f *Follow) { f.Close, f.Match, f.Rate = false, 0, 10 })), opPromote("node4"), unsafe, "lacks 100 entries, for about 550ms"},
@@ -152,6 +158,7 @@ func TestCheck(t *testing.T) {
 		"replace an emptied one":       {cluster(voters3, nil, dead(2)), opReplace("node2", "node2", "h2:7000"), ok, ""},
 		"replace: it is not emptied":   {cluster(voters3, nil), opReplace("node2", "node2", "h2:7000"), conflict, "node2 answers at h2:7000 itself"},
 		"replace: unknown":             {cluster(voters3, nil), opReplace("node9", "node4", "h4:7000"), notFound, "node9"},
+		"replace: the new one is old":  {cluster(voters3, nil, refused), opReplace("node2", "node4", "h4:7000"), unsafe, "node4 is not let in: its software is old"},
 		"replace: a used name":         {cluster(voters3, nil), opReplace("node2", "node3", "h4:7000"), conflict, "node3 is a member already"},
 		"replace: two at once":         {cluster(voters3, nil, under(opOther)), opReplace("node3", "node5", "h5:7000"), conflict, "operation abcd"},
 		"replace: one alive of two":    {cluster([]uint64{1, 2, 3, 4}, nil, dead(3)), opReplace("node2", "node5", "h5:7000"), ok, ""},
@@ -321,6 +328,8 @@ func TestGuards(t *testing.T) {
 	}{
 		"steady":                          {cluster(voters3, nil).Steady(), Nothing},
 		"a new leader":                    {cluster(voters3, nil, func(v *View) { v.Replication.Settled = false }).Steady(), Unsettled},
+		"raft has not come to the change": {cluster(voters3, nil, func(v *View) { v.Replication.ConfState = &raftpb.ConfState{Voters: []uint64{1, 2}} }).Steady(), Unsettled},
+		"raft has the same, in its order": {cluster(voters3, nil, func(v *View) { v.Replication.ConfState = &raftpb.ConfState{Voters: []uint64{3, 2, 1}} }).Steady(), Nothing},
 		"no quorum":                       {cluster(voters3, nil, dead(2, 3)).Steady(), NoQuorum},
 		"swap":                            {cluster(voters3, []uint64{4}).GuardSwap(4, 2), Nothing},
 		"swap, the old one dead":          {cluster(voters3, []uint64{4}, dead(2)).GuardSwap(4, 2), Nothing},

@@ -118,6 +118,9 @@ func (v View) Ready(id messages.RaftID) Why {
 	lacks := func(k Kind) Why { why.Kind = k; return why }
 	switch {
 	case mutant.PromotedEarly:
+	case len(m.Incarnation) == 0 && v.refused(m.Name, m.Address) != "":
+		why.Other = v.refused(m.Name, m.Address)
+		return lacks(Refused)
 	case len(m.Incarnation) == 0:
 		why.Endpoints = v.endpoints()
 		return lacks(NotJoined)

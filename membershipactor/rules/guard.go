@@ -14,10 +14,18 @@ func (v View) Steady() Why {
 	switch {
 	case !v.Budget().Available:
 		return Why{Kind: NoQuorum, Node: WhoseReturn(v.ConfState, v.Members, v.Alive)}
-	case !v.Leads() || !v.Replication.GetSettled():
+	case !v.Leads() || !v.settled():
 		return Why{Kind: Unsettled}
 	}
 	return Why{}
+}
+
+// settled reports whether raft takes a change now, as far as it has said. What it said of
+// another configuration is old: the machine told of the last change first, and raft would drop
+// the next one, which would cost a second.
+func (v View) settled() bool {
+	said := v.Replication.GetConfState()
+	return v.Replication.GetSettled() && (said == nil || said.Equivalent(v.ConfState) == nil)
 }
 
 // GuardVoters says why in may not join the voters, or out not leave them, in one step. 0

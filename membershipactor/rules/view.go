@@ -109,6 +109,17 @@ func (v View) WaitingNamed(name string) *messages.WaitingNode {
 	return found
 }
 
+// refused is why a node that asked to join is not let in; empty: it is not refused, or did not
+// ask lately.
+func (v View) refused(name, address string) string {
+	for _, w := range v.Waiting {
+		if w.Name == name && w.Address == address && w.Refused != "" {
+			return w.Refused
+		}
+	}
+	return ""
+}
+
 // Swapped reports whether an operation can only go forward: the joint configuration was
 // entered, or it is over.
 func Swapped(o *messages.ClusterOperation) bool {

@@ -13,6 +13,7 @@ const (
 	Nothing       Kind = iota
 	Unsettled          // the leader is new, or the members changed just now
 	NoQuorum           // nothing can be committed; Node: whose return would make a quorum
+	Refused            // Node is not let in, for the reason Other
 	NotJoined          // Node was not heard since it was added
 	Unreachable        // Node is silent, for Count ms
 	Snapshot           // Node gets one: Count of about Total bytes
@@ -33,7 +34,7 @@ type Why struct {
 	Kind         Kind
 	Node         string // a name, or several in words
 	Address      string // of Node
-	Other        string // the id of another operation
+	Other        string // the id of another operation; of Refused, the reason
 	Endpoints    []string
 	Count, Total uint64
 }
@@ -45,6 +46,8 @@ func (w Why) String() string {
 		return "the leader has not applied an entry of its own behind the last change yet"
 	case NoQuorum:
 		return fmt.Sprintf("no quorum is in contact; the return of %s would make one", w.Node)
+	case Refused:
+		return fmt.Sprintf("%s is not let in: %s", w.Node, w.Other)
 	case NotJoined:
 		return fmt.Sprintf("%s has not joined yet", w.Node)
 	case Unreachable:
@@ -84,6 +87,8 @@ func (w Why) Hint() string {
 	switch w.Kind {
 	case NotJoined:
 		return fmt.Sprintf("start it: kvctl serve --join %s --name %s --listen %s --data DIR", strings.Join(w.Endpoints, ","), w.Node, w.Address)
+	case Refused:
+		return fmt.Sprintf("start %s with the version that the members run", w.Node)
 	case Unreachable, NoQuorum, TooFewAfter:
 		return "start " + w.Node + ", or look at the network between"
 	case Slow:

@@ -101,7 +101,7 @@ func gaveUp(lost *messages.Member, v rules.View) *messages.ClusterOperation {
 // waitingSpare is the first spare that waits to be added, or nil.
 func waitingSpare(h *messages.Healing, v rules.View) *messages.WaitingNode {
 	for _, name := range h.Spares {
-		if w := v.WaitingNamed(name); w != nil && w.SilentMs <= spareSilentMS && v.Named(name) == nil {
+		if w := v.WaitingNamed(name); w != nil && w.SilentMs <= spareSilentMS && w.Refused == "" && v.Named(name) == nil {
 			return w
 		}
 	}

@@ -50,6 +50,7 @@ func TestHeal(t *testing.T) {
 			v.Waiting = append(v.Waiting, &messages.WaitingNode{Name: "node9", Address: "h8:7000", Incarnation: incarnationOf(8)})
 		}}, "", "no spare waits"},
 		"the spare asks no more":                         {3, []uint64{3}, []alter{on, spare("node9"), func(_ *world, v *rules.View) { v.Waiting[0].SilentMs = 5000 }}, "", "no spare waits"},
+		"the spare's software is old":                    {3, []uint64{3}, []alter{on, spare("node9"), func(_ *world, v *rules.View) { v.Waiting[0].Refused = "old" }}, "", "no spare waits"},
 		"it is replaced already":                         {3, []uint64{3}, []alter{on, spare("node9"), ended(catchUp, 3)}, "", ""},
 		"that failed before":                             {3, []uint64{3}, []alter{on, spare("node9"), ended(failed, 3)}, "", "an operator has to see to it"},
 		"another node of that name was replaced in vain": {3, []uint64{3}, []alter{on, spare("node9"), ended(failed, 1)}, "node9", ""},
