@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -84,7 +85,7 @@ func (r *run) rollBack(v *server) {
 	}
 	r.rolling = true
 	v.crash(false)
-	was := older{copy: v.disk.Copy(), starts: v.disk.Started()}
+	was := older{copy: v.disk.Copy(), starts: v.disk.Started(), voters: v.disk.LastCheckpoint().GetConfState().GetVoters()}
 	for _, o := range r.servers {
 		_, last, _ := o.disk.Durable()
 		was.last = max(was.last, last)
@@ -118,6 +119,7 @@ func (r *run) rollBack(v *server) {
 type older struct {
 	copy   disk.Copy
 	starts uint64 // of processes on it
+	voters []uint64
 	last   uint64 // index at which the longest of all logs ended then
 }
 
@@ -129,8 +131,8 @@ func (r *run) putBack(v *server, was older) {
 	parts := r.chaos.IntN(2) == 0
 	var knows []*server
 	for _, o := range r.servers {
-		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() {
-			continue
+		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() || !slices.Contains(was.voters, o.id()) {
+			continue // learners are not asked
 		}
 		if parts && o.countsOn(v, was.last) && v.disk.Started() > was.starts ||
 			!parts && o.disk.HeardOf(v.id()) > was.starts {

@@ -80,7 +80,13 @@ func (r *run) stepped(o *messages.ClusterOperation) {
 		return
 	}
 	r.by("steps", func() {
-		r.seekFailure(o)
+		if r.seekFailure(o) && o.Kind == messages.OperationKind_PROMOTE { // another leader waits before it goes on
+			r.world.clock.after(0, nil, func() {
+				if !r.healed && !r.held {
+					r.by("steps", func() { r.harm(o, harmLeader) })
+				}
+			})
+		}
 		h, strikes := harm(r.chaos.IntN(int(harms))), r.strikes() && r.chaos.Float64() < r.swarm.steps
 		i := slices.IndexFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == o.Phase })
 		if i >= 0 && !r.held {

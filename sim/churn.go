@@ -31,7 +31,7 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	if o.Faults {
 		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
 		all := allStepBlows()
-		for range pick(chance, 2, 8, 32) {
+		for range pick(chance, 4, 16, 48) {
 			s.blows = append(s.blows, pick(chance, all...))
 		}
 	}
@@ -214,7 +214,11 @@ func (r *run) seekBlow() bool {
 		return false
 	}
 	kind, members, stays := pick(r.chaos, kinds...), r.check.reference.state.Members(), false
-	if kind == messages.OperationKind_PROMOTE && !slices.ContainsFunc(members, isLearner) {
+	learns, promotes := slices.ContainsFunc(members, isLearner), slices.Contains(kinds, messages.OperationKind_PROMOTE)
+	switch {
+	case learns && promotes && r.chaos.IntN(2) == 0:
+		kind = messages.OperationKind_PROMOTE
+	case !learns && kind == messages.OperationKind_PROMOTE:
 		kind, stays = messages.OperationKind_ADD, true
 	}
 	member := pick(r.chaos, members...)

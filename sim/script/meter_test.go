@@ -35,6 +35,9 @@ func TestEveryNodeHasAMeter(t *testing.T) {
 				continue
 			}
 			for _, c := range f.Metric {
+				if f.GetName() == "keyval_actor_failures_total" && c.Counter.GetValue() == 0 {
+					continue // each actor has its row
+				}
 				var labels []string
 				for _, l := range c.Label {
 					labels = append(labels, l.GetName()+"="+l.GetValue())
