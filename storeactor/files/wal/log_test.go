@@ -42,7 +42,7 @@ func makeLog(t *testing.T) (generation string, l *Log) {
 
 func createAt(t *testing.T, generation string) *Log {
 	t.Helper()
-	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, 0, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), nil, disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -69,7 +69,7 @@ func readFiles(t *testing.T, generation string) testLog {
 			t.Fatal(err)
 		}
 	}
-	if l.witness, err = os.ReadFile(filepath.Join(generation, witnessName)); err != nil {
+	if l.witness, err = os.ReadFile(filepath.Join(generation, WitnessName)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -109,7 +109,7 @@ func (l testLog) write(t *testing.T, generation string) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(generation, witnessName), l.witness, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(generation, WitnessName), l.witness, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
