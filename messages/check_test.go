@@ -24,3 +24,16 @@ func TestClientsDoNotChangeMembers(t *testing.T) {
 		t.Errorf("%d kinds are about the members or the level", asked)
 	}
 }
+
+// TestNumbers: what is read without reflection is the number in the .proto.
+func TestNumbers(t *testing.T) {
+	kinds := new(Operation).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
+	for i := range kinds.Len() {
+		o := new(Operation)
+		m := o.ProtoReflect()
+		m.Set(kinds.Get(i), m.NewField(kinds.Get(i)))
+		if n := o.Number(); n != OperationNumber(kinds.Get(i).Number()) {
+			t.Errorf("%s has number %d, not %d", kinds.Get(i).Name(), kinds.Get(i).Number(), n)
+		}
+	}
+}

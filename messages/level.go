@@ -59,6 +59,12 @@ func (k OperationNumber) AboutMembers() bool { return k >= aboutMembers }
 
 // Number is the operation's kind; 0: it has none that is known.
 func (o *Operation) Number() OperationNumber {
+	switch o.GetKind().(type) { // of each write; reflection takes a fiftieth of a leader's time for them
+	case *Operation_Put:
+		return 1
+	case *Operation_Delete:
+		return 2
+	}
 	m := o.ProtoReflect()
 	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind")); f != nil {
 		return OperationNumber(f.Number())

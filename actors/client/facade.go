@@ -221,6 +221,9 @@ func (c *Client) writeIf(ctx context.Context, key []byte, options []WriteOption,
 	return c.call(ctx, m)
 }
 
+// timers are those of calls that have ended, to be used again.
+var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
+
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
 	if err := ctx.Err(); err != nil {
@@ -237,8 +240,12 @@ func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, 
 	}
 	defer c.desk.forget(tag)
 	m.Tag = tag
-	overdue := time.NewTimer(limit) // the actor counts ticks, which stretch when the process stands still
-	defer overdue.Stop()
+	overdue := timers.Get().(*time.Timer) // the actor counts ticks, which stretch when the process stands still
+	overdue.Reset(limit)
+	defer func() {
+		overdue.Stop()
+		timers.Put(overdue)
+	}()
 	c.root.RequestWithCustomSender(c.desk.client, m, c.desk.pid)
 	select {
 	case d := <-answered:
