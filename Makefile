@@ -51,7 +51,10 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 
 exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
-	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$|TestFullDisk$$' -v -count=1 -timeout 60m
+
+damage: ## each file of a node is damaged in each way: what the node does, as a table
+	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m
 
 crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go
 	@KEYVAL_CROWD_FILES=$(FILES) $(GO) test ./cli/kvctl -run 'TestCrowdedNode$$' -v -count=1 -timeout 10m
@@ -101,9 +104,13 @@ generate: ## remake the generated code of messages/
 	  --go-grpc_out=$(OUT) --go-grpc_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go-grpc_opt=M$m) \
 	  messages/*.proto
 
-docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
+docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
+	@$(GO) test ./cli/kvctl -run TestMetricsOfARealNode -count=1 -rewrite
+
+monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)
+	@cd monitoring && $(GO) run . && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
 dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
 	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
@@ -116,4 +123,4 @@ module: ## give the module the path PATH, such as example.com/kv
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist module clean
+.PHONY: $(shell awk -F: '/^[a-z]+:.*\#\# / {print $$1}' $(firstword $(MAKEFILE_LIST)))

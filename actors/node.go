@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors/seam"
+	"keyval/actors/telemetry"
 	"keyval/actors/transport"
 	"keyval/membershipactor"
 	"keyval/messages"
@@ -80,7 +81,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
 	cfg.Level = cmp.Or(cfg.Level, messages.Level)
-	self := RaftIDOf(identity)
+	self := messages.RaftIDOf(identity)
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
@@ -96,8 +97,9 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	w := &wiring{
 		self: self, address: address, version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
-		inbox: &transport.Inbox{},
+		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, requests: newRequestMeters(cfg.World.Meter),
 	}
+	telemetry.Begin(w.meter)
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
 	n := &Node{System: system, root: root, done: make(chan struct{})}
@@ -316,7 +318,7 @@ func (a *node) serve(ctx actor.Context) {
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS,
+		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS, Keys: a.cfg.World.Keys,
 		Name: a.identity.Name, Address: a.identity.Advertise, Node: w.local(messages.ActorNode), Gateway: w.local(messages.ActorGateway),
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -19,11 +21,13 @@ type devCluster struct {
 	Format  int         `json:"format"`
 	Members []devMember `json:"members"`
 	Left    []devMember `json:"left,omitempty"` // they were removed from the cluster, and are not started any more
+	Secure  bool        `json:"secure,omitempty"`
 
 	Directory string `json:"-"` // absolute; of a temporary one known after create
 	temporary bool
 	resumed   bool     // it was recorded before
 	tuning    []string // flags for every node
+	metrics   bool     // each node shows itself at its page's address
 }
 
 type devMember struct {
@@ -92,8 +96,75 @@ func (d *devCluster) serveArgs(m devMember) []string {
 			args = []string{"serve", "--data", d.data(m)} // the rest is recorded
 		}
 	}
-	return append(args, d.tuning...)
+	if d.metrics {
+		args = append(args, "--metrics-listen", m.page())
+	}
+	return slices.Concat(args, d.tuning, d.keyArgs(m))
 }
+
+// devUser is whom kvctl dev makes keys for, of clients.
+const devUser = "dev"
+
+func (d *devCluster) authority() keys.Authority {
+	return keys.Authority{Dir: filepath.Join(d.Directory, "certs")}
+}
+
+func (d *devCluster) clientKeys() string {
+	return d.authority().Of(transport.Principal{Kind: transport.UserKey, Name: devUser})
+}
+
+// keyArgs are the flags by which a node comes with keys.
+func (d *devCluster) keyArgs(m devMember) []string {
+	if !d.Secure {
+		return nil
+	}
+	return []string{"--certs-dir", d.authority().Of(transport.Principal{Kind: transport.NodeKey, Name: m.Name})}
+}
+
+// makeKeys makes those that are not there yet.
+func (d *devCluster) makeKeys() error {
+	a := d.authority()
+	if !exists(a.Dir) {
+		if _, err := a.Create(); err != nil {
+			return err
+		}
+	}
+	all := []transport.Principal{{Kind: transport.UserKey, Name: devUser}}
+	for _, m := range d.Members {
+		all = append(all, transport.Principal{Kind: transport.NodeKey, Name: m.Name})
+	}
+	for _, p := range all {
+		if exists(a.Of(p)) {
+			continue
+		}
+		if _, _, err := a.Issue(p, []string{"127.0.0.1", "localhost"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// secure has this process reach the cluster with its keys, or without any.
+func (c *Call) secure(d *devCluster) error {
+	var ring *keys.Ring
+	if d.Secure {
+		err := d.makeKeys()
+		if err == nil {
+			ring, err = keys.Load(keys.FilesIn(d.clientKeys(), transport.UserKey))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.Context = withKeys(c.Context, func() (*keys.Ring, error) { return ring, nil })
+	return nil
+}
+
+// pagePorts is how far the port of a node's page is behind that of the node.
+const pagePorts = 2000
+
+// page is where a node shows itself.
+func (m devMember) page() string { return fmt.Sprintf("127.0.0.1:%d", m.port()+pagePorts) }
 
 // planCluster is the cluster that the flags and the directory's record name.
 func (c *Call) planCluster() (*devCluster, error) {
@@ -109,10 +180,12 @@ func (c *Call) planCluster() (*devCluster, error) {
 		return nil, c.usage("", "--nodes must be from 1 to %d, not %d", devNodesMax, nodes)
 	case basePort < 1 || basePort+nodes-1 > 65535:
 		return nil, c.usage("", "--base-port %d leaves no ports from 1 to 65535 for %d nodes", basePort, nodes)
+	case c.flags.Bool("metrics") && basePort+nodes-1+pagePorts > 65535:
+		return nil, c.usage("", "--metrics needs the ports %d behind those of the nodes: give a lower --base-port", pagePorts)
 	case c.flags.IsSet("data") && c.flags.String("data") == "":
 		return nil, c.usage("", "--data names no directory")
 	}
-	d := &devCluster{Format: devRecordFormat}
+	d := &devCluster{Format: devRecordFormat, Secure: c.flags.Bool("secure")}
 	for i := range nodes {
 		d.Members = append(d.Members, devMember{Name: fmt.Sprintf("node%d", i+1), Address: fmt.Sprintf("127.0.0.1:%d", basePort+i)})
 	}
@@ -159,6 +232,7 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 	case c.flags.IsSet("base-port") && planned.Members[0].port() != basePort:
 		return nil, c.usage("leave --base-port out", "the cluster in %s begins at port %d, not %d", directory, basePort, planned.Members[0].port())
 	}
+	recorded.Secure = recorded.Secure || planned.Secure
 	return recorded, nil
 }
 
