@@ -44,6 +44,7 @@ type Options struct {
 
 	SnapshotRate       uint64 // bytes a second to one follower; default 64 MiB
 	SnapshotChunkBytes int    // default 1 MiB
+	SnapshotsKeep      int    // see shipping.Config
 	AuditTicks         uint32 // between two questions to the members; default 4
 	RoomBytes          int64  // see storeactor.MachineConfig
 }
@@ -311,7 +312,7 @@ func (a *node) serve(ctx actor.Context) {
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, Level: w.level, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Audit: w.local(messages.ActorAudit), Peer: w.peer(messages.ActorSnapshots),
-		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes,
+		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes, Keep: o.SnapshotsKeep,
 	}))
 	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
 		Self: w.self, Machine: w.machine(), Membership: w.membership(), Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorAudit),

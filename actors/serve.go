@@ -19,6 +19,7 @@ import (
 	"keyval/raftactor"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files"
+	"keyval/storeactor/shipping"
 )
 
 // ServeOptions say which node to run. A first start needs all that is recorded but
@@ -45,8 +46,12 @@ type ServeOptions struct {
 	HistoryRevisions uint64        // 0: no bound
 	HistoryTime      time.Duration // 0: no bound
 	SnapshotRate     uint64        // bytes a second; 0: the default
+	SnapshotsKeep    int           // of the files that operators ask for; 0: all
 	RoomBytes        int64         // below so many free bytes there is too little room; 0: the default; below 0: never
 }
+
+// SnapshotsMax bounds the snapshot files that a node keeps, in number.
+const SnapshotsMax = shipping.FilesMax
 
 // FollowersKeep is what the log of a follower keeps behind its checkpoint when somebody asks
 // for space, in entries and bytes, whichever are fewer.
@@ -109,7 +114,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	node, err := Start(Config{
 		Disk: disk, Network: network, World: world,
 		Version: o.Version, ProcessID: int64(os.Getpid()),
-		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate, RoomBytes: o.RoomBytes},
+		Options: Options{HistoryRevisions: o.HistoryRevisions, HistoryTime: o.HistoryTime, SnapshotRate: o.SnapshotRate, SnapshotsKeep: o.SnapshotsKeep, RoomBytes: o.RoomBytes},
 		Ended:   func(removed *messages.Removed) { ended <- removed },
 	}, identity)
 	if err != nil {

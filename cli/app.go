@@ -33,6 +33,7 @@ type Shell struct {
 	Stdin                 io.Reader
 	Stdout, Stderr        io.Writer
 	InTTY, OutTTY, ErrTTY bool
+	Columns               int // of the terminal behind Stdout; 0: not known
 	Env                   func(name string) string
 	// Invoked is the command as the user wrote it, Self the path of the binary.
 	Invoked, Self string
@@ -54,8 +55,10 @@ func NewShell() *Shell {
 	if err != nil {
 		self = os.Args[0]
 	}
+	columns, _, _ := term.GetSize(int(os.Stdout.Fd())) // 0 where that is no terminal
 	return &Shell{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Columns: columns,
+		Stdin:   os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		InTTY:  term.IsTerminal(int(os.Stdin.Fd())),
 		OutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),

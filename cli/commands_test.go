@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	pretty "github.com/jedib0t/go-pretty/v6/text"
 	urfave "github.com/urfave/cli/v2"
 
 	"keyval/messages"
@@ -343,6 +344,9 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%s: usage %q", join(own), c.Usage)
 			}
 			if len(c.Subcommands) > 0 {
+				if c.UsageText == "" {
+					t.Errorf("%s has no example", join(own))
+				}
 				walk(own, c.Subcommands)
 				continue
 			}
@@ -425,5 +429,49 @@ func TestComplete(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+// TestNothingButJSON: with --json whatever is said beside the data is JSON too, a line each.
+func TestNothingButJSON(t *testing.T) {
+	for _, line := range []string{
+		"snapshot list", "snapshot create --wait=false", "snapshot show none", "compact --yes", "verify", "status", "cluster health", "cluster members",
+		"delete --prefix a --yes", "get missing", "put", "scan a",
+	} {
+		for _, down := range [][]string{nil, {"127.0.0.1:7003"}, {"127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"}} {
+			r := fruit(t)
+			r.cluster.down, r.tty = down, true
+			got := r.kvctl(t, append(strings.Fields(line), "--json", "--timeout", "500ms")...)
+			for said := range strings.Lines(got.stderr) {
+				if !json.Valid([]byte(said)) {
+					t.Errorf("%s --json with %d nodes down says %q", line, len(down), said)
+				}
+			}
+			if got.out != "" && !json.Valid([]byte(got.out)) {
+				t.Errorf("%s --json with %d nodes down prints %q", line, len(down), got.out)
+			}
+		}
+	}
+}
+
+// TestTablesFitTheScreen: on a terminal no line of a table is longer than the screen is wide,
+// whatever keys and values are.
+func TestTablesFitTheScreen(t *testing.T) {
+	r := run{cluster: newFake(), tty: true}
+	for key, value := range map[string]string{
+		"short": "v", strings.Repeat("k", 300): strings.Repeat("v", 3000), "wide": strings.Repeat("世界", 200), "lines": strings.Repeat("a\nb", 50),
+	} {
+		if got := r.kvctl(t, "put", key, value); got.code != 0 {
+			t.Fatalf("%+v", got)
+		}
+	}
+	got := r.kvctl(t, "scan")
+	for line := range strings.Lines(got.out) {
+		if width := pretty.StringWidth(line); width > 80 {
+			t.Errorf("%d columns: %q", width, line)
+		}
+	}
+	if got.code != 0 || strings.Count(got.out, "\n") != 5 || !strings.Contains(got.out, "... (3000 bytes)") || !strings.Contains(got.out, "... (300 bytes)  ") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -94,7 +94,7 @@ func TestCompactSaysWhoHasNot(t *testing.T) {
 	if diff := cmp.Diff(want, nodes); diff != "" || got.code != 9 {
 		t.Errorf("exit code %d: %s", got.code, diff)
 	}
-	if want := "node2 has not made its checkpoint yet, and will\nnode3 does not answer, and gives it up when it comes back: connection refused\n"; got.stderr != want {
+	if want := `{"note":"node2 has not made its checkpoint yet, and will"}` + "\n" + `{"note":"node3 does not answer, and gives it up when it comes back: connection refused"}` + "\n"; got.stderr != want {
 		t.Errorf("%q", got.stderr)
 	}
 	unwaited := r.kvctl(t, "compact", "--yes", "--wait=false")

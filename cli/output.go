@@ -85,8 +85,17 @@ func (c *Call) printSimple(rows [][]string) {
 	}
 }
 
-// note tells people something beside the data.
+// note tells people something beside the data. Where nothing but JSON may be printed it is an
+// object with the field note.
 func (c *Call) note(format string, args ...any) {
+	if c.Format.structured() {
+		encoder := json.NewEncoder(c.Stderr)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(struct { // a stderr that cannot be written to has nobody to be told about
+			Note string `json:"note"`
+		}{strings.TrimSpace(fmt.Sprintf(format, args...))})
+		return
+	}
 	fmt.Fprintf(c.Stderr, format+"\n", args...)
 }
 

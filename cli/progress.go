@@ -32,6 +32,8 @@ func (c *Call) progress(rewrite, linesOffTTY bool) (*progress, error) {
 	case !slices.Contains(choices["progress"], p.style):
 		return nil, c.usage("", "--progress %q is none of %s", p.style, strings.Join(choices["progress"], ", "))
 	case p.style != "auto":
+	case c.Format.structured() && (c.ErrTTY || linesOffTTY):
+		p.style = "json"
 	case c.ErrTTY:
 		p.style, p.rewrite = "plain", rewrite && c.Env("TERM") != "dumb"
 	case linesOffTTY:

@@ -3,12 +3,15 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	pretty "github.com/jedib0t/go-pretty/v6/text"
 
 	"keyval/actors/client"
 )
@@ -29,7 +32,11 @@ func (c *Call) rowWriter(keysOnly bool) rowWriter {
 	out := bufio.NewWriterSize(c.Stdout, rowBuffer)
 	switch c.Format {
 	case Table:
-		return &tableRows{out: out, keysOnly: keysOnly, cut: c.OutTTY}
+		w := &tableRows{out: out, keysOnly: keysOnly}
+		if c.OutTTY {
+			w.screen = cmp.Or(c.Columns, screenColumns)
+		}
+		return w
 	case Simple:
 		return &simpleRows{out: out, keysOnly: keysOnly}
 	}
@@ -130,15 +137,18 @@ func (w *simpleRows) interrupt() { _ = w.out.Flush() }
 const (
 	tableAheadRows  = 100
 	tableAheadBytes = 64 << 10
-	tableKeyMax     = 48 // columns; a longer key moves the rest of its own line only
+	tableKeyMax     = 46 // columns; off a terminal a longer key moves the rest of its own line only
 	tableValueMax   = 100
+	tableValueMin   = 20 // columns that a value gets however narrow the screen is
+	screenColumns   = 80 // of a terminal that does not say
+	revisionColumns = 10
 )
 
 // tableRows writes a table whose columns are as wide as the first rows ask for.
 type tableRows struct {
 	out      *bufio.Writer
 	keysOnly bool
-	cut      bool // long values
+	screen   int // columns of the terminal, for which what is long is cut; 0: there is none
 	ahead    []client.Item
 	bytes    int // of ahead
 	width    int // of the keys; 0: not known yet
@@ -160,12 +170,12 @@ func (w *tableRows) write(item client.Item) error {
 func (w *tableRows) begin() error {
 	w.width = len("KEY")
 	for _, item := range w.ahead {
-		if width := utf8.RuneCountInString(cell(item.Key)); width <= tableKeyMax {
+		if width := pretty.StringWidth(w.key(item.Key)); width <= tableKeyMax {
 			w.width = max(w.width, width)
 		}
 	}
 	if len(w.ahead) > 0 {
-		header := fmt.Sprintf("%-*s  %-10s", w.width, "KEY", "REVISION")
+		header := fmt.Sprintf("%-*s  %-*s", w.width, "KEY", revisionColumns, "REVISION")
 		if !w.keysOnly {
 			header += "  VALUE"
 		}
@@ -181,18 +191,36 @@ func (w *tableRows) begin() error {
 }
 
 func (w *tableRows) line(item client.Item) error {
-	key, revision := cell(item.Key), strconv.FormatUint(item.Revision, 10)
+	key, revision := pretty.Pad(w.key(item.Key), w.width, ' '), strconv.FormatUint(item.Revision, 10)
 	if w.keysOnly {
-		_, err := fmt.Fprintf(w.out, "%-*s  %s\n", w.width, key, revision)
+		_, err := fmt.Fprintf(w.out, "%s  %s\n", key, revision)
 		return err
 	}
 	value := cell(item.Value)
-	if w.cut {
-		value = cutCell(item.Value)
+	if w.screen > 0 {
+		value = cutTo(item.Value, max(tableValueMin, w.screen-w.width-revisionColumns-4))
 	}
-	line := fmt.Sprintf("%-*s  %-10s  %s", w.width, key, revision, value)
+	line := fmt.Sprintf("%s  %-*s  %s", key, revisionColumns, revision, value)
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " "))
 	return err
+}
+
+// key is a key that leaves the table one.
+func (w *tableRows) key(key []byte) string {
+	if w.screen == 0 {
+		return cell(key)
+	}
+	return cutTo(key, tableKeyMax)
+}
+
+// cutTo is a cell of so many columns at most. What is cut says how long it is.
+func cutTo(b []byte, columns int) string {
+	whole := cell(b)
+	if pretty.StringWidth(whole) <= columns {
+		return whole
+	}
+	end := fmt.Sprintf("... (%d bytes)", len(b))
+	return pretty.Trim(whole, max(1, columns-len(end))) + end
 }
 
 func (w *tableRows) end() {

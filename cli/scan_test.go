@@ -100,7 +100,7 @@ func TestScanOnATerminal(t *testing.T) {
 	whole := r.kvctl(t, "scan", "long")
 	r.tty = true
 	cut := r.kvctl(t, "scan", "long")
-	if !strings.Contains(cut.out, strings.Repeat("ä", 100)+"... (300 bytes)\n") || cut.stderr != "1 key at revision 7\n" {
+	if !strings.Contains(cut.out, strings.Repeat("ä", 47)+"... (300 bytes)\n") || cut.stderr != "1 key at revision 7\n" {
 		t.Errorf("%+v", cut)
 	}
 	if !strings.Contains(whole.out, strings.Repeat("ä", 150)+"\n") || whole.stderr != "" {

@@ -185,6 +185,7 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 		return o, err
 	}
 	o.HistoryRevisions, o.HistoryTime, o.SnapshotRate, o.RoomBytes = t.historyRevisions, t.historyTime, t.snapshotRate, t.roomBytes
+	o.SnapshotsKeep = t.snapshotsKeep
 	if o.DataDir, err = filepath.Abs(o.DataDir); err != nil {
 		return o, err
 	}

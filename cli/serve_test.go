@@ -60,16 +60,18 @@ func TestTuning(t *testing.T) {
 		want tuning
 		fail string
 	}{
-		{"", nil, tuning{100_000, time.Hour, 64 * mib, 0}, ""},
-		{"--history-revisions 0 --history-time 0 --snapshot-rate 1.5MB", nil, tuning{0, 0, 1_500_000, 0}, ""},
-		{"", map[string]string{envHistoryRevisions: "7", envHistoryTime: "1m", envSnapshotRate: "2MiB"}, tuning{7, time.Minute, 2 * mib, 0}, ""},
-		{"--history-time 2m", map[string]string{envHistoryTime: "soon", envHistoryRevisions: ""}, tuning{100_000, 2 * time.Minute, 64 * mib, 0}, ""},
+		{"", nil, tuning{100_000, time.Hour, 64 * mib, 0, 0}, ""},
+		{"--history-revisions 0 --history-time 0 --snapshot-rate 1.5MB", nil, tuning{0, 0, 1_500_000, 0, 0}, ""},
+		{"", map[string]string{envHistoryRevisions: "7", envHistoryTime: "1m", envSnapshotRate: "2MiB"}, tuning{7, time.Minute, 2 * mib, 0, 0}, ""},
+		{"--history-time 2m", map[string]string{envHistoryTime: "soon", envHistoryRevisions: ""}, tuning{100_000, 2 * time.Minute, 64 * mib, 0, 0}, ""},
 		{"", map[string]string{envHistoryTime: "soon"}, tuning{}, `KVCTL_HISTORY_TIME: "soon" is no duration from 1s on, and not 0`},
 		{"--history-time 10ms", nil, tuning{}, `--history-time: "10ms" is no duration from 1s on, and not 0`},
 		{"--history-revisions -1", nil, tuning{}, `--history-revisions: "-1" is no number of revisions`},
-		{"--room 1GiB", nil, tuning{100_000, time.Hour, 64 * mib, 1 << 30}, ""},
-		{"", map[string]string{envRoom: "0"}, tuning{100_000, time.Hour, 64 * mib, -1}, ""},
+		{"--room 1GiB", nil, tuning{100_000, time.Hour, 64 * mib, 1 << 30, 0}, ""},
+		{"", map[string]string{envRoom: "0"}, tuning{100_000, time.Hour, 64 * mib, -1, 0}, ""},
 		{"--room some", nil, tuning{}, `--room: "some" is no size, such as 1GiB`},
+		{"--snapshots-keep 3", nil, tuning{100_000, time.Hour, 64 * mib, 0, 3}, ""},
+		{"", map[string]string{envSnapshotsKeep: "1001"}, tuning{}, `KVCTL_SNAPSHOTS_KEEP: "1001" is no number from 0 to 1000`},
 		{"--snapshot-rate 0", nil, tuning{}, `--snapshot-rate: "0" is no size from 1KiB on, such as 64MiB`},
 	} {
 		var got tuning

@@ -21,6 +21,8 @@ func newSim(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name:  "sim",
 		Usage: "run whole clusters in the deterministic simulator",
+		UsageText: `kvctl sim run --seed 1 --seeds 100
+printf 'cluster nodes=3\nput color red\n' | kvctl sim script -`,
 		Subcommands: []*urfave.Command{{
 			Name:  "run",
 			Usage: "play seeds, and say what came of them",

@@ -18,8 +18,11 @@ import (
 
 func newSnapshot(sh *Shell) *urfave.Command {
 	return &urfave.Command{
-		Name:        "snapshot",
-		Usage:       "keep the whole state of the cluster in files",
+		Name:  "snapshot",
+		Usage: "keep the whole state of the cluster in files",
+		UsageText: `kvctl snapshot create
+kvctl snapshot list
+kvctl snapshot save snapshot-2026-11-24-020510 here.snapshot`,
 		Subcommands: []*urfave.Command{newSnapshotCreate(sh), newSnapshotList(sh), newSnapshotShow(sh), newSnapshotSave(sh), newSnapshotDelete(sh)},
 	}
 }

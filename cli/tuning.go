@@ -6,6 +6,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	urfave "github.com/urfave/cli/v2"
+
+	"keyval/actors"
 )
 
 // tuning is how a node treats history and followers that lag. It is not recorded in
@@ -15,6 +17,7 @@ type tuning struct {
 	historyTime      time.Duration // 0: no bound
 	snapshotRate     uint64        // bytes a second
 	roomBytes        int64         // 0: the default; below 0: nobody looks
+	snapshotsKeep    int           // 0: all
 }
 
 const (
@@ -22,6 +25,7 @@ const (
 	envHistoryTime      = "KVCTL_HISTORY_TIME"
 	envSnapshotRate     = "KVCTL_SNAPSHOT_RATE"
 	envRoom             = "KVCTL_ROOM"
+	envSnapshotsKeep    = "KVCTL_SNAPSHOTS_KEEP"
 
 	defaultHistoryRevisions = "100000"
 	defaultHistoryTime      = "1h"
@@ -33,6 +37,7 @@ func tuningFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "history-revisions", Usage: "keep the last `N` revisions readable; 0: no bound [$" + envHistoryRevisions + "]", DefaultText: defaultHistoryRevisions},
 		&urfave.StringFlag{Name: "history-time", Usage: "keep what was written in the last `DURATION` readable; 0: no bound [$" + envHistoryTime + "]", DefaultText: defaultHistoryTime},
 		&urfave.StringFlag{Name: "snapshot-rate", Usage: "bring a follower that lags at most `SIZE` a second, such as 64MiB [$" + envSnapshotRate + "]", DefaultText: defaultSnapshotRate},
+		&urfave.StringFlag{Name: "snapshots-keep", Usage: "keep the newest `N` snapshots of this node, and delete older ones when another is written; 0: all [$" + envSnapshotsKeep + "]", DefaultText: "0"},
 		&urfave.StringFlag{Name: "room", Usage: "call the disk scarce below `SIZE` free, such as 1GiB: writes are refused while a quorum needs it; 0: never [$" + envRoom + "]", DefaultText: "a tenth, 512MiB to 2GiB"},
 	}
 }
@@ -62,6 +67,10 @@ func (c *Call) tuning() (t tuning, err error) {
 	if t.snapshotRate, err = humanize.ParseBytes(text); err != nil || t.snapshotRate < 1<<10 {
 		return t, c.usage("", "%s: %q is no size from 1KiB on, such as 64MiB", source, text)
 	}
+	text, source = c.setting("snapshots-keep", envSnapshotsKeep, "0")
+	if t.snapshotsKeep, err = strconv.Atoi(text); err != nil || t.snapshotsKeep < 0 || t.snapshotsKeep > actors.SnapshotsMax {
+		return t, c.usage("", "%s: %q is no number from 0 to %d", source, text, actors.SnapshotsMax)
+	}
 	if text, source = c.setting("room", envRoom, ""); text != "" {
 		size, err := humanize.ParseBytes(text)
 		if err != nil || size > 1<<60 {
@@ -79,7 +88,7 @@ func (c *Call) tuning() (t tuning, err error) {
 func (c *Call) tuningArgs() []string {
 	var args []string
 	for _, s := range []struct{ flag, env string }{
-		{"history-revisions", envHistoryRevisions}, {"history-time", envHistoryTime}, {"snapshot-rate", envSnapshotRate}, {"room", envRoom},
+		{"history-revisions", envHistoryRevisions}, {"history-time", envHistoryTime}, {"snapshot-rate", envSnapshotRate}, {"room", envRoom}, {"snapshots-keep", envSnapshotsKeep},
 	} {
 		if text, _ := c.setting(s.flag, s.env, ""); text != "" {
 			args = append(args, "--"+s.flag, text)

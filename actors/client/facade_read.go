@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"keyval/messages"
@@ -45,11 +46,20 @@ func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (Ge
 		return result, err
 	}
 	if len(d.Read.Items) == 0 {
-		return result, messages.Errorf(messages.Code_NOT_FOUND, "%s", wordsOf(messages.Code_NOT_FOUND)).At(d.Endpoint, d.RequestId)
+		return result, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %s", shown(key)).At(d.Endpoint, d.RequestId)
 	}
 	item := d.Read.Items[0]
 	result.Value, result.Revision, result.CreateRevision, result.Version = item.Value, item.Revision, item.CreateRevision, item.Version
 	return result, nil
+}
+
+// shown is a key for people: quoted, and not too long.
+func shown(key []byte) string {
+	const bytesMax = 64
+	if len(key) > bytesMax {
+		return fmt.Sprintf("%q...", key[:bytesMax])
+	}
+	return fmt.Sprintf("%q", key)
 }
 
 // Item is one row of a Scan.

@@ -475,7 +475,7 @@ func TestPutGetDelete(t *testing.T) {
 		}
 	}
 	_, err = c.Get(t.Context(), []byte("color"))
-	failed(t, err, messages.Code_NOT_FOUND, "no such key")
+	failed(t, err, messages.Code_NOT_FOUND, `there is no key "color"`)
 	var e *messages.Error
 	if !errors.As(err, &e) || e.RequestID == "" || e.Endpoint == "" {
 		t.Fatalf("the error lacks its place: %+v", e)

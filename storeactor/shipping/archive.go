@@ -160,7 +160,36 @@ func (a *archiveActor) onWriteChunk(ctx actor.Context, m *messages.WriteChunk) {
 	}
 	ctx.Send(ctx.Parent(), answer)
 	if answer.Code == messages.Code_OK && m.Chunk.Kind == messages.ChunkKind_TRAILER {
+		a.retire(a.id)
 		a.id, a.file, a.writer = "", nil, nil
+	}
+}
+
+// retire deletes the oldest files beyond those that are to be kept, now that one more is there.
+// What cannot be read says nothing of its age: it stays.
+func (a *archiveActor) retire(written string) {
+	if a.config.Keep == 0 || messages.IsTransient(written) {
+		return
+	}
+	archive := a.config.Disk.Archive()
+	files, err := archive.List()
+	if err != nil {
+		a.config.Logger.Warn("old snapshots were not deleted", "error", err)
+		return
+	}
+	l := &listing{archive: archive, supports: a.config.Level, files: slices.DeleteFunc(files, func(f disk.ArchiveFile) bool { return messages.IsTransient(f.ID) })}
+	for done := false; !done; {
+		_, done = l.step()
+	}
+	known := slices.DeleteFunc(l.infos, func(i *messages.SnapshotInfo) bool { return i.Error != "" })
+	newestFirst(known)
+	for _, old := range known[min(a.config.Keep, len(known)):] {
+		a.fetched.close()
+		if err := archive.Delete(old.Id); err != nil {
+			a.config.Logger.Warn("an old snapshot was not deleted", "id", old.Id, "error", err)
+			continue
+		}
+		a.config.Logger.Info("a snapshot was deleted", "id", old.Id, "by", "retention")
 	}
 }
 

@@ -340,3 +340,18 @@ func TestStatusTellsTransfers(t *testing.T) {
 		t.Errorf("it tells %v", got)
 	}
 }
+
+// TestOldFilesRetire: when one more is written, the newest stay, by the time that they are of. What
+// cannot be read, and what is transient, is nobody's oldest.
+func TestOldFilesRetire(t *testing.T) {
+	_, all := newStreet(t, 1, func(c *Config) { c.Keep = 2 })
+	h := all[0]
+	for i, id := range []string{"first", "second", "a-third"} {
+		h.ask(creates(id, []int64{1234, 2000, 1500}[i]))
+		h.written()
+	}
+	if got := ids(h.written()); got != "second a-third" {
+		t.Errorf("there are %s", got)
+	}
+	h.diary.says(t, `level=INFO msg="a snapshot was deleted" id=first by=retention`)
+}

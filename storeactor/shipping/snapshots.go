@@ -39,6 +39,7 @@ type Config struct {
 	Nonce uint64
 
 	Rate       uint64 // bytes a second to one follower; 64 MiB
+	Keep       int    // the newest files that stay when another is written; 0: all
 	ChunkBytes int    // about, of a chunk; at most 1 MiB, which is the default
 }
 
