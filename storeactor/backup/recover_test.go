@@ -40,11 +40,15 @@ func someDirectory(t *testing.T, keys ...string) *files.Found {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkpoint, err := d.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
 	index, _ := image.Last()
 	var entries []*raftpb.Entry
-	opens := []*messages.OpenSession{statetest.Opens(60_000, 1<<62), nil, nil}
+	opens := []*messages.OpenSession{statetest.Opens(60_000, checkpoint.LogTimeMs+1000), nil, nil}
 	for i, key := range keys {
-		entries = append(entries, statetest.Entry(index+uint64(i)+1, 0, &messages.Command{Session: statetest.Client(1), Seq: uint64(i) + 1, Open: opens[i], Operations: statetest.Ops(statetest.Put(key, "of "+key))}))
+		entries = append(entries, statetest.Entry(index+uint64(i)+1, checkpoint.LogTimeMs, &messages.Command{Session: statetest.Client(1), Seq: uint64(i) + 1, Open: opens[i], Operations: statetest.Ops(statetest.Put(key, "of "+key))}))
 		entries[i].Term = new(uint64(1))
 	}
 	if err := log.Save(nil, entries); err != nil {
