@@ -11,6 +11,7 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -72,10 +73,27 @@ type nodeJSON struct {
 	RoomBytes         uint64         `json:"room_bytes"`                // free on its disk; 0: not known
 	Lacks             string         `json:"lacks,omitempty"`           // what it has too little of
 	WritesRefused     string         `json:"writes_refused,omitempty"`  // why writes that need room are refused
+	Keys              *keysJSON      `json:"keys,omitempty"`            // what its links are secured with; none: nothing
+	KeysIssue         string         `json:"keys_issue,omitempty"`      // what is wrong with that
 
 	members   []*messages.Member
 	clusterID []byte
 	problem   *messages.Error
+}
+
+// keysJSON is what a node's links are secured with.
+type keysJSON struct {
+	Certificate string    `json:"certificate"` // whom it names
+	Expires     time.Time `json:"expires"`
+	What        string    `json:"expires_first"` // what expires then
+	Authorities []string  `json:"authorities"`   // that it trusts, by the start of their SHA-256
+}
+
+func keysTold(k *messages.Keys) *keysJSON {
+	if k.GetCertificate() == "" {
+		return nil
+	}
+	return &keysJSON{k.Certificate, time.UnixMilli(k.ExpiresMs).UTC(), k.ExpiresWhat, k.Authorities}
 }
 
 // logEntries is how many entries the node's log keeps.
@@ -173,7 +191,8 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
 		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
-		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused, members: s.Members, clusterID: s.ClusterId,
+		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused,
+		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), members: s.Members, clusterID: s.ClusterId,
 	}
 }
 
@@ -233,6 +252,9 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			fmt.Fprintf(c.Stdout, "%s has too little room: %s\n", r.Name, r.Lacks)
 		}
 	}
+	for _, line := range keyLines(rows) {
+		fmt.Fprintln(c.Stdout, line)
+	}
 	if at := slices.IndexFunc(rows, func(r nodeJSON) bool { return r.WritesRefused != "" }); at >= 0 {
 		fmt.Fprintln(c.Stdout, rows[at].WritesRefused)
 	}
@@ -259,6 +281,23 @@ func (c *Call) statusTable(rows []nodeJSON) {
 	for _, h := range hints {
 		c.note("  next: %s", h)
 	}
+}
+
+// keyLines say until when the nodes' keys are good, and what is wrong with them.
+func keyLines(rows []nodeJSON) []string {
+	var good, lines []string
+	for _, r := range rows {
+		if r.Keys != nil && r.KeysIssue == "" {
+			good = append(good, r.Name+" until "+r.Keys.Expires.Format(time.DateOnly))
+		}
+		if r.KeysIssue != "" {
+			lines = append(lines, r.Name+" "+r.KeysIssue)
+		}
+	}
+	if len(good) > 0 {
+		lines = append([]string{"Keys: " + strings.Join(good, ", ")}, lines...)
+	}
+	return lines
 }
 
 func nameOr(name, otherwise string) string {

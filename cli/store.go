@@ -82,8 +82,12 @@ func connectTo(ctx context.Context, endpoint string, timeout time.Duration) (Sto
 }
 
 func connectWith(ctx context.Context, o client.Options, timeout time.Duration) (Store, error) {
+	ring, err := keysOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c, err := client.Connect(ctx, client.Options{
-		Endpoints: o.Endpoints, Pinned: o.Pinned, Impatient: o.Impatient, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+		Keys: ring, Endpoints: o.Endpoints, Pinned: o.Pinned, Impatient: o.Impatient, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
 	})
 	if err != nil {
 		return nil, err

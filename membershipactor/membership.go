@@ -29,6 +29,7 @@ type Config struct {
 	PeerRaft                                   func(messages.RaftID) *actor.PID      // a member's raft, here or on another node
 	Client                                     func(address, name string) *actor.PID // an actor of a client
 	WallMS                                     func() int64                          // wall time, for people
+	Keys                                       func() *messages.Keys                 // what links are secured with, for people; nil: nobody knows
 	Logger                                     *slog.Logger
 	Meter                                      prometheus.Registerer
 }
@@ -81,6 +82,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
+		reply.Keys = a.census.keys
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
@@ -107,6 +109,9 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.ClusterRequest:
 		a.onRequest(ctx, m)
 	case *messages.Tick:
+		if a.cfg.Keys != nil {
+			a.census.keys = a.cfg.Keys()
+		}
 		a.say(ctx, a.census.onTick(uint64(m.Elapsed)))
 		a.door.onTick(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 		a.census.onWaiting(a.door.everyone())

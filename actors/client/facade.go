@@ -15,6 +15,7 @@ import (
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport/grpc"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -40,7 +41,10 @@ type Options struct {
 	SessionTTL time.Duration
 	// Logger is told what goes wrong inside; nil discards.
 	Logger *slog.Logger
-	// Network reaches the nodes; nil: gRPC.
+	// Keys are the client's, for a cluster that is reached with keys alone: keys.Load
+	// reads them. nil: none. They are loaded again when their files change.
+	Keys *keys.Ring
+	// Network reaches the nodes; nil: gRPC, with Keys.
 	Network seam.Network
 	// Version is told to the nodes.
 	Version string
@@ -71,7 +75,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	if o.Network == nil {
-		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
+		o.Network = grpc.New(grpc.Options{Logger: o.Logger, Keys: o.Keys})
 	}
 	c, err := connect(o, production.World(o.Logger, nil))
 	if err != nil {
