@@ -68,6 +68,9 @@ func rebuild(c *Call) error {
 		return c.replaceInstead(err, s)
 	}
 	defer s.Close()
+	if hint := c.runsElsewhere(s.Identity.Name, s.Identity.Advertise); hint != "" {
+		return messages.Errorf(messages.Code_CONFLICT, "%s says that it is of %s, which runs: it is a copy, or was mixed up", dir, s.Identity.Name).WithHint("%s", hint)
+	}
 	peers, err := c.peersOf(s.Found)
 	if err != nil {
 		return err
@@ -109,12 +112,22 @@ func (c *Call) replaceInstead(err error, s *files.Salvage) error {
 		}
 	}
 	err = broken(err, "it cannot be rebuilt: ")
-	if patience, bad := c.patience(); bad == nil && name != "NAME" && c.Probe(c, address, patience) == nil {
-		return hinted(err, fmt.Sprintf("nothing was changed; a node answers at %s, so what says that this directory is %s's may be another's: find out whose it is, and put a new node in the place of that one: %s cluster replace --help",
-			address, name, c.self()))
+	if hint := c.runsElsewhere(name, address); hint != "" {
+		return hinted(err, hint)
 	}
 	return hinted(err, fmt.Sprintf("nothing was changed; a new node takes its place: %s cluster replace %s %s %s --endpoints %s --yes, and %s serve --name %s --listen %s --join %s --data NEWDIR; keep the directory for inspection",
 		c.self(), name, name, address, join, c.self(), name, address, join))
+}
+
+// runsElsewhere is the next step where something answers at the address that a stopped
+// node's directory gives as its own; empty: nothing does.
+func (c *Call) runsElsewhere(name, address string) string {
+	patience, err := c.patience()
+	if err != nil || c.Probe(c, address, patience) != nil {
+		return ""
+	}
+	return fmt.Sprintf("nothing was changed; a node answers at %s, so this directory is not that of %s: find out whose it is, and put a new node in the place of that one: %s cluster replace --help",
+		address, name, c.self())
 }
 
 // peersOf are the addresses of the other members: --endpoints, or as the directory knows

@@ -110,6 +110,25 @@ func TestEngineDamageIsRefused(t *testing.T) {
 		{"MANIFEST altered", true, func(t *testing.T, dir string, _ Seal) {
 			disktest.FlipAt(t, filepath.Join(dir, badger.ManifestFilename), 20)
 		}, messages.Code_DAMAGED},
+		{"a whole table of other rows", true, func(t *testing.T, dir string, _ Seal) {
+			other := filepath.Join(t.TempDir(), "state")
+			if err := create(other); err != nil {
+				t.Fatal(err)
+			}
+			e, err := Open(other, Seal{}, quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fillEngine(t, e, 1, 30)
+			if err := errors.Join(e.Sync(), e.Close()); err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(only(t, other, "*.sst"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			disktest.WriteFile(t, only(t, dir, "*.sst"), string(b))
+		}, messages.Code_DAMAGED},
 		{"memtable gone", false, func(t *testing.T, dir string, _ Seal) {
 			os.Remove(only(t, dir, "*.mem"))
 		}, messages.Code_DAMAGED},

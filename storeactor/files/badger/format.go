@@ -32,18 +32,20 @@ const (
 // checkTable looks at the end of a table file, big endian:
 //
 //	index | its size uint32 | checksum (pb.Checksum) | its size uint32
-func checkTable(path string) error {
+//
+// What it returns tells the table from any other: its size and the checksum of its index.
+func checkTable(path string) (sum string, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return damaged("%s is missing", path)
+		return "", damaged("%s is missing", path)
 	}
 	if err != nil {
-		return durable.Error("open the state", err)
+		return "", durable.Error("open the state", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return durable.Error("read the state", err)
+		return "", durable.Error("read the state", err)
 	}
 	tail := tableTail{file: f, end: info.Size()}
 	checksum, index := &pb.Checksum{}, []byte(nil)
@@ -51,9 +53,9 @@ func checkTable(path string) error {
 		index = tail.block()
 	}
 	if len(index) == 0 || y.VerifyChecksum(index, checksum) != nil {
-		return damaged("%s is not whole", path)
+		return "", damaged("%s is not whole", path)
 	}
-	return nil
+	return fmt.Sprintf("%d-%x", info.Size(), checksum.Sum), nil
 }
 
 // tableTail reads a table file's blocks from its end.

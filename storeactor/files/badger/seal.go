@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -28,6 +30,7 @@ type Seal struct {
 	Owner     string // random text: stands in each marker, and tells these rows' files from those of another node; empty: none does
 	Table     uint64 // the highest number of a table that begins with a marker; compactions replace such a table by a newer one, and may remove others
 	MemTables []MemTable
+	Tables    map[uint64]string // what checkTable says of the tables up to that number, which no later table has again
 }
 
 // MemTable is one memtable file at the time of a Sync.
@@ -40,6 +43,7 @@ type MemTable struct {
 const (
 	sealHead = "markers %d table %d owner %s\n"
 	sealLine = "memtable %s %s %d\n"
+	sealFile = "table %d %s\n"
 	nobody   = "-"
 )
 
@@ -48,6 +52,9 @@ func (s Seal) Encode() []byte {
 	b := fmt.Appendf(nil, sealHead, s.Markers, s.Table, cmp.Or(s.Owner, nobody))
 	for _, m := range s.MemTables {
 		b = fmt.Appendf(b, sealLine, m.Name, m.Nonce, m.Length)
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.Tables)) {
+		b = fmt.Appendf(b, sealFile, id, s.Tables[id])
 	}
 	return b
 }
@@ -63,6 +70,18 @@ func DecodeSeal(b []byte) (Seal, error) {
 		s.Owner = ""
 	}
 	for line := range strings.Lines(rest) {
+		if strings.HasPrefix(line, "table ") {
+			var id uint64
+			var sum string
+			if _, err := fmt.Sscanf(line, sealFile, &id, &sum); err != nil {
+				return s, err
+			}
+			if s.Tables == nil {
+				s.Tables = map[uint64]string{}
+			}
+			s.Tables[id] = sum
+			continue
+		}
 		var m MemTable
 		if _, err := fmt.Sscanf(line, sealLine, &m.Name, &m.Nonce, &m.Length); err != nil {
 			return s, err
@@ -77,10 +96,15 @@ func DecodeSeal(b []byte) (Seal, error) {
 // become a table, which Badger syncs.
 func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, error) {
 	seal := Seal{Markers: markers, Table: before.Table, Owner: before.Owner}
+	var ids []uint64
 	for _, t := range db.Tables() {
+		ids = append(ids, t.ID)
 		if t.Left[0] == prefixMarker {
 			seal.Table = max(seal.Table, t.ID)
 		}
+	}
+	if err := seal.addTables(dir, ids, before); err != nil {
+		return seal, err
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -100,6 +124,30 @@ func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, er
 		seal.MemTables = append(seal.MemTables, m)
 	}
 	return seal, durable.Sync(dir)
+}
+
+// addTables seals tables, but for those that a compaction has removed meanwhile. before is
+// the last seal: a table in it is as it was.
+func (s *Seal) addTables(dir string, ids []uint64, before Seal) error {
+	s.Tables = map[uint64]string{}
+	for _, id := range ids {
+		if id > s.Table {
+			continue
+		}
+		sum, known := before.Tables[id]
+		if !known {
+			path := table.NewFilename(id, dir)
+			var err error
+			if sum, err = checkTable(path); err != nil {
+				if _, gone := os.Stat(path); errors.Is(gone, os.ErrNotExist) {
+					continue
+				}
+				return err
+			}
+		}
+		s.Tables[id] = sum
+	}
+	return nil
 }
 
 func sealMemTable(path string, before Seal) (MemTable, error) {
@@ -199,8 +247,13 @@ func (s Seal) checkTables(dir string) error {
 	var newest uint64
 	for id := range manifest.Tables {
 		newest = max(newest, id)
-		if err := checkTable(table.NewFilename(id, dir)); err != nil {
+		path := table.NewFilename(id, dir)
+		sum, err := checkTable(path)
+		if err != nil {
 			return err
+		}
+		if sealed, known := s.Tables[id]; known && sum != sealed {
+			return damaged("%s is not the table that was synced", path)
 		}
 	}
 	if newest < s.Table {

@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -140,28 +142,28 @@ func (s *Staging) Seal() (Seal, error) {
 		return Seal{}, s.failed
 	}
 	seal := Seal{Markers: engine.seal.Markers, Owner: owner}
-	seal.Table, s.failed = newestTable(s.dir)
-	if s.failed == nil {
+	if s.failed = seal.addNamed(s.dir); s.failed == nil {
 		s.failed = durable.SyncDirectory(s.dir)
 	}
 	return seal, s.failed
 }
 
-// newestTable is the highest number of a table that the MANIFEST names.
-func newestTable(dir string) (newest uint64, err error) {
+// addNamed seals all tables that the MANIFEST names.
+func (s *Seal) addNamed(dir string) error {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if err != nil {
-		return 0, durable.Error("read the state", err)
+		return durable.Error("read the state", err)
 	}
 	defer f.Close()
 	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.Options{})
 	if err != nil {
-		return 0, durable.Error("read the state", err)
+		return durable.Error("read the state", err)
 	}
-	for id := range manifest.Tables {
-		newest = max(newest, id)
+	ids := slices.Collect(maps.Keys(manifest.Tables))
+	for _, id := range ids {
+		s.Table = max(s.Table, id)
 	}
-	return newest, nil
+	return s.addTables(dir, ids, Seal{})
 }
 
 // Drop lets go of the files and removes them where they were made.
