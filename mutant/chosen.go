@@ -58,6 +58,7 @@ var (
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
 	JointStays       = named("joint-stays")
+	OldUnfenced      = named("old-unfenced")
 	RefusedEarly     = named("refused-early")
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")

@@ -51,6 +51,7 @@ const (
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
 	JointStays       = false // a joint configuration is never left
+	OldUnfenced      = false // a node that was replaced, or removed, is taken in when it comes back
 	RefusedEarly     = false // a member that was removed is refused before that is durable, and gives up its directory
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's

@@ -55,14 +55,18 @@ func (r *run) rejoin(s *server) {
 
 // employ lets the operator ask at random times, until the world is healed.
 func (r *run) employ() {
-	if r.swarm.spares == 0 {
-		return
+	if r.swarm.spares > 0 {
+		r.hire()
+		r.ask()
 	}
+}
+
+// hire adds the operator.
+func (r *run) hire() {
 	c := &customer{run: r, number: len(r.clients), name: "operator"}
 	r.clients = append(r.clients, c)
 	r.operator = &operator{customer: c}
 	c.start()
-	r.ask()
 }
 
 func (r *run) ask() {

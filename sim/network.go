@@ -201,6 +201,7 @@ type seat struct {
 
 	remotes map[string]*remote // by logical address
 	peers   []*messages.Member // as SetPeers was told
+	next    messages.RaftID    // the same
 	known   transport.Known    // whom it may refuse
 	links   map[linkKey]*link  // of a node, to its peers
 	closed  bool
@@ -223,7 +224,7 @@ func (s *seat) Identify(local transport.Local) {
 
 // SetPeers implements seam.Hub.
 func (s *seat) SetPeers(peers []*messages.Member, next messages.RaftID) {
-	s.known = s.known.With(peers, next)
+	s.known, s.next = s.known.With(peers, next), next
 	s.setPeers(peers)
 	for _, c := range slices.Clone(s.net.conns) {
 		if c.acceptor != s || c.link == nil {
@@ -253,6 +254,11 @@ func (n *network) forget(h *host, id messages.RaftID) {
 			s.setPeers(slices.DeleteFunc(slices.Clone(s.peers), func(p *messages.Member) bool { return p.RaftId == id }))
 		}
 	}
+}
+
+// outlived reports whether a replica was a member, and is none that this seat knows any more.
+func (s *seat) outlived(id messages.RaftID) bool {
+	return id != 0 && id != s.local.RaftID && id < s.next && s.peer(id) == nil
 }
 
 // Remember implements seam.Hub.

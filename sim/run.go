@@ -45,15 +45,22 @@ func Run(o Options) *Report {
 	if o.Duration == 0 {
 		o.Duration = DefaultDuration
 	}
-	jitter := cryptorand.Reader
-	cryptorand.Reader = reader{stream(o.Seed, "jitter")}
-	defer func() { cryptorand.Reader = jitter }()
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	defer quicken(o.Seed)()
 
 	started := time.Now()
 	r := newRun(o)
 	r.play()
 	return r.report(time.Since(started))
+}
+
+// quicken prepares the process for a run, behind the door. What it returns undoes that.
+func quicken(seed uint64) (undo func()) {
+	jitter, percent := cryptorand.Reader, debug.SetGCPercent(gcPercent)
+	cryptorand.Reader = reader{stream(seed, "jitter")}
+	return func() {
+		cryptorand.Reader = jitter
+		debug.SetGCPercent(percent)
+	}
 }
 
 // run is one seed being played.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Known is what a node knows of the members. It is used to refuse, never to require:
@@ -104,7 +105,7 @@ func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.
 	known, heard := k.incarnations[id], k.heard[id]
 	_, member := k.incarnations[id]
 	switch {
-	case k.Removed(id):
+	case k.Removed(id) && !mutant.OldUnfenced:
 		return messages.Errorf(messages.Code_REMOVED, "raft id %d was removed from this cluster", id).
 			WithHint("stop that node: a removed identity never comes back")
 	case member && len(known) == 0 && k.next > 0:
