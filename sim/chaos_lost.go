@@ -210,9 +210,9 @@ func (r *run) holdBreath(v, k *server, term uint64, until time.Duration) {
 	})
 }
 
-// giveUp takes a server away for good.
+// giveUp takes a server away for good, whoever was to start it again.
 func (r *run) giveUp(v *server) {
-	r.held, v.damaged = false, true
+	r.held, v.damaged, r.leftDown[v.node] = false, true, true
 	v.crash(false)
 }
 

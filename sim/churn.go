@@ -20,6 +20,9 @@ type operator struct {
 	begun []*messages.ClusterOperation // as they were asked for
 }
 
+// blowsAimed is how many steps of operations, with what falls upon each, a run aims at.
+const blowsAimed = 8
+
 // drawChurn draws the spares of a run and how busy its operator is.
 func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	// A new member gets a snapshot, which would spread what was written wrong.
@@ -30,6 +33,10 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
 	if o.Faults {
 		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
+		all := allStepBlows()
+		for range blowsAimed {
+			s.blows = append(s.blows, pick(chance, all...))
+		}
 	}
 }
 
@@ -39,6 +46,7 @@ func (r *run) spare() { r.rejoin(r.machine()) }
 // rejoin empties the disk of a server that is down, and has what starts there ask others to be
 // let in.
 func (r *run) rejoin(s *server) {
+	delete(r.leftDown, s.node)
 	s.disk.LoseMedia()
 	s.disk.MendFaults()
 	s.damaged, s.aged, s.rot, s.joins, s.installed = false, false, rot{}, nil, 0
@@ -93,6 +101,9 @@ func (r *run) operate() {
 	if r.renew(); len(r.operator.under) > 3 {
 		return
 	}
+	if r.chaos.IntN(2) == 0 && r.seekBlow() {
+		return
+	}
 	request := &messages.ClusterRequest{DryRun: r.chaos.IntN(8) == 0}
 	if r.chaos.IntN(10) == 0 {
 		request.Configuration = r.chaos.Uint64N(r.check.reference.state.Configuration().Index + 2)
@@ -112,7 +123,7 @@ func (r *run) operate() {
 		o := pick(r.chaos, r.operator.begun...)
 		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
 	default:
-		o := r.drawOperation(member)
+		o := r.drawOperation(r.drawKind(), member)
 		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
 		if !request.DryRun {
 			r.operator.begun = append(r.operator.begun, o)
@@ -145,23 +156,68 @@ func (r *run) awaited() (all []*messages.ClusterOperation) {
 	return all
 }
 
-// drawOperation makes one of those that have records.
-func (r *run) drawOperation(member *messages.Member) *messages.ClusterOperation {
-	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize)}
-	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
-	target := r.fresh()
+// seekBlow asks for an operation that may come to a step that this run aims at, and reports
+// whether it can.
+func (r *run) seekBlow() bool {
+	if len(r.swarm.blows) == 0 {
+		return false
+	}
+	aim, members := pick(r.chaos, r.swarm.blows...), r.check.reference.state.Members()
+	kind, stays := aim.kind, false
+	if kind == messages.OperationKind_PROMOTE && !slices.ContainsFunc(members, isLearner) {
+		kind, stays = messages.OperationKind_ADD, true
+	}
+	o := r.drawOperation(kind, pick(r.chaos, members...))
+	o.StayLearner = o.StayLearner || stays
+	if !r.bears(o) {
+		return false
+	}
+	r.operator.begun = append(r.operator.begun, o)
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: begin(o)}})
+	return true
+}
+
+// seekFailure gives an operation up if this run aims at how such a one fails: most go on too
+// fast for an operator who looks now and then.
+func (r *run) seekFailure(o *messages.ClusterOperation) {
+	if rules.Ended(o) || r.chaos.IntN(2) == 0 {
+		return
+	}
+	if slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == messages.OperationPhase_FAILED }) {
+		r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+			Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+	}
+}
+
+func (r *run) drawKind() messages.OperationKind {
 	switch n := r.chaos.IntN(12); {
 	case n < 4:
-		o.Kind, o.NewNode, o.NewAddress, o.StayLearner = messages.OperationKind_ADD, target.name(), target.listen(), r.chaos.IntN(3) == 0
+		return messages.OperationKind_ADD
 	case n < 6:
-		o.Kind, o.NewNode = messages.OperationKind_PROMOTE, member.Name
+		return messages.OperationKind_PROMOTE
+	case n < 8:
+		return messages.OperationKind_REMOVE
+	}
+	return messages.OperationKind_REPLACE
+}
+
+// drawOperation makes one of those that have records, about a member where it needs one.
+func (r *run) drawOperation(kind messages.OperationKind, member *messages.Member) *messages.ClusterOperation {
+	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize), Kind: kind}
+	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
+	target := r.fresh()
+	switch kind {
+	case messages.OperationKind_ADD:
+		o.NewNode, o.NewAddress, o.StayLearner = target.name(), target.listen(), r.chaos.IntN(3) == 0
+	case messages.OperationKind_PROMOTE:
+		o.NewNode = member.Name
 		if i := slices.IndexFunc(r.check.reference.state.Members(), isLearner); i >= 0 {
 			o.NewNode = r.check.reference.state.Members()[i].Name
 		}
-	case n < 8:
-		o.Kind, o.OldNode = messages.OperationKind_REMOVE, member.Name
+	case messages.OperationKind_REMOVE:
+		o.OldNode = member.Name
 	default:
-		o.Kind, o.OldNode, o.NewNode, o.NewAddress = messages.OperationKind_REPLACE, member.Name, target.name(), target.listen()
+		o.OldNode, o.NewNode, o.NewAddress = member.Name, target.name(), target.listen()
 		if i := slices.IndexFunc(r.check.reference.state.Members(), r.isGone); i >= 0 && r.chaos.IntN(2) == 0 {
 			o.OldNode = r.check.reference.state.Members()[i].Name
 		}

@@ -41,10 +41,12 @@ type server struct {
 	struckAt uint64                       // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool                         // synced data are gone: it must notice, and never serve again
 	aged     bool                         // its directory is an older copy: it must be told, and never take part again
+	removers map[messages.RaftID]bool     // who has refused its process as that of a member that was removed
 	voices   map[messages.RaftID]bool     // who has spoken against its process, or for those who did
 	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
 	rot      rot                          // a value is not what was synced; the others have to find it
 	was      rot                          // the same of the state before the last that was installed, which may count again
+	spoilt   map[string]bool              // snapshot files that may have been written of an altered state
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
@@ -76,9 +78,9 @@ func (s *server) media() media {
 	return is
 }
 
-// start runs a process on the server, as kvctl serve does.
+// start runs a process on the server, as kvctl serve does, unless it is to stay down.
 func (s *server) start() {
-	if s.up() {
+	if s.up() || s.run.leftDown[s.node] {
 		return
 	}
 	s.starts++
@@ -86,7 +88,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.fenced, s.shipping, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
+	s.leader, s.fenced, s.shipping, s.removers, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.upgrade()
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
@@ -121,6 +123,9 @@ func (s *server) ended(random reader, removed *messages.Removed) {
 	}
 	if s.isMember() {
 		s.run.world.fail("members are not removed", "%s ends itself: %s", s.name(), removed.Why)
+	}
+	if fewest := s.run.votersMin(); !s.run.options.blind && len(s.removers) < min(fewest-1, fewest/2+1) {
+		s.run.world.fail("majorities send away", "%s ends itself, and %d of %d have refused it: %s", s.name(), len(s.removers), fewest, removed.Why)
 	}
 	s.run.world.note(s.host, "the process ends: %s", removed.Why)
 	s.crash(false)
@@ -180,7 +185,7 @@ func (s *server) crash(powerCut bool) {
 func (s *server) restartLater() {
 	delay := time.Duration(s.run.chaos.ExpFloat64() * float64(s.run.swarm.down))
 	s.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !s.run.leftDown[s.node] && s.disk.Retired() == "" {
+		if s.disk.Retired() == "" {
 			s.start()
 		}
 	})

@@ -125,6 +125,9 @@ func Cells() []string {
 			cells = append(cells, phaseCell(p, b))
 		}
 	}
+	for _, b := range allStepBlows() {
+		cells = append(cells, b.String())
+	}
 	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellSuspected, cellCondemned)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))

@@ -85,7 +85,7 @@ type run struct {
 	healed   bool         // no fault is left
 	quiet    bool         // clients ask for nothing more
 	split    bool         // the members hold different states, and nobody can tell which is right
-	leftDown map[int]bool // nodes that are not healed
+	leftDown map[int]bool // nodes that are not started again, nor healed
 	values   uint64       // written so far
 	stills   int          // keys of those that are written once
 	coverage map[string]uint64
