@@ -117,6 +117,8 @@ func (r *run) operate() {
 		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
 		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+	case n == 4:
+		request.Kind = &messages.ClusterRequest_Healing{Healing: r.drawHealing()}
 	case n < 7 && len(r.operator.begun) > 0:
 		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
 	case n == 7 && len(r.operator.begun) > 0: // once more
@@ -187,6 +189,17 @@ func (r *run) seekFailure(o *messages.ClusterOperation) {
 		r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 			Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
 	}
+}
+
+// seekReturn takes the old node of a replace away, if this run aims at its return.
+func (r *run) seekReturn(o *messages.ClusterOperation) {
+	old := r.replica(o.OldRaftId, o.OldNode)
+	if o.Version > 1 || old == nil || !old.up() || r.held || r.founding() || r.needs(old) ||
+		!slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.harm == harmBack }) {
+		return
+	}
+	r.note("%s is away, until it is back amid its replace", old.name())
+	old.crash(false)
 }
 
 func (r *run) drawKind() messages.OperationKind {

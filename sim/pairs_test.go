@@ -283,7 +283,7 @@ func (s *stage) play() {
 	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize), Kind: messages.OperationKind_REPLACE,
 		OldNode: s.servers[1].name(), NewNode: s.servers[3].name(), NewAddress: s.servers[3].listen()}
 	binary.BigEndian.PutUint64(o.Id, 12)
-	s.o = o
+	s.o, s.operator.begun = o, append(s.operator.begun, o)
 	s.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: begin(o)}})
 	s.comes(atAsked)
 	s.await(30*time.Second, func() bool {

@@ -79,10 +79,11 @@ type run struct {
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
-	striking bool         // faults strike
-	rolling  bool         // a directory is about to be put back to a copy
-	held     bool         // nothing strikes until a node is told that its directory is one
-	healed   bool         // no fault is left
+	striking bool // faults strike
+	rolling  bool // a directory is about to be put back to a copy
+	held     bool // nothing strikes until a node is told that its directory is one
+	healed   bool // no fault is left
+	healedAt time.Duration
 	quiet    bool         // clients ask for nothing more
 	split    bool         // the members hold different states, and nobody can tell which is right
 	leftDown map[int]bool // nodes that are not started again, nor healed
