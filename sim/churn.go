@@ -117,6 +117,9 @@ func (r *run) operate() {
 		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
 		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+	case n == 5 && r.chaos.IntN(2) == 0:
+		r.roll()
+		return
 	case n == 4:
 		request.Kind = &messages.ClusterRequest_Healing{Healing: r.drawHealing()}
 	case n < 7 && len(r.operator.begun) > 0:

@@ -76,6 +76,7 @@ type run struct {
 	check    *checkers
 	history  *history
 	operator *operator // nil: the members stay as they are
+	rolls    *rolling  // nil: nobody restarts the nodes one by one
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
