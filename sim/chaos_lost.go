@@ -247,7 +247,8 @@ func (r *run) forge(s *server) {
 			}
 		}
 	}
-	if from == s || !s.up() || !s.host.memory.log || s.lost() {
+	// One that stands still would take it once the world is healed, and doubt whoever led before.
+	if from == s || !s.up() || s.host.frozen || !s.host.memory.log || s.lost() {
 		return
 	}
 	_, last, _ := s.disk.Durable()

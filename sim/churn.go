@@ -20,9 +20,6 @@ type operator struct {
 	begun []*messages.ClusterOperation // as they were asked for
 }
 
-// blowsAimed is how many steps of operations, with what falls upon each, a run aims at.
-const blowsAimed = 8
-
 // drawChurn draws the spares of a run and how busy its operator is.
 func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 	// A new member gets a snapshot, which would spread what was written wrong.
@@ -30,11 +27,11 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 		return
 	}
 	s.spares = 1 + chance.IntN(3)
-	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
+	s.asking = pick(chance, 200*time.Millisecond, 500*time.Millisecond, 2*time.Second)
 	if o.Faults {
 		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
 		all := allStepBlows()
-		for range blowsAimed {
+		for range pick(chance, 2, 8, 32) {
 			s.blows = append(s.blows, pick(chance, all...))
 		}
 	}
@@ -47,12 +44,13 @@ func (r *run) spare() { r.rejoin(r.machine()) }
 // let in.
 func (r *run) rejoin(s *server) {
 	delete(r.leftDown, s.node)
+	s.place = 0
 	s.disk.LoseMedia()
 	s.disk.MendFaults()
 	s.damaged, s.aged, s.rot, s.joins, s.installed = false, false, rot{}, nil, 0
 	for _, o := range r.servers {
 		if o != s && (o.node < r.swarm.nodes || o.isMember()) {
-			s.joins = append(s.joins, o.listen())
+			s.joins = append(s.joins, o.addresses()...)
 		}
 	}
 	if s.level = 0; r.swarm.levels { // an older one would find out that it is too old, and end
@@ -101,7 +99,11 @@ func (r *run) operate() {
 	if r.renew(); len(r.operator.under) > 3 {
 		return
 	}
-	if r.chaos.IntN(2) == 0 && r.seekBlow() {
+	if r.chaos.IntN(2) == 0 && (r.correct() || r.seekBlow()) {
+		return
+	}
+	if r.chaos.IntN(16) == 0 {
+		r.move()
 		return
 	}
 	request := &messages.ClusterRequest{DryRun: r.chaos.IntN(8) == 0}
@@ -116,7 +118,8 @@ func (r *run) operate() {
 	case n < 4:
 		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
-		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+		there := r.named(member.Name)
+		request.DryRun = request.DryRun || address != member.Address && (there == nil || there.listen() != address) // nobody is there
 	case n == 5 && r.chaos.IntN(2) == 0:
 		r.roll()
 		return
@@ -161,18 +164,73 @@ func (r *run) awaited() (all []*messages.ClusterOperation) {
 	return all
 }
 
-// seekBlow asks for an operation that may come to a step that this run aims at, and reports
-// whether it can.
-func (r *run) seekBlow() bool {
-	if len(r.swarm.blows) == 0 {
+// misplaced is a server that is up, and is not where its member's record says; nil: none.
+func (r *run) misplaced() *server {
+	for _, m := range r.check.reference.state.Members() {
+		node, there := r.check.holder(m.RaftId)
+		if there && r.servers[node].up() && r.servers[node].listen() != m.Address {
+			return r.servers[node]
+		}
+	}
+	return nil
+}
+
+// correct says where a member is that has moved, and reports whether there is one.
+func (r *run) correct() bool {
+	s := r.misplaced()
+	if s == nil {
 		return false
 	}
-	aim, members := pick(r.chaos, r.swarm.blows...), r.check.reference.state.Members()
-	kind, stays := aim.kind, false
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: s.name(), Address: s.listen()}}}})
+	return true
+}
+
+// move lets a member's process start where it has another address, which the record does not say
+// until the operator does. One at a time, or two members could not find each other.
+func (r *run) move() {
+	s := pick(r.chaos, r.servers...)
+	away := slices.ContainsFunc(r.servers, func(o *server) bool {
+		m := r.memberNamed(o.name())
+		return m != nil && m.Address != o.listen()
+	})
+	if away || !s.up() || !s.isMember() || s.id() == 0 || s.lost() || r.founding() || len(r.check.configurations.now.GetVoters()) < 2 {
+		return
+	}
+	s.crash(r.chaos.IntN(2) == 0)
+	s.place = 1 - s.place
+	r.coverage[cellMoved]++
+	r.note("%s moves to %s", s.name(), s.listen())
+	s.restartLater()
+}
+
+// cellMoved is that a member's process moved.
+const cellMoved = "moved"
+
+// seekBlow asks for what may come to a step that this run aims at, and reports whether it can:
+// the kinds that are left have equal chances, since few of them are asked for without.
+func (r *run) seekBlow() bool {
+	if slices.ContainsFunc(r.check.reference.state.Operations(), r.seekFailure) {
+		return true
+	}
+	var kinds []messages.OperationKind
+	for _, b := range r.swarm.blows {
+		if !slices.Contains(kinds, b.kind) {
+			kinds = append(kinds, b.kind)
+		}
+	}
+	if len(kinds) == 0 {
+		return false
+	}
+	kind, members, stays := pick(r.chaos, kinds...), r.check.reference.state.Members(), false
 	if kind == messages.OperationKind_PROMOTE && !slices.ContainsFunc(members, isLearner) {
 		kind, stays = messages.OperationKind_ADD, true
 	}
-	o := r.drawOperation(kind, pick(r.chaos, members...))
+	member := pick(r.chaos, members...)
+	if i := slices.IndexFunc(members, r.leads); i >= 0 && r.fails(kind) { // it hands the lead over first, which takes a moment
+		member = members[i]
+	}
+	o := r.drawOperation(kind, member)
 	o.StayLearner = o.StayLearner || stays
 	if !r.bears(o) {
 		return false
@@ -182,16 +240,25 @@ func (r *run) seekBlow() bool {
 	return true
 }
 
-// seekFailure gives an operation up if this run aims at how such a one fails: most go on too
-// fast for an operator who looks now and then.
-func (r *run) seekFailure(o *messages.ClusterOperation) {
-	if rules.Ended(o) || r.chaos.IntN(2) == 0 {
-		return
+func (r *run) leads(m *messages.Member) bool {
+	s := r.named(m.Name)
+	return s != nil && s.role() == "leader"
+}
+
+// fails reports whether this run aims at how an operation of this kind fails.
+func (r *run) fails(kind messages.OperationKind) bool {
+	return slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == kind && b.phase == messages.OperationPhase_FAILED })
+}
+
+// seekFailure gives an operation up, now and then, if this run aims at how such a one fails, and
+// reports whether it did. It is asked at each step too: most go on too fast for an operator who looks now and then.
+func (r *run) seekFailure(o *messages.ClusterOperation) bool {
+	if rules.Ended(o) || !r.fails(o.Kind) || r.chaos.IntN(2) == 0 {
+		return false
 	}
-	if slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == messages.OperationPhase_FAILED }) {
-		r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
-			Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
-	}
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+	return true
 }
 
 // seekReturn takes the old node of a replace away, if this run aims at its return.
@@ -333,7 +400,8 @@ func (r *run) settle() {
 			}
 		}
 		joint := len(r.check.configurations.now.GetVotersOutgoing()) > 0
-		if len(under)+len(r.operator.under) == 0 && !joint {
+		astray := r.misplaced()
+		if len(under)+len(r.operator.under) == 0 && !joint && astray == nil {
 			return
 		}
 		if now := r.world.clock.now; now >= began+settleMax+r.shipping() {
@@ -341,6 +409,7 @@ func (r *run) settle() {
 				now-began, messages.Line(r.check.configurations.now), under)
 		} else if now >= asked {
 			asked = now + time.Second
+			r.correct()
 			for _, o := range under {
 				r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 					Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})

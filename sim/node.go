@@ -25,6 +25,7 @@ type server struct {
 	disk   *disk.Disk
 	host   *host    // nil: no process runs
 	joins  []string // whom it asks to be let into the cluster; nil: it is a founder's
+	place  int      // which of its addresses it has now
 	starts int
 	pace   pace
 	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
@@ -52,8 +53,13 @@ type server struct {
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
-func (s *server) listen() string { return phrase.Address(s.node) }
 func (s *server) up() bool       { return s.host != nil && !s.host.dead }
+func (s *server) listen() string { return s.addresses()[s.place] }
+
+// addresses are the places where the server may stand, the first one first.
+func (s *server) addresses() []string {
+	return []string{phrase.Address(s.node), fmt.Sprintf("10.1.0.%d:7001", s.node+1)}
+}
 
 // id is that of the replica that it holds; 0: none yet.
 func (s *server) id() messages.RaftID { return s.run.check.nodes[s.node].id }
@@ -165,7 +171,7 @@ func (s *server) identity() *messages.Identity {
 	}
 	want.Token = "simulated"
 	for _, o := range s.run.servers[:s.run.swarm.nodes] {
-		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.listen()})
+		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.addresses()[0]})
 	}
 	return want
 }

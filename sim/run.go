@@ -151,7 +151,10 @@ func (r *run) machine() *server {
 func (r *run) endpoints() []string {
 	var all []string
 	for _, s := range r.servers {
-		all = append(all, s.listen())
+		all = append(all, s.addresses()[0])
+		if r.swarm.spares > 0 {
+			all = append(all, s.addresses()[1])
+		}
 	}
 	return all
 }

@@ -100,6 +100,7 @@ func init() {
 			args: [2]int{2, 3}, options: []string{"at"}, do: (*player).healing},
 		{name: "heals", about: "what the leader says of a voter that is lost, and the operations that there are", do: (*player).heals},
 		{name: "transfer", usage: "NODE [at=NODE]", about: "have another node lead", args: [2]int{1, 1}, options: []string{"at"}, do: (*player).transfer},
+		{name: "move", usage: "NODE", about: "give a node that is down another address", args: [2]int{1, 1}, do: onHardware((*player).move)},
 		{name: "update", usage: "NODE HOST:PORT [at=NODE]", about: "say where a member is reached from now on", args: [2]int{2, 2}, options: []string{"at"}, do: (*player).update},
 		{name: "members", about: "who the members are", do: (*player).members},
 		{name: "help", about: "list the verbs", early: true, do: func(p *player, _ words) *messages.Error { p.out.WriteString(Verbs()); return nil }},
