@@ -67,6 +67,9 @@ overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and
 replace: ## a replace under every fault in every phase, and what becomes of it
 	@KEYVAL_REPLACE=1 $(GO) test ./cli/kvctl -run 'TestReplaceUnderFaults$$' -v -count=1 -timeout 20m
 
+pairs: ## a replace in the simulator under all pairs of two faults, each at any of its moments
+	@KEYVAL_PAIRS=1 $(GO) test ./sim -run 'TestPairsOfFaults$$' -v -count=1 -timeout 180m
+
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
@@ -109,4 +112,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace pairs mutants bench verify generate docs dist clean

@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -13,11 +12,11 @@ import (
 	"keyval/messages"
 )
 
-// pairsEnv has TestPairsOfFaults play all pairs, and not a sample of them.
+// pairsEnv is every how many pairs TestPairsOfFaults plays one: 1 is all.
 const pairsEnv = "KEYVAL_PAIRS"
 
-// pairsSample is every how many pairs one is played without that. It has no divisor in common
-// with the number of blows, so that the sample has each of them.
+// pairsSample is that without it. It has no divisor in common with the number of hits, so that
+// the sample has each of them.
 const pairsSample = 211
 
 // juncture is a moment in the life of a replace at which a blow may fall: when a record of a phase is
@@ -331,18 +330,16 @@ func (s *stage) outcome() {
 }
 
 // TestPairsOfFaults: whatever two blows fall upon a replace of a dead voter of three, whenever,
-// it ends complete or undone, and every node tells the same. KEYVAL_PAIRS=1 plays all pairs.
+// it ends complete or undone, and every node tells the same.
 func TestPairsOfFaults(t *testing.T) {
-	all, step := pairs(), pairsSample
-	if os.Getenv(pairsEnv) != "" {
-		step = 1
-	}
+	all, step := pairs(), uint64(pairsSample)
+	number(t, pairsEnv, &step)
 	door.Lock()
 	defer door.Unlock()
 	played, both, one := 0, 0, 0
 	var never []string
 	ends, alone := map[string]int{}, map[string]int{}
-	for i := 0; i < len(all); i += step {
+	for i := 0; i < len(all); i += int(max(step, 1)) {
 		s := newStage(all[i][:])
 		undo := quicken(1)
 		s.play()
