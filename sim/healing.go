@@ -123,18 +123,26 @@ func (r *run) longTogether(a, b *server) bool {
 	return r.world.clock.now-max(r.healedAt, a.since, b.since) > r.notices()+r.swarm.electionTimeout()+r.shipping()+dialTimeout+backoffMax
 }
 
-// swaps: a leader is about to let one voter take the place of another. One that is gone must
-// not: the cluster would have fewer live voters than before.
-func (r *run) swaps(s *server, m *messages.ProposeChange) {
-	changes := m.GetChange().GetChanges()
-	if len(changes) < 2 {
-		return
-	}
-	for _, c := range changes {
+// promotes: a leader is about to let a learner vote, perhaps in the place of another. It must
+// have joined and hold a log by then. One that is gone must not take a place: the cluster would
+// have fewer live voters than before.
+func (r *run) promotes(s *server, m *messages.ProposeChange) {
+	for _, c := range m.GetChange().GetChanges() {
 		if c.GetType() != raftpb.ConfChangeAddNode {
 			continue
 		}
-		if fresh := r.replica(c.GetNodeId(), ""); fresh != nil && r.gone(s, fresh) {
+		id, fresh := c.GetNodeId(), r.replica(c.GetNodeId(), "")
+		if is := r.check.membership.member(id); is != nil && len(is.Incarnation) == 0 {
+			r.world.fail("who is promoted has joined", "%s lets replica %d vote, and nobody is bound to that: %v", s.name(), id, is)
+			return
+		}
+		if fresh == nil || fresh.lost() || r.check.gone[id] {
+			continue
+		}
+		if _, last := r.check.durable(fresh.node); last == 0 {
+			r.world.fail("who is promoted has caught up", "%s lets %s vote, which has nothing of the log", s.name(), fresh.name())
+		}
+		if len(m.GetChange().GetChanges()) > 1 && r.gone(s, fresh) {
 			r.world.fail("a replace keeps the live voters", "%s lets %s take a voter's place, which is gone since %v", s.name(), fresh.name(), fresh.since)
 		}
 	}
@@ -144,14 +152,17 @@ func (r *run) swaps(s *server, m *messages.ProposeChange) {
 // that waits, in a world without faults, beside what the settings say and snapshots take.
 const mendMax = 30 * time.Second
 
-// mend: in a healed world, a lost voter is replaced without anybody asking, if there is a
+// mendItself: in a healed world, a lost voter is replaced without anybody asking, if there is a
 // spare. Then the operator ends that, so that the members stay as they are.
 func (r *run) mendItself() {
 	if r.operator == nil || r.world.over() || r.check.reference == nil {
 		return
 	}
 	mode, off := messages.HealingMode_HEALING_ON, messages.HealingMode_HEALING_OFF
-	if lost, spare := r.loses(); lost != nil && r.chancesOf("healing").IntN(2) == 0 {
+	if r.chancesOf("healing").IntN(4) > 0 {
+		r.tidy()
+	}
+	if lost, spare := r.loses(); lost != nil {
 		r.coverage[cellMends]++
 		r.note("the operator wants %s replaced by the cluster itself, by %s", lost.Name, spare.name())
 		asked := &messages.ChangeHealing{Mode: &mode, AfterMs: rules.HealAfterMinMS, AddSpare: spare.name()}
@@ -186,6 +197,16 @@ func (r *run) mendItself() {
 	r.world.run(r.world.clock.now + time.Second) // of what a leader decided before it knew
 }
 
+// tidy waits for what the operator has asked, for a while.
+func (r *run) tidy() {
+	busy := func() bool {
+		return len(r.operator.under) > 0 || slices.ContainsFunc(r.check.reference.state.Operations(), func(o *messages.ClusterOperation) bool { return !rules.Ended(o) })
+	}
+	for limit := r.world.clock.now + giveUpMax; !r.world.over() && busy() && r.world.clock.now < limit; {
+		r.world.run(r.world.clock.now + r.swarm.options.TickInterval)
+	}
+}
+
 // wants are the settings that the operator has asked for and was not answered.
 func (p *operator) wants() (all []*messages.ChangeHealing) {
 	for _, op := range p.under {
@@ -199,11 +220,6 @@ func (p *operator) wants() (all []*messages.ChangeHealing) {
 // loses is the one voter that is lost for good, and a machine that waits; nil: there is none, or
 // somebody must see to something else first.
 func (r *run) loses() (lost *messages.Member, spare *server) {
-	for _, o := range r.check.reference.state.Operations() {
-		if !rules.Ended(o) || o.Phase == messages.OperationPhase_FAILED {
-			return nil, nil
-		}
-	}
 	for _, m := range r.check.reference.state.Members() {
 		s := r.replica(m.RaftId, "")
 		switch {
@@ -219,7 +235,10 @@ func (r *run) loses() (lost *messages.Member, spare *server) {
 			spare = s
 		}
 	}
-	if lost == nil || spare == nil || len(r.operator.under) > 0 {
+	busy := slices.ContainsFunc(r.check.reference.state.Operations(), func(o *messages.ClusterOperation) bool {
+		return !rules.Ended(o) || o.Phase == messages.OperationPhase_FAILED && o.OldRaftId == lost.GetRaftId()
+	})
+	if lost == nil || spare == nil || busy || len(r.operator.under) > 0 {
 		return nil, nil
 	}
 	return lost, spare

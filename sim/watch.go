@@ -28,7 +28,7 @@ func (r *run) received(h *host, actorID string, message any) {
 		}
 	case *messages.ProposeChange:
 		if actorID == messages.ActorRaft {
-			r.swaps(s, message)
+			r.promotes(s, message)
 		}
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
