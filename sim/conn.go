@@ -111,7 +111,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	if c.state != dialling || to.gone() || to.host.frozen || c.dialler.gone() {
 		return
 	}
-	welcome, refusal := transport.Admit(to.local, to.known, hello)
+	welcome, refusal := transport.Admit(to.local, to.known, c.dialler.local.Principal, hello)
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {
@@ -129,7 +129,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	}
 	c.acceptor, c.state = to, accepted
 	c.ways = [2]*way{n.way(c.dialler.host, to.host), w}
-	c.sides[1] = transport.Accepted(to.local, hello)
+	c.sides[1] = transport.Accepted(to.local, c.dialler.local.Principal, hello)
 	if w.cut {
 		return
 	}
@@ -143,11 +143,11 @@ func (n *network) stand(c *conn, welcome *messages.Welcome) {
 		return
 	}
 	local := c.dialler.local
-	if refusal := transport.Welcomed(local, c.dialler.known, c.peer, welcome); refusal != nil {
+	if refusal := transport.Welcomed(local, c.dialler.known, c.acceptor.local.Principal, c.peer, welcome); refusal != nil {
 		n.fail(c, refusal)
 		return
 	}
-	c.state, c.sides[0] = standing, transport.Reached(local, c.lane, welcome)
+	c.state, c.sides[0] = standing, transport.Reached(local, c.acceptor.local.Principal, c.lane, welcome)
 	if c.link == nil {
 		c.dialler.tell(&messages.LinkUp{
 			Endpoint: c.endpoint, RaftId: welcome.RaftId, Name: welcome.Name, ClusterId: welcome.ClusterId,

@@ -169,10 +169,12 @@ func (p place) Serve(system *actor.ActorSystem, listen string, local transport.L
 	if p.net.listener(listen) != nil {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", listen)
 	}
+	local.Principal = transport.Principal{Kind: transport.NodeKey, Name: local.Name}
 	return p.net.sit(&seat{host: p.host, system: system, local: local, listen: listen, events: events}), nil
 }
 
 func (p place) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (seam.Dialer, error) {
+	local.Principal = p.host.principal()
 	return p.net.sit(&seat{host: p.host, system: system, local: local, events: events}), nil
 }
 
@@ -214,6 +216,7 @@ func (s *seat) gone() bool { return s.closed || s.host.dead }
 func (s *seat) Identify(local transport.Local) {
 	moved := string(local.ClusterID) != string(s.local.ClusterID)
 	ceases := s.local.WaitingFor == "" && local.WaitingFor != ""
+	local.Principal = s.local.Principal
 	s.local = local
 	if ceases {
 		s.sever(func(c *conn) bool { return c.acceptor == s && c.link == nil }, "the node does not serve any more")

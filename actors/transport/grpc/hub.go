@@ -63,19 +63,22 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	}
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
-		server: g.server(), inbound: map[inboundKey][]*inbound{},
+		inbound: map[inboundKey][]*inbound{},
 		listener: &gate{
 			Listener: l, patience: g.options.HandshakeTimeout, places: g.options.Places, arrived: newBudget(arrivedMax),
 		},
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
+	h.server = g.server(h.outlet.log)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
 	h.known.Store(&transport.Known{})
 	h.peers.Store(&map[string]*peer{})
 	messages.RegisterLinkServer(h.server, h)
 	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
+	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
 			h.logger.Error("transport: listening ended", "address", address, "reason", err)
@@ -94,6 +97,7 @@ func (h *hub) Identify(local transport.Local) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := *h.local.Load()
+	local.Principal = before.Principal
 	h.local.Store(&local)
 	if before.WaitingFor == "" && local.WaitingFor != "" {
 		h.endAll(func(c *inbound) *messages.Error {
@@ -172,8 +176,26 @@ func (h *hub) endRefused() {
 		if c.conn.Role != messages.Role_NODE {
 			return nil
 		}
-		return known.Refuses(c.conn.RaftID, c.hello.Incarnation, c.hello.Starts)
+		return known.RefusesOf(c.conn.Principal, c.hello)
 	})
+}
+
+// endStale ends the connections whose certificates are not good any more: they have
+// expired, or what has signed them is not trusted now.
+func (h *hub) endStale() {
+	keys := h.net.options.Keys
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endAll(func(c *inbound) *messages.Error {
+		if err := keys.Stale(c.chain); err != nil {
+			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
+				WithHint("connect again with one that is: kvctl cert check")
+		}
+		return nil
+	})
+	for _, p := range *h.peers.Load() {
+		p.refresh(func(d *dialled) bool { return keys.Stale(d.chain) != nil })
+	}
 }
 
 // endAll ends the connections that came in and for which why has a reason. h.mu

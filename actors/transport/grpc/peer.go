@@ -52,6 +52,7 @@ type lane struct {
 
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends the attempt or the stream of now
+	standing  *dialled           // the stream of now; nil: there is none
 }
 
 func (h *hub) newPeer(m *messages.Member) *peer {
@@ -89,6 +90,24 @@ func (p *peer) restart() {
 		l.mu.Unlock()
 	}
 	p.rouse()
+}
+
+// refresh ends the streams that are to be made anew.
+func (p *peer) refresh(stale func(*dialled) bool) {
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		if l.standing != nil && stale(l.standing) {
+			l.interrupt()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// stands notes the stream of now; nil: there is none.
+func (l *lane) stands(d *dialled) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.standing = d
 }
 
 // run keeps the lane until ctx ends. The control lane is made at once, since its
@@ -173,6 +192,8 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 		return 0, failed
 	}
 	defer d.close()
+	l.stands(d)
+	defer l.stands(nil)
 	l.stood = true
 	h.mu.Lock()
 	h.hear(d.welcome.RaftId, d.welcome.Incarnation, d.welcome.Starts)
