@@ -80,7 +80,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
 	cfg.Level = cmp.Or(cfg.Level, messages.Level)
-	self := RaftIDOf(identity)
+	self := messages.RaftIDOf(identity)
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}

@@ -124,7 +124,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 		}
 	}
 	announce("%s listens on %s", identity.Name, identity.Listen)
-	if RaftIDOf(identity) == 0 {
+	if messages.RaftIDOf(identity) == 0 {
 		announce("%s waits to be added: %s", identity.Name, addCommand(identity.Name, identity.Advertise))
 	}
 	select {

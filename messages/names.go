@@ -156,3 +156,17 @@ func MemberName(members []*Member, id RaftID) string {
 	}
 	return fmt.Sprintf("the node with raft id %d", id)
 }
+
+// RaftIDOf is the RaftID that an identity was given, or has among its founders; 0: none
+// yet.
+func RaftIDOf(identity *Identity) RaftID {
+	if identity.RaftId != 0 {
+		return identity.RaftId
+	}
+	for _, f := range identity.Founders {
+		if f.Name == identity.Name {
+			return f.RaftId
+		}
+	}
+	return 0
+}

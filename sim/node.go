@@ -109,7 +109,7 @@ func (s *server) begin(random reader) {
 	s.run.recur(s)
 	identity, err := actors.Prepare(s.disk, random, s.identity())
 	if err == nil {
-		id := actors.RaftIDOf(identity)
+		id := messages.RaftIDOf(identity)
 		s.run.check.starts(s.node, id)
 		w.trace.names.Own(s.name(), identity.Incarnation, id)
 		_, err = actors.Start(actors.Config{
