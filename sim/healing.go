@@ -123,6 +123,17 @@ func (r *run) longTogether(a, b *server) bool {
 	return r.world.clock.now-max(r.healedAt, a.since, b.since) > r.notices()+r.swarm.electionTimeout()+r.shipping()+dialTimeout+backoffMax
 }
 
+// leaves: a leader is about to take a voter out for good. It hands the lead over before that is
+// itself.
+func (r *run) leaves(s *server, m *messages.ProposeChange) {
+	changes := m.GetChange().GetChanges()
+	self := len(changes) == 1 && changes[0].GetType() == raftpb.ConfChangeRemoveNode && changes[0].GetNodeId() == s.id()
+	outgoing := len(changes) == 0 && r.check.membership.member(s.id()).GetType() == messages.MemberType_OUTGOING
+	if self || outgoing {
+		r.world.fail("a leader does not remove itself", "%s, replica %d, leads, and proposes %v", s.name(), s.id(), m.GetChange())
+	}
+}
+
 // promotes: a leader is about to let a learner vote, perhaps in the place of another. It must
 // have joined and hold a log by then. One that is gone must not take a place: the cluster would
 // have fewer live voters than before.

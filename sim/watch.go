@@ -29,6 +29,7 @@ func (r *run) received(h *host, actorID string, message any) {
 	case *messages.ProposeChange:
 		if actorID == messages.ActorRaft {
 			r.promotes(s, message)
+			r.leaves(s, message)
 		}
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
