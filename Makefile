@@ -95,6 +95,9 @@ exchange: ## REPLACE (1GB) of data under load, kill -9 of a node, and kvctl clus
 upgrade: ## two versions of different levels side by side, node by node, under load; FROM=REVISION for a real one
 	@KEYVAL_UPGRADE=$(FROM) $(GO) test ./examples -run 'TestMixedVersions$$' -v -count=1 -timeout 20m
 
+pairs: ## a replace in the simulator under all pairs of two faults, each at any of its moments
+	@KEYVAL_PAIRS=1 $(GO) test ./sim -run 'TestPairsOfFaults$$' -v -count=1 -timeout 180m
+
 mutants: ## faults built in on purpose: the simulator and the properties must find every one
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m

@@ -61,6 +61,7 @@ var (
 	UnboundAdmitted  = named("unbound-admitted")
 	OneRefusal       = named("one-refusal")
 	JointStays       = named("joint-stays")
+	OldUnfenced      = named("old-unfenced")
 	RefusedEarly     = named("refused-early")
 	ReadAhead        = named("read-ahead")
 	StampedOwn       = named("stamped-own")

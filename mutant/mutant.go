@@ -54,6 +54,7 @@ const (
 	UnboundAdmitted  = false // a member takes part before it is agreed upon which directory it has
 	OneRefusal       = false // a node takes itself for removed as soon as one member says so
 	JointStays       = false // a joint configuration is never left
+	OldUnfenced      = false // a node that was replaced, or removed, is taken in when it comes back
 	RefusedEarly     = false // a member that was removed is refused before that is durable, and gives up its directory
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine
 	StampedOwn       = false // a leader stamps entries with its software's level, not the cluster's

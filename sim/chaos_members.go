@@ -19,11 +19,14 @@ const (
 	harmPartition             // leader and new node, or old one, lose each other
 	harmDisk                  // a write, or a sync, of the leader or of the new node fails
 	harmWipe                  // the disk of the new node is emptied, and it waits again
+	harmFull                  // the disk of the new node is full for a while
+	harmBack                  // the node that leaves was away, and is back
+	harmAbort                 // somebody gives the operation up, or tries to
 	harms
 )
 
 func (h harm) String() string {
-	return [...]string{"leader-crash", "old-crash", "new-crash", "operator-crash", "partition", "disk", "wipe"}[h]
+	return [...]string{"leader-crash", "old-crash", "new-crash", "operator-crash", "partition", "disk", "wipe", "full", "old-returns", "abort"}[h]
 }
 
 // meets reports whether an operation of this kind can be harmed so in this phase.
@@ -33,6 +36,8 @@ func (h harm) meets(kind messages.OperationKind, phase messages.OperationPhase) 
 		return kind == messages.OperationKind_REMOVE || kind == messages.OperationKind_REPLACE
 	case harmWipe: // a voter is emptied only where a quorum is left
 		return (kind == messages.OperationKind_ADD || kind == messages.OperationKind_REPLACE) && phase <= messages.OperationPhase_CATCH_UP
+	case harmBack, harmFull, harmAbort:
+		return kind == messages.OperationKind_REPLACE
 	case harmNew:
 		return kind != messages.OperationKind_REMOVE
 	}
@@ -87,6 +92,7 @@ func (r *run) stepped(o *messages.ClusterOperation) {
 				}
 			})
 		}
+		r.seekReturn(o)
 		h, strikes := harm(r.chaos.IntN(int(harms))), r.strikes() && r.chaos.Float64() < r.swarm.steps
 		i := slices.IndexFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == o.Phase })
 		if i >= 0 && !r.held {
@@ -124,9 +130,9 @@ func (r *run) harm(o *messages.ClusterOperation, h harm) {
 		if h == harmDisk && fresh != nil && r.chaos.IntN(2) == 0 {
 			victim = fresh
 		}
-	case harmOld:
+	case harmOld, harmBack:
 		victim = old
-	case harmNew, harmWipe:
+	case harmNew, harmWipe, harmFull:
 		victim = fresh
 	}
 	switch {
@@ -134,8 +140,19 @@ func (r *run) harm(o *messages.ClusterOperation, h harm) {
 		return
 	case h == harmOperator:
 		r.restartClient(r.operator.customer)
+	case h == harmAbort:
+		r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+			Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+	case victim != nil && h == harmBack:
+		if victim.up() || victim.lost() || victim.id() != o.OldRaftId || victim.disk.Retired() != "" {
+			return
+		}
+		r.note("%s is back in %s %s", victim.name(), o.Kind, o.Phase)
+		victim.start()
 	case victim == nil || !victim.up():
 		return
+	case h == harmFull:
+		r.order(faultFull, victim)
 	case h == harmPartition && (other == nil || other == victim):
 		return
 	case h == harmPartition:

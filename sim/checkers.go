@@ -374,6 +374,9 @@ func (c *checkers) commits(node int, e *raftpb.Entry) {
 		c.committed, c.appliers = append(c.committed, at), append(c.appliers, c.sees(node, 0))
 		c.matches(node, e)
 		c.held(at)
+		if c.reference != nil {
+			c.model.members = messages.RaftIDs(c.reference.state.Members())
+		}
 		if err := c.model.apply(e); err != nil {
 			c.fail("each command at most once", "%v", err)
 		}

@@ -596,3 +596,18 @@ func (s seen) operation() *operation {
 
 // idOf is the RaftID of the machine of this index in tests.
 func idOf(node int) messages.RaftID { return messages.RaftID(node) + 1 }
+
+// TestModelRaises: a raise counts only if the members are those that were asked.
+func TestModelRaises(t *testing.T) {
+	m := newModel()
+	m.members = []messages.RaftID{1, 2}
+	for _, row := range []struct {
+		asked []messages.RaftID
+		level uint32
+	}{{[]messages.RaftID{1}, 1}, {[]messages.RaftID{1, 2}, 2}} {
+		raise := &messages.Operation{Kind: &messages.Operation_RaiseLevel{RaiseLevel: &messages.RaiseLevel{From: 1, To: 2, Members: row.asked}}}
+		if err := m.command(&messages.Command{Operations: []*messages.Operation{raise}}); err != nil || m.level != row.level {
+			t.Errorf("asked %v of %v: level %d, %v", row.asked, m.members, m.level, err)
+		}
+	}
+}

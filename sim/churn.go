@@ -61,14 +61,18 @@ func (r *run) rejoin(s *server) {
 
 // employ lets the operator ask at random times, until the world is healed.
 func (r *run) employ() {
-	if r.swarm.spares == 0 {
-		return
+	if r.swarm.spares > 0 {
+		r.hire()
+		r.ask()
 	}
+}
+
+// hire adds the operator.
+func (r *run) hire() {
 	c := &customer{run: r, number: len(r.clients), name: "operator"}
 	r.clients = append(r.clients, c)
 	r.operator = &operator{customer: c}
 	c.start()
-	r.ask()
 }
 
 func (r *run) ask() {
@@ -116,6 +120,11 @@ func (r *run) operate() {
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
 		there := r.named(member.Name)
 		request.DryRun = request.DryRun || address != member.Address && (there == nil || there.listen() != address) // nobody is there
+	case n == 5 && r.chaos.IntN(2) == 0:
+		r.roll()
+		return
+	case n == 4:
+		request.Kind = &messages.ClusterRequest_Healing{Healing: r.drawHealing()}
 	case n < 7 && len(r.operator.begun) > 0:
 		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
 	case n == 7 && len(r.operator.begun) > 0: // once more
@@ -254,6 +263,17 @@ func (r *run) seekFailure(o *messages.ClusterOperation) bool {
 	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
 	return true
+}
+
+// seekReturn takes the old node of a replace away, if this run aims at its return.
+func (r *run) seekReturn(o *messages.ClusterOperation) {
+	old := r.replica(o.OldRaftId, o.OldNode)
+	if o.Version > 1 || old == nil || !old.up() || r.held || r.founding() || r.needs(old) ||
+		!slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.harm == harmBack }) {
+		return
+	}
+	r.note("%s is away, until it is back amid its replace", old.name())
+	old.crash(false)
 }
 
 func (r *run) drawKind() messages.OperationKind {

@@ -321,6 +321,9 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.sever(c, "a message was refused")
 		return
 	}
+	if near.Role == messages.Role_NODE && to.outlived(near.RaftID) {
+		n.world.fail("who was removed is not heard", "%s takes a message of type %d from replica %d, though it knows that this is no member any more", to.host.name, e.Type, near.RaftID)
+	}
 	if near.Role == messages.Role_NODE && !to.local.Inbox.Enter(near.RaftID, body) {
 		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
 		return

@@ -178,7 +178,8 @@ func (r *run) countSessions() {
 	}
 }
 
-// compareMembers: every node tells the same members, those of the log.
+// compareMembers: every node tells the same members, and the same end of each operation: those of
+// the log.
 func (r *run) compareMembers(s *server, op *operation) {
 	said := func(m *messages.Member) string {
 		return fmt.Sprintf("replica %d: %s at %s, %s", m.GetRaftId(), m.GetName(), m.GetAddress(), m.GetType())
@@ -192,5 +193,15 @@ func (r *run) compareMembers(s *server, op *operation) {
 	}
 	if !slices.Equal(told, want) {
 		r.world.fail("every node tells the same members", "%s: %q, the log has %q", s.name(), told, want)
+	}
+	outcomes := func(all []*messages.ClusterOperation) (lines []string) {
+		for _, o := range all {
+			lines = append(lines, fmt.Sprintf("%x %s %s", o.Id[:4], o.Kind, o.Phase))
+		}
+		return lines
+	}
+	told, want = outcomes(op.done.Cluster.GetView().GetOperations()), outcomes(r.check.reference.state.Operations())
+	if !slices.Equal(told, want) {
+		r.world.fail("every node tells one outcome", "%s: %q, the log has %q", s.name(), told, want)
 	}
 }

@@ -26,6 +26,7 @@ type model struct {
 	sessions  map[string]*modelSession
 	effects   map[effectKey]*effect
 	level     uint32            // of the cluster
+	members   []messages.RaftID // as of the last entry, rising; nil: they are not looked at
 	written   map[string]uint64 // value -> the revision that wrote it: no value is written twice
 }
 
@@ -106,7 +107,7 @@ func (m *model) command(c *messages.Command) error {
 	if len(c.Session) == 0 { // of a node: its compactions and raises are all there is
 		m.giveUp(given)
 		for _, o := range operations {
-			if raise := o.GetRaiseLevel(); raise.GetFrom() == m.level {
+			if raise := o.GetRaiseLevel(); raise.GetFrom() == m.level && (m.members == nil || slices.Equal(raise.GetMembers(), m.members)) {
 				m.level = max(m.level, raise.GetTo())
 			}
 		}

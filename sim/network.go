@@ -202,7 +202,9 @@ type seat struct {
 	events *actor.PID
 
 	remotes map[string]*remote // by logical address
-	peers   []*messages.Member // as SetPeers was told
+	told    []*messages.Member // by SetPeers last
+	next    messages.RaftID    // the same
+	peers   []*messages.Member // of them, those whom it has not been made to forget
 	known   transport.Known    // whom it may refuse
 	links   map[linkKey]*link  // of a node, to its peers
 	closed  bool
@@ -226,7 +228,7 @@ func (s *seat) Identify(local transport.Local) {
 
 // SetPeers implements seam.Hub.
 func (s *seat) SetPeers(peers []*messages.Member, next messages.RaftID) {
-	s.known = s.known.With(peers, next)
+	s.known, s.told, s.next = s.known.With(peers, next), peers, next
 	s.setPeers(peers)
 	for _, c := range slices.Clone(s.net.conns) {
 		if c.acceptor != s || c.link == nil {
@@ -256,6 +258,11 @@ func (n *network) forget(h *host, id messages.RaftID) {
 			s.setPeers(slices.DeleteFunc(slices.Clone(s.peers), func(p *messages.Member) bool { return p.RaftId == id }))
 		}
 	}
+}
+
+// outlived reports whether a replica was a member, and is none that this seat knows any more.
+func (s *seat) outlived(id messages.RaftID) bool {
+	return id != 0 && id < s.next && !slices.ContainsFunc(s.told, func(m *messages.Member) bool { return m.RaftId == id })
 }
 
 // Remember implements seam.Hub.

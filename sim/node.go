@@ -30,6 +30,8 @@ type server struct {
 	pace   pace
 	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
 
+	since        time.Duration   // its process runs, or none does
+	knows        knows           // what its membership was told
 	leader       messages.RaftID // as the node was told last; 0: nobody
 	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
@@ -90,6 +92,7 @@ func (s *server) start() {
 		return
 	}
 	s.starts++
+	s.since, s.knows = s.run.world.clock.now, knows{}
 	s.host = &host{
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
@@ -178,6 +181,9 @@ func (s *server) identity() *messages.Identity {
 func (s *server) crash(powerCut bool) {
 	if s.up() {
 		s.run.world.kill(s.host, powerCut)
+	}
+	if s.host != nil {
+		s.since = s.run.world.clock.now
 	}
 	s.host = nil
 	if powerCut {

@@ -22,6 +22,7 @@ func (r *run) play() {
 	r.storm()
 	r.heal()
 	r.progress()
+	r.mendItself()
 	r.settle()
 	r.converge()
 	r.finish()
@@ -68,7 +69,7 @@ func (r *run) heal() {
 			r.leftDown[s.node] = true
 		}
 	}
-	r.healed = true
+	r.healed, r.healedAt = true, r.world.clock.now
 	r.fuses = nil
 	r.note("healed, but for %v", r.leftDown)
 	r.world.net.mend(r.swarm.calm())

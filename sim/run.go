@@ -45,15 +45,22 @@ func Run(o Options) *Report {
 	if o.Duration == 0 {
 		o.Duration = DefaultDuration
 	}
-	jitter := cryptorand.Reader
-	cryptorand.Reader = reader{stream(o.Seed, "jitter")}
-	defer func() { cryptorand.Reader = jitter }()
-	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
+	defer quicken(o.Seed)()
 
 	started := time.Now()
 	r := newRun(o)
 	r.play()
 	return r.report(time.Since(started))
+}
+
+// quicken prepares the process for a run, behind the door. What it returns undoes that.
+func quicken(seed uint64) (undo func()) {
+	jitter, percent := cryptorand.Reader, debug.SetGCPercent(gcPercent)
+	cryptorand.Reader = reader{stream(seed, "jitter")}
+	return func() {
+		cryptorand.Reader = jitter
+		debug.SetGCPercent(percent)
+	}
 }
 
 // run is one seed being played.
@@ -69,13 +76,15 @@ type run struct {
 	check    *checkers
 	history  *history
 	operator *operator // nil: the members stay as they are
+	rolls    *rolling  // nil: nobody restarts the nodes one by one
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
 	fuses    []fuse
-	striking bool         // faults strike
-	rolling  bool         // a directory is about to be put back to a copy
-	held     bool         // nothing strikes until a node is told that its directory is one
-	healed   bool         // no fault is left
+	striking bool // faults strike
+	rolling  bool // a directory is about to be put back to a copy
+	held     bool // nothing strikes until a node is told that its directory is one
+	healed   bool // no fault is left
+	healedAt time.Duration
 	quiet    bool         // clients ask for nothing more
 	split    bool         // the members hold different states, and nobody can tell which is right
 	leftDown map[int]bool // nodes that are not started again, nor healed

@@ -61,8 +61,9 @@ type host struct {
 	system *actor.ActorSystem
 
 	dead   bool
-	frozen bool       // its mailboxes do not run, for a while
-	parked []*mailbox // runnable while frozen
+	frozen bool          // its mailboxes do not run, for a while
+	awake  time.Duration // it was thawed last
+	parked []*mailbox    // runnable while frozen
 
 	pace  pace
 	burst int // ticks that the next beat has too many
@@ -119,7 +120,7 @@ func (h *host) spawn(actor.SpawnFunc) actor.SpawnFunc {
 func (h *host) freeze() { h.frozen = true }
 
 func (h *host) thaw() {
-	h.frozen = false
+	h.frozen, h.awake = false, h.world.clock.now
 	for _, m := range h.parked {
 		h.world.queue.push(m)
 	}

@@ -18,6 +18,19 @@ func (r *run) received(h *host, actorID string, message any) {
 	r.check.received(h.node, h.memory, actorID, message)
 	r.follow(s, actorID, message)
 	switch message := message.(type) {
+	case *messages.MembersChanged:
+		if actorID == messages.ActorMembership {
+			s.knows.told(message, r.world.clock.now)
+		}
+	case *messages.Propose:
+		if actorID == messages.ActorRaft {
+			r.proposed(s, message)
+		}
+	case *messages.ProposeChange:
+		if actorID == messages.ActorRaft {
+			r.promotes(s, message)
+			r.leaves(s, message)
+		}
 	case *messages.LeaderChanged:
 		if actorID == messages.ActorGateway {
 			s.leader, s.fenced = message.Leader, message.Fenced

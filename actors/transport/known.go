@@ -106,7 +106,7 @@ func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.
 	known, heard := k.incarnations[id], k.heard[id]
 	_, member := k.incarnations[id]
 	switch {
-	case k.Removed(id):
+	case k.Removed(id) && !mutant.OldUnfenced:
 		return messages.Errorf(messages.Code_REMOVED, "raft id %d was removed from this cluster", id).
 			WithHint("stop that node: a removed identity never comes back")
 	case member && len(known) == 0 && k.next > 0 && !mutant.UnboundAdmitted:

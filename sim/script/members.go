@@ -3,6 +3,8 @@ package script
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"keyval/messages"
@@ -77,6 +79,63 @@ func operation(kind messages.OperationKind) func(*player, words) *messages.Error
 		p.answer("%s", strings.TrimSpace(fmt.Sprintf("%s: %s %s", what, is.Phase, is.Error)))
 		return nil
 	}
+}
+
+// lastID is that of the operation that was asked for last.
+func (p *player) lastID() []byte {
+	id := make([]byte, messages.OperationIDSize)
+	binary.BigEndian.PutUint64(id, p.operations)
+	return id
+}
+
+func (p *player) abort(w words) *messages.Error {
+	return p.ask(w, "abort", &messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: p.lastID()}},
+	}})
+}
+
+func (p *player) operation(words) *messages.Error {
+	if o := p.scene.Operation(p.lastID()); o != nil {
+		p.tell(o)
+	}
+	return nil
+}
+
+func (p *player) tell(o *messages.ClusterOperation) {
+	names := slices.DeleteFunc([]string{o.OldNode, o.NewNode}, func(name string) bool { return name == "" })
+	p.answer("%s", strings.TrimSpace(fmt.Sprintf("%s %s: %s %s", o.Kind, strings.Join(names, " by "), o.Phase, o.Error)))
+}
+
+// healing asks for a way in which the cluster heals itself.
+func (p *player) healing(w words) *messages.Error {
+	mode, known := messages.HealingMode_value["HEALING_"+strings.ToUpper(w.args[0])]
+	seconds, err := strconv.ParseUint(w.args[1], 10, 32)
+	if !known || err != nil {
+		return messages.Errorf(messages.Code_INVALID, "%q after %q seconds is no way of healing", w.args[0], w.args[1]).WithHint("say off, dry or on, and how many seconds")
+	}
+	asked := &messages.ChangeHealing{Mode: messages.HealingMode(mode).Enum(), AfterMs: 1000 * seconds}
+	if len(w.args) > 2 {
+		asked.AddSpare = w.args[2]
+	}
+	return p.ask(w, "healing "+strings.Join(w.args, " "), &messages.Submit{Cluster: &messages.ClusterRequest{Kind: &messages.ClusterRequest_Healing{Healing: asked}}})
+}
+
+// heals asks any node what the leader says.
+func (p *player) heals(w words) *messages.Error {
+	c, refusal := p.client(w)
+	if refusal != nil {
+		return refusal
+	}
+	asked := c.Ask(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}}})
+	if !p.pass(func() bool { return asked.Answer() != nil }) {
+		return messages.Errorf(messages.Code_TIMED_OUT, "no answer within %v", patience)
+	}
+	view := asked.Answer().Cluster.GetView()
+	p.answer("says: %q", view.GetHealingSays())
+	for _, o := range view.GetOperations() {
+		p.tell(o)
+	}
+	return nil
 }
 
 func ended(o *messages.ClusterOperation) bool {
