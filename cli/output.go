@@ -100,6 +100,7 @@ func (c *Call) banner(format string, args ...any) {
 // Colours of ECMA-48.
 const (
 	red   = "31"
+	amber = "33"
 	green = "32"
 )
 

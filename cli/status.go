@@ -76,6 +76,7 @@ type nodeJSON struct {
 	Keys              *keysJSON      `json:"keys,omitempty"`            // what its links are secured with; none: nothing
 	KeysIssue         string         `json:"keys_issue,omitempty"`      // what is wrong with that
 
+	reply     *messages.StatusReply // nil: it did not answer
 	members   []*messages.Member
 	clusterID []byte
 	problem   *messages.Error
@@ -192,7 +193,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
 		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused,
-		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), members: s.Members, clusterID: s.ClusterId,
+		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), reply: s, members: s.Members, clusterID: s.ClusterId,
 	}
 }
 
