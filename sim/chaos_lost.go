@@ -195,6 +195,8 @@ func (r *run) holdBreath(v, k *server, term uint64, until time.Duration) {
 	r.world.clock.after(time.Millisecond, nil, func() {
 		switch {
 		case r.healed || !r.held:
+		case v.disk.Retired() != "": // it was removed meanwhile, and is told that instead
+			r.giveUp(v)
 		case !k.up() || term > 0 && (k.role() != "leader" || k.host.memory.term != term):
 			if !v.disk.Suspected() && v.disk.Condemned() == "" { // nobody is left who knows
 				r.giveUp(v)

@@ -321,7 +321,8 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.sever(c, "a message was refused")
 		return
 	}
-	if near.Role == messages.Role_NODE && to.outlived(near.RaftID) {
+	// A founder that does not know its cluster yet may ask late, whatever became of its place.
+	if _, asks := body.(*messages.FounderState); near.Role == messages.Role_NODE && !asks && to.outlived(near.RaftID) {
 		n.world.fail("who was removed is not heard", "%s takes a message of type %d from replica %d, though it knows that this is no member any more", to.host.name, e.Type, near.RaftID)
 	}
 	if near.Role == messages.Role_NODE && !to.local.Inbox.Enter(near.RaftID, body) {
