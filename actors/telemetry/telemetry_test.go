@@ -53,7 +53,7 @@ func TestUnexpected(t *testing.T) {
 		Unexpected(letter{self: messages.ActorSessionPrefix + "17", message: message}, log, meter)
 	}
 	Unexpected(letter{self: "client", message: 5}, log, nil)
-	want := `# HELP keyval_actor_unexpected_messages_total Messages that an actor had no handler for: a defect.
+	want := `# HELP keyval_actor_unexpected_messages_total Messages that an actor had no handler for: a defect, please report it with the log.
 # TYPE keyval_actor_unexpected_messages_total counter
 keyval_actor_unexpected_messages_total{actor="session"} 2
 `
