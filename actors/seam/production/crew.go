@@ -6,9 +6,6 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// throughput is how many messages a mailbox handles before others may run.
-const throughput = 300
-
 // idleMax is how long a worker without work waits before it ends.
 const idleMax = 300 * time.Millisecond
 
@@ -19,19 +16,14 @@ const idleMax = 300 * time.Millisecond
 // There are as many workers as mailboxes ran at once lately.
 type crew struct{ work chan func() }
 
-var _ actor.Dispatcher = (*crew)(nil)
-
-// Schedule implements actor.Dispatcher. It never blocks.
-func (c *crew) Schedule(run func()) {
+// schedule never blocks.
+func (c *crew) schedule(run func()) {
 	select {
 	case c.work <- run:
 	default:
 		go c.labour(run)
 	}
 }
-
-// Throughput implements actor.Dispatcher.
-func (c *crew) Throughput() int { return throughput }
 
 func (c *crew) labour(run func()) {
 	idle := time.NewTimer(idleMax)
@@ -47,11 +39,11 @@ func (c *crew) labour(run func()) {
 	}
 }
 
-// spawn gives every descendant this dispatcher, and itself to pass on. It ends the
+// spawn gives every descendant a mailbox that this crew runs, and itself to pass on. It ends the
 // chain itself: the library's own end, of a root context that was copied, forgets
 // the copy's guardian.
 func (c *crew) spawn(actor.SpawnFunc) actor.SpawnFunc {
 	return func(system *actor.ActorSystem, id string, props *actor.Props, parent actor.SpawnerContext) (*actor.PID, error) {
-		return actor.DefaultSpawner(system, id, props.Clone(actor.WithDispatcher(c), actor.WithSpawnMiddleware(c.spawn)), parent)
+		return actor.DefaultSpawner(system, id, props.Clone(actor.WithMailbox(c.mailbox), actor.WithSpawnMiddleware(c.spawn)), parent)
 	}
 }
