@@ -404,7 +404,7 @@ func TestComplete(t *testing.T) {
 		{"get --consistency s", "stale"},
 		{"completion ", "bash zsh fish"},
 		{"completion bash ", ""},
-		{"help d", "delete dev"},
+		{"help d", "delete doctor dev"},
 		{"snapshot ", "create list show save delete"},
 		{"snapshot create --wa", "--wait"},
 		{"compact --d", "--dry-run"},

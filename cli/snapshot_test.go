@@ -69,7 +69,7 @@ Total: 4 snapshots
 	if diff := cmp.Diff(wantRow, rows[0]); diff != "" {
 		t.Error(diff)
 	}
-	if some.stderr != "127.0.0.1:7002 could not be asked: connection refused\n" {
+	if some.stderr != `{"note":"127.0.0.1:7002 could not be asked: connection refused"}`+"\n" {
 		t.Errorf("stderr %q", some.stderr)
 	}
 	r.cluster.down = strings.Split(defaultEndpoints, ",")
@@ -163,7 +163,7 @@ func TestSnapshotCreate(t *testing.T) {
 	if elsewhere.code != 0 || made["node"] != "node2" || made["writing"] != true || len(r.cluster.files["127.0.0.1:7002"]) != 1 {
 		t.Errorf("%+v", elsewhere)
 	}
-	if want := "follow it: /opt/kvctl snapshot show " + made["id"].(string) + " --node node2\n"; elsewhere.stderr != want {
+	if want := `{"note":"follow it: /opt/kvctl snapshot show ` + made["id"].(string) + ` --node node2"}` + "\n"; elsewhere.stderr != want {
 		t.Errorf("%q", elsewhere.stderr)
 	}
 

@@ -42,11 +42,11 @@ func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (Ge
 	}
 	d, err := c.call(ctx, &messages.Submit{Read: r})
 	result := GetResult{Key: key, ReadRevision: d.GetRead().GetRevision(), RequestID: d.GetRequestId(), Endpoint: d.GetEndpoint()}
+	if missing := err == nil && len(d.Read.Items) == 0 || messages.CodeOf(err) == messages.Code_NOT_FOUND; missing {
+		return result, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %s", shown(key)).At(d.Endpoint, d.RequestId)
+	}
 	if err != nil {
 		return result, err
-	}
-	if len(d.Read.Items) == 0 {
-		return result, messages.Errorf(messages.Code_NOT_FOUND, "there is no key %s", shown(key)).At(d.Endpoint, d.RequestId)
 	}
 	item := d.Read.Items[0]
 	result.Value, result.Revision, result.CreateRevision, result.Version = item.Value, item.Revision, item.CreateRevision, item.Version
