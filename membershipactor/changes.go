@@ -1,6 +1,7 @@
 package membershipactor
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 
@@ -30,14 +31,15 @@ type asker struct{ address, actor string }
 type act struct {
 	to      asker // of an answer; empty: raft
 	message proto.Message
-	of      *request // of an answer
+	of      *request // of an answer that is news
 }
 
 // request is one that waits for the log.
 type request struct {
 	from  asker
 	asked *messages.ClusterRequest
-	until uint64 // tick at which it is answered, come what may
+	also  []*request // the same, asked again: requestsMax at most
+	until uint64     // tick at which it is answered, come what may
 
 	reply    *messages.ClusterReply     // what is known of the answer
 	record   *messages.ClusterOperation // that was proposed
@@ -84,6 +86,12 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		c.answer(r, notLeading(k))
 		return
 	}
+	for _, w := range c.waiting {
+		if w.asks(r) && len(w.also) < requestsMax {
+			w.also = append(w.also, r)
+			return
+		}
+	}
 	if c.step(k, r) {
 		return
 	}
@@ -92,6 +100,16 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		return
 	}
 	c.waiting = append(c.waiting, r)
+}
+
+// asks reports whether another request is this one, asked again since its answer takes long. It
+// has the same answer, and does not wait beside this one: it could begin later what this one
+// was refused.
+func (r *request) asks(again *request) bool {
+	if id := r.asked.GetBegin().GetOperation().GetId(); id != nil {
+		return bytes.Equal(id, again.asked.GetBegin().GetOperation().GetId())
+	}
+	return r.from == again.from && r.asked.Request == again.asked.Request
 }
 
 // begun reports whether the operation that is asked for has its record: then it does not
@@ -169,6 +187,11 @@ func (c *changes) answer(r *request, err *messages.Error) {
 		r.reply.Code, r.reply.Message, r.reply.Hint = err.Code, err.Message, err.Hint
 	}
 	c.acts = append(c.acts, act{r.from, r.reply, r})
+	for _, again := range r.also {
+		reply := proto.Clone(r.reply).(*messages.ClusterReply)
+		reply.Request = again.asked.Request
+		c.acts = append(c.acts, act{to: again.from, message: reply})
+	}
 }
 
 // step goes on with a request, and reports whether it was answered.

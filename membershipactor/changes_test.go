@@ -459,6 +459,26 @@ func TestBeginHasPatience(t *testing.T) {
 	s.expect("CONFLICT node3 answers at h3:7000 itself")
 }
 
+// A client asks again when an answer takes long. All that it asked has one answer, and what was
+// refused does not begin when it could, after that.
+func TestAskedAgainHasOneAnswer(t *testing.T) {
+	s := newStand(t)
+	for range 3 {
+		s.ask(beginning(1, kindReplace, "node3", "node3", "h3:7000"))
+		s.tick(patienceTicks / 3)
+	}
+	s.tick(patienceTicks)
+	same := "CONFLICT node3 answers at h3:7000 itself"
+	s.expect(same, same, same)
+	s.k.Replication.Progress[1].SilentTicks = rules.ContactTicksMax + 1
+	s.tick(1)
+	s.apply()
+	s.tick(requestTicks)
+	if s.expect(); len(s.k.Operations) > 0 || len(s.c.waiting) > 0 {
+		t.Errorf("it begins all the same: %v", s.k.Operations)
+	}
+}
+
 // So many requests wait, and no more.
 func TestRequestsAreBounded(t *testing.T) {
 	s := newStand(t)

@@ -185,7 +185,9 @@ func (a *Membership) carryOut(ctx actor.Context) {
 		if act.to == (asker{}) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
-			a.tellAnswer(act.of)
+			if act.of != nil {
+				a.tellAnswer(act.of)
+			}
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
 	}

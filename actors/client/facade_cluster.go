@@ -63,9 +63,13 @@ func (a ClusterAPI) GetLeader(ctx context.Context) (*MemberInfo, error) {
 }
 
 // GetClusterHealth asks a node what it knows of the members, and reads linearizably within
-// the deadline of ctx: that the cluster answers is seen, not assumed.
+// the deadline of ctx: that the cluster answers is seen, not assumed. A node that follows a leader
+// of just now is asked once more: it hears of the others within a moment.
 func (a ClusterAPI) GetClusterHealth(ctx context.Context) (*ClusterHealth, error) {
 	r, err := a.Query(ctx)
+	for n := 0; n < wordPolls && err == nil && r.Before == nil && r.led() && pause(ctx, pollEvery) == nil; n++ {
+		r, err = a.Query(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +78,8 @@ func (a ClusterAPI) GetClusterHealth(ctx context.Context) (*ClusterHealth, error
 	h.QuorumAvailable = h.QuorumAvailable || read == nil // it was seen
 	return h, nil
 }
+
+func (a ClusterAnswer) led() bool { _, leaderless := a.LeaderMember(); return leaderless == nil }
 
 // GetNodeStatus is what the node in use knows of itself.
 func (a ClusterAPI) GetNodeStatus(ctx context.Context) (*NodeStatus, error) {
@@ -284,6 +290,10 @@ func (a ClusterAPI) Abort(ctx context.Context, id []byte) (ClusterAnswer, error)
 }
 
 const pollEvery = 100 * time.Millisecond
+
+// wordPolls is how often a node is asked again that has had no word from its leader: the first
+// comes a tenth of a second after an election.
+const wordPolls = 5
 
 // Await waits for the end of an operation. One that failed is an error, with its code. When
 // ctx ends first, the error is TIMED_OUT, and the operation goes on.

@@ -228,6 +228,34 @@ func TestGetClusterHealth(t *testing.T) {
 	}
 }
 
+// late has no word from its leader when it is asked first.
+type late struct {
+	*fakeCluster
+	silent int // so many questions
+}
+
+func (l *late) AskCluster(ctx context.Context, m *messages.ClusterRequest) (ClusterAnswer, error) {
+	a, err := l.fakeCluster.AskCluster(ctx, m)
+	if l.silent--; l.silent >= 0 {
+		a.Before = nil
+	}
+	return a, err
+}
+
+func TestHealthHasPatienceWithANewLeader(t *testing.T) {
+	for silent, healthy := range map[int]bool{1: true, wordPolls: true, wordPolls + 1: false} {
+		h, err := ClusterAPI{&late{whole(), silent}}.GetClusterHealth(t.Context())
+		if err != nil || h.Healthy != healthy {
+			t.Errorf("%d times without a word: %+v %v", silent, h, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if h, err := (ClusterAPI{&late{whole(), 1}}).GetClusterHealth(ctx); err != nil || h.Healthy {
+		t.Errorf("its time is over first: %+v %v", h, err)
+	}
+}
+
 func TestHealthNamesTheLeastRoom(t *testing.T) {
 	f := whole()
 	f.reply.View.Members[2].RoomBytes = 3 << 30
