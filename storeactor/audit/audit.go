@@ -196,7 +196,7 @@ func (a *audit) begin(q *question, limit uint32) {
 	a.question = q
 	for _, m := range a.members {
 		if m.RaftId != a.self {
-			q.voices = append(q.voices, voice{member: m, silent: !q.again && a.receives(m.RaftId)})
+			q.voices = append(q.voices, voice{member: m, silent: !q.again && a.passedOver(m.RaftId)})
 		}
 	}
 	if q.state {
@@ -354,6 +354,7 @@ func (a *audit) judge() {
 	}
 	held, most := q.majority(a.self, a.members)
 	if !q.again {
+		a.noteMute(q)
 		a.goOn(q)
 		a.follow(q, held)
 	}

@@ -364,6 +364,12 @@ func TestVouching(t *testing.T) {
 		{"an equal member", 3, 2, func(*auditors) {}, 5, "OK"},
 		{"though the receiver cannot tell", 3, 2, func(a *auditors) { a.silent[1] = true }, 5, "OK"},
 		{"though the receiver cannot tell, and has been asked", 3, 2, func(a *auditors) { a.silent[1] = true; a.run(4) }, 5, "OK"},
+		{"one is dead, and waited for once", 4, 2, func(a *auditors) {
+			a.silent[1], a.silent[3] = true, true
+			for i := range 5 * questionRowsMax {
+				a.put(uint64(i+4), fmt.Sprintf("key%06d", i), "v")
+			}
+		}, 2*hasteTicks, "OK"},
 		{"a walk not long ago", 3, 2, func(a *auditors) { a.run(passTicks) }, 0, "OK"},
 		{"a walk long ago", 3, 2, func(a *auditors) {
 			a.run(passTicks)

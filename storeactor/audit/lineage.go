@@ -57,6 +57,7 @@ type vouching struct {
 	age   uint32 // since that
 	long  uint32 // ticks that it took
 	asked []*messages.VouchState
+	mute  map[messages.RaftID]bool // members that nobody waits for any more until the walk is over
 }
 
 // patience is how long a question waits for answers.
@@ -155,10 +156,24 @@ func (a *audit) onVouch(m *messages.VouchState) {
 	}
 }
 
-// receives reports whether a member waits for this node's state: it lacks what it would be
-// asked about, so nobody waits for its voice.
-func (a *audit) receives(peer messages.RaftID) bool {
-	return slices.ContainsFunc(a.vouching.asked, func(m *messages.VouchState) bool { return m.Peer == peer })
+// passedOver reports whether nobody waits for a member's voice while somebody waits for the
+// walk's end: it waits for this node's state itself, and lacks what it would be asked about; or
+// it has not answered an earlier question of the walk.
+func (a *audit) passedOver(peer messages.RaftID) bool {
+	v := &a.vouching
+	return len(v.asked) > 0 && v.mute[peer] || slices.ContainsFunc(v.asked, func(m *messages.VouchState) bool { return m.Peer == peer })
+}
+
+// noteMute remembers who has let a question pass.
+func (a *audit) noteMute(q *question) {
+	if len(q.from) == 0 && !q.state {
+		a.vouching.mute = map[messages.RaftID]bool{}
+	}
+	for _, v := range q.voices {
+		if v.digest == nil && !v.silent && a.vouching.mute != nil {
+			a.vouching.mute[v.member.RaftId] = true
+		}
+	}
 }
 
 // hush ends the waiting for a member's voice.
