@@ -369,7 +369,7 @@ func TestVouching(t *testing.T) {
 			for i := range 5 * questionRowsMax {
 				a.put(uint64(i+4), fmt.Sprintf("key%06d", i), "v")
 			}
-		}, 2*hasteTicks, "OK"},
+		}, 2 * hasteTicks, "OK"},
 		{"a walk not long ago", 3, 2, func(a *auditors) { a.run(passTicks) }, 0, "OK"},
 		{"a walk long ago", 3, 2, func(a *auditors) {
 			a.run(passTicks)
