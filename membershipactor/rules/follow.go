@@ -22,8 +22,7 @@ const (
 	// stuckTicksMax is how long a follower that lacks something may take nothing and
 	// still be close, in ticks.
 	stuckTicksMax = 10
-	// slowTicksMin is how long it may take nothing before its disk is suspected, in ticks: one
-	// that has just begun takes a snapshot first.
+	// slowTicksMin is how long it may take nothing before its disk is suspected, in ticks.
 	slowTicksMin = 60
 	// ReadyTicks is how long a learner is to be close before it is promoted, in ticks.
 	ReadyTicks = 10
@@ -68,7 +67,7 @@ func (f Follow) after(p *messages.Progress, last, elapsed uint64) Follow {
 		f.match, f.last, f.sampled = f.Match, f.Last, 0
 	}
 	f.StuckTicks += elapsed
-	if took || f.Lag() == 0 {
+	if took || f.Lag() == 0 || p.State == messages.ProgressState_SNAPSHOT { // which takes its time, and tells its own progress
 		f.StuckTicks = 0
 	}
 	f.Close = p.State == messages.ProgressState_REPLICATING && InContact(p) && f.near()
