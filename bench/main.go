@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ type settings struct {
 	Keys            int           `json:"keys"`
 	EtcdConnections int           `json:"etcd_connections"` // 0: by trial
 	EtcdSpread      bool          `json:"etcd_spread"`
+	TLS             bool          `json:"tls"`
 
 	dir     string // where the data directories are made
 	kvctl   string // a binary to use instead of building one
@@ -77,6 +79,7 @@ func parse(args []string) (settings, error) {
 	f.IntVar(&s.Keys, "keys", 100_000, "keys that are written and read by chance")
 	f.IntVar(&s.EtcdConnections, "etcd-connections", 0, "connections of the etcd client; 0: try several ways and take what serves it best")
 	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "with --etcd-connections: to all nodes in turn, not to the leader alone")
+	f.BoolVar(&s.TLS, "tls", false, "all links are under mutual TLS, of both systems")
 	f.StringVar(&s.dir, "dir", "", "make the data directories in `DIR`, on the disk to be measured; default: the system's temporary directory")
 	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
 	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
@@ -195,7 +198,7 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 	}
 	defer os.RemoveAll(data)
 	load := loadAverage()
-	nodes, err := sys.start(data)
+	nodes, err := sys.start(data, s.TLS)
 	defer nodes.end()
 	if err != nil {
 		return m, err
@@ -203,6 +206,9 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 	j := job{
 		Store: sys.store, Endpoints: nodes.endpoints, Op: op, Clients: clients, Keys: s.Keys, ValueSize: s.ValueSize,
 		Warmup: s.Warmup, Duration: s.Duration, Way: etcd, Profile: s.profile,
+	}
+	if s.TLS {
+		j.Certs = filepath.Join(nodes.certs, "users", "bench")
 	}
 	for _, p := range nodes.processes {
 		j.Pids = append(j.Pids, p.command.Process.Pid)
