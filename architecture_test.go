@@ -46,7 +46,7 @@ var rooms = map[string]room{
 	"membershipactor/saga":             {pure, []string{"membershipactor/rules", "messages", "mutant"}},
 	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk"}},
-	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/files/durable", "storeactor/snapshot"}},
+	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/files/durable", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
@@ -66,7 +66,7 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor/rules", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/inside", "messages", "sim", "sim/script", "storeactor/backup"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/inside", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files"}},
 	"cli/inside":                       {world, []string{"actors/client", "actors/telemetry", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
@@ -122,7 +122,7 @@ func sources(t *testing.T) []sourceFile {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "examples" || d.Name() == "bench" || d.Name() == "third_party" || d.Name() == "bin") {
+		if d.IsDir() && p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "examples" || d.Name() == "bench" || d.Name() == "monitoring" || d.Name() == "third_party" || d.Name() == "bin") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") || strings.HasSuffix(p, ".pb.go") {

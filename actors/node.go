@@ -80,7 +80,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
 	cfg.Level = cmp.Or(cfg.Level, messages.Level)
-	self := RaftIDOf(identity)
+	self := messages.RaftIDOf(identity)
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
@@ -173,7 +173,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		Inbox: a.wiring.inbox,
 	}
 	if !core.founded {
-		local.WaitingFor = "the other founders: " + core.waitingFor()
+		local.WaitingFor = waitingForFounders + core.waitingFor()
 	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
 		a.wiring.fatal(err)
 		return

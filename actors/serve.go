@@ -16,6 +16,7 @@ import (
 	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
+	"keyval/raftactor"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files"
 )
@@ -46,6 +47,10 @@ type ServeOptions struct {
 	SnapshotRate     uint64        // bytes a second; 0: the default
 	RoomBytes        int64         // below so many free bytes there is too little room; 0: the default; below 0: never
 }
+
+// FollowersKeep is what the log of a follower keeps behind its checkpoint when somebody asks
+// for space, in entries and bytes, whichever are fewer.
+func FollowersKeep() (entries, bytes uint64) { return raftactor.Options{}.Spare() }
 
 // Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
 // removed from its cluster, which are no errors, or until it cannot go on.
@@ -119,7 +124,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 		}
 	}
 	announce("%s listens on %s", identity.Name, identity.Listen)
-	if RaftIDOf(identity) == 0 {
+	if messages.RaftIDOf(identity) == 0 {
 		announce("%s waits to be added: %s", identity.Name, addCommand(identity.Name, identity.Advertise))
 	}
 	select {

@@ -120,7 +120,7 @@ kvctl get hello`,
 		Commands: []*urfave.Command{
 			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
 			newCluster(sh), newOps(sh),
-			newSnapshot(sh), newBackup(sh), newRestore(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
+			newSnapshot(sh), newBackup(sh), newRestore(sh), newRebuild(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newCert(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh), newMan(sh),
 		},

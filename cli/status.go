@@ -27,14 +27,20 @@ With --json also what the log keeps and below which revision reads are refused.
 A node has 2 seconds to answer, unless --timeout says otherwise.
 Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
 		UsageText: `kvctl status
+kvctl status --watch
 kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
+		Flags: []urfave.Flag{watchFlag()},
 		Action: sh.action(func(c *Call) error {
-			rows, err := c.status()
-			if err != nil {
-				return err
-			}
-			c.banner("Status of %d nodes, each asked by itself", len(rows))
-			return c.printStatus(rows)
+			return c.watched(func() error {
+				rows, err := c.status()
+				if err != nil {
+					return err
+				}
+				if !c.flags.Bool("watch") {
+					c.banner("Status of %d nodes, each asked by itself", len(rows))
+				}
+				return c.printStatus(rows)
+			})
 		}),
 	}
 }
@@ -137,7 +143,23 @@ func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Dur
 			rows[i].LagEntries = newest - min(newest, rows[i].Applied)
 		}
 	}
+	nameTheSilent(rows)
 	return rows
+}
+
+// nameTheSilent gives members that do not answer the name and id that the others know them by.
+func nameTheSilent(rows []nodeJSON) {
+	view, err := newestView(rows)
+	if err != nil {
+		return // nobody answers, or not one cluster
+	}
+	for i := range rows {
+		r := &rows[i]
+		at := slices.IndexFunc(view.members, func(m *messages.Member) bool { return m.Address == r.Endpoint })
+		if r.problem != nil && at >= 0 {
+			r.Name, r.RaftID = view.members[at].Name, view.members[at].RaftId
+		}
+	}
 }
 
 func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
@@ -214,7 +236,7 @@ func (c *Call) statusTable(rows []nodeJSON) {
 	var cells [][]string
 	for _, r := range rows {
 		if r.problem != nil {
-			cells = append(cells, []string{"-", r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
+			cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
 			continue
 		}
 		role := r.Role
@@ -240,14 +262,21 @@ func (c *Call) statusTable(rows []nodeJSON) {
 		fmt.Fprintln(c.Stdout, line)
 	}
 	var hints []string // each once
+	trouble := troubleIn(rows)
+	if trouble != nil {
+		hints = append(hints, trouble.Hint)
+	}
 	for _, r := range rows {
 		if r.problem == nil {
 			continue
 		}
-		c.note("%s: %s", r.Endpoint, r.Error)
-		if h := r.problem.Hint; h != "" && !slices.Contains(hints, h) {
+		c.note("%s: %s", strings.TrimSpace(r.Name+" "+r.Endpoint), r.Error)
+		if h := r.problem.Hint; h != "" && trouble == nil && !slices.Contains(hints, h) {
 			hints = append(hints, h)
 		}
+	}
+	if trouble != nil {
+		c.note("%s", trouble.Message)
 	}
 	for _, h := range hints {
 		c.note("  next: %s", h)

@@ -185,9 +185,24 @@ func (a *Membership) carryOut(ctx actor.Context) {
 		if act.to == (asker{}) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
+			a.tellAnswer(act.of)
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
 	}
+}
+
+// tellAnswer says what became of a request for a change. One that never came as far as the
+// log is no news: a client may ask as often as it likes.
+func (a *Membership) tellAnswer(r *request) {
+	tell := a.cfg.Logger.Debug
+	if r.proposed {
+		tell = a.cfg.Logger.Info
+	}
+	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r)}
+	if r.reply.Code != messages.Code_OK {
+		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
+	}
+	tell("a change was asked for", words...)
 }
 
 func (a *Membership) say(ctx actor.Context, all []saying) {

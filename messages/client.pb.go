@@ -3977,7 +3977,7 @@ const file_client_proto_rawDesc = "" +
 	"\rProgressState\x12\v\n" +
 	"\aPROBING\x10\x00\x12\x0f\n" +
 	"\vREPLICATING\x10\x01\x12\f\n" +
-	"\bSNAPSHOT\x10\x02B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bSNAPSHOT\x10\x02b\x06proto3"
 
 var (
 	file_client_proto_rawDescOnce sync.Once

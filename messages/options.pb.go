@@ -426,7 +426,7 @@ const file_options_proto_rawDesc = "" +
 	"\x05CHUNK\x10\x03\x12\t\n" +
 	"\x05LARGE\x10\x04:P\n" +
 	"\acrosses\x12\x1f.google.protobuf.MessageOptions\x18ц\x03 \x01(\v2\x13.keyval.v1.CrossingR\acrosses:H\n" +
-	"\x04said\x12\x1f.google.protobuf.MessageOptions\x18҆\x03 \x01(\v2\x11.keyval.v1.SayingR\x04saidB\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\x04said\x12\x1f.google.protobuf.MessageOptions\x18҆\x03 \x01(\v2\x11.keyval.v1.SayingR\x04saidb\x06proto3"
 
 var (
 	file_options_proto_rawDescOnce sync.Once

@@ -1914,7 +1914,7 @@ const file_peer_proto_rawDesc = "" +
 	"node/audit(\x02\x92\xb5\x18X\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a.a walk has ended, and the member has a lineage29\n" +
 	"\x04Link\x121\n" +
-	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01b\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once

@@ -586,7 +586,7 @@ const file_snapshot_proto_rawDesc = "" +
 	"\x06HEADER\x10\x01\x12\t\n" +
 	"\x05STATE\x10\x02\x12\b\n" +
 	"\x04ROWS\x10\x03\x12\v\n" +
-	"\aTRAILER\x10\x04B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\aTRAILER\x10\x04b\x06proto3"
 
 var (
 	file_snapshot_proto_rawDescOnce sync.Once

@@ -156,7 +156,7 @@ func (n *network) stand(c *conn, welcome *messages.Welcome) {
 		return
 	}
 	c.dialler.hear(welcome.RaftId, welcome.Incarnation, welcome.Starts)
-	c.link.backoff = backoffMin
+	c.link.backoff, c.link.astray = backoffMin, false
 	waiting := c.link.waiting
 	c.link.waiting = nil
 	for _, e := range waiting {
@@ -180,6 +180,7 @@ func (n *network) fail(c *conn, refusal *messages.Error) {
 	n.conns = slices.DeleteFunc(n.conns, func(o *conn) bool { return o == c })
 	if l := c.link; l != nil {
 		l.conn, l.waiting = nil, nil
+		l.astray = c.acceptor == nil && refusal.Code == messages.Code_UNREACHABLE
 		l.retryAt = n.world.clock.now + l.backoff
 		l.backoff = min(2*l.backoff, backoffMax)
 	} else {

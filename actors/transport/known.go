@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Known is what a node knows of the members. It is used to refuse, never to require:
@@ -108,7 +109,7 @@ func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.
 	case k.Removed(id):
 		return messages.Errorf(messages.Code_REMOVED, "raft id %d was removed from this cluster", id).
 			WithHint("stop that node: a removed identity never comes back")
-	case member && len(known) == 0 && k.next > 0:
+	case member && len(known) == 0 && k.next > 0 && !mutant.UnboundAdmitted:
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was added, and which directory it has is not agreed upon yet", id).
 			WithHint("wait: the leader binds the node that waits to be added under that name")
 	case len(known) > 0 && !bytes.Equal(known, incarnation):

@@ -231,7 +231,11 @@ func (h *hub) resolve(*actor.PID) (actor.Process, bool) { return h, true }
 func (h *hub) SendUserMessage(pid *actor.PID, message any) {
 	_, body, sender := actor.UnwrapEnvelope(message)
 	if p := (*h.peers.Load())[pid.Address]; p != nil {
-		h.sendPeer(p, pid, body, sender)
+		if c := h.wayBack(p); c != nil {
+			h.sendBack(c, pid, body, sender)
+		} else {
+			h.sendPeer(p, pid, body, sender)
+		}
 		return
 	}
 	if c, ok := h.clients.Load(pid.Address); ok {
@@ -278,9 +282,19 @@ func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID
 	}
 }
 
-// sendBack sends to a node that is no peer on a connection that it made. Such a node is
-// a member that this one has not heard of yet, or one that joins: its place in the
-// network is not known here, but it may lead or stand for election and must be answered.
+// wayBack is a connection that a peer has made which is not where its member's record says; nil:
+// it is there, or has made none. It has moved, and the record cannot be changed before a leader is
+// elected, for which its vote may be needed.
+func (h *hub) wayBack(p *peer) *inbound {
+	if !p.lanes[messages.Lane_CONTROL].astray.Load() {
+		return nil
+	}
+	return h.newest(inboundKey{p.conn.Address, messages.Lane_CONTROL})
+}
+
+// sendBack sends to a node on a connection that it made. Such a node is a member that has moved
+// or that this one has not heard of yet, or one that joins: its place in the network is not
+// known here, but it may lead or stand for election and must be answered.
 func (h *hub) sendBack(c *inbound, pid *actor.PID, body any, sender *actor.PID) {
 	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
 	if !ok {

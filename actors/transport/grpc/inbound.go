@@ -46,7 +46,7 @@ type inboundKey struct {
 type inbound struct {
 	conn   transport.Conn
 	hello  *messages.Hello
-	queue  *queue  // to a client, or to a node that is no peer; to a peer it stays empty
+	queue  *queue  // to a client, or to a node that is no peer or has moved; to a peer it stays empty
 	window *window // of a client; nil of a node, whose traffic Raft bounds
 	guest  *guest
 	chain  []*x509.Certificate // of the far side; none without keys

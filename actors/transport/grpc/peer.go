@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyval/actors/transport"
@@ -46,6 +47,8 @@ type lane struct {
 	wake  chan struct{} // holds a token when the peer may be back
 	away  absence       // what people were told of the peer
 	stood bool          // a connection stood since the peer was last known to be gone
+
+	astray atomic.Bool // the last attempt found nobody at the peer's address
 
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends the attempt or the stream of now
@@ -184,6 +187,7 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	l.mu.Unlock()
 	h, m := l.peer.hub, l.peer.member
 	d, failed := h.net.dial(ctx, m.Address, *h.local.Load(), *h.known.Load(), m.RaftId, l.kind)
+	l.astray.Store(failed != nil && !failed.told)
 	if failed != nil {
 		return 0, failed
 	}
