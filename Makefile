@@ -102,8 +102,8 @@ mutants: ## faults built in on purpose: the simulator and the properties must fi
 	@$(GO) test -tags mutant ./membershipactor/saga ./raftactor -run Mutants -v -count=1
 	@$(GO) test -tags mutant ./sim -run Mutants -v -count=1 -timeout 60m
 
-bench: build ## KeyVal beside etcd under the same load on this machine
-	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl
+bench: build ## KeyVal beside etcd under the same load on this machine; TLS=1: both under mutual TLS
+	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl $(if $(TLS),--tls)
 
 siege: build ## KeyVal and then etcd for SIEGE (3m) under 256 clients and four busy loops on two cores
 	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl --busy 4 --clients 256 --duration $(SIEGE) --rounds 1

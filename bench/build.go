@@ -14,7 +14,7 @@ type system struct {
 	name   string
 	store  string // which client the loader uses
 	loader string // the binary that makes the load
-	start  func(data string) (*nodes, error)
+	start  func(data string, secure bool) (*nodes, error)
 }
 
 // build makes the binaries of the systems in work: two, or the one that is wanted.

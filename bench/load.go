@@ -49,6 +49,7 @@ type job struct {
 	Duration  time.Duration
 	Way       way // of etcd
 	Profile   string
+	Certs     string // the keys of the client, as kvctl cert makes them; empty: none
 }
 
 // result is what came of a job.

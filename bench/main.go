@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,7 @@ type settings struct {
 	EtcdSpread      bool          `json:"etcd_spread"`
 	Busy            int           `json:"busy_loops"`
 	Cores           int           `json:"cores"` // 0: all
+	TLS             bool          `json:"tls"`
 
 	dir     string // where the data directories are made
 	kvctl   string // a binary to use instead of building one
@@ -87,6 +89,7 @@ func parse(args []string) (settings, error) {
 	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "with --etcd-connections: to all nodes in turn, not to the leader alone")
 	f.IntVar(&s.Busy, "busy", 0, "run `N` busy loops meanwhile, and tell what stopped for how long: leaders, answers, memory")
 	f.IntVar(&s.Cores, "cores", 0, "nodes, clients and busy loops share `N` cores; 0: all, or two with --busy")
+	f.BoolVar(&s.TLS, "tls", false, "all links are under mutual TLS, of both systems")
 	f.StringVar(&s.dir, "dir", "", "make the data directories in `DIR`, on the disk to be measured; default: the system's temporary directory")
 	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
 	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
@@ -214,7 +217,7 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 	}
 	defer os.RemoveAll(data)
 	load := loadAverage()
-	nodes, err := sys.start(data)
+	nodes, err := sys.start(data, s.TLS)
 	defer nodes.end()
 	if err != nil {
 		return m, err
@@ -228,6 +231,9 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 		Store: sys.store, Endpoints: nodes.endpoints, Op: op, Clients: clients, Keys: s.Keys, ValueSize: s.ValueSize,
 		Warmup: s.Warmup, Duration: s.Duration, Way: etcd, Profile: s.profile,
 		Pids: nodes.pids(), Busy: loops.pids(),
+	}
+	if s.TLS {
+		j.Certs = filepath.Join(nodes.certs, "users", "bench")
 	}
 	result, err := runLoader(ctx, sys.loader, j)
 	if err != nil {

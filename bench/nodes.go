@@ -10,6 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 )
 
 const (
@@ -22,6 +25,7 @@ const (
 // nodes is a running cluster. Its methods work on nil.
 type nodes struct {
 	endpoints []string // where clients reach them, in the order of processes
+	certs     string   // the authority's directory; empty: there are no keys
 	processes []*process
 }
 
@@ -33,8 +37,12 @@ type process struct {
 }
 
 // keyvalNodes starts three kvctl serve.
-func keyvalNodes(kvctl string) func(string) (*nodes, error) {
-	return func(data string) (*nodes, error) {
+func keyvalNodes(kvctl string) func(string, bool) (*nodes, error) {
+	return func(data string, secure bool) (*nodes, error) {
+		certs, err := makeKeys(data, secure)
+		if err != nil {
+			return nil, err
+		}
 		addresses, err := freeAddresses(nodesMax)
 		if err != nil {
 			return nil, err
@@ -43,11 +51,15 @@ func keyvalNodes(kvctl string) func(string) (*nodes, error) {
 		for i, a := range addresses {
 			founders = append(founders, fmt.Sprintf("n%d=%s", i+1, a))
 		}
-		n := &nodes{endpoints: addresses}
+		n := &nodes{endpoints: addresses, certs: certs}
 		for i, a := range addresses {
 			name := fmt.Sprintf("n%d", i+1)
-			err := n.start(filepath.Join(data, name+".log"), kvctl, "serve", "--name", name, "--listen", a, "--log-level", "warn",
-				"--data", filepath.Join(data, name), "--initial-cluster", strings.Join(founders, ","))
+			args := []string{"serve", "--name", name, "--listen", a, "--log-level", "warn",
+				"--data", filepath.Join(data, name), "--initial-cluster", strings.Join(founders, ",")}
+			if secure {
+				args = append(args, "--certs-dir", filepath.Join(certs, "nodes", name))
+			}
+			err := n.start(filepath.Join(data, name+".log"), kvctl, args...)
 			if err != nil {
 				return n, err
 			}
@@ -58,8 +70,16 @@ func keyvalNodes(kvctl string) func(string) (*nodes, error) {
 
 // etcdNodes starts three etcd, as they come, but for a quota that no measurement
 // meets and a log that says what goes wrong only.
-func etcdNodes(etcd string) func(string) (*nodes, error) {
-	return func(data string) (*nodes, error) {
+func etcdNodes(etcd string) func(string, bool) (*nodes, error) {
+	return func(data string, secure bool) (*nodes, error) {
+		certs, err := makeKeys(data, secure)
+		if err != nil {
+			return nil, err
+		}
+		scheme := "http://"
+		if secure {
+			scheme = "https://"
+		}
 		addresses, err := freeAddresses(2 * nodesMax)
 		if err != nil {
 			return nil, err
@@ -67,22 +87,51 @@ func etcdNodes(etcd string) func(string) (*nodes, error) {
 		clients, peers := addresses[:nodesMax], addresses[nodesMax:]
 		var founders []string
 		for i, a := range peers {
-			founders = append(founders, fmt.Sprintf("n%d=http://%s", i+1, a))
+			founders = append(founders, fmt.Sprintf("n%d=%s%s", i+1, scheme, a))
 		}
-		n := &nodes{endpoints: clients}
+		n := &nodes{endpoints: clients, certs: certs}
 		for i := range clients {
-			name, client, peer := fmt.Sprintf("n%d", i+1), "http://"+clients[i], "http://"+peers[i]
-			err := n.start(filepath.Join(data, name+".log"), etcd, "--name", name, "--data-dir", filepath.Join(data, name),
+			name, client, peer := fmt.Sprintf("n%d", i+1), scheme+clients[i], scheme+peers[i]
+			args := []string{"--name", name, "--data-dir", filepath.Join(data, name),
 				"--listen-client-urls", client, "--advertise-client-urls", client,
 				"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 				"--initial-cluster", strings.Join(founders, ","), "--initial-cluster-state", "new",
-				"--quota-backend-bytes", "8589934592", "--log-level", "error")
+				"--quota-backend-bytes", "8589934592", "--log-level", "error"}
+			if secure {
+				own := filepath.Join(certs, "nodes", name)
+				for _, whose := range []string{"", "peer-"} {
+					args = append(args, "--"+whose+"cert-file", filepath.Join(own, "node.crt"), "--"+whose+"key-file", filepath.Join(own, "node.key"),
+						"--"+whose+"trusted-ca-file", filepath.Join(own, "ca.crt"), "--"+whose+"client-cert-auth")
+				}
+			}
+			err := n.start(filepath.Join(data, name+".log"), etcd, args...)
 			if err != nil {
 				return n, err
 			}
 		}
 		return n, nil
 	}
+}
+
+// makeKeys makes an authority, and the keys of nodes and a client, for both systems.
+func makeKeys(data string, secure bool) (string, error) {
+	if !secure {
+		return "", nil
+	}
+	a := keys.Authority{Dir: filepath.Join(data, "certs")}
+	if _, err := a.Create(); err != nil {
+		return "", err
+	}
+	all := []transport.Principal{{Kind: transport.UserKey, Name: "bench"}}
+	for i := range nodesMax {
+		all = append(all, transport.Principal{Kind: transport.NodeKey, Name: fmt.Sprintf("n%d", i+1)})
+	}
+	for _, p := range all {
+		if _, _, err := a.Issue(p, []string{"127.0.0.1"}); err != nil {
+			return "", err
+		}
+	}
+	return a.Dir, nil
 }
 
 // start makes a child that ends with this process. The system tells a child of its

@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 )
 
 // text is a key or value as either client library wants it, so that neither pays
@@ -55,8 +60,15 @@ type keyvalStore struct {
 
 func openKeyVal(ctx context.Context, j job) (store, error) {
 	s := &keyvalStore{endpoints: j.Endpoints}
+	var ring *keys.Ring
+	if j.Certs != "" {
+		var err error
+		if ring, err = keys.Load(keys.FilesIn(j.Certs, transport.UserKey)); err != nil {
+			return nil, err
+		}
+	}
 	for range (j.Clients + callersMax - 1) / callersMax {
-		c, err := client.Connect(ctx, client.Options{Endpoints: j.Endpoints})
+		c, err := client.Connect(ctx, client.Options{Endpoints: j.Endpoints, Keys: ring})
 		if err != nil {
 			s.close()
 			return nil, err
@@ -103,7 +115,11 @@ type etcdStore struct {
 
 // openEtcd makes the connections: to the leader, or to each node in turn.
 func openEtcd(ctx context.Context, j job) (store, error) {
-	first, err := clientv3.New(clientv3.Config{Endpoints: j.Endpoints, Context: ctx})
+	config, err := etcdTLS(j.Certs)
+	if err != nil {
+		return nil, err
+	}
+	first, err := clientv3.New(clientv3.Config{Endpoints: j.Endpoints, Context: ctx, TLS: config})
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +135,7 @@ func openEtcd(ctx context.Context, j job) (store, error) {
 		if j.Way.Spread {
 			endpoint = j.Endpoints[(at+i)%len(j.Endpoints)]
 		}
-		c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Context: ctx})
+		c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Context: ctx, TLS: config})
 		if err != nil {
 			s.close()
 			return nil, err
@@ -127,6 +143,25 @@ func openEtcd(ctx context.Context, j job) (store, error) {
 		s.clients = append(s.clients, c)
 	}
 	return s, nil
+}
+
+// etcdTLS is how a client of etcd comes with the same keys; nil: with none.
+func etcdTLS(certs string) (*tls.Config, error) {
+	if certs == "" {
+		return nil, nil
+	}
+	f := keys.FilesIn(certs, transport.UserKey)
+	own, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := os.ReadFile(f.CA)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(trusted)
+	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
 
 func (s *etcdStore) of(worker int) *clientv3.Client { return s.clients[worker%len(s.clients)] }

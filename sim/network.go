@@ -169,7 +169,7 @@ func (p place) Serve(system *actor.ActorSystem, listen string, local transport.L
 	if p.net.listener(listen) != nil {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", listen)
 	}
-	local.Principal = transport.Principal{Kind: transport.NodeKey, Name: local.Name}
+	local.Principal = p.host.principal()
 	return p.net.sit(&seat{host: p.host, system: system, local: local, listen: listen, events: events}), nil
 }
 
@@ -234,8 +234,9 @@ func (s *seat) SetPeers(peers []*messages.Member, next messages.RaftID) {
 		if c.acceptor != s || c.link == nil {
 			continue
 		}
-		if from := c.dialler.local; s.known.Refuses(from.RaftID, from.Incarnation, from.Starts) != nil && len(from.ClusterID) > 0 {
-			s.net.end(c, s.known.Refuses(from.RaftID, from.Incarnation, from.Starts))
+		from := c.dialler.local
+		if why := s.known.RefusesOf(from.Principal, transport.HelloTo(from, s.local.RaftID, c.lane)); why != nil && len(from.ClusterID) > 0 {
+			s.net.end(c, why)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (h *host) principal() transport.Principal {
 	if h.node < 0 {
 		return transport.Principal{Kind: transport.UserKey, Name: h.name}
 	}
-	return transport.Principal{Kind: transport.NodeKey, Name: h.name}
+	return transport.Principal{Kind: transport.NodeKey, Name: nameOf(h.node)}
 }
 
 var oneShard sync.Once

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,6 +244,7 @@ func newWire(t *testing.T, seed uint64) *wire {
 	}
 	for i, m := range members {
 		h := w.host(m.Name, messages.NodeAddress(m.RaftId))
+		h.node = i
 		hear := func(ctx actor.Context) { w.hear(m.Name, ctx) }
 		events := w.spawn(t, m.Name, "events", hear)
 		w.spawn(t, m.Name, messages.ActorRaft, hear)
@@ -281,6 +283,10 @@ func (w *wire) hear(host string, ctx actor.Context) {
 		w.got[host] = append(w.got[host], "up "+m.Endpoint)
 	case *messages.LinkDown:
 		w.got[host] = append(w.got[host], "down "+m.Endpoint)
+	case *messages.PeerRefused:
+		w.got[host] = append(w.got[host], fmt.Sprint("refused ", m.Code))
+	case *messages.LossAsk:
+		w.got[host] = append(w.got[host], "loss")
 	case *messages.ClientGone:
 		w.got[host] = append(w.got[host], "gone")
 	}
@@ -449,4 +455,32 @@ func TestGuardStands(t *testing.T) {
 	w.let(time.Second)
 	w.expect(t, "n1", "gone")
 	w.expect(t, "c1", "down n1:1")
+}
+
+// TestMachinesSpeakForThemselves: simulated connections have principals, as real ones have. A
+// node on another's machine is not let in, nor a client that says it is a node.
+func TestMachinesSpeakForThemselves(t *testing.T) {
+	impostor := transport.Local{
+		Role: messages.Role_NODE, ClusterID: make([]byte, 16), RaftID: idOf(0), Incarnation: make([]byte, 16),
+		Name: nameOf(0), Address: messages.NodeAddress(idOf(0)), Version: "test",
+	}
+	for name, node := range map[string]int{"x1": -1, "x2": 2} {
+		w := newWire(t, 1)
+		h := w.host(name, impostor.Address)
+		h.node = node
+		events := w.spawn(t, name, "events", func(ctx actor.Context) { w.hear(name, ctx) })
+		hub, err := place{w.net, h}.Serve(h.system, name+":1", impostor, events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hub.SetPeers([]*messages.Member{{RaftId: idOf(1), Name: nameOf(1), Address: nameOf(1) + ":1", Incarnation: make([]byte, 16)}}, 0)
+		h.system.Root.Send(actor.NewPID(messages.NodeAddress(idOf(1)), messages.ActorRaft), &messages.LossAsk{Nonce: 1})
+		w.run(2 * time.Second)
+		if heard := w.got[name]; !slices.ContainsFunc(heard, func(s string) bool { return strings.Contains(s, "refused NOT_ALLOWED") }) {
+			t.Errorf("%s heard %q", name, heard)
+		}
+		if slices.Contains(w.got[nameOf(1)], "loss") {
+			t.Errorf("n2 heard %s", name)
+		}
+	}
 }

@@ -3,6 +3,9 @@ package transport
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 )
@@ -133,5 +136,56 @@ func TestACertificateIsGoodForItsMemberOnly(t *testing.T) {
 	}
 	if r := knows.RefusesOf(node("node9"), hello); codeOf(r) != messages.Code_NOT_ALLOWED {
 		t.Error(r)
+	}
+}
+
+func TestKeysIssue(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	in := func(d time.Duration) int64 { return now.Add(d).UnixMilli() }
+	for _, test := range []struct {
+		keys *messages.Keys
+		want string // empty: nothing is wrong
+	}{
+		{nil, ""},
+		{&messages.Keys{}, ""},
+		{&messages.Keys{Open: true}, "without keys"},
+		{&messages.Keys{ExpiresMs: in(31 * 24 * time.Hour)}, ""},
+		{&messages.Keys{ExpiresMs: in(29*24*time.Hour + time.Hour), ExpiresWhat: "its certificate"}, "its certificate expires in 29 days"},
+		{&messages.Keys{ExpiresMs: in(-time.Hour), ExpiresWhat: "its certificate"}, "expired 1h0m0s ago"},
+		{&messages.Keys{ExpiresMs: in(90 * 24 * time.Hour), Problem: "torn"}, "cannot use: torn"},
+	} {
+		if got := KeysIssue(test.keys, now); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%v: %q, want %q", test.keys, got, test.want)
+		}
+	}
+}
+
+// TestClientsByCertificate: a node on its way into the cluster asks to be let in, under its
+// own name, and nothing else; a user asks anything but that.
+func TestClientsByCertificate(t *testing.T) {
+	ask := &messages.JoinAsk{Node: &messages.WaitingNode{Name: "node9"}}
+	status := &messages.StatusRequest{Request: 1}
+	for _, test := range []struct {
+		name string
+		from Principal
+		m    proto.Message
+		to   string
+		code messages.Code
+	}{
+		{"node asks for itself", node("node9"), ask, messages.ActorMembership, messages.Code_OK},
+		{"node asks for another", node("node8"), ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
+		{"node asks how things are", node("node9"), status, messages.ActorGateway, messages.Code_NOT_ALLOWED},
+		{"user asks how things are", user("alice"), status, messages.ActorGateway, messages.Code_OK},
+		{"user asks for a node", user("node9"), ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
+		{"without keys", Principal{}, ask, messages.ActorMembership, messages.Code_OK},
+	} {
+		e, err := messages.Seal(test.to, "asker", test.m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := Accepted(keyed(nodeLocal(1)), test.from, HelloTo(clientLocal(1), 0, messages.Lane_CONTROL))
+		if _, err := c.Open(e); messages.CodeOf(err) != test.code {
+			t.Errorf("%s: %v, want %v", test.name, err, test.code)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package grpc
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -182,19 +183,18 @@ func (h *hub) endRefused() {
 
 // endStale ends the connections whose certificates are not good any more: they have
 // expired, or what has signed them is not trusted now.
-func (h *hub) endStale() {
-	keys := h.net.options.Keys
+func (h *hub) endStale(stale func([]*x509.Certificate) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.endAll(func(c *inbound) *messages.Error {
-		if err := keys.Stale(c.chain); err != nil {
+		if err := stale(c.chain); err != nil {
 			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
 				WithHint("connect again with one that is: kvctl cert check")
 		}
 		return nil
 	})
 	for _, p := range *h.peers.Load() {
-		p.refresh(func(d *dialled) bool { return keys.Stale(d.chain) != nil })
+		p.refresh(func(d *dialled) bool { return stale(d.chain) != nil })
 	}
 }
 

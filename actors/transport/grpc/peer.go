@@ -194,6 +194,9 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	defer d.close()
 	l.stands(d)
 	defer l.stands(nil)
+	if err := h.net.options.Keys.Stale(d.chain); err != nil { // keys were loaded meanwhile
+		return 0, &failure{Error: messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is good no more: %v", m.Name, err)}
+	}
 	l.stood = true
 	h.mu.Lock()
 	h.hear(d.welcome.RaftId, d.welcome.Incarnation, d.welcome.Starts)

@@ -42,10 +42,10 @@ type Ring struct {
 	now   func() time.Time
 
 	current atomic.Pointer[loaded]
+	problem atomic.Pointer[string] // why what was looked at last could not be taken; nil: it was
 
-	mu      sync.Mutex
-	seen    string // the state of the files that was looked at last
-	problem string // why it could not be taken; empty: it was
+	mu   sync.Mutex // of who loads
+	seen string     // the state of the files that was looked at last
 }
 
 // loaded is what the files held. It is never modified.
@@ -182,8 +182,19 @@ func (r *Ring) Client(host string) *tls.Config {
 	}
 }
 
-// Stale says why certificates that were good when a connection was made are not any more;
-// nil: they are.
+// Expired says why certificates that were good are not any more, by the clock alone; nil:
+// they are.
+func (r *Ring) Expired(chain []*x509.Certificate) error {
+	for _, c := range chain {
+		if r != nil && r.now().After(c.NotAfter) {
+			return fmt.Errorf("it expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// Stale says why certificates that were good when a connection was made are not any more, by
+// the clock and by what is loaded now; nil: they are. It verifies signatures.
 func (r *Ring) Stale(chain []*x509.Certificate) error {
 	if r == nil || len(chain) == 0 {
 		return nil
@@ -192,14 +203,16 @@ func (r *Ring) Stale(chain []*x509.Certificate) error {
 	return err
 }
 
-// Watch loads what has changed until ctx ends, and calls check after each look. What cannot
-// be loaded is told to logger once, and what was loaded before stays.
-func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func()) {
+// Watch loads what has changed until ctx ends, and calls check after each look with what
+// connections that stand have to be held against: Expired, or Stale once something was
+// loaded. What cannot be loaded is told to logger once, and what was loaded before stays.
+func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale func([]*x509.Certificate) error)) {
 	if r == nil {
 		return
 	}
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
+	held := r.current.Load() // what all connections were held against
 	for {
 		select {
 		case <-ctx.Done():
@@ -213,8 +226,12 @@ func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func()) {
 			k := r.Told(false)
 			logger.Info("new keys are used", "certificate", k.Certificate, "authorities", strings.Join(k.Authorities, ","), "expires", time.UnixMilli(k.ExpiresMs).UTC().Format(time.RFC3339))
 		}
+		stale := r.Expired
+		if now := r.current.Load(); now != held { // whoever has loaded it
+			held, stale = now, r.Stale
+		}
 		if check != nil {
-			check()
+			check(stale)
 		}
 	}
 }
@@ -232,11 +249,12 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 	if before := r.Principal(); err == nil && PrincipalOf([]*x509.Certificate{l.leaf}) != before {
 		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, PrincipalOf([]*x509.Certificate{l.leaf}), before)
 	}
-	r.seen, r.problem = state, ""
+	r.seen = state
 	if err != nil {
-		r.problem = err.Error()
+		r.problem.Store(new(err.Error()))
 		return true, err
 	}
+	r.problem.Store(nil)
 	r.current.Store(l)
 	return true, nil
 }
@@ -260,9 +278,10 @@ func (r *Ring) Told(open bool) *messages.Keys {
 		return &messages.Keys{Open: open}
 	}
 	l := r.current.Load()
-	r.mu.Lock()
-	k := &messages.Keys{Problem: r.problem}
-	r.mu.Unlock()
+	k := &messages.Keys{}
+	if why := r.problem.Load(); why != nil {
+		k.Problem = *why
+	}
 	p := PrincipalOf([]*x509.Certificate{l.leaf})
 	k.Certificate = p.URI()
 	first, what := l.leaf.NotAfter, "its certificate"
