@@ -66,7 +66,7 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor/rules", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/snapshot"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/snapshot"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},

@@ -33,21 +33,26 @@ pipe: kvctl backup - | age -r ... > FILE
 With --since it is an increment: what has changed since an older backup beside it, and all that
 is gone since, also what was compacted. Whoever reads it reads that one too, and those below it.
 It saves room, not work: node and network carry the whole state, and the older one is read.
+With --every it is a job of its own: each backup is read again from where it stands, the cluster
+is told, and kvctl cluster health says how old the last good one is, or that it is overdue. It
+ends by SIGINT or SIGTERM; when it is started anew it goes on from the newest that is there.
 With --json an object: path, node, endpoint, cluster_id, revision, index, created_at, keys,
 rows, bytes, hash, took_ms, and of an increment since and file_bytes; to stderr where PATH is -.`,
 		UsageText: `kvctl backup ./backups
 kvctl backup nightly.kvb --node node2 --json
 kvctl backup ./backups --since ./backups
-kvctl backup s3://bucket/keyval
+kvctl backup s3://bucket/keyval --every 1h --keep 24
 kvctl backup - | gzip > nightly.kvb.gz`,
 		Flags: []urfave.Flag{
 			nodeFlag("have the node called `NAME` give it"),
 			&urfave.StringFlag{Name: "consistency", Usage: "with stale, take what the node has, also without a quorum: linearizable or stale", Value: "linearizable"},
 			&urfave.StringFlag{Name: "since", Usage: "write what has changed since the backup at `PATH`, or since the newest there", TakesFile: true},
+			&urfave.DurationFlag{Name: "every", Usage: "go on for ever: make one, read it again, and the next after `TIME`"},
+			&urfave.UintFlag{Name: "keep", Usage: "with --every, remove all but the newest `N`", DefaultText: "all are kept"},
 			progressFlag(),
 		},
 		Action:      sh.action(backUp),
-		Subcommands: []*urfave.Command{newBackupVerify(sh), newBackupShow(sh), newBackupDrill(sh)},
+		Subcommands: []*urfave.Command{newBackupVerify(sh), newBackupShow(sh), newBackupDrill(sh), newBackupForget(sh)},
 	}
 }
 
@@ -135,6 +140,12 @@ func backUp(c *Call) error {
 	stale := c.flags.String("consistency") == "stale"
 	if !stale && c.flags.String("consistency") != "linearizable" {
 		return c.usage("", "--consistency %q is none of %s", c.flags.String("consistency"), strings.Join(choices["consistency"], ", "))
+	}
+	if c.flags.IsSet("every") {
+		return c.backUpForEver(stale)
+	}
+	if c.flags.IsSet("keep") {
+		return c.usage("", "--keep goes with --every")
 	}
 	copying, err := c.newCopying(c.Args[0])
 	if err != nil {
@@ -283,25 +294,33 @@ type copying struct {
 }
 
 func (c *Call) newCopying(path string) (*copying, error) {
-	if path == "" {
+	switch {
+	case path == "":
 		return nil, c.usage("", "PATH is empty")
+	case path == "-" && c.OutTTY:
+		return nil, c.usage("send it into a file or a pipe", "a backup is no text for a terminal")
+	case path == "-":
+		return c.copyingTo(nil, "")
 	}
+	l, name, err := backup.Locate(path)
+	if err != nil {
+		return nil, err
+	}
+	return c.copyingTo(l, name)
+}
+
+// copyingTo is one to a location, under a name that tells the time if none is given.
+func (c *Call) copyingTo(l backup.Location, name string) (*copying, error) {
 	p, err := c.progress(true, true)
 	if err != nil {
 		return nil, err
 	}
-	w := &copying{call: c, progress: p, began: time.Now()}
+	w := &copying{call: c, progress: p, location: l, began: time.Now()}
 	p.told = w.began
-	if path == "-" {
-		if c.OutTTY {
-			return nil, c.usage("send it into a file or a pipe", "a backup is no text for a terminal")
-		}
+	if l == nil {
 		return w, nil
 	}
-	if w.location, w.name, err = backup.Locate(path); err != nil {
-		return nil, err
-	}
-	w.name = cmp.Or(w.name, backup.Name(w.began))
+	w.name = cmp.Or(name, backup.Name(w.began))
 	file, _, err := w.location.Open(c, w.name) // before anything is done
 	switch {
 	case err == nil:

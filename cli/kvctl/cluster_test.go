@@ -61,6 +61,7 @@ type processes struct {
 	files     int        // the limit of open files at every start; 0: that of this process
 	mu        sync.Mutex // guards the elements of running
 	running   []*process // nil: it does not run
+	env       []string   // of kvctl, beside that of this process
 }
 
 // process is one node.
@@ -211,10 +212,18 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 	return c
 }
 
+// command is a kvctl that asks the cluster.
+func (p *processes) command(args ...string) *exec.Cmd {
+	c := exec.Command(binary, append(args, "--endpoints", strings.Join(p.endpoints, ","))...)
+	c.Env = append(os.Environ(), p.env...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return c
+}
+
 // kvctl runs a command on the cluster, and returns its output and exit code.
 func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
 	p.t.Helper()
-	c := exec.Command(binary, append(args, "--endpoints", strings.Join(p.endpoints, ","))...)
+	c := p.command(args...)
 	var out, said bytes.Buffer
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil && c.ProcessState == nil {

@@ -67,11 +67,16 @@ func NoteBackup(jobs []*messages.BackupJob, n *messages.NoteBackup) ([]*messages
 	return next, nil
 }
 
-// NextBackup is a note with the version that follows.
+// NextBackup is a note with the version that follows. One that tells of a failure alone keeps
+// what was verified before.
 func NextBackup(jobs []*messages.BackupJob, n *messages.NoteBackup) *messages.NoteBackup {
 	n = proto.Clone(n).(*messages.NoteBackup)
 	if n.Job != nil {
-		n.Job.Version = BackupJob(jobs, n.Job.Name).GetVersion() + 1
+		was := BackupJob(jobs, n.Job.Name)
+		n.Job.Version = was.GetVersion() + 1
+		if was != nil && n.Job.VerifiedAtMs == 0 {
+			n.Job.VerifiedAtMs, n.Job.Backup, n.Job.Revision, n.Job.Bytes, n.Job.Hash = was.VerifiedAtMs, was.Backup, was.Revision, was.Bytes, was.Hash
+		}
 	}
 	return n
 }

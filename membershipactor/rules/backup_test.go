@@ -55,7 +55,9 @@ func TestNoteBackup(t *testing.T) {
 			t.Fatalf("%s modified what was there", name)
 		}
 	}
-	if n := NextBackup(jobs, &messages.NoteBackup{Job: job("a", 0)}); n.Job.Version != 4 {
+	jobs[0].VerifiedAtMs, jobs[0].Revision = 7, 9
+	failed := &messages.NoteBackup{Job: &messages.BackupJob{Name: "a", FailedAtMs: 8, Error: "no room"}}
+	if n := NextBackup(jobs, failed); n.Job.Version != 4 || n.Job.VerifiedAtMs != 7 || n.Job.Revision != 9 || n.Job.Error == "" {
 		t.Errorf("%v", n)
 	}
 }

@@ -13,10 +13,12 @@ import (
 const (
 	prefix = "backup-"
 	suffix = ".kvb"
+
+	nameLayout = prefix + "2006-01-02-150405" + suffix // as package time has it
 )
 
 // Name is that of a backup that is made now.
-func Name(now time.Time) string { return now.UTC().Format(prefix+"2006-01-02-150405") + suffix }
+func Name(now time.Time) string { return now.UTC().Format(nameLayout) }
 
 // Target is the file that a backup to a path becomes: in a directory, one named after the
 // time. CONFLICT if it is there.

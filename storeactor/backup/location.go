@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,4 +126,44 @@ func (d directory) Remove(_ context.Context, name string) error {
 		return durable.Error("remove the backup", err)
 	}
 	return durable.Sync(string(d))
+}
+
+// MadeAt is when Name has named a backup so; false: it has not.
+func MadeAt(name string) (time.Time, bool) {
+	at, err := time.Parse(nameLayout, name)
+	return at, err == nil
+}
+
+// Prune removes all but the newest backups that Name has named, and returns the names of what
+// is gone. What one that stays builds on stays too.
+func Prune(ctx context.Context, l Location, keep int) (gone []string, err error) {
+	names, err := l.Names(ctx)
+	if err != nil || len(names) <= keep {
+		return nil, err
+	}
+	needed := map[string]bool{}
+	for i, name := range slices.Backward(names) {
+		if i < len(names)-keep && !needed[name] {
+			gone = append(gone, name)
+			continue
+		}
+		g, err := GlanceAt(ctx, l, name)
+		if err != nil {
+			return nil, messages.Errorf(messages.CodeOf(err), "%s cannot be read, so nothing older is removed: %s", l.Path(name), messageOf(err)).WithHint("look at it, and remove it by hand")
+		}
+		if g.Base != nil {
+			base, err := baseOf(ctx, l, name, g.Base)
+			if err != nil {
+				return nil, err
+			}
+			needed[base] = true
+		}
+	}
+	slices.Reverse(gone)
+	for i, name := range gone {
+		if err := l.Remove(ctx, name); err != nil {
+			return gone[:i], err
+		}
+	}
+	return gone, nil
 }

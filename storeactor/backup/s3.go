@@ -154,7 +154,10 @@ func (b *bucket) Create(ctx context.Context, name string, bytes uint64) (Upload,
 	}
 	from, to := io.Pipe()
 	u := &upload{PipeWriter: to, ended: make(chan error, 1), absent: func() error { return b.absent(ctx, name) }}
-	options := minio.PutObjectOptions{ContentType: "application/octet-stream", PartSize: max(partBytes, bytes/partsMax)}
+	options := minio.PutObjectOptions{
+		ContentType: "application/octet-stream", PartSize: max(partBytes, bytes/partsMax),
+		DisableContentSha256: true, // parts have a CRC32C, and a backup its own hash
+	}
 	options.SetMatchETagExcept("*")
 	go func() {
 		_, err := b.client.PutObject(ctx, b.name, b.prefix+name, from, -1, options)
