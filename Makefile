@@ -13,6 +13,8 @@ CATCHUP     ?= 1GB
 FILES       ?= 10000
 OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
+BACKUP      ?= 1GB
+IMPORT      ?= 1000000
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -61,6 +63,9 @@ catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 members: ## members come, go and are killed in each step, in a cluster of MEMBERS (1GB) of data
 	@KEYVAL_MEMBERS=$(MEMBERS) $(GO) test ./cli/kvctl -run 'TestGrowAndShrink$$|TestEveryFounderIsReplaced$$|TestKilledInEachStep$$' -v -count=1 -timeout 60m
 
+backups: ## times of backup, verify, increment and restore of BACKUP (1GB); IMPORT (1000000) keys while leaders are killed
+	@KEYVAL_BACKUP=$(BACKUP) KEYVAL_IMPORT=$(IMPORT) $(GO) test ./cli/kvctl -run 'TestIncrementalBackup$$|TestImportUnderKills$$' -v -count=1 -timeout 60m
+
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m
 
@@ -108,4 +113,4 @@ dist: ## what is released, into dist/: static binaries, archives, Debian package
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members overwrites replace mutants bench verify generate docs dist clean
+.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members backups overwrites replace mutants bench verify generate docs dist clean

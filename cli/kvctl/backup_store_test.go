@@ -13,11 +13,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"keyval/actors/client"
+	"keyval/messages"
+	"keyval/storeactor/backup"
 )
 
 // startStore runs a store that speaks S3, with a bucket keyval, and has kvctl use it.
@@ -49,7 +52,11 @@ func (p *processes) startStore() *exec.Cmd {
 			p.t.Fatal(err)
 		}
 	}
-	p.env = append(p.env, "AWS_ENDPOINT_URL_S3=http://"+address, "AWS_ACCESS_KEY_ID=one", "AWS_SECRET_ACCESS_KEY=two", "AWS_REGION=us-east-1")
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL_S3": "http://" + address, "AWS_ACCESS_KEY_ID": "one", "AWS_SECRET_ACCESS_KEY": "two", "AWS_REGION": "us-east-1",
+	} {
+		p.t.Setenv(name, value)
+	}
 	return c
 }
 
@@ -57,17 +64,27 @@ func (p *processes) startStore() *exec.Cmd {
 func (p *processes) fill(prefix string, n int) {
 	p.t.Helper()
 	c := p.connect(p.endpoints...)
-	random := rand.NewChaCha8([32]byte{7})
-	for at := 0; at < n; at += 50 {
-		var rows []client.KeyValue
-		for i := at; i < min(n, at+50); i++ {
-			row := client.KeyValue{Key: fmt.Appendf(nil, "%s%06d", prefix, i), Value: make([]byte, 4096)}
-			_, _ = random.Read(row.Value) // it never fails
-			rows = append(rows, row)
-		}
-		if _, err := c.PutAll(p.t.Context(), rows); err != nil {
-			p.t.Fatal(err)
-		}
+	const writers, batch = 8, 50
+	var all sync.WaitGroup
+	for id := range writers {
+		all.Go(func() {
+			random := rand.NewChaCha8([32]byte{7, byte(id)})
+			for at := id * batch; at < n; at += writers * batch {
+				var rows []client.KeyValue
+				for i := at; i < min(n, at+batch); i++ {
+					row := client.KeyValue{Key: fmt.Appendf(nil, "%s%06d", prefix, i), Value: make([]byte, 4096)}
+					_, _ = random.Read(row.Value) // it never fails
+					rows = append(rows, row)
+				}
+				if _, err := c.PutAll(p.t.Context(), rows); err != nil {
+					p.t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	if all.Wait(); p.t.Failed() {
+		p.t.FailNow()
 	}
 }
 
@@ -88,7 +105,6 @@ func (p *processes) says(code int, args []string, all ...string) {
 // Backups and increments go to a store that speaks S3 and come back from it; what is broken off
 // is not there.
 func TestBackupToAStore(t *testing.T) {
-	t.Parallel()
 	p := startCluster(t, 1)
 	p.leader()
 	server := p.startStore()
@@ -120,32 +136,43 @@ func TestBackupToAStore(t *testing.T) {
 	p.says(3, []string{"backup", "s3://nowhere/prod"}, "there is no bucket nowhere")
 	p.says(2, []string{"backup", "s3://"}, "names no bucket")
 
-	// A kvctl that dies amid an upload, here into a store that is frozen, leaves nothing.
-	const half = "s3://keyval/half/b.kvb"
-	c := p.command("backup", half, "--progress", "json")
-	said, err := c.StderrPipe()
+	// What is not complete is not there, and nothing is written over.
+	l, name, err := backup.Locate("s3://keyval/half/b.kvb")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
+	begin := func() backup.Upload {
+		t.Helper()
+		u, err := l.Create(t.Context(), name, 0)
+		if err == nil {
+			_, err = u.Write(make([]byte, 40_000_000)) // two parts are uploaded, and one waits
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
 	}
-	time.Sleep(50 * time.Millisecond)
-	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	line := make([]byte, 1<<16)
-	for until := time.Now().Add(3 * time.Second); time.Now().Before(until); { // it copies, and waits
-		if n, err := said.Read(line); err != nil || bytes.Contains(line[:n], []byte("copying")) {
-			break
+	absent := func(when string) {
+		t.Helper()
+		if f, _, err := l.Open(t.Context(), name); messages.CodeOf(err) != messages.Code_NOT_FOUND {
+			t.Errorf("%s: %v %v", when, f, err)
 		}
 	}
-	c.Process.Kill()
-	c.Wait()
-	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
+	given, one, other := begin(), begin(), begin()
+	absent("amid uploads")
+	if err := given.Abort(); err != nil {
+		t.Error(err)
 	}
-	p.says(3, []string{"backup", "verify", half}, "there is no backup")
+	absent("after one was given up")
+	if err := one.Commit(); err != nil {
+		t.Error(err)
+	}
+	if err := other.Commit(); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Errorf("a second of the name: %v", err)
+	}
+	if err := other.Abort(); err != nil {
+		t.Error(err)
+	}
 
 	server.Process.Kill()
 	p.says(5, []string{"backup", "verify", prod}, "AWS_ENDPOINT_URL says where the store is")

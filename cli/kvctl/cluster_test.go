@@ -61,7 +61,6 @@ type processes struct {
 	files     int        // the limit of open files at every start; 0: that of this process
 	mu        sync.Mutex // guards the elements of running
 	running   []*process // nil: it does not run
-	env       []string   // of kvctl, beside that of this process
 }
 
 // process is one node.
@@ -215,7 +214,6 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 // command is a kvctl that asks the cluster.
 func (p *processes) command(args ...string) *exec.Cmd {
 	c := exec.Command(binary, append(args, "--endpoints", strings.Join(p.endpoints, ","))...)
-	c.Env = append(os.Environ(), p.env...)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }
