@@ -103,9 +103,10 @@ generate: ## remake the generated code of messages/
 	  --go-grpc_out=$(OUT) --go-grpc_opt=module=keyval --go-grpc_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
 	  messages/*.proto
 
-docs: ## write what docs/ARCHITECTURE.md shows of tables in the code
+docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
+	@$(GO) test ./cli/kvctl -run TestMetricsOfARealNode -count=1 -rewrite
 
 dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
 	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh

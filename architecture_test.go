@@ -66,7 +66,8 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor/rules", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/snapshot"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/snapshot"}},
+	"cli/inside":                       {world, []string{"actors/client", "actors/telemetry", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},
@@ -76,10 +77,10 @@ var rooms = map[string]room{
 }
 
 // worldly are files that are world in a package that is not: the assembly of a
-// process, addresses as package net reads them, the blocking façade of the client
+// process, what asks its actors from outside, addresses as package net reads them, the blocking façade of the client
 // library, and what the environment chooses in a build with mutants.
 var worldly = []string{
-	"actors/serve.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
+	"actors/serve.go", "actors/inspect.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.

@@ -181,6 +181,9 @@ func (j *joining) onAnswer(m *messages.JoinAnswer) []any {
 	case messages.Code_BUSY:
 		delete(j.refusals, from)
 		j.endpoints[i].note = m.Message
+		if m.Again {
+			return []any{j.ask(j.endpoints[i])}
+		}
 		return nil
 	}
 	j.refusals[from] = m

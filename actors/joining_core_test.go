@@ -97,6 +97,19 @@ func TestJoining(t *testing.T) {
 	b.expect(t) // it is said once
 }
 
+// TestWhoWasAddedAsksAtOnce: a member says so without being asked.
+func TestWhoWasAddedAsksAtOnce(t *testing.T) {
+	b := newJoinBench("h:1")
+	b.tick()
+	b.up(1)
+	b.answer(1, messages.Code_BUSY, 0, clusterX)
+	b.expect(t, "dial h:1", "ask node/1")
+	b.take(b.onAnswer(&messages.JoinAnswer{Request: b.asked[1], Code: messages.Code_BUSY, ClusterId: clusterX, Again: true}))
+	b.expect(t, "ask node/1")
+	b.answer(1, messages.Code_OK, 4, clusterX)
+	b.expect(t, "joined as 4")
+}
+
 func TestJoiningSaysWhoDoesNotAnswer(t *testing.T) {
 	b := newJoinBench("h:1", "h:2")
 	b.tick()

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/actors/seam"
+	"keyval/actors/telemetry"
 	"keyval/actors/transport"
 	"keyval/membershipactor"
 	"keyval/messages"
@@ -95,8 +96,9 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	w := &wiring{
 		self: self, address: address, version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
-		inbox: &transport.Inbox{},
+		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, requests: newRequestMeters(cfg.World.Meter),
 	}
+	telemetry.Begin(w.meter)
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
 	root = root.Copy().WithGuardian(newSupervision(w))
 	n := &Node{System: system, root: root, done: make(chan struct{})}

@@ -34,6 +34,7 @@ type ServeOptions struct {
 	Logger         *slog.Logger
 	Meter          prometheus.Registerer // nil: nobody counts
 	Announce       func(line string)     // lines for people; nil: none
+	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
 	// Not recorded: each start says them anew.
 	HistoryRevisions uint64        // 0: no bound
@@ -96,6 +97,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}, identity)
 	if err != nil {
 		return false, err
+	}
+	if o.Running != nil {
+		o.Running(node.Inspect())
 	}
 	announce := func(format string, args ...any) {
 		if o.Announce != nil {

@@ -33,12 +33,14 @@ func (a *session) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *messages.Write:
 		if a.ofOwner(ctx) {
+			a.core.now = a.now()
 			a.core.onWrite(ctx.Sender().Id, m)
 		} else {
 			ctx.Respond(&messages.WriteReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
 		}
 	case *messages.Read:
 		if a.ofOwner(ctx) {
+			a.core.now = a.now()
 			a.core.onRead(ctx.Sender().Id, m)
 		} else {
 			ctx.Respond(&messages.ReadReply{Request: m.Request, Code: messages.Code_NOT_ALLOWED, Message: anothers})
@@ -76,6 +78,22 @@ func (a *session) ofOwner(ctx actor.Context) bool {
 	return s != nil && s.Address == a.owner
 }
 
+// now is for metrics; -1: nobody measures.
+func (a *session) now() int64 {
+	if a.wiring.nanos == nil {
+		return -1
+	}
+	return a.wiring.nanos()
+}
+
+func (a *session) count(e answer) {
+	took := int64(-1)
+	if now := a.now(); now >= e.begun && e.begun >= 0 {
+		took = now - e.begun
+	}
+	a.wiring.requests.count(e, took)
+}
+
 func (a *session) run(ctx actor.Context) {
 	effects := a.core.take()
 	for _, effect := range effects {
@@ -96,6 +114,7 @@ func (a *session) run(ctx actor.Context) {
 				a.client = a.wiring.ofClient(a.owner, e.Actor)
 			}
 			ctx.Send(a.client, e.Reply)
+			a.count(e)
 		}
 	}
 	a.core.reuse(effects)

@@ -50,6 +50,8 @@ type (
 	answer struct {
 		Actor string
 		Reply proto.Message
+		begun int64 // when the request came, by the session's clock
+		scans bool  // it is that of a scan or digest
 	}
 )
 
@@ -67,6 +69,7 @@ type pendingWrite struct {
 	age      int
 	again    int // the age at which it is proposed again
 	proposed int // times; beyond the first, nobody knows what became of the earlier ones
+	begun    int64
 }
 
 type pendingRead struct {
@@ -76,6 +79,7 @@ type pendingRead struct {
 	sent  bool // false: it waits in held
 	age   int
 	again int // the age at which it is asked for again
+	begun int64
 }
 
 // sessionCore is one client's requests on their way through this node.
@@ -97,6 +101,7 @@ type sessionCore struct {
 	refused string
 	writes  map[uint64]*pendingWrite
 	reads   map[uint64]*pendingRead
+	now     int64 // in ns, as requests come in, for metrics
 	bytes   int
 	scans   int
 	held    []uint64 // scans and digests that are not sent on yet, in order; some may be answered
@@ -136,14 +141,14 @@ func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 	}
 	opens, err := s.check(m)
 	if err != nil {
-		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: err.Code, Message: err.Message, Leader: s.leader}})
+		s.emit(answer{Actor: actor, Reply: &messages.WriteReply{Request: m.Request, Code: err.Code, Message: err.Message, Leader: s.leader}, begun: s.now})
 		return
 	}
 	if s.leader == nil {
-		s.emit(answer{actor, &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}})
+		s.emit(answer{Actor: actor, Reply: &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}, begun: s.now})
 		return
 	}
-	w := &pendingWrite{actor: actor, asked: 1, command: m.Command, stamped: m.Command}
+	w := &pendingWrite{actor: actor, asked: 1, command: m.Command, stamped: m.Command, begun: s.now}
 	if opens {
 		w.stamped = slices.Concat(m.Command, s.stamp)
 	}
@@ -214,7 +219,7 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 		return
 	}
 	refuse := func(code messages.Code, text string) {
-		s.emit(answer{actor, &messages.ReadReply{Request: m.Request, Code: code, Message: text, Leader: s.leader}})
+		s.emit(answer{Actor: actor, Reply: &messages.ReadReply{Request: m.Request, Code: code, Message: text, Leader: s.leader}, begun: s.now, scans: m.GetGet() == nil})
 	}
 	switch get := m.GetGet(); {
 	case s.fenced:
@@ -230,7 +235,7 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 		refuse(messages.Code_INVALID, messages.CheckKey(get.Key).Message)
 		return
 	}
-	r := &pendingRead{actor: actor, asked: 1, read: m}
+	r := &pendingRead{actor: actor, asked: 1, read: m, begun: s.now}
 	s.reads[m.Request] = r
 	switch {
 	case m.GetGet() != nil:
@@ -275,7 +280,7 @@ func (s *sessionCore) answerWrite(seq uint64, w *pendingWrite, reply *messages.W
 	s.bytes -= len(w.command)
 	reply.Request = seq
 	for range w.asked {
-		s.emit(answer{w.actor, reply})
+		s.emit(answer{Actor: w.actor, Reply: reply, begun: w.begun})
 	}
 }
 
@@ -311,7 +316,7 @@ func (s *sessionCore) answerRead(reply *messages.ReadReply) {
 	}
 	delete(s.reads, reply.Request)
 	for range r.asked {
-		s.emit(answer{r.actor, reply})
+		s.emit(answer{Actor: r.actor, Reply: reply, begun: r.begun, scans: r.read.GetGet() == nil})
 	}
 	if r.sent && r.read.GetGet() == nil {
 		s.scans--

@@ -25,6 +25,9 @@ type wiring struct {
 	logger  *slog.Logger
 	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)
+	nanos   func() int64 // nil: nobody measures
+
+	requests *requestMeters
 
 	inbox *transport.Inbox // of the raft actor
 

@@ -419,11 +419,11 @@ func (c *Call) printBackup(row backupJSON, verb string) error {
 		out.printSimple([][]string{{row.Path, fmt.Sprint(row.Revision), row.Hash}})
 		return nil
 	case Table:
-		size := bytesText(row.Bytes)
+		path, size := row.Path, bytesText(row.Bytes)
 		if row.Since != "" {
-			verb, size = verb+" an increment on "+row.Since+":", fmt.Sprintf("%s for %s", bytesText(row.FileBytes), size)
+			path, size = path+" upon "+row.Since, fmt.Sprintf("%s for %s", bytesText(row.FileBytes), size)
 		}
-		what := fmt.Sprintf("%s %s: revision %d, %s, %s, %s in %s", verb, row.Path, row.Revision, plural(row.Keys, "key"), plural(row.Rows, "row"),
+		what := fmt.Sprintf("%s %s: revision %d, %s, %s, %s in %s", verb, path, row.Revision, plural(row.Keys, "key"), plural(row.Rows, "row"),
 			size, timeText(time.Duration(row.TookMs)*time.Millisecond))
 		if row.TookMs > 0 {
 			what += fmt.Sprintf(" (%s/s)", bytesText(row.Bytes*1000/uint64(row.TookMs)))

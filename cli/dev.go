@@ -38,6 +38,7 @@ kvctl dev add node4`,
 			dataFlag(),
 			&urfave.StringFlag{Name: "from", Usage: "begin with the data of the backup at `PATH`", TakesFile: true},
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
+			&urfave.BoolFlag{Name: "metrics", Usage: fmt.Sprintf("show each node's page, metrics and health checks, at its port + %d", pagePorts)},
 		}, tuningFlags()...),
 		Action: sh.action(dev),
 		Subcommands: []*urfave.Command{
@@ -58,7 +59,7 @@ func dev(c *Call) error {
 	if _, err := c.tuning(); err != nil {
 		return err
 	}
-	cluster.tuning = c.tuningArgs()
+	cluster.tuning, cluster.metrics = c.tuningArgs(), c.flags.Bool("metrics")
 	for _, m := range cluster.leaveOut() {
 		c.note("%s was removed from the cluster, and is left out; its directory is of no more use: %s", m.Name, cluster.data(m))
 	}
@@ -263,6 +264,9 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 		fmt.Fprintf(c.Stdout, "  %s%-*s  pid %-8d%s\n", pad(n.Name), widest(intro.Endpoints), n.Endpoint, n.PID, rows[i].Role)
 	}
 	fmt.Fprintf(c.Stdout, "  %s%s (%s)\n", pad("data"), cluster.Directory, kept)
+	if cluster.metrics {
+		fmt.Fprintf(c.Stdout, "  %shttp://%s (each node's port + %d; metrics at /metrics)\n", pad("page"), cluster.Members[0].page(), pagePorts)
+	}
 	fmt.Fprintf(c.Stdout, "  %s%s\n\nTry in another terminal:\n", pad("logs"), filepath.Join(cluster.Directory, "node*.log"))
 	for _, line := range tries(c.self(), cluster.endpoints(), victim(intro.Nodes)) {
 		fmt.Fprintf(c.Stdout, "  %s\n", line)

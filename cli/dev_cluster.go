@@ -24,6 +24,7 @@ type devCluster struct {
 	temporary bool
 	resumed   bool     // it was recorded before
 	tuning    []string // flags for every node
+	metrics   bool     // each node shows itself at its page's address
 }
 
 type devMember struct {
@@ -92,8 +93,17 @@ func (d *devCluster) serveArgs(m devMember) []string {
 			args = []string{"serve", "--data", d.data(m)} // the rest is recorded
 		}
 	}
+	if d.metrics {
+		args = append(args, "--metrics-listen", m.page())
+	}
 	return append(args, d.tuning...)
 }
+
+// pagePorts is how far the port of a node's page is behind that of the node.
+const pagePorts = 2000
+
+// page is where a node shows itself.
+func (m devMember) page() string { return fmt.Sprintf("127.0.0.1:%d", m.port()+pagePorts) }
 
 // planCluster is the cluster that the flags and the directory's record name.
 func (c *Call) planCluster() (*devCluster, error) {
@@ -109,6 +119,8 @@ func (c *Call) planCluster() (*devCluster, error) {
 		return nil, c.usage("", "--nodes must be from 1 to %d, not %d", devNodesMax, nodes)
 	case basePort < 1 || basePort+nodes-1 > 65535:
 		return nil, c.usage("", "--base-port %d leaves no ports from 1 to 65535 for %d nodes", basePort, nodes)
+	case c.flags.Bool("metrics") && basePort+nodes-1+pagePorts > 65535:
+		return nil, c.usage("", "--metrics needs the ports %d behind those of the nodes: give a lower --base-port", pagePorts)
 	case c.flags.IsSet("data") && c.flags.String("data") == "":
 		return nil, c.usage("", "--data names no directory")
 	}

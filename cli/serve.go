@@ -49,7 +49,8 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
 			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
-			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics for Prometheus at http://`HOST:PORT`/metrics; without a host, on loopback"},
+			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at http://`HOST:PORT`; without a host, on loopback"},
+			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
 		}, tuningFlags()...),
 		Action: sh.action(serve),
 	}
@@ -77,13 +78,13 @@ func serve(c *Call) error {
 	if !isLoopback(options.Listen) {
 		c.note("warning: %s is open to the network, and links are neither encrypted nor authenticated", options.Listen)
 	}
-	metrics, err := c.openMetrics()
+	page, err := c.openInside()
 	if err != nil {
 		return err
 	}
-	if metrics != nil {
-		defer metrics.close()
-		options.Meter = metrics.registry
+	if page != nil {
+		defer page.Close()
+		options.Meter, options.Running = page.Registry, func(node actors.Inspector) { page.Running(node) }
 	}
 	if c.Env("GOGC") == "" {
 		// Most of a node's heap is memtables: large pieces that live briefly. This

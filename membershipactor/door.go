@@ -24,7 +24,9 @@ func newDoor(cfg Config) *door {
 // with: the record is where the others look for it.
 func (d *door) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 	d.members = m
-	d.waiting.onMembers(m)
+	for _, c := range d.waiting.onMembers(m) {
+		ctx.Send(d.cfg.Client(c.to.address, c.to.actor), c.answer)
+	}
 	d.leave(ctx, d.departure.onMembers(m))
 	for _, own := range m.Members {
 		if own.RaftId != d.cfg.Self || own.Address == d.elsewhere {
@@ -38,15 +40,20 @@ func (d *door) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 	}
 }
 
-func (d *door) onAsk(ctx actor.Context, m *messages.JoinAsk) {
-	if ctx.Sender() == nil || d.members == nil || d.departure.said != nil {
+// onAsk answers who waits to be added. A leader binds who was added at once.
+func (d *door) onAsk(ctx actor.Context, m *messages.JoinAsk, leads bool, everyone []*messages.WaitingNode) {
+	from := ctx.Sender()
+	if from == nil || d.members == nil || d.departure.said != nil {
 		return
 	}
-	answer, warnings := d.waiting.onAsk(m, d.members)
+	answer, warnings := d.waiting.onAsk(asker{from.Address, from.Id}, m, d.members)
 	for _, warning := range warnings {
 		d.cfg.Logger.Warn(warning)
 	}
 	ctx.Respond(answer)
+	if leads {
+		d.bind(ctx, d.waiting.bindings(d.members, everyone))
+	}
 }
 
 // onRefused hears that a peer takes this node for removed.
@@ -55,13 +62,17 @@ func (d *door) onRefused(ctx actor.Context, m *messages.PeerRefused) {
 }
 
 func (d *door) onTick(ctx actor.Context, m *messages.Tick, leads bool, everyone []*messages.WaitingNode) {
-	for _, binding := range d.waiting.onTick(uint64(m.Elapsed), leads, d.members, everyone) {
+	d.bind(ctx, d.waiting.onTick(uint64(m.Elapsed), leads, d.members, everyone))
+	for _, peer := range d.departure.onTick(uint64(m.Elapsed)) {
+		ctx.Send(d.cfg.Peer(peer), &messages.NodePulse{}) // only the link's answer counts
+	}
+}
+
+func (d *door) bind(ctx actor.Context, bindings []*messages.BindIncarnation) {
+	for _, binding := range bindings {
 		ctx.Send(d.cfg.Raft, &messages.Propose{Origin: d.cfg.Self, Command: messages.NodeCommand(&messages.Operation{
 			Kind: &messages.Operation_BindIncarnation{BindIncarnation: binding},
 		})})
-	}
-	for _, peer := range d.departure.onTick(uint64(m.Elapsed)) {
-		ctx.Send(d.cfg.Peer(peer), &messages.NodePulse{}) // only the link's answer counts
 	}
 }
 

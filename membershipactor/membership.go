@@ -83,7 +83,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
-		a.door.onAsk(ctx, m)
+		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
 	case *messages.LevelAsk:

@@ -33,19 +33,30 @@ const (
 type waiting struct {
 	nodes   []waitingNode
 	told    map[string]bool             // what people were told, until the last of nodes is forgotten
-	unbound map[messages.RaftID]unbound // of a leader: the members without a directory
+	unbound map[messages.RaftID]unbound // the members without a directory
 	now     uint64                      // ticks
+	asks    uint64                      // how many there were
 }
 
-// unbound is what a leader knows of a member without a directory, in ticks.
+// unbound is what is known of a member without a directory.
 type unbound struct {
-	since uint64 // when the leader saw it first
-	again uint64 // when a binding may be proposed
+	since uint64 // there were so many asks when it was seen first
+	again uint64 // when a binding may be proposed, in ticks
 }
 
 type waitingNode struct {
 	*messages.WaitingNode
 	heardAt uint64
+	ask     uint64 // the last one was of this number
+	from    asker
+	request uint64          // of the asker
+	called  messages.RaftID // as this member it was told to ask again
+}
+
+// calling is an answer that goes to a node without its asking again.
+type calling struct {
+	to     asker
+	answer *messages.JoinAnswer
 }
 
 func newWaiting() *waiting {
@@ -53,18 +64,19 @@ func newWaiting() *waiting {
 }
 
 // onAsk takes a JoinAsk. It returns the answer, and what people are to be told.
-func (w *waiting) onAsk(m *messages.JoinAsk, members *messages.MembersChanged) (answer *messages.JoinAnswer, warnings []string) {
+func (w *waiting) onAsk(from asker, m *messages.JoinAsk, members *messages.MembersChanged) (answer *messages.JoinAnswer, warnings []string) {
 	node := m.GetNode()
 	if err := checkWaiting(node); err != nil {
 		return &messages.JoinAnswer{Request: m.GetRequest(), Code: err.Code, Message: err.Message, Hint: err.Hint}, nil
 	}
+	w.asks++
 	answer = answerJoin(members, node)
 	answer.Request = m.GetRequest()
 	if answer.Code != messages.Code_BUSY {
 		w.forget(node)
 		return answer, nil
 	}
-	w.remember(node)
+	w.remember(node, from, m.GetRequest())
 	return answer, w.doubts(node)
 }
 
@@ -81,10 +93,12 @@ func checkWaiting(n *messages.WaitingNode) *messages.Error {
 	return nil
 }
 
-func (w *waiting) remember(n *messages.WaitingNode) {
+func (w *waiting) remember(n *messages.WaitingNode, from asker, request uint64) {
+	is := waitingNode{WaitingNode: n, heardAt: w.now, ask: w.asks, from: from, request: request}
 	for i, known := range w.nodes {
 		if known.Name == n.Name && known.Address == n.Address && bytes.Equal(known.Incarnation, n.Incarnation) {
-			w.nodes[i] = waitingNode{n, w.now}
+			is.called = known.called
+			w.nodes[i] = is
 			return
 		}
 	}
@@ -92,14 +106,55 @@ func (w *waiting) remember(n *messages.WaitingNode) {
 		return o.Name == n.Name && o.Address == n.Address && w.now-o.heardAt > supersededTicks
 	})
 	if len(w.nodes) < waitingMax {
-		w.nodes = append(w.nodes, waitingNode{n, w.now})
+		w.nodes = append(w.nodes, is)
 	}
 }
 
-// onMembers forgets who was let in, whoever told it so. Otherwise a later member of that name
-// would be bound to a directory that is gone.
-func (w *waiting) onMembers(members *messages.MembersChanged) {
+// onMembers answers those whose answer has changed, so that nobody waits for the next time
+// they ask: who was added is to ask once more, and who was let in hears it. It forgets who was
+// let in, whoever told it so. Otherwise a later member of that name would be bound to a
+// directory that is gone.
+func (w *waiting) onMembers(members *messages.MembersChanged) (calls []calling) {
+	w.sees(members)
+	for i, n := range w.nodes {
+		answer := answerJoin(members, n.WaitingNode)
+		answer.Request = n.request
+		switch member := unboundFor(members, n.WaitingNode); {
+		case answer.Code == messages.Code_OK:
+			calls = append(calls, calling{n.from, answer})
+		case answer.Code == messages.Code_BUSY && member != 0 && member != n.called:
+			w.nodes[i].called, answer.Again = member, true
+			calls = append(calls, calling{n.from, answer})
+		}
+	}
 	w.nodes = slices.DeleteFunc(w.nodes, func(n waitingNode) bool { return wasLetIn(members.GetMembers(), n.WaitingNode) })
+	return calls
+}
+
+// unboundFor is the member without a directory that a node may become; 0: there is none.
+func unboundFor(members *messages.MembersChanged, n *messages.WaitingNode) messages.RaftID {
+	for _, m := range members.GetMembers() {
+		if len(m.Incarnation) == 0 && m.Name == n.Name && m.Address == n.Address {
+			return m.RaftId
+		}
+	}
+	return 0
+}
+
+// sees notes since when there are members without a directory.
+func (w *waiting) sees(members *messages.MembersChanged) {
+	still := map[messages.RaftID]unbound{}
+	for _, m := range members.GetMembers() {
+		if len(m.Incarnation) > 0 {
+			continue
+		}
+		u, known := w.unbound[m.RaftId]
+		if !known {
+			u = unbound{since: w.asks, again: w.now}
+		}
+		still[m.RaftId] = u
+	}
+	w.unbound = still
 }
 
 func wasLetIn(members []*messages.Member, n *messages.WaitingNode) bool {
@@ -150,7 +205,6 @@ func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersCh
 		clear(w.told)
 	}
 	if !leads {
-		clear(w.unbound)
 		return nil
 	}
 	return w.bindings(members, everyone)
@@ -161,29 +215,25 @@ func (w *waiting) onTick(elapsed uint64, leads bool, members *messages.MembersCh
 // be gone: a node that was wiped is started again under its name and at its address, and
 // what it was is remembered for a while.
 func (w *waiting) bindings(members *messages.MembersChanged, everyone []*messages.WaitingNode) (propose []*messages.BindIncarnation) {
-	still := map[messages.RaftID]unbound{}
+	w.sees(members)
 	for _, m := range members.GetMembers() {
-		if len(m.Incarnation) > 0 {
+		u, is := w.unbound[m.RaftId]
+		if !is {
 			continue
 		}
-		u, known := w.unbound[m.RaftId]
-		if !known {
-			u = unbound{since: w.now, again: w.now}
-		}
-		if incarnation := fits(m, everyone); incarnation != nil && w.now >= u.again && w.heardSince(u.since, incarnation) {
+		if incarnation := fits(m, everyone); incarnation != nil && w.now >= u.again && w.askedSince(u.since, incarnation) {
 			u.again = w.now + bindTicks
+			w.unbound[m.RaftId] = u
 			propose = append(propose, &messages.BindIncarnation{RaftId: m.RaftId, Incarnation: incarnation})
 		}
-		still[m.RaftId] = u
 	}
-	w.unbound = still
 	return propose
 }
 
-// heardSince reports whether a directory has asked since that tick had come.
-func (w *waiting) heardSince(tick uint64, incarnation []byte) bool {
+// askedSince reports whether a directory has asked after so many asks.
+func (w *waiting) askedSince(asks uint64, incarnation []byte) bool {
 	return slices.ContainsFunc(w.nodes, func(n waitingNode) bool {
-		return n.heardAt >= tick && bytes.Equal(n.Incarnation, incarnation)
+		return n.ask > asks && bytes.Equal(n.Incarnation, incarnation)
 	})
 }
 

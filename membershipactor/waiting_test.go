@@ -57,7 +57,7 @@ func TestWhoIsLetIn(t *testing.T) {
 		"no node":                            {three, nil, messages.Code_INVALID, "no name", false},
 	} {
 		w := newWaiting()
-		answer, warnings := w.onAsk(&messages.JoinAsk{Request: 3, Node: row.node}, row.members)
+		answer, warnings := w.onAsk(asker{}, &messages.JoinAsk{Request: 3, Node: row.node}, row.members)
 		if answer.Code != row.code || answer.Request != 3 || !strings.Contains(answer.Message, row.says) || len(warnings) > 0 {
 			t.Errorf("%s: %s, warnings %q", name, messages.Line(answer), warnings)
 		}
@@ -73,7 +73,7 @@ func TestWhoIsLetIn(t *testing.T) {
 func TestWaitingIsBoundedAndForgotten(t *testing.T) {
 	w := newWaiting()
 	members := four(0)
-	ask := func(n *messages.WaitingNode) { w.onAsk(&messages.JoinAsk{Node: n}, members) }
+	ask := func(n *messages.WaitingNode) { w.onAsk(asker{}, &messages.JoinAsk{Node: n}, members) }
 	for i := range waitingMax + 10 {
 		ask(waits(fmt.Sprintf("x%d", i), fmt.Sprintf("x:%d", i), 7+byte(i)))
 	}
@@ -95,7 +95,7 @@ func TestAWipedNodeAsksAgain(t *testing.T) {
 	three := four(0)
 	three.Members = three.Members[:3]
 	ask := func(who byte) []string {
-		_, said := w.onAsk(&messages.JoinAsk{Node: waits("n4", "h:4", who)}, three)
+		_, said := w.onAsk(asker{}, &messages.JoinAsk{Node: waits("n4", "h:4", who)}, three)
 		return said
 	}
 	ask(7)
@@ -161,7 +161,7 @@ func TestBinding(t *testing.T) {
 		var warnings []string
 		ask := func() {
 			for _, n := range row.waits {
-				_, said := w.onAsk(&messages.JoinAsk{Node: n}, four(0))
+				_, said := w.onAsk(asker{}, &messages.JoinAsk{Node: n}, four(0))
 				warnings = append(warnings, said...)
 			}
 		}
@@ -218,7 +218,7 @@ func TestWhatANodeWasIsNotBound(t *testing.T) {
 			}
 			c.onWaiting(w.list(50))
 			if who := row.asks[tick]; who > 0 {
-				w.onAsk(&messages.JoinAsk{Node: waits("n4", "h:4", who)}, members)
+				w.onAsk(asker{}, &messages.JoinAsk{Node: waits("n4", "h:4", who)}, members)
 			}
 			if tick == row.heard {
 				c.onNodePulse(2, &messages.NodePulse{Term: 7, Waiting: []*messages.WaitingNode{waits("n4", "h:4", was)}})
@@ -227,5 +227,40 @@ func TestWhatANodeWasIsNotBound(t *testing.T) {
 		if bound != row.bound {
 			t.Errorf("%s: it is bound at tick %d, not %d", name, bound, row.bound)
 		}
+	}
+}
+
+// TestWhoIsAddedHearsItAtOnce: a node that waits asks again once it is added, and hears that
+// it is let in, without the time between two of its asks.
+func TestWhoIsAddedHearsItAtOnce(t *testing.T) {
+	w := newWaiting()
+	three := four(0)
+	three.Members = three.Members[:3]
+	n4, n5 := asker{"client/4", "joining"}, asker{"client/5", "joining"}
+	w.onAsk(n4, &messages.JoinAsk{Request: 3, Node: waits("n4", "h:4", 7)}, three)
+	w.onAsk(n5, &messages.JoinAsk{Request: 9, Node: waits("n5", "h:5", 8)}, three)
+	if calls := w.onMembers(three); len(calls) > 0 {
+		t.Errorf("nobody was added: %v", calls)
+	}
+	calls := w.onMembers(four(0))
+	if len(calls) != 1 || calls[0].to != n4 || calls[0].answer.Request != 3 || !calls[0].answer.Again || calls[0].answer.Code != messages.Code_BUSY {
+		t.Fatalf("n4 was added: %v", calls)
+	}
+	if again := w.onMembers(four(0)); len(again) > 0 {
+		t.Errorf("it is told twice: %v", again)
+	}
+	if early := w.bindings(four(0), w.list(50)); len(early) > 0 {
+		t.Errorf("it is bound, and has not asked since: %v", early)
+	}
+	w.onAsk(n4, &messages.JoinAsk{Request: 4, Node: waits("n4", "h:4", 7)}, four(0))
+	if bound := w.bindings(four(0), w.list(50)); len(bound) != 1 || bound[0].RaftId != 4 {
+		t.Errorf("it has asked since, within the same tick: %v", bound)
+	}
+	calls = w.onMembers(four(7))
+	if len(calls) != 1 || calls[0].to != n4 || calls[0].answer.Request != 4 || calls[0].answer.Code != messages.Code_OK || calls[0].answer.RaftId != 4 {
+		t.Errorf("it was let in: %v", calls)
+	}
+	if last := w.onMembers(four(7)); len(last) > 0 || len(w.nodes) != 1 {
+		t.Errorf("it is told again: %v", last)
 	}
 }

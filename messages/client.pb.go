@@ -3480,6 +3480,7 @@ type JoinAnswer struct {
 	RaftId        uint64                 `protobuf:"varint,5,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	ClusterId     []byte                 `protobuf:"bytes,6,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Members       []*Member              `protobuf:"bytes,7,rep,name=members,proto3" json:"members,omitempty"`
+	Again         bool                   `protobuf:"varint,8,opt,name=again,proto3" json:"again,omitempty"` // it has just been added: it should ask at once, and not wait
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3561,6 +3562,13 @@ func (x *JoinAnswer) GetMembers() []*Member {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *JoinAnswer) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
 }
 
 var File_client_proto protoreflect.FileDescriptor
@@ -3866,7 +3874,7 @@ const file_client_proto_rawDesc = "" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12*\n" +
 	"\x04node\x18\x02 \x01(\v2\x16.keyval.v1.WaitingNodeR\x04node:y\x8a\xb5\x18\x19\b\x0e\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18X\n" +
 	"\x06client\x12\n" +
-	"membership\x1aBa node that has no cluster waits to be added: until it is a member\"\xf9\x01\n" +
+	"membership\x1aBa node that has no cluster waits to be added: until it is a member\"\xc1\x02\n" +
 	"\n" +
 	"JoinAnswer\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -3876,7 +3884,8 @@ const file_client_proto_rawDesc = "" +
 	"\araft_id\x18\x05 \x01(\x04R\x06raftId\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x06 \x01(\fR\tclusterId\x12+\n" +
-	"\amembers\x18\a \x03(\v2\x11.keyval.v1.MemberR\amembers:\x19\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18\t\"\aJoinAsk**\n" +
+	"\amembers\x18\a \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x14\n" +
+	"\x05again\x18\b \x01(\bR\x05again:K\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18;\x1a0also unasked, when what was answered has changed\"\aJoinAsk**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
 	"\x05STALE\x10\x01*;\n" +

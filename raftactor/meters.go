@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/telemetry"
+	"keyval/messages"
 )
 
 // meters is what the Raft actor counts, from the effects that it carries.
@@ -15,7 +16,7 @@ type meters struct {
 }
 
 func newMeters(meter prometheus.Registerer) meters {
-	return meters{
+	m := meters{
 		leaders: telemetry.Counter(meter, "keyval_raft_leader_changes_total",
 			"Leaderships, each of one replica in one term, that this node has heard of."),
 		elections: telemetry.Counter(meter, "keyval_raft_elections_started_total",
@@ -25,4 +26,8 @@ func newMeters(meter prometheus.Registerer) meters {
 		lost: telemetry.Counter(meter, "keyval_raft_messages_dropped_total",
 			"Messages of other nodes that were dropped since too much of them waited for raft; they are sent again."),
 	}
+	for _, code := range []messages.Code{messages.Code_BUSY, messages.Code_NO_LEADER, messages.Code_TIMED_OUT} {
+		m.refused.WithLabelValues(code.String()) // seen at 0 before it grows
+	}
+	return m
 }

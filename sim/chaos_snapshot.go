@@ -337,6 +337,12 @@ func (r *run) misstate(s *server) {
 func (r *run) inherit(s *server) {
 	if s.rotten() {
 		s.was = s.rot
+		for _, id := range s.disk.Files() {
+			if s.spoilt == nil {
+				s.spoilt = map[string]bool{}
+			}
+			s.spoilt[id] = true
+		}
 	}
 	s.rot = rot{}
 	for _, o := range r.servers {

@@ -45,6 +45,7 @@ type server struct {
 	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
 	rot      rot                          // a value is not what was synced; the others have to find it
 	was      rot                          // the same of the state before the last that was installed, which may count again
+	spoilt   map[string]bool              // snapshot files that may have been written of an altered state
 }
 
 func (s *server) name() string   { return nameOf(s.node) }

@@ -40,4 +40,7 @@ type World struct {
 	// WallMS is the wall time, in ms since 1970, for people to read. Nothing is decided
 	// by it. nil: nobody knows it.
 	WallMS func() int64
+	// Nanos is a clock that never goes back, in ns since any time, for how long something
+	// took in metrics. Nothing is decided by it. nil: nobody measures.
+	Nanos func() int64
 }

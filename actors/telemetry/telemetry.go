@@ -23,10 +23,10 @@ func Counter(meter prometheus.Registerer, name, help string) prometheus.Counter 
 	return registered(meter, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help}))
 }
 
-// CounterBy is Counter with a label. Where every nanosecond counts, keep the counter
+// CounterBy is Counter with labels. Where every nanosecond counts, keep the counter
 // of a label's value rather than look it up each time.
-func CounterBy(meter prometheus.Registerer, name, help, label string) *prometheus.CounterVec {
-	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
+func CounterBy(meter prometheus.Registerer, name, help string, labels ...string) *prometheus.CounterVec {
+	return registered(meter, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 }
 
 // Histogram is Counter for how long something took, in seconds: from the first bound,
@@ -35,6 +35,13 @@ func Histogram(meter prometheus.Registerer, name, help string, first float64, bo
 	return registered(meter, prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
 	}))
+}
+
+// HistogramBy is Histogram with labels.
+func HistogramBy(meter prometheus.Registerer, name, help string, first float64, bounds int, labels ...string) *prometheus.HistogramVec {
+	return registered(meter, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(first, 2, bounds),
+	}, labels))
 }
 
 func registered[C prometheus.Collector](meter prometheus.Registerer, c C) C {
@@ -59,16 +66,33 @@ func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer
 		return
 	}
 	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
-	CounterBy(meter, "keyval_actor_unexpected_messages_total",
-		"Messages that an actor had no handler for: a defect.", "actor").WithLabelValues(Kind(ctx.Self().Id)).Inc()
+	unexpected(meter).WithLabelValues(Kind(ctx.Self().Id)).Inc()
+}
+
+func unexpected(meter prometheus.Registerer) *prometheus.CounterVec {
+	return CounterBy(meter, "keyval_actor_unexpected_messages_total",
+		"Messages that an actor had no handler for: a defect, please report it with the log.", "actor")
+}
+
+func failures(meter prometheus.Registerer) *prometheus.CounterVec {
+	return CounterBy(meter, "keyval_actor_failures_total",
+		"Panics of actors that the node has survived: the actor started anew, or stopped. A defect, please report it with the log.", "actor")
+}
+
+// Begin lets the counters of all actors be seen at 0 before anything is counted, so that
+// whoever watches how they grow misses no first time.
+func Begin(meter prometheus.Registerer) {
+	for _, a := range messages.Actors {
+		unexpected(meter).WithLabelValues(a.Kind())
+		failures(meter).WithLabelValues(a.Kind())
+	}
 }
 
 // Failed reports a panic that the node survives: what becomes of the actor is next. An
 // actor that supervises its own children calls it where it decides.
 func Failed(log *slog.Logger, meter prometheus.Registerer, child *actor.PID, next string, reason, message any) {
 	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
-	CounterBy(meter, "keyval_actor_failures_total",
-		"Panics of actors that the node has survived: the actor started anew, or stopped.", "actor").WithLabelValues(Kind(child.Id)).Inc()
+	failures(meter).WithLabelValues(Kind(child.Id)).Inc()
 }
 
 // Kind is the value of a label actor: what people call an actor of this name. One of

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -46,17 +48,14 @@ func TestMetricsOfARealNode(t *testing.T) {
 			t.Errorf("%s counts nothing of a put:\n%s", grows, page)
 		}
 	}
-	manual, err := os.ReadFile("../../docs/OPERATIONS.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, kind := range regexp.MustCompile(`(?m)^# TYPE (keyval_\w+)`).FindAllStringSubmatch(page, -1) {
-		if name := kind[1]; !regexp.MustCompile("(?m)^\\| `" + name + `[{\x60]`).Match(manual) {
-			t.Errorf("docs/OPERATIONS.md does not list %s", name)
+	compareManual(t, page)
+	for _, path := range []string{"/", "/livez", "/readyz", "/state", "/version"} {
+		if status, body := pageAt(t, addresses[1], path); status != http.StatusOK {
+			t.Errorf("%s: status %d: %s", path, status, body)
 		}
 	}
-	if status, _ := pageAt(t, addresses[1], "/"); status != http.StatusNotFound {
-		t.Errorf("another page: status %d", status)
+	if status, _ := pageAt(t, addresses[1], "/debug/pprof/"); status != http.StatusNotFound {
+		t.Errorf("profiles were not asked for: status %d", status)
 	}
 
 	second := exec.Command(binary, "serve", "--data", p.dir+"/other", "--name", "o", "--listen", "127.0.0.1:1", "--initial-cluster", "o=127.0.0.1:1",
@@ -69,6 +68,56 @@ func TestMetricsOfARealNode(t *testing.T) {
 	if _, err := os.Stat(p.dir + "/other"); !os.IsNotExist(err) {
 		t.Errorf("it has begun a directory all the same: %v", err)
 	}
+}
+
+var rewrite = flag.Bool("rewrite", false, "write docs/METRICS.md as a node shows its metrics (make docs)")
+
+// compareManual holds docs/METRICS.md to what a node shows.
+func compareManual(t *testing.T, page string) {
+	t.Helper()
+	const manual, begin, end = "../../docs/METRICS.md", "<!-- metrics: made by make docs -->\n", "<!-- end of metrics -->\n"
+	is, err := os.ReadFile(manual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, begun := strings.Cut(string(is), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("%s has no place for the metrics between markers", manual)
+	}
+	want := before + begin + listMetrics(page) + end + after
+	switch {
+	case want == string(is):
+	case !*rewrite:
+		t.Errorf("%s is not what a node shows: make docs", manual)
+	default:
+		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// listMetrics makes a table of the metrics of a page that are KeyVal's.
+func listMetrics(page string) string {
+	kinds, labels := map[string]string{}, map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (keyval_\w+) (\w+)`).FindAllStringSubmatch(page, -1) {
+		kinds[m[1]] = m[2]
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(keyval_\w+){([^}]*)}`).FindAllStringSubmatch(page, -1) {
+		var names []string
+		for _, n := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m[2], -1) {
+			names = append(names, n[1])
+		}
+		if kinds[m[1]] != "" {
+			labels[m[1]] = "{" + strings.Join(names, ",") + "}"
+		}
+	}
+	var b strings.Builder
+	b.WriteString("| metric | type | what it says |\n|---|---|---|\n")
+	for _, m := range regexp.MustCompile(`(?m)^# HELP (keyval_\w+) (.*)$`).FindAllStringSubmatch(page, -1) {
+		fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", m[1], labels[m[1]], kinds[m[1]], m[2])
+	}
+	return b.String()
 }
 
 func pageAt(t *testing.T, address, path string) (status int, page string) {

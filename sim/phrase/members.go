@@ -17,6 +17,9 @@ func (n *Names) phraseOfMembers(m proto.Message) []string {
 		say("%s at %s with %s", m.Node.GetName(), place(m.Node.GetAddress()), n.id(m.Node.GetIncarnation()))
 	case *messages.JoinAnswer:
 		say("%s", m.Code)
+		if m.Again {
+			say("ask again")
+		}
 		if m.RaftId != 0 {
 			say("replica=%d cluster=%s", m.RaftId, n.id(m.ClusterId))
 		}

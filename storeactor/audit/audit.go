@@ -196,7 +196,7 @@ func (a *audit) begin(q *question, limit uint32) {
 	a.question = q
 	for _, m := range a.members {
 		if m.RaftId != a.self {
-			q.voices = append(q.voices, voice{member: m})
+			q.voices = append(q.voices, voice{member: m, silent: !q.again && a.receives(m.RaftId)})
 		}
 	}
 	if q.state {

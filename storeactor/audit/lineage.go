@@ -151,7 +151,28 @@ func (a *audit) onVouch(m *messages.VouchState) {
 	default:
 		v.asked = append(slices.DeleteFunc(v.asked, func(o *messages.VouchState) bool { return o.Peer == m.Peer }), m)
 		a.pause = min(a.pause, 1)
+		a.hush(m.Peer)
 	}
+}
+
+// receives reports whether a member waits for this node's state: it lacks what it would be
+// asked about, so nobody waits for its voice.
+func (a *audit) receives(peer messages.RaftID) bool {
+	return slices.ContainsFunc(a.vouching.asked, func(m *messages.VouchState) bool { return m.Peer == peer })
+}
+
+// hush ends the waiting for a member's voice.
+func (a *audit) hush(peer messages.RaftID) {
+	q := a.question
+	if q == nil || q.again {
+		return
+	}
+	for i := range q.voices {
+		if v := &q.voices[i]; v.member.RaftId == peer && v.digest == nil {
+			v.silent = true
+		}
+	}
+	a.judgeIfHeard()
 }
 
 func (a *audit) answerVouches(code messages.Code, text string) {

@@ -31,7 +31,9 @@ func World(logger *slog.Logger, fatal func(reason error)) seam.World {
 		}
 	}
 	wall := func() int64 { return time.Now().UnixMilli() }
-	return seam.World{Runtime: Runtime{}, Ticker: Ticker{}, Rand: rand.Reader, Fatal: fatal, Logger: logger, WallMS: wall}
+	begun := time.Now()
+	nanos := func() int64 { return int64(time.Since(begun)) }
+	return seam.World{Runtime: Runtime{}, Ticker: Ticker{}, Rand: rand.Reader, Fatal: fatal, Logger: logger, WallMS: wall, Nanos: nanos}
 }
 
 // Runtime runs actors on goroutines, with the actor library's own mailboxes.

@@ -1,0 +1,153 @@
+package inside
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+
+	"keyval/actors/client"
+)
+
+// Bounds of what those who look may take from a node.
+const (
+	connsMax   = 16
+	requestMax = 5 * time.Second
+	answerMax  = 40 * time.Second // a profile takes 30 s
+	idleMax    = time.Minute
+)
+
+// Options say what is served.
+type Options struct {
+	Version string
+	Profile bool // serve /debug/pprof too
+}
+
+// Page serves what can be seen of a node, without being told anything that changes it:
+//
+//	/            a page for eyes
+//	/state       what it shows, as JSON
+//	/metrics     for Prometheus
+//	/livez       200 as long as the process should live
+//	/readyz      200 if the node can serve; ?verbose names each check, ?exclude=NAME leaves one out
+//	/version
+type Page struct {
+	Registry *prometheus.Registry // where the node's actors count
+
+	source  source
+	options Options
+	server  http.Server
+}
+
+// Open serves at a listener until Close.
+func Open(listener net.Listener, o Options) *Page {
+	p := &Page{Registry: prometheus.NewRegistry(), options: o}
+	p.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{&p.source})
+	p.server = http.Server{Handler: p.routes(), ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax}
+	go p.server.Serve(netutil.LimitListener(listener, connsMax)) // until Close
+	return p
+}
+
+// Close ends it.
+func (p *Page) Close() { p.server.Close() }
+
+// Running is told of the node that runs now.
+func (p *Page) Running(n Node) { p.source.set(n) }
+
+//go:embed page.html
+var page embed.FS
+
+func (p *Page) routes() http.Handler {
+	routes := http.NewServeMux()
+	routes.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, page, "page.html") })
+	routes.HandleFunc("GET /state", p.serveState)
+	routes.Handle("GET /metrics", promhttp.HandlerFor(p.Registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	routes.HandleFunc("GET /livez", p.serveChecks(alive))
+	routes.HandleFunc("GET /readyz", p.serveChecks(ready))
+	routes.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]string{"version": p.options.Version})
+	})
+	if p.options.Profile {
+		routes.HandleFunc("GET /debug/pprof/", pprof.Index)
+		routes.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		routes.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		routes.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	}
+	return routes
+}
+
+// serveChecks answers as Kubernetes does: 200 and ok, or 503 and what fails.
+func (p *Page) serveChecks(of func(facts) []check) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		checks, unknown := without(of(p.source.ask(r.Context())), r.URL.Query()["exclude"])
+		_, verbose := r.URL.Query()["verbose"]
+		var text strings.Builder
+		status, verdict := http.StatusOK, "ok"
+		for _, c := range checks {
+			switch {
+			case c.fail != "":
+				status, verdict = http.StatusServiceUnavailable, "failed"
+				fmt.Fprintf(&text, "[-] %s: %s\n", c.name, c.fail)
+			case verbose:
+				fmt.Fprintf(&text, "[+] %s\n", c.name)
+			}
+		}
+		if len(unknown) > 0 {
+			fmt.Fprintf(&text, "there are no checks %q to exclude\n", unknown)
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		fmt.Fprintf(w, "%s%s\n", text.String(), verdict)
+	}
+}
+
+// state is what the page shows.
+type state struct {
+	Node       string                      `json:"node"`
+	Version    string                      `json:"version"`
+	Serves     bool                        `json:"serves"`
+	Why        string                      `json:"why"` // it does not; else empty
+	Revision   uint64                      `json:"revision,string"`
+	RoomBytes  uint64                      `json:"room_bytes"`
+	LogBytes   uint64                      `json:"log_bytes"`
+	Cluster    *client.ClusterInfo         `json:"cluster"`
+	Health     *client.ClusterHealth       `json:"health"`
+	Operations []*client.ReplaceNodeStatus `json:"operations"`
+	Rooms      map[string]uint64           `json:"member_room_bytes"` // by member, where it is known
+}
+
+func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, stateOf(p.source.ask(r.Context()), p.options.Version))
+}
+
+func stateOf(f facts, version string) state {
+	s := state{Version: version, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}}
+	if f.status == nil {
+		s.Why = f.why.Error()
+		return s
+	}
+	s.Serves, s.Node, s.Revision, s.RoomBytes, s.LogBytes = true, f.status.Name, f.status.Revision, f.status.RoomBytes, f.status.LogBytes
+	s.Cluster, s.Health = f.cluster.Info(), f.cluster.Health(nil)
+	s.Operations = append(s.Operations, f.cluster.Operations()...)
+	for _, m := range f.cluster.GetView().GetMembers() {
+		if m.RoomBytes > 0 {
+			s.Rooms[m.Member.Name] = m.RoomBytes
+		}
+	}
+	return s
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone, then
+}
