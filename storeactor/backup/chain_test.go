@@ -206,3 +206,32 @@ func TestAnIncrementIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// What one that stays builds on stays; where one cannot be read, all stay.
+func TestPruneKeepsBases(t *testing.T) {
+	dir := t.TempDir()
+	names, whole := chainOf(t, dir, 3)
+	for _, name := range []string{"backup-3.kvb", "backup-4.kvb", "other.kvb"} {
+		if err := os.WriteFile(filepath.Join(dir, name), whole[2], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		keep int
+		gone string
+	}{{9, "[]"}, {5, "[]"}, {3, "[]"}, {2, "[backup-0.kvb backup-1.kvb backup-2.kvb]"}, {1, "[backup-3.kvb]"}} {
+		gone, err := Prune(t.Context(), directory(dir), test.keep)
+		if err != nil || fmt.Sprint(gone) != test.gone {
+			t.Errorf("%d are kept: %v is gone, %v", test.keep, gone, err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 || len(names) != 3 {
+		t.Errorf("%v %v", left, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "backup-5.kvb"), []byte("no backup"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := Prune(t.Context(), directory(dir), 1); len(gone) > 0 || err == nil || !strings.Contains(err.Error(), "nothing older is removed") {
+		t.Errorf("%v %v", gone, err)
+	}
+}
