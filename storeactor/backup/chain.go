@@ -12,7 +12,7 @@ import (
 	"keyval/storeactor/snapshot"
 )
 
-const readAhead = 1 << 20 // bytes
+const readAhead = 256 << 10 // bytes
 
 // Chain is a backup that is read: a file, or an increment with all that it builds on, as the
 // file that they make together. Read proves each link: the hash of each base, and that of what
