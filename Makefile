@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 GO          ?= go
 BIN         := bin
+MODULE      := $(shell sed -n 's/^module //p' go.mod)
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SEEDS       ?= 300
 CHAOS       ?= 3m
@@ -26,7 +27,7 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## make bin/kvctl
-	@$(GO) build -ldflags "-X keyval/cli.Version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
+	@$(GO) build -ldflags "-X $(MODULE)/cli.Version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
 
 run: build ## build, then run three nodes on this machine until Ctrl-C
 	@$(BIN)/kvctl dev
@@ -52,7 +53,10 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 
 exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
-	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$' -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$|TestFullDisk$$' -v -count=1 -timeout 60m
+
+damage: ## each file of a node is damaged in each way: what the node does, as a table
+	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m
 
 crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go
 	@KEYVAL_CROWD_FILES=$(FILES) $(GO) test ./cli/kvctl -run 'TestCrowdedNode$$' -v -count=1 -timeout 10m
@@ -90,6 +94,8 @@ verify: ## generated code is fresh, sources are formatted, vet and staticcheck a
 	  cmp -s $$f $(BIN)/generated/$$f || { echo "$$f is stale: make generate"; exit 1; }; done
 	@rm -rf $(BIN)/generated
 
+# GO_PACKAGES says in which package the code of a .proto is, so that none of them has the module's path.
+GO_PACKAGES := raft.proto=go.etcd.io/raft/v3/raftpb $(patsubst messages/%,%=$(MODULE)/messages,$(wildcard messages/*.proto))
 # OUT is where generated code goes; verify compares a copy.
 OUT ?= .
 generate: ## remake the generated code of messages/
@@ -99,8 +105,8 @@ generate: ## remake the generated code of messages/
 	@GOBIN=$(TOOLS) $(GO) install $(PROTOC_GEN_GO_GRPC)
 	@mkdir -p $(OUT)
 	@PATH="$(TOOLS):$$PATH" protoc -I messages -I "$$($(GO) list -m -f '{{.Dir}}' go.etcd.io/raft/v3)/raftpb" \
-	  --go_out=$(OUT) --go_opt=module=keyval --go_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
-	  --go-grpc_out=$(OUT) --go-grpc_opt=module=keyval --go-grpc_opt=Mraft.proto=go.etcd.io/raft/v3/raftpb \
+	  --go_out=$(OUT) --go_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go_opt=M$m) \
+	  --go-grpc_out=$(OUT) --go-grpc_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go-grpc_opt=M$m) \
 	  messages/*.proto
 
 docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
@@ -108,10 +114,18 @@ docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
 	@$(GO) test ./cli/kvctl -run TestMetricsOfARealNode -count=1 -rewrite
 
+monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)
+	@cd monitoring && $(GO) run . && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
+
 dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
 	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
+
+# PATH is the path of the module here, and the search path of programs is that of make's own environment.
+module: ## give the module the path PATH, such as example.com/kv
+	@while IFS= read -r -d '' variable; do case $$variable in PATH=*) export "$$variable";; esac; done </proc/$$PPID/environ; \
+	cli/packaging/module.sh '$(if $(filter command,$(origin PATH)),$(PATH))'
 
 clean: ## remove what make made
 	@rm -rf $(BIN) dist
 
-.PHONY: help build run test race sim chaos hostile powercuts exhaustion crowd catchup members backups overwrites replace mutants bench verify generate docs dist clean
+.PHONY: $(shell awk -F: '/^[a-z]+:.*\#\# / {print $$1}' $(firstword $(MAKEFILE_LIST)))

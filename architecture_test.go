@@ -46,7 +46,7 @@ var rooms = map[string]room{
 	"membershipactor/saga":             {pure, []string{"membershipactor/rules", "messages", "mutant"}},
 	"storeactor":                       {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant", "storeactor/disk", "storeactor/reading", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/audit":                 {actor, []string{"actors/telemetry", "messages", "mutant", "storeactor/disk"}},
-	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/files/durable", "storeactor/snapshot"}},
+	"storeactor/backup":                {world, []string{"messages", "storeactor/disk", "storeactor/files", "storeactor/files/durable", "storeactor/snapshot", "storeactor/state"}},
 	"storeactor/disk":                  {pure, []string{"messages"}},
 	"storeactor/disk/disktest":         {world, []string{"messages", "storeactor/disk"}},
 	"storeactor/files":                 {world, []string{"actors/telemetry", "messages", "storeactor/disk", "storeactor/files/badger", "storeactor/files/durable", "storeactor/files/wal"}},
@@ -63,14 +63,15 @@ var rooms = map[string]room{
 	"actors/seam":                      {actor, []string{"actors/transport", "messages"}},
 	"actors/seam/production":           {world, []string{"actors/seam"}},
 	"actors/transport":                 {pure, []string{"messages", "mutant"}},
-	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor/rules", "messages", "mutant"}},
-	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
+	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor/rules", "messages", "mutant"}},
+	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport/grpc", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/snapshot"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files", "storeactor/snapshot"}},
 	"cli/inside":                       {world, []string{"actors/client", "actors/telemetry", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
-	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "messages"}},
+	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "actors/transport/keys", "messages"}},
+	"actors/transport/keys":            {world, []string{"actors/transport", "messages"}},
 	"sim/disk":                         {pure, []string{"messages", "storeactor/disk"}},
 	"sim/phrase":                       {pure, []string{"messages"}},
 	"sim/script":                       {world, []string{"actors", "messages", "sim", "sim/disk", "sim/phrase"}},
@@ -121,7 +122,7 @@ func sources(t *testing.T) []sourceFile {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "examples" || d.Name() == "bench" || d.Name() == "third_party" || d.Name() == "bin") {
+		if d.IsDir() && p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "examples" || d.Name() == "bench" || d.Name() == "monitoring" || d.Name() == "third_party" || d.Name() == "bin") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") || strings.HasSuffix(p, ".pb.go") {

@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -47,6 +48,31 @@ func TestDocsAreFresh(t *testing.T) {
 	if text != string(old) {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestWhatIsWatchedIsExported: every metric that the dashboard or an alert names is one that a
+// node shows, as docs/METRICS.md lists them.
+func TestWhatIsWatchedIsExported(t *testing.T) {
+	listed, err := os.ReadFile("docs/METRICS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"monitoring/dashboard.json", "monitoring/alerts.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := regexp.MustCompile(`keyval_\w+`).FindAllString(string(text), -1)
+		if len(named) < 10 {
+			t.Fatalf("%s names %d metrics: this test looks for something else", file, len(named))
+		}
+		for _, name := range named {
+			row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(strings.TrimSuffix(name, "_bucket")) + "[{`]")
+			if !row.Match(listed) {
+				t.Errorf("%s names %s, which no node shows", file, name)
+			}
 		}
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"keyval/messages"
 )
 
+// waitingForFounders begins what a node says of itself until its cluster is founded.
+const waitingForFounders = "the other founders: "
+
 // founder is the actor around the core founding. It runs as long as the node does: a
 // founder that starts late still needs an answer.
 type founder struct {
@@ -57,6 +60,7 @@ func (a *founder) run(ctx actor.Context, effects []any) {
 		a.waiting = waiting
 		if waiting != "" {
 			a.wiring.logger.Info("waiting for the other founders", "missing", waiting)
+			ctx.Send(a.wiring.local(messages.ActorTransport), &messages.Identified{WaitingFor: waitingForFounders + waiting})
 		}
 	}
 }

@@ -169,7 +169,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
-		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused,
+		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys,
 	}
 }
 

@@ -68,20 +68,6 @@ func again(disk disk.Disk, recorded, want *messages.Identity) (*messages.Identit
 	return recorded, disk.Move(listen, advertise)
 }
 
-// RaftIDOf is the RaftID that an identity was given, or has among its founders; 0: none
-// yet.
-func RaftIDOf(identity *messages.Identity) messages.RaftID {
-	if identity.RaftId != 0 {
-		return identity.RaftId
-	}
-	for _, f := range identity.Founders {
-		if f.Name == identity.Name {
-			return f.RaftId
-		}
-	}
-	return 0
-}
-
 // contradicts returns an error if a field of want is set and differs from the record.
 // Addresses are part of the record while the founders look for each other.
 func contradicts(recorded, want *messages.Identity) error {

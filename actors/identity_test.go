@@ -48,7 +48,7 @@ func TestPrepareRecordsAFirstStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if disk.identity != identity || RaftIDOf(identity) != 2 || identity.Advertise != "h:2" || string(identity.Incarnation) != "0123456789abcdef" {
+	if disk.identity != identity || messages.RaftIDOf(identity) != 2 || identity.Advertise != "h:2" || string(identity.Incarnation) != "0123456789abcdef" {
 		t.Fatalf("recorded %s", messages.Line(disk.identity))
 	}
 	again, err := Prepare(disk, nil, &messages.Identity{})
@@ -109,14 +109,14 @@ func TestPrepareOfANodeThatJoins(t *testing.T) {
 	want := &messages.Identity{Name: "n4", Listen: "h:4", Join: []string{"h:1", "h:2"}}
 	disk := &recordDisk{}
 	identity, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), want)
-	if err != nil || RaftIDOf(identity) != 0 || identity.Advertise != "h:4" || len(disk.identity.Join) != 2 {
+	if err != nil || messages.RaftIDOf(identity) != 0 || identity.Advertise != "h:4" || len(disk.identity.Join) != 2 {
 		t.Fatalf("%v, recorded %s", err, messages.Line(disk.identity))
 	}
 	if identity, err = Prepare(disk, nil, &messages.Identity{Join: []string{"h:3"}}); err != nil || identity.Join[0] != "h:3" {
 		t.Fatalf("it asks others at a later start: %v, %v", err, identity)
 	}
 	disk.identity.RaftId, disk.identity.ClusterId = 4, make([]byte, messages.ClusterIDSize)
-	if identity, err = Prepare(disk, nil, want); err != nil || RaftIDOf(identity) != 4 || disk.moved != nil {
+	if identity, err = Prepare(disk, nil, want); err != nil || messages.RaftIDOf(identity) != 4 || disk.moved != nil {
 		t.Fatalf("a member that is started as it was before: %v", err)
 	}
 	if identity, err = Prepare(disk, nil, &messages.Identity{Listen: "h:5"}); err != nil || identity.Listen != "h:5" || !slices.Equal(disk.moved, []string{"h:5", "h:5"}) {

@@ -80,7 +80,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 		cfg.Options.TickInterval = 50 * time.Millisecond
 	}
 	cfg.Level = cmp.Or(cfg.Level, messages.Level)
-	self := RaftIDOf(identity)
+	self := messages.RaftIDOf(identity)
 	if self == 0 && len(identity.Join) == 0 {
 		return nil, messages.Errorf(messages.Code_DAMAGED, "the identity of %s does not hold %s itself", identity.Name, identity.Name)
 	}
@@ -173,7 +173,7 @@ func (a *node) onStarted(ctx actor.Context) {
 		Inbox: a.wiring.inbox,
 	}
 	if !core.founded {
-		local.WaitingFor = "the other founders: " + core.waitingFor()
+		local.WaitingFor = waitingForFounders + core.waitingFor()
 	} else if local.Starts, err = a.cfg.Disk.Start(a.nonces.start); err != nil {
 		a.wiring.fatal(err)
 		return
@@ -317,7 +317,7 @@ func (a *node) serve(ctx actor.Context) {
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Nonce: a.nonces.audits, Ticks: o.AuditTicks,
 	}))
 	a.spawn(ctx, messages.ActorMembership, membershipactor.New(membershipactor.Config{
-		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS,
+		Self: w.self, Version: w.version, Level: w.level, Nonce: a.nonces.audits, TickMS: tickMS, WallMS: a.cfg.World.WallMS, Keys: a.cfg.World.Keys,
 		Name: a.identity.Name, Address: a.identity.Advertise, Node: w.local(messages.ActorNode), Gateway: w.local(messages.ActorGateway),
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,

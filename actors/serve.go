@@ -14,7 +14,9 @@ import (
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
+	"keyval/raftactor"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/files"
 )
@@ -36,12 +38,19 @@ type ServeOptions struct {
 	Announce       func(line string)     // lines for people; nil: none
 	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
+	Keys     *keys.Ring // of the node that Name names; nil: links carry none
+	Insecure bool       // it may listen beyond its machine without keys
+
 	// Not recorded: each start says them anew.
 	HistoryRevisions uint64        // 0: no bound
 	HistoryTime      time.Duration // 0: no bound
 	SnapshotRate     uint64        // bytes a second; 0: the default
 	RoomBytes        int64         // below so many free bytes there is too little room; 0: the default; below 0: never
 }
+
+// FollowersKeep is what the log of a follower keeps behind its checkpoint when somebody asks
+// for space, in entries and bytes, whichever are fewer.
+func FollowersKeep() (entries, bytes uint64) { return raftactor.Options{}.Spare() }
 
 // Serve runs a node with real disks, sockets and clocks until ctx ends or the node was
 // removed from its cluster, which are no errors, or until it cannot go on.
@@ -74,6 +83,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
 func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
+	if err := o.guard(o.Name, o.Listen); err != nil {
+		return false, err
+	}
 	if err := tryListening(disk, o.Listen, places); err != nil {
 		return false, err
 	}
@@ -83,8 +95,13 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	if err != nil {
 		return false, err
 	}
+	if err := o.guard(identity.Name, identity.Listen); err != nil {
+		return false, err
+	}
+	open := o.Keys == nil && !grpc.Loopback(identity.Listen)
+	world.Keys = func() *messages.Keys { return o.Keys.Told(open) }
 	logger := o.Logger.With("node", identity.Name)
-	network := grpc.New(grpc.Options{Logger: logger, Places: places})
+	network := grpc.New(grpc.Options{Logger: logger, Places: places, Keys: o.Keys})
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}
@@ -107,7 +124,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 		}
 	}
 	announce("%s listens on %s", identity.Name, identity.Listen)
-	if RaftIDOf(identity) == 0 {
+	if messages.RaftIDOf(identity) == 0 {
 		announce("%s waits to be added: %s", identity.Name, addCommand(identity.Name, identity.Advertise))
 	}
 	select {
@@ -130,6 +147,21 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	case <-node.Done():
 		return false, nil
 	}
+}
+
+// guard refuses keys that are not the node's, and an address beyond this machine without
+// any. What is empty is not known yet.
+func (o ServeOptions) guard(name, listen string) error {
+	own := transport.Principal{Kind: transport.NodeKey, Name: name}
+	switch is := o.Keys.Principal(); {
+	case o.Keys != nil && name != "" && is != own:
+		return messages.Errorf(messages.Code_INVALID, "the certificate names %s, and this is %s", is, own).
+			WithHint("give this node its own: kvctl cert create-node %s HOST", name)
+	case o.Keys == nil && !o.Insecure && listen != "" && !grpc.Loopback(listen):
+		return messages.Errorf(messages.Code_INVALID, "%s is open to the network, and there are no keys: whoever reaches it could read and delete everything", listen).
+			WithHint("give the node keys with --certs-dir DIR, which kvctl cert create-ca and create-node make; or say --insecure where every machine of the network is trusted")
+	}
+	return nil
 }
 
 // tryListening is for the first start: nothing is recorded before the address is known to

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
+	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
 )
@@ -113,9 +114,25 @@ func (a *session) run(ctx actor.Context) {
 			if a.client == nil || a.client.Id != e.Actor {
 				a.client = a.wiring.ofClient(a.owner, e.Actor)
 			}
+			a.tellRefused(e.Reply)
 			ctx.Send(a.client, e.Reply)
 			a.count(e)
 		}
 	}
 	a.core.reuse(effects)
+}
+
+// tellRefused says which request came to nothing here, and why. Clients may ask as often as
+// they like, so that is for those who look for it.
+func (a *session) tellRefused(reply proto.Message) {
+	kind, number, code, why := messages.RequestWrite, uint64(0), messages.Code_OK, ""
+	switch m := reply.(type) {
+	case *messages.WriteReply:
+		number, code, why = m.Request, m.Code, m.Message
+	case *messages.ReadReply:
+		kind, number, code, why = messages.RequestRead, m.Request, m.Code, m.Message
+	}
+	if code != messages.Code_OK {
+		a.wiring.logger.Debug("a request was refused", "request", messages.RequestID(a.core.client, kind, number), "code", code.String(), "reason", why)
+	}
 }

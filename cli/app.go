@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 	"golang.org/x/term"
 
 	"keyval/actors/seam/production"
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 )
 
 const binary = "kvctl"
@@ -117,8 +120,8 @@ kvctl get hello`,
 		Commands: []*urfave.Command{
 			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh),
 			newCluster(sh), newOps(sh),
-			newSnapshot(sh), newBackup(sh), newRestore(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
-			newServe(sh), newDev(sh), newSim(sh),
+			newSnapshot(sh), newBackup(sh), newRestore(sh), newRebuild(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
+			newServe(sh), newCert(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh), newMan(sh),
 		},
 		Action:                    sh.action(home),
@@ -198,6 +201,7 @@ func (sh *Shell) action(run func(*Call) error) urfave.ActionFunc {
 		if c.Format, err = formatOf(c); err != nil {
 			return err
 		}
+		c.Context = withKeys(c.Context, sync.OnceValues(func() (*keys.Ring, error) { return c.ring(transport.UserKey) }))
 		return run(c)
 	}
 }

@@ -76,6 +76,9 @@ func backupDrill(c *Call) error {
 		return err
 	}
 	defer c.leave(d)
+	if err := c.secure(d); err != nil { // its nodes listen on this machine, and have no keys
+		return err
+	}
 	row := drillJSON{Nodes: nodes}
 	began := time.Now()
 	r, err := c.fillFrom(d, c.Args[0])

@@ -25,7 +25,7 @@ kvctl cluster add node4 127.0.0.1:7004`,
 		Subcommands: []*urfave.Command{
 			newClusterInfo(sh), newClusterHealth(sh), newClusterLeader(sh), newClusterMembers(sh), newClusterMember(sh),
 			newClusterAdd(sh), newClusterRemove(sh), newClusterPromote(sh), newClusterReplace(sh), newClusterTransfer(sh), newClusterUpdate(sh),
-			newClusterSpare(sh), newClusterAutoreplace(sh), newClusterUpgrade(sh), newLevel(sh),
+			newClusterSpare(sh), newClusterAutoreplace(sh), newClusterUpgrade(sh), newLevel(sh), newClusterRecover(sh),
 		},
 	}
 }
@@ -53,19 +53,21 @@ func (sh *Shell) clusterQuestion(show func(*Call, client.ClusterAnswer) error) u
 	})
 }
 
-// watched shows something once, or with --watch again and again. Off a terminal only what
-// differs from the last is shown.
+// watched shows something once, or with --watch again and again, with what is to be noted beside
+// it. Off a terminal only what differs from the last is shown.
 func (c *Call) watched(show func() error) error {
 	if !c.flags.Bool("watch") {
 		return show()
 	}
-	out := c.Stdout
-	defer func() { c.Stdout = out }()
+	out, notes := c.Stdout, c.Stderr
+	defer func() { c.Stdout, c.Stderr = out, notes }()
 	look := time.NewTicker(watchEvery)
 	defer look.Stop()
 	for last := ""; ; {
 		var b bytes.Buffer
-		c.Stdout = &b
+		if c.Stdout = &b; !c.Format.structured() {
+			c.Stderr = &b
+		}
 		if err := show(); err != nil {
 			if _, isQuiet := err.(quiet); !isQuiet {
 				problem, _ := explain(err)

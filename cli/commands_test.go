@@ -39,16 +39,16 @@ func fields(t *testing.T, text string) map[string]any {
 
 func TestPutGetDelete(t *testing.T) {
 	r := run{cluster: newFake()}
-	r.kvctl(t, "put", "hello", "world").check(t, 0, "put \"hello\" at revision 1 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "hello", "world").check(t, 0, "put \"hello\" at revision 1 (request 0badcafe-w1)\n")
 	r.kvctl(t, "get", "hello").check(t, 0, "world\n")
 	r.kvctl(t, "get", "hello", "--raw").check(t, 0, "world")
-	r.kvctl(t, "put", "n", "--", "-5").check(t, 0, "put \"n\" at revision 2 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "n", "--", "-5").check(t, 0, "put \"n\" at revision 2 (request 0badcafe-w1)\n")
 	r.kvctl(t, "get", "n", "-o", "simple").check(t, 0, "-5\n")
 	r.kvctl(t, "put", "-o", "simple", "help", "me").check(t, 0, "3\n")
-	r.kvctl(t, "put", "empty", "").check(t, 0, "put \"empty\" at revision 4 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "empty", "").check(t, 0, "put \"empty\" at revision 4 (request 0badcafe-w1)\n")
 	r.kvctl(t, "get", "empty").check(t, 0, "\n")
-	r.kvctl(t, "delete", "n").check(t, 0, "deleted \"n\" at revision 5 (request 0badcafe-1)\n")
-	r.kvctl(t, "delete", "n").check(t, 0, "\"n\" was not there at revision 5 (request 0badcafe-1)\n")
+	r.kvctl(t, "delete", "n").check(t, 0, "deleted \"n\" at revision 5 (request 0badcafe-w1)\n")
+	r.kvctl(t, "delete", "n").check(t, 0, "\"n\" was not there at revision 5 (request 0badcafe-w1)\n")
 	r.kvctl(t, "delete", "n", "-o", "simple").check(t, 0, "false\n")
 	r.kvctl(t, "put", "bell", "\a\x1b[2J")
 	terminal := run{cluster: r.cluster, tty: true}
@@ -57,7 +57,7 @@ func TestPutGetDelete(t *testing.T) {
 	r.kvctl(t, "get", "bell").check(t, 0, "\a\x1b[2J\n")
 	missing := r.kvctl(t, "get", "n")
 	missing.check(t, 3, "")
-	want := "kvctl: there is no key \"n\"\n  endpoint: 127.0.0.1:7001\n  request:  0badcafe-1\n"
+	want := "kvctl: there is no key \"n\"\n  endpoint: 127.0.0.1:7001\n  request:  0badcafe-w1\n"
 	if diff := cmp.Diff(want, missing.stderr); diff != "" {
 		t.Error(diff)
 	}
@@ -137,7 +137,7 @@ func TestExitCodes(t *testing.T) {
 		}
 		plain := r.kvctl(t, "put", "k", "v")
 		plain.check(t, exit, "")
-		if want := "kvctl: no\n  endpoint: 127.0.0.1:7001\n  request:  0badcafe-1\n  next: try again\n"; plain.stderr != want {
+		if want := "kvctl: no\n  endpoint: 127.0.0.1:7001\n  request:  0badcafe-w1\n  next: try again\n"; plain.stderr != want {
 			t.Errorf("%v: %q", code, plain.stderr)
 		}
 		inJSON := r.kvctl(t, "put", "k", "v", "--json")
@@ -225,9 +225,9 @@ func TestStatus(t *testing.T) {
 	got.check(t, 9, `NAME   ENDPOINT        ROLE         PID   TERM                 REVISION  APPLIED  LAG  LEVEL  VERSION
 node1  127.0.0.1:7001  leader       4001  1152921504606846976  0         99       3    1      test
 node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99       3    1      test
--      127.0.0.1:7003  unreachable  -     -                    -         -        -    -      -
+node3  127.0.0.1:7003  unreachable  -     -                    -         -        -    -      -
 `)
-	if want := "127.0.0.1:7003: connection refused\n  next: start it\n"; got.stderr != want {
+	if want := "node3 127.0.0.1:7003: connection refused\n  next: start it\n"; got.stderr != want {
 		t.Errorf("stderr %q", got.stderr)
 	}
 	got = r.kvctl(t, "status", "--json", "--endpoints", "127.0.0.1:7003,127.0.0.1:7002,127.0.0.1:7003")
@@ -236,7 +236,7 @@ node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99     
 		t.Fatalf("%v: %+v", err, got)
 	}
 	want := []map[string]any{{
-		"name": "", "endpoint": "127.0.0.1:7003", "role": "unreachable", "pid": 0.0, "raft_id": "0", "term": "0", "revision": "0",
+		"name": "node3", "endpoint": "127.0.0.1:7003", "role": "unreachable", "pid": 0.0, "raft_id": "3", "term": "0", "revision": "0",
 		"commit": "0", "applied": "0", "lag_entries": "0", "leader": "", "version": "", "error": "connection refused",
 		"log_first_index": "0", "last_index": "0", "log_bytes": 0.0, "checkpoint_index": "0", "compacted_revision": "0", "transfers": []any{},
 		"level": 0.0, "level_min": 0.0, "level_max": 0.0, "room_bytes": 0.0,
@@ -249,7 +249,7 @@ node2  127.0.0.1:7002  follower     4002  1152921504606846976  0         99     
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Error(diff)
 	}
-	r.kvctl(t, "status", "-o", "simple").check(t, 9, "node1\t127.0.0.1:7001\tleader\nnode2\t127.0.0.1:7002\tfollower\n-\t127.0.0.1:7003\tunreachable\n")
+	r.kvctl(t, "status", "-o", "simple").check(t, 9, "node1\t127.0.0.1:7001\tleader\nnode2\t127.0.0.1:7002\tfollower\nnode3\t127.0.0.1:7003\tunreachable\n")
 	if lines := r.kvctl(t, "status", "-o", "jsonl"); strings.Count(lines.out, "\n") != 3 {
 		t.Errorf("%q", lines.out)
 	}
@@ -383,7 +383,7 @@ func TestComplete(t *testing.T) {
 		want string
 	}{
 		{"pu", "put"},
-		{"-", "--endpoints --server --timeout --output -o --json --no-color --version -v --help -h"},
+		{"-", "--endpoints --server --certs-dir --cacert --cert --key --timeout --output -o --json --no-color --version -v --help -h"},
 		{"get --r", "--raw --revision"},
 		{"put --f", "--file"},
 		{"put --file ", ":files"},
@@ -408,7 +408,7 @@ func TestComplete(t *testing.T) {
 		{"serve --hi", "--history-revisions --history-time"},
 		{"bogus ", ""},
 		{"put -- -", ""},
-		{"--", "--endpoints --server --timeout --output --json --no-color --version --help"},
+		{"--", "--endpoints --server --certs-dir --cacert --cert --key --timeout --output --json --no-color --version --help"},
 		{"--endpoints 127.0.0.1:7001 sta", "status"},
 	} {
 		t.Run(test.line, func(t *testing.T) {

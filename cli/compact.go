@@ -3,12 +3,14 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
+	"keyval/actors"
 	"keyval/actors/client"
 	"keyval/messages"
 )
@@ -22,8 +24,9 @@ newest values stay. Each node then makes a checkpoint, cuts its log down to what
 running followers still need, and gives the disk space back. A node that is down
 meanwhile is brought the whole state when it comes back.
 Says what was given up on each node, and exits 9 if one has not come to it yet: it will.
+Below what was given up before nothing changes, and it says so.
 With --json an object: revision (of the compaction), compacted_revision, newest_revision,
-dry_run, request_id, and nodes: an array of name, endpoint, done, compacted_revision,
+dry_run, already, request_id, and nodes: an array of name, endpoint, done, compacted_revision,
 log_entries_before, log_entries_after, log_bytes_before, log_bytes_after, error.`,
 		UsageText: `kvctl compact --dry-run
 kvctl compact --yes
@@ -42,6 +45,7 @@ type compactJSON struct {
 	Compacted uint64            `json:"compacted_revision,string"` // reads below it are refused
 	Newest    uint64            `json:"newest_revision,string"`    // when it was asked for
 	DryRun    bool              `json:"dry_run"`
+	Already   bool              `json:"already"` // more was given up before: nothing has changed
 	RequestID string            `json:"request_id"`
 	Nodes     []compactNodeJSON `json:"nodes"`
 }
@@ -94,15 +98,35 @@ func compact(c *Call) error {
 		if result.DryRun {
 			return c.printCompactDryRun(result, members)
 		}
+		if kept := oldestKept(members); at < kept {
+			return c.printAlready(result, kept)
+		}
 		if err := c.confirm(compactQuestion(at, newest, members), "nothing was given up"); err != nil {
 			return err
 		}
 		done, err := store.Compact(ctx, at)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case done.Already: // by somebody else, just now
+			return c.printAlready(result, at+1)
 		}
 		return c.followCompaction(ctx, p, result, done, members, patience)
 	})
+}
+
+// printAlready says that reads below kept were refused before, so that nothing has changed.
+func (c *Call) printAlready(r compactJSON, kept uint64) error {
+	r.Already, r.Compacted, r.Revision = true, kept, r.Newest
+	switch c.Format {
+	case Simple:
+		c.printSimple([][]string{{strconv.FormatUint(kept, 10)}})
+	case Table:
+		fmt.Fprintf(c.Stdout, "Reads below revision %d are refused already: nothing has changed.\n", kept)
+	default:
+		return c.printJSON(r)
+	}
+	return nil
 }
 
 // notYet is the error of a revision that nothing has been written at.
@@ -269,6 +293,7 @@ func (c *Call) printCompacted(r compactJSON) error {
 		fmt.Fprintf(c.Stdout, "history before revision %d is given up, at revision %d (request %s)\n", r.Compacted, r.Revision, r.RequestID)
 		if c.flags.Bool("wait") {
 			c.compactTable(r.Nodes, true)
+			c.sayWhatStays(r.Nodes)
 		}
 	default:
 		if err := c.printJSON(r); err != nil {
@@ -293,6 +318,16 @@ func (c *Call) printCompacted(r compactJSON) error {
 		return quiet(exitDegraded)
 	}
 	return nil
+}
+
+// sayWhatStays explains the entries that the logs keep all the same.
+func (c *Call) sayWhatStays(nodes []compactNodeJSON) {
+	if !slices.ContainsFunc(nodes, func(n compactNodeJSON) bool { return n.LogEntriesAfter > 0 }) {
+		return
+	}
+	entries, bytes := actors.FollowersKeep()
+	fmt.Fprintf(c.Stdout, "A log keeps what came after its checkpoint and what followers that run still need; a follower's\n"+
+		"up to %d entries or %s more, however often it is compacted: it may lead next, and bring others up.\n", entries, bytesText(bytes))
 }
 
 // compactTable shows what each node keeps, and after a compaction what it kept before.

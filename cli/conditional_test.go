@@ -14,17 +14,17 @@ func TestConditionalWrites(t *testing.T) {
 	none := r.kvctl(t, "put", "k", "v", "--if-revision", "7")
 	none.check(t, 7, "")
 	if want := "kvctl: nothing was written: there is no key \"k\" (as of revision 0), and revision 7 was asked for\n" +
-		"  endpoint: 127.0.0.1:7001\n  request:  0badcafe-1\n  next: --if-absent writes it\n"; none.stderr != want {
+		"  endpoint: 127.0.0.1:7001\n  request:  0badcafe-w1\n  next: --if-absent writes it\n"; none.stderr != want {
 		t.Errorf("%q", none.stderr)
 	}
-	r.kvctl(t, "put", "other", "v").check(t, 0, "put \"other\" at revision 1 (request 0badcafe-1)\n")
-	r.kvctl(t, "put", "k", "one", "--if-absent").check(t, 0, "put \"k\" at revision 2 (request 0badcafe-1)\n")
-	r.kvctl(t, "put", "l", "one", "--if-revision", "0").check(t, 0, "put \"l\" at revision 3 (request 0badcafe-1)\n")
-	r.kvctl(t, "put", "--if-revision", "2", "k", "two").check(t, 0, "put \"k\" at revision 4 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "other", "v").check(t, 0, "put \"other\" at revision 1 (request 0badcafe-w1)\n")
+	r.kvctl(t, "put", "k", "one", "--if-absent").check(t, 0, "put \"k\" at revision 2 (request 0badcafe-w1)\n")
+	r.kvctl(t, "put", "l", "one", "--if-revision", "0").check(t, 0, "put \"l\" at revision 3 (request 0badcafe-w1)\n")
+	r.kvctl(t, "put", "--if-revision", "2", "k", "two").check(t, 0, "put \"k\" at revision 4 (request 0badcafe-w1)\n")
 	late := r.kvctl(t, "put", "k", "three", "--if-revision=2")
 	late.check(t, 7, "")
 	if want := "kvctl: nothing was written: \"k\" is of revision 4 (as of revision 4), and not of revision 2\n" +
-		"  endpoint: 127.0.0.1:7001\n  request:  0badcafe-1\n  value:    two\n  next: if that may be overwritten: --if-revision 4\n"; late.stderr != want {
+		"  endpoint: 127.0.0.1:7001\n  request:  0badcafe-w1\n  value:    two\n  next: if that may be overwritten: --if-revision 4\n"; late.stderr != want {
 		t.Errorf("%q", late.stderr)
 	}
 	if there := r.kvctl(t, "put", "k", "three", "--if-absent"); there.code != 7 || !strings.Contains(there.stderr, `"k" is there, of revision 4 (as of revision 4)`+"\n") {
@@ -35,14 +35,14 @@ func TestConditionalWrites(t *testing.T) {
 	}
 	r.kvctl(t, "delete", "k", "--if-revision", "2").check(t, 7, "")
 	r.kvctl(t, "get", "k").check(t, 0, "two\n")
-	r.kvctl(t, "delete", "k", "--if-revision", "4").check(t, 0, "deleted \"k\" at revision 5 (request 0badcafe-1)\n")
-	r.kvctl(t, "delete", "k", "--if-revision", "0").check(t, 0, "\"k\" was not there at revision 5 (request 0badcafe-1)\n")
+	r.kvctl(t, "delete", "k", "--if-revision", "4").check(t, 0, "deleted \"k\" at revision 5 (request 0badcafe-w1)\n")
+	r.kvctl(t, "delete", "k", "--if-revision", "0").check(t, 0, "\"k\" was not there at revision 5 (request 0badcafe-w1)\n")
 	r.kvctl(t, "delete", "k", "--if-revision", "4").check(t, 7, "")
 }
 
 func TestConflictsAsJSON(t *testing.T) {
 	r := run{cluster: newFake()}
-	r.kvctl(t, "put", "k", "\xff").check(t, 0, "put \"k\" at revision 1 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "k", "\xff").check(t, 0, "put \"k\" at revision 1 (request 0badcafe-w1)\n")
 	for _, test := range []struct {
 		line    []string
 		current map[string]any
@@ -69,7 +69,7 @@ func TestConflictsAsJSON(t *testing.T) {
 // What stood there may be given up meanwhile, or not be read at all: that is said.
 func TestConflictsWhoseRevisionIsGone(t *testing.T) {
 	r := run{cluster: newFake()}
-	r.kvctl(t, "put", "k", "v").check(t, 0, "put \"k\" at revision 1 (request 0badcafe-1)\n")
+	r.kvctl(t, "put", "k", "v").check(t, 0, "put \"k\" at revision 1 (request 0badcafe-w1)\n")
 	r.cluster.compacted = 2
 	got := r.kvctl(t, "put", "k", "w", "--if-absent")
 	if got.code != 7 || !strings.Contains(got.stderr, "(now, at revision 1, for revision 1, at which the condition did not hold, is no longer kept)") {

@@ -30,7 +30,10 @@ func variable(flag string) string {
 // fill sets the command's own flags that the line leaves out. A value that its flag does
 // not take, and a key that no flag has, are usage errors that name where they stand.
 func (c *Call) fill() error {
-	own := c.path[len(c.path)-1].Flags
+	own := slices.Clone(c.path[len(c.path)-1].Flags)
+	for _, f := range keyFlags {
+		own = append(own, flagNamed(c.app, f.flag))
+	}
 	set := func(flag, value, source string) error {
 		if err := c.flags.Set(flag, value); err != nil {
 			return c.usage("", "%s takes %s, not %q", source, takes(flagNamed(c.app, flag)), value)

@@ -23,7 +23,7 @@ func TestDeletePrefix(t *testing.T) {
 	if diff := cmp.Diff(want, fields(t, r.kvctl(t, "delete", "--prefix", "b/", "--dry-run", "--yes", "--json").out)); diff != "" {
 		t.Error(diff)
 	}
-	r.kvctl(t, "delete", "--prefix", "b/", "--yes").check(t, 0, "deleted 3 keys that begin with \"b/\" at revision 9 (request 0badcafe-1)\n")
+	r.kvctl(t, "delete", "--prefix", "b/", "--yes").check(t, 0, "deleted 3 keys that begin with \"b/\" at revision 9 (request 0badcafe-w1)\n")
 	want = map[string]any{"prefix_base64": "/w==", "deleted": false, "deleted_keys": "0", "revision": "0", "request_id": ""}
 	if diff := cmp.Diff(want, fields(t, r.kvctl(t, "delete", "--prefix", "\xff", "--yes", "--json").out)); diff != "" {
 		t.Error(diff)
@@ -72,7 +72,7 @@ func TestDeletePrefixAsks(t *testing.T) {
 	}
 	r.stdin = strings.NewReader("Yes\n")
 	got := r.kvctl(t, "delete", "--prefix", "b/")
-	if got.check(t, 0, "deleted 3 keys that begin with \"b/\" at revision 9 (request 0badcafe-1)\n"); got.stderr != question {
+	if got.check(t, 0, "deleted 3 keys that begin with \"b/\" at revision 9 (request 0badcafe-w1)\n"); got.stderr != question {
 		t.Errorf("%q", got.stderr)
 	}
 	if got := r.kvctl(t, "delete", "--prefix", "b/"); got.code != 0 || got.stderr != "" {

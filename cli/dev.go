@@ -28,6 +28,7 @@ again; the others go on. SIGINT or SIGTERM ends them all.
 With --data everything is kept: dev --data DIR resumes the same nodes and ports. One that was
 removed from the cluster is left out. With --from it begins with the data of a backup, as
 kvctl restore makes them.
+With --secure all links are under TLS; the keys are in DIR/certs, as kvctl cert makes them.
 --history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
 		UsageText: `kvctl dev
 kvctl dev --nodes 5 --data ./cluster --base-port 8001
@@ -37,6 +38,7 @@ kvctl dev add node4`,
 			&urfave.IntFlag{Name: "nodes", Usage: "run `N` nodes", DefaultText: "3"},
 			dataFlag(),
 			&urfave.StringFlag{Name: "from", Usage: "begin with the data of the backup at `PATH`", TakesFile: true},
+			&urfave.BoolFlag{Name: "secure", Usage: "give all nodes keys of their own, and say which flags clients need"},
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 			&urfave.BoolFlag{Name: "metrics", Usage: fmt.Sprintf("show each node's page, metrics and health checks, at its port + %d", pagePorts)},
 		}, tuningFlags()...),
@@ -71,6 +73,10 @@ func dev(c *Call) error {
 		return err
 	}
 	if err := cluster.create(); err != nil {
+		return err
+	}
+	if err := c.secure(cluster); err != nil {
+		c.leave(cluster)
 		return err
 	}
 	if c.flags.IsSet("from") {
@@ -200,7 +206,7 @@ func (c *Call) reportEnd(cluster *devCluster, gone departure) {
 		return
 	}
 	c.note("%s%s (pid %d) ended: %s", c.warning(), m.Name, gone.pid, gone.why)
-	again := append(append([]string{"serve"}, quoteWords(cluster.tuning)...), "--data", quoteWord(cluster.data(m)))
+	again := slices.Concat([]string{"serve"}, quoteWords(cluster.tuning), []string{"--data", quoteWord(cluster.data(m))}, quoteWords(cluster.keyArgs(m)))
 	c.note("  start it again: %s %s", c.self(), strings.Join(again, " "))
 	c.note("  its log: %s", cluster.log(m))
 }
@@ -233,6 +239,7 @@ type devJSON struct {
 	Directory string        `json:"directory"`
 	Temporary bool          `json:"temporary"`
 	Endpoints []string      `json:"endpoints"`
+	CertsDir  string        `json:"certs_dir,omitempty"` // the keys of clients, of a secure cluster
 	Nodes     []devNodeJSON `json:"nodes"`
 }
 
@@ -247,7 +254,10 @@ type devNodeJSON struct {
 
 // introduce says what runs where, and what to try.
 func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) error {
-	intro := devJSON{cluster.Directory, cluster.temporary, cluster.endpoints(), nil}
+	intro := devJSON{cluster.Directory, cluster.temporary, cluster.endpoints(), "", nil}
+	if cluster.Secure {
+		intro.CertsDir = cluster.clientKeys()
+	}
 	for i, m := range cluster.Members {
 		intro.Nodes = append(intro.Nodes, devNodeJSON{m.Name, m.Address, fleet.pid(i), rows[i].Role, cluster.data(m), cluster.log(m)})
 	}
@@ -268,6 +278,9 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 		fmt.Fprintf(c.Stdout, "  %shttp://%s (each node's port + %d; metrics at /metrics)\n", pad("page"), cluster.Members[0].page(), pagePorts)
 	}
 	fmt.Fprintf(c.Stdout, "  %s%s\n\nTry in another terminal:\n", pad("logs"), filepath.Join(cluster.Directory, "node*.log"))
+	if cluster.Secure {
+		fmt.Fprintf(c.Stdout, "  export %s=%s   # or with each command: --certs-dir %[2]s\n", envCertsDir, quoteWord(cluster.clientKeys()))
+	}
 	for _, line := range tries(c.self(), cluster.endpoints(), victim(intro.Nodes)) {
 		fmt.Fprintf(c.Stdout, "  %s\n", line)
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -19,6 +21,7 @@ type devCluster struct {
 	Format  int         `json:"format"`
 	Members []devMember `json:"members"`
 	Left    []devMember `json:"left,omitempty"` // they were removed from the cluster, and are not started any more
+	Secure  bool        `json:"secure,omitempty"`
 
 	Directory string `json:"-"` // absolute; of a temporary one known after create
 	temporary bool
@@ -96,7 +99,65 @@ func (d *devCluster) serveArgs(m devMember) []string {
 	if d.metrics {
 		args = append(args, "--metrics-listen", m.page())
 	}
-	return append(args, d.tuning...)
+	return slices.Concat(args, d.tuning, d.keyArgs(m))
+}
+
+// devUser is whom kvctl dev makes keys for, of clients.
+const devUser = "dev"
+
+func (d *devCluster) authority() keys.Authority {
+	return keys.Authority{Dir: filepath.Join(d.Directory, "certs")}
+}
+
+func (d *devCluster) clientKeys() string {
+	return d.authority().Of(transport.Principal{Kind: transport.UserKey, Name: devUser})
+}
+
+// keyArgs are the flags by which a node comes with keys.
+func (d *devCluster) keyArgs(m devMember) []string {
+	if !d.Secure {
+		return nil
+	}
+	return []string{"--certs-dir", d.authority().Of(transport.Principal{Kind: transport.NodeKey, Name: m.Name})}
+}
+
+// makeKeys makes those that are not there yet.
+func (d *devCluster) makeKeys() error {
+	a := d.authority()
+	if !exists(a.Dir) {
+		if _, err := a.Create(); err != nil {
+			return err
+		}
+	}
+	all := []transport.Principal{{Kind: transport.UserKey, Name: devUser}}
+	for _, m := range d.Members {
+		all = append(all, transport.Principal{Kind: transport.NodeKey, Name: m.Name})
+	}
+	for _, p := range all {
+		if exists(a.Of(p)) {
+			continue
+		}
+		if _, _, err := a.Issue(p, []string{"127.0.0.1", "localhost"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// secure has this process reach the cluster with its keys, or without any.
+func (c *Call) secure(d *devCluster) error {
+	var ring *keys.Ring
+	if d.Secure {
+		err := d.makeKeys()
+		if err == nil {
+			ring, err = keys.Load(keys.FilesIn(d.clientKeys(), transport.UserKey))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.Context = withKeys(c.Context, func() (*keys.Ring, error) { return ring, nil })
+	return nil
 }
 
 // pagePorts is how far the port of a node's page is behind that of the node.
@@ -124,7 +185,7 @@ func (c *Call) planCluster() (*devCluster, error) {
 	case c.flags.IsSet("data") && c.flags.String("data") == "":
 		return nil, c.usage("", "--data names no directory")
 	}
-	d := &devCluster{Format: devRecordFormat}
+	d := &devCluster{Format: devRecordFormat, Secure: c.flags.Bool("secure")}
 	for i := range nodes {
 		d.Members = append(d.Members, devMember{Name: fmt.Sprintf("node%d", i+1), Address: fmt.Sprintf("127.0.0.1:%d", basePort+i)})
 	}
@@ -171,6 +232,7 @@ func (c *Call) resume(planned *devCluster) (*devCluster, error) {
 	case c.flags.IsSet("base-port") && planned.Members[0].port() != basePort:
 		return nil, c.usage("leave --base-port out", "the cluster in %s begins at port %d, not %d", directory, basePort, planned.Members[0].port())
 	}
+	recorded.Secure = recorded.Secure || planned.Secure
 	return recorded, nil
 }
 

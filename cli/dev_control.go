@@ -184,6 +184,11 @@ func (d *devCluster) add(name string) (int, error) {
 		}
 		l.Close()
 		d.Members = append(d.Members, devMember{Name: name, Address: address, Joins: true})
+		if d.Secure {
+			if err := d.makeKeys(); err != nil {
+				return 0, err
+			}
+		}
 		return len(d.Members) - 1, d.record()
 	}
 	return 0, messages.Errorf(messages.Code_CONFLICT, "no port up to %d is free", port).WithHint("end whatever listens there, or run the cluster elsewhere: kvctl dev --base-port PORT")

@@ -70,8 +70,11 @@ func (f *fakeCluster) connect(ctx context.Context, endpoints []string, _ time.Du
 }
 
 func (f *fakeCluster) reach(endpoints []string) (Store, error) {
+	f.mu.Lock()
+	down := f.down
+	f.mu.Unlock()
 	for _, e := range endpoints {
-		if !slices.Contains(f.down, e) {
+		if !slices.Contains(down, e) {
 			f.connections.Add(1)
 			return &fakeStore{f, e}, nil
 		}
@@ -93,7 +96,7 @@ type fakeStore struct {
 	endpoint string
 }
 
-const fakeRequest = "0badcafe-1"
+const fakeRequest = "0badcafe-w1"
 
 func (s *fakeStore) refused() error {
 	if s.refuse != nil {
@@ -335,7 +338,10 @@ func (s *fakeStore) Compact(_ context.Context, revision uint64) (client.CompactR
 	if err := s.refused(); err != nil {
 		return client.CompactResult{}, err
 	}
-	s.compacted = max(s.compacted, revision)
+	if revision < s.compacted {
+		return client.CompactResult{Compacted: revision, Newest: newest, Revision: newest, Already: true}, nil
+	}
+	s.compacted = revision
 	return client.CompactResult{Compacted: revision, Newest: newest, Revision: s.revision, RequestID: fakeRequest}, nil
 }
 

@@ -60,9 +60,9 @@ func suggestions(rows []nodeJSON) []helpRow {
 func (c *Call) endpointFlags() string {
 	switch {
 	case c.flags.IsSet("endpoints"):
-		return " --endpoints " + quoteWord(c.flags.String("endpoints"))
+		return " --endpoints " + quoteWord(c.flags.String("endpoints")) + c.keyArgs()
 	case c.flags.IsSet("server"):
-		return " --server " + quoteWord(c.flags.String("server"))
+		return " --server " + quoteWord(c.flags.String("server")) + c.keyArgs()
 	}
-	return ""
+	return c.keyArgs()
 }

@@ -32,7 +32,7 @@ func (c *Call) openInside() (*inside.Page, error) {
 		return nil, messages.Errorf(messages.Code_INVALID, "--metrics-listen: cannot listen at %s: %v", address, err).
 			WithHint("give an address of this machine as HOST:PORT")
 	}
-	if !isLoopback(address) {
+	if !grpc.Loopback(address) {
 		c.note("warning: metrics at %s are open to the network", address)
 	}
 	return inside.Open(listener, inside.Options{Version: version(), Profile: c.flags.Bool("profile")}), nil

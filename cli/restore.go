@@ -63,7 +63,7 @@ type restoredDirectoryJSON struct {
 }
 
 func restore(c *Call) error {
-	plan, err := c.restorePlan()
+	plan, err := c.restorePlan("restore " + quoteWord(c.Args[0]))
 	if err != nil {
 		return err
 	}
@@ -106,8 +106,8 @@ func restore(c *Call) error {
 	return c.printRestored(row)
 }
 
-// restorePlan is what the flags say, or what they lack.
-func (c *Call) restorePlan() (backup.Plan, error) {
+// restorePlan is what the flags say, or what they lack of those of this command.
+func (c *Call) restorePlan(command string) (backup.Plan, error) {
 	var missing []string
 	for _, name := range []string{"to", "initial-cluster"} {
 		if c.flags.String(name) == "" {
@@ -115,8 +115,8 @@ func (c *Call) restorePlan() (backup.Plan, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return backup.Plan{}, c.usage(fmt.Sprintf("%s restore %s --to n1=./n1,n2=./n2,n3=./n3 --initial-cluster n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT", c.self(), quoteWord(c.Args[0])),
-			"restore needs %s: a directory and an address for each node of the new cluster", strings.Join(missing, " and "))
+		return backup.Plan{}, c.usage(fmt.Sprintf("%s %s --to n1=./n1,n2=./n2,n3=./n3 --initial-cluster n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT", c.self(), command),
+			"%s needs %s: a directory and an address for each node of the new cluster", c.path[len(c.path)-1].Name, strings.Join(missing, " and "))
 	}
 	plan := backup.Plan{Token: c.flags.String("cluster-token"), RevisionGap: revisionGap, Directories: map[string]string{}}
 	if c.flags.IsSet("revision-gap") {

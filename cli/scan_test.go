@@ -43,7 +43,7 @@ c      6           "\xff"
 	r.kvctl(t, "scan", "--json", "none/").check(t, 0, "[]\n")
 	r.kvctl(t, "scan", "none/").check(t, 0, "")
 	lines := r.kvctl(t, "scan", "-o", "jsonl", "--from", "c")
-	lines.check(t, 0, `{"key":"c","value_base64":"/w==","revision":"6","create_revision":"6","version":"1","read_revision":"6","request_id":"0badcafe-1"}`+"\n")
+	lines.check(t, 0, `{"key":"c","value_base64":"/w==","revision":"6","create_revision":"6","version":"1","read_revision":"6","request_id":"0badcafe-w1"}`+"\n")
 
 	var rows []map[string]any
 	got := r.kvctl(t, "scan", "--json", "--limit", "2")

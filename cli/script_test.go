@@ -37,6 +37,8 @@ func TestScripts(t *testing.T) {
 			"resume":       resumeCluster,
 			"kill-node":    killNode,
 			"restart-node": restartNode,
+			"free-ports":   freeAddressesOf,
+			"serve":        serveNode,
 		},
 	})
 }
@@ -135,6 +137,29 @@ func (c *scriptCluster) end(ts *testscript.TestScript) {
 	if err := c.command.Wait(); err != nil || time.Since(started) > 5*time.Second {
 		c.t.Errorf("kvctl dev ended after %v: %v", time.Since(started), err)
 	}
+}
+
+// freeAddressesOf N sets ADDRESS1 and so on to addresses that nobody listens at.
+func freeAddressesOf(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	base := freePorts(ts.Value(clusterKey{}).(*scriptCluster).t, n)
+	for i := range n {
+		ts.Setenv(fmt.Sprintf("ADDRESS%d", i+1), fmt.Sprintf("127.0.0.1:%d", base+i))
+	}
+}
+
+// serveNode FLAGS... runs a node until the script ends.
+func serveNode(ts *testscript.TestScript, _ bool, args []string) {
+	kvctl, err := exec.LookPath("kvctl")
+	ts.Check(err)
+	node := exec.Command(kvctl, append([]string{"serve"}, args...)...)
+	node.Dir = ts.Getenv("WORK")
+	ts.Check(node.Start())
+	ts.Defer(func() {
+		_ = node.Process.Kill()
+		_ = node.Wait() // it was killed
+	})
 }
 
 // killNode N ends a node as a crash would.

@@ -5,19 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	urfave "github.com/urfave/cli/v2"
 
 	"keyval/actors"
+	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -33,6 +36,9 @@ A node may listen elsewhere later; where the others look for it the members say.
 History is given up beyond --history-revisions or --history-time, whichever is reached
 first; the leader's setting counts. What --log-level and the flags below it say is not
 recorded.
+With --certs-dir, or --cacert, --cert and --key, all links are under TLS, and whoever connects
+has to prove who he is; without, a node listens on its own machine only, unless --insecure is
+said. Changed files are loaded by themselves, or at SIGHUP.
 SIGINT or SIGTERM ends the node. Logs go to stderr; the node does not wait for whoever
 reads them, and says later how many lines were lost.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
@@ -46,6 +52,7 @@ kvctl serve --data ./n1`,
 			configFileFlag(),
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "join", Usage: "wait to be added to the cluster of the nodes at `HOST:PORT,...`"},
+			&urfave.BoolFlag{Name: "insecure", Usage: "listen beyond this machine without keys, where the whole network is trusted"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
 			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
@@ -75,8 +82,11 @@ func serve(c *Call) error {
 	if err != nil {
 		return err
 	}
-	if !isLoopback(options.Listen) {
+	if options.Keys == nil && options.Insecure && options.Listen != "" && !grpc.Loopback(options.Listen) {
 		c.note("warning: %s is open to the network, and links are neither encrypted nor authenticated", options.Listen)
+	}
+	if options.Keys != nil {
+		c.reloadOnHangup(options.Keys)
 	}
 	page, err := c.openInside()
 	if err != nil {
@@ -110,6 +120,22 @@ func serve(c *Call) error {
 	}
 }
 
+// reloadOnHangup loads keys again at SIGHUP. Changed files are noticed without it too; it
+// loads them at once, and says what came of it.
+func (c *Call) reloadOnHangup(ring *keys.Ring) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for range hangup {
+			if _, err := ring.Reload(true); err != nil {
+				c.note("SIGHUP: new keys were not taken, and the old ones are used on: %v", err)
+			} else {
+				c.note("SIGHUP: the keys were loaded again: %s", ring.Principal())
+			}
+		}
+	}()
+}
+
 // toSystemd also tells systemd, if it started this process: what a node announces it
 // does once it listens. Whether its cluster is founded, or it is let into one, may take
 // other machines, and is no part of starting it.
@@ -137,6 +163,10 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 		return o, c.usage("", "serve needs --data DIR")
 	}
 	var err error
+	o.Insecure = c.flags.Bool("insecure")
+	if o.Keys, err = c.ring(transport.NodeKey); err != nil {
+		return o, err
+	}
 	if o.Logger, err = c.logger(); err != nil {
 		return o, err
 	}
@@ -274,15 +304,6 @@ func isFresh(directory string) (bool, error) {
 		return false, dataError(err)
 	}
 	return len(entries) == 0, nil
-}
-
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address == "" // recorded: it was said at the first start
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // interrupted reports whether ctx ended because somebody asked kvctl to stop.

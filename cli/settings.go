@@ -26,6 +26,10 @@ func globalFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "endpoints", Usage: "ask the nodes at `HOST:PORT,...`; any node serves any command [$" + envEndpoints + "]", DefaultText: defaultEndpoints},
 		&urfave.StringFlag{Name: "server", Usage: "ask the one node at `HOST:PORT`, instead of --endpoints"},
+		&urfave.StringFlag{Name: "certs-dir", TakesFile: true, Usage: "prove who this is with the keys in `DIR`: ca.crt, and client.crt and client.key, of serve node.crt and node.key [$" + envCertsDir + "]"},
+		&urfave.StringFlag{Name: "cacert", TakesFile: true, Usage: "trust the authorities in `FILE`, instead of --certs-dir [$" + envCACert + "]"},
+		&urfave.StringFlag{Name: "cert", TakesFile: true, Usage: "the own certificate, with --cacert and --key, is in `FILE` [$" + envCert + "]"},
+		&urfave.StringFlag{Name: "key", TakesFile: true, Usage: "its key is in `FILE` [$" + envKey + "]"},
 		&urfave.DurationFlag{Name: "timeout", Usage: "give up after `DURATION`, such as 500ms or 1m [$" + envTimeout + "]", DefaultText: defaultTimeout.String()},
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
 		&urfave.BoolFlag{Name: "json", Usage: "short for -o json; errors are JSON too"},

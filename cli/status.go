@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -25,14 +27,20 @@ With --json also what the log keeps and below which revision reads are refused.
 A node has 2 seconds to answer, unless --timeout says otherwise.
 Exits 0 if all endpoints answer, 9 if some do, 5 if none does.`,
 		UsageText: `kvctl status
+kvctl status --watch
 kvctl status --endpoints 127.0.0.1:7001,127.0.0.1:7002 --json`,
+		Flags: []urfave.Flag{watchFlag()},
 		Action: sh.action(func(c *Call) error {
-			rows, err := c.status()
-			if err != nil {
-				return err
-			}
-			c.banner("Status of %d nodes, each asked by itself", len(rows))
-			return c.printStatus(rows)
+			return c.watched(func() error {
+				rows, err := c.status()
+				if err != nil {
+					return err
+				}
+				if !c.flags.Bool("watch") {
+					c.banner("Status of %d nodes, each asked by itself", len(rows))
+				}
+				return c.printStatus(rows)
+			})
 		}),
 	}
 }
@@ -65,10 +73,27 @@ type nodeJSON struct {
 	RoomBytes         uint64         `json:"room_bytes"`                // free on its disk; 0: not known
 	Lacks             string         `json:"lacks,omitempty"`           // what it has too little of
 	WritesRefused     string         `json:"writes_refused,omitempty"`  // why writes that need room are refused
+	Keys              *keysJSON      `json:"keys,omitempty"`            // what its links are secured with; none: nothing
+	KeysIssue         string         `json:"keys_issue,omitempty"`      // what is wrong with that
 
 	members   []*messages.Member
 	clusterID []byte
 	problem   *messages.Error
+}
+
+// keysJSON is what a node's links are secured with.
+type keysJSON struct {
+	Certificate string    `json:"certificate"` // whom it names
+	Expires     time.Time `json:"expires"`
+	What        string    `json:"expires_first"` // what expires then
+	Authorities []string  `json:"authorities"`   // that it trusts, by the start of their SHA-256
+}
+
+func keysTold(k *messages.Keys) *keysJSON {
+	if k.GetCertificate() == "" {
+		return nil
+	}
+	return &keysJSON{k.Certificate, time.UnixMilli(k.ExpiresMs).UTC(), k.ExpiresWhat, k.Authorities}
 }
 
 // logEntries is how many entries the node's log keeps.
@@ -118,7 +143,23 @@ func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Dur
 			rows[i].LagEntries = newest - min(newest, rows[i].Applied)
 		}
 	}
+	nameTheSilent(rows)
 	return rows
+}
+
+// nameTheSilent gives members that do not answer the name and id that the others know them by.
+func nameTheSilent(rows []nodeJSON) {
+	view, err := newestView(rows)
+	if err != nil {
+		return // nobody answers, or not one cluster
+	}
+	for i := range rows {
+		r := &rows[i]
+		at := slices.IndexFunc(view.members, func(m *messages.Member) bool { return m.Address == r.Endpoint })
+		if r.problem != nil && at >= 0 {
+			r.Name, r.RaftID = view.members[at].Name, view.members[at].RaftId
+		}
+	}
 }
 
 func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
@@ -150,7 +191,8 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		Revision: s.Revision, Commit: s.Commit, Applied: s.Applied, Leader: s.Leader.GetName(), Version: s.Version,
 		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
-		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused, members: s.Members, clusterID: s.ClusterId,
+		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused,
+		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), members: s.Members, clusterID: s.ClusterId,
 	}
 }
 
@@ -194,7 +236,7 @@ func (c *Call) statusTable(rows []nodeJSON) {
 	var cells [][]string
 	for _, r := range rows {
 		if r.problem != nil {
-			cells = append(cells, []string{"-", r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
+			cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
 			continue
 		}
 		role := r.Role
@@ -210,6 +252,9 @@ func (c *Call) statusTable(rows []nodeJSON) {
 			fmt.Fprintf(c.Stdout, "%s has too little room: %s\n", r.Name, r.Lacks)
 		}
 	}
+	for _, line := range keyLines(rows) {
+		fmt.Fprintln(c.Stdout, line)
+	}
 	if at := slices.IndexFunc(rows, func(r nodeJSON) bool { return r.WritesRefused != "" }); at >= 0 {
 		fmt.Fprintln(c.Stdout, rows[at].WritesRefused)
 	}
@@ -217,18 +262,42 @@ func (c *Call) statusTable(rows []nodeJSON) {
 		fmt.Fprintln(c.Stdout, line)
 	}
 	var hints []string // each once
+	trouble := troubleIn(rows)
+	if trouble != nil {
+		hints = append(hints, trouble.Hint)
+	}
 	for _, r := range rows {
 		if r.problem == nil {
 			continue
 		}
-		c.note("%s: %s", r.Endpoint, r.Error)
-		if h := r.problem.Hint; h != "" && !slices.Contains(hints, h) {
+		c.note("%s: %s", strings.TrimSpace(r.Name+" "+r.Endpoint), r.Error)
+		if h := r.problem.Hint; h != "" && trouble == nil && !slices.Contains(hints, h) {
 			hints = append(hints, h)
 		}
+	}
+	if trouble != nil {
+		c.note("%s", trouble.Message)
 	}
 	for _, h := range hints {
 		c.note("  next: %s", h)
 	}
+}
+
+// keyLines say until when the nodes' keys are good, and what is wrong with them.
+func keyLines(rows []nodeJSON) []string {
+	var good, lines []string
+	for _, r := range rows {
+		if r.Keys != nil && r.KeysIssue == "" {
+			good = append(good, r.Name+" until "+r.Keys.Expires.Format(time.DateOnly))
+		}
+		if r.KeysIssue != "" {
+			lines = append(lines, r.Name+" "+r.KeysIssue)
+		}
+	}
+	if len(good) > 0 {
+		lines = append([]string{"Keys: " + strings.Join(good, ", ")}, lines...)
+	}
+	return lines
 }
 
 func nameOr(name, otherwise string) string {

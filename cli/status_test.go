@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -67,5 +68,36 @@ func TestUnits(t *testing.T) {
 		if got, err := humanize.ParseBytes(text); err == nil {
 			t.Errorf("%q is %d", text, got)
 		}
+	}
+}
+
+// TestWatchStatus: what is new is shown, with what is wrong; a terminal is cleared before.
+func TestWatchStatus(t *testing.T) {
+	watch := func(tty bool, argv ...string) outcome {
+		r := run{cluster: newFake(), tty: tty}
+		ctx, interrupt := context.WithCancel(t.Context())
+		r.ctx = ctx
+		go func() {
+			time.Sleep(watchEvery / 2)
+			r.cluster.mu.Lock()
+			r.cluster.down = []string{"127.0.0.1:7003"}
+			r.cluster.mu.Unlock()
+			time.Sleep(2 * watchEvery)
+			interrupt()
+		}()
+		return r.kvctl(t, append([]string{"status", "--watch"}, argv...)...)
+	}
+	lines := watch(false)
+	if lines.code != 0 || strings.Count(lines.out, "NAME ") != 2 || lines.stderr != "" ||
+		!strings.HasSuffix(lines.out, "node3 127.0.0.1:7003: connection refused\n  next: start it\n") {
+		t.Errorf("%+v", lines)
+	}
+	structured := watch(false, "-o", "jsonl")
+	if strings.Count(structured.out, "\n") != 6 || !strings.Contains(structured.out, `"error":"connection refused"`) || structured.stderr != "" {
+		t.Errorf("%+v", structured)
+	}
+	screen := watch(true)
+	if frames := strings.Split(screen.out, "\x1b[H\x1b[2J"); len(frames) != 3 || !strings.Contains(frames[2], "node3 127.0.0.1:7003: connection refused") || screen.stderr != "" {
+		t.Errorf("%+v", screen)
 	}
 }

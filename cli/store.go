@@ -78,12 +78,16 @@ func connect(ctx context.Context, endpoints []string, timeout time.Duration) (St
 
 // connectTo makes one that asks one node and no other.
 func connectTo(ctx context.Context, endpoint string, timeout time.Duration) (Store, error) {
-	return connectWith(ctx, client.Options{Endpoints: []string{endpoint}, Pinned: true}, timeout)
+	return connectWith(ctx, client.Options{Endpoints: []string{endpoint}, Pinned: true, Impatient: true}, timeout)
 }
 
 func connectWith(ctx context.Context, o client.Options, timeout time.Duration) (Store, error) {
+	ring, err := keysOf(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c, err := client.Connect(ctx, client.Options{
-		Endpoints: o.Endpoints, Pinned: o.Pinned, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
+		Keys: ring, Endpoints: o.Endpoints, Pinned: o.Pinned, Impatient: o.Impatient, Timeout: timeout, SessionTTL: client.OneShotSessionTTL, Version: version(),
 	})
 	if err != nil {
 		return nil, err

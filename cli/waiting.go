@@ -39,7 +39,12 @@ func (c *Call) withStore(run func(context.Context, Store) error) error {
 	nobody := context.Cause(ctx)
 	end(nil)
 	<-watched
-	if err == nil || c.Err() != nil || !missed(err) {
+	switch {
+	case err == nil || c.Err() != nil:
+		return err
+	case messages.CodeOf(err) == messages.Code_OUTCOME_UNKNOWN:
+		return c.doubt(err)
+	case !missed(err):
 		return err
 	}
 	if problem, ok := errors.AsType[*messages.Error](nobody); ok {
@@ -97,23 +102,30 @@ func passes(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// deserted is an error if nobody listens at any endpoint.
+// deserted is an error if nobody listens at any endpoint. All are asked at once.
 func (c *Call) deserted(ctx context.Context, endpoints []string) *messages.Error {
-	var first *messages.Error
-	var reasons []string
-	for _, e := range endpoints {
-		err := c.Probe(ctx, e, statusTimeout)
-		if err == nil {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	type knock struct {
+		at  int
+		err error
+	}
+	knocks := make(chan knock, len(endpoints))
+	for i, e := range endpoints {
+		go func() { knocks <- knock{i, c.Probe(ctx, e, statusTimeout)} }()
+	}
+	problems := make([]*messages.Error, len(endpoints))
+	reasons := make([]string, len(endpoints))
+	for range endpoints {
+		k := <-knocks
+		if k.err == nil {
 			return nil
 		}
-		problem, _ := explain(err)
-		if first == nil {
-			first = problem
-		}
-		reasons = append(reasons, e+": "+problem.Message)
+		problems[k.at], _ = explain(k.err)
+		reasons[k.at] = endpoints[k.at] + ": " + problems[k.at].Message
 	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "nobody listens: %s", strings.Join(reasons, "; ")).
-		At(first.Endpoint, "").WithHint("start the node there with kvctl serve, or name other endpoints")
+		At(problems[0].Endpoint, "").WithHint("start the node there with kvctl serve, or name other endpoints")
 }
 
 // blame says what is wrong with the cluster, where that is why an operation came to
@@ -128,12 +140,43 @@ func (c *Call) blame(err error) error {
 	return what.At(failed.Endpoint, failed.RequestID)
 }
 
+// doubt adds what is wrong with the cluster to an outcome that is unknown.
+func (c *Call) doubt(err error) error {
+	what := c.trouble(c)
+	failed, ok := errors.AsType[*messages.Error](err)
+	if what == nil || !ok {
+		return err
+	}
+	told := *failed
+	told.Message += "; " + what.Message
+	told.Hint = what.Hint + "; then " + failed.Hint
+	return &told
+}
+
 // trouble is what keeps the cluster from serving, as its nodes see it; nil if they do not
 // know of anything, or say nothing at all: then the operation's own error names each.
 func (c *Call) trouble(ctx context.Context) *messages.Error {
 	all, err := c.rosterNow(ctx, statusTimeout)
 	if err != nil {
 		return nil
+	}
+	return troubleOf(all)
+}
+
+// troubleIn is the trouble that rows tell of, if every voter is among them.
+func troubleIn(rows []nodeJSON) *messages.Error {
+	view, err := newestView(rows)
+	if err != nil {
+		return nil
+	}
+	var all []member
+	for _, m := range view.members {
+		row := rowOf(rows, m)
+		if row == nil {
+			return nil
+		}
+		all = append(all, member{nodeJSON: *row, address: m.Address, kind: m.Type})
+		all[len(all)-1].Name = m.Name
 	}
 	return troubleOf(all)
 }

@@ -30,6 +30,7 @@ type asker struct{ address, actor string }
 type act struct {
 	to      asker // of an answer; empty: raft
 	message proto.Message
+	of      *request // of an answer
 }
 
 // request is one that waits for the log.
@@ -166,7 +167,7 @@ func (c *changes) answer(r *request, err *messages.Error) {
 	if err != nil {
 		r.reply.Code, r.reply.Message, r.reply.Hint = err.Code, err.Message, err.Hint
 	}
-	c.acts = append(c.acts, act{r.from, r.reply})
+	c.acts = append(c.acts, act{r.from, r.reply, r})
 }
 
 // step goes on with a request, and reports whether it was answered.

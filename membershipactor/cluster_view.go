@@ -87,14 +87,14 @@ func (c *census) seenByLeader(m *messages.Member, known rules.View) *messages.Me
 	if m.RaftId == c.self {
 		v.Role, v.Match, v.Applied, v.Version = roleLeader, c.replication.GetLastIndex(), c.replication.GetApplied(), c.version
 		v.Progress = messages.ProgressState_REPLICATING
-		v.RoomBytes, v.Lacks = c.room.GetBytes(), c.room.GetLacks()
+		v.RoomBytes, v.Lacks, v.Keys = c.room.GetBytes(), c.room.GetLacks(), c.keys
 		return v
 	}
 	silent, gone := c.now-c.electedAt, false
 	v.ContactKnown = silent > rules.ContactTicksMax
 	if h, ok := c.nodes[m.RaftId]; ok {
 		v.ContactKnown, silent = true, min(silent, c.now-h.at)
-		v.Applied, v.Version = h.pulse.Applied, h.pulse.Version
+		v.Applied, v.Version, v.Keys = h.pulse.Applied, h.pulse.Version, h.pulse.Keys
 	}
 	v.RoomBytes, v.Lacks = c.rooms[m.RaftId].GetBytes(), c.rooms[m.RaftId].GetLacks()
 	for _, p := range c.replication.GetProgress() {
@@ -142,7 +142,7 @@ func (c *census) seenByPulse(m *messages.Member, of *messages.ClusterView) *mess
 	case m.RaftId == c.self:
 		v.Role = cmp.Or(c.replication.GetRole(), v.Role, ownRole(m))
 		v.Applied, v.Version, v.SilentMs, v.ContactKnown = c.replication.GetApplied(), c.version, 0, true
-		v.RoomBytes, v.Lacks = c.room.GetBytes(), c.room.GetLacks()
+		v.RoomBytes, v.Lacks, v.Keys = c.room.GetBytes(), c.room.GetLacks(), c.keys
 	case m.RaftId == c.view.Leader && fresh:
 		v.Role, v.ContactKnown = roleLeader, true
 	case m.RaftId == c.view.Leader:

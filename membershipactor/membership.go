@@ -29,6 +29,7 @@ type Config struct {
 	PeerRaft                                   func(messages.RaftID) *actor.PID      // a member's raft, here or on another node
 	Client                                     func(address, name string) *actor.PID // an actor of a client
 	WallMS                                     func() int64                          // wall time, for people
+	Keys                                       func() *messages.Keys                 // what links are secured with, for people; nil: nobody knows
 	Logger                                     *slog.Logger
 	Meter                                      prometheus.Registerer
 }
@@ -81,6 +82,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
+		reply.Keys = a.census.keys
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
@@ -107,6 +109,9 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.ClusterRequest:
 		a.onRequest(ctx, m)
 	case *messages.Tick:
+		if a.cfg.Keys != nil {
+			a.census.keys = a.cfg.Keys()
+		}
 		a.say(ctx, a.census.onTick(uint64(m.Elapsed)))
 		a.door.onTick(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 		a.census.onWaiting(a.door.everyone())
@@ -180,9 +185,24 @@ func (a *Membership) carryOut(ctx actor.Context) {
 		if act.to == (asker{}) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
+			a.tellAnswer(act.of)
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
 	}
+}
+
+// tellAnswer says what became of a request for a change. One that never came as far as the
+// log is no news: a client may ask as often as it likes.
+func (a *Membership) tellAnswer(r *request) {
+	tell := a.cfg.Logger.Debug
+	if r.proposed {
+		tell = a.cfg.Logger.Info
+	}
+	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r)}
+	if r.reply.Code != messages.Code_OK {
+		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
+	}
+	tell("a change was asked for", words...)
 }
 
 func (a *Membership) say(ctx actor.Context, all []saying) {

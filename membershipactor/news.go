@@ -3,6 +3,7 @@ package membershipactor
 import (
 	"fmt"
 
+	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
 
@@ -28,6 +29,9 @@ func newsOf(before, after View) (all []news) {
 	}
 	if before.state == nil {
 		return all
+	}
+	if before.Level != after.Level {
+		tell("the level of the cluster is raised", "level", after.Level, "before", before.Level)
 	}
 	for _, m := range after.Members {
 		was, known := before.Member(m.RaftId)
@@ -58,6 +62,27 @@ func kindOf(m *messages.Member) string {
 		messages.MemberType_VOTER: "voter", messages.MemberType_LEARNER: "learner",
 		messages.MemberType_INCOMING: "voter that comes", messages.MemberType_OUTGOING: "voter that leaves",
 	}[m.Type]
+}
+
+// titleOf is what a request asks for, for people.
+func titleOf(r *request) string {
+	switch m := r.asked; {
+	case m.GetBegin() != nil && r.record != nil:
+		return fmt.Sprintf("%s (operation %x)", rules.Title(r.record), r.record.Id)
+	case m.GetBegin() != nil:
+		return rules.Title(m.GetBegin().GetOperation())
+	case m.GetAbort() != nil:
+		return fmt.Sprintf("abort operation %x", m.GetAbort().GetId())
+	case m.GetTransfer() != nil:
+		return "transfer the lead"
+	case m.GetAddress() != nil:
+		return fmt.Sprintf("address of %s: %s", m.GetAddress().GetName(), m.GetAddress().GetAddress())
+	case m.GetHealing() != nil:
+		return "automatic replacement"
+	case m.GetBackup() != nil:
+		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
+	}
+	return "unknown"
 }
 
 // nameOf is a member's name, or what stands for it where it is not known.

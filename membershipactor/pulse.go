@@ -51,6 +51,7 @@ type census struct {
 	pulseAt uint64
 	waiting []*messages.WaitingNode // that asked this node to be let in
 	room    *messages.RoomSeen      // of this node; nil: not known
+	keys    *messages.Keys          // of this node, for people; nil: not known
 	yieldIn uint64                  // ticks until the lead may be handed over for want of room
 	// rooms is what the other members said last of the room on their machines, to any leader:
 	// an election changes nothing about it.
@@ -205,7 +206,7 @@ func (c *census) nodePulse() []saying {
 	}
 	m := &messages.NodePulse{
 		Term: c.view.Term, ConfigurationIndex: c.view.Configuration, Version: c.version,
-		Applied: c.replication.GetApplied(), Waiting: c.waiting, RoomBytes: c.room.GetBytes(), Lacks: c.room.GetLacks(),
+		Applied: c.replication.GetApplied(), Waiting: c.waiting, RoomBytes: c.room.GetBytes(), Lacks: c.room.GetLacks(), Keys: c.keys,
 	}
 	return []saying{{c.view.Leader, m}}
 }

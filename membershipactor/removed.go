@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // A node that was removed may not see that: the others send it nothing more. They refuse
@@ -102,6 +103,9 @@ func (d *departure) refusedBy(voters []uint64) bool {
 		if d.refused[id] {
 			refused++
 		}
+	}
+	if mutant.OneRefusal {
+		return refused > 0
 	}
 	return others > 0 && refused >= min(others, len(voters)/2+1)
 }

@@ -10,6 +10,7 @@ import (
 
 	"keyval/membershipactor/rules"
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // A node that is to be added asks all that it can reach to let it in, over and over,
@@ -285,7 +286,7 @@ func answerJoin(members *messages.MembersChanged, n *messages.WaitingNode) *mess
 		return m.Name == n.Name && (len(m.Incarnation) == 0 || bytes.Equal(m.Incarnation, n.Incarnation))
 	})
 	for _, m := range members.GetMembers() {
-		mine := bytes.Equal(m.Incarnation, n.Incarnation)
+		mine := bytes.Equal(m.Incarnation, n.Incarnation) || mutant.UnboundAdmitted && len(m.Incarnation) == 0
 		switch {
 		case m.Name == n.Name && len(m.Incarnation) > 0 && !mine && heir:
 		case m.Name == n.Name && mine && m.Address == n.Address:

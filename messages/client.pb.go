@@ -1199,6 +1199,7 @@ type StatusReply struct {
 	RoomBytes         uint64                 `protobuf:"varint,24,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`            // free on this node's disk; 0: not known
 	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
 	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
+	Keys              *Keys                  `protobuf:"bytes,27,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1415,6 +1416,98 @@ func (x *StatusReply) GetWritesRefused() string {
 	return ""
 }
 
+func (x *StatusReply) GetKeys() *Keys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// Keys is what a node's links are secured with, for people.
+type Keys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Open          bool                   `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`                                 // it listens beyond its machine, and links carry no keys
+	Certificate   string                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`                    // whom it names: node/NAME; empty: there are no keys
+	ExpiresMs     int64                  `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`      // when the first of certificate and authorities does, in ms since 1970
+	ExpiresWhat   string                 `protobuf:"bytes,4,opt,name=expires_what,json=expiresWhat,proto3" json:"expires_what,omitempty"` // which of them
+	Authorities   []string               `protobuf:"bytes,5,rep,name=authorities,proto3" json:"authorities,omitempty"`                    // that are trusted, each by the start of its SHA-256
+	Problem       string                 `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`                            // why what the files hold now could not be taken; empty: it was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keys) Reset() {
+	*x = Keys{}
+	mi := &file_client_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keys) ProtoMessage() {}
+
+func (x *Keys) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keys.ProtoReflect.Descriptor instead.
+func (*Keys) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Keys) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *Keys) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *Keys) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Keys) GetExpiresWhat() string {
+	if x != nil {
+		return x.ExpiresWhat
+	}
+	return ""
+}
+
+func (x *Keys) GetAuthorities() []string {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *Keys) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Transfer is a snapshot on its way to or from a node.
 type Transfer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1432,7 +1525,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1537,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1550,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{15}
+	return file_client_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Transfer) GetPeer() uint64 {
@@ -1534,7 +1627,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1639,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1652,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{16}
+	return file_client_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotRequest) GetRequest() uint64 {
@@ -1654,7 +1747,7 @@ type SnapshotCreate struct {
 
 func (x *SnapshotCreate) Reset() {
 	*x = SnapshotCreate{}
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1759,7 @@ func (x *SnapshotCreate) String() string {
 func (*SnapshotCreate) ProtoMessage() {}
 
 func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1772,7 @@ func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
 func (*SnapshotCreate) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{17}
+	return file_client_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotCreate) GetId() string {
@@ -1705,7 +1798,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1810,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1823,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{18}
+	return file_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotList) GetId() string {
@@ -1749,7 +1842,7 @@ type SnapshotDelete struct {
 
 func (x *SnapshotDelete) Reset() {
 	*x = SnapshotDelete{}
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1854,7 @@ func (x *SnapshotDelete) String() string {
 func (*SnapshotDelete) ProtoMessage() {}
 
 func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1867,7 @@ func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
 func (*SnapshotDelete) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{19}
+	return file_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotDelete) GetId() string {
@@ -1797,7 +1890,7 @@ type SnapshotFetch struct {
 
 func (x *SnapshotFetch) Reset() {
 	*x = SnapshotFetch{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1902,7 @@ func (x *SnapshotFetch) String() string {
 func (*SnapshotFetch) ProtoMessage() {}
 
 func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1915,7 @@ func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
 func (*SnapshotFetch) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotFetch) GetId() string {
@@ -1859,7 +1952,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +1964,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +1977,7 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotPart) GetFrom() uint64 {
@@ -1929,7 +2022,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2034,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2047,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -2021,7 +2114,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2126,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2139,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -2175,7 +2268,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2280,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2293,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2370,7 +2463,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2475,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2488,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2409,7 +2502,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2514,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2527,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2455,7 +2548,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2560,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2573,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2499,7 +2592,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2604,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2617,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2544,7 +2637,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2649,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2662,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2589,7 +2682,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2601,7 +2694,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2614,7 +2707,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2644,7 +2737,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2749,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2762,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -2722,7 +2815,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2827,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2840,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2874,7 +2967,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2979,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +2992,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3026,7 +3119,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3038,7 +3131,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3051,7 +3144,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3094,13 +3187,14 @@ type MemberView struct {
 	Version            string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
 	RoomBytes          uint64                 `protobuf:"varint,16,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"` // free on its disk; 0: not known
 	Lacks              string                 `protobuf:"bytes,17,opt,name=lacks,proto3" json:"lacks,omitempty"`                           // what it has too little of, for people; empty: nothing
+	Keys               *Keys                  `protobuf:"bytes,18,opt,name=keys,proto3" json:"keys,omitempty"`                             // none: not heard yet
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3206,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3219,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3247,6 +3341,13 @@ func (x *MemberView) GetLacks() string {
 	return ""
 }
 
+func (x *MemberView) GetKeys() *Keys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // WaitingNode is one that asked to join and is no member.
 type WaitingNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3261,7 +3362,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3374,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3387,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3340,7 +3441,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3453,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3466,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3429,7 +3530,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3542,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3555,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3487,7 +3588,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3600,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3613,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3660,7 +3761,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xdd\x06\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x82\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3691,7 +3792,16 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
-	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xdc\x01\n" +
+	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
+	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
+	"\x04Keys\x12\x12\n" +
+	"\x04open\x18\x01 \x01(\bR\x04open\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\tR\vcertificate\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\x12!\n" +
+	"\fexpires_what\x18\x04 \x01(\tR\vexpiresWhat\x12 \n" +
+	"\vauthorities\x18\x05 \x03(\tR\vauthorities\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"\xdc\x01\n" +
 	"\bTransfer\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\x04R\x04peer\x12\x1a\n" +
 	"\bincoming\x18\x02 \x01(\bR\bincoming\x12\x14\n" +
@@ -3833,7 +3943,7 @@ const file_client_proto_rawDesc = "" +
 	"\rOperationWait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xaf\x04\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xd4\x04\n" +
 	"\n" +
 	"MemberView\x12)\n" +
 	"\x06member\x18\x01 \x01(\v2\x11.keyval.v1.MemberR\x06member\x12\x12\n" +
@@ -3855,7 +3965,8 @@ const file_client_proto_rawDesc = "" +
 	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"room_bytes\x18\x10 \x01(\x04R\troomBytes\x12\x14\n" +
-	"\x05lacks\x18\x11 \x01(\tR\x05lacks\"\x94\x01\n" +
+	"\x05lacks\x18\x11 \x01(\tR\x05lacks\x12#\n" +
+	"\x04keys\x18\x12 \x01(\v2\x0f.keyval.v1.KeysR\x04keys\"\x94\x01\n" +
 	"\vWaitingNode\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +
@@ -3869,10 +3980,10 @@ const file_client_proto_rawDesc = "" +
 	"\x05slack\x18\x04 \x01(\rR\x05slack\x12\x1c\n" +
 	"\tavailable\x18\x05 \x01(\bR\tavailable\x12\x1a\n" +
 	"\bsurvives\x18\x06 \x03(\tR\bsurvives\x12\x14\n" +
-	"\x05stops\x18\a \x03(\tR\x05stops\"\xca\x01\n" +
+	"\x05stops\x18\a \x03(\tR\x05stops\"\xcc\x01\n" +
 	"\aJoinAsk\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12*\n" +
-	"\x04node\x18\x02 \x01(\v2\x16.keyval.v1.WaitingNodeR\x04node:y\x8a\xb5\x18\x19\b\x0e\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18X\n" +
+	"\x04node\x18\x02 \x01(\v2\x16.keyval.v1.WaitingNodeR\x04node:{\x8a\xb5\x18\x1b\b\x0e\x10\x02\x18\x01\"\x0fnode/membership0\x01@\x01\x92\xb5\x18X\n" +
 	"\x06client\x12\n" +
 	"membership\x1aBa node that has no cluster waits to be added: until it is a member\"\xc1\x02\n" +
 	"\n" +
@@ -3892,7 +4003,7 @@ const file_client_proto_rawDesc = "" +
 	"\rProgressState\x12\v\n" +
 	"\aPROBING\x10\x00\x12\x0f\n" +
 	"\vREPLICATING\x10\x01\x12\f\n" +
-	"\bSNAPSHOT\x10\x02B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bSNAPSHOT\x10\x02b\x06proto3"
 
 var (
 	file_client_proto_rawDescOnce sync.Once
@@ -3907,7 +4018,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -3926,98 +4037,101 @@ var file_client_proto_goTypes = []any{
 	(*RangeDigest)(nil),        // 14: keyval.v1.RangeDigest
 	(*StatusRequest)(nil),      // 15: keyval.v1.StatusRequest
 	(*StatusReply)(nil),        // 16: keyval.v1.StatusReply
-	(*Transfer)(nil),           // 17: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 18: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 19: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 20: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 21: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 22: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 23: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 24: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 25: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 26: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 27: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 28: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 29: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 30: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 31: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 32: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 33: keyval.v1.ChangeHealing
-	(*ClusterReply)(nil),       // 34: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 35: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 36: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 37: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 38: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 39: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 40: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 41: keyval.v1.JoinAnswer
-	(Code)(0),                  // 42: keyval.v1.Code
-	(*Member)(nil),             // 43: keyval.v1.Member
-	(*NoteBackup)(nil),         // 44: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 45: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 46: keyval.v1.HealingMode
-	(*Healing)(nil),            // 47: keyval.v1.Healing
-	(*BackupJob)(nil),          // 48: keyval.v1.BackupJob
+	(*Keys)(nil),               // 17: keyval.v1.Keys
+	(*Transfer)(nil),           // 18: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 19: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 20: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 21: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 22: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 23: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 24: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 25: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 26: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 27: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 28: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 29: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 30: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 31: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 32: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 33: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 34: keyval.v1.ChangeHealing
+	(*ClusterReply)(nil),       // 35: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 36: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 37: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 38: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 39: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 40: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 41: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 42: keyval.v1.JoinAnswer
+	(Code)(0),                  // 43: keyval.v1.Code
+	(*Member)(nil),             // 44: keyval.v1.Member
+	(*NoteBackup)(nil),         // 45: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 46: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 47: keyval.v1.HealingMode
+	(*Healing)(nil),            // 48: keyval.v1.Healing
+	(*BackupJob)(nil),          // 49: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	42, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	43, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	43, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	42, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	44, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	43, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	42, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	43, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	42, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	43, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	43, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	17, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	19, // 17: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	20, // 18: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	21, // 19: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	22, // 20: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	42, // 21: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	25, // 22: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	23, // 23: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	43, // 24: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	27, // 25: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	29, // 26: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	30, // 27: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	31, // 28: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	32, // 29: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	28, // 30: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	33, // 31: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	44, // 32: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	45, // 33: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	46, // 34: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	42, // 35: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 36: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	35, // 37: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	45, // 38: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	39, // 39: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	39, // 40: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	39, // 41: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	37, // 42: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	45, // 43: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	38, // 44: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	36, // 45: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	47, // 46: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	48, // 47: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	43, // 48: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 49: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	38, // 50: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	42, // 51: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	43, // 52: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	44, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	18, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	17, // 17: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	20, // 18: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	21, // 19: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	22, // 20: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	23, // 21: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	43, // 22: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	26, // 23: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	24, // 24: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	44, // 25: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	28, // 26: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	30, // 27: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	31, // 28: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	32, // 29: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	33, // 30: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	29, // 31: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	34, // 32: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	45, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	46, // 34: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	47, // 35: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	43, // 36: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 37: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	36, // 38: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	46, // 39: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	40, // 40: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	40, // 41: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	40, // 42: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	38, // 43: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	46, // 44: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	39, // 45: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	37, // 46: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	48, // 47: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	49, // 48: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	44, // 49: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 50: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	17, // 51: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	39, // 52: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	43, // 53: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	44, // 54: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4032,13 +4146,13 @@ func file_client_proto_init() {
 		(*Read_Scan)(nil),
 		(*Read_Digest)(nil),
 	}
-	file_client_proto_msgTypes[16].OneofWrappers = []any{
+	file_client_proto_msgTypes[17].OneofWrappers = []any{
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[24].OneofWrappers = []any{
+	file_client_proto_msgTypes[25].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -4048,14 +4162,14 @@ func file_client_proto_init() {
 		(*ClusterRequest_Healing)(nil),
 		(*ClusterRequest_Backup)(nil),
 	}
-	file_client_proto_msgTypes[31].OneofWrappers = []any{}
+	file_client_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

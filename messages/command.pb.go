@@ -3618,7 +3618,7 @@ const file_command_proto_rawDesc = "" +
 	"\x05VOTER\x10\x00\x12\v\n" +
 	"\aLEARNER\x10\x01\x12\f\n" +
 	"\bINCOMING\x10\x02\x12\f\n" +
-	"\bOUTGOING\x10\x03B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\bOUTGOING\x10\x03b\x06proto3"
 
 var (
 	file_command_proto_rawDescOnce sync.Once

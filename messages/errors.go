@@ -47,6 +47,12 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// Is reports whether target is an Error that is nothing but e's code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code && *t == Error{Code: t.Code}
+}
+
 // CodeOf is the code of err: OK for nil, INTERNAL for a stranger.
 func CodeOf(err error) Code {
 	if err == nil {

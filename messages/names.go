@@ -82,11 +82,34 @@ func IsClientAddress(address string) bool {
 	return err == nil
 }
 
-// RequestID is what people see and quote: the first 8 hex digits of the ClientID
-// and the request's number.
-func RequestID(client []byte, request uint64) string {
+// RequestKind says which of a client's counters has numbered a request.
+type RequestKind byte
+
+const (
+	RequestWrite  RequestKind = 'w' // a command: the number is its seq
+	RequestRead   RequestKind = 'r'
+	RequestOfNode RequestKind = 'n' // a status, of snapshots, of the cluster
+)
+
+// RequestID is what people see and quote, and what nodes log: the first 8 hex digits of the
+// ClientID, what has numbered the request, and the number.
+func RequestID(client []byte, kind RequestKind, number uint64) string {
 	id := hex.AppendEncode(make([]byte, 0, 32), client[:min(4, len(client))])
-	return string(strconv.AppendUint(append(id, '-'), request, 10))
+	return string(strconv.AppendUint(append(id, '-', byte(kind)), number, 10))
+}
+
+// RequestIDOfNode is the RequestID of what the client of an address asks of a node.
+func RequestIDOfNode(address string, number uint64) string {
+	return RequestID(ClientIDOf(address), RequestOfNode, number)
+}
+
+// ClientIDOf is what ClientAddress has made an address of; nil: it is no client's.
+func ClientIDOf(address string) []byte {
+	if !IsClientAddress(address) {
+		return nil
+	}
+	id, _ := hex.DecodeString(strings.TrimPrefix(address, "client/"))
+	return id
 }
 
 // ClusterID is the identity of the cluster that these founders make together:
@@ -132,4 +155,18 @@ func MemberName(members []*Member, id RaftID) string {
 		}
 	}
 	return fmt.Sprintf("the node with raft id %d", id)
+}
+
+// RaftIDOf is the RaftID that an identity was given, or has among its founders; 0: none
+// yet.
+func RaftIDOf(identity *Identity) RaftID {
+	if identity.RaftId != 0 {
+		return identity.RaftId
+	}
+	for _, f := range identity.Founders {
+		if f.Name == identity.Name {
+			return f.RaftId
+		}
+	}
+	return 0
 }

@@ -4990,7 +4990,7 @@ const file_node_proto_rawDesc = "" +
 	"\x04LATE\x10\x01\x12\r\n" +
 	"\tWITHDRAWN\x10\x02\x12\n" +
 	"\n" +
-	"\x06CLOSED\x10\x03B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\x06CLOSED\x10\x03b\x06proto3"
 
 var (
 	file_node_proto_rawDescOnce sync.Once

@@ -192,6 +192,7 @@ type Crossing struct {
 	Lane          Lane                   `protobuf:"varint,5,opt,name=lane,proto3,enum=keyval.v1.Lane" json:"lane,omitempty"` // between nodes, unless transport.LaneOf says otherwise
 	Size          Size                   `protobuf:"varint,6,opt,name=size,proto3,enum=keyval.v1.Size" json:"size,omitempty"`
 	Founding      bool                   `protobuf:"varint,7,opt,name=founding,proto3" json:"founding,omitempty"` // it passes even before there is a cluster
+	Joining       bool                   `protobuf:"varint,8,opt,name=joining,proto3" json:"joining,omitempty"`   // from a client that is a node on its way into the cluster: with keys none but a node's may send it, and a node's may send a node nothing else as a client
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +272,13 @@ func (x *Crossing) GetSize() Size {
 func (x *Crossing) GetFounding() bool {
 	if x != nil {
 		return x.Founding
+	}
+	return false
+}
+
+func (x *Crossing) GetJoining() bool {
+	if x != nil {
+		return x.Joining
 	}
 	return false
 }
@@ -384,7 +392,7 @@ var File_options_proto protoreflect.FileDescriptor
 
 const file_options_proto_rawDesc = "" +
 	"\n" +
-	"\roptions.proto\x12\tkeyval.v1\x1a google/protobuf/descriptor.proto\"\xe0\x01\n" +
+	"\roptions.proto\x12\tkeyval.v1\x1a google/protobuf/descriptor.proto\"\xfa\x01\n" +
 	"\bCrossing\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12#\n" +
 	"\x04from\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04from\x12\x1f\n" +
@@ -392,7 +400,8 @@ const file_options_proto_rawDesc = "" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\x12#\n" +
 	"\x04lane\x18\x05 \x01(\x0e2\x0f.keyval.v1.LaneR\x04lane\x12#\n" +
 	"\x04size\x18\x06 \x01(\x0e2\x0f.keyval.v1.SizeR\x04size\x12\x1a\n" +
-	"\bfounding\x18\a \x01(\bR\bfounding\"p\n" +
+	"\bfounding\x18\a \x01(\bR\bfounding\x12\x18\n" +
+	"\ajoining\x18\b \x01(\bR\ajoining\"p\n" +
 	"\x06Saying\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +
@@ -417,7 +426,7 @@ const file_options_proto_rawDesc = "" +
 	"\x05CHUNK\x10\x03\x12\t\n" +
 	"\x05LARGE\x10\x04:P\n" +
 	"\acrosses\x12\x1f.google.protobuf.MessageOptions\x18ц\x03 \x01(\v2\x13.keyval.v1.CrossingR\acrosses:H\n" +
-	"\x04said\x12\x1f.google.protobuf.MessageOptions\x18҆\x03 \x01(\v2\x11.keyval.v1.SayingR\x04saidB\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\x04said\x12\x1f.google.protobuf.MessageOptions\x18҆\x03 \x01(\v2\x11.keyval.v1.SayingR\x04saidb\x06proto3"
 
 var (
 	file_options_proto_rawDescOnce sync.Once

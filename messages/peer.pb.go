@@ -154,6 +154,7 @@ type Hello struct {
 	To            uint64                 `protobuf:"varint,8,opt,name=to,proto3" json:"to,omitempty"`                               // the RaftID it means to reach; 0: whoever answers
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	Starts        *Starts                `protobuf:"bytes,10,opt,name=starts,proto3" json:"starts,omitempty"` // of a node's directory; none while founding
+	Name          string                 `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`     // of a node; with keys its certificate says the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,12 +259,19 @@ func (x *Hello) GetStarts() *Starts {
 	return nil
 }
 
+func (x *Hello) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	ClusterId     []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"` // empty while founding
 	RaftId        uint64                 `protobuf:"varint,3,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
-	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation   []byte                 `protobuf:"bytes,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // for nodes only: clients are never told
 	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	WaitingFor    string                 `protobuf:"bytes,7,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"` // why the node does not serve yet; empty when it does
@@ -1287,6 +1295,7 @@ type NodePulse struct {
 	RoomBytes          uint64                 `protobuf:"varint,5,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
 	Waiting            []*WaitingNode         `protobuf:"bytes,6,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	Lacks              string                 `protobuf:"bytes,7,opt,name=lacks,proto3" json:"lacks,omitempty"` // what there is too little of, for people; empty: nothing
+	Keys               *Keys                  `protobuf:"bytes,8,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1368,6 +1377,13 @@ func (x *NodePulse) GetLacks() string {
 		return x.Lacks
 	}
 	return ""
+}
+
+func (x *NodePulse) GetKeys() *Keys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
 }
 
 // ClusterPulse is what the leader tells the others of all.
@@ -1749,7 +1765,7 @@ const file_peer_proto_rawDesc = "" +
 	"\awelcome\x18\x02 \x01(\v2\x12.keyval.v1.WelcomeH\x00R\awelcome\x12.\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.keyval.v1.RefusalH\x00R\arefusal\x12+\n" +
 	"\x06parcel\x18\x04 \x01(\v2\x11.keyval.v1.ParcelH\x00R\x06parcelB\x06\n" +
-	"\x04kind\"\x83\x03\n" +
+	"\x04kind\"\x97\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04role\x12#\n" +
@@ -1762,7 +1778,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x02to\x18\b \x01(\x04R\x02to\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x12)\n" +
 	"\x06starts\x18\n" +
-	" \x01(\v2\x11.keyval.v1.StartsR\x06starts:K\x92\xb5\x18G\n" +
+	" \x01(\v2\x11.keyval.v1.StartsR\x06starts\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name:K\x92\xb5\x18G\n" +
 	"\x13the side that dials\x12\x15the node that listens\x1a\x19first on every connection\"\x86\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +
@@ -1851,7 +1868,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x02to\x18\x03 \x01(\fR\x02to\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\bR\x05state:h\x8a\xb5\x18\x16\b*\x10\x01\x18\x01\"\n" +
 	"node/audit(\x020\x01\x92\xb5\x18J\n" +
-	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xc5\x02\n" +
+	"\x13audit of the leader\x12\x11audit of a member\x1a most members hold something else\"\xea\x02\n" +
 	"\tNodePulse\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12/\n" +
@@ -1860,7 +1877,8 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"room_bytes\x18\x05 \x01(\x04R\troomBytes\x120\n" +
 	"\awaiting\x18\x06 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12\x14\n" +
-	"\x05lacks\x18\a \x01(\tR\x05lacks:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
+	"\x05lacks\x18\a \x01(\tR\x05lacks\x12#\n" +
+	"\x04keys\x18\b \x01(\v2\x0f.keyval.v1.KeysR\x04keys:X\x8a\xb5\x18\x19\b+\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x187\n" +
 	"\n" +
 	"membership\x12\x18membership of the leader\x1a\x0fevery few ticks\"\xd8\x02\n" +
 	"\fClusterPulse\x12\x12\n" +
@@ -1896,7 +1914,7 @@ const file_peer_proto_rawDesc = "" +
 	"node/audit(\x02\x92\xb5\x18X\n" +
 	"\x13audit of the leader\x12\x11audit of a member\x1a.a walk has ended, and the member has a lineage29\n" +
 	"\x04Link\x121\n" +
-	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\aConnect\x12\x10.keyval.v1.Frame\x1a\x10.keyval.v1.Frame(\x010\x01b\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -1946,8 +1964,9 @@ var file_peer_proto_goTypes = []any{
 	(*RangeDigest)(nil),     // 31: keyval.v1.RangeDigest
 	(*Lineage)(nil),         // 32: keyval.v1.Lineage
 	(*WaitingNode)(nil),     // 33: keyval.v1.WaitingNode
-	(*MemberView)(nil),      // 34: keyval.v1.MemberView
-	(*OperationWait)(nil),   // 35: keyval.v1.OperationWait
+	(*Keys)(nil),            // 34: keyval.v1.Keys
+	(*MemberView)(nil),      // 35: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 36: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -1970,16 +1989,17 @@ var file_peer_proto_depIdxs = []int32{
 	31, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
 	32, // 18: keyval.v1.AuditAnswer.lineage:type_name -> keyval.v1.Lineage
 	33, // 19: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
-	34, // 20: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
-	33, // 21: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	35, // 22: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
-	0,  // 23: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 24: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	34, // 20: keyval.v1.NodePulse.keys:type_name -> keyval.v1.Keys
+	35, // 21: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	33, // 22: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	36, // 23: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 24: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 25: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	25, // [25:26] is the sub-list for method output_type
+	24, // [24:25] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }

@@ -841,7 +841,7 @@ const file_snapshot_proto_rawDesc = "" +
 	"\x04ROWS\x10\x03\x12\v\n" +
 	"\aTRAILER\x10\x04\x12\b\n" +
 	"\x04BASE\x10\x05\x12\v\n" +
-	"\aCHANGES\x10\x06B\x11Z\x0fkeyval/messagesb\x06proto3"
+	"\aCHANGES\x10\x06b\x06proto3"
 
 var (
 	file_snapshot_proto_rawDescOnce sync.Once

@@ -19,6 +19,7 @@ type Kind struct {
 	Lane     Lane   // between nodes, unless transport.LaneOf says otherwise
 	Size     Size
 	Founding bool // it passes even before there is a cluster
+	Joining  bool // with keys, a node's alone may send it as a client, and nothing else
 
 	make protoreflect.MessageType
 }
@@ -47,7 +48,7 @@ func addKind(d protoreflect.MessageDescriptor, c *Crossing) {
 	}
 	k := &Kind{
 		Number: c.Type, Name: string(d.Name()), From: c.From, To: c.To, Actor: c.Actor, Lane: c.Lane, Size: c.Size,
-		Founding: c.Founding, make: message,
+		Founding: c.Founding, Joining: c.Joining, make: message,
 	}
 	for uint32(len(kindsByNumber)) <= k.Number {
 		kindsByNumber = append(kindsByNumber, nil)

@@ -57,6 +57,8 @@ var (
 	TwoSagas         = ofSagas("two-sagas")
 	PromotedEarly    = ofSagas("promoted-early")
 	LeaderRemoved    = ofSagas("leader-removed")
+	UnboundAdmitted  = named("unbound-admitted")
+	OneRefusal       = named("one-refusal")
 	JointStays       = named("joint-stays")
 	RefusedEarly     = named("refused-early")
 	ReadAhead        = named("read-ahead")

@@ -50,6 +50,8 @@ const (
 	RemovedCounts    = false // a leader goes on counting what a removed member has
 	LearnerRefuses   = false // a learner refuses its vote to one that knows it as a voter
 	SnapshotOld      = false // a member is sent a snapshot of before it was added, which it cannot use
+	UnboundAdmitted  = false // a member takes part before it is agreed upon which directory it has
+	OneRefusal       = false // a node takes itself for removed as soon as one member says so
 	JointStays       = false // a joint configuration is never left
 	RefusedEarly     = false // a member that was removed is refused before that is durable, and gives up its directory
 	ReadAhead        = false // a command reads rows of later revisions too, which replay finds in the engine

@@ -36,6 +36,19 @@ import (
 // A log may hold a change and not the commit that came with it: a crash took the rest of the
 // write. See provenCommit.
 
+// A voter whose removal is applied may be needed for one election more: those that are left
+// elect by the configuration before, as long as none of them knows that the removal is
+// committed. It may not stand itself, and its log may be the longest, by entries that the
+// leader sent and never made durable. If it refused everybody for these nobody would lead any
+// more. So it judges candidates by what it has applied, where its vote can be needed: if the
+// change left a joint configuration, or the voters before were even in number. There it may.
+// What else its log holds may be committed, but by a quorum of before or of behind; and each
+// quorum of before is, without it, one of behind. So whoever is elected with its vote has also
+// the votes of a quorum of behind, and one of these holds the entry and refuses a candidate
+// that lacks it. With an odd number before that is not so: of {1,2,3}, 1 and 3 may have committed an
+// entry that 2 lacks, and 3 must not elect 2. But there those that are left are a quorum of before
+// without the vote of 3.
+
 // changes is what this replica knows of the configuration and its changes.
 type changes struct {
 	conf     *raftpb.ConfState // in force; replaced, never modified
@@ -45,6 +58,38 @@ type changes struct {
 	// behind it is a barrier. 0: it has applied none.
 	above    uint64
 	proposed uint64 // of this leadership: index of the change that was proposed last
+	yields   bool   // the last change removed this replica, which votes by what it has applied
+}
+
+// yields reports whether whoever is not in a configuration votes by what it has applied; joint:
+// that before was.
+func yields(conf *raftpb.ConfState, joint bool) bool { return joint || len(conf.GetVoters())%2 == 1 }
+
+// removedBefore reports whether a replica that starts, and is not in its configuration, votes by what it has
+// applied. The change that removed it is the last that it can have applied.
+func (r *Replica) removedBefore() bool {
+	joint := false
+	for _, e := range slices.Backward(r.tail.entries) {
+		if e.GetIndex() <= r.applied && e.GetType() == raftpb.EntryConfChangeV2 {
+			change := &raftpb.ConfChangeV2{}
+			joint = proto.Unmarshal(e.GetData(), change) == nil && change.LeaveJoint()
+			break
+		}
+	}
+	return yields(r.changes.conf, joint)
+}
+
+// judged is a message as raft is to judge it. Raft holds a candidate's log against its own: so one
+// that is as good as what is applied here is made as good as that, where this replica yields.
+func (r *Replica) judged(m *raftpb.Message) *raftpb.Message {
+	asks := m.GetType() == raftpb.MsgVote || m.GetType() == raftpb.MsgPreVote
+	if !asks || !r.changes.yields || m.GetLogTerm() < r.appliedTerm || m.GetLogTerm() == r.appliedTerm && m.GetIndex() < r.applied {
+		return m
+	}
+	r.ready() // so that term and end of the log are known
+	m = proto.CloneOf(m)
+	m.LogTerm, m.Index = proto.Uint64(max(m.GetLogTerm(), r.term)), proto.Uint64(max(m.GetIndex(), r.changes.last))
+	return m
 }
 
 // provenCommit is the commit that a log proves, whatever its hard state says: a change is
@@ -96,7 +141,9 @@ func (r *Replica) carryOut(verdicts []*messages.Verdict) {
 
 // reconfigured takes another configuration. What was known of those that left is forgotten.
 func (r *Replica) reconfigured(conf *raftpb.ConfState) {
+	joint := len(r.changes.conf.GetVotersOutgoing()) > 0
 	r.changes.conf = conf
+	r.changes.yields = !r.isMember(r.cfg.Self) && yields(conf, joint)
 	r.replicationDue = true
 	maps.DeleteFunc(r.contact, func(id, _ uint64) bool { return !r.isMember(id) })
 	maps.DeleteFunc(r.gone, func(id uint64, _ bool) bool { return !r.isMember(id) })

@@ -99,6 +99,13 @@ func (v cutView) spare(bound uint64) uint64 {
 	return bound / cutSparePart
 }
 
+// Spare is what a follower keeps behind its checkpoint when somebody asks for space, in
+// entries and bytes, whichever are fewer.
+func (o Options) Spare() (entries, bytes uint64) {
+	o = o.withDefaults()
+	return o.LogEntriesKeep / cutSparePart, o.LogBytesKeep / cutSparePart
+}
+
 // behind is the lowest index from which to ceiling there are at most so many
 // entries and bytes.
 func (v cutView) behind(ceiling, entries, bytes uint64) uint64 {

@@ -170,6 +170,122 @@ func TestMembersComeAndGo(t *testing.T) {
 	}
 }
 
+// removedInTheDark: a voter has applied its own removal, by an append whose entries the leader
+// lost in a crash, as it lost the commit. Nobody else knows that the removal is committed. The
+// change is one of its own, or leaves a joint configuration.
+func removedInTheDark(t *testing.T, ids []uint64, joint bool) (w *world, removed *host) {
+	seeded(t, 1)
+	w = newWorld(t, Options{}, ids...)
+	w.put(2)
+	l := w.elect()
+	for _, id := range ids {
+		if id != l.id {
+			removed = w.hosts[id]
+		}
+	}
+	change := []*messages.MemberChange{removeOf(removed.id)}
+	if next := uint64(len(ids) + 1); joint {
+		w.changed(addOf(next))
+		w.join(next)
+		w.caughtUp(next)
+		w.changed(promoteOf(next), removeOf(removed.id))
+		change = nil
+	}
+	w.put(1)
+	w.drain()
+	w.change(l, change...)
+	index := l.replica.changes.last
+	for round := range 3 { // to the others and to the disks, back, and the commit out, to the removed one alone
+		for n := len(w.network); n > 0; n-- {
+			to := w.network[0].GetTo()
+			w.deliver(0, round == 2 && to != removed.id && to != l.id)
+		}
+		for _, id := range w.ids {
+			if h := w.hosts[id]; h.last() < index {
+				w.logStep(h)
+			}
+		}
+	}
+	if !w.propose(l) || l.last() != index || l.state.index >= index {
+		t.Fatalf("the leader has applied %d, and made %d durable; the change is %d", l.state.index, l.last(), index)
+	}
+	for i := 0; i < len(w.network); {
+		if m := w.network[i]; m.GetTo() == removed.id {
+			w.deliver(i, false)
+		} else {
+			i++
+		}
+	}
+	for removed.last() == index {
+		w.logStep(removed)
+	}
+	w.crash(l)
+	w.network = nil
+	w.apply(removed)
+	if removed.state.index != index || removed.replica.isMember(removed.id) || removed.last() <= index {
+		t.Fatalf("%d has applied %d, of a log up to %d; the change is %d", removed.id, removed.state.index, removed.last(), index)
+	}
+	w.start(l)
+	return w, removed
+}
+
+// TestRemovedVoterLetsOthersLead: those that are left may need the vote of one that is removed
+// and has the longest log; after a restart too.
+func TestRemovedVoterLetsOthersLead(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		founders       []uint64
+		joint, restart bool
+	}{
+		{name: "of two", founders: []uint64{1, 2}},
+		{name: "of two, started again", founders: []uint64{1, 2}, restart: true},
+		{name: "of two, replaced", founders: []uint64{1, 2}, joint: true},
+		{name: "of two, replaced and started again", founders: []uint64{1, 2}, joint: true, restart: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, removed := removedInTheDark(t, c.founders, c.joint)
+			if c.restart {
+				w.logStep(removed) // the commit
+				w.checkpointNow(removed, false)
+				w.crash(removed)
+				w.start(removed)
+				if removed.state.index != removed.checkpoint.index || removed.replica.isMember(removed.id) {
+					t.Fatalf("%d starts from %d", removed.id, removed.state.index)
+				}
+			}
+			if l := w.elect(); l == removed {
+				t.Errorf("%d was removed and leads", l.id)
+			}
+			w.put(1)
+		})
+	}
+}
+
+// TestRemovedVoterElectsNobodyWhoLacksEntries: with an odd number of voters before its removal
+// nobody needs it, and its acknowledgement may be what has committed an entry.
+func TestRemovedVoterElectsNobodyWhoLacksEntries(t *testing.T) {
+	w, removed := removedInTheDark(t, []uint64{1, 2, 3}, false)
+	terms := len(w.led)
+	for _, id := range w.ids {
+		if h := w.hosts[id]; h != removed && h.last() < removed.last() {
+			w.network = nil
+			w.cutOff = map[uint64]bool{}
+			for _, other := range w.ids {
+				w.cutOff[other] = other != id && other != removed.id
+			}
+			for range 300 {
+				for _, h := range w.hosts {
+					w.tick(h)
+				}
+				w.drain()
+			}
+			if len(w.led) > terms {
+				t.Fatalf("%d, with a log up to %d, was elected by %d, which has acknowledged %d", id, h.last(), removed.id, removed.last())
+			}
+		}
+	}
+}
+
 // TestMembersChangeUnderFaults: whatever is lost, crashed and cut off, there is one history,
 // one leader a term, and in the end the members that are left go on.
 func TestMembersChangeUnderFaults(t *testing.T) {

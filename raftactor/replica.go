@@ -272,6 +272,7 @@ func (r *Replica) open() {
 	}
 	r.node, r.log = node, nil
 	r.changes.conf, r.changes.last = m.ConfState, r.tail.last()
+	r.changes.yields = !r.isMember(r.cfg.Self) && r.removedBefore()
 	r.standInTurn(startTicks, raft.None)
 	r.announce()
 	r.fence.open(r.view())
@@ -365,7 +366,7 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		r.contact[m.GetFrom()] = r.ticks
 	}
 	// An error here means a message that is late or from a stranger: raft has no use for it.
-	if err := r.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
+	if err := r.node.Step(r.judged(m)); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
 		return err
 	}
 	return nil

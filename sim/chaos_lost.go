@@ -210,9 +210,9 @@ func (r *run) holdBreath(v, k *server, term uint64, until time.Duration) {
 	})
 }
 
-// giveUp takes a server away for good.
+// giveUp takes a server away for good, whoever was to start it again.
 func (r *run) giveUp(v *server) {
-	r.held, v.damaged = false, true
+	r.held, v.damaged, r.leftDown[v.node] = false, true, true
 	v.crash(false)
 }
 
@@ -247,7 +247,8 @@ func (r *run) forge(s *server) {
 			}
 		}
 	}
-	if from == s || !s.up() || !s.host.memory.log || s.lost() {
+	// One that stands still would take it once the world is healed, and doubt whoever led before.
+	if from == s || !s.up() || s.host.frozen || !s.host.memory.log || s.lost() {
 		return
 	}
 	_, last, _ := s.disk.Durable()

@@ -39,9 +39,14 @@ func (h harm) meets(kind messages.OperationKind, phase messages.OperationPhase) 
 	return true
 }
 
-func stepCell(kind messages.OperationKind, phase messages.OperationPhase, h harm) string {
-	return fmt.Sprintf("%s %s x %s", kind, phase, h)
+// stepBlow is a harm that falls upon one step of an operation.
+type stepBlow struct {
+	kind  messages.OperationKind
+	phase messages.OperationPhase
+	harm  harm
 }
+
+func (b stepBlow) String() string { return fmt.Sprintf("%s %s x %s", b.kind, b.phase, b.harm) }
 
 // stepsOf are the phases that an operation of each kind can go through.
 var stepsOf = map[messages.OperationKind][]messages.OperationPhase{
@@ -53,32 +58,38 @@ var stepsOf = map[messages.OperationKind][]messages.OperationPhase{
 		messages.OperationPhase_REMOVE_OLD, messages.OperationPhase_COMPLETE, messages.OperationPhase_FAILED},
 }
 
-// stepCells are all steps with all that may fall upon them.
-func stepCells() (cells []string) {
+// allStepBlows are all steps with all that may fall upon them.
+func allStepBlows() (all []stepBlow) {
 	for kind := messages.OperationKind_ADD; kind <= messages.OperationKind_REPLACE; kind++ {
 		for _, phase := range stepsOf[kind] {
 			for h := range harms {
 				if h.meets(kind, phase) {
-					cells = append(cells, stepCell(kind, phase, h))
+					all = append(all, stepBlow{kind, phase, h})
 				}
 			}
 		}
 	}
-	return cells
+	return all
 }
 
 // stepped draws what falls upon an operation whose record was just committed: at once, or a
-// little later.
+// little later. What this run aims at falls whatever the weather, until it has met somebody.
 func (r *run) stepped(o *messages.ClusterOperation) {
 	r.coverage[fmt.Sprintf("%s %s", o.Kind, o.Phase)]++
-	if r.healed || r.swarm.steps == 0 || !r.strikes() {
+	if r.healed || r.swarm.steps == 0 {
 		return
 	}
 	r.by("steps", func() {
-		if r.chaos.Float64() >= r.swarm.steps {
+		r.seekFailure(o)
+		h, strikes := harm(r.chaos.IntN(int(harms))), r.strikes() && r.chaos.Float64() < r.swarm.steps
+		i := slices.IndexFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == o.Phase })
+		if i >= 0 && !r.held {
+			h, strikes = r.swarm.blows[i].harm, true
+		}
+		if !strikes {
 			return
 		}
-		h, delay := harm(r.chaos.IntN(int(harms))), upTo(r.chaos, pick(r.chaos, 0, 5*time.Millisecond, 100*time.Millisecond))
+		delay := upTo(r.chaos, pick(r.chaos, 0, 5*time.Millisecond, 100*time.Millisecond))
 		r.world.clock.after(delay, nil, func() {
 			if !r.healed && !r.held {
 				r.by("steps", func() { r.harm(o, h) })
@@ -134,7 +145,9 @@ func (r *run) harm(o *messages.ClusterOperation, h harm) {
 		r.note("%s in %s %s", h, o.Kind, o.Phase)
 		r.crash(victim, r.chaos.IntN(2) == 0)
 	}
-	r.coverage[stepCell(o.Kind, o.Phase, h)]++
+	met := stepBlow{o.Kind, o.Phase, h}
+	r.coverage[met.String()]++
+	r.swarm.blows = slices.DeleteFunc(r.swarm.blows, func(b stepBlow) bool { return b == met })
 }
 
 // replica is the machine of a replica, or that of its name; nil: none.

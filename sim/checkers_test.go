@@ -485,7 +485,7 @@ func ifRevision(key string, revision uint64) *messages.Condition {
 }
 
 func (b *bench) conflicts(op *operation, seq, revision uint64) {
-	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq),
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), messages.RequestWrite, seq),
 		Write: &messages.WriteReply{Code: messages.Code_CONFLICT, Revision: revision, FailedCondition: 1}}, 0)
 }
 
@@ -494,11 +494,11 @@ func (b *bench) gets(key string) *operation {
 }
 
 func (b *bench) wrote(op *operation, seq, revision uint64) {
-	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq), Write: &messages.WriteReply{Revision: revision}}, 0)
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), messages.RequestWrite, seq), Write: &messages.WriteReply{Revision: revision}}, 0)
 }
 
 func (b *bench) refused(op *operation, seq uint64) {
-	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), seq), Write: &messages.WriteReply{Code: messages.Code_NO_LEADER}}, 0)
+	b.history.end(op, &messages.Done{RequestId: messages.RequestID([]byte("aaaa"), messages.RequestWrite, seq), Write: &messages.WriteReply{Code: messages.Code_NO_LEADER}}, 0)
 }
 
 func (b *bench) saw(op *operation, revision uint64, value string, written uint64) {

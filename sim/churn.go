@@ -27,9 +27,13 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 		return
 	}
 	s.spares = 1 + chance.IntN(3)
-	s.asking = pick(chance, 200*time.Millisecond, time.Second, 3*time.Second)
+	s.asking = pick(chance, 200*time.Millisecond, 500*time.Millisecond, 2*time.Second)
 	if o.Faults {
 		s.steps = pick(chance, 0, 0.05, 0.2, 0.5)
+		all := allStepBlows()
+		for range pick(chance, 2, 8, 32) {
+			s.blows = append(s.blows, pick(chance, all...))
+		}
 	}
 }
 
@@ -39,12 +43,14 @@ func (r *run) spare() { r.rejoin(r.machine()) }
 // rejoin empties the disk of a server that is down, and has what starts there ask others to be
 // let in.
 func (r *run) rejoin(s *server) {
+	delete(r.leftDown, s.node)
+	s.place = 0
 	s.disk.LoseMedia()
 	s.disk.MendFaults()
 	s.damaged, s.aged, s.rot, s.joins, s.installed = false, false, rot{}, nil, 0
 	for _, o := range r.servers {
 		if o != s && (o.node < r.swarm.nodes || o.isMember()) {
-			s.joins = append(s.joins, o.listen())
+			s.joins = append(s.joins, o.addresses()...)
 		}
 	}
 	if s.level = 0; r.swarm.levels { // an older one would find out that it is too old, and end
@@ -89,6 +95,13 @@ func (r *run) operate() {
 	if r.renew(); len(r.operator.under) > 3 {
 		return
 	}
+	if r.chaos.IntN(2) == 0 && (r.correct() || r.seekBlow()) {
+		return
+	}
+	if r.chaos.IntN(16) == 0 {
+		r.move()
+		return
+	}
 	request := &messages.ClusterRequest{DryRun: r.chaos.IntN(8) == 0}
 	if r.chaos.IntN(10) == 0 {
 		request.Configuration = r.chaos.Uint64N(r.check.reference.state.Configuration().Index + 2)
@@ -101,14 +114,15 @@ func (r *run) operate() {
 	case n < 4:
 		address := pick(r.chaos, member.Address, pick(r.chaos, r.servers...).listen())
 		request.Kind = &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: member.Name, Address: address}}
-		request.DryRun = request.DryRun || address != member.Address && !r.held // nobody is there: the disk moves with its machine
+		there := r.named(member.Name)
+		request.DryRun = request.DryRun || address != member.Address && (there == nil || there.listen() != address) // nobody is there
 	case n < 7 && len(r.operator.begun) > 0:
 		request.Kind = &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: pick(r.chaos, r.operator.begun...).Id}}
 	case n == 7 && len(r.operator.begun) > 0: // once more
 		o := pick(r.chaos, r.operator.begun...)
 		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
 	default:
-		o := r.drawOperation(member)
+		o := r.drawOperation(r.drawKind(), member)
 		request.Kind, request.DryRun = begin(o), request.DryRun || !r.bears(o)
 		if !request.DryRun {
 			r.operator.begun = append(r.operator.begun, o)
@@ -141,23 +155,132 @@ func (r *run) awaited() (all []*messages.ClusterOperation) {
 	return all
 }
 
-// drawOperation makes one of those that have records.
-func (r *run) drawOperation(member *messages.Member) *messages.ClusterOperation {
-	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize)}
-	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
-	target := r.fresh()
+// misplaced is a server that is up, and is not where its member's record says; nil: none.
+func (r *run) misplaced() *server {
+	for _, m := range r.check.reference.state.Members() {
+		node, there := r.check.holder(m.RaftId)
+		if there && r.servers[node].up() && r.servers[node].listen() != m.Address {
+			return r.servers[node]
+		}
+	}
+	return nil
+}
+
+// correct says where a member is that has moved, and reports whether there is one.
+func (r *run) correct() bool {
+	s := r.misplaced()
+	if s == nil {
+		return false
+	}
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: s.name(), Address: s.listen()}}}})
+	return true
+}
+
+// move lets a member's process start where it has another address, which the record does not say
+// until the operator does. One at a time, or two members could not find each other.
+func (r *run) move() {
+	s := pick(r.chaos, r.servers...)
+	away := slices.ContainsFunc(r.servers, func(o *server) bool {
+		m := r.memberNamed(o.name())
+		return m != nil && m.Address != o.listen()
+	})
+	if away || !s.up() || !s.isMember() || s.id() == 0 || s.lost() || r.founding() || len(r.check.configurations.now.GetVoters()) < 2 {
+		return
+	}
+	s.crash(r.chaos.IntN(2) == 0)
+	s.place = 1 - s.place
+	r.coverage[cellMoved]++
+	r.note("%s moves to %s", s.name(), s.listen())
+	s.restartLater()
+}
+
+// cellMoved is that a member's process moved.
+const cellMoved = "moved"
+
+// seekBlow asks for what may come to a step that this run aims at, and reports whether it can:
+// the kinds that are left have equal chances, since few of them are asked for without.
+func (r *run) seekBlow() bool {
+	if slices.ContainsFunc(r.check.reference.state.Operations(), r.seekFailure) {
+		return true
+	}
+	var kinds []messages.OperationKind
+	for _, b := range r.swarm.blows {
+		if !slices.Contains(kinds, b.kind) {
+			kinds = append(kinds, b.kind)
+		}
+	}
+	if len(kinds) == 0 {
+		return false
+	}
+	kind, members, stays := pick(r.chaos, kinds...), r.check.reference.state.Members(), false
+	if kind == messages.OperationKind_PROMOTE && !slices.ContainsFunc(members, isLearner) {
+		kind, stays = messages.OperationKind_ADD, true
+	}
+	member := pick(r.chaos, members...)
+	if i := slices.IndexFunc(members, r.leads); i >= 0 && r.fails(kind) { // it hands the lead over first, which takes a moment
+		member = members[i]
+	}
+	o := r.drawOperation(kind, member)
+	o.StayLearner = o.StayLearner || stays
+	if !r.bears(o) {
+		return false
+	}
+	r.operator.begun = append(r.operator.begun, o)
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: begin(o)}})
+	return true
+}
+
+func (r *run) leads(m *messages.Member) bool {
+	s := r.named(m.Name)
+	return s != nil && s.role() == "leader"
+}
+
+// fails reports whether this run aims at how an operation of this kind fails.
+func (r *run) fails(kind messages.OperationKind) bool {
+	return slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == kind && b.phase == messages.OperationPhase_FAILED })
+}
+
+// seekFailure gives an operation up, now and then, if this run aims at how such a one fails, and
+// reports whether it did. It is asked at each step too: most go on too fast for an operator who looks now and then.
+func (r *run) seekFailure(o *messages.ClusterOperation) bool {
+	if rules.Ended(o) || !r.fails(o.Kind) || r.chaos.IntN(2) == 0 {
+		return false
+	}
+	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
+		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
+	return true
+}
+
+func (r *run) drawKind() messages.OperationKind {
 	switch n := r.chaos.IntN(12); {
 	case n < 4:
-		o.Kind, o.NewNode, o.NewAddress, o.StayLearner = messages.OperationKind_ADD, target.name(), target.listen(), r.chaos.IntN(3) == 0
+		return messages.OperationKind_ADD
 	case n < 6:
-		o.Kind, o.NewNode = messages.OperationKind_PROMOTE, member.Name
+		return messages.OperationKind_PROMOTE
+	case n < 8:
+		return messages.OperationKind_REMOVE
+	}
+	return messages.OperationKind_REPLACE
+}
+
+// drawOperation makes one of those that have records, about a member where it needs one.
+func (r *run) drawOperation(kind messages.OperationKind, member *messages.Member) *messages.ClusterOperation {
+	o := &messages.ClusterOperation{Id: make([]byte, messages.OperationIDSize), Kind: kind}
+	binary.BigEndian.PutUint64(o.Id, r.chaos.Uint64())
+	target := r.fresh()
+	switch kind {
+	case messages.OperationKind_ADD:
+		o.NewNode, o.NewAddress, o.StayLearner = target.name(), target.listen(), r.chaos.IntN(3) == 0
+	case messages.OperationKind_PROMOTE:
+		o.NewNode = member.Name
 		if i := slices.IndexFunc(r.check.reference.state.Members(), isLearner); i >= 0 {
 			o.NewNode = r.check.reference.state.Members()[i].Name
 		}
-	case n < 8:
-		o.Kind, o.OldNode = messages.OperationKind_REMOVE, member.Name
+	case messages.OperationKind_REMOVE:
+		o.OldNode = member.Name
 	default:
-		o.Kind, o.OldNode, o.NewNode, o.NewAddress = messages.OperationKind_REPLACE, member.Name, target.name(), target.listen()
+		o.OldNode, o.NewNode, o.NewAddress = member.Name, target.name(), target.listen()
 		if i := slices.IndexFunc(r.check.reference.state.Members(), r.isGone); i >= 0 && r.chaos.IntN(2) == 0 {
 			o.OldNode = r.check.reference.state.Members()[i].Name
 		}
@@ -257,7 +380,8 @@ func (r *run) settle() {
 			}
 		}
 		joint := len(r.check.configurations.now.GetVotersOutgoing()) > 0
-		if len(under)+len(r.operator.under) == 0 && !joint {
+		astray := r.misplaced()
+		if len(under)+len(r.operator.under) == 0 && !joint && astray == nil {
 			return
 		}
 		if now := r.world.clock.now; now >= began+settleMax+r.shipping() {
@@ -265,6 +389,7 @@ func (r *run) settle() {
 				now-began, messages.Line(r.check.configurations.now), under)
 		} else if now >= asked {
 			asked = now + time.Second
+			r.correct()
 			for _, o := range under {
 				r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 					Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})

@@ -111,7 +111,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	if c.state != dialling || to.gone() || to.host.frozen || c.dialler.gone() {
 		return
 	}
-	welcome, refusal := transport.Admit(to.local, to.known, hello)
+	welcome, refusal := transport.Admit(to.local, to.known, c.dialler.local.Principal, hello)
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {
@@ -129,7 +129,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	}
 	c.acceptor, c.state = to, accepted
 	c.ways = [2]*way{n.way(c.dialler.host, to.host), w}
-	c.sides[1] = transport.Accepted(to.local, hello)
+	c.sides[1] = transport.Accepted(to.local, c.dialler.local.Principal, hello)
 	if w.cut {
 		return
 	}
@@ -143,11 +143,11 @@ func (n *network) stand(c *conn, welcome *messages.Welcome) {
 		return
 	}
 	local := c.dialler.local
-	if refusal := transport.Welcomed(local, c.dialler.known, c.peer, welcome); refusal != nil {
+	if refusal := transport.Welcomed(local, c.dialler.known, c.acceptor.local.Principal, c.peer, welcome); refusal != nil {
 		n.fail(c, refusal)
 		return
 	}
-	c.state, c.sides[0] = standing, transport.Reached(local, c.lane, welcome)
+	c.state, c.sides[0] = standing, transport.Reached(local, c.acceptor.local.Principal, c.lane, welcome)
 	if c.link == nil {
 		c.dialler.tell(&messages.LinkUp{
 			Endpoint: c.endpoint, RaftId: welcome.RaftId, Name: welcome.Name, ClusterId: welcome.ClusterId,
@@ -156,7 +156,7 @@ func (n *network) stand(c *conn, welcome *messages.Welcome) {
 		return
 	}
 	c.dialler.hear(welcome.RaftId, welcome.Incarnation, welcome.Starts)
-	c.link.backoff = backoffMin
+	c.link.backoff, c.link.astray = backoffMin, false
 	waiting := c.link.waiting
 	c.link.waiting = nil
 	for _, e := range waiting {
@@ -180,6 +180,7 @@ func (n *network) fail(c *conn, refusal *messages.Error) {
 	n.conns = slices.DeleteFunc(n.conns, func(o *conn) bool { return o == c })
 	if l := c.link; l != nil {
 		l.conn, l.waiting = nil, nil
+		l.astray = c.acceptor == nil && refusal.Code == messages.Code_UNREACHABLE
 		l.retryAt = n.world.clock.now + l.backoff
 		l.backoff = min(2*l.backoff, backoffMax)
 	} else {

@@ -124,7 +124,7 @@ func (m *model) command(c *messages.Command) error {
 		return nil // a command that compacts above the newest revision is refused whole
 	}
 	m.giveUp(given)
-	key := effectKey(messages.RequestID(c.Session, c.Seq))
+	key := effectKey(messages.RequestID(c.Session, messages.RequestWrite, c.Seq))
 	if old := m.effects[key]; old != nil {
 		return fmt.Errorf("request %s of session %x is executed at revision %d, and was at %d for session %x",
 			key, c.Session, m.revision, old.revision, old.session)

@@ -169,10 +169,12 @@ func (p place) Serve(system *actor.ActorSystem, listen string, local transport.L
 	if p.net.listener(listen) != nil {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "address %s is in use", listen)
 	}
+	local.Principal = transport.Principal{Kind: transport.NodeKey, Name: local.Name}
 	return p.net.sit(&seat{host: p.host, system: system, local: local, listen: listen, events: events}), nil
 }
 
 func (p place) Join(system *actor.ActorSystem, local transport.Local, events *actor.PID) (seam.Dialer, error) {
+	local.Principal = p.host.principal()
 	return p.net.sit(&seat{host: p.host, system: system, local: local, events: events}), nil
 }
 
@@ -212,6 +214,7 @@ func (s *seat) gone() bool { return s.closed || s.host.dead }
 func (s *seat) Identify(local transport.Local) {
 	moved := string(local.ClusterID) != string(s.local.ClusterID)
 	ceases := s.local.WaitingFor == "" && local.WaitingFor != ""
+	local.Principal = s.local.Principal
 	s.local = local
 	if ceases {
 		s.sever(func(c *conn) bool { return c.acceptor == s && c.link == nil }, "the node does not serve any more")
@@ -376,6 +379,7 @@ type link struct {
 	waiting []*messages.Envelope
 	backoff time.Duration
 	retryAt time.Duration
+	astray  bool // the last attempt found nobody there
 }
 
 type linkKey struct {
@@ -390,18 +394,32 @@ func (s *seat) sendPeer(peer *messages.Member, lane messages.Lane, envelope *mes
 		l = &link{backoff: backoffMin}
 		s.links[linkKey{id, lane}] = l
 	}
-	if l.conn == nil {
-		if s.net.world.clock.now < l.retryAt {
-			return
-		}
+	if l.conn == nil && s.net.world.clock.now >= l.retryAt {
 		l.conn = &conn{dialler: s, endpoint: peer.Address, peer: id, lane: lane, link: l}
 		s.net.dial(l.conn)
 	}
+	back := s.wayBack(id)
 	switch {
-	case l.conn == nil: // it failed at once
-	case l.conn.state == standing:
+	case l.conn != nil && l.conn.state == standing:
 		s.net.transmit(l.conn, 0, envelope)
+	case back != nil:
+		s.net.transmit(back, 1, envelope)
+	case l.conn == nil: // it failed, and is not tried again yet
 	case len(l.waiting) < waitingMax:
 		l.waiting = append(l.waiting, envelope)
 	}
+}
+
+// wayBack is a connection that a peer has made which is not where its member's record says, as in
+// production; nil: there is none.
+func (s *seat) wayBack(id messages.RaftID) *conn {
+	if l := s.links[linkKey{id, messages.Lane_CONTROL}]; l == nil || !l.astray {
+		return nil
+	}
+	for _, c := range s.net.conns {
+		if c.acceptor == s && c.outward(s) == 1 && c.sides[1].Address == messages.NodeAddress(id) {
+			return c
+		}
+	}
+	return nil
 }

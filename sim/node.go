@@ -25,6 +25,7 @@ type server struct {
 	disk   *disk.Disk
 	host   *host    // nil: no process runs
 	joins  []string // whom it asks to be let into the cluster; nil: it is a founder's
+	place  int      // which of its addresses it has now
 	starts int
 	pace   pace
 	level  uint32 // the highest cluster level that its software supports; 0: messages.Level
@@ -41,6 +42,7 @@ type server struct {
 	struckAt uint64                       // the step in which a fault of the disk met the process, which may end itself then
 	damaged  bool                         // synced data are gone: it must notice, and never serve again
 	aged     bool                         // its directory is an older copy: it must be told, and never take part again
+	removers map[messages.RaftID]bool     // who has refused its process as that of a member that was removed
 	voices   map[messages.RaftID]bool     // who has spoken against its process, or for those who did
 	acks     map[messages.RaftID]position // what the process has heard others acknowledge last
 	rot      rot                          // a value is not what was synced; the others have to find it
@@ -49,8 +51,13 @@ type server struct {
 }
 
 func (s *server) name() string   { return nameOf(s.node) }
-func (s *server) listen() string { return phrase.Address(s.node) }
 func (s *server) up() bool       { return s.host != nil && !s.host.dead }
+func (s *server) listen() string { return s.addresses()[s.place] }
+
+// addresses are the places where the server may stand, the first one first.
+func (s *server) addresses() []string {
+	return []string{phrase.Address(s.node), fmt.Sprintf("10.1.0.%d:7001", s.node+1)}
+}
 
 // id is that of the replica that it holds; 0: none yet.
 func (s *server) id() messages.RaftID { return s.run.check.nodes[s.node].id }
@@ -77,9 +84,9 @@ func (s *server) media() media {
 	return is
 }
 
-// start runs a process on the server, as kvctl serve does.
+// start runs a process on the server, as kvctl serve does, unless it is to stay down.
 func (s *server) start() {
-	if s.up() {
+	if s.up() || s.run.leftDown[s.node] {
 		return
 	}
 	s.starts++
@@ -87,7 +94,7 @@ func (s *server) start() {
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},
 	}
-	s.leader, s.fenced, s.shipping, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
+	s.leader, s.fenced, s.shipping, s.removers, s.voices, s.acks = 0, false, 0, map[messages.RaftID]bool{}, map[messages.RaftID]bool{}, map[messages.RaftID]position{}
 	s.run.world.note(s.host, "process %d starts", s.starts)
 	s.upgrade()
 	s.begin(reader{stream(s.run.options.Seed, fmt.Sprintf("%s/%d", s.name(), s.starts))})
@@ -99,7 +106,7 @@ func (s *server) begin(random reader) {
 	s.run.recur(s)
 	identity, err := actors.Prepare(s.disk, random, s.identity())
 	if err == nil {
-		id := actors.RaftIDOf(identity)
+		id := messages.RaftIDOf(identity)
 		s.run.check.starts(s.node, id)
 		w.trace.names.Own(s.name(), identity.Incarnation, id)
 		_, err = actors.Start(actors.Config{
@@ -122,6 +129,9 @@ func (s *server) ended(random reader, removed *messages.Removed) {
 	}
 	if s.isMember() {
 		s.run.world.fail("members are not removed", "%s ends itself: %s", s.name(), removed.Why)
+	}
+	if fewest := s.run.votersMin(); !s.run.options.blind && len(s.removers) < min(fewest-1, fewest/2+1) {
+		s.run.world.fail("majorities send away", "%s ends itself, and %d of %d have refused it: %s", s.name(), len(s.removers), fewest, removed.Why)
 	}
 	s.run.world.note(s.host, "the process ends: %s", removed.Why)
 	s.crash(false)
@@ -158,7 +168,7 @@ func (s *server) identity() *messages.Identity {
 	}
 	want.Token = "simulated"
 	for _, o := range s.run.servers[:s.run.swarm.nodes] {
-		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.listen()})
+		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.addresses()[0]})
 	}
 	return want
 }
@@ -181,7 +191,7 @@ func (s *server) crash(powerCut bool) {
 func (s *server) restartLater() {
 	delay := time.Duration(s.run.chaos.ExpFloat64() * float64(s.run.swarm.down))
 	s.run.world.clock.after(min(delay, 10*time.Second), nil, func() {
-		if !s.run.leftDown[s.node] && s.disk.Retired() == "" {
+		if s.disk.Retired() == "" {
 			s.start()
 		}
 	})

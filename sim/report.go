@@ -125,7 +125,10 @@ func Cells() []string {
 			cells = append(cells, phaseCell(p, b))
 		}
 	}
-	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellSuspected, cellCondemned)
+	for _, b := range allStepBlows() {
+		cells = append(cells, b.String())
+	}
+	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}

@@ -78,7 +78,7 @@ type run struct {
 	healed   bool         // no fault is left
 	quiet    bool         // clients ask for nothing more
 	split    bool         // the members hold different states, and nobody can tell which is right
-	leftDown map[int]bool // nodes that are not healed
+	leftDown map[int]bool // nodes that are not started again, nor healed
 	values   uint64       // written so far
 	stills   int          // keys of those that are written once
 	coverage map[string]uint64
@@ -142,7 +142,10 @@ func (r *run) machine() *server {
 func (r *run) endpoints() []string {
 	var all []string
 	for _, s := range r.servers {
-		all = append(all, s.listen())
+		all = append(all, s.addresses()[0])
+		if r.swarm.spares > 0 {
+			all = append(all, s.addresses()[1])
+		}
 	}
 	return all
 }

@@ -11,6 +11,7 @@ import (
 	cmap "github.com/orcaman/concurrent-map"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -75,6 +76,14 @@ type host struct {
 
 	meter  *prometheus.Registry // of this process
 	memory *memory              // what the checkers know of this incarnation
+}
+
+// principal is who the certificate of the machine names.
+func (h *host) principal() transport.Principal {
+	if h.node < 0 {
+		return transport.Principal{Kind: transport.UserKey, Name: h.name}
+	}
+	return transport.Principal{Kind: transport.NodeKey, Name: h.name}
 }
 
 var oneShard sync.Once

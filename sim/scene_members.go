@@ -20,6 +20,9 @@ func (s Server) Join(knows []Server) {
 	s.server.run.check.wiped(s.server.node)
 }
 
+// Move gives a server that is down its other address.
+func (s Server) Move() { s.server.place = 1 - s.server.place }
+
 // Address is where the node on it is reached.
 func (s Server) Address() string { return s.server.listen() }
 

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"keyval/messages"
 )
 
 // hashEnv asks this test binary for the hash of one seed, and nothing else.
@@ -105,8 +108,7 @@ func TestSwarm(t *testing.T) {
 	missed := slices.DeleteFunc(Cells(), func(cell string) bool { return coverage[cell] > 0 })
 	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; %d snapshots installed in %d of the runs, %d crashes amid one; cells never hit: %v",
 		count, simulated.Round(time.Second), steps, known, asked, installs, installing, interrupted, missed)
-	spared := slices.DeleteFunc(stepCells(), func(cell string) bool { return coverage[cell] > 0 })
-	t.Logf("of %d steps of operations with what may fall upon them, %d were never hit: %v", len(stepCells()), len(spared), spared)
+	t.Logf("what fell upon steps of operations:\n%s", blowTable(coverage))
 	if count >= 50 && uint64(installing)*3 < count {
 		t.Errorf("%d of %d runs installed a snapshot: followers hardly ever need one", installing, count)
 	}
@@ -116,6 +118,30 @@ func TestSwarm(t *testing.T) {
 	if count >= 1000 && len(missed) > 0 {
 		t.Errorf("%d seeds never hit %v", count, missed)
 	}
+}
+
+// blowTable is a line for each step of an operation: how often it came, and how often each harm
+// fell upon it.
+func blowTable(coverage map[string]uint64) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-22s %6s", "", "steps")
+	for h := range harms {
+		fmt.Fprintf(&b, " %14s", h)
+	}
+	for kind := messages.OperationKind_ADD; kind <= messages.OperationKind_REPLACE; kind++ {
+		for _, phase := range stepsOf[kind] {
+			step := fmt.Sprintf("%s %s", kind, phase)
+			fmt.Fprintf(&b, "\n%-22s %6d", step, coverage[step])
+			for h := range harms {
+				if n := coverage[stepBlow{kind, phase, h}.String()]; h.meets(kind, phase) {
+					fmt.Fprintf(&b, " %14d", n)
+				} else {
+					fmt.Fprintf(&b, " %14s", "")
+				}
+			}
+		}
+	}
+	return b.String()
 }
 
 // BenchmarkLightLoad is simulated time by wall time, with three nodes, 10 operations

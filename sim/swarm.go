@@ -46,6 +46,7 @@ type swarm struct {
 	spares      int                     // machines that wait to be added; 0: the members stay as they are
 	asking      time.Duration           // between two things that the operator does, on average
 	steps       float64                 // how likely a blow follows a step of a change of the members
+	blows       []stepBlow              // are aimed at, until each has met somebody
 	conditional int                     // so many operations of a hundred have conditions
 	down        time.Duration           // a crashed node stays away, on average
 }
@@ -286,9 +287,9 @@ func (s *swarm) String() string {
 		}
 	}
 	o := s.options
-	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, %d spares, asking %v, blows %v",
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, %d spares, asking %v, blows %v, aimed %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
-		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.spares, s.asking, s.steps)
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.spares, s.asking, s.steps, s.blows)
 	return b.String()
 }
 

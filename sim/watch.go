@@ -34,6 +34,9 @@ func (r *run) received(h *host, actorID string, message any) {
 		}
 	case *messages.PeerRefused:
 		s.voices[message.Peer] = true
+		if message.Code == messages.Code_REMOVED {
+			s.removers[message.Peer] = true
+		}
 	case *messages.RecordSuspicion:
 		r.suspects(s, message)
 	case *messages.LogOpened, *messages.MachineOpened:

@@ -254,7 +254,7 @@ func (r *run) rotten(d *messages.Done) bool {
 	for _, s := range r.servers {
 		switch {
 		case !s.rotten():
-		case s.listen() == d.Endpoint, d.Read.GetDigest() != nil, slices.ContainsFunc(d.Read.GetItems(), s.rot.is):
+		case slices.Contains(s.addresses(), d.Endpoint), d.Read.GetDigest() != nil, slices.ContainsFunc(d.Read.GetItems(), s.rot.is):
 			return true
 		}
 	}

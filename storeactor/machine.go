@@ -199,6 +199,7 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		ctx.Send(m.config.Gateway, &messages.LogTimeAdvanced{LogTimeMs: m.state.LogTimeMS()})
 	}
 	if m.batch.Compaction != state.NoCompaction {
+		m.tellGivenUp(m.batch.GivenUp)
 		m.pace.force()
 		m.thorough = m.thorough || m.batch.Compaction == state.ClientCompaction
 	}
@@ -209,6 +210,17 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
 	m.retention.Applied(size)
 	m.checkpointIfDue(ctx)
+}
+
+// tellGivenUp says who had history given up, and up to where.
+func (m *machineActor) tellGivenUp(g state.GivenUp) {
+	switch {
+	case g.Below == 0:
+	case g.Client == nil:
+		m.config.Logger.Info("history is given up", "below", g.Below, "by", "retention")
+	default:
+		m.config.Logger.Info("history is given up", "below", g.Below, "request", messages.RequestID(g.Client, messages.RequestWrite, g.Seq))
+	}
 }
 
 // heed has a checkpoint written behind a change of the configuration: a member that was

@@ -33,6 +33,8 @@ type Config struct {
 	// Pinned asks the nodes at Endpoints and no others, but for the leader, when there
 	// is something to change.
 	Pinned bool
+	// Impatient waits for no node that says that it does not serve yet.
+	Impatient bool
 	// Network is the transport seam. The client joins it when it starts, under
 	// its system's address, which must be one of messages.ClientAddress.
 	Network seam.Network
@@ -140,7 +142,7 @@ func (a *client) Receive(ctx actor.Context) {
 
 func (a *client) onStarted(ctx actor.Context) {
 	cfg, system := a.config, ctx.ActorSystem()
-	s := settings{endpoints: cfg.Endpoints, pinned: cfg.Pinned, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
+	s := settings{address: messages.ClientIDOf(ctx.Self().Address), endpoints: cfg.Endpoints, pinned: cfg.Pinned, impatient: cfg.Impatient, sessionTTLMs: uint64(cfg.SessionTTL.Milliseconds()), tickMs: uint64(cfg.TickInterval.Milliseconds())}
 	if _, err := io.ReadFull(cfg.World.Rand, s.seed[:]); err != nil {
 		cfg.World.Fatal(fmt.Errorf("client: read randomness: %w", err))
 		ctx.Stop(ctx.Self())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"keyval/actors/transport"
 	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
@@ -125,6 +126,9 @@ func ail(m *MemberInfo, v *messages.MemberView, now time.Time) []string {
 		}
 		issue(" at %s is out of contact%s", m.Address, since)
 		return issues
+	}
+	if why := transport.KeysIssue(v.Keys, now); why != "" {
+		issue(" %s", why)
 	}
 	switch {
 	case m.State == stateUnknown || m.Type == TypeLearner: // a learner lags until it has caught up

@@ -67,9 +67,11 @@ type asker struct{ address, id string }
 type settings struct {
 	endpoints    []string // host:port, not empty, each once
 	pinned       bool     // no others are asked, but for the leader
+	impatient    bool     // nodes that do not serve yet are not waited for
 	sessionTTLMs uint64
 	tickMs       uint64 // between two ticks
 	seed         [32]byte
+	address      []byte // what the address of the client's actor system is made of
 }
 
 // session is what the log knows this client by.

@@ -22,25 +22,29 @@
 // A write has its effect at most once, however often the client has to send it:
 // it carries the client's number and a sequence number, and the cluster executes
 // a number once. So retries are never the caller's business. When time is up,
-// the error's code (messages.CodeOf) tells apart what must be told apart:
+// the error's code (CodeOf) tells apart what must be told apart:
 //
-//   - OUTCOME_UNKNOWN: it was sent and nobody knows what became of it. It may or
+//   - OutcomeUnknown: it was sent and nobody knows what became of it. It may or
 //     may not have happened, or may still happen. Read the key before you try
 //     again. A later write of the same client, sent while nothing earlier is under
 //     way, settles it: once that one is executed, this one cannot happen any more.
-//   - UNREACHABLE, NO_LEADER, BUSY, TIMED_OUT, INVALID: it surely did not happen.
+//   - Unreachable, NoLeader, Busy, TimedOut, Invalid: it surely did not happen.
 //
-// Every error is or wraps a *messages.Error: what was wrong, at which endpoint, in which
-// request, and a hint at the next step. A key that is not there is an error with
-// the code NOT_FOUND. When time was up or the caller gave up, errors.Is finds
-// context.DeadlineExceeded or context.Canceled in it as well.
+// A Transaction is several operations in one such command, with conditions and an
+// alternative: all of it happens, at one revision, or nothing.
+//
+// Every error is or wraps an *Error: what was wrong, at which endpoint, in which request, and
+// a hint at the next step. errors.Is(err, ErrNotFound) tells that a key is not there,
+// ErrConflict that a condition does not hold, ErrOutcomeUnknown that nobody knows; when time
+// was up or the caller gave up, errors.Is finds context.DeadlineExceeded or context.Canceled
+// as well.
 //
 // # Reads
 //
 // Reads are linearizable: they see every write that was answered before they
 // began, whoever made it. Stale asks the node in use alone, which may lag, but
 // answers without a leader too. AtRevision reads history. A Scan reads all its
-// pages at one revision. COMPACTED is the error where a revision is older than the
+// pages at one revision. ErrCompacted is the error where a revision is older than the
 // history that is kept; Compact gives history up.
 //
 // # One node

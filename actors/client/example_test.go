@@ -62,13 +62,31 @@ func ExampleClient_Put() {
 	var c *client.Client // from Connect
 	ctx := context.Background()
 	_, err := c.Put(ctx, []byte("order-17"), []byte("paid"))
-	switch messages.CodeOf(err) {
-	case messages.Code_OK:
-	case messages.Code_OUTCOME_UNKNOWN:
+	switch {
+	case err == nil:
+	case errors.Is(err, client.ErrOutcomeUnknown):
 		got, err := c.Get(ctx, []byte("order-17"))
 		fmt.Println(string(got.Value), err)
 	default:
 		fmt.Println("it did not happen:", err)
+	}
+}
+
+// An order is taken from one list to another, unless somebody else was faster.
+func ExampleClient_Transact() {
+	var c *client.Client // from Connect
+	ctx := context.Background()
+	open, err := c.Get(ctx, []byte("open/17"))
+	if errors.Is(err, client.ErrNotFound) {
+		fmt.Println("somebody has it already")
+		return
+	}
+	_, err = c.Transact(ctx, client.Transaction{
+		If:   []client.Condition{client.RevisionIs(open.Key, open.Revision)},
+		Then: []client.Operation{client.DeleteOperation(open.Key), client.PutOperation([]byte("mine/17"), open.Value)},
+	})
+	if errors.Is(err, client.ErrConflict) {
+		fmt.Println("somebody was faster")
 	}
 }
 

@@ -103,6 +103,9 @@ func (c *core) explainUnreachable() *messages.Error {
 	if hint == "" {
 		hint = "check the addresses, and that the nodes run"
 	}
+	if len(all) == 1 && code == messages.Code_STARTING {
+		return all[0].note.WithHint("it serves by itself once that is there")
+	}
 	what := "no endpoint serves"
 	if len(all) == 1 {
 		what = "the endpoint does not serve"

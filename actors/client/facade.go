@@ -15,6 +15,7 @@ import (
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport/grpc"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -29,6 +30,9 @@ type Options struct {
 	// Pinned asks the nodes at Endpoints and no others, but for the leader, when there
 	// is something to change: to ask one node about itself.
 	Pinned bool
+	// Impatient ends calls at once, as STARTING, where all nodes that are reached say that
+	// they do not serve yet; else those are waited for.
+	Impatient bool
 	// Timeout bounds each request, in wall time; 0: DefaultTimeout. A context's
 	// earlier deadline goes before it.
 	Timeout time.Duration
@@ -37,7 +41,10 @@ type Options struct {
 	SessionTTL time.Duration
 	// Logger is told what goes wrong inside; nil discards.
 	Logger *slog.Logger
-	// Network reaches the nodes; nil: gRPC.
+	// Keys are the client's, for a cluster that is reached with keys alone: keys.Load
+	// reads them. nil: none. They are loaded again when their files change.
+	Keys *keys.Ring
+	// Network reaches the nodes; nil: gRPC, with Keys.
 	Network seam.Network
 	// Version is told to the nodes.
 	Version string
@@ -47,7 +54,9 @@ type Options struct {
 // goroutines. They block until the cluster has answered, the timeout has passed
 // or the context has ended, and return errors that are or wrap a *messages.Error. When
 // the time was up or the context was cancelled, they wrap context.DeadlineExceeded or
-// context.Canceled too, so that errors.Is tells. The slices that a method is given are the
+// context.Canceled too, so that errors.Is tells. A call never ends before its deadline, and
+// behind it only waits for what the client itself knows of the request, which takes
+// milliseconds: no node is waited for. The slices that a method is given are the
 // caller's again when it returns: nothing of a call that was given up is sent
 // afterwards.
 type Client struct {
@@ -66,7 +75,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	if o.Network == nil {
-		o.Network = grpc.New(grpc.Options{Logger: o.Logger})
+		o.Network = grpc.New(grpc.Options{Logger: o.Logger, Keys: o.Keys})
 	}
 	c, err := connect(o, production.World(o.Logger, nil))
 	if err != nil {
@@ -99,7 +108,7 @@ func connect(o Options, world seam.World) (*Client, error) {
 	}
 	c.desk = newDesk(system)
 	c.desk.client = root.Spawn(actor.PropsFromProducer(New(Config{
-		Endpoints: o.Endpoints, Pinned: o.Pinned, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
+		Endpoints: o.Endpoints, Pinned: o.Pinned, Impatient: o.Impatient, Network: o.Network, World: world, SessionTTL: o.SessionTTL, Version: o.Version,
 	}), actor.WithGuardian(actor.NewOneForOneStrategy(0, 0, func(reason any) actor.Directive {
 		world.Logger.Error("the client actor failed", "reason", reason)
 		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
@@ -132,7 +141,7 @@ func (c *Client) Close() {
 }
 
 // WriteOption makes the write of a key conditional. A condition that does not hold is
-// the error CONFLICT: nothing was written, and the result's Revision is the one at
+// the error ErrConflict: nothing was written, and the result's Revision is the one at
 // which it did not hold; a read at that revision shows what stood there.
 type WriteOption func(key []byte) *messages.Condition
 
@@ -167,12 +176,12 @@ type KeyValue struct{ Key, Value []byte }
 // PutAll writes several values at once: all of them, at one revision, or none. Up to 128,
 // and about 512 KiB together; more are INVALID.
 func (c *Client) PutAll(ctx context.Context, rows []KeyValue) (PutResult, error) {
-	var operations []*messages.Operation
+	var t Transaction
 	for _, r := range rows {
-		operations = append(operations, &messages.Operation{Kind: &messages.Operation_Put{Put: &messages.Put{Key: r.Key, Value: r.Value}}})
+		t.Then = append(t.Then, PutOperation(r.Key, r.Value))
 	}
-	d, err := c.write(ctx, operations...)
-	return PutResult{Revision: d.GetWrite().GetRevision(), RequestID: d.GetRequestId()}, err
+	d, err := c.Transact(ctx, t)
+	return PutResult{Revision: d.Revision, RequestID: d.RequestID}, err
 }
 
 // DeleteResult is the outcome of a Delete.

@@ -12,11 +12,14 @@ type CompactResult struct {
 	Newest    uint64 // the newest revision when it was asked for
 	Revision  uint64 // the newest when it took effect
 	RequestID string
+	// Already says that more was given up before: nothing was sent, and nothing changed.
+	Already bool
 }
 
 // Compact gives up history: reads below a revision are refused from now on, and the
 // nodes give the space of what only those could see back. 0 stands for the newest
-// revision. What was given up before stays so. One in the future is INVALID.
+// revision. Where more was given up before, nothing changes, and the result says so. A
+// revision in the future is INVALID.
 func (c *Client) Compact(ctx context.Context, revision uint64) (CompactResult, error) {
 	newest, err := c.Newest(ctx)
 	switch {
@@ -31,6 +34,17 @@ func (c *Client) Compact(ctx context.Context, revision uint64) (CompactResult, e
 		return r, messages.Errorf(messages.Code_INVALID, "nothing was written yet: there is no history")
 	case revision > newest:
 		return r, messages.Errorf(messages.Code_INVALID, "revision %d is in the future, the newest is %d", revision, newest)
+	}
+	if revision < newest {
+		_, err := c.page(ctx, nil, nil, 1, ScanOptions{Limit: 1, KeysOnly: true, Revision: revision})
+		switch messages.CodeOf(err) {
+		case messages.Code_OK:
+		case messages.Code_COMPACTED:
+			r.Already, r.Revision = true, newest
+			return r, nil
+		default:
+			return r, err
+		}
 	}
 	d, err := c.write(ctx, &messages.Operation{Kind: &messages.Operation_Compact{Compact: &messages.Compact{Revision: revision}}})
 	r.RequestID = d.GetRequestId()

@@ -33,8 +33,7 @@ type GetResult struct {
 	Endpoint       string // the node that answered
 }
 
-// Get reads the value of a key. The code of the error is NOT_FOUND if there is
-// none; the result still says at which revision that was so.
+// Get reads the value of a key. The error is ErrNotFound if there is none; the result still says at which revision that was so.
 func (c *Client) Get(ctx context.Context, key []byte, options ...ReadOption) (GetResult, error) {
 	r := &messages.Read{Kind: &messages.Read_Get{Get: &messages.Get{Key: key}}}
 	for _, o := range options {

@@ -123,7 +123,7 @@ func TestSnapshotCreateInDoubtSaysSo(t *testing.T) {
 }
 
 func TestCompact(t *testing.T) {
-	n, _ := fakes(t, 1)
+	n, nodes := fakes(t, 1)
 	c := connected(t, n, Options{})
 	_, err := c.Compact(t.Context(), 0)
 	failed(t, err, messages.Code_INVALID, "nothing was written yet")
@@ -140,7 +140,10 @@ func TestCompact(t *testing.T) {
 	if e := err.(*messages.Error); e.Hint == "" {
 		t.Fatalf("%+v", e)
 	}
-	if r, err := c.Compact(t.Context(), 0); err != nil || r.Compacted != 6 {
+	if r, err := c.Compact(t.Context(), 2); err != nil || !r.Already || r.Revision != 6 || nodes[0].log.revision != 6 {
+		t.Fatalf("below what was given up: %+v, %v, at revision %d", r, err, nodes[0].log.revision)
+	}
+	if r, err := c.Compact(t.Context(), 0); err != nil || r.Compacted != 6 || r.Already {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }

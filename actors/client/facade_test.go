@@ -186,13 +186,27 @@ func (l *log) write(m *messages.Write) *messages.WriteReply {
 		return &messages.WriteReply{Request: m.Request, Code: messages.Code_INVALID}
 	}
 	l.told = c
-	name := messages.RequestID(c.Session, c.Seq)
+	name := messages.RequestID(c.Session, messages.RequestWrite, c.Seq)
 	if r := l.done[name]; r != nil {
 		return r
 	}
-	l.revision++
 	r := &messages.WriteReply{Request: m.Request, Revision: l.revision}
-	for _, op := range c.Operations {
+	operations := c.Operations
+	for i, condition := range c.Conditions {
+		held := l.between(condition.Key, append(bytes.Clone(condition.Key), 0))
+		if (len(held) == 0) != (condition.GetModRevision() == 0) || len(held) > 0 && held[0].Revision != condition.GetModRevision() {
+			r.FailedCondition, operations = uint32(i)+1, c.Otherwise
+			break
+		}
+	}
+	if r.FailedCondition > 0 && len(operations) == 0 {
+		r.Code = messages.Code_CONFLICT
+		l.done[name] = r
+		return r
+	}
+	l.revision++
+	r.Revision = l.revision
+	for _, op := range operations {
 		switch k := op.Kind.(type) {
 		case *messages.Operation_Put:
 			l.remove(k.Put.Key)
@@ -482,7 +496,7 @@ func TestWriteOptionsReachTheNode(t *testing.T) {
 	if _, err := c.Put(t.Context(), []byte("k"), []byte("v"), IfAbsent()); err != nil || asks(0) != "EQUAL" {
 		t.Fatal(err)
 	}
-	if _, err := c.Delete(t.Context(), []byte("k"), IfRevision(7)); err != nil || asks(7) != "EQUAL" {
+	if _, err := c.Delete(t.Context(), []byte("k"), IfRevision(7)); !errors.Is(err, ErrConflict) || asks(7) != "EQUAL" {
 		t.Fatal(err)
 	}
 }

@@ -361,7 +361,7 @@ func (c *core) leave(l *link, why *messages.Error) {
 // blame notes what went wrong at an endpoint and keeps the client off it for a while.
 func (c *core) blame(e *endpoint, why *messages.Error) {
 	e.note = why
-	e.refused = isRefusal(why.Code)
+	e.refused = isRefusal(why.Code) || c.impatient && why.Code == messages.Code_STARTING
 	e.retryAt = c.now + c.jitter(grown(redialMs, e.failures, redialMaxMs))
 	e.failures++
 }

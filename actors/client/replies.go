@@ -184,7 +184,7 @@ func (c *core) finish(r *request, d *messages.Done) {
 		d.Endpoint = c.links.last
 	}
 	if r.number != 0 {
-		d.RequestId = messages.RequestID(r.client, r.number)
+		d.RequestId = messages.RequestID(r.client, r.kind.numbering(), r.number)
 	}
 	c.unlink(r)
 	c.dropNumber(r)

@@ -24,6 +24,17 @@ const (
 // session for it.
 func (k kind) ofNode() bool { return k == status || k == snapshot || k == ofCluster || k == reach }
 
+// numbering is what numbers requests of a kind.
+func (k kind) numbering() messages.RequestKind {
+	switch k {
+	case write:
+		return messages.RequestWrite
+	case read:
+		return messages.RequestRead
+	}
+	return messages.RequestOfNode
+}
+
 // changesCluster reports whether a cluster request is no question, and no dry run.
 func changesCluster(m *messages.ClusterRequest) bool {
 	return m != nil && m.GetQuery() == nil && !m.DryRun
@@ -62,7 +73,7 @@ type request struct {
 	// From the first sending on. The message is made once and never changes, so
 	// a command is the same however often it is sent.
 	number  uint64
-	client  []byte // ClientID
+	client  []byte // ClientID; of a request to a node, what the client's address is made of
 	epoch   uint64 // of a write: the session that numbered it
 	message proto.Message
 

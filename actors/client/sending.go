@@ -74,6 +74,7 @@ func (c *core) number(r *request) {
 		q.reads[r.number] = r
 		r.message = &messages.Read{Request: r.number, Consistency: r.read.Consistency, Revision: r.read.Revision, Kind: r.read.Kind}
 	default:
+		r.client = c.address
 		q.ofNodeNumber++
 		r.number = q.ofNodeNumber
 		q.ofNode[r.number] = r

@@ -11,6 +11,8 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"keyval/messages"
 )
 
 // Runtime makes actor systems and decides when their actors run.
@@ -40,6 +42,8 @@ type World struct {
 	// WallMS is the wall time, in ms since 1970, for people to read. Nothing is decided
 	// by it. nil: nobody knows it.
 	WallMS func() int64
+	// Keys is what the node's links are secured with, for people. nil: nobody knows it.
+	Keys func() *messages.Keys
 	// Nanos is a clock that never goes back, in ns since any time, for how long something
 	// took in metrics. Nothing is decided by it. nil: nobody measures.
 	Nanos func() int64

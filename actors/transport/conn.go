@@ -16,11 +16,14 @@ type Conn struct {
 	Local    messages.RaftID // of this side, if it is a node
 	Lane     messages.Lane
 	Founding bool // between nodes of which one knows no cluster yet
+
+	// Principal is who the far side's certificate names: of clients, who asks.
+	Principal Principal
 }
 
 // Accepted is the connection that an admitted hello makes.
-func Accepted(local Local, hello *messages.Hello) Conn {
-	c := Conn{Role: hello.Role, Address: hello.Address, To: local.Role, Local: local.RaftID, Lane: hello.Lane}
+func Accepted(local Local, from Principal, hello *messages.Hello) Conn {
+	c := Conn{Principal: from, Role: hello.Role, Address: hello.Address, To: local.Role, Local: local.RaftID, Lane: hello.Lane}
 	if hello.Role == messages.Role_NODE {
 		c.RaftID, c.Address = hello.RaftId, messages.NodeAddress(hello.RaftId)
 		c.Founding = len(hello.ClusterId) == 0 || len(local.ClusterID) == 0
@@ -32,8 +35,8 @@ func Accepted(local Local, hello *messages.Hello) Conn {
 }
 
 // Reached is the connection that an accepted welcome makes.
-func Reached(local Local, lane messages.Lane, w *messages.Welcome) Conn {
-	c := Conn{Role: messages.Role_NODE, RaftID: w.RaftId, Address: messages.NodeAddress(w.RaftId), To: local.Role, Lane: lane}
+func Reached(local Local, from Principal, lane messages.Lane, w *messages.Welcome) Conn {
+	c := Conn{Principal: from, Role: messages.Role_NODE, RaftID: w.RaftId, Address: messages.NodeAddress(w.RaftId), To: local.Role, Lane: lane}
 	if local.Role == messages.Role_NODE {
 		c.Local = local.RaftID
 		c.Founding = len(w.ClusterId) == 0 || len(local.ClusterID) == 0
@@ -45,7 +48,14 @@ func Reached(local Local, lane messages.Lane, w *messages.Welcome) Conn {
 // which actor, without opening it. The error is a *messages.Error; the
 // connection must end then.
 func (c Conn) Check(e *messages.Envelope) error {
-	return c.check(c.Role, c.To, e.GetType(), messages.KindNumbered(e.GetType()), e.GetTarget(), e.GetSender(), len(e.GetBody()))
+	k := messages.KindNumbered(e.GetType())
+	if err := c.check(c.Role, c.To, e.GetType(), k, e.GetTarget(), e.GetSender(), len(e.GetBody())); err != nil {
+		return err
+	}
+	if why := c.Principal.mayNot(c.Role, k); why != nil {
+		return why
+	}
+	return nil
 }
 
 // Open is Check and messages.Open, and holds what the message says about its
@@ -58,7 +68,11 @@ func (c Conn) Open(e *messages.Envelope) (proto.Message, error) {
 	if err != nil {
 		return nil, messages.Errorf(messages.Code_INVALID, "%s sent a broken message: %v", c.Address, err)
 	}
-	if what := contradiction(c.RaftID, c.Local, m); what != "" {
+	what := contradiction(c.RaftID, c.Local, m)
+	if what == "" {
+		what = c.Principal.contradiction(m)
+	}
+	if what != "" {
 		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "%s sent %s", c.Address, what)
 	}
 	return m, nil

@@ -125,14 +125,14 @@ func FuzzHello(f *testing.F) {
 		if founding {
 			local = locals[1]
 		}
-		w, r := Admit(local, knows, h)
+		w, r := Admit(local, knows, Principal{}, h)
 		if (w == nil) == (r == nil) || r != nil && (r.Code == messages.Code_OK || r.Message == "") {
 			t.Fatalf("welcome %v, refusal %v", w, r)
 		}
 		if r != nil {
 			return
 		}
-		c := Accepted(local, h)
+		c := Accepted(local, Principal{}, h)
 		id, isNode := messages.ParseNodeAddress(c.Address)
 		good := c.Role == messages.Role_CLIENT && messages.IsClientAddress(c.Address) && c.RaftID == 0 && c.Lane == 0 ||
 			c.Role == messages.Role_NODE && isNode && id == c.RaftID && id != local.RaftID && id != 3 && c.Lane >= 0 && c.Lane <= messages.Lane_BULK
@@ -147,7 +147,7 @@ func FuzzHello(f *testing.F) {
 
 // FuzzWelcome is the same from the other side: a node that lies to whoever dials.
 func FuzzWelcome(f *testing.F) {
-	w, _ := Admit(nodeLocal(1), Known{}, HelloTo(clientLocal(2), 0, messages.Lane_CONTROL))
+	w, _ := Admit(nodeLocal(1), Known{}, Principal{}, HelloTo(clientLocal(2), 0, messages.Lane_CONTROL))
 	b, err := proto.Marshal(w)
 	if err != nil {
 		f.Fatal(err)
@@ -164,10 +164,10 @@ func FuzzWelcome(f *testing.F) {
 		if node {
 			local = nodeLocal(2)
 		}
-		if r := Welcomed(local, Known{}, 0, w); r != nil {
+		if r := Welcomed(local, Known{}, Principal{}, 0, w); r != nil {
 			return
 		}
-		if c := Reached(local, messages.Lane_CONTROL, w); c.RaftID == 0 || c.RaftID == local.RaftID || c.Address != messages.NodeAddress(c.RaftID) {
+		if c := Reached(local, Principal{}, messages.Lane_CONTROL, w); c.RaftID == 0 || c.RaftID == local.RaftID || c.Address != messages.NodeAddress(c.RaftID) {
 			t.Fatalf("%v makes %+v", w, c)
 		}
 	})

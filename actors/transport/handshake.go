@@ -16,16 +16,20 @@ func HelloTo(local Local, to messages.RaftID, lane messages.Lane) *messages.Hell
 		ClusterId: local.ClusterID, To: to, Version: local.Version,
 	}
 	if local.Role == messages.Role_NODE {
-		h.RaftId, h.Incarnation, h.Starts = local.RaftID, local.Incarnation, local.Starts
+		h.RaftId, h.Incarnation, h.Starts, h.Name = local.RaftID, local.Incarnation, local.Starts, local.Name
 	} else {
 		h.Address = local.Address
 	}
 	return h
 }
 
-// Admit is a node's answer to a hello: a welcome, or why there is none.
-func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, *messages.Error) {
+// Admit is a node's answer to a hello that came with a certificate of from: a welcome, or
+// why there is none. Incarnations are for nodes alone: with another's one could come as it.
+func Admit(local Local, known Known, from Principal, hello *messages.Hello) (*messages.Welcome, *messages.Error) {
 	refusal := admitAnyone(local, hello)
+	if refusal == nil {
+		refusal = admitPrincipal(local, known, from, hello)
+	}
 	if refusal == nil {
 		switch hello.Role {
 		case messages.Role_NODE:
@@ -39,10 +43,14 @@ func Admit(local Local, known Known, hello *messages.Hello) (*messages.Welcome, 
 	if refusal != nil {
 		return nil, refusal
 	}
-	return &messages.Welcome{
+	welcome := &messages.Welcome{
 		Protocol: messages.ProtocolVersion, ClusterId: local.ClusterID, RaftId: local.RaftID,
-		Incarnation: local.Incarnation, Name: local.Name, Version: local.Version, WaitingFor: local.WaitingFor, Starts: local.Starts,
-	}, nil
+		Name: local.Name, Version: local.Version, WaitingFor: local.WaitingFor,
+	}
+	if hello.Role == messages.Role_NODE {
+		welcome.Incarnation, welcome.Starts = local.Incarnation, local.Starts
+	}
+	return welcome, nil
 }
 
 func admitAnyone(local Local, hello *messages.Hello) *messages.Error {
@@ -52,8 +60,8 @@ func admitAnyone(local Local, hello *messages.Hello) *messages.Error {
 	case hello.Protocol != messages.ProtocolVersion:
 		return messages.Errorf(messages.Code_UNSUPPORTED, "node %s speaks protocol %d, not %d", local.Name, messages.ProtocolVersion, hello.Protocol).
 			WithHint("use the same version of kvctl on both sides; this node runs %s", local.Version)
-	case !validText(hello.Version):
-		return messages.Errorf(messages.Code_INVALID, "the version of the hello is no version")
+	case !validText(hello.Version) || !validText(hello.Name):
+		return messages.Errorf(messages.Code_INVALID, "the hello has an unreadable name or version")
 	case len(hello.ClusterId) != 0 && len(hello.ClusterId) != messages.ClusterIDSize:
 		return messages.Errorf(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(hello.ClusterId))
 	case hello.To != 0 && local.RaftID == 0:
@@ -93,8 +101,8 @@ func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	switch {
 	case !messages.IsClientAddress(hello.Address):
 		return messages.Errorf(messages.Code_INVALID, "%q is not a client's address", Legible(hello.Address))
-	case hello.RaftId != 0 || len(hello.Incarnation) != 0:
-		return messages.Errorf(messages.Code_INVALID, "a client has neither raft id nor incarnation")
+	case hello.RaftId != 0 || len(hello.Incarnation) != 0 || hello.Name != "":
+		return messages.Errorf(messages.Code_INVALID, "a client has neither raft id nor incarnation nor a node's name")
 	case hello.Lane != messages.Lane_CONTROL:
 		return messages.Errorf(messages.Code_INVALID, "a client has no lane %d", hello.Lane)
 	case len(hello.ClusterId) != 0 && len(local.ClusterID) == 0:
@@ -103,9 +111,9 @@ func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	return nil
 }
 
-// Welcomed is the dialling side's check of a welcome. to is the RaftID it means
-// to reach, 0: whoever answers.
-func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome) *messages.Error {
+// Welcomed is the dialling side's check of a welcome that came with a certificate of from.
+// to is the RaftID it means to reach, 0: whoever answers.
+func Welcomed(local Local, known Known, from Principal, to messages.RaftID, w *messages.Welcome) *messages.Error {
 	var why *messages.Error
 	switch {
 	case w == nil:
@@ -121,16 +129,18 @@ func Welcomed(local Local, known Known, to messages.RaftID, w *messages.Welcome)
 		why = messages.Errorf(messages.Code_CONFLICT, "the node answered under our own raft id %d", w.RaftId)
 	case len(w.ClusterId) != 0 && len(w.ClusterId) != messages.ClusterIDSize:
 		why = messages.Errorf(messages.Code_INVALID, "a cluster id has %d bytes, this one %d", messages.ClusterIDSize, len(w.ClusterId))
-	case len(w.Incarnation) != messages.IncarnationSize:
+	case local.Role == messages.Role_NODE && len(w.Incarnation) != messages.IncarnationSize:
 		why = messages.Errorf(messages.Code_INVALID, "an incarnation has %d bytes, this one %d", messages.IncarnationSize, len(w.Incarnation))
 	case !validText(w.Name) || !validText(w.Version):
 		why = messages.Errorf(messages.Code_INVALID, "the welcome has an unreadable name or version")
 	case OtherCluster(local.ClusterID, w.ClusterId),
 		local.Role == messages.Role_CLIENT && len(local.ClusterID) != 0 && len(w.ClusterId) == 0:
 		why = refuseCluster(w.Name, w.ClusterId, local.ClusterID)
+	case welcomedBy(local, known, from, w) != nil:
+		why = welcomedBy(local, known, from, w)
 	case len(w.ClusterId) == 0:
 		// It is being founded: only FounderState passes, which says what is wrong.
-	default:
+	case local.Role == messages.Role_NODE:
 		why = known.Refuses(w.RaftId, w.Incarnation, w.Starts)
 	}
 	return why

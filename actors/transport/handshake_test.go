@@ -82,7 +82,7 @@ func TestAdmit(t *testing.T) {
 		{"client on bulk", here, client(func(h *messages.Hello) { h.Lane = messages.Lane_BULK }), messages.Code_INVALID, "no lane"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			welcome, refusal := Admit(test.local, knows, test.hello)
+			welcome, refusal := Admit(test.local, knows, Principal{}, test.hello)
 			if (welcome == nil) == (refusal == nil) {
 				t.Fatalf("welcome %v and refusal %v", welcome, refusal)
 			}
@@ -110,7 +110,7 @@ func TestFoundingIsMarkedBetweenNodesOnly(t *testing.T) {
 	} {
 		to := messages.RaftID(1)
 		hello := HelloTo(test.dials, to, messages.Lane_CONTROL)
-		welcome, refusal := Admit(test.local, Known{}, hello)
+		welcome, refusal := Admit(test.local, Known{}, Principal{}, hello)
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
@@ -118,13 +118,13 @@ func TestFoundingIsMarkedBetweenNodesOnly(t *testing.T) {
 		if test.local.RaftID == 1 && len(test.local.ClusterID) > 0 && test.dials.Role == messages.Role_NODE && len(test.dials.ClusterID) == 0 {
 			from = "founder/2" // member 2 may be another
 		}
-		if c := Accepted(test.local, hello); c.Founding != test.founding || c.Address != from {
+		if c := Accepted(test.local, Principal{}, hello); c.Founding != test.founding || c.Address != from {
 			t.Errorf("accepted %+v", c)
 		}
-		if r := Welcomed(test.dials, Known{}, to, welcome); r != nil {
+		if r := Welcomed(test.dials, Known{}, Principal{}, to, welcome); r != nil {
 			t.Fatal(r)
 		}
-		if c := Reached(test.dials, messages.Lane_CONTROL, welcome); c.Founding != test.founding || c.Address != "node/1" || c.Local != test.dials.RaftID {
+		if c := Reached(test.dials, Principal{}, messages.Lane_CONTROL, welcome); c.Founding != test.founding || c.Address != "node/1" || c.Local != test.dials.RaftID {
 			t.Errorf("reached %+v", c)
 		}
 	}
@@ -157,21 +157,28 @@ func TestWelcomed(t *testing.T) {
 		{"ourselves", nodeLocal(1), 0, nil, messages.Code_CONFLICT},
 		{"nobody", client, 0, func(w *messages.Welcome) { w.RaftId = 0 }, messages.Code_INVALID},
 		{"cluster id size", client, 0, func(w *messages.Welcome) { w.ClusterId = []byte{1} }, messages.Code_INVALID},
-		{"incarnation size", client, 0, func(w *messages.Welcome) { w.Incarnation = []byte{1} }, messages.Code_INVALID},
+		{"incarnation size", nodeLocal(2), 1, func(w *messages.Welcome) { w.Incarnation = []byte{1} }, messages.Code_INVALID},
 		{"unreadable name", client, 0, func(w *messages.Welcome) { w.Name = "\x1b[2J" }, messages.Code_INVALID},
 		{"wiped", nodeLocal(2), 1, func(w *messages.Welcome) { w.Incarnation = incarnation(7) }, messages.Code_NOT_ALLOWED},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w, _ := Admit(nodeLocal(1), Known{}, HelloTo(clientLocal(2), 0, messages.Lane_CONTROL))
+			hello := HelloTo(clientLocal(2), 0, messages.Lane_CONTROL)
+			if test.local.Role == messages.Role_NODE {
+				hello = HelloTo(nodeLocal(3), 1, messages.Lane_CONTROL)
+			}
+			w, _ := Admit(nodeLocal(1), Known{}, Principal{}, hello)
+			if test.local.Role == messages.Role_CLIENT && (w.Incarnation != nil || w.Starts != nil) {
+				t.Errorf("a client is told an incarnation: %v", w)
+			}
 			if test.change != nil {
 				test.change(w)
 			}
-			if r := Welcomed(test.local, knows, test.to, w); codeOf(r) != test.code {
+			if r := Welcomed(test.local, knows, Principal{}, test.to, w); codeOf(r) != test.code {
 				t.Errorf("%v, want %v", r, test.code)
 			}
 		})
 	}
-	if r := Welcomed(client, Known{}, 0, nil); codeOf(r) != messages.Code_UNREACHABLE {
+	if r := Welcomed(client, Known{}, Principal{}, 0, nil); codeOf(r) != messages.Code_UNREACHABLE {
 		t.Errorf("%v", r)
 	}
 }

@@ -23,5 +23,9 @@ type Local struct {
 	Version     string
 	WaitingFor  string // why the node does not serve yet
 
+	// Principal is who the system's own certificate names. The zero Principal: its links
+	// carry no keys, and those of others are not asked for.
+	Principal Principal
+
 	Inbox *Inbox // of the node's raft actor; nil: none, or without a bound
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -57,10 +59,12 @@ type processes struct {
 	listens   []string // where the nodes are
 	endpoints []string // where others reach them: the same, or a proxy in front of it
 	initial   string
-	tuning    []string   // flags of every start
-	files     int        // the limit of open files at every start; 0: that of this process
-	mu        sync.Mutex // guards the elements of running
-	running   []*process // nil: it does not run
+	tuning    []string       // flags of every start
+	authority keys.Authority // that nodes and clients have keys of; none: there are no keys
+	ring      *keys.Ring     // of clients
+	files     int            // the limit of open files at every start; 0: that of this process
+	mu        sync.Mutex     // guards the elements of running
+	running   []*process     // nil: it does not run
 }
 
 // process is one node.
@@ -132,10 +136,18 @@ func (p *processes) first(i int) []string {
 	return []string{"--name", fmt.Sprintf("n%d", i+1), "--listen", p.listens[i], "--advertise", p.endpoints[i], "--initial-cluster", p.initial}
 }
 
+// keyArgs are the flags by which node i comes with its keys.
+func (p *processes) keyArgs(i int) []string {
+	if p.authority.Dir == "" {
+		return nil
+	}
+	return []string{"--certs-dir", p.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: fmt.Sprintf("n%d", i+1)})}
+}
+
 func (p *processes) start(i int, flags ...string) {
 	p.t.Helper()
 	c := &process{ended: make(chan struct{})}
-	args := slices.Concat([]string{binary, "serve", "--data", p.data(i), "--log-level", "warn"}, p.tuning, flags)
+	args := slices.Concat([]string{binary, "serve", "--data", p.data(i), "--log-level", "warn"}, p.tuning, p.keyArgs(i), flags)
 	if p.files > 0 {
 		args = slices.Concat([]string{"bash", "-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(p.files)}, args)
 	}
@@ -203,7 +215,7 @@ func (p *processes) refused(i int, flags ...string) string {
 
 func (p *processes) connect(endpoints ...string) *client.Client {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: 20 * time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Keys: p.ring, Endpoints: endpoints, Pinned: len(endpoints) == 1, Timeout: 20 * time.Second})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -213,7 +225,11 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 
 // command is a kvctl that asks the cluster.
 func (p *processes) command(args ...string) *exec.Cmd {
-	c := exec.Command(binary, append(args, "--endpoints", strings.Join(p.endpoints, ","))...)
+	args = append(args, "--endpoints", strings.Join(p.endpoints, ","))
+	if p.ring != nil {
+		args = append(args, "--certs-dir", p.authority.Of(p.ring.Principal()))
+	}
+	c := exec.Command(binary, args...)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }
@@ -233,7 +249,7 @@ func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
 // status is what node i says of itself; nil: it does not answer.
 func (p *processes) status(i int) *messages.StatusReply {
 	p.t.Helper()
-	c, err := client.Connect(context.Background(), client.Options{Endpoints: []string{p.listens[i]}, Pinned: true, Timeout: time.Second})
+	c, err := client.Connect(context.Background(), client.Options{Keys: p.ring, Endpoints: []string{p.listens[i]}, Pinned: true, Timeout: time.Second})
 	if err != nil {
 		return nil
 	}

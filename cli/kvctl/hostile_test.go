@@ -330,10 +330,25 @@ func newSiege(t *testing.T, p *processes, target int) *siege {
 		if i == target {
 			s.node, s.cluster = w.RaftId, w.ClusterId
 		} else {
-			s.peers = append(s.peers, lawful{w.RaftId, w.Incarnation})
+			s.peers = append(s.peers, lawful{w.RaftId, s.incarnation(e, w)})
 		}
 	}
 	return s
+}
+
+// incarnation is a node's, as it tells it nodes alone: without keys anybody may say that he
+// is one that nobody knows yet.
+func (s *siege) incarnation(endpoint string, w *messages.Welcome) []byte {
+	in, err := s.dial(endpoint)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer in.hang()
+	told, err := in.hello(&messages.Hello{Protocol: messages.ProtocolVersion, Role: messages.Role_NODE, ClusterId: w.ClusterId, RaftId: 1 << 20, Incarnation: make([]byte, messages.IncarnationSize), To: w.RaftId, Version: "hostile"})
+	if err != nil || len(w.Incarnation) > 0 {
+		s.t.Fatalf("%v; a client was told %x", err, w.Incarnation)
+	}
+	return told.Incarnation
 }
 
 func (s *siege) tally() string {

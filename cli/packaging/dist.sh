@@ -7,18 +7,19 @@ out=dist
 here=cli/packaging
 rm -rf "$out" && mkdir -p "$out"
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
+module="$(sed -n 's/^module //p' go.mod)"
 # A Debian version begins with a digit.
 debian="$(sed 's/^v//; s/^[^0-9]/0~&/; s/-/+/g' <<<"$VERSION")"
 
 shared="$(mktemp -d)"
 trap 'rm -rf "$shared"' EXIT
-"$GO" build -ldflags "-X keyval/cli.Version=$VERSION" -o "$shared/kvctl" ./cli/kvctl
+"$GO" build -ldflags "-X $module/cli.Version=$VERSION" -o "$shared/kvctl" ./cli/kvctl
 "$shared/kvctl" man >"$shared/kvctl.1"
 for shell in bash zsh fish; do "$shared/kvctl" completion $shell >"$shared/kvctl.$shell"; done
 
 for arch in $ARCHS; do
   binary="$out/kvctl-linux-$arch"
-  CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$GO" build -trimpath -ldflags "-s -w -X keyval/cli.Version=$VERSION" -o "$binary" ./cli/kvctl
+  CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$GO" build -trimpath -ldflags "-s -w -X $module/cli.Version=$VERSION" -o "$binary" ./cli/kvctl
 
   name="keyval-$VERSION-linux-$arch"
   tree="$shared/$name"

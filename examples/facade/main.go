@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"keyval/actors/client"
-	"keyval/messages"
 )
 
 func main() {
@@ -26,7 +25,7 @@ func main() {
 	cancel()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "facade:", err)
-		var e *messages.Error
+		var e *client.Error
 		if errors.As(err, &e) && e.Hint != "" {
 			fmt.Fprintln(os.Stderr, "  next:", e.Hint)
 		}
@@ -45,7 +44,7 @@ func run(ctx context.Context, endpoints []string) error {
 	for _, fruit := range []string{"apple=3", "banana=12", "cherry=400"} {
 		name, number, _ := strings.Cut(fruit, "=")
 		put, err := c.Put(ctx, []byte("fruit/"+name), []byte(number))
-		if messages.CodeOf(err) == messages.Code_OUTCOME_UNKNOWN {
+		if errors.Is(err, client.ErrOutcomeUnknown) {
 			return fmt.Errorf("it may or may not have happened; read the key before trying again: %w", err)
 		}
 		if err != nil {
@@ -76,10 +75,20 @@ func run(ctx context.Context, endpoints []string) error {
 		return err
 	}
 	_, err = c.Get(ctx, []byte("fruit/apple"))
-	if messages.CodeOf(err) != messages.Code_NOT_FOUND {
+	if !errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("the apple is still there: %w", err)
 	}
 	fmt.Println("apple: deleted")
+
+	// Several operations in one command: all of them, or none.
+	move, err := c.Transact(ctx, client.Transaction{
+		If:   []client.Condition{client.RevisionIs(now.Key, now.Revision)},
+		Then: []client.Operation{client.DeleteOperation(now.Key), client.PutOperation([]byte("fruit/plantain"), now.Value)},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("the banana is a plantain since revision %d\n", move.Revision)
 
 	// A scan is read at one revision, whatever others write meanwhile. "0" is the
 	// character behind "/": the range is all keys that begin with fruit/.

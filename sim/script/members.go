@@ -89,6 +89,11 @@ func (p *player) transfer(w words) *messages.Error {
 	}})
 }
 
+func (p *player) move(server sim.Server) {
+	server.Move()
+	p.answer("%s is at %s from now on", server.Name(), server.Address())
+}
+
 func (p *player) update(w words) *messages.Error {
 	return p.ask(w, "update "+w.args[0], &messages.Submit{Cluster: &messages.ClusterRequest{
 		Kind: &messages.ClusterRequest_Address{Address: &messages.ChangeAddress{Name: w.args[0], Address: w.args[1]}},

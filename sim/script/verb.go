@@ -95,6 +95,7 @@ func init() {
 		{name: "replace", usage: "OLD NEW [at=NODE] [nowait]", about: "have a node that waits to be added take a member's place",
 			args: [2]int{2, 2}, options: []string{"at"}, flags: []string{"nowait"}, do: operation(messages.OperationKind_REPLACE)},
 		{name: "transfer", usage: "NODE [at=NODE]", about: "have another node lead", args: [2]int{1, 1}, options: []string{"at"}, do: (*player).transfer},
+		{name: "move", usage: "NODE", about: "give a node that is down another address", args: [2]int{1, 1}, do: onHardware((*player).move)},
 		{name: "update", usage: "NODE HOST:PORT [at=NODE]", about: "say where a member is reached from now on", args: [2]int{2, 2}, options: []string{"at"}, do: (*player).update},
 		{name: "members", about: "who the members are", do: (*player).members},
 		{name: "help", about: "list the verbs", early: true, do: func(p *player, _ words) *messages.Error { p.out.WriteString(Verbs()); return nil }},

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,6 +66,19 @@ func Restore(from io.Reader, p Plan) (*Restored, error) {
 }
 
 func (p *Plan) check() error {
+	if err := p.names(); err != nil {
+		return err
+	}
+	for _, f := range p.Founders {
+		if err := CheckEmpty(p.Directories[f.Name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names is nil if each founder has a directory of its own.
+func (p *Plan) names() error {
 	if len(p.Founders) == 0 || len(p.Directories) != len(p.Founders) {
 		return messages.Errorf(messages.Code_INVALID, "%d directories are given for a cluster of %d nodes", len(p.Directories), len(p.Founders)).
 			WithHint("give each node of the new cluster one: they are made together, and moved to their machines afterwards")
@@ -85,9 +97,6 @@ func (p *Plan) check() error {
 			return messages.Errorf(messages.Code_INVALID, "%s and %s have the same directory, %s", other, f.Name, dir)
 		}
 		seen[absolute] = f.Name
-		if err := CheckEmpty(dir); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -240,20 +249,7 @@ func (r *restoration) prove(t *target, want *Contents) error {
 	if err != nil {
 		return err
 	}
-	var found Tally
-	err = engine.Export(disk.Cursor{}, r.first.CompactedRevision, r.first.Revision, func(row disk.Row) bool {
-		found.row(row)
-		return true
-	})
-	if err := errors.Join(err, engine.Close()); err != nil {
-		return err
-	}
-	if found.Count != want.Rows.Count || !bytes.Equal(found.Sum(), want.Rows.Sum()) {
-		return messages.Errorf(messages.Code_DAMAGED, "%s holds %d rows with hash %x, the backup %d with %x",
-			t.dir, found.Count, found.Sum(), want.Rows.Count, want.Rows.Sum()).
-			WithHint("check the disk, and restore to another")
-	}
-	return nil
+	return errors.Join(sameRows(engine, r.first, t.dir, want), engine.Close())
 }
 
 // close lets go of all directories. What is staged and not installed goes.

@@ -19,6 +19,9 @@ const (
 	CheckpointFormat = 1
 )
 
+// RebuildHint is the next step where a directory does not hold what its node wrote.
+const RebuildHint = "kvctl rebuild --data DIR gives it the state of another member if its log is sound, and else says what takes its place"
+
 // RetiredHint is the next step where a directory is of a node that was removed.
 const RetiredHint = "remove the directory; to come back start with --join on an empty one"
 
@@ -141,7 +144,7 @@ func Condemn(d Disk, reason string) error {
 			WithHint("do not start this node on its directory again; the other nodes serve on without it")
 	}
 	return messages.Errorf(messages.Code_DAMAGED, "%s", reason).
-		WithHint("this node serves no more: keep its directory for inspection, and put a new node in its place; the other nodes serve on without it")
+		WithHint("this node serves no more, and the others serve on without it; test its disk and memory, and then: %s", RebuildHint)
 }
 
 // Staging is a state on its way in, of one writer.

@@ -81,5 +81,5 @@ func RefuseGap(base, last uint64, entries []*raftpb.Entry) error {
 // Damaged is DAMAGED, with the one thing to do about it.
 func Damaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, format, args...).
-		WithHint("this node must not vote: keep its directory for inspection; the other nodes serve on without it")
+		WithHint("this node must not vote; the other nodes serve on without it: %s", RebuildHint)
 }

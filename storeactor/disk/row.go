@@ -55,7 +55,7 @@ type Rot struct{ what *messages.Error }
 // NewRot says how a row is not what was written.
 func NewRot(key []byte, revision uint64, how string) *Rot {
 	return &Rot{messages.Errorf(messages.Code_DAMAGED, "the state is damaged: the row of key %.60q at revision %d is not what was written: %s", key, revision, how).
-		WithHint("put a new node in this one's place, and keep the directory for inspection; the other nodes serve on")}
+		WithHint("the other nodes serve on; test the disk and the memory of this one, and then: %s", RebuildHint)}
 }
 
 func (r *Rot) Error() string { return r.what.Error() }

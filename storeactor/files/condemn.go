@@ -62,7 +62,7 @@ func (f *directory) condemned() error {
 		return err
 	case given:
 		return messages.Errorf(messages.Code_DAMAGED, "%s was condemned: %s", f.dir, reason).
-			WithHint("this node must not serve again: put a new one in its place, and keep the directory for inspection")
+			WithHint("this node must not serve this again: %s", disk.RebuildHint)
 	}
 	how, given, err := f.givenUp(retiredName)
 	if err == nil && given {

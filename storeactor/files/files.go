@@ -43,6 +43,7 @@ import (
 //	SUSPECTED         if it is there: what speaks for a loss of data in this directory
 //	CONDEMNED         if it is there: never to be served again, and why
 //	RETIRED           if it is there: the node was removed from its cluster, and how
+//	set-aside-1/      what a rebuild has replaced; no node reads it
 //
 // Small files are replaced whole: temporary file, sync, rename, sync of the
 // directory. CURRENT is written last, so a generation is there whole or not at all.
@@ -159,29 +160,45 @@ func refuseForeign(dir string) error {
 	return nil
 }
 
-// lockDirectory takes the lock, which ends with the process whatever happens. It is on
-// the directory itself: a file in it could be removed, and the next one locked beside it.
+// lockDirectory takes the lock, and says in the directory who has it.
 func lockDirectory(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+	f, err := holdDirectory(dir)
 	if err != nil {
-		return nil, durable.Error("lock the data directory", err)
+		return nil, err
 	}
-	holder := filepath.Join(dir, lockName)
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		f.Close()
-		pid, _ := durable.ReadBounded(holder, 32)
-		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, strings.TrimSpace(string(pid))).
-			WithHint("stop that process first, or name another directory")
-	}
-	if err == nil {
-		err = os.WriteFile(holder, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
-	}
-	if err != nil {
+	if err := writeHolder(dir); err != nil {
 		f.Close()
 		return nil, durable.Error("lock the data directory", err)
 	}
 	return f, nil
+}
+
+func writeHolder(dir string) error {
+	return os.WriteFile(filepath.Join(dir, lockName), fmt.Appendf(nil, "%d\n", os.Getpid()), 0o600)
+}
+
+// holdDirectory takes the lock, which ends with the process whatever happens, and writes
+// nothing. It is on the directory itself: a file in it could be removed, and the next one
+// locked beside it.
+func holdDirectory(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if os.IsNotExist(err) {
+		return nil, messages.Errorf(messages.Code_NOT_FOUND, "there is no directory %s", dir).WithHint("name the data directory of a node")
+	}
+	if err != nil {
+		return nil, durable.Error("lock the data directory", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		pid, _ := durable.ReadBounded(filepath.Join(dir, lockName), 32)
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, strings.TrimSpace(string(pid))).
+			WithHint("stop that process first, or name another directory")
+	}
+	return nil, durable.Error("lock the data directory", err)
 }
 
 func (f *directory) Close() error {

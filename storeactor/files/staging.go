@@ -115,6 +115,15 @@ func (s *staging) remove() error {
 func (f *directory) Install(index, term uint64, hs *raftpb.HardState) error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
+	if err := f.install(index, term, hs, nil); err != nil {
+		return err
+	}
+	f.removeStale()
+	return nil
+}
+
+// install is Install with entries behind the state. The generation before stays.
+func (f *directory) install(index, term uint64, hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	id, err := f.Identity()
 	if err != nil {
 		return err
@@ -128,7 +137,7 @@ func (f *directory) Install(index, term uint64, hs *raftpb.HardState) error {
 	case hs.GetCommit() < index || hs.GetTerm() < term:
 		return messages.Errorf(messages.Code_INTERNAL, "a state of index %d and term %d cannot be installed with commit %d in term %d", index, term, hs.GetCommit(), hs.GetTerm())
 	}
-	if err := wal.Create(s.path, s.sealed, hs, id, f.starts.GetNumber(), f.logger); err != nil {
+	if err := wal.Create(s.path, s.sealed, hs, entries, id, f.starts.GetNumber(), f.logger); err != nil {
 		return durable.Error("make the log of an installed state", err)
 	}
 	if f.starts != nil {
@@ -146,6 +155,5 @@ func (f *directory) Install(index, term uint64, hs *raftpb.HardState) error {
 	}
 	f.step("switched")
 	f.log, f.staging = nil, nil
-	f.removeStale()
 	return nil
 }

@@ -234,7 +234,11 @@ type asked struct {
 	pid     *actor.PID
 	request uint64
 	beside  *creation // what a list tells beside the files; nil: nothing
+	deletes string    // the snapshot that is to go; empty: none
 }
+
+// id is the RequestID of what a client has asked for.
+func (a asked) id() string { return messages.RequestIDOfNode(a.pid.Address, a.request) }
 
 func (a asked) whom() (*actor.PID, uint64) { return a.pid, a.request }
 

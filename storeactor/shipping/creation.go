@@ -27,6 +27,7 @@ type creation struct {
 	holder string // of the pin, and of nothing else ever
 	// request is the number under which the archive was asked for the file.
 	request uint64
+	asker   string // the RequestID of who asked for it
 
 	phase   creationPhase
 	source  *snapshot.Source // nil before the state is pinned
@@ -40,8 +41,8 @@ type creation struct {
 	reason  string // why it failed
 }
 
-func newCreation(config shipmentConfig, id, holder string, request uint64) *creation {
-	return &creation{config: config, id: id, holder: holder, request: request}
+func newCreation(config shipmentConfig, id, holder string, request uint64, asker string) *creation {
+	return &creation{config: config, id: id, holder: holder, request: request, asker: asker}
 }
 
 // running reports whether it is neither whole nor failed.
@@ -128,7 +129,7 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []effect {
 		c.phase = creationEnded
 		return []effect{
 			c.unpin(), note{"a snapshot was written", false,
-				[]any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes, "took", duration(c.age, c.config.tickMS)}},
+				[]any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes, "took", duration(c.age, c.config.tickMS), "request", c.asker}},
 		}
 	}
 	return c.advance()
@@ -161,7 +162,7 @@ func (c *creation) fail(format string, args ...any) []effect {
 	c.reason = messages.Errorf(messages.Code_INTERNAL, format, args...).Message
 	return []effect{
 		c.unpin(), post{to: toArchive, message: &messages.DropFile{Id: c.id}},
-		note{"a snapshot was not written", true, []any{"id", c.id, "reason", c.reason}},
+		note{"a snapshot was not written", true, []any{"id", c.id, "reason", c.reason, "request", c.asker}},
 	}
 }
 

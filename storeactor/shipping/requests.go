@@ -15,7 +15,7 @@ func (s *snapshotsActor) onRequest(ctx actor.Context, m *messages.SnapshotReques
 	if ctx.Sender() == nil {
 		return
 	}
-	who := asked{pid: ctx.Sender(), request: m.Request}
+	who := asked{pid: ctx.Sender(), request: m.Request, deletes: m.GetDelete().GetId()}
 	if list, ok := m.Kind.(*messages.SnapshotRequest_List); ok && list.List.GetId() == "" {
 		who.beside = s.creation
 	}
@@ -32,7 +32,7 @@ func (s *snapshotsActor) onRequest(ctx actor.Context, m *messages.SnapshotReques
 	s.debts.asked[s.debts.requests] = who
 	forward := &messages.SnapshotRequest{Request: s.debts.requests, Kind: m.Kind}
 	if kind, ok := m.Kind.(*messages.SnapshotRequest_Create); ok {
-		s.create(s.debts.requests, kind.Create)
+		s.create(s.debts.requests, kind.Create, who.id())
 	}
 	ctx.Request(s.archive, forward)
 }
@@ -81,9 +81,9 @@ func (s *snapshotsActor) request(m *messages.SnapshotRequest) (*messages.Snapsho
 }
 
 // create begins once the archive has a file for it.
-func (s *snapshotsActor) create(request uint64, m *messages.SnapshotCreate) {
+func (s *snapshotsActor) create(request uint64, m *messages.SnapshotCreate, asker string) {
 	config := s.shipmentConfig(&messages.SnapshotHeader{CreatedAtMs: m.GetCreatedAtMs()})
-	s.creation = newCreation(config, m.GetId(), s.holder("file"), request)
+	s.creation = newCreation(config, m.GetId(), s.holder("file"), request, asker)
 	s.debts.writing = s.creation.holder
 }
 
@@ -107,6 +107,9 @@ func (s *snapshotsActor) onArchived(ctx actor.Context, m *messages.SnapshotReply
 func (s *snapshotsActor) answer(ctx actor.Context, n uint64, m *messages.SnapshotReply) {
 	who := s.debts.asked[n]
 	delete(s.debts.asked, n)
+	if who.deletes != "" && m.Code == messages.Code_OK && !messages.IsTransient(who.deletes) {
+		s.run(ctx, []effect{note{"a snapshot was deleted", false, []any{"id", who.deletes, "request", who.id()}}})
+	}
 	s.reply(ctx, who, m)
 }
 

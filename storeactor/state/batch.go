@@ -34,6 +34,7 @@ type Batch struct {
 	MembersChanged bool                // or operations, or the level
 	Verdicts       []*messages.Verdict // of configuration changes, in order
 	Compaction     Compaction          // the strongest that was asked for
+	GivenUp        GivenUp             // the last time that history went
 
 	store   Store
 	recent  recent // every key of Rows, and others
@@ -50,6 +51,14 @@ const (
 	NodeCompaction              // a node, as its configuration says
 	ClientCompaction            // a client, who wants the space back
 )
+
+// GivenUp says who had history below a revision given up: a client's command, or a node's
+// without Client. Below is 0 if nothing was.
+type GivenUp struct {
+	Below  uint64
+	Client []byte
+	Seq    uint64
+}
 
 // NewBatch makes an empty batch in front of a store that nobody else writes to.
 func NewBatch(store Store) *Batch { return &Batch{store: store, recent: newRecent()} }
@@ -71,7 +80,7 @@ func (b *Batch) Flush() error {
 // Clear forgets what was settled, once it has been told.
 func (b *Batch) Clear() {
 	clear(b.Settled)
-	b.Settled, b.MembersChanged, b.Compaction = b.Settled[:0], false, NoCompaction
+	b.Settled, b.MembersChanged, b.Compaction, b.GivenUp = b.Settled[:0], false, NoCompaction, GivenUp{}
 	b.Verdicts = nil // they are told, and not copied
 }
 

@@ -230,7 +230,9 @@ func drawClients(t *rapid.T) (commands []*messages.Command) {
 	return commands
 }
 
-func commandName(c *messages.Command) string { return messages.RequestID(c.Session, c.Seq) }
+func commandName(c *messages.Command) string {
+	return messages.RequestID(c.Session, messages.RequestWrite, c.Seq)
+}
 
 // Openings without end cost the memory of the bounds only.
 func TestSessionsAreBounded(t *testing.T) {

@@ -3,6 +3,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -244,8 +245,11 @@ func (s *State) execute(b *Batch, c *command, by Compaction) (outcome, error) {
 		s.revision++
 	}
 	o.revision = s.revision
-	if compacted > 0 {
-		s.compacted = max(s.compacted, compacted)
+	if compacted > 0 && compacted >= s.compacted { // below there is nothing to give up
+		if compacted > s.compacted {
+			b.GivenUp = GivenUp{Below: compacted, Client: bytes.Clone(c.session), Seq: c.seq}
+		}
+		s.compacted = compacted
 		b.Compaction = max(b.Compaction, by)
 	}
 	return o, nil

@@ -176,6 +176,7 @@ func TestCompactions(t *testing.T) {
 		{"up to now", []*messages.Command{of(9, statetest.Compact(3))}, []string{"9:OK@3 deleted 0"}, 3, ClientCompaction},
 		{"of the future", []*messages.Command{of(9, statetest.Compact(4))}, []string{"9:INVALID@3 deleted 0"}, 2, NoCompaction},
 		{"of the far future", []*messages.Command{of(9, statetest.Compact(1<<64-1))}, []string{"9:INVALID@3 deleted 0"}, 2, NoCompaction},
+		{"below what is given up", []*messages.Command{of(9, statetest.Compact(1))}, []string{"9:OK@3 deleted 0"}, 2, NoCompaction},
 		{"of what is given up", []*messages.Command{of(9, statetest.Compact(2)), of(10, statetest.Compact(1))},
 			[]string{"9:OK@3 deleted 0", "10:OK@3 deleted 0"}, 2, ClientCompaction},
 		{"among others", []*messages.Command{of(9, statetest.Put("a", "1"), statetest.Compact(3), statetest.Delete("a"), statetest.Compact(2))}, []string{"9:OK@4 deleted 1"}, 3, ClientCompaction},
@@ -188,7 +189,7 @@ func TestCompactions(t *testing.T) {
 		{"of a node, again", []*messages.Command{node(statetest.Compact(3)), node(statetest.Compact(3)), node(statetest.Compact(2), statetest.Compact(1))},
 			[]string{"0:OK@3 deleted 0", "0:OK@3 deleted 0", "0:OK@3 deleted 0"}, 3, NodeCompaction},
 		{"of a node, of the future", []*messages.Command{node(statetest.Compact(4))}, []string{"0:INVALID@3 deleted 0"}, 2, NoCompaction},
-		{"of a node and a client", []*messages.Command{node(statetest.Compact(3)), of(9, statetest.Compact(2)), node(statetest.Compact(3))},
+		{"of a node and a client", []*messages.Command{node(statetest.Compact(3)), of(9, statetest.Compact(3)), node(statetest.Compact(3))},
 			[]string{"0:OK@3 deleted 0", "9:OK@3 deleted 0", "0:OK@3 deleted 0"}, 3, ClientCompaction},
 		{"nobody's, with more than compactions", []*messages.Command{node(statetest.Compact(3), statetest.Put("a", "1")), node(statetest.Put("a", "1")), node()},
 			[]string{"0:INVALID@3 deleted 0", "0:INVALID@3 deleted 0", "0:INVALID@3 deleted 0"}, 2, NoCompaction},
@@ -214,6 +215,9 @@ func TestCompactions(t *testing.T) {
 			}
 			if r.batch.Compaction != test.by {
 				t.Errorf("the compaction is of %d, not of %d", r.batch.Compaction, test.by)
+			}
+			if gone := r.batch.GivenUp; (gone.Below > 2) != (test.compacted > 2) || (gone.Client != nil) != (gone.Below > 2 && test.by == ClientCompaction && test.commands[0].Session != nil) {
+				t.Errorf("it is said that %+v", gone)
 			}
 			r.batch.Clear()
 			if r.batch.Compaction != NoCompaction {

@@ -37,6 +37,13 @@ func CheckReachable(address string) *messages.Error {
 	return nil
 }
 
+// Loopback reports whether an address to listen at is reached from its own machine alone.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // Everywhere reports whether an address names all interfaces of a machine, and so none
 // that others could dial.
 func Everywhere(address string) bool {

@@ -24,3 +24,14 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestLoopback(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "localhost:1": true,
+		"10.0.0.1:1": false, "0.0.0.0:1": false, ":1": false, "[::]:1": false, "example.org:1": false, "": false,
+	} {
+		if got := Loopback(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}

@@ -415,7 +415,7 @@ func (f *frozen) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Fra
 	if err != nil {
 		return err
 	}
-	w, r := transport.Admit(nodeLocal(2), transport.Known{}, hello.GetHello())
+	w, r := transport.Admit(nodeLocal(2), transport.Known{}, transport.Principal{}, hello.GetHello())
 	if r != nil {
 		return r
 	}

@@ -2,18 +2,23 @@ package grpc
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -23,6 +28,7 @@ type dialled struct {
 	client  *grpc.ClientConn
 	cancel  context.CancelFunc
 	conn    transport.Conn
+	chain   []*x509.Certificate // of the far side; none without keys
 	welcome *messages.Welcome
 	refused bool // in place of a welcome
 }
@@ -48,6 +54,10 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	if err != nil {
 		return nil, unreachable(ctx, endpoint, err)
 	}
+	raw, chain, refused := g.secure(until, endpoint, raw)
+	if refused != nil {
+		return nil, &failure{Error: refused}
+	}
 	client, err := grpc.NewClient("passthrough:///"+endpoint, g.dialOptions(raw)...)
 	if err != nil {
 		_ = raw.Close()
@@ -55,7 +65,8 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(until, cancel)
-	d := &dialled{client: client, cancel: cancel}
+	d := &dialled{client: client, cancel: cancel, chain: chain}
+	local.Principal = g.options.Keys.Principal()
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
 		failed = silent(endpoint)
@@ -69,6 +80,41 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 		return nil, &failure{Error: failed, told: d.refused}
 	}
 	return d, nil
+}
+
+// secure makes a connection one under TLS, if there are keys, and returns the far side's
+// certificate and those that lead to its authority. One that fails is closed.
+func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (net.Conn, []*x509.Certificate, *messages.Error) {
+	if g.options.Keys == nil {
+		return raw, nil, nil
+	}
+	host, _, _ := net.SplitHostPort(endpoint)
+	conn := tls.Client(raw, g.options.Keys.Client(host))
+	err := conn.HandshakeContext(until)
+	if err == nil {
+		return conn, conn.ConnectionState().PeerCertificates, nil
+	}
+	_ = raw.Close()
+	var plain tls.RecordHeaderError
+	switch {
+	case until.Err() != nil:
+		return nil, nil, silent(endpoint)
+	case errors.As(err, &plain), errors.Is(err, io.EOF):
+		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "%s does not speak TLS", endpoint).
+			WithHint("a node that was started without keys is reached without: leave --certs-dir out; or start it with keys")
+	case strings.Contains(err.Error(), "remote error: "):
+		return nil, nil, unwanted(endpoint, err.Error())
+	}
+	return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is not good: %s", endpoint, transport.Legible(cause(err).Error())).
+		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
+}
+
+// unwanted is the error of an endpoint that took no certificate, or not this one, as TLS
+// says it: with version 1.3 that comes after the dialling side has shaken hands.
+func unwanted(endpoint, said string) *messages.Error {
+	_, alert, _ := strings.Cut(said, "remote error: tls: ")
+	return messages.Errorf(messages.Code_NOT_ALLOWED, "%s refused the certificate of this side: %s", endpoint, transport.Legible(strings.Trim(alert, `"`))).
+		WithHint("it must be signed by the cluster's CA, and not have expired: kvctl cert check")
 }
 
 // greet opens the stream and exchanges hello and welcome.
@@ -92,10 +138,11 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Lo
 		return transport.Refused(endpoint, r)
 	}
 	d.welcome = in.Control.GetWelcome()
-	if why := transport.Welcomed(local, known, to, d.welcome); why != nil {
+	from := keys.PrincipalOf(d.chain)
+	if why := transport.Welcomed(local, known, from, to, d.welcome); why != nil {
 		return why.At(endpoint, "")
 	}
-	d.conn = transport.Reached(local, lane, d.welcome)
+	d.conn = transport.Reached(local, from, lane, d.welcome)
 	return nil
 }
 
@@ -104,7 +151,7 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Lo
 func (g *Network) dialOptions(raw net.Conn) []grpc.DialOption {
 	var once sync.Once
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(g.credentials()),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // secure has secured it,
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			conn, err := net.Conn(nil), errors.New("the connection broke")
 			once.Do(func() { conn, err = raw, nil })
@@ -150,8 +197,11 @@ func silent(endpoint string) *messages.Error {
 
 // stranger is the error of an endpoint that listens but does not complete a hello.
 func stranger(endpoint string, err error) *messages.Error {
+	if said := status.Convert(err).Message(); strings.Contains(said, "remote error: tls: ") {
+		return unwanted(endpoint, said)
+	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, transport.Legible(status.Convert(err).Message())).
-		WithHint("check that this is the port of a KeyVal node")
+		WithHint("check that this is the port of a KeyVal node; one that was started with keys is reached with keys: --certs-dir DIR")
 }
 
 // broken is the error of a stream that stood and ended.

@@ -63,19 +63,22 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	}
 	h := &hub{
 		net: g, system: system, events: events, logger: g.logger(system),
-		server: g.server(), inbound: map[inboundKey][]*inbound{},
+		inbound: map[inboundKey][]*inbound{},
 		listener: &gate{
 			Listener: l, patience: g.options.HandshakeTimeout, places: g.options.Places, arrived: newBudget(arrivedMax),
 		},
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
+	h.server = g.server(h.outlet.log)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
+	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
 	h.known.Store(&transport.Known{})
 	h.peers.Store(&map[string]*peer{})
 	messages.RegisterLinkServer(h.server, h)
 	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
+	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
 			h.logger.Error("transport: listening ended", "address", address, "reason", err)
@@ -94,6 +97,7 @@ func (h *hub) Identify(local transport.Local) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before := *h.local.Load()
+	local.Principal = before.Principal
 	h.local.Store(&local)
 	if before.WaitingFor == "" && local.WaitingFor != "" {
 		h.endAll(func(c *inbound) *messages.Error {
@@ -172,8 +176,26 @@ func (h *hub) endRefused() {
 		if c.conn.Role != messages.Role_NODE {
 			return nil
 		}
-		return known.Refuses(c.conn.RaftID, c.hello.Incarnation, c.hello.Starts)
+		return known.RefusesOf(c.conn.Principal, c.hello)
 	})
+}
+
+// endStale ends the connections whose certificates are not good any more: they have
+// expired, or what has signed them is not trusted now.
+func (h *hub) endStale() {
+	keys := h.net.options.Keys
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endAll(func(c *inbound) *messages.Error {
+		if err := keys.Stale(c.chain); err != nil {
+			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
+				WithHint("connect again with one that is: kvctl cert check")
+		}
+		return nil
+	})
+	for _, p := range *h.peers.Load() {
+		p.refresh(func(d *dialled) bool { return keys.Stale(d.chain) != nil })
+	}
 }
 
 // endAll ends the connections that came in and for which why has a reason. h.mu
@@ -209,7 +231,11 @@ func (h *hub) resolve(*actor.PID) (actor.Process, bool) { return h, true }
 func (h *hub) SendUserMessage(pid *actor.PID, message any) {
 	_, body, sender := actor.UnwrapEnvelope(message)
 	if p := (*h.peers.Load())[pid.Address]; p != nil {
-		h.sendPeer(p, pid, body, sender)
+		if c := h.wayBack(p); c != nil {
+			h.sendBack(c, pid, body, sender)
+		} else {
+			h.sendPeer(p, pid, body, sender)
+		}
 		return
 	}
 	if c, ok := h.clients.Load(pid.Address); ok {
@@ -256,9 +282,19 @@ func (h *hub) sendClient(c *inbound, pid *actor.PID, body any, sender *actor.PID
 	}
 }
 
-// sendBack sends to a node that is no peer on a connection that it made. Such a node is
-// a member that this one has not heard of yet, or one that joins: its place in the
-// network is not known here, but it may lead or stand for election and must be answered.
+// wayBack is a connection that a peer has made which is not where its member's record says; nil:
+// it is there, or has made none. It has moved, and the record cannot be changed before a leader is
+// elected, for which its vote may be needed.
+func (h *hub) wayBack(p *peer) *inbound {
+	if !p.lanes[messages.Lane_CONTROL].astray.Load() {
+		return nil
+	}
+	return h.newest(inboundKey{p.conn.Address, messages.Lane_CONTROL})
+}
+
+// sendBack sends to a node on a connection that it made. Such a node is a member that has moved
+// or that this one has not heard of yet, or one that joins: its place in the network is not
+// known here, but it may lead or stand for election and must be answered.
 func (h *hub) sendBack(c *inbound, pid *actor.PID, body any, sender *actor.PID) {
 	it, ok := h.outlet.seal(c.conn, pid.Id, body, sender)
 	if !ok {

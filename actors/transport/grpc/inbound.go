@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	grpcpeer "google.golang.org/grpc/peer"
 
 	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -43,9 +46,10 @@ type inboundKey struct {
 type inbound struct {
 	conn   transport.Conn
 	hello  *messages.Hello
-	queue  *queue  // to a client, or to a node that is no peer; to a peer it stays empty
+	queue  *queue  // to a client, or to a node that is no peer or has moved; to a peer it stays empty
 	window *window // of a client; nil of a node, whose traffic Raft bounds
 	guest  *guest
+	chain  []*x509.Certificate // of the far side; none without keys
 
 	reject  func(...item) // takes what was queued and is not sent
 	once    sync.Once
@@ -83,7 +87,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 	if err := s.RecvMsg(hello); err != nil {
 		return err
 	}
-	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()))
+	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()), chainOf(s.Context()))
 	if refusal != nil {
 		h.outlet.log.warn("a connection was refused", "from", remote(s.Context()), "reason", refusal.Message)
 		return s.SendMsg(refusalFrame(refusal))
@@ -119,11 +123,11 @@ func (h *hub) read(c *inbound, s stream) {
 
 // enter admits a connection and makes it the newest of its key, or refuses it. A
 // node has one connection a lane.
-func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcome, *messages.Error) {
+func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) (*inbound, *messages.Welcome, *messages.Error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	local := *h.local.Load()
-	welcome, refusal := transport.Admit(local, *h.known.Load(), hello)
+	local, from := *h.local.Load(), keys.PrincipalOf(chain)
+	welcome, refusal := transport.Admit(local, *h.known.Load(), from, hello)
 	switch {
 	case refusal != nil:
 		return nil, nil, refusal
@@ -131,7 +135,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest) (*inbound, *messages.Welcom
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
 	}
 	c := &inbound{
-		conn: transport.Accepted(local, hello), hello: hello, guest: g,
+		conn: transport.Accepted(local, from, hello), hello: hello, guest: g, chain: chain,
 		ended: make(chan struct{}), reject: h.reject,
 	}
 	as := h.known.Load().Standing(hello)
@@ -193,6 +197,17 @@ func guestOf(ctx context.Context) *guest {
 	if p, ok := grpcpeer.FromContext(ctx); ok {
 		if a, ok := p.Addr.(guestAddr); ok {
 			return a.guest
+		}
+	}
+	return nil
+}
+
+// chainOf is the certificate that a stream's connection came with, and those that lead to
+// its authority; none without keys.
+func chainOf(ctx context.Context) []*x509.Certificate {
+	if p, ok := grpcpeer.FromContext(ctx); ok {
+		if proved, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			return proved.State.PeerCertificates
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ package grpc
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 
 	"keyval/actors/seam"
 	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -37,6 +39,8 @@ type Options struct {
 	Logger           *slog.Logger  // nil: the actor system's
 	HandshakeTimeout time.Duration // from accepting a connection to its admitted hello; 0: 5 s
 	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
+
+	Keys *keys.Ring // nil: links carry no keys
 
 	Places transport.Places // of connections that come in; none: transport.AllPlaces
 }
@@ -77,8 +81,30 @@ func (g *Network) Unbind() error {
 	return bound.Close()
 }
 
-// credentials are those of both ends of every connection: the place for TLS.
-func (g *Network) credentials() credentials.TransportCredentials { return insecure.NewCredentials() }
+// credentials are those of connections that come in.
+func (g *Network) credentials(log *limited) credentials.TransportCredentials {
+	if g.options.Keys == nil {
+		return insecure.NewCredentials()
+	}
+	return handshakes{credentials.NewTLS(g.options.Keys.Server()), log}
+}
+
+// handshakes are credentials that say why a connection was refused. The deadline of a
+// handshake is gRPC's, and the gate's for the hello after it; how many there are at a time
+// is bounded by the places of strangers.
+type handshakes struct {
+	credentials.TransportCredentials
+	log *limited
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (h handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
+	if err != nil && err != io.EOF {
+		h.log.warn("a connection was refused", "from", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
+	}
+	return conn, info, err
+}
 
 func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
 	if g.options.Logger != nil {
@@ -87,9 +113,9 @@ func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
 	return system.Logger()
 }
 
-func (g *Network) server() *grpc.Server {
+func (g *Network) server(log *limited) *grpc.Server {
 	return grpc.NewServer(
-		grpc.Creds(g.credentials()),
+		grpc.Creds(g.credentials(log)),
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(messageSizeMax),
 		grpc.MaxConcurrentStreams(1),

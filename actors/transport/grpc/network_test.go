@@ -642,6 +642,37 @@ func TestNodeThatIsNoPeerIsAnswered(t *testing.T) {
 	})
 }
 
+// TestPeerThatHasMovedIsAnswered: nobody is where node 1 looks for node 2, which reaches node 1.
+// The record of its address cannot be changed before they have elected a leader.
+func TestPeerThatHasMovedIsAnswered(t *testing.T) {
+	a, b := serve(t, nodeLocal(1)), serve(t, nodeLocal(2))
+	a.spawn(messages.ActorRaft, nil)
+	b.spawn(messages.ActorRaft, nil)
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := proto.CloneOf(b.member())
+	was.Address = gone.Addr().String()
+	gone.Close()
+	a.hub.SetPeers([]*messages.Member{a.member(), was}, 0)
+	b.hub.SetPeers([]*messages.Member{a.member(), b.member()}, 0)
+	a.hears(func() { b.system.Root.Send(b.pid(1, messages.ActorRaft), raftMessage(raftpb.MsgVote, 2, 1, 7)) })
+	app := raftMessage(raftpb.MsgApp, 1, 2, 7)
+	app.Message.Entries = []*raftpb.Entry{{Term: new(uint64(7)), Index: new(uint64(3)), Data: []byte("data")}}
+	for _, m := range []*messages.RaftMessage{raftMessage(raftpb.MsgVoteResp, 1, 2, 7), app} {
+		for got := proto.Message(nil); !proto.Equal(got, m); { // others were sent more than once
+			got = b.hears(func() { a.system.Root.Send(a.pid(2, messages.ActorRaft), m) }).message
+		}
+	}
+	a.hub.SetPeers([]*messages.Member{a.member(), b.member()}, 0)
+	beat := raftMessage(raftpb.MsgHeartbeat, 1, 2, 7)
+	eventually(t, "it is reached where it is", func() bool {
+		a.system.Root.Send(a.pid(2, messages.ActorRaft), beat)
+		return b.hub.newest(inboundKey{"node/1", messages.Lane_CONTROL}) != nil
+	})
+}
+
 func TestProposalWithoutAWayIsRefused(t *testing.T) {
 	n := serve(t, nodeLocal(1))
 	session := n.spawn(aSession, nil)

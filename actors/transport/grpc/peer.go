@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keyval/actors/transport"
@@ -47,8 +48,11 @@ type lane struct {
 	away  absence       // what people were told of the peer
 	stood bool          // a connection stood since the peer was last known to be gone
 
+	astray atomic.Bool // the last attempt found nobody at the peer's address
+
 	mu        sync.Mutex
 	interrupt context.CancelFunc // ends the attempt or the stream of now
+	standing  *dialled           // the stream of now; nil: there is none
 }
 
 func (h *hub) newPeer(m *messages.Member) *peer {
@@ -86,6 +90,24 @@ func (p *peer) restart() {
 		l.mu.Unlock()
 	}
 	p.rouse()
+}
+
+// refresh ends the streams that are to be made anew.
+func (p *peer) refresh(stale func(*dialled) bool) {
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		if l.standing != nil && stale(l.standing) {
+			l.interrupt()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// stands notes the stream of now; nil: there is none.
+func (l *lane) stands(d *dialled) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.standing = d
 }
 
 // run keeps the lane until ctx ends. The control lane is made at once, since its
@@ -165,10 +187,13 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	l.mu.Unlock()
 	h, m := l.peer.hub, l.peer.member
 	d, failed := h.net.dial(ctx, m.Address, *h.local.Load(), *h.known.Load(), m.RaftId, l.kind)
+	l.astray.Store(failed != nil && !failed.told)
 	if failed != nil {
 		return 0, failed
 	}
 	defer d.close()
+	l.stands(d)
+	defer l.stands(nil)
 	l.stood = true
 	h.mu.Lock()
 	h.hear(d.welcome.RaftId, d.welcome.Incarnation, d.welcome.Starts)

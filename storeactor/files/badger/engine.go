@@ -40,6 +40,7 @@ type Engine struct {
 
 	mutex     sync.Mutex // guards what is below
 	failed    error      // of the first write or sync that failed
+	owner     string     // stands in each marker
 	markers   uint64     // numbers of markers given out
 	marked    bool       // a marker was written behind the last row
 	unmarked  int        // bytes of rows since the last marker
@@ -68,7 +69,7 @@ func (e *Engine) Write(rows []disk.Row) error {
 		entries[i] = entryOf(&rows[i])
 	}
 	if marker != 0 {
-		entries = append(entries, markerEntry(marker))
+		entries = append(entries, markerEntry(marker, e.owner))
 	}
 	return e.endWrite(rows, marker, e.db.WriteVersions(entries))
 }
@@ -90,8 +91,8 @@ func markerKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefixMarker}, number)
 }
 
-func markerEntry(number uint64) badger.Entry {
-	return badger.NewVersion(markerKey(number), nil, ownVersion, false)
+func markerEntry(number uint64, owner string) badger.Entry {
+	return badger.NewVersion(markerKey(number), []byte(owner), ownVersion, false)
 }
 
 // beginWrite gives out a marker's number if one is due, else 0.
@@ -267,7 +268,7 @@ func (e *Engine) beginSync() (markers uint64, err error) {
 	markers, e.marked, e.unmarked = e.markers, true, 0
 	e.mutex.Unlock()
 
-	err = e.db.WriteVersions([]badger.Entry{markerEntry(markers)})
+	err = e.db.WriteVersions([]badger.Entry{markerEntry(markers, e.owner)})
 	if err != nil {
 		e.mutex.Lock()
 		defer e.mutex.Unlock()

@@ -62,16 +62,13 @@ func engineOptions(dir string, logger *slog.Logger) badger.Options {
 // that replay will start from: first the files, which Badger would silently cut
 // short or delete, then the markers that a lost file would have taken along.
 func Open(dir string, seal Seal, logger *slog.Logger) (*Engine, error) {
-	if err := seal.checkTables(dir); err != nil {
-		return nil, err
-	}
-	if err := seal.checkMemTables(dir); err != nil {
+	if err := seal.Check(dir); err != nil {
 		return nil, err
 	}
 	if err := dropEmptyFiles(dir); err != nil {
 		return nil, err
 	}
-	e := &Engine{dir: dir, markers: seal.Markers, marked: true, seal: seal}
+	e := &Engine{dir: dir, owner: seal.Owner, markers: seal.Markers, marked: true, seal: seal}
 	e.flattening.stop = &e.closed
 	options := engineOptions(dir, logger).WithLogger(logAdapter{logger, e.flattening.says})
 	var err error
@@ -136,5 +133,5 @@ const discardName = "DISCARD"
 
 func damaged(format string, args ...any) *messages.Error {
 	return messages.Errorf(messages.Code_DAMAGED, "the state is damaged: "+format, args...).
-		WithHint("keep the directory for inspection; the other nodes serve on without this one")
+		WithHint("the other nodes serve on without this one: %s", disk.RebuildHint)
 }

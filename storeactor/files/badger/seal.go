@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +25,7 @@ import (
 // every Sync and one every markEveryBytes bytes.
 type Seal struct {
 	Markers   uint64 // markers 1 to this are there
+	Owner     string // random text: stands in each marker, and tells these rows' files from those of another node; empty: none does
 	Table     uint64 // the highest number of a table that begins with a marker; compactions replace such a table by a newer one, and may remove others
 	MemTables []MemTable
 }
@@ -36,13 +38,14 @@ type MemTable struct {
 }
 
 const (
-	sealHead = "markers %d table %d\n"
+	sealHead = "markers %d table %d owner %s\n"
 	sealLine = "memtable %s %s %d\n"
+	nobody   = "-"
 )
 
 // Encode is the text that DecodeSeal reads.
 func (s Seal) Encode() []byte {
-	b := fmt.Appendf(nil, sealHead, s.Markers, s.Table)
+	b := fmt.Appendf(nil, sealHead, s.Markers, s.Table, cmp.Or(s.Owner, nobody))
 	for _, m := range s.MemTables {
 		b = fmt.Appendf(b, sealLine, m.Name, m.Nonce, m.Length)
 	}
@@ -53,8 +56,11 @@ func (s Seal) Encode() []byte {
 func DecodeSeal(b []byte) (Seal, error) {
 	var s Seal
 	head, rest, _ := strings.Cut(string(b), "\n")
-	if _, err := fmt.Sscanf(head+"\n", sealHead, &s.Markers, &s.Table); err != nil {
+	if _, err := fmt.Sscanf(head+"\n", sealHead, &s.Markers, &s.Table, &s.Owner); err != nil {
 		return s, err
+	}
+	if s.Owner == nobody {
+		s.Owner = ""
 	}
 	for line := range strings.Lines(rest) {
 		var m MemTable
@@ -70,7 +76,7 @@ func DecodeSeal(b []byte) (Seal, error) {
 // seal: what it covers is not read again. A file that goes away meanwhile has
 // become a table, which Badger syncs.
 func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, error) {
-	seal := Seal{Markers: markers, Table: before.Table}
+	seal := Seal{Markers: markers, Table: before.Table, Owner: before.Owner}
 	for _, t := range db.Tables() {
 		if t.Left[0] == prefixMarker {
 			seal.Table = max(seal.Table, t.ID)
@@ -138,6 +144,15 @@ func syncInSteps(f *os.File, from, to int64) error {
 	return unix.Fdatasync(int(f.Fd()))
 }
 
+// Check is DAMAGED if files of the rows are not as they were sealed. It changes nothing, and
+// what lies within a table it does not read.
+func (s Seal) Check(dir string) error {
+	if err := s.checkTables(dir); err != nil {
+		return err
+	}
+	return s.checkMemTables(dir)
+}
+
 // checkMemTables: what was synced to a memtable file that is still there must be
 // there still, every entry with its checksum.
 func (s Seal) checkMemTables(dir string) error {
@@ -202,8 +217,18 @@ func (s Seal) checkMarkers(db *badger.DB) error {
 	defer txn.Discard()
 	for back := uint64(0); back < s.Markers; {
 		number := s.Markers - back
-		if _, err := txn.Get(markerKey(number)); err != nil {
+		marker, err := txn.Get(markerKey(number))
+		if err != nil {
 			return damaged("rows that were synced are gone: marker %d of %d: %v", number, s.Markers, err)
+		}
+		err = marker.Value(func(owner []byte) error {
+			if string(owner) != s.Owner {
+				return damaged("a file is of another node: marker %d of %d is not the one that was written", number, s.Markers)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		if back < all {
 			back++

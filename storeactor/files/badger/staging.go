@@ -1,6 +1,7 @@
 package badger
 
 import (
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"os"
@@ -133,11 +134,12 @@ func (s *Staging) Seal() (Seal, error) {
 	}
 	s.closed = true
 	s.release()
-	engine := &Engine{db: s.db, dir: s.dir}
+	owner := rand.Text()
+	engine := &Engine{db: s.db, dir: s.dir, owner: owner}
 	if s.failed = errors.Join(engine.Sync(), engine.Close()); s.failed != nil {
 		return Seal{}, s.failed
 	}
-	seal := Seal{Markers: engine.seal.Markers}
+	seal := Seal{Markers: engine.seal.Markers, Owner: owner}
 	seal.Table, s.failed = newestTable(s.dir)
 	if s.failed == nil {
 		s.failed = durable.SyncDirectory(s.dir)

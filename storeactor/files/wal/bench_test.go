@@ -77,7 +77,7 @@ func BenchmarkLogOpen(b *testing.B) {
 
 func benchmarkLog(b *testing.B) *Log {
 	generation := b.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(1, 0, 1), disktest.Identity, 0, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(1, 0, 1), nil, disktest.Identity, 0, quiet); err != nil {
 		b.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)

@@ -115,7 +115,7 @@ func TestCutGivesSpaceBack(t *testing.T) {
 func TestNewSegmentWithoutEntries(t *testing.T) {
 	generation := t.TempDir()
 	at := &messages.Checkpoint{ClusterId: disktest.First.ClusterId, Index: 1000, Term: 5, ConfState: testConf}
-	if err := Create(generation, at, disktest.HardState(6, 2, 1000), disktest.Identity, 0, quiet); err != nil {
+	if err := Create(generation, at, disktest.HardState(6, 2, 1000), nil, disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
 	for term := uint64(6); len(readFiles(t, generation).segments) < 3; {

@@ -25,7 +25,7 @@ func FuzzWitnessFile(f *testing.F) {
 			data = binary.LittleEndian.AppendUint32(data[:witnessSlot-4:witnessSlot-4], crc32.Checksum(data[:witnessSlot-4], disk.Castagnoli))
 		}
 		generation := t.TempDir()
-		if err := os.WriteFile(filepath.Join(generation, witnessName), data, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(generation, WitnessName), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		found, err := openWitness(generation)
@@ -46,7 +46,7 @@ func FuzzWitnessFile(f *testing.F) {
 // it said before.
 func FuzzLogSegment(f *testing.F) {
 	generation := f.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, 0, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), nil, disktest.Identity, 0, quiet); err != nil {
 		f.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -71,7 +71,7 @@ func FuzzLogSegment(f *testing.F) {
 	if before.segments[filepath.Base(name)], err = os.ReadFile(name); err != nil {
 		f.Fatal(err)
 	}
-	if before.witness, err = os.ReadFile(filepath.Join(generation, witnessName)); err != nil {
+	if before.witness, err = os.ReadFile(filepath.Join(generation, WitnessName)); err != nil {
 		f.Fatal(err)
 	}
 	for at := uint16(0); at < 1024; at += 8 {

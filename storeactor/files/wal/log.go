@@ -49,11 +49,12 @@ func Metadata(clusterID, incarnation []byte) []byte {
 	return fmt.Appendf(nil, "keyval log 1\ncluster %x\nincarnation %x\n", clusterID, incarnation)
 }
 
-// Create makes the log of a new generation and its witness, durably. It is
-// empty, so its commit is its base: the index of the generation's checkpoint.
-// Term and vote are hs's; starts is how many processes were started on the generation
+// Create makes the log of a new generation and its witness, durably. Its base is the
+// generation's checkpoint, and behind that it holds these entries: none, or those of the
+// generation before, which were acknowledged. Term and vote are hs's, and so is the commit,
+// as far as the log reaches; starts is how many processes were started on the generation
 // before it.
-func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id *messages.Identity, starts uint64, logger *slog.Logger) error {
+func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, entries []*raftpb.Entry, id *messages.Identity, starts uint64, logger *slog.Logger) error {
 	if at.Index > 0 && at.ConfState == nil {
 		return messages.Errorf(messages.Code_INVALID, "the checkpoint of index %d has no configuration", at.Index)
 	}
@@ -62,8 +63,11 @@ func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id
 		return err
 	}
 	base := &walpb.Snapshot{Index: new(at.Index), Term: new(at.Term), ConfState: at.ConfState}
-	hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(at.Index)}
-	err = errors.Join(w.SaveSnapshot(base), w.Save(hs, nil), w.Sync(), w.Close())
+	image := &disk.LogImage{BaseIndex: at.Index, BaseTerm: at.Term, Entries: entries}
+	index, term := image.Last()
+	image.HardState = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(min(hs.GetCommit(), index))}
+	hs = image.HardState
+	err = errors.Join(image.Check(), w.SaveSnapshot(base), w.Save(hs, entries), w.Sync(), w.Close())
 	if err != nil {
 		return err
 	}
@@ -72,8 +76,8 @@ func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, id
 	}
 	return createWitness(generation, disk.Witness{
 		BaseIndex: at.Index, BaseTerm: at.Term,
-		Index: at.Index, Term: at.Term,
-		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: at.Index, Starts: starts,
+		Index: index, Term: term,
+		HardTerm: hs.GetTerm(), Vote: hs.GetVote(), Commit: hs.GetCommit(), Starts: starts,
 	})
 }
 
@@ -103,6 +107,20 @@ func Open(generation string, metadata []byte, step func(string), synced promethe
 		return nil, nil, err
 	}
 	return l, image, nil
+}
+
+// Read reads a log that nobody has open, and holds it against its witness. It changes
+// nothing. Errors are as of Open.
+func Read(generation string, metadata []byte, logger *slog.Logger) (*disk.LogImage, disk.Witness, error) {
+	witness, found, err := ReadWitness(generation)
+	if err == nil && !found {
+		err = disk.Damaged("the log's witness in %s is missing", generation)
+	}
+	if err != nil {
+		return nil, witness, err
+	}
+	image, err := readLog(filepath.Join(generation, dirName), witness, metadata, logger)
+	return image, witness, err
 }
 
 // readLog reads all that can be read, changing nothing, and judges it.

@@ -35,7 +35,7 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *Log) {
 	t.Helper()
 	generation = t.TempDir()
-	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), disktest.Identity, 0, quiet); err != nil {
+	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), nil, disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
 	l, _, err := reopenLog(generation)
@@ -63,7 +63,7 @@ func readFiles(t *testing.T, generation string) testLog {
 			t.Fatal(err)
 		}
 	}
-	if l.witness, err = os.ReadFile(filepath.Join(generation, witnessName)); err != nil {
+	if l.witness, err = os.ReadFile(filepath.Join(generation, WitnessName)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -103,7 +103,7 @@ func (l testLog) write(t *testing.T, generation string) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(generation, witnessName), l.witness, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(generation, WitnessName), l.witness, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

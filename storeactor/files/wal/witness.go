@@ -17,7 +17,7 @@ import (
 //
 //	magic [8] | format uint32 | 9 fields uint64 | CRC32C of all before uint32
 const (
-	witnessName   = "witness"
+	WitnessName   = "witness"
 	witnessMagic  = "KVWITNES"
 	witnessFormat = 1
 	witnessBlock  = 4096 // bytes
@@ -61,12 +61,12 @@ func createWitness(generation string, first disk.Witness) error {
 	first.Sequence = 1
 	blocks := make([]byte, 2*witnessBlock)
 	copy(blocks[witnessBlock:], encodeWitness(first))
-	return durable.Replace(filepath.Join(generation, witnessName), blocks)
+	return durable.Replace(filepath.Join(generation, WitnessName), blocks)
 }
 
 // openWitness reads the newer of the two slots that are whole.
 func openWitness(generation string) (*witnessFile, error) {
-	path := filepath.Join(generation, witnessName)
+	path := filepath.Join(generation, WitnessName)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if os.IsNotExist(err) {
 		return nil, disk.Damaged("the log's witness %s is missing", path)
@@ -85,7 +85,7 @@ func openWitness(generation string) (*witnessFile, error) {
 // ReadWitness reads the witness of a log that nobody has open. It reports false if
 // there is none.
 func ReadWitness(generation string) (w disk.Witness, found bool, err error) {
-	f, err := os.Open(filepath.Join(generation, witnessName))
+	f, err := os.Open(filepath.Join(generation, WitnessName))
 	if os.IsNotExist(err) {
 		return w, false, nil
 	}

@@ -27,7 +27,7 @@ func TestWitnessFile(t *testing.T) {
 			t.Fatalf("after writing %d: %+v, %v", i, got, err)
 		}
 	}
-	whole, err := os.ReadFile(filepath.Join(generation, witnessName))
+	whole, err := os.ReadFile(filepath.Join(generation, WitnessName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func damagedWitness(t *testing.T, whole []byte, flips ...int) disk.Witness {
 		damaged[at] ^= 0x10
 	}
 	generation := t.TempDir()
-	if err := os.WriteFile(filepath.Join(generation, witnessName), damaged, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(generation, WitnessName), damaged, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, err := openWitness(generation)

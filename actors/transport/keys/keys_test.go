@@ -1,0 +1,291 @@
+package keys
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+func nodeNamed(name string) transport.Principal {
+	return transport.Principal{Kind: transport.NodeKey, Name: name}
+}
+func userNamed(name string) transport.Principal {
+	return transport.Principal{Kind: transport.UserKey, Name: name}
+}
+
+func newAuthority(t *testing.T) Authority {
+	t.Helper()
+	a := Authority{Dir: filepath.Join(t.TempDir(), "certs")}
+	if _, err := a.Create(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// ringOf makes the keys of a principal and loads them.
+func ringOf(t *testing.T, a Authority, p transport.Principal, hosts ...string) *Ring {
+	t.Helper()
+	dir, _, err := a.Issue(p, hosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Load(FilesIn(dir, p.Kind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// meet shakes hands on loopback, and returns whom each side takes the other for.
+func meet(server, client *tls.Config) (atServer, atClient transport.Principal, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return atServer, atClient, err
+	}
+	defer l.Close()
+	b, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return atServer, atClient, err
+	}
+	defer b.Close()
+	a, err := l.Accept()
+	if err != nil {
+		return atServer, atClient, err
+	}
+	defer a.Close()
+	accepted := make(chan error, 1)
+	s, c := tls.Server(a, server), tls.Client(b, client)
+	go func() {
+		err := s.Handshake()
+		if err == nil {
+			_, err = s.Write([]byte{1})
+		} else {
+			a.Close()
+		}
+		accepted <- err
+	}()
+	err = c.Handshake()
+	if err == nil {
+		_, err = c.Read(make([]byte, 1)) // with TLS 1.3 the server's verdict comes after the handshake
+	} else {
+		b.Close()
+	}
+	if other := <-accepted; other != nil {
+		return transport.Principal{}, transport.Principal{}, errors.Join(other, err)
+	}
+	return PrincipalOf(s.ConnectionState().PeerCertificates), PrincipalOf(c.ConnectionState().PeerCertificates), err
+}
+
+func TestHandshakes(t *testing.T) {
+	a, foreign := newAuthority(t), newAuthority(t)
+	n1 := ringOf(t, a, nodeNamed("n1"), "127.0.0.1", "n1.example")
+	anywhere := ringOf(t, a, nodeNamed("n2"))
+	alice := ringOf(t, a, userNamed("alice"))
+	past := Authority{Dir: a.Dir, Now: func() time.Time { return time.Now().Add(-leafLife - time.Hour) }}
+	dir, _, err := past.Issue(userNamed("late"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := tls.LoadX509KeyPair(FilesIn(dir, transport.UserKey).Cert, FilesIn(dir, transport.UserKey).Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(own ...tls.Certificate) *tls.Config {
+		return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &append(own, tls.Certificate{})[0], nil // whatever the far side says it takes
+		}}
+	}
+	old := with(alice.current.Load().own)
+	old.MaxVersion = tls.VersionTLS12
+	for _, test := range []struct {
+		name           string
+		server, client *tls.Config
+		refused        string // empty: both know each other
+	}{
+		{"user", n1.Server(), alice.Client("127.0.0.1"), ""},
+		{"node", n1.Server(), anywhere.Client("n1.example"), ""},
+		{"a node that names no host is good at any", anywhere.Server(), alice.Client("10.1.2.3"), ""},
+		{"another host", n1.Server(), alice.Client("10.1.2.3"), "10.1.2.3"},
+		{"no certificate", n1.Server(), with(), "certificate"},
+		{"foreign authority", n1.Server(), with(ringOf(t, foreign, userNamed("eve")).current.Load().own), "unknown authority"},
+		{"expired", n1.Server(), with(late), "expired"},
+		{"a user's in a node's place", &tls.Config{Certificates: []tls.Certificate{alice.current.Load().own}, ClientAuth: tls.RequireAnyClientCert}, alice.Client("127.0.0.1"), "incompatible key usage"},
+		{"a node of a foreign authority", ringOf(t, foreign, nodeNamed("n1"), "127.0.0.1").Server(), alice.Client("127.0.0.1"), "unknown authority"},
+		{"TLS 1.2", n1.Server(), old, "version"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			atServer, atClient, err := meet(test.server, test.client)
+			switch {
+			case test.refused == "" && (err != nil || atServer.Kind == transport.Keyless || atClient.Kind != transport.NodeKey):
+				t.Errorf("%v, %v and %v", err, atServer, atClient)
+			case test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)):
+				t.Errorf("%v, want %q", err, test.refused)
+			}
+		})
+	}
+}
+
+func TestNothingIsOverwritten(t *testing.T) {
+	a := newAuthority(t)
+	if _, err := a.Create(); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Error(err)
+	}
+	ringOf(t, a, nodeNamed("n1"))
+	if _, _, err := a.Issue(nodeNamed("n1"), nil); messages.CodeOf(err) != messages.Code_CONFLICT {
+		t.Error(err)
+	}
+	if _, _, err := a.Issue(nodeNamed("../n1"), nil); messages.CodeOf(err) != messages.Code_INVALID {
+		t.Error(err)
+	}
+	if _, _, err := (Authority{Dir: t.TempDir()}).Issue(nodeNamed("n1"), nil); messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		t.Error(err)
+	}
+	for _, file := range []string{a.path(fileCAKey), filepath.Join(a.Of(nodeNamed("n1")), "node.key")} {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	a := newAuthority(t)
+	ringOf(t, a, nodeNamed("n1"))
+	ringOf(t, newAuthority(t), nodeNamed("n1"))
+	good := FilesIn(a.Of(nodeNamed("n1")), transport.NodeKey)
+	other := newAuthority(t)
+	ringOf(t, other, nodeNamed("n1"))
+	foreign := FilesIn(other.Of(nodeNamed("n1")), transport.NodeKey)
+	open := filepath.Join(t.TempDir(), "open.key")
+	text, _ := os.ReadFile(good.Key)
+	if err := os.WriteFile(open, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]Files{
+		"no such file":      {good.CA, good.Cert + "x", good.Key},
+		"unknown authority": {foreign.CA, good.Cert, good.Key},
+		"not match":         {good.CA, good.Cert, foreign.Key},
+		"chmod 600":         {good.CA, good.Cert, open},
+		"no certificate":    {good.Key, good.Cert, good.Key},
+		"authority's":       {good.Cert, good.Cert, good.Key},
+	} {
+		if _, err := Load(f); messages.CodeOf(err) != messages.Code_INVALID || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want %q", err, name)
+		}
+	}
+}
+
+// TestRotation: in each stage, and while some have what a step made and some do not yet,
+// everybody reaches everybody; in the end the old authority is no more.
+func TestRotation(t *testing.T) {
+	a := newAuthority(t)
+	n1, n2, alice := ringOf(t, a, nodeNamed("n1"), "127.0.0.1"), ringOf(t, a, nodeNamed("n2")), ringOf(t, a, userNamed("alice"))
+	leaf := n1.current.Load().leaf
+	all := []*Ring{n1, n2, alice}
+	talk := func(stage string) {
+		t.Helper()
+		for _, server := range []*Ring{n1, n2} {
+			for _, client := range all {
+				if _, _, err := meet(server.Server(), client.Client("127.0.0.1")); err != nil {
+					t.Errorf("%s: %v to %v: %v", stage, client.Principal(), server.Principal(), err)
+				}
+			}
+		}
+	}
+	for _, step := range []struct {
+		name string
+		take func() error
+		then Stage
+	}{{"both", a.TrustBoth, Both}, {"leaves", a.SignAnew, Leaves}, {"new", a.TrustNew, Settled}} {
+		if err := step.take(); err != nil {
+			t.Fatal(step.name, err)
+		}
+		if is, err := a.Stage(); err != nil || is != step.then {
+			t.Fatalf("after %s: %v, %v", step.name, is, err)
+		}
+		for _, r := range all {
+			talk(step.name)
+			if changed, err := r.Reload(true); err != nil || !changed {
+				t.Fatal(changed, err)
+			}
+		}
+		talk(step.name)
+		if err := step.take(); step.name != "new" && messages.CodeOf(err) != messages.Code_CONFLICT {
+			t.Errorf("%s again: %v", step.name, err)
+		}
+		entries, err := a.Inspect()
+		for _, e := range entries {
+			if e.Problem != "" {
+				t.Errorf("after %s: %+v", step.name, e)
+			}
+		}
+		if err != nil || len(entries) < 4 {
+			t.Error(entries, err)
+		}
+	}
+	if err := n1.Stale([]*x509.Certificate{leaf}); err == nil {
+		t.Error("the old leaf is still good")
+	}
+	if hosts := Hosts(n1.current.Load().leaf); len(hosts) != 1 || hosts[0] != "127.0.0.1" {
+		t.Error(hosts)
+	}
+}
+
+// TestReloadTakesWhatIsGoodOnly: what cannot be loaded, or names another, leaves things as
+// they were, and is told.
+func TestReloadTakesWhatIsGoodOnly(t *testing.T) {
+	a := newAuthority(t)
+	n1 := ringOf(t, a, nodeNamed("n1"))
+	if changed, err := n1.Reload(false); changed || err != nil {
+		t.Fatal(changed, err)
+	}
+	text, _ := os.ReadFile(n1.files.Cert)
+	if err := os.WriteFile(n1.files.Cert, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := n1.Reload(false); !changed || err == nil {
+		t.Fatal(changed, err)
+	}
+	if changed, err := n1.Reload(false); changed || err != nil {
+		t.Fatal("it is told again", changed, err)
+	}
+	if k := n1.Told(false); k.Problem == "" || k.Certificate != "keyval://node/n1" {
+		t.Error(k)
+	}
+	if err := os.WriteFile(n1.files.Cert, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := n1.Reload(false); !changed || err != nil {
+		t.Fatal(changed, err)
+	}
+	if k := n1.Told(false); k.Problem != "" {
+		t.Error(k)
+	}
+	ringOf(t, a, nodeNamed("n2"))
+	n1.files = FilesIn(a.Of(nodeNamed("n2")), transport.NodeKey)
+	if _, err := n1.Reload(false); err == nil || !strings.Contains(err.Error(), "that of node n2") {
+		t.Error(err)
+	}
+}
+
+func TestInspectTellsWhatExpires(t *testing.T) {
+	a := newAuthority(t)
+	ringOf(t, a, nodeNamed("n1"))
+	for after, want := range map[time.Duration]string{0: "", leafLife - 20*24*time.Hour: "expires in 20 days", leafLife + time.Hour: "expired"} {
+		entries, err := Authority{Dir: a.Of(nodeNamed("n1")), Now: func() time.Time { return time.Now().Add(after + time.Minute) }}.Inspect()
+		if after == leafLife-20*24*time.Hour {
+			want = "expires in 19 days"
+		}
+		if err != nil || len(entries) != 2 || !strings.Contains(entries[1].Problem, want) || (want == "") != (entries[1].Problem == "") {
+			t.Errorf("%v: %+v, %v", after, entries, err)
+		}
+	}
+}

@@ -1,0 +1,293 @@
+// Package keys holds the certificates and keys of links: it loads them, again when their
+// files change, has TLS verified with what is loaded, and makes new ones. Whom a certificate
+// names package transport says, and what he may do.
+package keys
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+// Files are where a node or a client has its keys: PEM files.
+type Files struct {
+	CA   string // certificates of the authorities that are trusted, one or several
+	Cert string // the own one, and those that lead to its authority
+	Key  string // of Cert; nobody else may read it
+}
+
+// watchInterval is how often files are looked at. A connection that stands is held against
+// what is loaded, and the clock, as often.
+const watchInterval = time.Second
+
+// Ring is the keys of one node or client. A nil Ring is that of links without keys. Its
+// methods may be called from anywhere.
+type Ring struct {
+	files Files
+	now   func() time.Time
+
+	current atomic.Pointer[loaded]
+
+	mu      sync.Mutex
+	seen    string // the state of the files that was looked at last
+	problem string // why it could not be taken; empty: it was
+}
+
+// loaded is what the files held. It is never modified.
+type loaded struct {
+	own         tls.Certificate
+	leaf        *x509.Certificate
+	authorities []*x509.Certificate
+	pool        *x509.CertPool
+	server      *tls.Config
+}
+
+// Load reads keys. The error names the file, and what is wrong with it.
+func Load(f Files) (*Ring, error) {
+	r := &Ring{files: f, now: time.Now, seen: f.state()}
+	l, err := r.load()
+	if err != nil {
+		return nil, err
+	}
+	r.current.Store(l)
+	return r, nil
+}
+
+func (r *Ring) load() (*loaded, error) {
+	refuse := func(file string, err error) error {
+		return messages.Errorf(messages.Code_INVALID, "keys: %s: %v", file, err).
+			WithHint("kvctl cert check shows what a directory holds; kvctl cert create-node and create-client make what it lacks")
+	}
+	authorities, err := readCertificates(r.files.CA)
+	if err != nil {
+		return nil, refuse(r.files.CA, err)
+	}
+	l := &loaded{authorities: authorities, pool: x509.NewCertPool()}
+	for _, a := range authorities {
+		if !a.IsCA {
+			return nil, refuse(r.files.CA, fmt.Errorf("%s is no authority's certificate", a.Subject.CommonName))
+		}
+		l.pool.AddCert(a)
+	}
+	if err := checkSecret(r.files.Key); err != nil {
+		return nil, refuse(r.files.Key, err)
+	}
+	if l.own, err = tls.LoadX509KeyPair(r.files.Cert, r.files.Key); err != nil {
+		return nil, refuse(r.files.Cert, err)
+	}
+	l.leaf = l.own.Leaf
+	chain, err := readCertificates(r.files.Cert)
+	if err != nil {
+		return nil, refuse(r.files.Cert, err)
+	}
+	if _, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now()); err != nil {
+		return nil, refuse(r.files.Cert, err)
+	}
+	if PrincipalOf([]*x509.Certificate{l.leaf}).Kind == transport.Unnamed {
+		return nil, refuse(r.files.Cert, errors.New("it names neither a node nor a user"))
+	}
+	l.server = &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
+	}
+	return l, nil
+}
+
+// checkSecret refuses a key that others than its owner and his group may read, or anybody
+// but he may write.
+func checkSecret(file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o037 != 0 {
+		return fmt.Errorf("others may read or write this key (mode %04o): chmod 600 it", mode)
+	}
+	return nil
+}
+
+// verify says whether certificates, of which the first is somebody's own, lead to an
+// authority that is trusted, for a use, at a time.
+func (l *loaded) verify(chain []*x509.Certificate, use x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
+	if len(chain) == 0 {
+		return nil, errors.New("there is no certificate")
+	}
+	between := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	return chain[0].Verify(x509.VerifyOptions{Roots: l.pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{use}, CurrentTime: now})
+}
+
+// PrincipalOf is who certificates name, of which the first is somebody's own.
+func PrincipalOf(chain []*x509.Certificate) transport.Principal {
+	if len(chain) == 0 {
+		return transport.Principal{}
+	}
+	var uris []string
+	for _, u := range chain[0].URIs {
+		uris = append(uris, u.String())
+	}
+	return transport.PrincipalOf(uris, chain[0].Subject.CommonName)
+}
+
+// Principal is who the own certificate names. Reloading does not change it.
+func (r *Ring) Principal() transport.Principal {
+	if r == nil {
+		return transport.Principal{}
+	}
+	return PrincipalOf([]*x509.Certificate{r.current.Load().leaf})
+}
+
+// Server is how connections that come in are secured: with what is loaded when they come.
+func (r *Ring) Server() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().server, nil },
+	}
+}
+
+// Client is how a connection to a host is secured. Whoever answers has a node's
+// certificate of an authority that is trusted; if it names hosts, this one is among them.
+// Which node it names is for the welcome to be held against.
+func (r *Ring) Client(host string) *tls.Config {
+	l := r.current.Load()
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"}, ServerName: host,
+		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
+				return err
+			}
+			if leaf := s.PeerCertificates[0]; len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
+				return leaf.VerifyHostname(host)
+			}
+			return nil
+		},
+	}
+}
+
+// Stale says why certificates that were good when a connection was made are not any more;
+// nil: they are.
+func (r *Ring) Stale(chain []*x509.Certificate) error {
+	if r == nil || len(chain) == 0 {
+		return nil
+	}
+	_, err := r.current.Load().verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	return err
+}
+
+// Watch loads what has changed until ctx ends, and calls check after each look. What cannot
+// be loaded is told to logger once, and what was loaded before stays.
+func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func()) {
+	if r == nil {
+		return
+	}
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		switch changed, err := r.Reload(false); {
+		case err != nil && changed:
+			logger.Error("new keys were not taken; the old ones are used on", "reason", err)
+		case changed:
+			k := r.Told(false)
+			logger.Info("new keys are used", "certificate", k.Certificate, "authorities", strings.Join(k.Authorities, ","), "expires", time.UnixMilli(k.ExpiresMs).UTC().Format(time.RFC3339))
+		}
+		if check != nil {
+			check()
+		}
+	}
+}
+
+// Reload loads the files if they have changed since they were looked at last, or if it must.
+// A certificate that names somebody else is not taken. changed: there was something to load.
+func (r *Ring) Reload(must bool) (changed bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	state := r.files.state()
+	if state == r.seen && !must {
+		return false, nil
+	}
+	l, err := r.load()
+	if before := r.Principal(); err == nil && PrincipalOf([]*x509.Certificate{l.leaf}) != before {
+		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, PrincipalOf([]*x509.Certificate{l.leaf}), before)
+	}
+	r.seen, r.problem = state, ""
+	if err != nil {
+		r.problem = err.Error()
+		return true, err
+	}
+	r.current.Store(l)
+	return true, nil
+}
+
+// state tells whether files have changed: when they were written, and how large they are.
+func (f Files) state() string {
+	var b strings.Builder
+	for _, name := range []string{f.CA, f.Cert, f.Key} {
+		if info, err := os.Stat(name); err == nil {
+			fmt.Fprintf(&b, "%d %d\n", info.ModTime().UnixNano(), info.Size())
+		} else {
+			b.WriteString("none\n")
+		}
+	}
+	return b.String()
+}
+
+// Told is what is loaded, for people. open: a node without keys listens beyond its machine.
+func (r *Ring) Told(open bool) *messages.Keys {
+	if r == nil {
+		return &messages.Keys{Open: open}
+	}
+	l := r.current.Load()
+	r.mu.Lock()
+	k := &messages.Keys{Problem: r.problem}
+	r.mu.Unlock()
+	p := PrincipalOf([]*x509.Certificate{l.leaf})
+	k.Certificate = p.URI()
+	first, what := l.leaf.NotAfter, "its certificate"
+	newest := slices.MaxFunc(l.authorities, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+	if newest.NotAfter.Before(first) {
+		first, what = newest.NotAfter, "the last authority that it trusts"
+	}
+	k.ExpiresMs, k.ExpiresWhat = first.UnixMilli(), what
+	for _, a := range l.authorities {
+		k.Authorities = append(k.Authorities, Fingerprint(a))
+	}
+	return k
+}
+
+// Fingerprint is the start of a certificate's SHA-256, as people compare it.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:6])
+}
+
+// Hosts are those that a certificate names.
+func Hosts(c *x509.Certificate) []string {
+	hosts := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		hosts = append(hosts, net.IP(ip).String())
+	}
+	return hosts
+}
