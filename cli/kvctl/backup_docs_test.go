@@ -16,7 +16,7 @@ import (
 )
 
 // varies is what differs from run to run.
-var varies = regexp.MustCompile(`[0-9a-f]{16,64}|[0-9a-f]{8}-[0-9]+|[0-9]+([.,:T-][0-9]+)*Z?( (ms|s|min|B|kB|MB|GB)\b)?`)
+var varies = regexp.MustCompile(`[0-9a-f]{16,64}|[0-9a-f]{8}-w?[0-9]+|[0-9]+([.,:T-][0-9]+)*Z?( (ms|s|min|B|kB|MB|GB)\b)?`)
 
 func alike(said string) string {
 	return regexp.MustCompile(` +`).ReplaceAllString(varies.ReplaceAllString(said, "#"), " ")
