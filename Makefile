@@ -16,6 +16,7 @@ OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
 BACKUP      ?= 1GB
 IMPORT      ?= 1000000
+SIEGE       ?= 3m
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -53,6 +54,7 @@ powercuts: ## CUTS (50) power cuts under load on real file systems (needs root, 
 
 exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs root, mkfs.ext4, loop devices)
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/badger -run TakeNothingAlong -v -count=1 -timeout 60m
+	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/wal -run TestPagesOfAFailedSync -v -count=1
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$|TestFullDisk$$' -v -count=1 -timeout 60m
 
 damage: ## each file of a node is damaged in each way: what the node does, as a table
@@ -82,6 +84,9 @@ mutants: ## faults built in on purpose: the simulator and the properties must fi
 
 bench: build ## KeyVal beside etcd under the same load on this machine
 	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl
+
+siege: build ## KeyVal and then etcd for SIEGE (3m) under 256 clients and four busy loops on two cores
+	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl --busy 4 --clients 256 --duration $(SIEGE) --rounds 1
 
 verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go' ':!third_party'))"; \

@@ -72,7 +72,7 @@ var rooms = map[string]room{
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "actors/transport/keys", "messages"}},
 	"actors/transport/keys":            {world, []string{"actors/transport", "messages"}},
-	"sim/disk":                         {pure, []string{"messages", "storeactor/disk"}},
+	"sim/disk":                         {pure, []string{"messages", "mutant", "storeactor/disk"}},
 	"sim/phrase":                       {pure, []string{"messages"}},
 	"sim/script":                       {world, []string{"actors", "messages", "sim", "sim/disk", "sim/phrase"}},
 }

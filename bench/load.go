@@ -40,6 +40,7 @@ type job struct {
 	Store     string
 	Endpoints []string
 	Pids      []int // of the nodes, in the order of the endpoints
+	Busy      []int // pids of busy loops: with any it is a siege
 	Op        string
 	Clients   int
 	Keys      int
@@ -69,6 +70,7 @@ type result struct {
 
 	Others      float64 `json:"others_cores"` // cores that processes of others kept busy
 	LeaderMoved bool    `json:"leader_moved"`
+	Siege       *siege  `json:"siege,omitempty"` // only with busy loops
 }
 
 // runLoader runs a job in a process of its own.
@@ -118,6 +120,7 @@ type workload struct {
 
 	measuring atomic.Bool
 	stopped   atomic.Bool
+	stops     stops
 	workers   []worker
 }
 
@@ -143,7 +146,7 @@ func load(ctx context.Context, j job) (result, error) {
 		return result{}, err
 	}
 	defer w.store.close()
-	before, err := w.store.leader(ctx)
+	before, err := w.leader(ctx)
 	if err != nil {
 		return result{}, err
 	}
@@ -151,7 +154,7 @@ func load(ctx context.Context, j job) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	after, err := w.store.leader(ctx)
+	after, err := w.leader(ctx)
 	if err != nil {
 		return r, err
 	}
@@ -219,18 +222,44 @@ func (w *workload) measure(ctx context.Context) (result, usage, error) {
 	}
 	pause(ctx, w.Warmup)
 	stopProfile := w.startProfile()
-	before, err := readUsage(w.Pids)
+	before, err := readUsage(w.Pids, w.Busy)
+	var seen *watch
+	if len(w.Busy) > 0 && err == nil {
+		seen, err = startWatch(ctx, w.job)
+	}
 	started := time.Now()
+	w.stops.began = started
 	w.measuring.Store(true)
-	pause(ctx, w.Duration)
+	if err == nil {
+		pause(ctx, w.Duration)
+	}
 	w.measuring.Store(false)
+	w.stops.answered()
 	elapsed := time.Since(started)
-	after, err2 := readUsage(w.Pids)
+	found := seen.end()
+	after, err2 := readUsage(w.Pids, w.Busy)
 	stopProfile()
 	interrupted := ctx.Err()
 	w.stopped.Store(true)
 	all.Wait()
-	return w.sum(elapsed), after.since(before), errors.Join(err, err2, interrupted)
+	r := w.sum(elapsed)
+	if found != nil {
+		found.LongestStop = time.Duration(w.stops.longest.Load()).Seconds()
+		r.Siege = found
+	}
+	return r, after.since(before), errors.Join(err, err2, interrupted)
+}
+
+// leader is where the leader is. Under siege there may be none for a moment.
+func (w *workload) leader(ctx context.Context) (at int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readyMax)
+	defer cancel()
+	for {
+		if at, err = w.store.leader(ctx); err == nil || len(w.Busy) == 0 || ctx.Err() != nil {
+			return at, err
+		}
+		pause(ctx, lookEvery)
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -248,13 +277,15 @@ func (w *workload) work(ctx context.Context, i int) {
 		key := w.keys[random.IntN(len(w.keys))]
 		read := w.Op == opGet || w.Op == opMixed && random.IntN(2) == 0
 		started := time.Now()
+		within, done := w.within(ctx)
 		var err error
 		if read {
-			err = w.store.get(ctx, i, key)
+			err = w.store.get(within, i, key)
 		} else {
-			err = w.store.put(ctx, i, key, w.values[random.IntN(len(w.values))])
+			err = w.store.put(within, i, key, w.values[random.IntN(len(w.values))])
 		}
 		took := time.Since(started)
+		done()
 		switch {
 		case err != nil && ctx.Err() == nil:
 			me.fails++
@@ -262,8 +293,17 @@ func (w *workload) work(ctx context.Context, i int) {
 			pause(ctx, 10*time.Millisecond)
 		case err == nil && w.measuring.Load():
 			me.took = append(me.took, took)
+			w.stops.answered()
 		}
 	}
+}
+
+// within bounds an operation under siege: the clients' own bounds differ.
+func (w *workload) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if len(w.Busy) == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, operationMax)
 }
 
 // sum puts the workers' figures together.
@@ -302,7 +342,7 @@ func (r *result) settle(u usage, leader int) {
 		}
 	}
 	r.Client, r.CPU = per(u.self), per(total)
-	r.Others = max(0, (u.machine-total).Seconds()/r.Seconds)
+	r.Others = max(0, (u.machine-u.busy-total).Seconds()/r.Seconds)
 }
 
 // startProfile profiles the client of KeyVal, if that is wanted.

@@ -3,6 +3,9 @@
 // rounds, so that what else the machine does hits both.
 //
 //	go run . --clients 1,64,256,1000 --duration 10s --rounds 3 --ops put,get
+//	go run . --busy 4 --clients 256 --duration 3m --rounds 1
+//
+// The second is a siege: busy loops take the cores meanwhile.
 //
 // It builds both servers from source, in the module beside it and in its own, and
 // ends every process that it started, also when it is interrupted. See
@@ -35,6 +38,8 @@ type settings struct {
 	Keys            int           `json:"keys"`
 	EtcdConnections int           `json:"etcd_connections"` // 0: by trial
 	EtcdSpread      bool          `json:"etcd_spread"`
+	Busy            int           `json:"busy_loops"`
+	Cores           int           `json:"cores"` // 0: all
 
 	dir     string // where the data directories are made
 	kvctl   string // a binary to use instead of building one
@@ -51,6 +56,9 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == busyArg {
+		busyLoop()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -77,6 +85,8 @@ func parse(args []string) (settings, error) {
 	f.IntVar(&s.Keys, "keys", 100_000, "keys that are written and read by chance")
 	f.IntVar(&s.EtcdConnections, "etcd-connections", 0, "connections of the etcd client; 0: try several ways and take what serves it best")
 	f.BoolVar(&s.EtcdSpread, "etcd-spread", false, "with --etcd-connections: to all nodes in turn, not to the leader alone")
+	f.IntVar(&s.Busy, "busy", 0, "run `N` busy loops meanwhile, and tell what stopped for how long: leaders, answers, memory")
+	f.IntVar(&s.Cores, "cores", 0, "nodes, clients and busy loops share `N` cores; 0: all, or two with --busy")
 	f.StringVar(&s.dir, "dir", "", "make the data directories in `DIR`, on the disk to be measured; default: the system's temporary directory")
 	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
 	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
@@ -105,6 +115,12 @@ func parse(args []string) (settings, error) {
 			return s, fmt.Errorf("--ops: %q is none of put, get and mixed", o)
 		}
 	}
+	if s.Busy < 0 || s.Busy > busyMax || s.Cores < 0 {
+		return s, fmt.Errorf("--busy is from 0 to %d, --cores not less than 0", busyMax)
+	}
+	if s.Busy > 0 && s.Cores == 0 {
+		s.Cores = 2
+	}
 	if s.Rounds < 1 || s.Duration < time.Second || s.Warmup < 0 || s.ValueSize < 1 || s.ValueSize > 512<<10 || s.Keys < 1 {
 		return s, fmt.Errorf("there must be at least 1 round of 1s, 1 key, and 1 to 524288 bytes of value")
 	}
@@ -113,6 +129,9 @@ func parse(args []string) (settings, error) {
 
 // run measures everything and prints it.
 func run(ctx context.Context, s settings) error {
+	if err := confine(s.Cores); err != nil {
+		return err
+	}
 	work, err := os.MkdirTemp(s.dir, "keyval-bench-")
 	if err != nil {
 		return err
@@ -200,12 +219,15 @@ func measure(ctx context.Context, s settings, work string, sys system, op string
 	if err != nil {
 		return m, err
 	}
+	loops, err := startLoops(s.Busy, data)
+	defer loops.end()
+	if err != nil {
+		return m, err
+	}
 	j := job{
 		Store: sys.store, Endpoints: nodes.endpoints, Op: op, Clients: clients, Keys: s.Keys, ValueSize: s.ValueSize,
 		Warmup: s.Warmup, Duration: s.Duration, Way: etcd, Profile: s.profile,
-	}
-	for _, p := range nodes.processes {
-		j.Pids = append(j.Pids, p.command.Process.Pid)
+		Pids: nodes.pids(), Busy: loops.pids(),
 	}
 	result, err := runLoader(ctx, sys.loader, j)
 	if err != nil {

@@ -119,6 +119,14 @@ func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
+func (n *nodes) pids() []int {
+	var all []int
+	for _, p := range n.processes {
+		all = append(all, p.command.Process.Pid)
+	}
+	return all
+}
+
 // end ends all nodes and waits until they are gone.
 func (n *nodes) end() {
 	if n == nil {

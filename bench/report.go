@@ -24,6 +24,9 @@ func (m measurement) String() string {
 	if m.Errors > 0 {
 		line += fmt.Sprintf(", %d ERRORS, as %s", m.Errors, m.FirstError)
 	}
+	if s := m.Siege; s != nil {
+		line += fmt.Sprintf(", longest stop %.2f s, no leader for %.2f s, %d elections, %.0f MB a node", s.LongestStop, s.Leaderless, s.Elections, s.Node)
+	}
 	if m.LeaderMoved {
 		line += ", THE LEADER CHANGED"
 	}
@@ -128,6 +131,11 @@ func (r *report) print(to io.Writer) error {
 	}
 	for _, c := range r.EtcdWays {
 		fmt.Fprintf(to, "etcd's clients, %s, %d: %v\n", c.Op, c.Clients, c.Way)
+	}
+	if r.Settings.Busy > 0 {
+		if err := r.printSieges(to); err != nil {
+			return err
+		}
 	}
 	if len(r.Systems) == 1 {
 		return nil

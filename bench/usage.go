@@ -14,22 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// usage is CPU that was used: by this process, by each node, by the whole machine.
+// usage is CPU that was used: by this process, by each node, by busy loops, by the
+// whole machine.
 type usage struct {
 	self    time.Duration
 	nodes   []time.Duration
+	busy    time.Duration // of busy loops
 	machine time.Duration
 }
 
 func (u usage) since(before usage) usage {
-	d := usage{self: u.self - before.self, machine: u.machine - before.machine}
+	d := usage{self: u.self - before.self, busy: u.busy - before.busy, machine: u.machine - before.machine}
 	for i := range u.nodes {
 		d.nodes = append(d.nodes, u.nodes[i]-before.nodes[i])
 	}
 	return d
 }
 
-func readUsage(pids []int) (usage, error) {
+func readUsage(pids, busy []int) (usage, error) {
 	var u usage
 	var own unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &own); err != nil {
@@ -42,6 +44,13 @@ func readUsage(pids []int) (usage, error) {
 			return u, fmt.Errorf("the CPU of process %d: %w", pid, err)
 		}
 		u.nodes = append(u.nodes, d)
+	}
+	for _, pid := range busy {
+		d, err := cpuOf(pid)
+		if err != nil {
+			return u, fmt.Errorf("the CPU of process %d: %w", pid, err)
+		}
+		u.busy += d
 	}
 	var err error
 	u.machine, err = cpuOfMachine()

@@ -1518,15 +1518,17 @@ func (x *LossAsk) GetNonce() uint64 {
 }
 
 type LossAnswer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nonce         uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Leader        uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`              // RaftID, 0: none
-	Acknowledged  uint64                 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`  // of a leader: the index up to which the asker has acknowledged its entries
-	Settled       bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`            // of a leader: an entry of its term is committed
-	Followers     []uint64               `protobuf:"varint,6,rep,packed,name=followers,proto3" json:"followers,omitempty"` // of a leader: the voters that it hears, the asker not among them
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Nonce           uint64                 `protobuf:"varint,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Term            uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Leader          uint64                 `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`                                          // RaftID, 0: none
+	Acknowledged    uint64                 `protobuf:"varint,4,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`                              // of a leader: the index up to which the asker has acknowledged its entries
+	Settled         bool                   `protobuf:"varint,5,opt,name=settled,proto3" json:"settled,omitempty"`                                        // of a leader: an entry of its term is committed
+	Followers       []uint64               `protobuf:"varint,6,rep,packed,name=followers,proto3" json:"followers,omitempty"`                             // of a leader: the voters that it hears, the asker not among them
+	LedTerm         uint64                 `protobuf:"varint,7,opt,name=led_term,json=ledTerm,proto3" json:"led_term,omitempty"`                         // the last in which this process led and the asker acknowledged entries; 0: none
+	LedAcknowledged uint64                 `protobuf:"varint,8,opt,name=led_acknowledged,json=ledAcknowledged,proto3" json:"led_acknowledged,omitempty"` // in that term: the index up to which
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LossAnswer) Reset() {
@@ -1599,6 +1601,20 @@ func (x *LossAnswer) GetFollowers() []uint64 {
 		return x.Followers
 	}
 	return nil
+}
+
+func (x *LossAnswer) GetLedTerm() uint64 {
+	if x != nil {
+		return x.LedTerm
+	}
+	return 0
+}
+
+func (x *LossAnswer) GetLedAcknowledged() uint64 {
+	if x != nil {
+		return x.LedAcknowledged
+	}
+	return 0
 }
 
 // LevelAsk asks a member which levels its software supports. Only a member that runs and
@@ -1891,7 +1907,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
 	"\aLossAsk\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
-	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\xce\x01\n" +
+	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\x94\x02\n" +
 	"\n" +
 	"LossAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x12\n" +
@@ -1899,7 +1915,9 @@ const file_peer_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\x04R\x06leader\x12\"\n" +
 	"\facknowledged\x18\x04 \x01(\x04R\facknowledged\x12\x18\n" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12\x1c\n" +
-	"\tfollowers\x18\x06 \x03(\x04R\tfollowers:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk\"\x8a\x01\n" +
+	"\tfollowers\x18\x06 \x03(\x04R\tfollowers\x12\x19\n" +
+	"\bled_term\x18\a \x01(\x04R\aledTerm\x12)\n" +
+	"\x10led_acknowledged\x18\b \x01(\x04R\x0fledAcknowledged:\"\x8a\xb5\x18\x11\b.\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\t\"\aLossAsk\"\x8a\x01\n" +
 	"\bLevelAsk\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x04R\x05round:h\x8a\xb5\x18\x17\b/\x10\x01\x18\x01\"\x0fnode/membership\x92\xb5\x18I\n" +
 	"\n" +

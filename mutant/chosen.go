@@ -32,6 +32,7 @@ var (
 	DiscardUncovered = named("discard-uncovered")
 	DiscardOvertakes = named("discard-overtakes")
 	PinsIgnored      = named("pins-ignored")
+	PagesBelieved    = named("pages-believed")
 	StateSyncRetried = named("state-sync-retried")
 	CommitUnsynced   = named("commit-unsynced")
 	WipedAdopted     = named("wiped-adopted")

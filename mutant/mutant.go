@@ -21,6 +21,7 @@ const (
 	DiscardUncovered = false // rows go as soon as history is given up, checkpoint or not
 	DiscardOvertakes = false // rows go while readers still have reads of them before them
 	PinsIgnored      = false // rows go though a snapshot of them is on its way
+	PagesBelieved    = false // what a sync of the log failed to write is read by the next process, and synced alone
 	StateSyncRetried = false // a sync of the state that failed is tried again, and believed
 	CommitUnsynced   = false // a checkpoint is written though the commit behind it is not durable
 	WipedAdopted     = false // a founder with an empty disk joins the cluster that knew it with other data

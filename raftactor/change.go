@@ -147,6 +147,7 @@ func (r *Replica) reconfigured(conf *raftpb.ConfState) {
 	r.replicationDue = true
 	maps.DeleteFunc(r.contact, func(id, _ uint64) bool { return !r.isMember(id) })
 	maps.DeleteFunc(r.gone, func(id uint64, _ bool) bool { return !r.isMember(id) })
+	maps.DeleteFunc(r.promised, func(id uint64, _ promise) bool { return !r.isMember(id) })
 	for id, s := range r.shipments {
 		if s.carried && !r.isMember(id) {
 			delete(r.shipments, id)

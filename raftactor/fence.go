@@ -208,16 +208,23 @@ func (f *fence) answered(v view, from uint64, m *messages.LossAnswer) {
 	}
 	delete(f.refused, from)
 	f.answers[from] = m
-	if accuses(v, from, m) {
-		f.suspect(v, &messages.Accusation{RaftId: from, Term: m.Term, Acknowledged: m.Acknowledged, Last: v.last})
+	if a := accuses(v, from, m); a != nil {
+		f.suspect(v, a)
 	}
 	f.settle(v)
 }
 
-// accuses reports whether an answer says that something is missing here. A leader of an
-// older term does not know what was replaced since.
-func accuses(v view, from uint64, m *messages.LossAnswer) bool {
-	return m.Leader == from && m.Term >= v.term && m.Acknowledged > v.last
+// accuses is what an answer says of something that is missing here; nil: it does not. A
+// leader of an older term does not know what was replaced since; one of this term or a later
+// one does, though it may lead no more.
+func accuses(v view, from uint64, m *messages.LossAnswer) *messages.Accusation {
+	switch {
+	case m.Leader == from && m.Term >= v.term && m.Acknowledged > v.last:
+		return &messages.Accusation{RaftId: from, Term: m.Term, Acknowledged: m.Acknowledged, Last: v.last}
+	case m.LedTerm > 0 && m.LedTerm >= v.term && m.LedAcknowledged > v.last:
+		return &messages.Accusation{RaftId: from, Term: m.LedTerm, Acknowledged: m.LedAcknowledged, Last: v.last}
+	}
+	return nil
 }
 
 // suspect makes an accusation durable, unless the same one is already.
@@ -292,7 +299,7 @@ func (f *fence) voices(v view) map[uint64]bool {
 	}
 	own := map[uint64]bool{} // those who accuse now
 	for _, id := range v.voters {
-		if m := f.answers[id]; f.refused[id] && id != v.self || m != nil && accuses(v, id, m) {
+		if m := f.answers[id]; f.refused[id] && id != v.self || m != nil && accuses(v, id, m) != nil {
 			own[id] = true
 		}
 	}

@@ -66,6 +66,14 @@ func (t *fencedTest) says(from, leader, term, acknowledged uint64, settled bool,
 	t.durable()
 }
 
+// recalls lets a member that follows another answer: it led a term, and this replica
+// acknowledged entries up to an index then.
+func (t *fencedTest) recalls(from, leader, term, led, acknowledged uint64) {
+	t.answered(t.view, from, &messages.LossAnswer{Nonce: t.fence.nonce, Leader: leader, Term: term, LedTerm: led, LedAcknowledged: acknowledged})
+	t.carry()
+	t.durable()
+}
+
 func (t *fencedTest) ticks(n int) {
 	for range n {
 		t.tick(t.view)
@@ -109,6 +117,12 @@ func TestFence(t *testing.T) {
 		{"one who has no vote has no voice", 3, nil, func(f *fencedTest) { f.says(9, 9, 2, 9, true); f.refusal(9) }, "asking"},
 		{"a leader that counts on more is believed, when it is asked", 3, nil, func(f *fencedTest) { f.says(2, 2, 2, 6, false) }, "suspected, 1 on disk"},
 		{"not one of an older term", 3, nil, func(f *fencedTest) { f.says(2, 2, 1, 6, true) }, "asking"},
+		{"one that led and leads no more knows what it was promised", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 2, 6) }, "suspected, 1 on disk"},
+		{"in a later term of its own too", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 3, 6) }, "suspected, 1 on disk"},
+		{"not what was replaced since", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 1, 6) }, "asking"},
+		{"nor what is here", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 2, 5) }, "asking"},
+		{"nor if it was promised nothing", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 0, 0) }, "asking"},
+		{"with those whom it follows, it condemns", 3, nil, func(f *fencedTest) { f.recalls(2, 1, 4, 2, 6); f.says(1, 1, 4, 0, true) }, "condemned, 1 on disk"},
 		{"nor a follower", 3, nil, func(f *fencedTest) { f.says(2, 1, 2, 6, true) }, "asking"},
 		{"a refusal is an answer", 3, nil, func(f *fencedTest) { f.refusal(2) }, "suspected, 1 on disk"},
 
@@ -325,6 +339,18 @@ func TestLossAnswers(t *testing.T) {
 	leader.OnLossAsk(follower, &messages.LossAsk{})
 	if a := leader.Effects()[0].(AnswerLoss).Answer; a.Acknowledged != leader.tail.last() || len(a.Followers) != 1 || a.Followers[0] == follower {
 		t.Errorf("%v", a)
+	}
+	term, last := leader.term, leader.tail.last()
+	g.cut[leader.cfg.Self] = true
+	next := g.replicas[g.elect()]
+	g.cut[leader.cfg.Self] = false
+	for range 5 {
+		next.OnTick(1)
+		g.drain()
+	}
+	leader.OnLossAsk(follower, &messages.LossAsk{})
+	if a := leader.Effects()[0].(AnswerLoss).Answer; a.Leader != next.cfg.Self || a.LedTerm != term || a.LedAcknowledged != last {
+		t.Errorf("it led term %d up to index %d, and says: %v", term, last, a)
 	}
 	r := NewReplica(ReplicaConfig{Self: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
 	r.OnLossAsk(2, &messages.LossAsk{})

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"keyval/messages"
@@ -71,13 +72,30 @@ func (r *Replica) OnSuspicionRecorded() {
 	r.fenceMoved()
 }
 
+// promise is what a member acknowledged: the entries of the leader of a term, up to an index.
+type promise struct{ term, index uint64 }
+
+// promisedBy remembers what a member acknowledges to this replica as the leader of a term.
+// That term's leader alone may have changed the member's log until the member is in a later
+// one. So the promise holds for a log of up to this term, whoever leads now.
+func (r *Replica) promisedBy(m *raftpb.Message) {
+	id := m.GetFrom()
+	if m.GetType() != raftpb.MsgAppResp || m.GetReject() || r.leader != r.cfg.Self || m.GetTerm() != r.term || !r.isMember(id) {
+		return
+	}
+	if p := r.promised[id]; p.term != m.GetTerm() || p.index < m.GetIndex() {
+		r.promised[id] = promise{m.GetTerm(), m.GetIndex()}
+	}
+}
+
 // OnLossAsk answers a member. A replica that may have lost data itself has no voice.
 func (r *Replica) OnLossAsk(from messages.RaftID, m *messages.LossAsk) {
 	if r.node == nil || r.fence.fenced() {
 		return
 	}
 	s := r.node.BasicStatus()
-	answer := &messages.LossAnswer{Nonce: m.Nonce, Term: s.GetTerm(), Leader: s.Lead}
+	led := r.promised[from]
+	answer := &messages.LossAnswer{Nonce: m.Nonce, Term: s.GetTerm(), Leader: s.Lead, LedTerm: led.term, LedAcknowledged: led.index}
 	if s.RaftState == raft.StateLeader {
 		r.answerLeading(from, answer)
 	}

@@ -210,8 +210,9 @@ type Replica struct {
 	installing *raftpb.SnapshotMetadata // with the log; until it is answered the log is not cut
 	thorough   uint64                   // up to here space was asked for; 0: nothing is left of it
 	ticks      uint64
-	contact    map[uint64]uint64 // of a leader: the tick at which each follower was heard of last
-	gone       map[uint64]bool   // peers whose process has died, and that were not heard of since
+	contact    map[uint64]uint64  // of a leader: the tick at which each follower was heard of last
+	gone       map[uint64]bool    // peers whose process has died, and that were not heard of since
+	promised   map[uint64]promise // of members: what they acknowledged to this replica, also when it leads no more
 
 	effects []Effect
 }
@@ -222,7 +223,7 @@ func NewReplica(cfg ReplicaConfig) *Replica {
 	return &Replica{
 		cfg: cfg, reads: reads{nonce: cfg.ReadNonce}, asks: asks{}, queue: fair.New[Asker, proposal](turnBytes),
 		under:     underWay{askers: map[Asker]*asked{}},
-		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, gone: map[uint64]bool{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
+		shipments: map[uint64]*shipment{}, contact: map[uint64]uint64{}, gone: map[uint64]bool{}, promised: map[uint64]promise{}, fence: newFence(cfg.LossNonce, cfg.Suspicion),
 	}
 }
 
@@ -369,6 +370,7 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	if err := r.node.Step(r.judged(m)); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
 		return err
 	}
+	r.promisedBy(m)
 	return nil
 }
 

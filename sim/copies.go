@@ -21,6 +21,15 @@ func (s Server) Restore(c disk.Copy) {
 	s.server.run.world.ear.noted(s.Name(), "the data directory is an older copy")
 }
 
+// RestoreLog puts log and state of a copy in the place of those of a server that is down, as
+// if they belonged there.
+func (s Server) RestoreLog(c disk.Copy) {
+	s.server.disk.RestoreLog(c, true)
+	s.server.rolledBack()
+	s.server.aged = true
+	s.server.run.world.ear.noted(s.Name(), "log and state are older ones")
+}
+
 // rolledBack: what the disk has promised since it was copied is gone, and so is what
 // checkers hold a node to when it starts. That the others must not count on it is what
 // they check still.

@@ -52,10 +52,13 @@ func New(rng *rand.Rand) *Disk {
 }
 
 // Crash ends the process. What it wrote stays in the page cache, but for what
-// it had not handed over yet.
+// it had not handed over yet, and perhaps what a sync failed to write.
 func (d *Disk) Crash() {
 	d.endProcess()
 	d.now.log.dropBuffered(d.rng)
+	if d.now.log.clean > 0 && d.rng.IntN(4) == 0 {
+		d.now.log.evict(d.rng)
+	}
 }
 
 // PowerCut ends the process and loses what was never synced. Of the log's saves any

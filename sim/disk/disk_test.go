@@ -336,6 +336,43 @@ func TestRowsOfARevisionAreOne(t *testing.T) {
 	p.engine.Write(disktest.Whole(disk.Row{Key: []byte("a"), Value: []byte("2"), Revision: 1}))
 }
 
+// TestForgottenSyncOfTheLog: what a sync of the log failed to write is there when the log
+// is opened again, or nothing of it; and what is there then, or comes behind it, no power
+// cut takes.
+func TestForgottenSyncOfTheLog(t *testing.T) {
+	entry := func(index uint64) []*raftpb.Entry {
+		return []*raftpb.Entry{{Term: new(uint64(1)), Index: new(index)}}
+	}
+	seen := map[uint64]int{}
+	for seed := range uint64(60) {
+		p := startProcess(t, seed, map[string]int{})
+		p.ok(p.log.Save(nil, entry(2)))
+		p.disk.FailNextSync()
+		if err := p.log.Save(nil, entry(3)); err == nil {
+			t.Fatal("the ordered fault did not come")
+		}
+		if seed%2 == 0 {
+			p.disk.Crash()
+		} else {
+			p.disk.PowerCut()
+		}
+		log, image, err := p.disk.OpenLog()
+		p.ok(err)
+		last, _ := image.Last()
+		seen[last]++
+		p.ok(log.Save(nil, entry(last+1)))
+		p.disk.PowerCut()
+		_, image, err = p.disk.OpenLog()
+		p.ok(err)
+		if now, _ := image.Last(); now != last+1 {
+			t.Errorf("seed %d: entry %d was saved behind what was found, and the last is %d", seed, last+1, now)
+		}
+	}
+	if seen[2] < 5 || seen[3] < 5 || len(seen) != 2 {
+		t.Errorf("the logs ended at %v, want some at 2 and some at 3", seen)
+	}
+}
+
 // TestForgottenSync: what a failed sync of the state was to write is read, and no later
 // sync brings it to the media: the power takes it, unless it is written anew.
 func TestForgottenSync(t *testing.T) {

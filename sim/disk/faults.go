@@ -134,7 +134,9 @@ func (d *Disk) readFails() error {
 
 // FailNextSave lets the next Save fail before it has written all; FailNextSync
 // lets the next sync fail, also one within a Save or a Cut; FailNextCut the next
-// Cut. The log is of no use then.
+// Cut. The log is of no use then. The operating system takes what such a sync could not
+// write for written: it is read, no later sync writes it nor what comes behind it, and it
+// is gone with the power, unless it is written anew.
 func (d *Disk) FailNextSave() { d.faults.failSave = true }
 func (d *Disk) FailNextSync() { d.faults.failSync = true }
 func (d *Disk) FailNextCut()  { d.faults.failCut = true }

@@ -124,8 +124,8 @@ func (d *Disk) WriteCheckpoint(c *messages.Checkpoint) error {
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint goes back from index %d to %d", g.checkpoint.Index, c.Index)
 	case first != 0 && first <= c.Revision:
 		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of revision %d comes before a sync of the state from revision %d on", c.Revision, first)
-	case c.Index > g.log.durable.hardState.GetCommit():
-		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, g.log.durable.hardState.GetCommit())
+	case c.Index > g.log.witness.Commit:
+		return messages.Errorf(messages.Code_INTERNAL, "the checkpoint of index %d comes before a synced commit: that is %d", c.Index, g.log.witness.Commit)
 	}
 	if err := d.noRoom("the checkpoint"); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -19,6 +20,7 @@ type log struct {
 	durable        logState
 	unsynced       []logSave // how cached came from durable, in order
 	buffered       int       // saves at the end of unsynced that are still in the process
+	clean          int       // saves at the head of unsynced that a failed sync left: no sync writes them, nor what is chained to them
 	witness        disk.Witness
 	durableWitness disk.Witness
 }
@@ -78,6 +80,10 @@ func (s *logState) apply(save logSave) {
 }
 
 func (l *log) sync() {
+	if l.clean > 0 {
+		l.buffered = 0
+		return
+	}
 	for _, save := range l.unsynced {
 		l.durable.apply(save)
 	}
@@ -88,13 +94,21 @@ func (l *log) sync() {
 // the one behind.
 func (l *log) keep(n, torn int) {
 	rest := l.unsynced[n:]
-	l.unsynced, l.buffered = l.unsynced[:n:n], 0
+	l.unsynced, l.buffered, l.clean = l.unsynced[:n:n], 0, min(l.clean, n)
 	if torn > 0 {
 		l.unsynced = append(l.unsynced, logSave{entries: rest[0].entries[:torn:torn]})
 	}
 	l.cached = l.durable.clone()
 	for _, save := range l.unsynced {
 		l.cached.apply(save)
+	}
+}
+
+// evict takes pages out of memory that the system takes for written: what is read next
+// is what the media hold.
+func (l *log) evict(rng *rand.Rand) {
+	if l.clean > 0 {
+		l.keep(rng.IntN(l.clean+1), 0)
 	}
 }
 
@@ -107,11 +121,16 @@ func (l *log) dropBuffered(rng *rand.Rand) {
 
 func (l *log) powerCut(rng *rand.Rand) {
 	if len(l.unsynced) > 0 {
-		n, torn := rng.IntN(len(l.unsynced)+1), 0
-		if n < len(l.unsynced) {
+		reach := len(l.unsynced) // of what may have been written
+		if l.clean > 0 {
+			reach = l.clean
+		}
+		n, torn := rng.IntN(reach+1), 0
+		if n < reach {
 			torn = rng.IntN(len(l.unsynced[n].entries) + 1)
 		}
 		l.keep(n, torn)
+		l.clean = 0
 		l.sync() // what is on the media now stays there
 	}
 	if l.witness != l.durableWitness {
@@ -122,13 +141,13 @@ func (l *log) powerCut(rng *rand.Rand) {
 	}
 }
 
-// testify is the witness of all that was synced.
+// testify is the witness of all that was synced, as the process believes.
 func (l *log) testify() {
 	w := &l.witness
 	w.Sequence++
-	w.BaseIndex, w.BaseTerm = l.durable.baseIndex, l.durable.baseTerm
-	w.Index, w.Term = l.durable.last()
-	hs := l.durable.hardState
+	w.BaseIndex, w.BaseTerm = l.cached.baseIndex, l.cached.baseTerm
+	w.Index, w.Term = l.cached.last()
+	hs := l.cached.hardState
 	w.HardTerm, w.Vote, w.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 }
 
@@ -157,6 +176,9 @@ func (d *Disk) OpenLog() (disk.Log, *disk.LogImage, error) {
 	}
 	if err := l.witness.Meet(image); err != nil {
 		return nil, nil, err
+	}
+	if !mutant.PagesBelieved {
+		l.clean = 0 // it is written anew
 	}
 	h := &logHandle{disk: d, process: d.process, log: l}
 	if err := h.Sync(); err != nil {
@@ -235,6 +257,7 @@ func (h *logHandle) sync() error {
 	l := h.log
 	l.buffered = 0
 	if err := h.disk.fails(&h.disk.faults.failSync, "sync the log"); err != nil {
+		l.clean = len(l.unsynced)
 		return h.fail(err)
 	}
 	l.sync()
@@ -291,7 +314,9 @@ func (h *logHandle) Cut(index, term uint64) error {
 		return err
 	}
 	l.cached.cut(index, term)
-	l.durable.cut(index, term)
+	if l.clean == 0 {
+		l.durable.cut(index, term)
+	}
 	l.testify()
 	l.durableWitness = l.witness
 	return d.crashes(CrashAfterCut)

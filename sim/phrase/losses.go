@@ -21,6 +21,9 @@ func (n *Names) phraseOfLosses(m proto.Message) []string {
 		if m.Acknowledged > 0 {
 			say("acknowledged=%d", m.Acknowledged)
 		}
+		if m.LedAcknowledged > 0 && m.LedTerm != m.Term {
+			say("acknowledged=%d in term=%d", m.LedAcknowledged, m.LedTerm)
+		}
 		if m.Settled {
 			say("settled")
 		}

@@ -56,7 +56,7 @@ func wipe(_ *player, server sim.Server) { server.Wipe() }
 
 func (p *player) copy(server sim.Server) { p.copies[server.Name()] = server.Copy() }
 
-func restore(p *player, server sim.Server, _ words) *messages.Error {
+func restore(p *player, server sim.Server, w words) *messages.Error {
 	copied, there := p.copies[server.Name()]
 	switch {
 	case server.Up():
@@ -64,7 +64,11 @@ func restore(p *player, server sim.Server, _ words) *messages.Error {
 	case !there:
 		return messages.Errorf(messages.Code_CONFLICT, "there is no copy of %s", server.Name()).WithHint("make one with: copy %s", server.Name())
 	}
-	server.Restore(copied)
+	if w.flags["parts"] {
+		server.RestoreLog(copied)
+	} else {
+		server.Restore(copied)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -153,27 +154,51 @@ func TestFullDisksAtStart(t *testing.T) {
 }
 
 // TestUnreadableDiscard: what Badger counts for a value log that holds nothing is no
-// reason to give a directory up: the error says that it may go, and so it is.
+// reason to give a directory up: whatever that file is, the node starts, or its error says
+// that it may go, and so it is.
 func TestUnreadableDiscard(t *testing.T) {
 	dir := usedFiles(t)
 	if err := begin(dir); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, firstName, stateName, "DISCARD")
-	if err := os.Rename(path, path+".away"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var said *messages.Error
-	if err := begin(dir); !errors.As(err, &said) || said.Code != messages.Code_INTERNAL || !strings.Contains(said.Message, path+" is unreadable") || !strings.Contains(said.Hint, "move that file away") {
-		t.Errorf("%v", err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := begin(dir); err != nil {
-		t.Errorf("without it: %v", err)
+	for name, row := range map[string]struct {
+		make   func() error
+		starts bool
+	}{
+		"a directory":       {func() error { return os.Mkdir(path, 0o700) }, false},
+		"a link to itself":  {func() error { return os.Symlink(path, path) }, false},
+		"a link to nowhere": {func() error { return os.Symlink("/nowhere/at/all", path) }, false},
+		"a pipe":            {func() error { return syscall.Mkfifo(path, 0o600) }, false},
+		"missing":           {func() error { return nil }, true},
+		"empty":             {func() error { return os.WriteFile(path, nil, 0o600) }, true},
+		"five bytes":        {func() error { return os.WriteFile(path, []byte("five!"), 0o600) }, true},
+		"cut short":         {func() error { return os.WriteFile(path, make([]byte, 100), 0o600) }, true},
+		"noise":             {func() error { return os.WriteFile(path, bytes.Repeat([]byte{0xa5}, 1<<20), 0o600) }, true},
+		"noise and zeros": {func() error {
+			return os.WriteFile(path, append(bytes.Repeat([]byte{7}, 1000), make([]byte, 1<<20-1000)...), 0o600)
+		}, true},
+	} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := row.make(); err != nil {
+			t.Fatal(err)
+		}
+		var said *messages.Error
+		err := begin(dir)
+		switch {
+		case row.starts && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case row.starts:
+		case !errors.As(err, &said) || said.Code != messages.Code_INTERNAL || !strings.Contains(said.Message, path+" is unreadable") || !strings.Contains(said.Hint, "move that file away"):
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := begin(dir); err != nil {
+			t.Errorf("%s, and then without it: %v", name, err)
+		}
 	}
 }

@@ -158,3 +158,81 @@ func NewMemoryVolume(t testing.TB, dir string, bytes int64) (resize func(bytes i
 		}
 	}
 }
+
+// FailingVolume is a file system whose medium can be made to fail: an ext4 without a
+// journal, which would give up, in a sparse file of another one, which has room or none.
+type FailingVolume struct {
+	SmallVolume
+}
+
+const (
+	failingBytes       = 128 << 20 // of the file system
+	failingMediumBytes = 256 << 20 // of the one below
+)
+
+// NewFailingVolume makes one and mounts it at dir. The test is skipped where that is not
+// allowed.
+func NewFailingVolume(t testing.TB, dir string) *FailingVolume {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a volume that fails takes root, mkfs.ext4 and loop devices")
+	}
+	v := &FailingVolume{SmallVolume{t: t, dir: dir, medium: filepath.Join(t.TempDir(), "medium")}}
+	image := filepath.Join(t.TempDir(), "medium")
+	v.make(image, failingMediumBytes)
+	v.mount(image, v.medium)
+	t.Cleanup(func() { v.unmount(v.medium) })
+	v.image = filepath.Join(v.medium, "volume")
+	v.make(v.image, failingBytes, "-O", "^has_journal")
+	v.mount(v.image, dir)
+	t.Cleanup(func() { v.unmount(dir) })
+	return v
+}
+
+// Fail lets the medium take nothing from now on but what replaces something.
+func (v *FailingVolume) Fail() {
+	v.t.Helper()
+	for _, dir := range []string{v.dir, v.medium} {
+		d, err := os.Open(dir)
+		if err == nil {
+			err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+		}
+		if err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	path := filepath.Join(v.medium, "ballast")
+	f, err := os.Create(path)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer f.Close()
+	v.ballast = []string{path}
+	const block = 1 << 10
+	for at, step := int64(0), int64(failingMediumBytes); step >= block; {
+		if unix.Fallocate(int(f.Fd()), 0, at, step) == nil {
+			at += step
+		} else {
+			step /= 2
+		}
+	}
+}
+
+// Mend lets it take everything again. What could not be written is lost by then, though
+// whoever reads it finds it until the power is cut.
+func (v *FailingVolume) Mend() {
+	v.t.Helper()
+	for _, path := range v.ballast {
+		if err := os.Remove(path); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	v.ballast = nil
+}
+
+// PowerCut mounts it anew, when nobody uses it: what is there then, the medium holds.
+func (v *FailingVolume) PowerCut() {
+	v.t.Helper()
+	v.unmount(v.dir)
+	v.mount(v.image, v.dir)
+}

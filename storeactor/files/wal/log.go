@@ -82,7 +82,8 @@ func Create(generation string, at *messages.Checkpoint, hs *raftpb.HardState, en
 }
 
 // Open reads the log and holds it against its witness before anything is
-// written, since opening for writing cuts off whatever looks like a torn end.
+// written, since opening for writing cuts off whatever looks like a torn end. What it
+// returns is durable, also where a sync of the process before failed.
 func Open(generation string, metadata []byte, step func(string), synced prometheus.Observer, logger *slog.Logger) (*Log, *disk.LogImage, error) {
 	witness, err := openWitness(generation)
 	if err != nil {
@@ -94,7 +95,11 @@ func Open(generation string, metadata []byte, step func(string), synced promethe
 		witness.file.Close()
 		return nil, nil, err
 	}
-	w, err := openToAppend(dir, image, logger)
+	err = rewriteLast(dir)
+	var w *wal.WAL
+	if err == nil {
+		w, err = openToAppend(dir, image, logger)
+	}
 	if err != nil {
 		witness.file.Close()
 		return nil, nil, err
@@ -239,8 +244,8 @@ func openSegments(dir string, base *walpb.Snapshot, logger *slog.Logger) (*wal.W
 	return w, hardState, entries, nil
 }
 
-// syncOpened makes durable what was read: it may have been in the page cache
-// only, the newest segment's name included. Then it removes what a crash in a cut
+// syncOpened makes durable what was read: the newest segment's name too may have been in
+// the page cache only. Then it removes what a crash in a cut
 // left. Saving the HardState again tells it to the WAL, which repeats it at the
 // head of the next segment; the base likewise, whose index the WAL needs for the
 // next segment's name while there is no entry.

@@ -35,6 +35,13 @@ type testLog struct {
 func makeLog(t *testing.T) (generation string, l *Log) {
 	t.Helper()
 	generation = t.TempDir()
+	l = createAt(t, generation)
+	t.Cleanup(func() { l.Close() })
+	return generation, l
+}
+
+func createAt(t *testing.T, generation string) *Log {
+	t.Helper()
 	if err := Create(generation, disktest.First, disktest.HardState(disktest.First.Term, 0, disktest.First.Index), nil, disktest.Identity, 0, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +49,7 @@ func makeLog(t *testing.T) (generation string, l *Log) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	return generation, l
+	return l
 }
 
 func reopenLog(generation string) (*Log, *disk.LogImage, error) {
