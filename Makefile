@@ -16,6 +16,8 @@ OVERWRITES  ?= 1000000
 MEMBERS     ?= 1GB
 FROM        ?= next
 REPLACE     ?= 1GB
+BACKUP      ?= 1GB
+IMPORT      ?= 1000000
 SIEGE       ?= 3m
 ARCHS       ?= amd64 arm64
 TOOLS       := $(CURDIR)/$(BIN)/tools
@@ -79,6 +81,9 @@ catchup: ## a node that lags in a cluster of CATCHUP (1GB) of data, with figures
 
 members: ## members come, go and are killed in each step, in a cluster of MEMBERS (1GB) of data
 	@KEYVAL_MEMBERS=$(MEMBERS) $(GO) test ./cli/kvctl -run 'TestGrowAndShrink$$|TestEveryFounderIsReplaced$$|TestKilledInEachStep$$' -v -count=1 -timeout 60m
+
+backups: ## times of backup, verify, increment and restore of BACKUP (1GB); IMPORT (1000000) keys while leaders are killed
+	@KEYVAL_BACKUP=$(BACKUP) KEYVAL_IMPORT=$(IMPORT) $(GO) test ./cli/kvctl -run 'TestIncrementalBackup$$|TestImportUnderKills$$' -v -count=1 -timeout 60m
 
 overwrites: ## OVERWRITES (1000000) of a thousand keys: what the disk takes, and a restart
 	@KEYVAL_OVERWRITES=$(OVERWRITES) $(GO) test ./cli/kvctl -run 'TestOverwrites$$' -v -count=1 -timeout 60m

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -21,26 +22,37 @@ func newBackup(sh *Shell) *urfave.Command {
 		Name:      "backup",
 		Usage:     "write the whole state of the cluster into a file here",
 		ArgsUsage: "PATH",
-		Description: `PATH is a file that is not there yet; a directory, in which the file is called
-backup-YYYY-MM-DD-HHMMSS.kvb; or - for stdout. It holds all keys with their history, as of
+		Description: `PATH is a file that is not there yet, or s3://BUCKET/PREFIX/NAME.kvb; a directory or
+s3://BUCKET/PREFIX, in which it is called backup-YYYY-MM-DD-HHMMSS.kvb; or - for stdout. It holds all keys with their history, as of
 one revision: that of everything that was acknowledged before, or a later one. The cluster
 serves on. Any node gives it: the first endpoint that answers, or --node. It needs room for
 the same file until it is here.
 The file has its name only once all of it is here, whole and on disk; what comes is checked
 on its way. A file of snapshot save is a backup too. Encryption is for the tool behind the
 pipe: kvctl backup - | age -r ... > FILE
+With --since it is an increment: what has changed since an older backup beside it, and all that
+is gone since, also what was compacted. Whoever reads it reads that one too, and those below it.
+It saves room, not work: node and network carry the whole state, and the older one is read.
+With --every it is a job of its own: each backup is read again from where it stands, the cluster
+is told, and kvctl cluster health says how old the last good one is, or that it is overdue. It
+ends by SIGINT or SIGTERM; when it is started anew it goes on from the newest that is there.
 With --json an object: path, node, endpoint, cluster_id, revision, index, created_at, keys,
-rows, bytes, hash, took_ms; to stderr where PATH is -.`,
+rows, bytes, hash, took_ms, and of an increment since and file_bytes; to stderr where PATH is -.`,
 		UsageText: `kvctl backup ./backups
 kvctl backup nightly.kvb --node node2 --json
+kvctl backup ./backups --since ./backups
+kvctl backup s3://bucket/keyval --every 1h --keep 24
 kvctl backup - | gzip > nightly.kvb.gz`,
 		Flags: []urfave.Flag{
 			nodeFlag("have the node called `NAME` give it"),
 			&urfave.StringFlag{Name: "consistency", Usage: "with stale, take what the node has, also without a quorum: linearizable or stale", Value: "linearizable"},
+			&urfave.StringFlag{Name: "since", Usage: "write what has changed since the backup at `PATH`, or since the newest there", TakesFile: true},
+			&urfave.DurationFlag{Name: "every", Usage: "go on for ever: make one, read it again, and the next after `TIME`"},
+			&urfave.UintFlag{Name: "keep", Usage: "with --every, remove all but the newest `N`", DefaultText: "all are kept"},
 			progressFlag(),
 		},
 		Action:      sh.action(backUp),
-		Subcommands: []*urfave.Command{newBackupVerify(sh), newBackupShow(sh), newBackupDrill(sh)},
+		Subcommands: []*urfave.Command{newBackupVerify(sh), newBackupShow(sh), newBackupDrill(sh), newBackupForget(sh)},
 	}
 }
 
@@ -72,6 +84,8 @@ type backupJSON struct {
 	Bytes     uint64 `json:"bytes"`
 	Hash      string `json:"hash"`
 	TookMs    int64  `json:"took_ms"`
+	Since     string `json:"since,omitempty"`      // of an increment: the backup on which it builds
+	FileBytes uint64 `json:"file_bytes,omitempty"` // of an increment: its own; bytes are those of what it leads to
 }
 
 func backupRow(path string, r *backup.Contents, took time.Duration) backupJSON {
@@ -123,42 +137,61 @@ func (p *byteProgress) tell(done uint64) {
 }
 
 func backUp(c *Call) error {
-	if c.Args[0] == "" {
-		return c.usage("", "PATH is empty")
-	}
 	stale := c.flags.String("consistency") == "stale"
 	if !stale && c.flags.String("consistency") != "linearizable" {
 		return c.usage("", "--consistency %q is none of %s", c.flags.String("consistency"), strings.Join(choices["consistency"], ", "))
+	}
+	if c.flags.IsSet("every") {
+		return c.backUpForEver(stale)
+	}
+	if c.flags.IsSet("keep") {
+		return c.usage("", "--keep goes with --every")
 	}
 	copying, err := c.newCopying(c.Args[0])
 	if err != nil {
 		return err
 	}
-	endpoint, err := c.giver()
+	if since := c.flags.String("since"); since != "" {
+		if err := copying.upon(since); err != nil {
+			return err
+		}
+	}
+	row, err := copying.ofNow(stale)
 	if err != nil {
 		return err
 	}
+	return c.printBackup(row, "wrote")
+}
+
+// ofNow has a node write its state down, and brings that.
+func (w *copying) ofNow(stale bool) (row backupJSON, err error) {
+	c := w.call
+	endpoint, err := c.giver()
+	if err != nil {
+		return row, err
+	}
 	store, err := c.storeAt(c, endpoint)
 	if err != nil {
-		return err
+		return row, err
 	}
 	defer store.Close()
 	if !stale {
 		// A node that has read at the newest revision has applied all that was acknowledged.
 		if _, err := store.Get(c, []byte{0}, 0, false); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
-			return hinted(err, "--consistency stale backs up what this node has, which may miss the latest writes")
+			return row, hinted(err, "--consistency stale backs up what this node has, which may miss the latest writes")
 		}
 	}
-	info, err := prepare(c, store, copying.progress)
+	info, err := prepare(c, store, w.progress)
 	if err != nil {
-		return err
+		return row, err
 	}
+	w.about = info.Bytes
 	defer func() { // the node lets it go by itself if it is not asked
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c), time.Second)
 		defer cancel()
 		_, _ = store.SnapshotDelete(ctx, info.Id)
 	}()
-	return copying.run(store, info.Id, endpoint)
+	return w.bring(store, info.Id, endpoint)
 }
 
 // hinted is an error with another next step.
@@ -253,57 +286,124 @@ func snapshotSave(c *Call) error {
 type copying struct {
 	call     *Call
 	progress *progress
-	path     string // the file; -: stdout
+	location backup.Location // nil: stdout
+	name     string          // the file there
+	since    *backup.Since   // nil: all of it is brought
+	about    uint64          // bytes, about
 	began    time.Time
 }
 
 func (c *Call) newCopying(path string) (*copying, error) {
+	switch {
+	case path == "":
+		return nil, c.usage("", "PATH is empty")
+	case path == "-" && c.OutTTY:
+		return nil, c.usage("send it into a file or a pipe", "a backup is no text for a terminal")
+	case path == "-":
+		return c.copyingTo(nil, "")
+	}
+	l, name, err := backup.Locate(path)
+	if err != nil {
+		return nil, err
+	}
+	return c.copyingTo(l, name)
+}
+
+// copyingTo is one to a location, under a name that tells the time if none is given.
+func (c *Call) copyingTo(l backup.Location, name string) (*copying, error) {
 	p, err := c.progress(true, true)
 	if err != nil {
 		return nil, err
 	}
-	w := &copying{call: c, progress: p, path: path, began: time.Now()}
+	w := &copying{call: c, progress: p, location: l, began: time.Now()}
 	p.told = w.began
-	if path == "-" {
-		if c.OutTTY {
-			return nil, c.usage("send it into a file or a pipe", "a backup is no text for a terminal")
-		}
+	if l == nil {
 		return w, nil
 	}
-	w.path, err = backup.Target(path, w.began)
-	return w, err
+	w.name = cmp.Or(name, backup.Name(w.began))
+	file, _, err := w.location.Open(c, w.name) // before anything is done
+	switch {
+	case err == nil:
+		_ = file.Close() // it was read only
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is there already", w.path()).WithHint("name another file, or a directory")
+	case messages.CodeOf(err) != messages.Code_NOT_FOUND || strings.Contains(err.Error(), "no bucket"):
+		return nil, err
+	}
+	return w, nil
+}
+
+// upon makes it an increment.
+func (w *copying) upon(path string) error {
+	l, name, err := backup.Find(w.call, path)
+	if err != nil {
+		return err
+	}
+	if w.location != nil && w.location.Path("") != l.Path("") {
+		return w.call.usage("name a PATH in "+l.Path(""), "an increment stands beside the backup on which it builds, and %s is not in %s", w.path(), l.Path(""))
+	}
+	if w.since, err = backup.LookSince(w.call, l, name); err != nil {
+		return broken(err, l.Path(name)+": ")
+	}
+	return nil
+}
+
+func (w *copying) path() string {
+	if w.location == nil {
+		return "-"
+	}
+	return w.location.Path(w.name)
 }
 
 func (w *copying) run(store Store, id, endpoint string) error {
+	row, err := w.bring(store, id, endpoint)
+	if err != nil {
+		return err
+	}
+	return w.call.printBackup(row, "wrote")
+}
+
+// bring brings it, and says what it has brought.
+func (w *copying) bring(store Store, id, endpoint string) (backupJSON, error) {
 	ctx, cancel := context.WithCancel(w.call)
 	defer cancel()
 	told := &byteProgress{progress: w.progress, phase: "copying"}
 	from := &partsReader{ctx: ctx, store: store, id: id, told: told}
 	var to io.Writer = w.call.Stdout
-	var file *backup.File
-	if w.path != "-" {
+	var file backup.Upload
+	if w.location != nil {
 		var err error
-		if file, err = backup.Create(w.path); err != nil {
-			return err
+		if file, err = w.location.Create(ctx, w.name, w.about); err != nil {
+			return backupJSON{}, err
 		}
 		defer file.Abort()
 		to = file
 	}
-	contents, err := backup.Read(io.TeeReader(from, to), nil)
+	contents, written, err := w.copy(ctx, from, to)
 	w.progress.end()
 	if err == nil && file != nil {
 		err = file.Commit()
 	}
 	switch {
 	case err == nil:
-	case w.path == "-":
-		return broken(err, fmt.Sprintf("the backup broke off after %s: what is on stdout is not whole: ", bytesText(contents.Bytes)))
+	case w.location == nil:
+		return backupJSON{}, broken(err, "the backup broke off: what is on stdout is not whole: ")
 	default:
-		return broken(err, fmt.Sprintf("nothing was left at %s: ", w.path))
+		return backupJSON{}, broken(err, fmt.Sprintf("nothing was left at %s: ", w.path()))
 	}
-	row := backupRow(w.path, contents, time.Since(w.began))
+	row := backupRow(w.path(), contents, time.Since(w.began))
 	row.Node, row.Endpoint = contents.Header.CreatedBy, endpoint
-	return w.call.printBackup(row, "wrote")
+	if w.since != nil {
+		row.Since, row.FileBytes = w.since.Name, written
+	}
+	return row, nil
+}
+
+func (w *copying) copy(ctx context.Context, from io.Reader, to io.Writer) (*backup.Contents, uint64, error) {
+	if w.since != nil {
+		return w.since.WriteIncrement(ctx, from, to)
+	}
+	contents, err := backup.Read(io.TeeReader(from, to), nil)
+	return contents, 0, err
 }
 
 // printBackup says what a backup holds. Where stdout has the backup itself, stderr has this.
@@ -319,8 +419,12 @@ func (c *Call) printBackup(row backupJSON, verb string) error {
 		out.printSimple([][]string{{row.Path, fmt.Sprint(row.Revision), row.Hash}})
 		return nil
 	case Table:
-		what := fmt.Sprintf("%s %s: revision %d, %s, %s, %s in %s", verb, row.Path, row.Revision, plural(row.Keys, "key"), plural(row.Rows, "row"),
-			bytesText(row.Bytes), timeText(time.Duration(row.TookMs)*time.Millisecond))
+		path, size := row.Path, bytesText(row.Bytes)
+		if row.Since != "" {
+			path, size = path+" upon "+row.Since, fmt.Sprintf("%s for %s", bytesText(row.FileBytes), size)
+		}
+		what := fmt.Sprintf("%s %s: revision %d, %s, %s, %s in %s", verb, path, row.Revision, plural(row.Keys, "key"), plural(row.Rows, "row"),
+			size, timeText(time.Duration(row.TookMs)*time.Millisecond))
 		if row.TookMs > 0 {
 			what += fmt.Sprintf(" (%s/s)", bytesText(row.Bytes*1000/uint64(row.TookMs)))
 		}

@@ -3,8 +3,8 @@ package cli
 import (
 	"bufio"
 	"encoding/hex"
+	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +13,7 @@ import (
 
 	"keyval/messages"
 	"keyval/storeactor/backup"
+	"keyval/storeactor/snapshot"
 )
 
 func newBackupVerify(sh *Shell) *urfave.Command {
@@ -20,8 +21,9 @@ func newBackupVerify(sh *Shell) *urfave.Command {
 		Name:      "verify",
 		Usage:     "read all of a backup, and find any byte that was altered",
 		ArgsUsage: "PATH",
-		Description: `PATH is a file; a directory, whose newest backup is meant; or - for stdin. No node is
-asked. Exits 0 if the backup is whole, and 1 if it is not: the error names the chunk and
+		Description: `PATH is a file or s3://BUCKET/PREFIX/NAME.kvb; a directory or s3://BUCKET/PREFIX, whose newest
+backup is meant; or - for stdin. Of an increment all is read that it builds on, and each link
+is proved. No node is asked. Exits 0 if the backup is whole, and 1 if it is not: the error names the chunk and
 the byte at which it begins. With --json the object of backup.`,
 		UsageText: `kvctl backup verify ./backups
 gunzip < nightly.kvb.gz | kvctl backup verify - --json`,
@@ -38,39 +40,56 @@ func newBackupShow(sh *Shell) *urfave.Command {
 		Description: `Reads its begin and its end, and not what lies between: that is for backup verify.
 PATH is as there. With --json an object: path, cluster_id, revision, compacted_revision,
 index, term, level, created_at, created_by, version, members (id, raft_id, address), rows,
-bytes, hash.`,
+bytes, hash; of an increment also since and links, and rows and hash are those of what it leads to.`,
 		UsageText: `kvctl backup show ./backups
 kvctl backup show nightly.kvb --json`,
 		Action: sh.action(backupShow),
 	}
 }
 
-// source is a backup that is read.
+// source is a backup that is read. Of an increment that is the file which it makes with all
+// that it builds on.
 type source struct {
 	io.ReadCloser
-	path string
-	size uint64 // in bytes; 0: not known
+	path  string
+	since string // the backup on which it builds; empty: none
+	bytes uint64 // of its own file; 0: not known
+	size  uint64 // that are read of it, about; 0: not known
 }
 
-// openBackup opens a file, the newest of a directory, or stdin for -.
-func (c *Call) openBackup(path string) (*source, error) {
-	if path == "-" {
-		if c.InTTY {
-			return nil, c.usage("send a backup into it", "stdin is a terminal")
-		}
-		return &source{ReadCloser: io.NopCloser(c.Stdin), path: path}, nil
+// stdin is a backup that comes through it.
+func (c *Call) stdin() (io.Reader, error) {
+	if c.InTTY {
+		return nil, c.usage("send a backup into it", "stdin is a terminal")
 	}
-	path, err := backup.Find(path)
+	base, from, err := snapshot.Open(c.Stdin)
+	if err == nil && base != nil {
+		return nil, messages.Errorf(messages.Code_INVALID, "what comes through stdin is an increment, which builds on %s", base.Name).
+			WithHint("read it where that is: name its file")
+	}
+	return from, err
+}
+
+// openBackup opens a file or an object, the newest of a directory or a prefix, or stdin for -.
+func (c *Call) openBackup(path string) (*source, error) {
+	if path == "" {
+		return nil, c.usage("", "PATH is empty")
+	}
+	if path == "-" {
+		from, err := c.stdin()
+		return &source{ReadCloser: io.NopCloser(from), path: path}, err
+	}
+	l, name, err := backup.Find(c, path)
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(path)
+	chain, err := backup.Open(c, l, name)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the backup cannot be read: %v", err).WithHint("name a file that this user may read")
+		return nil, broken(err, l.Path(name)+": ")
 	}
-	s := &source{ReadCloser: file, path: path}
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
-		s.size = uint64(info.Size())
+	s := &source{ReadCloser: chain, path: l.Path(name), bytes: uint64(chain.Bytes), size: uint64(chain.About)}
+	if chain.Base != nil {
+		s.since = chain.Base.Name
 	}
 	return s, nil
 }
@@ -98,7 +117,11 @@ func backupVerify(c *Call) error {
 	if err != nil {
 		return broken(err, s.path+": ")
 	}
-	return c.printBackup(backupRow(s.path, r, time.Since(began)), "verified")
+	row := backupRow(s.path, r, time.Since(began))
+	if s.since != "" {
+		row.Since, row.FileBytes = s.since, s.bytes
+	}
+	return c.printBackup(row, "verified")
 }
 
 // shownBackupJSON is what a backup says of itself.
@@ -117,23 +140,43 @@ type shownBackupJSON struct {
 	Rows              uint64       `json:"rows,string"`
 	Bytes             uint64       `json:"bytes"`
 	Hash              string       `json:"hash"`
+	Since             string       `json:"since,omitempty"` // of an increment: on which it builds
+	Links             uint32       `json:"links,omitempty"` // of an increment: how many there are down to a whole one
 }
 
 // glance reads what a backup says of itself.
 func (c *Call) glance(path string) (shownBackupJSON, error) {
-	s, err := c.openBackup(path)
-	if err != nil {
-		return shownBackupJSON{}, err
+	var g snapshot.Glimpse
+	var size int64
+	if path == "-" {
+		from, err := c.stdin()
+		if err == nil {
+			g, size, err = backup.Glance(from, 0)
+		}
+		if err != nil {
+			return shownBackupJSON{}, broken(err, path+": ")
+		}
+	} else {
+		l, name, err := backup.Find(c, path)
+		if err != nil {
+			return shownBackupJSON{}, err
+		}
+		path = l.Path(name)
+		file, bytes, err := l.Open(c, name)
+		if err != nil {
+			return shownBackupJSON{}, err
+		}
+		defer file.Close()
+		if g, size, err = backup.Glance(file, bytes); err != nil {
+			return shownBackupJSON{}, broken(err, path+": ")
+		}
 	}
-	defer s.Close()
-	h, t, size, err := backup.Glance(s.ReadCloser, int64(s.size))
-	if err != nil {
-		return shownBackupJSON{}, broken(err, s.path+": ")
-	}
+	h, t := g.Header, g.Trailer
 	row := shownBackupJSON{
-		Path: s.path, ClusterID: hex.EncodeToString(h.ClusterId), Revision: h.Revision, CompactedRevision: h.CompactedRevision,
+		Path: path, ClusterID: hex.EncodeToString(h.ClusterId), Revision: h.Revision, CompactedRevision: h.CompactedRevision,
 		Index: h.Index, Term: h.Term, Level: h.Level, CreatedAt: createdAt(h), CreatedBy: h.CreatedBy, Version: h.Version,
 		Members: []memberJSON{}, Rows: t.Rows, Bytes: uint64(size), Hash: hex.EncodeToString(t.Hash),
+		Since: g.Base.GetName(), Links: g.Base.GetLinks(),
 	}
 	for _, m := range h.Members {
 		row.Members = append(row.Members, memberJSON{m.Name, m.RaftId, m.Address})
@@ -159,6 +202,9 @@ func backupShow(c *Call) error {
 		{"revision", number(b.Revision)}, {"reads from", "revision " + number(max(1, b.CompactedRevision))}, {"index", number(b.Index)},
 		{"term", number(b.Term)}, {"level", number(uint64(b.Level))}, {"rows", number(b.Rows)}, {"members", strings.Join(members, ", ")},
 		{"version", b.Version}, {"hash", b.Hash},
+	}
+	if b.Since != "" {
+		rows = append(rows, [2]string{"builds on", fmt.Sprintf("%s (%s)", b.Since, countText(uint64(b.Links), "link", "links"))})
 	}
 	c.showPairs(rows)
 	if c.Format == Table {

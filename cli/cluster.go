@@ -310,7 +310,9 @@ func newClusterHealth(sh *Shell) *urfave.Command {
 behind. The read has 2 seconds, unless --timeout says otherwise.
 Exits 0 if all is well, 9 if something is not, 5 if there is no quorum.
 With --json an object: healthy, leader_present, quorum_available, members_healthy,
-members_total, slack, least_room_id, least_room_bytes, fault_budget, issues, timestamp.`,
+members_total, slack, least_room_id, least_room_bytes, fault_budget, issues, timestamp, backups (what jobs of kvctl backup --every
+have said last: name, backup, verified_at, age_ms, every_ms, revision, bytes, hash, failed_at,
+error, overdue).`,
 		UsageText: `kvctl cluster health
 kvctl cluster health --json`,
 		Flags: []urfave.Flag{watchFlag()},
@@ -353,6 +355,11 @@ func (c *Call) showHealth(h *client.ClusterHealth) error {
 		fmt.Fprintf(c.Stdout, "fault budget: %s\n", h.FaultBudget)
 		for _, issue := range h.Issues {
 			fmt.Fprintf(c.Stdout, "- %s\n", issue)
+		}
+		for _, b := range h.Backups {
+			if b.Error == "" && !b.Overdue {
+				fmt.Fprintf(c.Stdout, "backups: %s (%s, revision %d, %s)\n", b.Last(), b.Name, b.Revision, bytesText(b.Bytes))
+			}
 		}
 	case Simple:
 		c.printSimple([][]string{{word, strconv.Itoa(h.MembersHealthy), strconv.Itoa(h.MembersTotal)}})

@@ -23,7 +23,7 @@ func newRestore(sh *Shell) *urfave.Command {
 		Name:      "restore",
 		Usage:     "make the data directories of a new cluster from a backup",
 		ArgsUsage: "PATH",
-		Description: `PATH is a file; a directory, whose newest backup is meant; or - for stdin. It makes a
+		Description: `PATH is as for backup verify. It makes a
 directory for each node of --initial-cluster, all in one run: serve --data DIR starts each.
 On several machines, move the directories there; never start one of them twice, and never
 restore one of them by itself.

@@ -44,6 +44,7 @@ type request struct {
 	reply    *messages.ClusterReply     // what is known of the answer
 	record   *messages.ClusterOperation // that was proposed
 	healing  *messages.Healing          // the same
+	note     *messages.NoteBackup       // the same
 	target   messages.RaftID            // that is to lead
 	proposed bool                       // something of it may be in the log
 	again    uint64                     // tick at which it is proposed again
@@ -216,6 +217,8 @@ func (c *changes) step(k known, r *request) bool {
 		done, err = c.update(k, r, r.asked.GetAddress())
 	case r.asked.GetHealing() != nil:
 		done, err = c.setHealing(k, r, r.asked.GetHealing())
+	case r.asked.GetBackup() != nil:
+		done, err = c.noteBackup(k, r, r.asked.GetBackup())
 	default:
 		done, err = true, messages.Errorf(messages.Code_UNSUPPORTED, "this node does not know what is asked for").WithHint("upgrade the nodes first")
 	}

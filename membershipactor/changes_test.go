@@ -104,6 +104,10 @@ func (s *stand) carryOut(o *messages.Operation) {
 		if ops, err := rules.Record(s.k.Operations, k.RecordOperation, 1); err == nil {
 			s.k.Operations = ops
 		}
+	case *messages.Operation_NoteBackup:
+		if jobs, err := rules.NoteBackup(s.k.Backups, k.NoteBackup); err == nil {
+			s.k.Backups = jobs
+		}
 	case *messages.Operation_UpdateMember:
 		if next, err := s.k.Update(k.UpdateMember, s.k.Index+1); err == nil {
 			s.k.Configuration = next

@@ -40,7 +40,7 @@ func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
 		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
-		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Replication: c.replication, Following: c.following,
+		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Backups: s.Backups, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
 	for id, t := range c.moving {
@@ -59,7 +59,7 @@ func (c *census) clusterView() *messages.ClusterView {
 	v := &messages.ClusterView{
 		ClusterId: c.view.ClusterID, ConfigurationIndex: c.view.Configuration, Term: c.view.Term, Leader: c.view.Leader,
 		Commit: max(c.replication.GetCommit(), c.pulse.GetCommit()), Operations: s.Operations,
-		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(), Healing: s.Healing,
+		NextRaftId: s.NextRaftId, Waiting: c.everyoneWaiting(), Healing: s.Healing, Backups: s.Backups,
 	}
 	if c.leads() {
 		v.PulseKnown, v.Waits, v.HealingSays = true, c.waits, c.healing

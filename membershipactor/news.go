@@ -79,6 +79,8 @@ func titleOf(r *request) string {
 		return fmt.Sprintf("address of %s: %s", m.GetAddress().GetName(), m.GetAddress().GetAddress())
 	case m.GetHealing() != nil:
 		return "automatic replacement"
+	case m.GetBackup() != nil:
+		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
 	}
 	return "unknown"
 }

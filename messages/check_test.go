@@ -20,7 +20,7 @@ func TestClientsDoNotChangeMembers(t *testing.T) {
 			t.Errorf("%s: %v", kinds.Get(i).Name(), err)
 		}
 	}
-	if asked != 6 {
+	if asked != 7 {
 		t.Errorf("%d kinds are about the members or the level", asked)
 	}
 }

@@ -2255,6 +2255,7 @@ type ClusterRequest struct {
 	//	*ClusterRequest_Address
 	//	*ClusterRequest_LevelRaise
 	//	*ClusterRequest_Healing
+	//	*ClusterRequest_Backup
 	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
 	// configuration is the index of the configuration that the asker saw; an older one than
 	// the present is refused as stale, with CONFLICT. 0: any.
@@ -2372,6 +2373,15 @@ func (x *ClusterRequest) GetHealing() *ChangeHealing {
 	return nil
 }
 
+func (x *ClusterRequest) GetBackup() *NoteBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Backup); ok {
+			return x.Backup
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetConfiguration() uint64 {
 	if x != nil {
 		return x.Configuration
@@ -2425,6 +2435,10 @@ type ClusterRequest_Healing struct {
 	Healing *ChangeHealing `protobuf:"bytes,11,opt,name=healing,proto3,oneof"`
 }
 
+type ClusterRequest_Backup struct {
+	Backup *NoteBackup `protobuf:"bytes,12,opt,name=backup,proto3,oneof"` // without a version
+}
+
 func (*ClusterRequest_Query) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
@@ -2438,6 +2452,8 @@ func (*ClusterRequest_Address) isClusterRequest_Kind() {}
 func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Healing) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Backup) isClusterRequest_Kind() {}
 
 type ClusterQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2944,6 +2960,7 @@ type ClusterView struct {
 	Waits              []*OperationWait       `protobuf:"bytes,13,rep,name=waits,proto3" json:"waits,omitempty"` // of the operations that are under way
 	Healing            *Healing               `protobuf:"bytes,14,opt,name=healing,proto3" json:"healing,omitempty"`
 	HealingSays        string                 `protobuf:"bytes,15,opt,name=healing_says,json=healingSays,proto3" json:"healing_says,omitempty"` // what it does about a voter that is lost, for people; empty: nothing
+	Backups            []*BackupJob           `protobuf:"bytes,16,rep,name=backups,proto3" json:"backups,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -3081,6 +3098,13 @@ func (x *ClusterView) GetHealingSays() string {
 		return x.HealingSays
 	}
 	return ""
+}
+
+func (x *ClusterView) GetBackups() []*BackupJob {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
 }
 
 // OperationWait says why an operation does not go on, for people.
@@ -3862,7 +3886,7 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\xfe\x04\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xaf\x05\n" +
 	"\x0eClusterRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
@@ -3873,7 +3897,8 @@ const file_client_proto_rawDesc = "" +
 	"\vlevel_raise\x18\n" +
 	" \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
 	"levelRaise\x124\n" +
-	"\ahealing\x18\v \x01(\v2\x18.keyval.v1.ChangeHealingH\x00R\ahealing\x12$\n" +
+	"\ahealing\x18\v \x01(\v2\x18.keyval.v1.ChangeHealingH\x00R\ahealing\x12/\n" +
+	"\x06backup\x18\f \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\x06backup\x12$\n" +
 	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
 	"\adry_run\x18\t \x01(\bR\x06dryRun:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
@@ -3914,7 +3939,7 @@ const file_client_proto_rawDesc = "" +
 	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
 	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
-	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xbd\x04\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xed\x04\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -3937,7 +3962,8 @@ const file_client_proto_rawDesc = "" +
 	"nextRaftId\x12.\n" +
 	"\x05waits\x18\r \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\x12,\n" +
 	"\ahealing\x18\x0e \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12!\n" +
-	"\fhealing_says\x18\x0f \x01(\tR\vhealingSays\"E\n" +
+	"\fhealing_says\x18\x0f \x01(\tR\vhealingSays\x12.\n" +
+	"\abackups\x18\x10 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\"E\n" +
 	"\rOperationWait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
@@ -4066,9 +4092,11 @@ var file_client_proto_goTypes = []any{
 	(*JoinAnswer)(nil),         // 42: keyval.v1.JoinAnswer
 	(Code)(0),                  // 43: keyval.v1.Code
 	(*Member)(nil),             // 44: keyval.v1.Member
-	(*ClusterOperation)(nil),   // 45: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 46: keyval.v1.HealingMode
-	(*Healing)(nil),            // 47: keyval.v1.Healing
+	(*NoteBackup)(nil),         // 45: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 46: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 47: keyval.v1.HealingMode
+	(*Healing)(nil),            // 48: keyval.v1.Healing
+	(*BackupJob)(nil),          // 49: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
 	43, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
@@ -4104,31 +4132,33 @@ var file_client_proto_depIdxs = []int32{
 	33, // 30: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
 	29, // 31: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
 	34, // 32: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	45, // 33: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	46, // 34: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	43, // 35: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 36: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	36, // 37: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	45, // 38: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	40, // 39: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	40, // 40: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	40, // 41: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	38, // 42: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	45, // 43: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	39, // 44: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	37, // 45: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	47, // 46: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	44, // 47: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 48: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	17, // 49: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	39, // 50: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	43, // 51: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	44, // 52: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	45, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	46, // 34: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	47, // 35: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	43, // 36: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 37: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	36, // 38: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	46, // 39: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	40, // 40: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	40, // 41: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	40, // 42: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	38, // 43: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	46, // 44: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	39, // 45: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	37, // 46: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	48, // 47: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	49, // 48: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	44, // 49: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 50: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	17, // 51: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	39, // 52: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	43, // 53: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	44, // 54: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4157,6 +4187,7 @@ func file_client_proto_init() {
 		(*ClusterRequest_Address)(nil),
 		(*ClusterRequest_LevelRaise)(nil),
 		(*ClusterRequest_Healing)(nil),
+		(*ClusterRequest_Backup)(nil),
 	}
 	file_client_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}

@@ -853,6 +853,7 @@ type Operation struct {
 	//	*Operation_BindIncarnation
 	//	*Operation_UpdateMember
 	//	*Operation_SetHealing
+	//	*Operation_NoteBackup
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,6 +986,15 @@ func (x *Operation) GetSetHealing() *SetHealing {
 	return nil
 }
 
+func (x *Operation) GetNoteBackup() *NoteBackup {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_NoteBackup); ok {
+			return x.NoteBackup
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -1029,6 +1039,10 @@ type Operation_SetHealing struct {
 	SetHealing *SetHealing `protobuf:"bytes,38,opt,name=set_healing,json=setHealing,proto3,oneof"`
 }
 
+type Operation_NoteBackup struct {
+	NoteBackup *NoteBackup `protobuf:"bytes,39,opt,name=note_backup,json=noteBackup,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -1048,6 +1062,8 @@ func (*Operation_BindIncarnation) isOperation_Kind() {}
 func (*Operation_UpdateMember) isOperation_Kind() {}
 
 func (*Operation_SetHealing) isOperation_Kind() {}
+
+func (*Operation_NoteBackup) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1855,6 +1871,178 @@ func (x *SetHealing) GetHealing() *Healing {
 	return nil
 }
 
+// NoteBackup writes the record of a backup job, if its version is the one that follows the
+// record's own (1 if there is none).
+type NoteBackup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *BackupJob             `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Forget        bool                   `protobuf:"varint,2,opt,name=forget,proto3" json:"forget,omitempty"` // there is no such record any more; the job's name and version count
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoteBackup) Reset() {
+	*x = NoteBackup{}
+	mi := &file_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoteBackup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoteBackup) ProtoMessage() {}
+
+func (x *NoteBackup) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoteBackup.ProtoReflect.Descriptor instead.
+func (*NoteBackup) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NoteBackup) GetJob() *BackupJob {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *NoteBackup) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+// BackupJob is what a process that makes backups has said of itself last. Times are wall time
+// of its machine, for people.
+type BackupJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                        // where it keeps its backups
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`                                 // counts the writes of this record, from 1
+	EveryMs       uint64                 `protobuf:"varint,3,opt,name=every_ms,json=everyMs,proto3" json:"every_ms,omitempty"`                  // it means to make one so often
+	VerifiedAtMs  int64                  `protobuf:"varint,4,opt,name=verified_at_ms,json=verifiedAtMs,proto3" json:"verified_at_ms,omitempty"` // when it had read the newest again, and found it whole; 0: never yet
+	Backup        string                 `protobuf:"bytes,5,opt,name=backup,proto3" json:"backup,omitempty"`                                    // the name of that one
+	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,8,opt,name=hash,proto3" json:"hash,omitempty"`
+	FailedAtMs    int64                  `protobuf:"varint,9,opt,name=failed_at_ms,json=failedAtMs,proto3" json:"failed_at_ms,omitempty"` // when the last try failed; 0: none has since verified_at
+	Error         string                 `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`                               // why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupJob) Reset() {
+	*x = BackupJob{}
+	mi := &file_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupJob) ProtoMessage() {}
+
+func (x *BackupJob) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupJob.ProtoReflect.Descriptor instead.
+func (*BackupJob) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *BackupJob) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackupJob) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *BackupJob) GetEveryMs() uint64 {
+	if x != nil {
+		return x.EveryMs
+	}
+	return 0
+}
+
+func (x *BackupJob) GetVerifiedAtMs() int64 {
+	if x != nil {
+		return x.VerifiedAtMs
+	}
+	return 0
+}
+
+func (x *BackupJob) GetBackup() string {
+	if x != nil {
+		return x.Backup
+	}
+	return ""
+}
+
+func (x *BackupJob) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BackupJob) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BackupJob) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *BackupJob) GetFailedAtMs() int64 {
+	if x != nil {
+		return x.FailedAtMs
+	}
+	return 0
+}
+
+func (x *BackupJob) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Healing is whether the leader may replace a voter that is lost, and by which nodes.
 type Healing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1868,7 +2056,7 @@ type Healing struct {
 
 func (x *Healing) Reset() {
 	*x = Healing{}
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +2068,7 @@ func (x *Healing) String() string {
 func (*Healing) ProtoMessage() {}
 
 func (x *Healing) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[20]
+	mi := &file_command_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2081,7 @@ func (x *Healing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healing.ProtoReflect.Descriptor instead.
 func (*Healing) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{20}
+	return file_command_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Healing) GetVersion() uint64 {
@@ -1952,7 +2140,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2152,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2165,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -2122,7 +2310,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2322,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2335,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -2228,13 +2416,14 @@ type Checkpoint struct {
 	ConfigurationIndex uint64              `protobuf:"varint,16,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
 	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"` // in the order in which they began
 	Healing            *Healing            `protobuf:"bytes,18,opt,name=healing,proto3" json:"healing,omitempty"`       // unset: it was never written
+	Backups            []*BackupJob        `protobuf:"bytes,19,rep,name=backups,proto3" json:"backups,omitempty"`       // by name
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2435,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2448,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2388,6 +2577,13 @@ func (x *Checkpoint) GetHealing() *Healing {
 	return nil
 }
 
+func (x *Checkpoint) GetBackups() []*BackupJob {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
+}
+
 // Member is one replica of the configuration. A RaftID below next_raft_id that is no
 // member's was removed.
 type Member struct {
@@ -2405,7 +2601,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2613,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2626,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -2498,7 +2694,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2706,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2719,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Session) GetClient() []byte {
@@ -2600,7 +2796,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +2808,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +2821,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -2713,7 +2909,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2725,7 +2921,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2738,7 +2934,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -2790,7 +2986,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +2998,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +3011,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -2852,7 +3048,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +3060,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +3073,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -2918,7 +3114,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3126,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3139,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -2965,7 +3161,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3173,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3186,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -3013,7 +3209,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3221,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3234,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -3082,7 +3278,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3290,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3303,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -3164,7 +3360,7 @@ const file_command_proto_rawDesc = "" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xe6\x04\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xa0\x05\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -3177,8 +3373,10 @@ const file_command_proto_rawDesc = "" +
 	"\x10bind_incarnation\x18$ \x01(\v2\x1a.keyval.v1.BindIncarnationH\x00R\x0fbindIncarnation\x12>\n" +
 	"\rupdate_member\x18% \x01(\v2\x17.keyval.v1.UpdateMemberH\x00R\fupdateMember\x128\n" +
 	"\vset_healing\x18& \x01(\v2\x15.keyval.v1.SetHealingH\x00R\n" +
-	"setHealingB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b'\x10@\"3\n" +
+	"setHealing\x128\n" +
+	"\vnote_backup\x18' \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\n" +
+	"noteBackupB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b(\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -3227,7 +3425,24 @@ const file_command_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\":\n" +
 	"\n" +
 	"SetHealing\x12,\n" +
-	"\ahealing\x18\x01 \x01(\v2\x12.keyval.v1.HealingR\ahealing\"\x82\x01\n" +
+	"\ahealing\x18\x01 \x01(\v2\x12.keyval.v1.HealingR\ahealing\"L\n" +
+	"\n" +
+	"NoteBackup\x12&\n" +
+	"\x03job\x18\x01 \x01(\v2\x14.keyval.v1.BackupJobR\x03job\x12\x16\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\"\x90\x02\n" +
+	"\tBackupJob\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x19\n" +
+	"\bevery_ms\x18\x03 \x01(\x04R\aeveryMs\x12$\n" +
+	"\x0everified_at_ms\x18\x04 \x01(\x03R\fverifiedAtMs\x12\x16\n" +
+	"\x06backup\x18\x05 \x01(\tR\x06backup\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04hash\x18\b \x01(\fR\x04hash\x12 \n" +
+	"\ffailed_at_ms\x18\t \x01(\x03R\n" +
+	"failedAtMs\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\"\x82\x01\n" +
 	"\aHealing\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12*\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x16.keyval.v1.HealingModeR\x04mode\x12\x19\n" +
@@ -3261,7 +3476,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
 	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
 	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
-	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xa4\x05\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xd4\x05\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -3287,7 +3502,8 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\x11 \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
 	"operations\x12,\n" +
-	"\ahealing\x18\x12 \x01(\v2\x12.keyval.v1.HealingR\ahealing\"\xda\x01\n" +
+	"\ahealing\x18\x12 \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
+	"\abackups\x18\x13 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\"\xda\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3417,7 +3633,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(HealingMode)(0),         // 1: keyval.v1.HealingMode
@@ -3445,21 +3661,23 @@ var file_command_proto_goTypes = []any{
 	(*BindIncarnation)(nil),  // 23: keyval.v1.BindIncarnation
 	(*UpdateMember)(nil),     // 24: keyval.v1.UpdateMember
 	(*SetHealing)(nil),       // 25: keyval.v1.SetHealing
-	(*Healing)(nil),          // 26: keyval.v1.Healing
-	(*ClusterOperation)(nil), // 27: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 28: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 29: keyval.v1.Checkpoint
-	(*Member)(nil),           // 30: keyval.v1.Member
-	(*Session)(nil),          // 31: keyval.v1.Session
-	(*Identity)(nil),         // 32: keyval.v1.Identity
-	(*Founder)(nil),          // 33: keyval.v1.Founder
-	(*Starts)(nil),           // 34: keyval.v1.Starts
-	(*Start)(nil),            // 35: keyval.v1.Start
-	(*StartsHeard)(nil),      // 36: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 37: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 38: keyval.v1.Accusation
-	(*Lineage)(nil),          // 39: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 40: raftpb.ConfState
+	(*NoteBackup)(nil),       // 26: keyval.v1.NoteBackup
+	(*BackupJob)(nil),        // 27: keyval.v1.BackupJob
+	(*Healing)(nil),          // 28: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 29: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 30: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 31: keyval.v1.Checkpoint
+	(*Member)(nil),           // 32: keyval.v1.Member
+	(*Session)(nil),          // 33: keyval.v1.Session
+	(*Identity)(nil),         // 34: keyval.v1.Identity
+	(*Founder)(nil),          // 35: keyval.v1.Founder
+	(*Starts)(nil),           // 36: keyval.v1.Starts
+	(*Start)(nil),            // 37: keyval.v1.Start
+	(*StartsHeard)(nil),      // 38: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 39: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 40: keyval.v1.Accusation
+	(*Lineage)(nil),          // 41: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 42: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	7,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -3478,35 +3696,38 @@ var file_command_proto_depIdxs = []int32{
 	23, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
 	24, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
 	25, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
-	18, // 16: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
-	22, // 17: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
-	19, // 18: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
-	20, // 19: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
-	21, // 20: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	27, // 21: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	26, // 22: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
-	1,  // 23: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
-	2,  // 24: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	3,  // 25: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	3,  // 26: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	4,  // 27: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	4,  // 28: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	40, // 29: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	30, // 30: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	31, // 31: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	33, // 32: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	27, // 33: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	26, // 34: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
-	5,  // 35: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	28, // 36: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	33, // 37: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	35, // 38: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	38, // 39: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	26, // 16: keyval.v1.Operation.note_backup:type_name -> keyval.v1.NoteBackup
+	18, // 17: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	22, // 18: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	19, // 19: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	20, // 20: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	21, // 21: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	29, // 22: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	28, // 23: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	27, // 24: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
+	1,  // 25: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	2,  // 26: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	3,  // 27: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	3,  // 28: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	4,  // 29: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	4,  // 30: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	42, // 31: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	32, // 32: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	33, // 33: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	35, // 34: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	29, // 35: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	28, // 36: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	27, // 37: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
+	5,  // 38: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	30, // 39: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	35, // 40: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	37, // 41: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	40, // 42: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3532,6 +3753,7 @@ func file_command_proto_init() {
 		(*Operation_BindIncarnation)(nil),
 		(*Operation_UpdateMember)(nil),
 		(*Operation_SetHealing)(nil),
+		(*Operation_NoteBackup)(nil),
 	}
 	file_command_proto_msgTypes[12].OneofWrappers = []any{
 		(*MemberChange_AddLearner)(nil),
@@ -3544,7 +3766,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,6 +44,7 @@ var operationLevels = map[OperationNumber]uint32{
 	36: 1, // bind_incarnation
 	37: 1, // update_member
 	38: 1, // set_healing
+	39: 1, // note_backup
 }
 
 // AdmittedAt reports whether an operation of this kind has an effect in a cluster of

@@ -3001,8 +3001,9 @@ type MembersChanged struct {
 	Level              uint32                 `protobuf:"varint,9,opt,name=level,proto3" json:"level,omitempty"` // of the cluster; 0 while founding
 	// settled: the configuration is durable here. Until then this node may come back to one
 	// before, and need the votes of those who are no members any more.
-	Settled       bool     `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
-	Healing       *Healing `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
+	Settled       bool         `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
+	Healing       *Healing     `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
+	Backups       []*BackupJob `protobuf:"bytes,12,rep,name=backups,proto3" json:"backups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3110,6 +3111,13 @@ func (x *MembersChanged) GetSettled() bool {
 func (x *MembersChanged) GetHealing() *Healing {
 	if x != nil {
 		return x.Healing
+	}
+	return nil
+}
+
+func (x *MembersChanged) GetBackups() []*BackupJob {
+	if x != nil {
+		return x.Backups
 	}
 	return nil
 }
@@ -4823,7 +4831,7 @@ const file_node_proto_rawDesc = "" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
 	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xe9\x04\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x99\x05\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4841,7 +4849,8 @@ const file_node_proto_rawDesc = "" +
 	"\x05level\x18\t \x01(\rR\x05level\x12\x18\n" +
 	"\asettled\x18\n" +
 	" \x01(\bR\asettled\x12,\n" +
-	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
+	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
+	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
 	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
@@ -5091,19 +5100,20 @@ var file_node_proto_goTypes = []any{
 	(*Member)(nil),              // 90: keyval.v1.Member
 	(*ClusterOperation)(nil),    // 91: keyval.v1.ClusterOperation
 	(*Healing)(nil),             // 92: keyval.v1.Healing
-	(*Start)(nil),               // 93: keyval.v1.Start
-	(*Suspicion)(nil),           // 94: keyval.v1.Suspicion
-	(*Founder)(nil),             // 95: keyval.v1.Founder
-	(*StatusReply)(nil),         // 96: keyval.v1.StatusReply
-	(*Operation)(nil),           // 97: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 98: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 99: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 100: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 101: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 102: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 103: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 104: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 105: keyval.v1.ClusterReply
+	(*BackupJob)(nil),           // 93: keyval.v1.BackupJob
+	(*Start)(nil),               // 94: keyval.v1.Start
+	(*Suspicion)(nil),           // 95: keyval.v1.Suspicion
+	(*Founder)(nil),             // 96: keyval.v1.Founder
+	(*StatusReply)(nil),         // 97: keyval.v1.StatusReply
+	(*Operation)(nil),           // 98: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 99: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 100: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 101: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 102: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 103: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 104: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 105: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 106: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -5144,34 +5154,35 @@ var file_node_proto_depIdxs = []int32{
 	80,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
 	91,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
 	92,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
-	85,  // 38: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	93,  // 39: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	90,  // 40: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	85,  // 41: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	94,  // 42: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	95,  // 43: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	96,  // 44: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	97,  // 45: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	88,  // 46: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	98,  // 47: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	99,  // 48: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	100, // 49: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	97,  // 50: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	101, // 51: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	102, // 52: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	103, // 53: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	96,  // 54: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	104, // 55: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 56: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	105, // 57: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	84,  // 58: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	85,  // 59: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	85,  // 60: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
-	61,  // [61:61] is the sub-list for method output_type
-	61,  // [61:61] is the sub-list for method input_type
-	61,  // [61:61] is the sub-list for extension type_name
-	61,  // [61:61] is the sub-list for extension extendee
-	0,   // [0:61] is the sub-list for field type_name
+	93,  // 38: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
+	85,  // 39: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	94,  // 40: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	90,  // 41: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	85,  // 42: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	95,  // 43: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	96,  // 44: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	97,  // 45: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	98,  // 46: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	88,  // 47: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	99,  // 48: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	100, // 49: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	101, // 50: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	98,  // 51: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	102, // 52: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	103, // 53: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	104, // 54: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	97,  // 55: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	105, // 56: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 57: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	106, // 58: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	84,  // 59: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	85,  // 60: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	85,  // 61: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	62,  // [62:62] is the sub-list for method output_type
+	62,  // [62:62] is the sub-list for method input_type
+	62,  // [62:62] is the sub-list for extension type_name
+	62,  // [62:62] is the sub-list for extension extendee
+	0,   // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

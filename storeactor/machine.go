@@ -304,6 +304,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		ConfState:          c.ConfState,
 		Operations:         m.state.Operations(),
 		Healing:            m.state.Healing(),
+		Backups:            m.state.Backups(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
 		Settled:            m.settled(),

@@ -105,7 +105,23 @@ type ClusterHealth struct {
 	LeastRoomBytes  uint64    `json:"least_room_bytes"`
 	FaultBudget     string    `json:"fault_budget"`
 	Issues          []string  `json:"issues"`
+	Backups         []Backup  `json:"backups"` // what backup jobs have said last
 	Timestamp       time.Time `json:"timestamp"`
+}
+
+// Backup is what a backup job has said of itself last. Its times are of its machine's clock.
+type Backup struct {
+	Name       string     `json:"name"`   // where it keeps its backups
+	Backup     string     `json:"backup"` // the newest that was read again and found whole
+	VerifiedAt *time.Time `json:"verified_at,omitempty"`
+	AgeMs      int64      `json:"age_ms"` // since then
+	EveryMs    int64      `json:"every_ms"`
+	Revision   uint64     `json:"revision,string"`
+	Bytes      uint64     `json:"bytes"`
+	Hash       string     `json:"hash"`
+	FailedAt   *time.Time `json:"failed_at,omitempty"` // the last try, if that failed
+	Error      string     `json:"error,omitempty"`
+	Overdue    bool       `json:"overdue"`
 }
 
 // NodeStatus is what the node that answered knows of itself.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -48,6 +49,17 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 	if says := a.GetView().GetHealingSays(); says != "" {
 		issue("%s", says)
 	}
+	h.Backups = []Backup{}
+	for _, j := range a.GetView().GetBackups() {
+		b := backupOf(j, a.At)
+		h.Backups = append(h.Backups, b)
+		switch {
+		case b.Error != "":
+			issue("the backup to %s failed %s ago: %s; %s", b.Name, Ago(a.At.Sub(*b.FailedAt)), b.Error, b.Last())
+		case b.Overdue:
+			issue("the backup to %s is overdue: one is to be made every %s; %s", b.Name, Ago(time.Duration(b.EveryMs)*time.Millisecond), b.Last())
+		}
+	}
 	if read != nil {
 		issue("a linearizable read did not come back: %v", read)
 		if !h.LeaderPresent {
@@ -56,6 +68,50 @@ func (a ClusterAnswer) Health(read error) *ClusterHealth {
 	}
 	h.Healthy = len(h.Issues) == 0
 	return h
+}
+
+// backupLateMS is for how long a backup that is due may take before it is overdue, beside the
+// time between two: one may fail without alarm, and a large one takes a while.
+const backupLateMS = 60_000
+
+func backupOf(j *messages.BackupJob, now time.Time) Backup {
+	at := func(ms int64) *time.Time {
+		if ms == 0 {
+			return nil
+		}
+		t := time.UnixMilli(ms).UTC()
+		return &t
+	}
+	b := Backup{
+		Name: j.Name, Backup: j.Backup, VerifiedAt: at(j.VerifiedAtMs), EveryMs: int64(j.EveryMs), Revision: j.Revision, Bytes: j.Bytes,
+		Hash: hex.EncodeToString(j.Hash), FailedAt: at(j.FailedAtMs), Error: j.Error,
+	}
+	if b.VerifiedAt != nil {
+		b.AgeMs = max(0, now.UnixMilli()-j.VerifiedAtMs) // its clock may be ahead
+		b.Overdue = b.EveryMs > 0 && b.AgeMs > 2*b.EveryMs+backupLateMS
+	}
+	return b
+}
+
+// Last says when the last good backup was made.
+func (b Backup) Last() string {
+	if b.VerifiedAt == nil {
+		return "none was ever verified"
+	}
+	return fmt.Sprintf("last verified backup %s ago", Ago(time.Duration(b.AgeMs)*time.Millisecond))
+}
+
+// Ago is a span of time for people, in one unit.
+func Ago(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", max(0, d/time.Second))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
 // ail is what is wrong with a member.

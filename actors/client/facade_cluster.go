@@ -356,6 +356,13 @@ func (a ClusterAPI) ChangeHealing(ctx context.Context, m *messages.ChangeHealing
 	return err
 }
 
+// NoteBackup tells the cluster how a backup job fares, or to forget it. It returns when that is
+// known. NOT_FOUND: there is none to forget.
+func (a ClusterAPI) NoteBackup(ctx context.Context, m *messages.NoteBackup) error {
+	_, err := a.AskCluster(ctx, &messages.ClusterRequest{Kind: &messages.ClusterRequest_Backup{Backup: m}})
+	return err
+}
+
 // HealingRequest: see ChangeHealing.
 func HealingRequest(m *messages.ChangeHealing) *messages.ClusterRequest {
 	return &messages.ClusterRequest{Kind: &messages.ClusterRequest_Healing{Healing: m}}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // done runs a command that must succeed, and returns what it prints.
@@ -132,6 +133,7 @@ func TestBackupAndRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.start(2)
+	p.caughtUp(2, 30*time.Second)
 	p.done("delete", "after")
 
 	if out := p.done("verify"); !strings.Contains(out, "3") {

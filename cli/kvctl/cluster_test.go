@@ -223,14 +223,21 @@ func (p *processes) connect(endpoints ...string) *client.Client {
 	return c
 }
 
-// kvctl runs a command on the cluster, and returns its output and exit code.
-func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
-	p.t.Helper()
+// command is a kvctl that asks the cluster.
+func (p *processes) command(args ...string) *exec.Cmd {
 	args = append(args, "--endpoints", strings.Join(p.endpoints, ","))
 	if p.ring != nil {
 		args = append(args, "--certs-dir", p.authority.Of(p.ring.Principal()))
 	}
 	c := exec.Command(binary, args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return c
+}
+
+// kvctl runs a command on the cluster, and returns its output and exit code.
+func (p *processes) kvctl(args ...string) (stdout, stderr string, code int) {
+	p.t.Helper()
+	c := p.command(args...)
 	var out, said bytes.Buffer
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil && c.ProcessState == nil {

@@ -13,6 +13,7 @@ type View struct {
 	Self        messages.RaftID
 	Operations  []*messages.ClusterOperation // all records, ended ones too
 	Healing     *messages.Healing            // nil: never said
+	Backups     []*messages.BackupJob        // by name
 	Replication *messages.Replication        // the last one of this node's raft
 	Following   Following                    // how the others have followed lately
 	Waiting     []*messages.WaitingNode

@@ -92,6 +92,8 @@ func operationText(o *messages.Operation) string {
 		return fmt.Sprintf("delete %s", o.Delete.Key)
 	case *messages.Operation_Compact:
 		return fmt.Sprintf("compact %d", o.Compact.Revision)
+	case *messages.Operation_NoteBackup:
+		return fmt.Sprintf("note backup %s version %d", o.NoteBackup.GetJob().GetName(), o.NoteBackup.GetJob().GetVersion())
 	case *messages.Operation_RaiseLevel:
 		return fmt.Sprintf("raise level %d to %d", o.RaiseLevel.From, o.RaiseLevel.To)
 	default:

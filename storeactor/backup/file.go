@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"keyval/messages"
@@ -14,10 +13,12 @@ import (
 const (
 	prefix = "backup-"
 	suffix = ".kvb"
+
+	nameLayout = prefix + "2006-01-02-150405" + suffix // as package time has it
 )
 
 // Name is that of a backup that is made now.
-func Name(now time.Time) string { return now.UTC().Format(prefix+"2006-01-02-150405") + suffix }
+func Name(now time.Time) string { return now.UTC().Format(nameLayout) }
 
 // Target is the file that a backup to a path becomes: in a directory, one named after the
 // time. CONFLICT if it is there.
@@ -34,34 +35,6 @@ func Target(path string, now time.Time) (string, error) {
 		return "", messages.Errorf(messages.Code_NOT_FOUND, "there is no directory %s", path).WithHint("make it first")
 	}
 	return path, nil
-}
-
-// Find is the file that a path means: in a directory, the newest that Name has named.
-func Find(path string) (string, error) {
-	info, err := os.Stat(path)
-	if os.IsNotExist(err) {
-		return "", messages.Errorf(messages.Code_NOT_FOUND, "there is no backup %s", path)
-	}
-	if err != nil {
-		return "", durable.Error("read the backup", err)
-	}
-	if !info.IsDir() {
-		return path, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return "", durable.Error("read the backup", err)
-	}
-	newest := ""
-	for _, e := range entries { // by name, which is by time
-		if name := e.Name(); strings.HasPrefix(name, prefix) && strings.HasSuffix(name, suffix) {
-			newest = name
-		}
-	}
-	if newest == "" {
-		return "", messages.Errorf(messages.Code_NOT_FOUND, "%s holds no %s*%s", path, prefix, suffix).WithHint("name the file of the backup")
-	}
-	return filepath.Join(path, newest), nil
 }
 
 // File is a backup that is being written. It has its name once it is whole and durable.

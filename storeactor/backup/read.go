@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"io"
 
@@ -87,13 +88,17 @@ func Read(from io.Reader, told func(bytes uint64)) (*Contents, error) {
 }
 
 func read(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader, *messages.Checkpoint) error, rows func([]disk.Row) error) (*Contents, error) {
+	return walk(from, told, begin, func(_ *messages.SnapshotChunk, found []disk.Row) error { return rows(found) })
+}
+
+func walk(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader, *messages.Checkpoint) error, each func(*messages.SnapshotChunk, []disk.Row) error) (*Contents, error) {
 	c := &Contents{}
 	in := &counter{from: from, told: told}
 	var last []byte // key of the last row
 	trailer, place, err := snapshot.Walk(in, messages.Level, func(h *messages.SnapshotHeader, state *messages.Checkpoint) error {
 		c.Header = h
 		return begin(h, state)
-	}, func(found []disk.Row) error {
+	}, func(chunk *messages.SnapshotChunk, found []disk.Row) error {
 		for _, r := range found {
 			c.Rows.row(r)
 			if c.Rows.Count > 1 && bytes.Equal(last, r.Key) {
@@ -104,10 +109,15 @@ func read(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader
 				c.Live.row(r)
 			}
 		}
-		return rows(found)
+		return each(chunk, found)
 	})
-	if code := messages.CodeOf(err); code == messages.Code_DAMAGED {
-		return c, messages.Errorf(code, "%s (%s)", messageOf(err), place).WithHint("use another backup: this one is not what was written")
+	if _, linked := errors.AsType[*snapshot.LinkError](err); messages.CodeOf(err) == messages.Code_DAMAGED {
+		if linked { // it says its place itself
+			err = messages.Errorf(messages.Code_DAMAGED, "%s", messageOf(err))
+		} else {
+			err = messages.Errorf(messages.Code_DAMAGED, "%s (%s)", messageOf(err), place)
+		}
+		return c, err.(*messages.Error).WithHint("use another backup: this one is not what was written")
 	}
 	if err != nil {
 		return c, err
@@ -118,15 +128,15 @@ func read(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader
 
 // Glance reads what a backup of so many bytes says of itself, at its begin and its end; a
 // size of 0 is not known. Errors are as of Read.
-func Glance(from io.Reader, size int64) (*messages.SnapshotHeader, *messages.SnapshotTrailer, int64, error) {
+func Glance(from io.Reader, size int64) (snapshot.Glimpse, int64, error) {
 	in := from
 	counted := &counter{from: from}
 	if _, seeks := from.(io.Seeker); !seeks || size == 0 {
 		in = counted // it is read whole
 	}
-	h, t, err := snapshot.Glance(in, size, messages.Level)
+	g, err := snapshot.Look(in, size, messages.Level)
 	if in == counted {
 		size = int64(counted.read)
 	}
-	return h, t, size, err
+	return g, size, err
 }

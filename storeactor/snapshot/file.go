@@ -40,13 +40,14 @@ func appendFrame(b []byte, c *messages.SnapshotChunk) []byte {
 // Writer writes the chunks of a snapshot to a file.
 type Writer struct {
 	to     io.Writer
+	magic  string
 	frame  []byte // used again
 	chunks uint64
 	bytes  uint64
 }
 
 // NewWriter makes a writer of one snapshot.
-func NewWriter(to io.Writer) *Writer { return &Writer{to: to} }
+func NewWriter(to io.Writer) *Writer { return &Writer{to: to, magic: magic} }
 
 // Write writes the next chunk.
 func (w *Writer) Write(c *messages.SnapshotChunk) error {
@@ -55,7 +56,7 @@ func (w *Writer) Write(c *messages.SnapshotChunk) error {
 	}
 	w.frame = w.frame[:0]
 	if w.chunks == 0 {
-		w.frame = append(w.frame, magic...)
+		w.frame = append(w.frame, w.magic...)
 	}
 	w.frame = appendFrame(w.frame, c)
 	n, err := w.to.Write(w.frame)
@@ -73,7 +74,8 @@ type Reader struct {
 	from  io.Reader
 	check Check
 	frame []byte // of the last chunk
-	at    Place  // of the chunk that is read
+	last  *messages.SnapshotChunk
+	at    Place // of the chunk that is read
 }
 
 // Place is where in a file something stands.
@@ -86,12 +88,12 @@ func (p Place) String() string {
 	return fmt.Sprintf("chunk %d, which begins at byte %d", p.Chunk, p.Offset)
 }
 
-// Walk reads a whole file. It calls begin once all but the rows is known, and rows with
-// the rows in their order, which are good until it returns; their errors end the walk.
-// The place is where it ended: of a damage, that of the chunk that is not as it was written.
-// Errors are as of a Reader.
+// Walk reads a whole file. It calls begin once all but the rows is known, and each with
+// every chunk and its rows, if it has some, which are good until it returns; their errors end
+// the walk. The place is where it ended: of a damage, that of the chunk that is not as it was
+// written. Errors are as of a Reader.
 func Walk(from io.Reader, supports uint32, begin func(*messages.SnapshotHeader, *messages.Checkpoint) error,
-	rows func([]disk.Row) error) (*messages.SnapshotTrailer, Place, error) {
+	each func(*messages.SnapshotChunk, []disk.Row) error) (*messages.SnapshotTrailer, Place, error) {
 	r := &Reader{from: from, check: Check{Supports: supports}}
 	if err := readMagic(from); err != nil {
 		return nil, r.at, err
@@ -100,10 +102,7 @@ func Walk(from io.Reader, supports uint32, begin func(*messages.SnapshotHeader, 
 	for begun := false; ; {
 		at := r.at
 		found, err := r.Next()
-		if err == io.EOF {
-			return r.check.trailer, r.at, nil
-		}
-		if err != nil {
+		if err != nil && err != io.EOF {
 			return nil, r.at, err
 		}
 		if !begun && r.check.checkpoint != nil {
@@ -111,10 +110,11 @@ func Walk(from io.Reader, supports uint32, begin func(*messages.SnapshotHeader, 
 				return nil, at, err
 			}
 		}
-		if len(found) > 0 {
-			if err := rows(found); err != nil {
-				return nil, at, err
-			}
+		if failed := each(r.last, found); failed != nil {
+			return nil, at, failed
+		}
+		if err == io.EOF {
+			return r.check.trailer, r.at, nil
 		}
 	}
 }
@@ -125,6 +125,7 @@ func NewReader(from io.Reader, supports uint32) (*Reader, error) {
 	if err := readMagic(from); err != nil {
 		return nil, err
 	}
+	r.at.Offset = int64(len(magic))
 	for r.check.checkpoint == nil {
 		if err := r.step(); err != nil {
 			return nil, err
@@ -170,6 +171,7 @@ func (r *Reader) step() error {
 		_, err = r.check.Take(c)
 	}
 	if err == nil {
+		r.last = c
 		r.at.Chunk++
 		r.at.Offset += int64(4 + len(r.frame))
 	}
@@ -238,6 +240,11 @@ func Glance(from io.Reader, size int64, supports uint32) (*messages.SnapshotHead
 	if err := readMagic(from); err != nil {
 		return nil, nil, err
 	}
+	return glance(from, size, supports)
+}
+
+// glance is Glance behind the magic line.
+func glance(from io.Reader, size int64, supports uint32) (*messages.SnapshotHeader, *messages.SnapshotTrailer, error) {
 	r := &Reader{from: from, check: Check{Supports: supports}}
 	if err := r.step(); err != nil {
 		return nil, nil, err
@@ -249,7 +256,7 @@ func Glance(from io.Reader, size int64, supports uint32) (*messages.SnapshotHead
 	if err != nil {
 		return r.check.header, nil, err
 	}
-	t := findTrailer(tail)
+	t := findTrailer(tail, false)
 	if t == nil {
 		return r.check.header, nil, Damaged("it has no end")
 	}
@@ -280,8 +287,9 @@ func readTail(from io.Reader, size int64) ([]byte, error) {
 }
 
 // findTrailer looks for the last frame of a file in its last bytes: a size that fits
-// what follows it, and a trailer with a checksum that fits. nil: there is none.
-func findTrailer(tail []byte) *messages.SnapshotTrailer {
+// what follows it, and a trailer with a checksum that fits. Of an increment it counts the
+// chunks of another file. nil: there is none.
+func findTrailer(tail []byte, increment bool) *messages.SnapshotTrailer {
 	for i := len(tail) - 4; i >= 0; i-- {
 		if binary.LittleEndian.Uint32(tail[i:]) != uint32(len(tail)-i-4) {
 			continue
@@ -291,7 +299,7 @@ func findTrailer(tail []byte) *messages.SnapshotTrailer {
 			continue
 		}
 		t := &messages.SnapshotTrailer{}
-		if proto.Unmarshal(c.Body, t) == nil && t.Chunks == c.Sequence && !bytes.Equal(t.Hash, nil) {
+		if proto.Unmarshal(c.Body, t) == nil && (increment || t.Chunks == c.Sequence) && !bytes.Equal(t.Hash, nil) {
 			return t
 		}
 	}

@@ -39,6 +39,7 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 		confIndex:  c.ConfigurationIndex,
 		operations: c.Operations,
 		healing:    c.Healing,
+		backups:    c.Backups,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -101,6 +102,7 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		ConfigurationIndex: s.confIndex,
 		Operations:         s.operations,
 		Healing:            s.healing,
+		Backups:            s.backups,
 	}
 }
 

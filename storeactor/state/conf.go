@@ -42,6 +42,9 @@ func (s *State) Operations() []*messages.ClusterOperation { return s.operations 
 // Healing is how the cluster heals itself; nil: that was never written. It is never modified.
 func (s *State) Healing() *messages.Healing { return s.healing }
 
+// Backups are the records of backup jobs, by name. They are never modified.
+func (s *State) Backups() []*messages.BackupJob { return s.backups }
+
 func (s *State) reconfigure(c rules.Configuration) {
 	s.confIndex, s.members, s.conf, s.nextRaftID = c.Index, c.Members, c.ConfState, c.NextRaftID
 }
@@ -119,6 +122,11 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 	case *messages.Operation_SetHealing:
 		if err = rules.CheckHealing(s.healing, kind.SetHealing.GetHealing(), s.members); err == nil {
 			s.healing = kind.SetHealing.Healing
+		}
+	case *messages.Operation_NoteBackup:
+		backups, refused := rules.NoteBackup(s.backups, kind.NoteBackup)
+		if err = refused; err == nil {
+			s.backups = backups
 		}
 	default: // raft would know nothing of it
 		err = messages.Errorf(messages.Code_INVALID, "members change with the configuration only")

@@ -176,6 +176,9 @@ func TestCommandsAboutMembers(t *testing.T) {
 		"an address":                  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1"))}, "[OK] true"},
 		"how to heal":                 {[]*messages.Command{command(statetest.SetHealing(1, "node9"))}, "[OK] true"},
 		"how to heal, twice":          {[]*messages.Command{command(statetest.SetHealing(1, "node9")), command(statetest.SetHealing(1, "node8"))}, "[OK CONFLICT] true"},
+		"a backup":                    {[]*messages.Command{command(statetest.NoteBackup("b", 1, false))}, "[OK] true"},
+		"a backup, twice":             {[]*messages.Command{command(statetest.NoteBackup("b", 1, false)), command(statetest.NoteBackup("b", 1, false))}, "[OK CONFLICT] true"},
+		"no backup job to forget":     {[]*messages.Command{command(statetest.NoteBackup("b", 1, true))}, "[NOT_FOUND] false"},
 		"a spare that is a member":    {[]*messages.Command{command(statetest.SetHealing(1, "node2"))}, "[CONFLICT] false"},
 		"two upon one configuration":  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1")), command(statetest.UpdateMember(1, 2, "host:2"))}, "[OK CONFLICT] true"},
 		"members without raft":        {[]*messages.Command{command(add)}, "[INVALID] false"},
@@ -196,7 +199,7 @@ func TestCommandsAboutMembers(t *testing.T) {
 		if got := fmt.Sprint(codes, r.batch.MembersChanged); got != row.want {
 			t.Errorf("%s: %s, want %s", name, got, row.want)
 		}
-		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil; changed != r.batch.MembersChanged {
+		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil || r.state.backups != nil; changed != r.batch.MembersChanged {
 			t.Errorf("%s: %v", name, r.state.Checkpoint())
 		}
 		if messages.CheckCommand(row.list[0]) == nil {
@@ -238,6 +241,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"another record":   statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.RecordOperation(4, 1, messages.OperationPhase_FAILED))}),
 		"a directory":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.BindIncarnation(2, 2))}),
 		"how to heal":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetHealing(1, "node9"))}),
+		"a backup":         statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.NoteBackup("b", 1, false))}),
 		"an address":       statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.UpdateMember(1, 2, "host:1"))}),
 	} {
 		r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)

@@ -35,6 +35,7 @@ type State struct {
 	confIndex  uint64                       // of the entry that changed members or conf last
 	operations []*messages.ClusterOperation // replaced, never modified
 	healing    *messages.Healing            // nil: it was never written
+	backups    []*messages.BackupJob        // by name; replaced, never modified
 	forgetsMS  uint64                       // after this log time the first ended operation is forgotten
 	compacted  uint64                       // revision
 	history    uint64                       // Checkpoint.history_hash

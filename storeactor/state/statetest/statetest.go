@@ -168,6 +168,13 @@ func GetAt(revision uint64, key string) *messages.Read {
 	return &messages.Read{Request: 7, Revision: revision, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte(key)}}}
 }
 
+// NoteBackup is an operation: that version of the record of a backup job.
+func NoteBackup(name string, version uint64, forget bool) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_NoteBackup{NoteBackup: &messages.NoteBackup{
+		Job: &messages.BackupJob{Name: name, Version: version, EveryMs: 1000, VerifiedAtMs: 7}, Forget: forget,
+	}}}
+}
+
 // SetHealing is an operation: that version of how the cluster heals, with one spare.
 func SetHealing(version uint64, spare string) *messages.Operation {
 	return &messages.Operation{Kind: &messages.Operation_SetHealing{SetHealing: &messages.SetHealing{
