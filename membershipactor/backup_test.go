@@ -11,7 +11,7 @@ import (
 // A note is answered once the state has it; one that another overtook comes behind that.
 func TestBackupsAreNoted(t *testing.T) {
 	note := func(name string, at int64) *messages.ClusterRequest {
-		return &messages.ClusterRequest{Kind: &messages.ClusterRequest_Backup{Backup: &messages.NoteBackup{Job: &messages.BackupJob{Name: name, VerifiedAtMs: at}}}}
+		return &messages.ClusterRequest{Request: uint64(at), Kind: &messages.ClusterRequest_Backup{Backup: &messages.NoteBackup{Job: &messages.BackupJob{Name: name, VerifiedAtMs: at}}}}
 	}
 	forget := func(name string) *messages.ClusterRequest {
 		return &messages.ClusterRequest{Kind: &messages.ClusterRequest_Backup{Backup: &messages.NoteBackup{Job: &messages.BackupJob{Name: name}, Forget: true}}}

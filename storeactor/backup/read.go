@@ -88,7 +88,12 @@ func Read(from io.Reader, told func(bytes uint64)) (*Contents, error) {
 }
 
 func read(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader, *messages.Checkpoint) error, rows func([]disk.Row) error) (*Contents, error) {
-	return walk(from, told, begin, func(_ *messages.SnapshotChunk, found []disk.Row) error { return rows(found) })
+	return walk(from, told, begin, func(_ *messages.SnapshotChunk, found []disk.Row) error {
+		if len(found) == 0 { // a chunk of something else, which may come before begin
+			return nil
+		}
+		return rows(found)
+	})
 }
 
 func walk(from io.Reader, told func(uint64), begin func(*messages.SnapshotHeader, *messages.Checkpoint) error, each func(*messages.SnapshotChunk, []disk.Row) error) (*Contents, error) {
