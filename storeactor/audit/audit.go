@@ -97,6 +97,7 @@ type audit struct {
 	cursor   []byte // where the next question begins
 	pause    uint32 // ticks until it is asked
 	stateDue bool   // the walk has come to its end: the next question is about the rest of the state
+	rowless  bool   // nothing was ever written: that question is the whole walk
 	question *question
 	lineage  *messages.Lineage // of this node's state, when it was read last
 	walk     *walk             // nil: none has begun at the first key
@@ -110,6 +111,7 @@ type audit struct {
 
 // question is what the leader asks about one range.
 type question struct {
+	first    bool   // of a walk
 	state    bool   // it is about all state but the rows, at index
 	index    uint64 // 0: not chosen yet
 	revision uint64
@@ -126,6 +128,7 @@ type voice struct {
 	digest  *messages.RangeDigest // nil: none yet
 	lineage *messages.Lineage     // of what it has read
 	silent  bool                  // it cannot answer
+	late    bool                  // it may answer, and nobody waits for it
 }
 
 // pendingRead is what a digest of this node is read for.
@@ -183,9 +186,9 @@ func (a *audit) onTick(elapsed uint32) {
 	case a.pause > elapsed:
 		a.pause -= elapsed
 	case a.stateDue && !mutant.StateUnaudited:
-		a.begin(&question{state: true}, 0)
+		a.begin(&question{state: true, first: a.rowless}, 0)
 	default:
-		a.begin(&question{from: a.cursor}, questionRowsMax)
+		a.begin(&question{from: a.cursor, first: len(a.cursor) == 0}, questionRowsMax)
 	}
 }
 
@@ -196,7 +199,7 @@ func (a *audit) begin(q *question, limit uint32) {
 	a.question = q
 	for _, m := range a.members {
 		if m.RaftId != a.self {
-			q.voices = append(q.voices, voice{member: m, silent: !q.again && a.passedOver(m.RaftId)})
+			q.voices = append(q.voices, voice{member: m, silent: !q.again && a.receives(m.RaftId), late: !q.again && a.isMute(m.RaftId)})
 		}
 	}
 	if q.state {
@@ -270,8 +273,12 @@ func (a *audit) onOwn(m *messages.ReadReply) {
 		a.begin(&question{from: q.from, to: q.to, again: true}, 0)
 		return
 	}
-	if m.Code != messages.Code_OK || m.Digest == nil || m.Revision == 0 { // to ask for revision 0 is to ask for the newest
+	if m.Code != messages.Code_OK || m.Digest == nil {
 		a.question, a.pause = nil, againTicks
+		return
+	}
+	if a.rowless = m.Revision == 0; a.rowless { // to ask for revision 0 is to ask for the newest
+		a.question, a.stateDue, a.pause = nil, a.stateDue || !q.again, a.ticks
 		return
 	}
 	q.own, q.revision, q.lineage = m.Digest, m.Revision, a.lineage
@@ -318,6 +325,7 @@ func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
 }
 
 func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
+	delete(a.vouching.mute, peer)
 	q := a.question
 	if q == nil || !q.posed() || m.Round != a.round {
 		return
@@ -338,7 +346,7 @@ func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
 
 // judgeIfHeard judges once this node's own digest is there and nobody else's is open.
 func (a *audit) judgeIfHeard() {
-	open := func(v voice) bool { return v.digest == nil && !v.silent }
+	open := func(v voice) bool { return v.digest == nil && !v.silent && !v.late }
 	if a.question.own != nil && !slices.ContainsFunc(a.question.voices, open) {
 		a.judge()
 	}
@@ -413,28 +421,52 @@ func (q *question) heard(self messages.RaftID) []copied {
 	return all
 }
 
-// majority is what more than half of all members hold and more than half of their
-// lineages, and who they are; nil if there is no such thing. Members whose states come from
-// one another are one voice: what rotted before it was copied has no witness in the copy.
-func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
-	heard := q.heard(self)
-	of := kinOf(heard)
-	all := map[messages.RaftID]bool{}
-	for _, m := range members {
-		all[of.head(m.RaftId)] = true
+// camp are those that hold the same.
+type camp struct {
+	digest *messages.RangeDigest
+	all    []copied
+}
+
+func (q *question) camps(self messages.RaftID) (all []*camp) {
+	for _, c := range q.heard(self) {
+		i := slices.IndexFunc(all, func(o *camp) bool { return q.same(c.digest, o.digest) })
+		if i < 0 {
+			all, i = append(all, &camp{digest: c.digest}), len(all)
+		}
+		all[i].all = append(all[i].all, c)
 	}
-	for _, held := range heard {
+	return all
+}
+
+// witnesses is how many have come by it without one another: those whose states come from one
+// another, or from one that holds something else by now, are one. What rotted before it was
+// copied has no witness in the copy.
+func (c *camp) witnesses() int {
+	of, heads := kinOf(c.all), map[messages.RaftID]bool{}
+	for _, m := range c.all {
+		heads[of.head(m.member)] = true
+	}
+	return len(heads)
+}
+
+// majority is what more than half of all members hold and more than half of the witnesses, and
+// who they are; nil if there is no such thing. A member that was not heard counts as one for
+// something else.
+func (q *question) majority(self messages.RaftID, members []*messages.Member) (*messages.RangeDigest, []string) {
+	camps := q.camps(self)
+	witnesses := len(members)
+	for _, c := range camps {
+		witnesses -= len(c.all) - c.witnesses()
+	}
+	for _, c := range camps {
+		if 2*len(c.all) <= len(members) || 2*c.witnesses() <= witnesses {
+			continue
+		}
 		var who []string
-		heads := map[messages.RaftID]bool{}
-		for _, c := range heard {
-			if q.same(c.digest, held.digest) {
-				who = append(who, messages.MemberName(members, c.member))
-				heads[of.head(c.member)] = true
-			}
+		for _, m := range c.all {
+			who = append(who, messages.MemberName(members, m.member))
 		}
-		if 2*len(who) > len(members) && 2*len(heads) > len(all) {
-			return held.digest, who
-		}
+		return c.digest, who
 	}
 	return nil, nil
 }

@@ -175,6 +175,8 @@ func TestAudit(t *testing.T) {
 		{"another state beside the rows", 3, func(a *auditors) { a.states[1] = "!" },
 			[]string{"n1 warns: n2 holds other state beside the rows at index 40 (members, sessions, configuration, level) than n1 and n3",
 				"n2 condemns itself: this node holds other state beside the rows at index 40"}},
+		{"another state where nothing was ever written", 3, func(a *auditors) { a.revision = []uint64{0, 0, 0}; a.states[1] = "!" },
+			[]string{"n1 warns: n2 holds other state beside the rows at index 40", "n2 condemns itself"}},
 		{"another state at the leader", 3, func(a *auditors) { a.states[0] = "!" }, []string{"n1 condemns itself: this node holds other state"}},
 		{"three different states", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "?" }, []string{"n1 warns: the members hold different state beside the rows at index 40"}},
 		{"who is past the index has no voice", 3, func(a *auditors) { a.states[1] = "!"; a.passed[2] = true },
@@ -190,6 +192,8 @@ func TestAudit(t *testing.T) {
 			a.silent[1] = true
 		}, []string{"n1 warns: the members hold different rows"}},
 		{"nor a copy of another state", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "!"; a.copied(1, 1) },
+			[]string{"n1 warns: the members hold different state"}},
+		{"nor where the third has a copy of what the copy was before", 3, func(a *auditors) { a.states[0], a.states[1] = "!", "!"; a.copied(1, 1); a.copied(2, 2) },
 			[]string{"n1 warns: the members hold different state"}},
 		{"three lineages against one", 5, func(a *auditors) { a.rot(0, 2, "b", "x"); a.rot(1, 2, "b", "x"); a.copied(1, 1) },
 			[]string{"n1 condemns itself"}},
@@ -362,6 +366,7 @@ func TestVouching(t *testing.T) {
 	}{
 		{"nobody is there to ask", 2, 2, func(*auditors) {}, 0, "OK"},
 		{"an equal member", 3, 2, func(*auditors) {}, 5, "OK"},
+		{"an equal member, and nothing was ever written", 3, 2, func(a *auditors) { a.revision = []uint64{0, 0, 0} }, 5, "OK"},
 		{"though the receiver cannot tell", 3, 2, func(a *auditors) { a.silent[1] = true }, 5, "OK"},
 		{"though the receiver cannot tell, and has been asked", 3, 2, func(a *auditors) { a.silent[1] = true; a.run(4) }, 5, "OK"},
 		{"one is dead, and waited for once", 4, 2, func(a *auditors) {

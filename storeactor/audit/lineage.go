@@ -57,7 +57,7 @@ type vouching struct {
 	age   uint32 // since that
 	long  uint32 // ticks that it took
 	asked []*messages.VouchState
-	mute  map[messages.RaftID]bool // members that nobody waits for any more until the walk is over
+	mute  map[messages.RaftID]bool // members that have let a question of the walk pass, and not answered since
 }
 
 // patience is how long a question waits for answers.
@@ -70,8 +70,7 @@ func (a *audit) patience(q *question) uint32 {
 
 // follow takes a question into the walk's account, and ends it with the state's.
 func (a *audit) follow(q *question, held *messages.RangeDigest) {
-	first := !q.state && len(q.from) == 0
-	if first {
+	if q.first {
 		a.walk = &walk{equal: map[messages.RaftID]uint64{}}
 	}
 	w, heard := a.walk, q.heard(a.self)
@@ -95,7 +94,7 @@ func (a *audit) follow(q *question, held *messages.RangeDigest) {
 			like[c.member] = c.lineage.GetIndex()
 		}
 	}
-	if first {
+	if q.first {
 		maps.Copy(w.equal, like)
 	}
 	maps.DeleteFunc(w.equal, func(id messages.RaftID, index uint64) bool {
@@ -156,17 +155,21 @@ func (a *audit) onVouch(m *messages.VouchState) {
 	}
 }
 
-// passedOver reports whether nobody waits for a member's voice while somebody waits for the
-// walk's end: it waits for this node's state itself, and lacks what it would be asked about; or
-// it has not answered an earlier question of the walk.
-func (a *audit) passedOver(peer messages.RaftID) bool {
-	v := &a.vouching
-	return len(v.asked) > 0 && v.mute[peer] || slices.ContainsFunc(v.asked, func(m *messages.VouchState) bool { return m.Peer == peer })
+// receives reports whether a member waits for this node's state: it lacks what it would be
+// asked about, so it has no voice.
+func (a *audit) receives(peer messages.RaftID) bool {
+	return slices.ContainsFunc(a.vouching.asked, func(m *messages.VouchState) bool { return m.Peer == peer })
+}
+
+// isMute reports whether nobody waits for a member while somebody waits for the walk's end: it
+// has let a question pass, and not answered since.
+func (a *audit) isMute(peer messages.RaftID) bool {
+	return len(a.vouching.asked) > 0 && a.vouching.mute[peer]
 }
 
 // noteMute remembers who has let a question pass.
 func (a *audit) noteMute(q *question) {
-	if len(q.from) == 0 && !q.state {
+	if q.first {
 		a.vouching.mute = map[messages.RaftID]bool{}
 	}
 	for _, v := range q.voices {
