@@ -255,10 +255,14 @@ func (r *run) loses() (lost *messages.Member, spare *server) {
 	return lost, spare
 }
 
-// stillLoses reports whether both are as they were.
+// stillLoses reports whether both are as they were, or the one is taking the other's place. The
+// spare may have become a member meanwhile, as somebody asked before.
 func (r *run) stillLoses(lost *messages.Member, spare *server) bool {
 	s := r.replica(lost.RaftId, "")
-	return (s == nil || !s.up()) && spare.up()
+	takes := slices.ContainsFunc(r.check.reference.state.Operations(), func(o *messages.ClusterOperation) bool {
+		return o.OldRaftId == lost.RaftId && o.NewNode == spare.name()
+	})
+	return (s == nil || !s.up()) && spare.up() && (takes || r.memberNamed(spare.name()) == nil)
 }
 
 // knowsMember reports whether a machine that waits asks one that is up, and can tell.
