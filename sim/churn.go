@@ -18,6 +18,22 @@ import (
 type operator struct {
 	*customer
 	begun []*messages.ClusterOperation // as they were asked for
+	at    *server                      // the only one that its client asks; nil: any
+}
+
+// goTo has the operator ask one server alone, as somebody does who knows that the leader is
+// where the others do not look for it; nil: any.
+func (p *operator) goTo(s *server) {
+	if p.at == s {
+		return
+	}
+	p.at = s
+	p.crash()
+	if s == nil {
+		p.start()
+	} else {
+		p.startWith([]string{s.listen()}, true)
+	}
 }
 
 // drawChurn draws the spares of a run and how busy its operator is.
@@ -413,6 +429,11 @@ func (r *run) settle() {
 				now-began, messages.Line(r.check.configurations.now), under)
 		} else if now >= asked {
 			asked = now + time.Second
+			if astray != nil && astray.role() == "leader" {
+				r.operator.goTo(astray)
+			} else {
+				r.operator.goTo(nil)
+			}
 			r.correct()
 			for _, o := range under {
 				r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
