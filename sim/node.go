@@ -32,6 +32,7 @@ type server struct {
 
 	since        time.Duration   // its process runs, or none does
 	knows        knows           // what its membership was told
+	vouching     map[uint64]bool // for whom its audit was asked whether the state may be shipped
 	leader       messages.RaftID // as the node was told last; 0: nobody
 	fenced       bool            // as it says of itself: it may have lost data
 	stalledUntil time.Duration   // no sync of its log ends before
@@ -92,7 +93,7 @@ func (s *server) start() {
 		return
 	}
 	s.starts++
-	s.since, s.knows = s.run.world.clock.now, knows{}
+	s.since, s.knows, s.vouching = s.run.world.clock.now, knows{}, map[uint64]bool{}
 	s.host = &host{
 		world: s.run.world, name: s.name(), node: s.node, pace: s.pace, delay: s.run.delayOf(s),
 		memory: &memory{},

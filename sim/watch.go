@@ -52,6 +52,8 @@ func (r *run) received(h *host, actorID string, message any) {
 		}
 	case *messages.RecordSuspicion:
 		r.suspects(s, message)
+	case *messages.VouchState:
+		s.vouching[message.Peer] = true
 	case *messages.LogOpened, *messages.MachineOpened:
 		s.serves()
 	case *messages.CheckpointWritten:
@@ -74,6 +76,9 @@ func (r *run) departs(h *host, to messages.RaftID, body proto.Message) {
 	}
 	if p, is := departing(body); is {
 		r.phased(p, r.servers[h.node])
+	}
+	if _, ships := body.(*messages.SnapshotOffer); ships && !r.options.blind && !r.servers[h.node].vouching[to] {
+		r.world.fail("states are vouched for", "%s offers its state to replica %d, and has asked nobody whether they hold the same", h.name, to)
 	}
 	rm, ok := body.(*messages.RaftMessage)
 	if ok && !r.options.blind && r.servers[h.node].disk.Suspected() {
