@@ -23,6 +23,7 @@ var (
 	VoteNotPersisted = named("vote-not-persisted")
 	AckBeforeQuorum  = named("ack-before-quorum")
 	RetryRenumbered  = named("retry-renumbered")
+	AskedEarly       = named("asked-early")
 	ReadUnconfirmed  = named("read-unconfirmed")
 	MergeKeepsAll    = named("merge-keeps-all")
 	ReadBeforeOwn    = named("read-before-own")

@@ -12,6 +12,7 @@ const (
 	VoteNotPersisted = false // the log forgets for whom the replica voted
 	AckBeforeQuorum  = false // a leader counts what it sent to a peer as what the peer has
 	RetryRenumbered  = false // a client repeats a command under a new number
+	AskedEarly       = false // a candidate asks for votes before its own log has the term
 	ReadUnconfirmed  = false // a leader serves reads without asking whether it still leads
 	MergeKeepsAll    = false // the log merges appends without dropping what a later one replaces
 	ReadBeforeOwn    = false // a leader serves reads before an entry of its own term is applied

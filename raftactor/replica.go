@@ -563,7 +563,7 @@ func (r *Replica) askReads() bool {
 func (r *Replica) ready() {
 	for r.node.HasReady() {
 		rd := r.node.Ready()
-		for _, m := range rd.Messages {
+		for _, m := range r.askDurably(rd.Messages) {
 			r.route(m)
 		}
 		for _, s := range rd.ReadStates {
@@ -576,6 +576,28 @@ func (r *Replica) ready() {
 		}
 		r.announce()
 	}
+}
+
+// askDurably has votes asked for once the own term and vote are durable: raft asks at once, and
+// counts on its own vote only then. But others alone may be a quorum. If they elected this
+// replica, and it crashed before its log has the term, they would elect it in the same term
+// again, and other entries would stand at the same index and term.
+func (r *Replica) askDurably(sent []*raftpb.Message) (left []*raftpb.Message) {
+	if mutant.AskedEarly {
+		return sent
+	}
+	var asks []*raftpb.Message
+	for _, m := range sent { // the append is the last of them
+		switch {
+		case m.GetType() == raftpb.MsgVote:
+			asks = append(asks, m)
+			continue
+		case m.GetTo() == raft.LocalAppendThread && len(asks) > 0:
+			m.Responses, asks = append(asks, m.GetResponses()...), nil
+		}
+		left = append(left, m)
+	}
+	return append(left, asks...)
 }
 
 func (r *Replica) route(m *raftpb.Message) {

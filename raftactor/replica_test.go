@@ -177,6 +177,37 @@ func TestElectionsInVainAreTold(t *testing.T) {
 	}
 }
 
+// TestVotesAreAskedForOnceTheTermIsDurable: a majority may elect a replica before its own log
+// has the term. If it crashed then it could be elected in the same term again, and put other
+// entries where the first ones are.
+func TestVotesAreAskedForOnceTheTermIsDurable(t *testing.T) {
+	g := newTunedGroup(t, Options{NoPreVote: true}, 1, 2, 3)
+	leader := g.elect()
+	other := leader%3 + 1
+	asked := func() (n int) {
+		for _, e := range g.seen[other] {
+			if m, ok := e.(SendPeer); ok && m.Message.GetType() == raftpb.MsgVote {
+				n++
+			}
+		}
+		return n
+	}
+	before := asked()
+	g.cut[leader], g.hold[other] = true, true
+	for elected := elections(g.seen[other]); elections(g.seen[other]) == elected; g.drain() {
+		g.replicas[other].OnTick(1)
+	}
+	if n := asked() - before; n > 0 {
+		t.Fatalf("%d votes are asked for in a term that is not durable", n)
+	}
+	g.hold[other] = false
+	g.release(other)
+	g.drain()
+	if asked() == before {
+		t.Error("no vote is asked for once it is")
+	}
+}
+
 func TestProposalsCommitOnEveryReplica(t *testing.T) {
 	g := newGroup(t, 1, 2, 3)
 	leader := g.elect()

@@ -435,6 +435,8 @@ func (c *checkers) departs(node int, body proto.Message) {
 		return
 	}
 	switch m.GetType() {
+	case raftpb.MsgVote:
+		c.asks(node, m)
 	case raftpb.MsgVoteResp:
 		c.votes(node, m)
 	case raftpb.MsgAppResp:
@@ -461,6 +463,16 @@ func (c *checkers) leads(node int, m *raftpb.Message) {
 			c.is(node, "has an entry of term %d there, and nobody knew it to be committed", term))
 	}
 	c.known = m.GetCommit()
+}
+
+// asks: whoever stands for election has voted for itself for good. Otherwise the others could
+// elect it twice in one term.
+func (c *checkers) asks(node int, m *raftpb.Message) {
+	hs, _ := c.durable(node)
+	if !c.blind && (hs.GetTerm() < m.GetTerm() || hs.GetTerm() == m.GetTerm() && hs.GetVote() != m.GetFrom()) {
+		c.fail("votes are durable first", "%v, but %v", c.is(node, "asks for votes in term %d", m.GetTerm()),
+			c.is(node, "has term %d and a vote for replica %d on its disk", hs.GetTerm(), hs.GetVote()))
+	}
 }
 
 func (c *checkers) votes(node int, m *raftpb.Message) {
