@@ -69,11 +69,19 @@ const sessionWindow = 1024
 
 // apply takes the next entry of the committed log.
 func (m *model) apply(e *raftpb.Entry) error {
-	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) == 0 {
+	data := e.GetData()
+	if e.GetType() == raftpb.EntryConfChangeV2 { // its command is one of the cluster's, and has its time
+		change := new(raftpb.ConfChangeV2)
+		if err := proto.Unmarshal(data, change); err != nil {
+			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+		}
+		data = change.GetContext()
+	}
+	if len(data) == 0 {
 		return nil
 	}
 	commands := new(messages.Commands)
-	if err := proto.Unmarshal(e.GetData(), commands); err != nil {
+	if err := proto.Unmarshal(data, commands); err != nil {
 		return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 	}
 	m.timeMS = max(m.timeMS, commands.LogTimeMs)
