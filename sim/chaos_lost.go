@@ -121,6 +121,14 @@ type older struct {
 	starts uint64 // of processes on it
 	voters []uint64
 	last   uint64 // index at which the longest of all logs ended then
+
+	members []*messages.Member // with where they were
+}
+
+// finds reports whether the process on it finds another server: whoever knows better refuses
+// its hello, so it has to reach that one.
+func (o older) finds(s *server) bool {
+	return slices.ContainsFunc(o.members, func(m *messages.Member) bool { return m.RaftId == s.id() && m.Address == s.listen() })
 }
 
 // putBack needs one who knows better: it has heard a process that ran on the directory since,
