@@ -85,7 +85,8 @@ func (r *run) rollBack(v *server) {
 	}
 	r.rolling = true
 	v.crash(false)
-	was := older{copy: v.disk.Copy(), starts: v.disk.Started(), voters: v.disk.LastCheckpoint().GetConfState().GetVoters()}
+	at := v.disk.LastCheckpoint()
+	was := older{copy: v.disk.Copy(), starts: v.disk.Started(), voters: at.GetConfState().GetVoters(), members: at.GetMembers()}
 	for _, o := range r.servers {
 		_, last, _ := o.disk.Durable()
 		was.last = max(was.last, last)
@@ -119,10 +120,11 @@ func (r *run) rollBack(v *server) {
 type older struct {
 	copy   disk.Copy
 	starts uint64 // of processes on it
-	voters []uint64
 	last   uint64 // index at which the longest of all logs ended then
 
-	members []*messages.Member // with where they were
+	// of its checkpoint: whoever starts on the copy knows no others
+	voters  []uint64
+	members []*messages.Member // with their addresses
 }
 
 // finds reports whether the process on it finds another server: whoever knows better refuses
@@ -139,8 +141,8 @@ func (r *run) putBack(v *server, was older) {
 	parts := r.chaos.IntN(2) == 0
 	var knows []*server
 	for _, o := range r.servers {
-		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() || !slices.Contains(was.voters, o.id()) {
-			continue // learners are not asked
+		if o == v || !o.up() || o.host.frozen || o.host.doomed || o.lost() || !slices.Contains(was.voters, o.id()) || !was.finds(o) {
+			continue // learners are not asked, nor who has moved since
 		}
 		if parts && o.countsOn(v, was.last) && v.disk.Started() > was.starts ||
 			!parts && o.disk.HeardOf(v.id()) > was.starts {
