@@ -139,9 +139,10 @@ generate: ## remake the generated code of messages/
 	  --go-grpc_out=$(OUT) --go-grpc_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go-grpc_opt=M$m) \
 	  messages/*.proto
 
-docs: ## write what docs/ARCHITECTURE.md and docs/METRICS.md show of the code
+docs: ## write what docs/ARCHITECTURE.md, docs/SECURITY.md and docs/METRICS.md show of the code
 	@$(GO) test . -run TestDocsAreFresh -count=1 -rewrite
 	@$(GO) test ./messages -run TestArchitectureHasTheMessages -count=1 -rewrite
+	@$(GO) test ./actors/transport/grpc -run TestSecurityHasTheMatrix -count=1 -rewrite
 	@$(GO) test ./cli/kvctl -run TestMetricsOfARealNode -count=1 -rewrite
 
 monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)

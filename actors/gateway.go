@@ -27,6 +27,8 @@ type gateway struct {
 	status    statusDesk
 	next      *uint64 // the last session actor's number, kept over restarts: no name is used twice
 	ticks     uint32
+	denied    int    // refusals since the last tick of the sessions
+	silent    int    // of them, and of those before, that nobody was told of
 	removed   string // how this node was removed: it serves nobody any more; empty: it was not
 }
 
@@ -64,6 +66,8 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.onMembers(ctx, m)
 	case *messages.ClientGone:
 		a.onClientGone(ctx, m)
+	case *messages.Denied:
+		a.onDenied(m)
 	case *messages.StatusRequest:
 		a.onStatusRequest(ctx, m)
 	case *messages.StatusReply:
@@ -95,7 +99,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		a.sessions.remove(old.actor)
 	}
 	*a.next++
-	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m.Client, m.Holder, a.sessionLeader())),
+	pid, err := ctx.SpawnNamed(actor.PropsFromProducer(newSession(a.wiring, owner, m, a.sessionLeader())),
 		messages.ActorOf(messages.ActorSessionPrefix).Own()+strconv.FormatUint(*a.next, 10))
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
@@ -128,6 +132,24 @@ func (a *gateway) onClientGone(ctx actor.Context, m *messages.ClientGone) {
 		ctx.Stop(a.wiring.local(session))
 		a.sessions.remove(session)
 	}
+}
+
+// deniedMax bounds the refusals that are told between two ticks of the sessions: whoever is
+// refused may ask as often as he likes.
+const deniedMax = 8
+
+// onDenied tells who was refused what. How many were kept silent the next one says.
+func (a *gateway) onDenied(m *messages.Denied) {
+	if a.denied++; a.denied > deniedMax {
+		a.silent++
+		return
+	}
+	words := []any{"principal", m.Principal, "request", m.Request, "reason", m.Why}
+	if a.silent > 0 {
+		words = append(words, "kept_silent", a.silent)
+		a.silent = 0
+	}
+	a.wiring.logger.Warn("a request was denied", words...)
 }
 
 func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) {
@@ -170,6 +192,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
 		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys,
+		Message: m.Message, Hint: m.Hint,
 	}
 }
 
@@ -184,7 +207,7 @@ func (a *gateway) tellLeader(ctx actor.Context) {
 }
 
 func (a *gateway) sessionLeader() *messages.SessionLeader {
-	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level, WritesRefused: a.refused}
+	return &messages.SessionLeader{Leader: a.view.LeaderRecord(), Term: a.view.Term, Fenced: a.fenced, Level: a.view.Level, WritesRefused: a.refused, Auth: a.view.MembersChanged().Auth}
 }
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
@@ -198,5 +221,5 @@ func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
 	for _, session := range a.eachSession() {
 		ctx.Send(a.wiring.local(session), &messages.Tick{Elapsed: a.ticks})
 	}
-	a.ticks = 0
+	a.ticks, a.denied = 0, 0
 }

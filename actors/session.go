@@ -21,11 +21,11 @@ type session struct {
 	leaderID       messages.RaftID
 }
 
-func newSession(w *wiring, owner string, client, holder []byte, m *messages.SessionLeader) actor.Producer {
+func newSession(w *wiring, owner string, of *messages.Attach, m *messages.SessionLeader) actor.Producer {
 	return func() actor.Actor {
-		core := newSessionCore(w.self, client, holder, m.Leader, m.Level)
+		core := newSessionCore(w.self, of.Client, of.Holder, m.Leader, m.Level)
 		core.onFenced(m.Fenced)
-		core.refused = m.WritesRefused
+		core.refused, core.principal, core.auth = m.WritesRefused, of.Principal, m.Auth
 		return &session{wiring: w, owner: owner, core: core}
 	}
 }
@@ -61,7 +61,7 @@ func (a *session) Receive(ctx actor.Context) {
 	case *messages.SessionLeader:
 		a.core.onLeader(m.Leader, m.Term, m.Level)
 		a.core.onFenced(m.Fenced)
-		a.core.refused = m.WritesRefused
+		a.core.refused, a.core.auth = m.WritesRefused, m.Auth
 	case *messages.Tick:
 		a.core.onTick(int(m.Elapsed))
 	case *actor.Stopping:
@@ -105,16 +105,16 @@ func (a *session) run(ctx actor.Context) {
 			}
 			ctx.Request(a.leader, e.Propose)
 		case readIndex:
-			ctx.Send(a.wiring.raft(), &messages.ReadIndex{Session: ctx.Self().Id, Client: a.owner, Read: e.Read})
+			ctx.Send(a.wiring.raft(), a.readIndex(ctx, e.Read))
 		case readStale:
-			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{{Session: ctx.Self().Id, Client: a.owner, Read: e.Read}}})
+			ctx.Send(a.wiring.machine(), &messages.ReadAt{Reads: []*messages.ReadIndex{a.readIndex(ctx, e.Read)}})
 		case dropReads:
 			ctx.Send(a.wiring.machine(), &messages.DropReads{Client: a.owner, Session: ctx.Self().Id})
 		case answer:
 			if a.client == nil || a.client.Id != e.Actor {
 				a.client = a.wiring.ofClient(a.owner, e.Actor)
 			}
-			a.tellRefused(e.Reply)
+			a.tellRefused(ctx, e.Reply)
 			ctx.Send(a.client, e.Reply)
 			a.count(e)
 		}
@@ -122,9 +122,13 @@ func (a *session) run(ctx actor.Context) {
 	a.core.reuse(effects)
 }
 
+func (a *session) readIndex(ctx actor.Context, read *messages.Read) *messages.ReadIndex {
+	return &messages.ReadIndex{Session: ctx.Self().Id, Client: a.owner, Read: read, Principal: a.core.principal}
+}
+
 // tellRefused says which request came to nothing here, and why. Clients may ask as often as
 // they like, so that is for those who look for it.
-func (a *session) tellRefused(reply proto.Message) {
+func (a *session) tellRefused(ctx actor.Context, reply proto.Message) {
 	kind, number, code, why := messages.RequestWrite, uint64(0), messages.Code_OK, ""
 	switch m := reply.(type) {
 	case *messages.WriteReply:
@@ -132,7 +136,13 @@ func (a *session) tellRefused(reply proto.Message) {
 	case *messages.ReadReply:
 		kind, number, code, why = messages.RequestRead, m.Request, m.Code, m.Message
 	}
-	if code != messages.Code_OK {
+	switch code {
+	case messages.Code_OK:
+	case messages.Code_NOT_ALLOWED:
+		ctx.Send(a.wiring.local(messages.ActorGateway), &messages.Denied{
+			Principal: a.core.principal, Request: messages.RequestID(a.core.client, kind, number), Why: why,
+		})
+	default:
 		a.wiring.logger.Debug("a request was refused", "request", messages.RequestID(a.core.client, kind, number), "code", code.String(), "reason", why)
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/auth"
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // Credits of a session: what may be unanswered at once, beyond it BUSY.
@@ -98,13 +100,15 @@ type sessionCore struct {
 	level  uint32 // of the cluster, as applied here; never above what it is
 	fenced bool   // this node may have lost data: no read is answered
 	// refused is why writes that need room are refused; empty: they are not.
-	refused string
-	writes  map[uint64]*pendingWrite
-	reads   map[uint64]*pendingRead
-	now     int64 // in ns, as requests come in, for metrics
-	bytes   int
-	scans   int
-	held    []uint64 // scans and digests that are not sent on yet, in order; some may be answered
+	refused   string
+	principal string         // the user whose session it is; empty: there are no keys
+	auth      *messages.Auth // as applied here
+	writes    map[uint64]*pendingWrite
+	reads     map[uint64]*pendingRead
+	now       int64 // in ns, as requests come in, for metrics
+	bytes     int
+	scans     int
+	held      []uint64 // scans and digests that are not sent on yet, in order; some may be answered
 
 	effects []sessionEffect
 }
@@ -192,6 +196,11 @@ func (s *sessionCore) check(m *messages.Write) (opens bool, why *messages.Error)
 	if s.refused != "" && grows(c) {
 		return false, messages.Errorf(messages.Code_BUSY, "%s", s.refused)
 	}
+	if mutant.AllowedAtPropose {
+		if why := auth.Missing(s.auth, s.principal, auth.OfCommand(c)...); why != nil {
+			return false, why
+		}
+	}
 	return c.Open != nil, messages.CheckLevel(c, s.level)
 }
 
@@ -209,7 +218,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 
 func (s *sessionCore) proposeAgain(seq uint64, w *pendingWrite) {
 	w.proposed++
-	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.stamped}})
+	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.stamped, Principal: s.principal}})
 }
 
 // onRead sends a read on. A number that comes again is the same read, asked again.
@@ -268,9 +277,27 @@ func (s *sessionCore) onOutcome(o *messages.Outcome) {
 	if !ok {
 		return
 	}
-	s.answerWrite(o.Seq, w, &messages.WriteReply{
+	reply := &messages.WriteReply{
 		Code: o.Code, Revision: o.Revision, Deleted: o.Deleted, More: o.More, FailedCondition: o.FailedCondition, Unopened: o.Unopened, Leader: s.leader,
-	})
+	}
+	if o.Code == messages.Code_NOT_ALLOWED {
+		why := s.whyNot(w.command)
+		reply.Message, reply.Hint = why.Message, why.Hint
+	}
+	s.answerWrite(o.Seq, w, reply)
+}
+
+// whyNot is what the principal lacks for a command that was refused when it was applied, as far
+// as it is known here: rights may be others again by now.
+func (s *sessionCore) whyNot(command []byte) *messages.Error {
+	c := new(messages.Command)
+	if proto.Unmarshal(command, c) == nil {
+		if why := auth.Missing(s.auth, s.principal, auth.OfCommand(c)...); why != nil {
+			return why
+		}
+	}
+	return messages.Errorf(messages.Code_NOT_ALLOWED, "user %s was not allowed to do that when it was to take effect", s.principal).
+		WithHint("see what he may do now: kvctl auth status")
 }
 
 // answerWrite ends a pending write. A client that asked several times has as many

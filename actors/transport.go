@@ -54,6 +54,9 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		a.known = a.known.With(a.peers, m.NextRaftId)
 		if a.hub != nil {
 			a.hub.SetPeers(a.peers, m.NextRaftId)
+			if m.NextRaftId > 0 {
+				a.hub.SetAuth(m.Auth)
+			}
 		}
 		serves := m.NextRaftId > 0 && a.local.WaitingFor != "" && !a.removed // its first snapshot is there
 		if len(m.ClusterId) > 0 && (len(a.local.ClusterID) == 0 || serves) {
@@ -61,7 +64,7 @@ func (a *transportActor) Receive(ctx actor.Context) {
 		}
 	case *messages.PeerStarted:
 		a.onPeerStarted(m)
-	case *messages.ClientGone:
+	case *messages.ClientGone, *messages.Denied:
 		ctx.Send(a.wiring.local(messages.ActorGateway), m)
 	case *messages.PeerGone:
 		ctx.Send(a.wiring.raft(), m)

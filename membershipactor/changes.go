@@ -45,6 +45,7 @@ type request struct {
 	record   *messages.ClusterOperation // that was proposed
 	healing  *messages.Healing          // the same
 	note     *messages.NoteBackup       // the same
+	auth     *messages.Auth             // the same
 	target   messages.RaftID            // that is to lead
 	proposed bool                       // something of it may be in the log
 	again    uint64                     // tick at which it is proposed again
@@ -219,6 +220,8 @@ func (c *changes) step(k known, r *request) bool {
 		done, err = c.setHealing(k, r, r.asked.GetHealing())
 	case r.asked.GetBackup() != nil:
 		done, err = c.noteBackup(k, r, r.asked.GetBackup())
+	case r.asked.GetAuth() != nil:
+		done, err = c.setAuth(k, r, r.asked.GetAuth())
 	default:
 		done, err = true, messages.Errorf(messages.Code_UNSUPPORTED, "this node does not know what is asked for").WithHint("upgrade the nodes first")
 	}

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
@@ -35,12 +36,22 @@ func (c *census) reply(m *messages.ClusterRequest) *messages.ClusterReply {
 	return r
 }
 
+// replyAuth says who may do what, as far as that is the asker's business.
+func (c *census) replyAuth(m *messages.ClusterRequest) *messages.ClusterReply {
+	r := &messages.ClusterReply{Request: m.Request, Leader: c.view.LeaderRecord(), Principal: m.Principal,
+		Auth: auth.ForAsker(c.view.MembersChanged().Auth, m.Principal)}
+	if self, ok := c.view.Member(c.self); ok {
+		r.Node = self.Name
+	}
+	return r
+}
+
 // rulesView is what the rules decide upon.
 func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
 		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
-		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Backups: s.Backups, Replication: c.replication, Following: c.following,
+		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Backups: s.Backups, Auth: s.Auth, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
 	for id, t := range c.moving {

@@ -152,6 +152,8 @@ func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
 	case from == nil:
 	case m.GetQuery() != nil:
 		ctx.Respond(a.census.reply(m))
+	case m.GetAuthQuery() != nil:
+		ctx.Respond(a.census.replyAuth(m))
 	case m.GetLevelRaise() != nil: // any node has it raised
 		a.raises.onRequest(asker{from.Address, from.Id}, m)
 	default:
@@ -200,7 +202,7 @@ func (a *Membership) tellAnswer(r *request) {
 	if r.proposed {
 		tell = a.cfg.Logger.Info
 	}
-	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r)}
+	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r), "by", r.asked.Principal}
 	if r.reply.Code != messages.Code_OK {
 		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
 	}

@@ -3,6 +3,7 @@ package membershipactor
 import (
 	"fmt"
 
+	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
@@ -32,6 +33,10 @@ func newsOf(before, after View) (all []news) {
 	}
 	if before.Level != after.Level {
 		tell("the level of the cluster is raised", "level", after.Level, "before", before.Level)
+	}
+	if was, is := before.state.Auth, after.state.Auth; was.GetVersion() != is.GetVersion() {
+		tell("who may do what has changed", "version", is.GetVersion(), "enabled", is.GetEnabled(), "users", len(is.GetUsers()),
+			"by", is.GetBy(), "request", is.GetRequest())
 	}
 	for _, m := range after.Members {
 		was, known := before.Member(m.RaftId)
@@ -81,6 +86,8 @@ func titleOf(r *request) string {
 		return "automatic replacement"
 	case m.GetBackup() != nil:
 		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
+	case m.GetAuth() != nil:
+		return auth.Title(m.GetAuth())
 	}
 	return "unknown"
 }

@@ -63,6 +63,9 @@ func PartChecksum(p *SnapshotPart) uint32 {
 // IsTransient reports whether a snapshot's id is that of a transient one.
 func IsTransient(id string) bool { return strings.HasPrefix(id, TransientPrefix) }
 
+// NodeNameSizeMax bounds a NodeName, and the name of a user, in bytes.
+const NodeNameSizeMax = 63
+
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // CheckNodeName refuses what cannot be a NodeName.
@@ -164,7 +167,7 @@ func checkOperation(op *Operation) *Error {
 		}
 	default:
 		if op.Number().AboutMembers() {
-			return Errorf(Code_NOT_ALLOWED, "members and level of a cluster are changed by its nodes alone").WithHint("ask them: kvctl cluster --help")
+			return Errorf(Code_NOT_ALLOWED, "members, level and users of a cluster are changed by its nodes alone").WithHint("ask them: kvctl cluster --help, kvctl user --help")
 		}
 		return Errorf(Code_UNSUPPORTED, "the operation is of a kind this node does not know").WithHint("upgrade the nodes first")
 	}

@@ -20,8 +20,8 @@ func TestClientsDoNotChangeMembers(t *testing.T) {
 			t.Errorf("%s: %v", kinds.Get(i).Name(), err)
 		}
 	}
-	if asked != 7 {
-		t.Errorf("%d kinds are about the members or the level", asked)
+	if asked != 8 {
+		t.Errorf("%d kinds are about the members, the level or the users", asked)
 	}
 }
 

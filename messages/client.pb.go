@@ -127,6 +127,7 @@ type Attach struct {
 	// holder is the host that the connection comes from: the link of the node writes it
 	// over whatever the client says.
 	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
+	Principal     string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"` // the user that the client's certificate names: the link writes that likewise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +181,13 @@ func (x *Attach) GetHolder() []byte {
 		return x.Holder
 	}
 	return nil
+}
+
+func (x *Attach) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
 }
 
 // Attached answers an Attach. One of request 0 answers nothing: it brings news of the
@@ -471,6 +479,7 @@ type WriteReply struct {
 	Leader          *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	FailedCondition uint32                 `protobuf:"varint,8,opt,name=failed_condition,json=failedCondition,proto3" json:"failed_condition,omitempty"` // as in Outcome
 	Unopened        bool                   `protobuf:"varint,9,opt,name=unopened,proto3" json:"unopened,omitempty"`                                      // as in Outcome
+	Hint            string                 `protobuf:"bytes,10,opt,name=hint,proto3" json:"hint,omitempty"`                                              // the next step, if there is one; so in the replies below
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -566,6 +575,13 @@ func (x *WriteReply) GetUnopened() bool {
 		return x.Unopened
 	}
 	return false
+}
+
+func (x *WriteReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 // Read is answered once.
@@ -959,6 +975,7 @@ type ReadReply struct {
 	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	Leader        *Leader                `protobuf:"bytes,7,opt,name=leader,proto3" json:"leader,omitempty"`
 	Digest        *RangeDigest           `protobuf:"bytes,8,opt,name=digest,proto3" json:"digest,omitempty"`
+	Hint          string                 `protobuf:"bytes,9,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,6 +1064,13 @@ func (x *ReadReply) GetDigest() *RangeDigest {
 		return x.Digest
 	}
 	return nil
+}
+
+func (x *ReadReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 // RangeDigest is what a replica holds live in a range of keys at one revision.
@@ -1200,6 +1224,8 @@ type StatusReply struct {
 	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
 	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	Keys              *Keys                  `protobuf:"bytes,27,opt,name=keys,proto3" json:"keys,omitempty"`
+	Message           string                 `protobuf:"bytes,28,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
+	Hint              string                 `protobuf:"bytes,29,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1421,6 +1447,20 @@ func (x *StatusReply) GetKeys() *Keys {
 		return x.Keys
 	}
 	return nil
+}
+
+func (x *StatusReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StatusReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 // Keys is what a node's links are secured with, for people.
@@ -2016,6 +2056,7 @@ type SnapshotReply struct {
 	Snapshots     []*SnapshotInfo        `protobuf:"bytes,4,rep,name=snapshots,proto3" json:"snapshots,omitempty"` // newest first
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`           // name of the node that answers
 	Part          *SnapshotPart          `protobuf:"bytes,6,opt,name=part,proto3" json:"part,omitempty"`           // of a fetch
+	Hint          string                 `protobuf:"bytes,7,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2090,6 +2131,13 @@ func (x *SnapshotReply) GetPart() *SnapshotPart {
 		return x.Part
 	}
 	return nil
+}
+
+func (x *SnapshotReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 type SnapshotInfo struct {
@@ -2256,12 +2304,15 @@ type ClusterRequest struct {
 	//	*ClusterRequest_LevelRaise
 	//	*ClusterRequest_Healing
 	//	*ClusterRequest_Backup
+	//	*ClusterRequest_Auth
+	//	*ClusterRequest_AuthQuery
 	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
 	// configuration is the index of the configuration that the asker saw; an older one than
 	// the present is refused as stale, with CONFLICT. 0: any.
 	Configuration uint64 `protobuf:"varint,7,opt,name=configuration,proto3" json:"configuration,omitempty"`
 	Term          uint64 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`                   // the same for the term
 	DryRun        bool   `protobuf:"varint,9,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would happen, and change nothing
+	Principal     string `protobuf:"bytes,15,opt,name=principal,proto3" json:"principal,omitempty"`         // as in Attach
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2382,6 +2433,24 @@ func (x *ClusterRequest) GetBackup() *NoteBackup {
 	return nil
 }
 
+func (x *ClusterRequest) GetAuth() *ChangeAuth {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Auth); ok {
+			return x.Auth
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetAuthQuery() *AuthQuery {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_AuthQuery); ok {
+			return x.AuthQuery
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetConfiguration() uint64 {
 	if x != nil {
 		return x.Configuration
@@ -2401,6 +2470,13 @@ func (x *ClusterRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *ClusterRequest) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
 }
 
 type isClusterRequest_Kind interface {
@@ -2439,6 +2515,14 @@ type ClusterRequest_Backup struct {
 	Backup *NoteBackup `protobuf:"bytes,12,opt,name=backup,proto3,oneof"` // without a version
 }
 
+type ClusterRequest_Auth struct {
+	Auth *ChangeAuth `protobuf:"bytes,13,opt,name=auth,proto3,oneof"`
+}
+
+type ClusterRequest_AuthQuery struct {
+	AuthQuery *AuthQuery `protobuf:"bytes,14,opt,name=auth_query,json=authQuery,proto3,oneof"` // any node answers it
+}
+
 func (*ClusterRequest_Query) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
@@ -2454,6 +2538,10 @@ func (*ClusterRequest_LevelRaise) isClusterRequest_Kind() {}
 func (*ClusterRequest_Healing) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Backup) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Auth) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_AuthQuery) isClusterRequest_Kind() {}
 
 type ClusterQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2793,6 +2881,226 @@ func (x *ChangeHealing) GetAfterMs() uint64 {
 	return 0
 }
 
+// ChangeAuth asks for another Auth: one change of it.
+type ChangeAuth struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ChangeAuth_Add
+	//	*ChangeAuth_Remove
+	//	*ChangeAuth_Grant
+	//	*ChangeAuth_Revoke
+	//	*ChangeAuth_Enable
+	Kind          isChangeAuth_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeAuth) Reset() {
+	*x = ChangeAuth{}
+	mi := &file_client_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeAuth) ProtoMessage() {}
+
+func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeAuth.ProtoReflect.Descriptor instead.
+func (*ChangeAuth) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ChangeAuth) GetKind() isChangeAuth_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetAdd() string {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Add); ok {
+			return x.Add
+		}
+	}
+	return ""
+}
+
+func (x *ChangeAuth) GetRemove() string {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Remove); ok {
+			return x.Remove
+		}
+	}
+	return ""
+}
+
+func (x *ChangeAuth) GetGrant() *UserGrant {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetRevoke() *UserGrant {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Revoke); ok {
+			return x.Revoke
+		}
+	}
+	return nil
+}
+
+func (x *ChangeAuth) GetEnable() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Enable); ok {
+			return x.Enable
+		}
+	}
+	return false
+}
+
+type isChangeAuth_Kind interface {
+	isChangeAuth_Kind()
+}
+
+type ChangeAuth_Add struct {
+	Add string `protobuf:"bytes,1,opt,name=add,proto3,oneof"` // a user
+}
+
+type ChangeAuth_Remove struct {
+	Remove string `protobuf:"bytes,2,opt,name=remove,proto3,oneof"` // the same
+}
+
+type ChangeAuth_Grant struct {
+	Grant *UserGrant `protobuf:"bytes,3,opt,name=grant,proto3,oneof"`
+}
+
+type ChangeAuth_Revoke struct {
+	Revoke *UserGrant `protobuf:"bytes,4,opt,name=revoke,proto3,oneof"`
+}
+
+type ChangeAuth_Enable struct {
+	Enable bool `protobuf:"varint,5,opt,name=enable,proto3,oneof"` // false: disable
+}
+
+func (*ChangeAuth_Add) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Remove) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Grant) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Revoke) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Enable) isChangeAuth_Kind() {}
+
+type UserGrant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Grant         *Grant                 `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserGrant) Reset() {
+	*x = UserGrant{}
+	mi := &file_client_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserGrant) ProtoMessage() {}
+
+func (x *UserGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserGrant.ProtoReflect.Descriptor instead.
+func (*UserGrant) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *UserGrant) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *UserGrant) GetGrant() *Grant {
+	if x != nil {
+		return x.Grant
+	}
+	return nil
+}
+
+// AuthQuery asks who may do what. Admins are told of all users, others of themselves.
+type AuthQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthQuery) Reset() {
+	*x = AuthQuery{}
+	mi := &file_client_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthQuery) ProtoMessage() {}
+
+func (x *AuthQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthQuery.ProtoReflect.Descriptor instead.
+func (*AuthQuery) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{35}
+}
+
 type ClusterReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -2809,13 +3117,15 @@ type ClusterReply struct {
 	Warnings      []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	Level         uint32                 `protobuf:"varint,13,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
 	LevelBefore   uint32                 `protobuf:"varint,14,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // of a raise: when the node was asked
+	Auth          *Auth                  `protobuf:"bytes,15,opt,name=auth,proto3" json:"auth,omitempty"`                                   // of an AuthQuery
+	Principal     string                 `protobuf:"bytes,16,opt,name=principal,proto3" json:"principal,omitempty"`                         // of an AuthQuery: who asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3137,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3150,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2941,6 +3251,20 @@ func (x *ClusterReply) GetLevelBefore() uint32 {
 	return 0
 }
 
+func (x *ClusterReply) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+func (x *ClusterReply) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
 // ClusterView is what a node knows of its cluster. What the leader alone knows comes to the
 // others with its pulse, and is as old as that.
 type ClusterView struct {
@@ -2967,7 +3291,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3303,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3316,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3119,7 +3443,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3455,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3468,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3194,7 +3518,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3530,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3543,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3365,7 +3689,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3701,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3714,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3465,7 +3789,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3801,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3814,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3554,7 +3878,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3890,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3903,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3612,7 +3936,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3948,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3961,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3700,11 +4024,12 @@ var File_client_proto protoreflect.FileDescriptor
 
 const file_client_proto_rawDesc = "" +
 	"\n" +
-	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"\x96\x01\n" +
+	"\fclient.proto\x12\tkeyval.v1\x1a\roptions.proto\x1a\rcommand.proto\"\xb4\x01\n" +
 	"\x06Attach\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\x04R\arequest\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal:B\x8a\xb5\x18\x14\b\x01\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18&\n" +
 	"\x06client\x12\agateway\x1a\x13a client has a link\"\x97\x03\n" +
 	"\bAttached\x12#\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -3729,7 +4054,7 @@ const file_client_proto_rawDesc = "" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
-	"\x06client\x12\asession\x1a\x13a command is wanted\"\xdc\x02\n" +
+	"\x06client\x12\asession\x1a\x13a command is wanted\"\xf0\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -3740,7 +4065,9 @@ const file_client_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
 	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
-	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	"\bunopened\x18\t \x01(\bR\bunopened\x12\x12\n" +
+	"\x04hint\x18\n" +
+	" \x01(\tR\x04hint:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
@@ -3767,7 +4094,7 @@ const file_client_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12'\n" +
 	"\x0fcreate_revision\x18\x04 \x01(\x04R\x0ecreateRevision\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\x04R\aversionJ\x04\b\x06\x10\a\"\xb6\x02\n" +
+	"\aversion\x18\x05 \x01(\x04R\aversionJ\x04\b\x06\x10\a\"\xca\x02\n" +
 	"\tReadReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3776,7 +4103,8 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12.\n" +
-	"\x06digest\x18\b \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest:\x1e\x8a\xb5\x18\b\b\a\x10\x01\x18\x020\x04\x92\xb5\x18\x0e\"\x04Read\"\x06ReadAt\"s\n" +
+	"\x06digest\x18\b \x01(\v2\x16.keyval.v1.RangeDigestR\x06digest\x12\x12\n" +
+	"\x04hint\x18\t \x01(\tR\x04hint:\x1e\x8a\xb5\x18\b\b\a\x10\x01\x18\x020\x04\x92\xb5\x18\x0e\"\x04Read\"\x06ReadAt\"s\n" +
 	"\vRangeDigest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +
@@ -3785,7 +4113,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x82\a\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xb0\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3817,7 +4145,9 @@ const file_client_proto_rawDesc = "" +
 	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
 	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
-	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
+	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12\x18\n" +
+	"\amessage\x18\x1c \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x1d \x01(\tR\x04hint:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
 	"\x04Keys\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\tR\vcertificate\x12\x1d\n" +
@@ -3862,14 +4192,15 @@ const file_client_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x1a\n" +
-	"\bchecksum\x18\x04 \x01(\aR\bchecksum\"\x83\x02\n" +
+	"\bchecksum\x18\x04 \x01(\aR\bchecksum\"\x97\x02\n" +
 	"\rSnapshotReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x125\n" +
 	"\tsnapshots\x18\x04 \x03(\v2\x17.keyval.v1.SnapshotInfoR\tsnapshots\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12+\n" +
-	"\x04part\x18\x06 \x01(\v2\x17.keyval.v1.SnapshotPartR\x04part:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
+	"\x04part\x18\x06 \x01(\v2\x17.keyval.v1.SnapshotPartR\x04part\x12\x12\n" +
+	"\x04hint\x18\a \x01(\tR\x04hint:!\x8a\xb5\x18\b\b\v\x10\x01\x18\x020\x04\x92\xb5\x18\x11\"\x0fSnapshotRequest\"\x8d\x03\n" +
 	"\fSnapshotInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
@@ -3886,7 +4217,7 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\xaf\x05\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xb1\x06\n" +
 	"\x0eClusterRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
@@ -3898,10 +4229,14 @@ const file_client_proto_rawDesc = "" +
 	" \x01(\v2\x15.keyval.v1.LevelRaiseH\x00R\n" +
 	"levelRaise\x124\n" +
 	"\ahealing\x18\v \x01(\v2\x18.keyval.v1.ChangeHealingH\x00R\ahealing\x12/\n" +
-	"\x06backup\x18\f \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\x06backup\x12$\n" +
+	"\x06backup\x18\f \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\x06backup\x12+\n" +
+	"\x04auth\x18\r \x01(\v2\x15.keyval.v1.ChangeAuthH\x00R\x04auth\x125\n" +
+	"\n" +
+	"auth_query\x18\x0e \x01(\v2\x14.keyval.v1.AuthQueryH\x00R\tauthQuery\x12$\n" +
 	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
-	"\adry_run\x18\t \x01(\bR\x06dryRun:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
+	"\adry_run\x18\t \x01(\bR\x06dryRun\x12\x1c\n" +
+	"\tprincipal\x18\x0f \x01(\tR\tprincipal:}\x8a\xb5\x18\x19\b\f\x10\x02\x18\x01\"\x0fnode/membership0\x01\x92\xb5\x18\\\n" +
 	"\x06client\x12\n" +
 	"membership\x1aFa program or an operator asks about the cluster, or for a change of itB\x06\n" +
 	"\x04kind\"\x0e\n" +
@@ -3923,7 +4258,19 @@ const file_client_proto_rawDesc = "" +
 	"\fremove_spare\x18\x02 \x01(\tR\vremoveSpare\x12/\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x16.keyval.v1.HealingModeH\x00R\x04mode\x88\x01\x01\x12\x19\n" +
 	"\bafter_ms\x18\x04 \x01(\x04R\aafterMsB\a\n" +
-	"\x05_mode\"\xac\x04\n" +
+	"\x05_mode\"\xba\x01\n" +
+	"\n" +
+	"ChangeAuth\x12\x12\n" +
+	"\x03add\x18\x01 \x01(\tH\x00R\x03add\x12\x18\n" +
+	"\x06remove\x18\x02 \x01(\tH\x00R\x06remove\x12,\n" +
+	"\x05grant\x18\x03 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x05grant\x12.\n" +
+	"\x06revoke\x18\x04 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x06revoke\x12\x18\n" +
+	"\x06enable\x18\x05 \x01(\bH\x00R\x06enableB\x06\n" +
+	"\x04kind\"G\n" +
+	"\tUserGrant\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12&\n" +
+	"\x05grant\x18\x02 \x01(\v2\x10.keyval.v1.GrantR\x05grant\"\v\n" +
+	"\tAuthQuery\"\xef\x04\n" +
 	"\fClusterReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -3939,7 +4286,9 @@ const file_client_proto_rawDesc = "" +
 	"\tmeanwhile\x18\v \x01(\v2\x16.keyval.v1.FaultBudgetR\tmeanwhile\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x14\n" +
 	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
-	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xed\x04\n" +
+	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore\x12#\n" +
+	"\x04auth\x18\x0f \x01(\v2\x0f.keyval.v1.AuthR\x04auth\x12\x1c\n" +
+	"\tprincipal\x18\x10 \x01(\tR\tprincipal: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xed\x04\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -4045,7 +4394,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -4082,49 +4431,54 @@ var file_client_proto_goTypes = []any{
 	(*TransferLeadership)(nil), // 32: keyval.v1.TransferLeadership
 	(*ChangeAddress)(nil),      // 33: keyval.v1.ChangeAddress
 	(*ChangeHealing)(nil),      // 34: keyval.v1.ChangeHealing
-	(*ClusterReply)(nil),       // 35: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 36: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 37: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 38: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 39: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 40: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 41: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 42: keyval.v1.JoinAnswer
-	(Code)(0),                  // 43: keyval.v1.Code
-	(*Member)(nil),             // 44: keyval.v1.Member
-	(*NoteBackup)(nil),         // 45: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 46: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 47: keyval.v1.HealingMode
-	(*Healing)(nil),            // 48: keyval.v1.Healing
-	(*BackupJob)(nil),          // 49: keyval.v1.BackupJob
+	(*ChangeAuth)(nil),         // 35: keyval.v1.ChangeAuth
+	(*UserGrant)(nil),          // 36: keyval.v1.UserGrant
+	(*AuthQuery)(nil),          // 37: keyval.v1.AuthQuery
+	(*ClusterReply)(nil),       // 38: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 39: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 40: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 41: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 42: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 43: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 44: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 45: keyval.v1.JoinAnswer
+	(Code)(0),                  // 46: keyval.v1.Code
+	(*Member)(nil),             // 47: keyval.v1.Member
+	(*NoteBackup)(nil),         // 48: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 49: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 50: keyval.v1.HealingMode
+	(*Grant)(nil),              // 51: keyval.v1.Grant
+	(*Auth)(nil),               // 52: keyval.v1.Auth
+	(*Healing)(nil),            // 53: keyval.v1.Healing
+	(*BackupJob)(nil),          // 54: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	43, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	46, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	44, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	43, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	47, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	46, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	43, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	46, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	43, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	46, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	44, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	47, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	18, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	17, // 17: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
 	20, // 18: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
 	21, // 19: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	22, // 20: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
 	23, // 21: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	43, // 22: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	46, // 22: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	26, // 23: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
 	24, // 24: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	44, // 25: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	47, // 25: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
 	28, // 26: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
 	30, // 27: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
 	31, // 28: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
@@ -4132,33 +4486,39 @@ var file_client_proto_depIdxs = []int32{
 	33, // 30: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
 	29, // 31: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
 	34, // 32: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	45, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	46, // 34: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	47, // 35: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	43, // 36: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 37: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	36, // 38: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	46, // 39: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	40, // 40: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	40, // 41: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	40, // 42: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	38, // 43: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	46, // 44: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	39, // 45: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	37, // 46: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	48, // 47: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	49, // 48: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	44, // 49: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 50: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	17, // 51: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	39, // 52: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	43, // 53: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	44, // 54: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	48, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	35, // 34: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
+	37, // 35: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
+	49, // 36: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	50, // 37: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	36, // 38: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	36, // 39: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	51, // 40: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	46, // 41: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 42: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	39, // 43: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	49, // 44: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	43, // 45: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	43, // 46: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	43, // 47: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	52, // 48: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	41, // 49: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	49, // 50: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	42, // 51: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	40, // 52: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	53, // 53: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	54, // 54: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	47, // 55: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 56: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	17, // 57: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	42, // 58: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	46, // 59: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	47, // 60: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4188,15 +4548,24 @@ func file_client_proto_init() {
 		(*ClusterRequest_LevelRaise)(nil),
 		(*ClusterRequest_Healing)(nil),
 		(*ClusterRequest_Backup)(nil),
+		(*ClusterRequest_Auth)(nil),
+		(*ClusterRequest_AuthQuery)(nil),
 	}
 	file_client_proto_msgTypes[32].OneofWrappers = []any{}
+	file_client_proto_msgTypes[33].OneofWrappers = []any{
+		(*ChangeAuth_Add)(nil),
+		(*ChangeAuth_Remove)(nil),
+		(*ChangeAuth_Grant)(nil),
+		(*ChangeAuth_Revoke)(nil),
+		(*ChangeAuth_Enable)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -79,6 +79,61 @@ func (Comparison) EnumDescriptor() ([]byte, []int) {
 	return file_command_proto_rawDescGZIP(), []int{0}
 }
 
+type UserRole int32
+
+const (
+	UserRole_NO_ROLE  UserRole = 0
+	UserRole_VIEWER   UserRole = 1 // reads
+	UserRole_WRITER   UserRole = 2 // reads and writes
+	UserRole_OPERATOR UserRole = 3 // reads everything, which snapshots hold, and runs the cluster; writes nothing
+	UserRole_ADMIN    UserRole = 4 // does everything, and says who may do what
+)
+
+// Enum value maps for UserRole.
+var (
+	UserRole_name = map[int32]string{
+		0: "NO_ROLE",
+		1: "VIEWER",
+		2: "WRITER",
+		3: "OPERATOR",
+		4: "ADMIN",
+	}
+	UserRole_value = map[string]int32{
+		"NO_ROLE":  0,
+		"VIEWER":   1,
+		"WRITER":   2,
+		"OPERATOR": 3,
+		"ADMIN":    4,
+	}
+)
+
+func (x UserRole) Enum() *UserRole {
+	p := new(UserRole)
+	*p = x
+	return p
+}
+
+func (x UserRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UserRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_command_proto_enumTypes[1].Descriptor()
+}
+
+func (UserRole) Type() protoreflect.EnumType {
+	return &file_command_proto_enumTypes[1]
+}
+
+func (x UserRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UserRole.Descriptor instead.
+func (UserRole) EnumDescriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{1}
+}
+
 type HealingMode int32
 
 const (
@@ -112,11 +167,11 @@ func (x HealingMode) String() string {
 }
 
 func (HealingMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[1].Descriptor()
+	return file_command_proto_enumTypes[2].Descriptor()
 }
 
 func (HealingMode) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[1]
+	return &file_command_proto_enumTypes[2]
 }
 
 func (x HealingMode) Number() protoreflect.EnumNumber {
@@ -125,7 +180,7 @@ func (x HealingMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HealingMode.Descriptor instead.
 func (HealingMode) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{1}
+	return file_command_proto_rawDescGZIP(), []int{2}
 }
 
 type OperationKind int32
@@ -167,11 +222,11 @@ func (x OperationKind) String() string {
 }
 
 func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[2].Descriptor()
+	return file_command_proto_enumTypes[3].Descriptor()
 }
 
 func (OperationKind) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[2]
+	return &file_command_proto_enumTypes[3]
 }
 
 func (x OperationKind) Number() protoreflect.EnumNumber {
@@ -180,7 +235,7 @@ func (x OperationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationKind.Descriptor instead.
 func (OperationKind) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{2}
+	return file_command_proto_rawDescGZIP(), []int{3}
 }
 
 // OperationPhase: what an operation does now. Each kind goes through those that it needs,
@@ -230,11 +285,11 @@ func (x OperationPhase) String() string {
 }
 
 func (OperationPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[3].Descriptor()
+	return file_command_proto_enumTypes[4].Descriptor()
 }
 
 func (OperationPhase) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[3]
+	return &file_command_proto_enumTypes[4]
 }
 
 func (x OperationPhase) Number() protoreflect.EnumNumber {
@@ -243,7 +298,7 @@ func (x OperationPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationPhase.Descriptor instead.
 func (OperationPhase) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{3}
+	return file_command_proto_rawDescGZIP(), []int{4}
 }
 
 // Code is the one vocabulary of results: on the wire, in the log, in the exit
@@ -329,11 +384,11 @@ func (x Code) String() string {
 }
 
 func (Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[4].Descriptor()
+	return file_command_proto_enumTypes[5].Descriptor()
 }
 
 func (Code) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[4]
+	return &file_command_proto_enumTypes[5]
 }
 
 func (x Code) Number() protoreflect.EnumNumber {
@@ -342,7 +397,7 @@ func (x Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Code.Descriptor instead.
 func (Code) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{4}
+	return file_command_proto_rawDescGZIP(), []int{5}
 }
 
 type MemberType int32
@@ -381,11 +436,11 @@ func (x MemberType) String() string {
 }
 
 func (MemberType) Descriptor() protoreflect.EnumDescriptor {
-	return file_command_proto_enumTypes[5].Descriptor()
+	return file_command_proto_enumTypes[6].Descriptor()
 }
 
 func (MemberType) Type() protoreflect.EnumType {
-	return &file_command_proto_enumTypes[5]
+	return &file_command_proto_enumTypes[6]
 }
 
 func (x MemberType) Number() protoreflect.EnumNumber {
@@ -394,7 +449,7 @@ func (x MemberType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberType.Descriptor instead.
 func (MemberType) EnumDescriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{5}
+	return file_command_proto_rawDescGZIP(), []int{6}
 }
 
 // Commands is the data of one normal Raft entry, and the context of a
@@ -472,7 +527,10 @@ type Proposal struct {
 	Origin uint64 `protobuf:"varint,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	// command is a Command as its client marshalled it: marshalled once, checked
 	// once by the session, carried unchanged to every replica.
-	Command       []byte `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	Command []byte `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	// principal is the user whose command it is, as the node says through which it comes:
+	// whom the certificate of the client's connection names. Empty: there are no keys.
+	Principal     []byte `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,6 +575,13 @@ func (x *Proposal) GetOrigin() uint64 {
 func (x *Proposal) GetCommand() []byte {
 	if x != nil {
 		return x.Command
+	}
+	return nil
+}
+
+func (x *Proposal) GetPrincipal() []byte {
+	if x != nil {
+		return x.Principal
 	}
 	return nil
 }
@@ -854,6 +919,7 @@ type Operation struct {
 	//	*Operation_UpdateMember
 	//	*Operation_SetHealing
 	//	*Operation_NoteBackup
+	//	*Operation_SetAuth
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -995,6 +1061,15 @@ func (x *Operation) GetNoteBackup() *NoteBackup {
 	return nil
 }
 
+func (x *Operation) GetSetAuth() *SetAuth {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_SetAuth); ok {
+			return x.SetAuth
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -1043,6 +1118,10 @@ type Operation_NoteBackup struct {
 	NoteBackup *NoteBackup `protobuf:"bytes,39,opt,name=note_backup,json=noteBackup,proto3,oneof"`
 }
 
+type Operation_SetAuth struct {
+	SetAuth *SetAuth `protobuf:"bytes,40,opt,name=set_auth,json=setAuth,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -1064,6 +1143,8 @@ func (*Operation_UpdateMember) isOperation_Kind() {}
 func (*Operation_SetHealing) isOperation_Kind() {}
 
 func (*Operation_NoteBackup) isOperation_Kind() {}
+
+func (*Operation_SetAuth) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1925,6 +2006,237 @@ func (x *NoteBackup) GetForget() bool {
 	return false
 }
 
+// SetAuth writes who may do what, if its version is the one that follows. It was decided upon
+// the version before, so whoever asked had the right to it then, and still has when it takes effect.
+type SetAuth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Auth          *Auth                  `protobuf:"bytes,1,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAuth) Reset() {
+	*x = SetAuth{}
+	mi := &file_command_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAuth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAuth) ProtoMessage() {}
+
+func (x *SetAuth) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAuth.ProtoReflect.Descriptor instead.
+func (*SetAuth) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetAuth) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+// Auth is who may do what. It counts while it is enabled; before, everybody may do everything.
+type Auth struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // counts the writes, from 1; 0: it was never written
+	Enabled bool                   `protobuf:"varint,2,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Users   []*User                `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"` // by name
+	// by and request are who asked for this write, and the id of that request, for people.
+	By            string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	Request       string `protobuf:"bytes,5,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth) Reset() {
+	*x = Auth{}
+	mi := &file_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth) ProtoMessage() {}
+
+func (x *Auth) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
+func (*Auth) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Auth) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Auth) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Auth) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Auth) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Auth) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+// User is whom a certificate names.
+type User struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"` // by role, then by prefix
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+// Grant is a role, for the keys that begin with prefix; an empty one stands for all. OPERATOR
+// and ADMIN are for the whole cluster, and have none.
+type Grant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          UserRole               `protobuf:"varint,1,opt,name=role,proto3,enum=keyval.v1.UserRole" json:"role,omitempty"`
+	Prefix        []byte                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Grant) GetRole() UserRole {
+	if x != nil {
+		return x.Role
+	}
+	return UserRole_NO_ROLE
+}
+
+func (x *Grant) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
 // BackupJob is what a process that makes backups has said of itself last. Times are wall time
 // of its machine, for people.
 type BackupJob struct {
@@ -1945,7 +2257,7 @@ type BackupJob struct {
 
 func (x *BackupJob) Reset() {
 	*x = BackupJob{}
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2269,7 @@ func (x *BackupJob) String() string {
 func (*BackupJob) ProtoMessage() {}
 
 func (x *BackupJob) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[21]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2282,7 @@ func (x *BackupJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupJob.ProtoReflect.Descriptor instead.
 func (*BackupJob) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{21}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BackupJob) GetName() string {
@@ -2056,7 +2368,7 @@ type Healing struct {
 
 func (x *Healing) Reset() {
 	*x = Healing{}
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2380,7 @@ func (x *Healing) String() string {
 func (*Healing) ProtoMessage() {}
 
 func (x *Healing) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[22]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2393,7 @@ func (x *Healing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healing.ProtoReflect.Descriptor instead.
 func (*Healing) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{22}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Healing) GetVersion() uint64 {
@@ -2140,7 +2452,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2464,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[23]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2477,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{23}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -2310,7 +2622,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2634,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2647,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -2417,13 +2729,14 @@ type Checkpoint struct {
 	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"` // in the order in which they began
 	Healing            *Healing            `protobuf:"bytes,18,opt,name=healing,proto3" json:"healing,omitempty"`       // unset: it was never written
 	Backups            []*BackupJob        `protobuf:"bytes,19,rep,name=backups,proto3" json:"backups,omitempty"`       // by name
+	Auth               *Auth               `protobuf:"bytes,20,opt,name=auth,proto3" json:"auth,omitempty"`             // unset: it was never written
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2748,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2761,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2584,6 +2897,13 @@ func (x *Checkpoint) GetBackups() []*BackupJob {
 	return nil
 }
 
+func (x *Checkpoint) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
 // Member is one replica of the configuration. A RaftID below next_raft_id that is no
 // member's was removed.
 type Member struct {
@@ -2601,7 +2921,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2933,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2946,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -2694,7 +3014,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +3026,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +3039,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Session) GetClient() []byte {
@@ -2796,7 +3116,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +3128,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +3141,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -2909,7 +3229,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3241,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3254,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -2986,7 +3306,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3318,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3331,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -3048,7 +3368,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3380,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3393,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -3114,7 +3434,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3446,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3459,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -3161,7 +3481,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3493,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3506,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -3209,7 +3529,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3541,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3554,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -3278,7 +3598,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3610,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3623,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -3329,10 +3649,11 @@ const file_command_proto_rawDesc = "" +
 	"\bCommands\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x1e\n" +
 	"\vlog_time_ms\x18\x02 \x01(\x04R\tlogTimeMs\x121\n" +
-	"\tproposals\x18\x03 \x03(\v2\x13.keyval.v1.ProposalR\tproposals\"<\n" +
+	"\tproposals\x18\x03 \x03(\v2\x13.keyval.v1.ProposalR\tproposals\"Z\n" +
 	"\bProposal\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"\xa8\x02\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\fR\tprincipal\"\xa8\x02\n" +
 	"\aCommand\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1f\n" +
@@ -3360,7 +3681,7 @@ const file_command_proto_rawDesc = "" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xa0\x05\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xd1\x05\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -3375,8 +3696,9 @@ const file_command_proto_rawDesc = "" +
 	"\vset_healing\x18& \x01(\v2\x15.keyval.v1.SetHealingH\x00R\n" +
 	"setHealing\x128\n" +
 	"\vnote_backup\x18' \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\n" +
-	"noteBackupB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b(\x10@\"3\n" +
+	"noteBackup\x12/\n" +
+	"\bset_auth\x18( \x01(\v2\x12.keyval.v1.SetAuthH\x00R\asetAuthB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b)\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -3429,7 +3751,21 @@ const file_command_proto_rawDesc = "" +
 	"\n" +
 	"NoteBackup\x12&\n" +
 	"\x03job\x18\x01 \x01(\v2\x14.keyval.v1.BackupJobR\x03job\x12\x16\n" +
-	"\x06forget\x18\x02 \x01(\bR\x06forget\"\x90\x02\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\".\n" +
+	"\aSetAuth\x12#\n" +
+	"\x04auth\x18\x01 \x01(\v2\x0f.keyval.v1.AuthR\x04auth\"\x8b\x01\n" +
+	"\x04Auth\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x18\n" +
+	"\aenabled\x18\x02 \x01(\bR\aenabled\x12%\n" +
+	"\x05users\x18\x03 \x03(\v2\x0f.keyval.v1.UserR\x05users\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
+	"\arequest\x18\x05 \x01(\tR\arequest\"D\n" +
+	"\x04User\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
+	"\x06grants\x18\x02 \x03(\v2\x10.keyval.v1.GrantR\x06grants\"H\n" +
+	"\x05Grant\x12'\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x13.keyval.v1.UserRoleR\x04role\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\fR\x06prefix\"\x90\x02\n" +
 	"\tBackupJob\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x19\n" +
@@ -3476,7 +3812,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
 	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
 	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
-	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xd4\x05\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf9\x05\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -3503,7 +3839,8 @@ const file_command_proto_rawDesc = "" +
 	"operations\x18\x11 \x03(\v2\x1b.keyval.v1.ClusterOperationR\n" +
 	"operations\x12,\n" +
 	"\ahealing\x18\x12 \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
-	"\abackups\x18\x13 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\"\xda\x01\n" +
+	"\abackups\x18\x13 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
+	"\x04auth\x18\x14 \x01(\v2\x0f.keyval.v1.AuthR\x04auth\"\xda\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3567,7 +3904,15 @@ const file_command_proto_rawDesc = "" +
 	"\x05EQUAL\x10\x00\x12\r\n" +
 	"\tNOT_EQUAL\x10\x01\x12\b\n" +
 	"\x04LESS\x10\x02\x12\v\n" +
-	"\aGREATER\x10\x03*?\n" +
+	"\aGREATER\x10\x03*H\n" +
+	"\bUserRole\x12\v\n" +
+	"\aNO_ROLE\x10\x00\x12\n" +
+	"\n" +
+	"\x06VIEWER\x10\x01\x12\n" +
+	"\n" +
+	"\x06WRITER\x10\x02\x12\f\n" +
+	"\bOPERATOR\x10\x03\x12\t\n" +
+	"\x05ADMIN\x10\x04*?\n" +
 	"\vHealingMode\x12\x0f\n" +
 	"\vHEALING_OFF\x10\x00\x12\x0f\n" +
 	"\vHEALING_DRY\x10\x01\x12\x0e\n" +
@@ -3632,102 +3977,113 @@ func file_command_proto_rawDescGZIP() []byte {
 	return file_command_proto_rawDescData
 }
 
-var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
-	(HealingMode)(0),         // 1: keyval.v1.HealingMode
-	(OperationKind)(0),       // 2: keyval.v1.OperationKind
-	(OperationPhase)(0),      // 3: keyval.v1.OperationPhase
-	(Code)(0),                // 4: keyval.v1.Code
-	(MemberType)(0),          // 5: keyval.v1.MemberType
-	(*Commands)(nil),         // 6: keyval.v1.Commands
-	(*Proposal)(nil),         // 7: keyval.v1.Proposal
-	(*Command)(nil),          // 8: keyval.v1.Command
-	(*Condition)(nil),        // 9: keyval.v1.Condition
-	(*OpenSession)(nil),      // 10: keyval.v1.OpenSession
-	(*Operation)(nil),        // 11: keyval.v1.Operation
-	(*Put)(nil),              // 12: keyval.v1.Put
-	(*Delete)(nil),           // 13: keyval.v1.Delete
-	(*DeleteRange)(nil),      // 14: keyval.v1.DeleteRange
-	(*Compact)(nil),          // 15: keyval.v1.Compact
-	(*RaiseLevel)(nil),       // 16: keyval.v1.RaiseLevel
-	(*ChangeMembers)(nil),    // 17: keyval.v1.ChangeMembers
-	(*MemberChange)(nil),     // 18: keyval.v1.MemberChange
-	(*AddLearner)(nil),       // 19: keyval.v1.AddLearner
-	(*PromoteLearner)(nil),   // 20: keyval.v1.PromoteLearner
-	(*RemoveMember)(nil),     // 21: keyval.v1.RemoveMember
-	(*RecordOperation)(nil),  // 22: keyval.v1.RecordOperation
-	(*BindIncarnation)(nil),  // 23: keyval.v1.BindIncarnation
-	(*UpdateMember)(nil),     // 24: keyval.v1.UpdateMember
-	(*SetHealing)(nil),       // 25: keyval.v1.SetHealing
-	(*NoteBackup)(nil),       // 26: keyval.v1.NoteBackup
-	(*BackupJob)(nil),        // 27: keyval.v1.BackupJob
-	(*Healing)(nil),          // 28: keyval.v1.Healing
-	(*ClusterOperation)(nil), // 29: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 30: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 31: keyval.v1.Checkpoint
-	(*Member)(nil),           // 32: keyval.v1.Member
-	(*Session)(nil),          // 33: keyval.v1.Session
-	(*Identity)(nil),         // 34: keyval.v1.Identity
-	(*Founder)(nil),          // 35: keyval.v1.Founder
-	(*Starts)(nil),           // 36: keyval.v1.Starts
-	(*Start)(nil),            // 37: keyval.v1.Start
-	(*StartsHeard)(nil),      // 38: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 39: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 40: keyval.v1.Accusation
-	(*Lineage)(nil),          // 41: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 42: raftpb.ConfState
+	(UserRole)(0),            // 1: keyval.v1.UserRole
+	(HealingMode)(0),         // 2: keyval.v1.HealingMode
+	(OperationKind)(0),       // 3: keyval.v1.OperationKind
+	(OperationPhase)(0),      // 4: keyval.v1.OperationPhase
+	(Code)(0),                // 5: keyval.v1.Code
+	(MemberType)(0),          // 6: keyval.v1.MemberType
+	(*Commands)(nil),         // 7: keyval.v1.Commands
+	(*Proposal)(nil),         // 8: keyval.v1.Proposal
+	(*Command)(nil),          // 9: keyval.v1.Command
+	(*Condition)(nil),        // 10: keyval.v1.Condition
+	(*OpenSession)(nil),      // 11: keyval.v1.OpenSession
+	(*Operation)(nil),        // 12: keyval.v1.Operation
+	(*Put)(nil),              // 13: keyval.v1.Put
+	(*Delete)(nil),           // 14: keyval.v1.Delete
+	(*DeleteRange)(nil),      // 15: keyval.v1.DeleteRange
+	(*Compact)(nil),          // 16: keyval.v1.Compact
+	(*RaiseLevel)(nil),       // 17: keyval.v1.RaiseLevel
+	(*ChangeMembers)(nil),    // 18: keyval.v1.ChangeMembers
+	(*MemberChange)(nil),     // 19: keyval.v1.MemberChange
+	(*AddLearner)(nil),       // 20: keyval.v1.AddLearner
+	(*PromoteLearner)(nil),   // 21: keyval.v1.PromoteLearner
+	(*RemoveMember)(nil),     // 22: keyval.v1.RemoveMember
+	(*RecordOperation)(nil),  // 23: keyval.v1.RecordOperation
+	(*BindIncarnation)(nil),  // 24: keyval.v1.BindIncarnation
+	(*UpdateMember)(nil),     // 25: keyval.v1.UpdateMember
+	(*SetHealing)(nil),       // 26: keyval.v1.SetHealing
+	(*NoteBackup)(nil),       // 27: keyval.v1.NoteBackup
+	(*SetAuth)(nil),          // 28: keyval.v1.SetAuth
+	(*Auth)(nil),             // 29: keyval.v1.Auth
+	(*User)(nil),             // 30: keyval.v1.User
+	(*Grant)(nil),            // 31: keyval.v1.Grant
+	(*BackupJob)(nil),        // 32: keyval.v1.BackupJob
+	(*Healing)(nil),          // 33: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 34: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 35: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 36: keyval.v1.Checkpoint
+	(*Member)(nil),           // 37: keyval.v1.Member
+	(*Session)(nil),          // 38: keyval.v1.Session
+	(*Identity)(nil),         // 39: keyval.v1.Identity
+	(*Founder)(nil),          // 40: keyval.v1.Founder
+	(*Starts)(nil),           // 41: keyval.v1.Starts
+	(*Start)(nil),            // 42: keyval.v1.Start
+	(*StartsHeard)(nil),      // 43: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 44: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 45: keyval.v1.Accusation
+	(*Lineage)(nil),          // 46: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 47: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
-	7,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
-	10, // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
-	11, // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
-	9,  // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
-	11, // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
+	8,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
+	11, // 1: keyval.v1.Command.open:type_name -> keyval.v1.OpenSession
+	12, // 2: keyval.v1.Command.operations:type_name -> keyval.v1.Operation
+	10, // 3: keyval.v1.Command.conditions:type_name -> keyval.v1.Condition
+	12, // 4: keyval.v1.Command.otherwise:type_name -> keyval.v1.Operation
 	0,  // 5: keyval.v1.Condition.comparison:type_name -> keyval.v1.Comparison
-	12, // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
-	13, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
-	14, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
-	15, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
-	16, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
-	17, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
-	22, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
-	23, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
-	24, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
-	25, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
-	26, // 16: keyval.v1.Operation.note_backup:type_name -> keyval.v1.NoteBackup
-	18, // 17: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
-	22, // 18: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
-	19, // 19: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
-	20, // 20: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
-	21, // 21: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	29, // 22: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	28, // 23: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
-	27, // 24: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
-	1,  // 25: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
-	2,  // 26: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	3,  // 27: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	3,  // 28: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	4,  // 29: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	4,  // 30: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	42, // 31: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	32, // 32: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	33, // 33: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	35, // 34: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	29, // 35: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	28, // 36: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
-	27, // 37: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
-	5,  // 38: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	30, // 39: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	35, // 40: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	37, // 41: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	40, // 42: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	13, // 6: keyval.v1.Operation.put:type_name -> keyval.v1.Put
+	14, // 7: keyval.v1.Operation.delete:type_name -> keyval.v1.Delete
+	15, // 8: keyval.v1.Operation.delete_range:type_name -> keyval.v1.DeleteRange
+	16, // 9: keyval.v1.Operation.compact:type_name -> keyval.v1.Compact
+	17, // 10: keyval.v1.Operation.raise_level:type_name -> keyval.v1.RaiseLevel
+	18, // 11: keyval.v1.Operation.change_members:type_name -> keyval.v1.ChangeMembers
+	23, // 12: keyval.v1.Operation.record_operation:type_name -> keyval.v1.RecordOperation
+	24, // 13: keyval.v1.Operation.bind_incarnation:type_name -> keyval.v1.BindIncarnation
+	25, // 14: keyval.v1.Operation.update_member:type_name -> keyval.v1.UpdateMember
+	26, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
+	27, // 16: keyval.v1.Operation.note_backup:type_name -> keyval.v1.NoteBackup
+	28, // 17: keyval.v1.Operation.set_auth:type_name -> keyval.v1.SetAuth
+	19, // 18: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	23, // 19: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	20, // 20: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	21, // 21: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	22, // 22: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	34, // 23: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	33, // 24: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	32, // 25: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
+	29, // 26: keyval.v1.SetAuth.auth:type_name -> keyval.v1.Auth
+	30, // 27: keyval.v1.Auth.users:type_name -> keyval.v1.User
+	31, // 28: keyval.v1.User.grants:type_name -> keyval.v1.Grant
+	1,  // 29: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
+	2,  // 30: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	3,  // 31: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	4,  // 32: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	4,  // 33: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	5,  // 34: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	5,  // 35: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	47, // 36: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	37, // 37: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	38, // 38: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	40, // 39: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	34, // 40: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	33, // 41: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	32, // 42: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
+	29, // 43: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
+	6,  // 44: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	35, // 45: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	40, // 46: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	42, // 47: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	45, // 48: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -3754,6 +4110,7 @@ func file_command_proto_init() {
 		(*Operation_UpdateMember)(nil),
 		(*Operation_SetHealing)(nil),
 		(*Operation_NoteBackup)(nil),
+		(*Operation_SetAuth)(nil),
 	}
 	file_command_proto_msgTypes[12].OneofWrappers = []any{
 		(*MemberChange_AddLearner)(nil),
@@ -3765,8 +4122,8 @@ func file_command_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   36,
+			NumEnums:      7,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,7 +27,15 @@ func LevelsText(low, high uint32) string {
 // OperationNumber is the number of an operation in Operation.kind.
 type OperationNumber uint32
 
-// aboutMembers is the first of the kinds about the members or the level.
+// What clients ask for.
+const (
+	NumberPut         OperationNumber = 1
+	NumberDelete      OperationNumber = 2
+	NumberDeleteRange OperationNumber = 3
+	NumberCompact     OperationNumber = 32
+)
+
+// aboutMembers is the first of the kinds about the members, the level or the users.
 const aboutMembers OperationNumber = 33
 
 // operationLevels is from which level on each kind of operation may be proposed, and
@@ -45,6 +53,7 @@ var operationLevels = map[OperationNumber]uint32{
 	37: 1, // update_member
 	38: 1, // set_healing
 	39: 1, // note_backup
+	40: 1, // set_auth
 }
 
 // AdmittedAt reports whether an operation of this kind has an effect in a cluster of
@@ -54,7 +63,7 @@ func (k OperationNumber) AdmittedAt(level uint32) bool {
 	return known && from <= level
 }
 
-// AboutMembers reports whether this is a kind about the members or the level: the nodes alone
+// AboutMembers reports whether this is a kind about the members, the level or the users: the nodes alone
 // propose such commands, and each has one operation.
 func (k OperationNumber) AboutMembers() bool { return k >= aboutMembers }
 
@@ -62,9 +71,9 @@ func (k OperationNumber) AboutMembers() bool { return k >= aboutMembers }
 func (o *Operation) Number() OperationNumber {
 	switch o.GetKind().(type) { // of each write; reflection takes a fiftieth of a leader's time for them
 	case *Operation_Put:
-		return 1
+		return NumberPut
 	case *Operation_Delete:
-		return 2
+		return NumberDelete
 	}
 	m := o.ProtoReflect()
 	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind")); f != nil {

@@ -2565,7 +2565,8 @@ type ReadIndex struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // the actor to answer
 	Read          *Read                  `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
-	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"` // the address of its client: all reads of one share its turns
+	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`       // the address of its client: all reads of one share its turns
+	Principal     string                 `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"` // as in Attach
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2617,6 +2618,13 @@ func (x *ReadIndex) GetRead() *Read {
 func (x *ReadIndex) GetClient() string {
 	if x != nil {
 		return x.Client
+	}
+	return ""
+}
+
+func (x *ReadIndex) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
 	}
 	return ""
 }
@@ -2917,6 +2925,7 @@ type SessionLeader struct {
 	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"`                                   // as in LeaderChanged
 	Level         uint32                 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`                                     // of the cluster, as applied here
 	WritesRefused string                 `protobuf:"bytes,5,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
+	Auth          *Auth                  `protobuf:"bytes,6,opt,name=auth,proto3" json:"auth,omitempty"`                                        // as applied here; never modified
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2986,6 +2995,13 @@ func (x *SessionLeader) GetWritesRefused() string {
 	return ""
 }
 
+func (x *SessionLeader) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
 // MembersChanged is all of the state that is about members. What it holds is never
 // modified.
 type MembersChanged struct {
@@ -3004,6 +3020,7 @@ type MembersChanged struct {
 	Settled       bool         `protobuf:"varint,10,opt,name=settled,proto3" json:"settled,omitempty"`
 	Healing       *Healing     `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
 	Backups       []*BackupJob `protobuf:"bytes,12,rep,name=backups,proto3" json:"backups,omitempty"`
+	Auth          *Auth        `protobuf:"bytes,13,opt,name=auth,proto3" json:"auth,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3122,6 +3139,74 @@ func (x *MembersChanged) GetBackups() []*BackupJob {
 	return nil
 }
 
+func (x *MembersChanged) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+// Denied: somebody was refused what he may not do.
+type Denied struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // its id
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denied) Reset() {
+	*x = Denied{}
+	mi := &file_node_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denied) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denied) ProtoMessage() {}
+
+func (x *Denied) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denied.ProtoReflect.Descriptor instead.
+func (*Denied) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Denied) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Denied) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Denied) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // LogTimeAdvanced comes with every batch that was applied.
 type LogTimeAdvanced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3132,7 +3217,7 @@ type LogTimeAdvanced struct {
 
 func (x *LogTimeAdvanced) Reset() {
 	*x = LogTimeAdvanced{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3229,7 @@ func (x *LogTimeAdvanced) String() string {
 func (*LogTimeAdvanced) ProtoMessage() {}
 
 func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3242,7 @@ func (x *LogTimeAdvanced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogTimeAdvanced.ProtoReflect.Descriptor instead.
 func (*LogTimeAdvanced) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LogTimeAdvanced) GetLogTimeMs() uint64 {
@@ -3181,7 +3266,7 @@ type LinkUp struct {
 
 func (x *LinkUp) Reset() {
 	*x = LinkUp{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3193,7 +3278,7 @@ func (x *LinkUp) String() string {
 func (*LinkUp) ProtoMessage() {}
 
 func (x *LinkUp) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3206,7 +3291,7 @@ func (x *LinkUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkUp.ProtoReflect.Descriptor instead.
 func (*LinkUp) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LinkUp) GetEndpoint() string {
@@ -3264,7 +3349,7 @@ type LinkDown struct {
 
 func (x *LinkDown) Reset() {
 	*x = LinkDown{}
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3361,7 @@ func (x *LinkDown) String() string {
 func (*LinkDown) ProtoMessage() {}
 
 func (x *LinkDown) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
+	mi := &file_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3374,7 @@ func (x *LinkDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkDown.ProtoReflect.Descriptor instead.
 func (*LinkDown) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
+	return file_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *LinkDown) GetEndpoint() string {
@@ -3330,7 +3415,7 @@ type PeerStarted struct {
 
 func (x *PeerStarted) Reset() {
 	*x = PeerStarted{}
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3342,7 +3427,7 @@ func (x *PeerStarted) String() string {
 func (*PeerStarted) ProtoMessage() {}
 
 func (x *PeerStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
+	mi := &file_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3355,7 +3440,7 @@ func (x *PeerStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStarted.ProtoReflect.Descriptor instead.
 func (*PeerStarted) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
+	return file_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PeerStarted) GetStart() *Start {
@@ -3375,7 +3460,7 @@ type ClientGone struct {
 
 func (x *ClientGone) Reset() {
 	*x = ClientGone{}
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3472,7 @@ func (x *ClientGone) String() string {
 func (*ClientGone) ProtoMessage() {}
 
 func (x *ClientGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
+	mi := &file_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3485,7 @@ func (x *ClientGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientGone.ProtoReflect.Descriptor instead.
 func (*ClientGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
+	return file_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ClientGone) GetAddress() string {
@@ -3421,7 +3506,7 @@ type PeerGone struct {
 
 func (x *PeerGone) Reset() {
 	*x = PeerGone{}
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3433,7 +3518,7 @@ func (x *PeerGone) String() string {
 func (*PeerGone) ProtoMessage() {}
 
 func (x *PeerGone) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[56]
+	mi := &file_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3446,7 +3531,7 @@ func (x *PeerGone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerGone.ProtoReflect.Descriptor instead.
 func (*PeerGone) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{56}
+	return file_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PeerGone) GetPeer() uint64 {
@@ -3468,7 +3553,7 @@ type Removed struct {
 
 func (x *Removed) Reset() {
 	*x = Removed{}
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +3565,7 @@ func (x *Removed) String() string {
 func (*Removed) ProtoMessage() {}
 
 func (x *Removed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
+	mi := &file_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +3578,7 @@ func (x *Removed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removed.ProtoReflect.Descriptor instead.
 func (*Removed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
+	return file_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Removed) GetWhy() string {
@@ -3522,7 +3607,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3534,7 +3619,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
+	mi := &file_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3547,7 +3632,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
+	return file_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Joined) GetClusterId() []byte {
@@ -3582,7 +3667,7 @@ type PeerRefused struct {
 
 func (x *PeerRefused) Reset() {
 	*x = PeerRefused{}
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3679,7 @@ func (x *PeerRefused) String() string {
 func (*PeerRefused) ProtoMessage() {}
 
 func (x *PeerRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[59]
+	mi := &file_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3692,7 @@ func (x *PeerRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRefused.ProtoReflect.Descriptor instead.
 func (*PeerRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{59}
+	return file_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PeerRefused) GetPeer() uint64 {
@@ -3636,7 +3721,7 @@ type RecordSuspicion struct {
 
 func (x *RecordSuspicion) Reset() {
 	*x = RecordSuspicion{}
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3648,7 +3733,7 @@ func (x *RecordSuspicion) String() string {
 func (*RecordSuspicion) ProtoMessage() {}
 
 func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[60]
+	mi := &file_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3661,7 +3746,7 @@ func (x *RecordSuspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSuspicion.ProtoReflect.Descriptor instead.
 func (*RecordSuspicion) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{60}
+	return file_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RecordSuspicion) GetSuspicion() *Suspicion {
@@ -3686,7 +3771,7 @@ type SuspicionRecorded struct {
 
 func (x *SuspicionRecorded) Reset() {
 	*x = SuspicionRecorded{}
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3783,7 @@ func (x *SuspicionRecorded) String() string {
 func (*SuspicionRecorded) ProtoMessage() {}
 
 func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[61]
+	mi := &file_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3796,7 @@ func (x *SuspicionRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspicionRecorded.ProtoReflect.Descriptor instead.
 func (*SuspicionRecorded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{61}
+	return file_node_proto_rawDescGZIP(), []int{62}
 }
 
 // Agreed: the directory is to be initialised.
@@ -3725,7 +3810,7 @@ type Agreed struct {
 
 func (x *Agreed) Reset() {
 	*x = Agreed{}
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3737,7 +3822,7 @@ func (x *Agreed) String() string {
 func (*Agreed) ProtoMessage() {}
 
 func (x *Agreed) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[62]
+	mi := &file_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3750,7 +3835,7 @@ func (x *Agreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agreed.ProtoReflect.Descriptor instead.
 func (*Agreed) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{62}
+	return file_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Agreed) GetClusterId() []byte {
@@ -3776,7 +3861,7 @@ type Initialised struct {
 
 func (x *Initialised) Reset() {
 	*x = Initialised{}
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3788,7 +3873,7 @@ func (x *Initialised) String() string {
 func (*Initialised) ProtoMessage() {}
 
 func (x *Initialised) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[63]
+	mi := &file_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3801,7 +3886,7 @@ func (x *Initialised) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Initialised.ProtoReflect.Descriptor instead.
 func (*Initialised) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{63}
+	return file_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Initialised) GetClusterId() []byte {
@@ -3821,7 +3906,7 @@ type Founded struct {
 
 func (x *Founded) Reset() {
 	*x = Founded{}
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +3918,7 @@ func (x *Founded) String() string {
 func (*Founded) ProtoMessage() {}
 
 func (x *Founded) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[64]
+	mi := &file_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +3931,7 @@ func (x *Founded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founded.ProtoReflect.Descriptor instead.
 func (*Founded) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{64}
+	return file_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Founded) GetClusterId() []byte {
@@ -3866,7 +3951,7 @@ type StatusDraft struct {
 
 func (x *StatusDraft) Reset() {
 	*x = StatusDraft{}
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3878,7 +3963,7 @@ func (x *StatusDraft) String() string {
 func (*StatusDraft) ProtoMessage() {}
 
 func (x *StatusDraft) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[65]
+	mi := &file_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3891,7 +3976,7 @@ func (x *StatusDraft) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusDraft.ProtoReflect.Descriptor instead.
 func (*StatusDraft) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{65}
+	return file_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *StatusDraft) GetReply() *StatusReply {
@@ -3921,7 +4006,7 @@ type Submit struct {
 
 func (x *Submit) Reset() {
 	*x = Submit{}
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3933,7 +4018,7 @@ func (x *Submit) String() string {
 func (*Submit) ProtoMessage() {}
 
 func (x *Submit) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[66]
+	mi := &file_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3946,7 +4031,7 @@ func (x *Submit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Submit.ProtoReflect.Descriptor instead.
 func (*Submit) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{66}
+	return file_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Submit) GetTag() uint64 {
@@ -4031,7 +4116,7 @@ type Withdraw struct {
 
 func (x *Withdraw) Reset() {
 	*x = Withdraw{}
-	mi := &file_node_proto_msgTypes[67]
+	mi := &file_node_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4043,7 +4128,7 @@ func (x *Withdraw) String() string {
 func (*Withdraw) ProtoMessage() {}
 
 func (x *Withdraw) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[67]
+	mi := &file_node_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4056,7 +4141,7 @@ func (x *Withdraw) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdraw.ProtoReflect.Descriptor instead.
 func (*Withdraw) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{67}
+	return file_node_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Withdraw) GetTag() uint64 {
@@ -4094,7 +4179,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_node_proto_msgTypes[68]
+	mi := &file_node_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4191,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[68]
+	mi := &file_node_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4204,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{68}
+	return file_node_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Done) GetTag() uint64 {
@@ -4204,7 +4289,7 @@ type ReadState struct {
 
 func (x *ReadState) Reset() {
 	*x = ReadState{}
-	mi := &file_node_proto_msgTypes[69]
+	mi := &file_node_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +4301,7 @@ func (x *ReadState) String() string {
 func (*ReadState) ProtoMessage() {}
 
 func (x *ReadState) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[69]
+	mi := &file_node_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +4314,7 @@ func (x *ReadState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadState.ProtoReflect.Descriptor instead.
 func (*ReadState) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{69}
+	return file_node_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ReadState) GetRequest() uint64 {
@@ -4257,7 +4342,7 @@ type HashState struct {
 
 func (x *HashState) Reset() {
 	*x = HashState{}
-	mi := &file_node_proto_msgTypes[70]
+	mi := &file_node_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4354,7 @@ func (x *HashState) String() string {
 func (*HashState) ProtoMessage() {}
 
 func (x *HashState) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[70]
+	mi := &file_node_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4367,7 @@ func (x *HashState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashState.ProtoReflect.Descriptor instead.
 func (*HashState) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{70}
+	return file_node_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *HashState) GetRequest() uint64 {
@@ -4311,7 +4396,7 @@ type StateRead struct {
 
 func (x *StateRead) Reset() {
 	*x = StateRead{}
-	mi := &file_node_proto_msgTypes[71]
+	mi := &file_node_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4323,7 +4408,7 @@ func (x *StateRead) String() string {
 func (*StateRead) ProtoMessage() {}
 
 func (x *StateRead) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[71]
+	mi := &file_node_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4336,7 +4421,7 @@ func (x *StateRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRead.ProtoReflect.Descriptor instead.
 func (*StateRead) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{71}
+	return file_node_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *StateRead) GetRequest() uint64 {
@@ -4379,7 +4464,7 @@ type VouchState struct {
 
 func (x *VouchState) Reset() {
 	*x = VouchState{}
-	mi := &file_node_proto_msgTypes[72]
+	mi := &file_node_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4391,7 +4476,7 @@ func (x *VouchState) String() string {
 func (*VouchState) ProtoMessage() {}
 
 func (x *VouchState) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[72]
+	mi := &file_node_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4404,7 +4489,7 @@ func (x *VouchState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VouchState.ProtoReflect.Descriptor instead.
 func (*VouchState) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{72}
+	return file_node_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *VouchState) GetHolder() string {
@@ -4432,7 +4517,7 @@ type StateVouched struct {
 
 func (x *StateVouched) Reset() {
 	*x = StateVouched{}
-	mi := &file_node_proto_msgTypes[73]
+	mi := &file_node_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4529,7 @@ func (x *StateVouched) String() string {
 func (*StateVouched) ProtoMessage() {}
 
 func (x *StateVouched) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[73]
+	mi := &file_node_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4542,7 @@ func (x *StateVouched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateVouched.ProtoReflect.Descriptor instead.
 func (*StateVouched) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{73}
+	return file_node_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *StateVouched) GetHolder() string {
@@ -4492,7 +4577,7 @@ type RoomSeen struct {
 
 func (x *RoomSeen) Reset() {
 	*x = RoomSeen{}
-	mi := &file_node_proto_msgTypes[74]
+	mi := &file_node_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4504,7 +4589,7 @@ func (x *RoomSeen) String() string {
 func (*RoomSeen) ProtoMessage() {}
 
 func (x *RoomSeen) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[74]
+	mi := &file_node_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4517,7 +4602,7 @@ func (x *RoomSeen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomSeen.ProtoReflect.Descriptor instead.
 func (*RoomSeen) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{74}
+	return file_node_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *RoomSeen) GetBytes() uint64 {
@@ -4544,7 +4629,7 @@ type WritesRefused struct {
 
 func (x *WritesRefused) Reset() {
 	*x = WritesRefused{}
-	mi := &file_node_proto_msgTypes[75]
+	mi := &file_node_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4556,7 +4641,7 @@ func (x *WritesRefused) String() string {
 func (*WritesRefused) ProtoMessage() {}
 
 func (x *WritesRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[75]
+	mi := &file_node_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4569,7 +4654,7 @@ func (x *WritesRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WritesRefused.ProtoReflect.Descriptor instead.
 func (*WritesRefused) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{75}
+	return file_node_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *WritesRefused) GetWhy() string {
@@ -4797,11 +4882,12 @@ const file_node_proto_rawDesc = "" +
 	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\xaf\x01\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\xcd\x01\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
 	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x12\x16\n" +
-	"\x06client\x18\x03 \x01(\tR\x06client:K\x92\xb5\x18G\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal:K\x92\xb5\x18G\n" +
 	"\asession\x12\x04raft\x1a\x1da linearizable read is wanted*\x17or it goes on as ReadAt\"]\n" +
 	"\vReadRefused\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
@@ -4824,14 +4910,15 @@ const file_node_proto_rawDesc = "" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
-	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xf3\x01\n" +
+	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\x98\x02\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
 	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
-	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\x99\x05\n" +
+	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused\x12#\n" +
+	"\x04auth\x18\x06 \x01(\v2\x0f.keyval.v1.AuthR\x04auth:N\x92\xb5\x18J\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xbe\x05\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4850,8 +4937,14 @@ const file_node_proto_rawDesc = "" +
 	"\asettled\x18\n" +
 	" \x01(\bR\asettled\x12,\n" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
-	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"d\n" +
+	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
+	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\x88\x01\n" +
+	"\x06Denied\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why:4\x92\xb5\x180\n" +
+	"\x10network, session\x12\agateway\x1a\x13a user lacks a role\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -5005,7 +5098,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 76)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -5059,130 +5152,134 @@ var file_node_proto_goTypes = []any{
 	(*LeaderChanged)(nil),       // 49: keyval.v1.LeaderChanged
 	(*SessionLeader)(nil),       // 50: keyval.v1.SessionLeader
 	(*MembersChanged)(nil),      // 51: keyval.v1.MembersChanged
-	(*LogTimeAdvanced)(nil),     // 52: keyval.v1.LogTimeAdvanced
-	(*LinkUp)(nil),              // 53: keyval.v1.LinkUp
-	(*LinkDown)(nil),            // 54: keyval.v1.LinkDown
-	(*PeerStarted)(nil),         // 55: keyval.v1.PeerStarted
-	(*ClientGone)(nil),          // 56: keyval.v1.ClientGone
-	(*PeerGone)(nil),            // 57: keyval.v1.PeerGone
-	(*Removed)(nil),             // 58: keyval.v1.Removed
-	(*Joined)(nil),              // 59: keyval.v1.Joined
-	(*PeerRefused)(nil),         // 60: keyval.v1.PeerRefused
-	(*RecordSuspicion)(nil),     // 61: keyval.v1.RecordSuspicion
-	(*SuspicionRecorded)(nil),   // 62: keyval.v1.SuspicionRecorded
-	(*Agreed)(nil),              // 63: keyval.v1.Agreed
-	(*Initialised)(nil),         // 64: keyval.v1.Initialised
-	(*Founded)(nil),             // 65: keyval.v1.Founded
-	(*StatusDraft)(nil),         // 66: keyval.v1.StatusDraft
-	(*Submit)(nil),              // 67: keyval.v1.Submit
-	(*Withdraw)(nil),            // 68: keyval.v1.Withdraw
-	(*Done)(nil),                // 69: keyval.v1.Done
-	(*ReadState)(nil),           // 70: keyval.v1.ReadState
-	(*HashState)(nil),           // 71: keyval.v1.HashState
-	(*StateRead)(nil),           // 72: keyval.v1.StateRead
-	(*VouchState)(nil),          // 73: keyval.v1.VouchState
-	(*StateVouched)(nil),        // 74: keyval.v1.StateVouched
-	(*RoomSeen)(nil),            // 75: keyval.v1.RoomSeen
-	(*WritesRefused)(nil),       // 76: keyval.v1.WritesRefused
-	(*Starts)(nil),              // 77: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 78: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 79: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 80: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 81: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 82: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 83: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 84: keyval.v1.Checkpoint
-	(Code)(0),                   // 85: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 86: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 87: keyval.v1.Outcome
-	(*Read)(nil),                // 88: keyval.v1.Read
-	(*Leader)(nil),              // 89: keyval.v1.Leader
-	(*Member)(nil),              // 90: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 91: keyval.v1.ClusterOperation
-	(*Healing)(nil),             // 92: keyval.v1.Healing
-	(*BackupJob)(nil),           // 93: keyval.v1.BackupJob
-	(*Start)(nil),               // 94: keyval.v1.Start
-	(*Suspicion)(nil),           // 95: keyval.v1.Suspicion
-	(*Founder)(nil),             // 96: keyval.v1.Founder
-	(*StatusReply)(nil),         // 97: keyval.v1.StatusReply
-	(*Operation)(nil),           // 98: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 99: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 100: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 101: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 102: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 103: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 104: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 105: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 106: keyval.v1.ClusterReply
+	(*Denied)(nil),              // 52: keyval.v1.Denied
+	(*LogTimeAdvanced)(nil),     // 53: keyval.v1.LogTimeAdvanced
+	(*LinkUp)(nil),              // 54: keyval.v1.LinkUp
+	(*LinkDown)(nil),            // 55: keyval.v1.LinkDown
+	(*PeerStarted)(nil),         // 56: keyval.v1.PeerStarted
+	(*ClientGone)(nil),          // 57: keyval.v1.ClientGone
+	(*PeerGone)(nil),            // 58: keyval.v1.PeerGone
+	(*Removed)(nil),             // 59: keyval.v1.Removed
+	(*Joined)(nil),              // 60: keyval.v1.Joined
+	(*PeerRefused)(nil),         // 61: keyval.v1.PeerRefused
+	(*RecordSuspicion)(nil),     // 62: keyval.v1.RecordSuspicion
+	(*SuspicionRecorded)(nil),   // 63: keyval.v1.SuspicionRecorded
+	(*Agreed)(nil),              // 64: keyval.v1.Agreed
+	(*Initialised)(nil),         // 65: keyval.v1.Initialised
+	(*Founded)(nil),             // 66: keyval.v1.Founded
+	(*StatusDraft)(nil),         // 67: keyval.v1.StatusDraft
+	(*Submit)(nil),              // 68: keyval.v1.Submit
+	(*Withdraw)(nil),            // 69: keyval.v1.Withdraw
+	(*Done)(nil),                // 70: keyval.v1.Done
+	(*ReadState)(nil),           // 71: keyval.v1.ReadState
+	(*HashState)(nil),           // 72: keyval.v1.HashState
+	(*StateRead)(nil),           // 73: keyval.v1.StateRead
+	(*VouchState)(nil),          // 74: keyval.v1.VouchState
+	(*StateVouched)(nil),        // 75: keyval.v1.StateVouched
+	(*RoomSeen)(nil),            // 76: keyval.v1.RoomSeen
+	(*WritesRefused)(nil),       // 77: keyval.v1.WritesRefused
+	(*Starts)(nil),              // 78: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 79: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 80: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 81: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 82: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 83: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 84: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 85: keyval.v1.Checkpoint
+	(Code)(0),                   // 86: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 87: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 88: keyval.v1.Outcome
+	(*Read)(nil),                // 89: keyval.v1.Read
+	(*Leader)(nil),              // 90: keyval.v1.Leader
+	(*Auth)(nil),                // 91: keyval.v1.Auth
+	(*Member)(nil),              // 92: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 93: keyval.v1.ClusterOperation
+	(*Healing)(nil),             // 94: keyval.v1.Healing
+	(*BackupJob)(nil),           // 95: keyval.v1.BackupJob
+	(*Start)(nil),               // 96: keyval.v1.Start
+	(*Suspicion)(nil),           // 97: keyval.v1.Suspicion
+	(*Founder)(nil),             // 98: keyval.v1.Founder
+	(*StatusReply)(nil),         // 99: keyval.v1.StatusReply
+	(*Operation)(nil),           // 100: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 101: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 102: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 103: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 104: keyval.v1.ClusterRequest
+	(*WriteReply)(nil),          // 105: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 106: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 107: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 108: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	78,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	79,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	80,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	81,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	81,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	81,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	81,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	78,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	79,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	80,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	81,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	82,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	82,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	82,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	82,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13,  // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	82,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	80,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	82,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	80,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	83,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	81,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	83,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	81,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17,  // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	83,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	84,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	80,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	81,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	81,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	85,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	84,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	84,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	85,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	81,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	82,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	82,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	86,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	85,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34,  // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	85,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	86,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34,  // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	86,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	85,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	86,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	85,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	87,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	86,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	87,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	86,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43,  // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	87,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	88,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	85,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	88,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	89,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	86,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44,  // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	89,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	90,  // 34: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	80,  // 35: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	91,  // 36: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	92,  // 37: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
-	93,  // 38: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
-	85,  // 39: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	94,  // 40: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	90,  // 41: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	85,  // 42: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	95,  // 43: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	96,  // 44: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	97,  // 45: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	98,  // 46: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	88,  // 47: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	99,  // 48: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	100, // 49: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	101, // 50: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	98,  // 51: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	102, // 52: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	103, // 53: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	104, // 54: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	97,  // 55: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	105, // 56: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 57: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	106, // 58: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	84,  // 59: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	85,  // 60: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	85,  // 61: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
-	62,  // [62:62] is the sub-list for method output_type
-	62,  // [62:62] is the sub-list for method input_type
-	62,  // [62:62] is the sub-list for extension type_name
-	62,  // [62:62] is the sub-list for extension extendee
-	0,   // [0:62] is the sub-list for field type_name
+	90,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	91,  // 34: keyval.v1.SessionLeader.auth:type_name -> keyval.v1.Auth
+	92,  // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	81,  // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	93,  // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	94,  // 38: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
+	95,  // 39: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
+	91,  // 40: keyval.v1.MembersChanged.auth:type_name -> keyval.v1.Auth
+	86,  // 41: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	96,  // 42: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	92,  // 43: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	86,  // 44: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	97,  // 45: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	98,  // 46: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	99,  // 47: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	100, // 48: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	89,  // 49: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	101, // 50: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	102, // 51: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	103, // 52: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	100, // 53: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	104, // 54: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	105, // 55: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	106, // 56: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	99,  // 57: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	107, // 58: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 59: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	108, // 60: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	85,  // 61: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	86,  // 62: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	86,  // 63: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	64,  // [64:64] is the sub-list for method output_type
+	64,  // [64:64] is the sub-list for method input_type
+	64,  // [64:64] is the sub-list for extension type_name
+	64,  // [64:64] is the sub-list for extension extendee
+	0,   // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }
@@ -5200,7 +5297,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   76,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

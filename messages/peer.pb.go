@@ -594,6 +594,7 @@ type Propose struct {
 	Origin        uint64                 `protobuf:"varint,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"` // returned in a refusal
 	Command       []byte                 `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	Principal     string                 `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"` // as in Proposal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +648,13 @@ func (x *Propose) GetCommand() []byte {
 		return x.Command
 	}
 	return nil
+}
+
+func (x *Propose) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
 }
 
 // ProposalRefused: it was surely not proposed by this message.
@@ -1821,11 +1829,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
-	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xbd\x02\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xdb\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
 	"\x1csession, machine, membership\x12!raft of the leader, here or there\x1ama write was checked, or a new leader is known; there is more history than is to be kept; an operation goes on*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +

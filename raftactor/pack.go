@@ -47,7 +47,11 @@ func fill(queue []proposal) (n, size int) {
 }
 
 func bodySize(p proposal) int {
-	return protowire.SizeTag(1) + protowire.SizeVarint(p.origin) + protowire.SizeTag(2) + protowire.SizeBytes(len(p.command))
+	size := protowire.SizeTag(1) + protowire.SizeVarint(p.origin) + protowire.SizeTag(2) + protowire.SizeBytes(len(p.command))
+	if p.principal != "" {
+		size += protowire.SizeTag(3) + protowire.SizeBytes(len(p.principal))
+	}
+	return size
 }
 
 func encodedSize(p proposal) int {
@@ -69,6 +73,10 @@ func encodeCommands(proposals []proposal, size int, s stamp) []byte {
 		b = protowire.AppendVarint(b, p.origin)
 		b = protowire.AppendTag(b, 2, protowire.BytesType)
 		b = protowire.AppendBytes(b, p.command)
+		if p.principal != "" {
+			b = protowire.AppendTag(b, 3, protowire.BytesType)
+			b = protowire.AppendString(b, p.principal)
+		}
 	}
 	return b
 }

@@ -165,7 +165,9 @@ type proposal struct {
 	seq     uint64
 	origin  uint64
 	command []byte
-	of      *asked // while it is under way
+	// principal is messages.Proposal's.
+	principal string
+	of        *asked // while it is under way
 }
 
 // Replica is one member of the consensus group. Not safe for concurrent use.
@@ -376,14 +378,14 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 
 // OnPropose queues a command for the log, or refuses it at once.
 func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
-	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
+	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command, principal: m.Principal}
 	size := len(m.Command)
 	switch {
 	case r.node == nil || r.leader == 0 || r.fence.mute():
 		r.refuse(p, messages.Code_NO_LEADER)
 	case r.leader != r.cfg.Self:
 		r.refuse(p, messages.Code_REDIRECT)
-	case size == 0 || size > messages.CommandSizeMax:
+	case size == 0 || size > messages.CommandSizeMax || len(m.Principal) > messages.NodeNameSizeMax:
 		r.refuse(p, messages.Code_INVALID)
 	case r.has(p): // its session lost patience: the outcome will come
 	case !r.queue.Room(asker, size, int(r.cfg.Options.ProposalBytesMax)):

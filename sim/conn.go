@@ -329,9 +329,16 @@ func (n *network) receive(c *conn, way int, e *messages.Envelope) {
 		n.world.note(to.host, "type %d from node %d is dropped: too much waits", e.Type, near.RaftID)
 		return
 	}
-	if a, ok := body.(*messages.Attach); ok {
+	if near.Role == messages.Role_CLIENT {
 		from, _ := c.ends(way)
-		a.Holder = []byte(from.host.name)
+		near.Claim(body, []byte(from.host.name))
+		if reply, denied := to.rights.Refuse(near, body); reply != nil {
+			to.system.Root.Send(actor.NewPID(near.Address, e.Sender), reply)
+			if denied != nil {
+				to.tell(denied)
+			}
+			return
+		}
 	}
 	n.world.ear.arrived(e, body)
 	target := to.system.NewLocalPID(e.Target)

@@ -206,6 +206,7 @@ type seat struct {
 	next    messages.RaftID    // the same
 	peers   []*messages.Member // of them, those whom it has not been made to forget
 	known   transport.Known    // whom it may refuse
+	rights  transport.Rights   // of clients
 	links   map[linkKey]*link  // of a node, to its peers
 	closed  bool
 }
@@ -265,6 +266,9 @@ func (n *network) forget(h *host, id messages.RaftID) {
 func (s *seat) outlived(id messages.RaftID) bool {
 	return id != 0 && id < s.next && !slices.ContainsFunc(s.told, func(m *messages.Member) bool { return m.RaftId == id })
 }
+
+// SetAuth implements seam.Hub.
+func (s *seat) SetAuth(a *messages.Auth) { s.rights = transport.KnownRights(a) }
 
 // Remember implements seam.Hub.
 func (s *seat) Remember(heard *messages.StartsHeard) { s.known = s.known.Remember(heard) }

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/auth"
 	"keyval/actors/telemetry"
 	"keyval/messages"
 	"keyval/mutant"
@@ -305,6 +307,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		Operations:         m.state.Operations(),
 		Healing:            m.state.Healing(),
 		Backups:            m.state.Backups(),
+		Auth:               m.state.Auth(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
 		Settled:            m.settled(),
@@ -357,12 +360,29 @@ func (m *machineActor) giveTurns(ctx actor.Context) {
 	}
 	for reader, reads := m.desk.next(); len(reads) > 0; reader, reads = m.desk.next() {
 		ctx.Send(m.readers[reader], &messages.ReadAt{
-			Reads:     reads,
+			Reads:     m.allowed(ctx, reads),
 			Revision:  m.state.Revision(),
 			Compacted: m.state.Compacted(),
 			Turn:      uint32(reader) + 1,
 		})
 	}
+}
+
+// allowed are the reads whose principals may do them, as of the revision at which they are
+// about to be read. The others are refused.
+func (m *machineActor) allowed(ctx actor.Context, reads []*messages.ReadIndex) []*messages.ReadIndex {
+	if !m.state.Auth().GetEnabled() {
+		return reads
+	}
+	return slices.DeleteFunc(reads, func(r *messages.ReadIndex) bool {
+		why := auth.Missing(m.state.Auth(), r.Principal, auth.OfRead(r.Read))
+		if why != nil {
+			ctx.Send(sessionPID(ctx, r.Session), &messages.ReadReply{
+				Request: r.Read.GetRequest(), Code: why.Code, Message: why.Message, Hint: why.Hint, Revision: m.state.Revision(),
+			})
+		}
+		return why != nil
+	})
 }
 
 func (m *machineActor) nextReader() *actor.PID {

@@ -297,13 +297,18 @@ func judge(d *messages.Done) (*messages.Done, error) {
 	switch {
 	case d.Write != nil:
 		code, message = d.Write.Code, d.Write.Message
+		hint = cmp.Or(d.Write.Hint, hint)
 	case d.Read != nil:
 		code, message = d.Read.Code, d.Read.Message
+		hint = cmp.Or(d.Read.Hint, hint)
 	case d.Status != nil:
-		code = d.Status.Code
-		message, hint, _ = strings.Cut(d.Hint, "\n")
+		code, message, hint = d.Status.Code, d.Status.Message, d.Status.Hint
+		if message == "" {
+			message, hint, _ = strings.Cut(d.Hint, "\n")
+		}
 	case d.Snapshot != nil:
 		code, message = d.Snapshot.Code, d.Snapshot.Message
+		hint = cmp.Or(d.Snapshot.Hint, hint)
 	case d.Cluster != nil:
 		code, message = d.Cluster.Code, d.Cluster.Message
 		hint = cmp.Or(d.Cluster.Hint, hint)

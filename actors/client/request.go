@@ -37,7 +37,7 @@ func (k kind) numbering() messages.RequestKind {
 
 // changesCluster reports whether a cluster request is no question, and no dry run.
 func changesCluster(m *messages.ClusterRequest) bool {
-	return m != nil && m.GetQuery() == nil && !m.DryRun
+	return m != nil && m.GetQuery() == nil && m.GetAuthQuery() == nil && !m.DryRun
 }
 
 // changes reports whether a request may change something: what was sent may be done.
@@ -45,7 +45,7 @@ func (r *request) changes() bool { return r.kind == write || r.change }
 
 // forLeader reports whether the leader is best asked.
 func (r *request) forLeader() bool {
-	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil
+	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil && r.cluster.GetAuthQuery() == nil
 }
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over: in a

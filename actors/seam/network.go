@@ -11,7 +11,7 @@ import (
 // the simulator.
 type Network interface {
 	// Serve joins a node's system to the network at a listening address
-	// (host:port). events is told ClientGone, PeerGone once for every process of a
+	// (host:port). events is told ClientGone, Denied, PeerGone once for every process of a
 	// peer that dies in a way that can be noticed, and PeerRefused whenever a peer that was
 	// dialled lets this node in no more. It is the caller's part to have
 	// given the system its logical address.
@@ -32,6 +32,9 @@ type Hub interface {
 	// made itself, and is dropped without one. Links are made as messages need them,
 	// kept, and made again with a bounded, growing delay while a peer is away.
 	SetPeers(peers []*messages.Member, next messages.RaftID)
+	// SetAuth says who may do what from now on. Until then clients with a certificate are
+	// answered that this node is starting, where that matters.
+	SetAuth(*messages.Auth)
 	// Remember says which starts of other nodes were heard by processes before this
 	// one. Whoever is heard that was started anew, events is told of as PeerStarted.
 	Remember(heard *messages.StartsHeard)

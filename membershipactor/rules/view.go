@@ -14,6 +14,7 @@ type View struct {
 	Operations  []*messages.ClusterOperation // all records, ended ones too
 	Healing     *messages.Healing            // nil: never said
 	Backups     []*messages.BackupJob        // by name
+	Auth        *messages.Auth               // nil: never said
 	Replication *messages.Replication        // the last one of this node's raft
 	Following   Following                    // how the others have followed lately
 	Waiting     []*messages.WaitingNode

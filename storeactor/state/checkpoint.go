@@ -40,6 +40,7 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 		operations: c.Operations,
 		healing:    c.Healing,
 		backups:    c.Backups,
+		auth:       c.Auth,
 		compacted:  c.CompactedRevision,
 		history:    c.HistoryHash,
 		sessions:   newSessions(bounds),
@@ -103,6 +104,7 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		Operations:         s.operations,
 		Healing:            s.healing,
 		Backups:            s.backups,
+		Auth:               s.auth,
 	}
 }
 

@@ -22,8 +22,9 @@ type commands struct {
 
 // proposal is a messages.Proposal.
 type proposal struct {
-	origin  uint64
-	command []byte
+	origin    uint64
+	command   []byte
+	principal []byte
 }
 
 // command is a messages.Command.
@@ -72,11 +73,11 @@ const (
 // The kinds of operations are the numbers of their fields.
 const (
 	kindUnknown     messages.OperationNumber = 0
-	kindPut         messages.OperationNumber = 1
-	kindDelete      messages.OperationNumber = 2
-	kindDeleteRange messages.OperationNumber = 3
-	kindCompact     messages.OperationNumber = 32
-	kindMembers     messages.OperationNumber = 33 // any of those about the members and the level
+	kindPut                                  = messages.NumberPut
+	kindDelete                               = messages.NumberDelete
+	kindDeleteRange                          = messages.NumberDeleteRange
+	kindCompact                              = messages.NumberCompact
+	kindMembers     messages.OperationNumber = 33 // any of those about the members, the level and the users
 )
 
 // read replaces c by what data holds, and reports whether data is well formed.
@@ -108,6 +109,8 @@ func (p *proposal) read(data []byte) bool {
 			p.origin = f.Varint
 		case messages.BytesField(2):
 			p.command = f.Bytes
+		case messages.BytesField(3):
+			p.principal = f.Bytes
 		}
 	}
 	return !f.Broken
@@ -203,7 +206,7 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
-		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37), messages.BytesField(38), messages.BytesField(39):
+		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37), messages.BytesField(38), messages.BytesField(39), messages.BytesField(40):
 			*o, ofMembers = operation{kind: kindMembers, value: data}, true
 			continue
 		default:

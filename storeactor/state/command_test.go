@@ -32,7 +32,7 @@ func TestCommandsAreReadAsProtobufReadsThem(t *testing.T) {
 			t.Fatalf("got %+v for %s", got, messages.Line(want))
 		}
 		for i, p := range got.proposals {
-			if p.origin != want.Proposals[i].Origin || string(p.command) != string(want.Proposals[i].Command) {
+			if p.origin != want.Proposals[i].Origin || string(p.principal) != string(want.Proposals[i].Principal) || string(p.command) != string(want.Proposals[i].Command) {
 				t.Fatalf("got proposal %+v for %s", p, messages.Line(want.Proposals[i]))
 			}
 			compareCommand(t, p.command)
@@ -98,7 +98,7 @@ func operationsFrom(list []*messages.Operation) (operations []operation) {
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
 			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
-		case *messages.Operation_RaiseLevel, *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember, *messages.Operation_SetHealing, *messages.Operation_NoteBackup:
+		case *messages.Operation_RaiseLevel, *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember, *messages.Operation_SetHealing, *messages.Operation_NoteBackup, *messages.Operation_SetAuth:
 			operations = append(operations, operation{kind: o.Number(), value: statetest.Marshal(o)})
 		default:
 			operations = append(operations, operation{})
@@ -148,8 +148,9 @@ func drawCommands(t *rapid.T) *messages.Commands {
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "proposals") {
 		all.Proposals = append(all.Proposals, &messages.Proposal{
-			Origin:  rapid.Uint64().Draw(t, "origin"),
-			Command: damageSometimes(t, statetest.Marshal(drawCommand(t))),
+			Origin:    rapid.Uint64().Draw(t, "origin"),
+			Principal: rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "principal"),
+			Command:   damageSometimes(t, statetest.Marshal(drawCommand(t))),
 		})
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
 	"keyval/messages"
 )
@@ -44,6 +45,9 @@ func (s *State) Healing() *messages.Healing { return s.healing }
 
 // Backups are the records of backup jobs, by name. They are never modified.
 func (s *State) Backups() []*messages.BackupJob { return s.backups }
+
+// Auth is who may do what; nil: that was never written. It is never modified.
+func (s *State) Auth() *messages.Auth { return s.auth }
 
 func (s *State) reconfigure(c rules.Configuration) {
 	s.confIndex, s.members, s.conf, s.nextRaftID = c.Index, c.Members, c.ConfState, c.NextRaftID
@@ -127,6 +131,10 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 		backups, refused := rules.NoteBackup(s.backups, kind.NoteBackup)
 		if err = refused; err == nil {
 			s.backups = backups
+		}
+	case *messages.Operation_SetAuth:
+		if err = auth.Check(s.auth, kind.SetAuth.GetAuth()); err == nil {
+			s.auth = kind.SetAuth.Auth
 		}
 	default: // raft would know nothing of it
 		err = messages.Errorf(messages.Code_INVALID, "members change with the configuration only")

@@ -179,6 +179,9 @@ func TestCommandsAboutMembers(t *testing.T) {
 		"a backup":                    {[]*messages.Command{command(statetest.NoteBackup("b", 1, false))}, "[OK] true"},
 		"a backup, twice":             {[]*messages.Command{command(statetest.NoteBackup("b", 1, false)), command(statetest.NoteBackup("b", 1, false))}, "[OK CONFLICT] true"},
 		"no backup job to forget":     {[]*messages.Command{command(statetest.NoteBackup("b", 1, true))}, "[NOT_FOUND] false"},
+		"users":                       {[]*messages.Command{command(statetest.SetAuth(1))}, "[OK] true"},
+		"users, twice":                {[]*messages.Command{command(statetest.SetAuth(1)), command(statetest.SetAuth(1))}, "[OK CONFLICT] true"},
+		"users that may not be":       {[]*messages.Command{command(statetest.SetAuth(1, statetest.User("z", messages.UserRole_VIEWER, "")))}, "[INVALID] false"},
 		"a spare that is a member":    {[]*messages.Command{command(statetest.SetHealing(1, "node2"))}, "[CONFLICT] false"},
 		"two upon one configuration":  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1")), command(statetest.UpdateMember(1, 2, "host:2"))}, "[OK CONFLICT] true"},
 		"members without raft":        {[]*messages.Command{command(add)}, "[INVALID] false"},
@@ -199,7 +202,7 @@ func TestCommandsAboutMembers(t *testing.T) {
 		if got := fmt.Sprint(codes, r.batch.MembersChanged); got != row.want {
 			t.Errorf("%s: %s, want %s", name, got, row.want)
 		}
-		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil || r.state.backups != nil; changed != r.batch.MembersChanged {
+		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil || r.state.backups != nil || r.state.auth != nil; changed != r.batch.MembersChanged {
 			t.Errorf("%s: %v", name, r.state.Checkpoint())
 		}
 		if messages.CheckCommand(row.list[0]) == nil {
@@ -241,6 +244,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"another record":   statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.RecordOperation(4, 1, messages.OperationPhase_FAILED))}),
 		"a directory":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.BindIncarnation(2, 2))}),
 		"how to heal":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetHealing(1, "node9"))}),
+		"users":            statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetAuth(1))}),
 		"a backup":         statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.NoteBackup("b", 1, false))}),
 		"an address":       statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.UpdateMember(1, 2, "host:1"))}),
 	} {

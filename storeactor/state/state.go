@@ -11,7 +11,9 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"keyval/actors/auth"
 	"keyval/messages"
+	"keyval/mutant"
 	"keyval/storeactor/disk"
 )
 
@@ -36,6 +38,7 @@ type State struct {
 	operations []*messages.ClusterOperation // replaced, never modified
 	healing    *messages.Healing            // nil: it was never written
 	backups    []*messages.BackupJob        // by name; replaced, never modified
+	auth       *messages.Auth               // replaced, never modified; nil: it was never written
 	forgetsMS  uint64                       // after this log time the first ended operation is forgotten
 	compacted  uint64                       // revision
 	history    uint64                       // Checkpoint.history_hash
@@ -147,7 +150,7 @@ func (s *State) tooOld(index uint64, level uint32) error {
 // settle carries out one proposal.
 func (s *State) settle(b *Batch, index uint64, p *proposal) error {
 	before, compacted := len(b.Rows), s.compacted
-	o, err := s.decide(b, index, p.command)
+	o, err := s.decide(b, index, p.principal, p.command)
 	if err != nil {
 		return err
 	}
@@ -162,8 +165,8 @@ func (s *State) settle(b *Batch, index uint64, p *proposal) error {
 	return b.spill()
 }
 
-// decide executes a command, or refuses or repeats it.
-func (s *State) decide(b *Batch, index uint64, data []byte) (outcome, error) {
+// decide executes a command of a principal, or refuses or repeats it.
+func (s *State) decide(b *Batch, index uint64, principal, data []byte) (outcome, error) {
 	c := &s.command
 	refused := func(code messages.Code) (outcome, error) {
 		return outcome{seq: c.seq, code: code, revision: s.revision}, nil
@@ -186,12 +189,36 @@ func (s *State) decide(b *Batch, index uint64, data []byte) (outcome, error) {
 	if row == nil {
 		return answer, nil
 	}
-	o, err := s.execute(b, c, ClientCompaction)
-	if err != nil {
-		return outcome{}, err
+	o, err := outcome{seq: c.seq, code: messages.Code_NOT_ALLOWED, revision: s.revision}, error(nil)
+	if s.allows(principal, c) {
+		if o, err = s.execute(b, c, ClientCompaction); err != nil {
+			return outcome{}, err
+		}
 	}
 	s.sessions.record(row, o)
 	return o, nil
+}
+
+// allows reports whether a principal may do all that is in a command, now: rights count as of
+// the entry that holds it, whatever they were when it was proposed.
+func (s *State) allows(principal []byte, c *command) bool {
+	if !s.auth.GetEnabled() || mutant.AllowedAtPropose {
+		return true
+	}
+	rights := auth.Of(s.auth, string(principal))
+	for i := range c.conditions {
+		if n := &c.conditions[i]; !rights.Allow(auth.OfCondition(n.key, n.to)) {
+			return false
+		}
+	}
+	for _, branch := range [...][]operation{c.operations, c.otherwise} {
+		for i := range branch {
+			if o := &branch[i]; !rights.Allow(auth.OfOperation(o.kind, o.key, o.to)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // raiseLevel raises the level if all is as it was when the members were asked. From here

@@ -607,6 +607,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 	c.ConfigurationIndex, c.Operations = 1, []*messages.ClusterOperation{{Id: make([]byte, 16), Version: 1, Kind: messages.OperationKind_ADD}}
 	c.Healing = &messages.Healing{Version: 2, Spares: []string{"node4"}}
 	c.Backups = []*messages.BackupJob{{Name: "s3://b", Version: 3}}
+	c.Auth = &messages.Auth{Version: 4, Enabled: true, Users: []*messages.User{{Name: "root", Grants: []*messages.Grant{{Role: messages.UserRole_ADMIN}}}}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if !c.ProtoReflect().Has(fields.Get(i)) {

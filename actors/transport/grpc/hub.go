@@ -40,6 +40,8 @@ type hub struct {
 	local atomic.Pointer[transport.Local]
 	known atomic.Pointer[transport.Known]
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
+	// rights are who may do what, of clients.
+	rights atomic.Pointer[transport.Rights]
 
 	clients sync.Map            // logical address -> *inbound, the newest
 	pool    *semaphore.Weighted // what clients have unanswered, in bytes
@@ -76,6 +78,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
 	h.known.Store(&transport.Known{})
+	h.rights.Store(&transport.Rights{})
 	h.peers.Store(&map[string]*peer{})
 	messages.RegisterLinkServer(h.server, h)
 	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
@@ -149,6 +152,12 @@ func (h *hub) SetPeers(members []*messages.Member, next messages.RaftID) {
 		}
 	}
 	h.endRefused()
+}
+
+// SetAuth implements Hub.
+func (h *hub) SetAuth(a *messages.Auth) {
+	rights := transport.KnownRights(a)
+	h.rights.Store(&rights)
 }
 
 // Remember implements Hub.

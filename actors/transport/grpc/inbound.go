@@ -108,7 +108,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, holder: c.guest.holder(), inbox: h.local.Load().Inbox, guest: c.guest}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, holder: c.guest.holder(), inbox: h.local.Load().Inbox, guest: c.guest, rights: &h.rights, denied: h.tell}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -139,6 +139,9 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 	c := &inbound{
 		conn: transport.Accepted(local, from, hello), hello: hello, guest: g, chain: chain,
 		ended: make(chan struct{}), reject: h.reject,
+	}
+	if of := h.inbound[c.key()]; c.conn.Role == messages.Role_CLIENT && len(of) > 0 && of[0].conn.Principal != from {
+		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "somebody else is connected as %s", c.conn.Address)
 	}
 	as := h.known.Load().Standing(hello)
 	leaves, ok := g.seat(as, c.end)

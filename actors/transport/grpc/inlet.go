@@ -28,6 +28,10 @@ type inlet struct {
 	holder []byte           // of a client: the host it comes from
 	inbox  *transport.Inbox // bounds what a node hands to the raft actor; nil: nothing does
 	guest  *guest           // what it came in on; nil: this side dialled
+
+	// rights are who may do what, and denied is told who was refused; nil: nobody is asked.
+	rights *atomic.Pointer[transport.Rights]
+	denied func(any)
 }
 
 // read delivers until the stream ends. The error is a *messages.Error if the far
@@ -79,8 +83,15 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 	if err := i.count(e, m); err != nil {
 		return err
 	}
-	if a, ok := m.(*messages.Attach); ok {
-		a.Holder = i.holder
+	if i.conn.Role == messages.Role_CLIENT && i.rights != nil {
+		i.conn.Claim(m, i.holder)
+		if reply, denied := i.rights.Load().Refuse(i.conn, m); reply != nil {
+			i.system.Root.Send(i.sender(e.Sender), reply)
+			if denied != nil {
+				i.denied(denied)
+			}
+			return nil
+		}
 	}
 	if i.conn.Role == messages.Role_NODE && !i.inbox.Enter(i.conn.RaftID, m) {
 		i.refuse(e, m)

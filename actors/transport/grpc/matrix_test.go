@@ -3,9 +3,12 @@ package grpc
 import (
 	"context"
 	"crypto/tls"
+	"flag"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,11 +16,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"keyval/actors/transport"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
+
+// The messages that cross links, and who may send them to a node, over TLS. A client's are told
+// apart by roles where that is decided at the door.
 
 // bearer is who comes to a node, by what he has in his hands.
 type bearer string
@@ -26,7 +33,11 @@ const (
 	keyless      bearer = "no certificate"
 	foreign      bearer = "a foreign CA"
 	expired      bearer = "an expired certificate"
-	aClient      bearer = "a client"
+	roleless     bearer = "a user without a role"
+	viewer       bearer = "a viewer"
+	writer       bearer = "a writer"
+	operator     bearer = "an operator"
+	admin        bearer = "an admin"
 	joining      bearer = "a node that joins"
 	aMember      bearer = "a member"
 	aLearner     bearer = "a learner"
@@ -36,13 +47,19 @@ const (
 	masquerading bearer = "a member that says it is another"
 )
 
-var bearers = []bearer{keyless, foreign, expired, aClient, joining, aMember, aLearner, removed, elsewhere, pretender, masquerading}
+var bearers = []bearer{keyless, foreign, expired, roleless, viewer, writer, operator, admin, joining, aMember, aLearner, removed, elsewhere, pretender, masquerading}
 
 // allowed is who may send a node which message. Everybody else is refused, and everything
 // that is not here.
 var allowed = map[string][]bearer{
-	"Attach": {aClient}, "Detach": {aClient}, "Write": {aClient}, "Read": {aClient}, "StatusRequest": {aClient},
-	"SnapshotRequest": {aClient}, "ClusterRequest": {aClient}, "JoinAsk": {joining},
+	// What a command or a read is about is held against roles where it is carried out.
+	"Attach": users, "Detach": users, "Write": users, "Read": users,
+	"StatusRequest": rolled, "SnapshotRequest": {operator, admin}, "JoinAsk": {joining},
+
+	"ClusterRequest": {operator, admin}, "ClusterRequest query": rolled, "ClusterRequest auth_query": users, "ClusterRequest auth": users,
+	"ClusterRequest begin": {operator, admin}, "ClusterRequest abort": {operator, admin}, "ClusterRequest transfer": {operator, admin},
+	"ClusterRequest address": {operator, admin}, "ClusterRequest level_raise": {operator, admin},
+	"ClusterRequest healing": {operator, admin}, "ClusterRequest backup": {operator, admin},
 
 	"Attached": {}, "WriteReply": {}, "ReadReply": {}, "StatusReply": {}, "SnapshotReply": {}, "ClusterReply": {}, "JoinAnswer": {}, // to clients
 
@@ -52,7 +69,43 @@ var allowed = map[string][]bearer{
 	"LossAsk": nodes, "LossAnswer": nodes, "LevelAsk": nodes, "LevelAnswer": nodes,
 }
 
-var nodes = []bearer{aMember, aLearner}
+var (
+	nodes = []bearer{aMember, aLearner}
+	users = []bearer{roleless, viewer, writer, operator, admin}
+	// rolled are those who have any role.
+	rolled = []bearer{viewer, writer, operator, admin}
+)
+
+// try is one kind of message: of those about the cluster, what is asked for too.
+type try struct {
+	name string
+	kind *messages.Kind
+	ask  protoreflect.FieldDescriptor // of a ClusterRequest; nil: nothing
+}
+
+// tries are all that cross links.
+func tries() (all []try) {
+	for number := range uint32(1 << 10) {
+		k := messages.KindNumbered(number)
+		if k == nil {
+			continue
+		}
+		all = append(all, try{k.Name, k, nil})
+		if k.Name != "ClusterRequest" {
+			continue
+		}
+		asks := new(messages.ClusterRequest).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
+		for i := range asks.Len() {
+			all = append(all, try{k.Name + " " + string(asks.Get(i).Name()), k, asks.Get(i)})
+		}
+	}
+	return all
+}
+
+// roles are what users have.
+var roles = map[bearer]messages.UserRole{
+	viewer: messages.UserRole_VIEWER, writer: messages.UserRole_WRITER, operator: messages.UserRole_OPERATOR, admin: messages.UserRole_ADMIN,
+}
 
 // matrix is a node with keys, and what the bearers come with.
 type matrix struct {
@@ -87,12 +140,20 @@ func newMatrix(t *testing.T) *matrix {
 		t.Fatal(err)
 	}
 	past := keys.Authority{Dir: here.Dir, Now: func() time.Time { return time.Now().Add(-400 * 24 * time.Hour) }}
-	user, member := pair(issue(here, transport.UserKey, "alice")), pair(issue(here, transport.NodeKey, "node2"))
+	pretends, member := pair(issue(here, transport.UserKey, "pretender")), pair(issue(here, transport.NodeKey, "node2"))
 	m := &matrix{certificates: map[bearer]tls.Certificate{
 		foreign: pair(issue(other, transport.NodeKey, "node2")), expired: pair(issue(past, transport.NodeKey, "late")),
-		aClient: user, pretender: user, aMember: member, masquerading: member, elsewhere: member,
+		pretender: pretends, aMember: member, masquerading: member, elsewhere: member,
 		aLearner: pair(issue(here, transport.NodeKey, "node3")), removed: pair(issue(here, transport.NodeKey, "node4")), joining: pair(issue(here, transport.NodeKey, "node9")),
 	}}
+	who := &messages.Auth{Version: 1, Enabled: true}
+	for _, user := range users {
+		m.certificates[user] = pair(issue(here, transport.UserKey, nameOf(user)))
+		if role, has := roles[user]; has {
+			who.Users = append(who.Users, &messages.User{Name: nameOf(user), Grants: []*messages.Grant{{Role: role}}})
+		}
+	}
+	slices.SortFunc(who.Users, func(a, b *messages.User) int { return strings.Compare(a.Name, b.Name) })
 	o := testOptions()
 	o.Keys = own
 	m.station = serveWith(t, nodeLocal(1), "127.0.0.1:0", o)
@@ -100,8 +161,12 @@ func newMatrix(t *testing.T) *matrix {
 		{RaftId: 1, Name: "node1", Incarnation: incarnation(1), Address: "127.0.0.1:1"}, {RaftId: 2, Name: "node2", Incarnation: incarnation(2), Address: "127.0.0.1:1"},
 		{RaftId: 3, Name: "node3", Incarnation: incarnation(3), Address: "127.0.0.1:1", Type: messages.MemberType_LEARNER},
 	}, 5)
+	m.hub.SetAuth(who)
 	return m
 }
+
+// nameOf is what a user is called.
+func nameOf(user bearer) string { return strings.ReplaceAll(string(user), " ", "-") }
 
 // comes is a bearer's connection, after his hello. false: it was refused before there
 // was anything to send.
@@ -121,7 +186,7 @@ func (m *matrix) comes(t *testing.T, who bearer, lane messages.Lane) (*attacker,
 	if err != nil {
 		return nil, false
 	}
-	local, to := clientLocal(1), messages.RaftID(0)
+	local, to := clientLocal(byte(slices.Index(bearers, who))), messages.RaftID(0)
 	switch who {
 	case aMember, foreign, expired, pretender, keyless:
 		local, to = nodeLocal(2), 1
@@ -140,8 +205,8 @@ func (m *matrix) comes(t *testing.T, who bearer, lane messages.Lane) (*attacker,
 }
 
 // sent is a message of a kind as that node or client would send it.
-func sent(k *messages.Kind, from messages.RaftID) proto.Message {
-	switch k.Name {
+func (t try) sent(from messages.RaftID) proto.Message {
+	switch t.name {
 	case "RaftMessage":
 		return raftMessage(raftpb.MsgHeartbeat, from, 1, 1)
 	case "Propose":
@@ -157,9 +222,12 @@ func sent(k *messages.Kind, from messages.RaftID) proto.Message {
 	case "JoinAsk":
 		return &messages.JoinAsk{Node: &messages.WaitingNode{Name: "node9"}}
 	}
-	m, err := messages.Open(&messages.Envelope{Type: k.Number})
+	m, err := messages.Open(&messages.Envelope{Type: t.kind.Number})
 	if err != nil {
 		panic(err)
+	}
+	if t.ask != nil {
+		m.ProtoReflect().Mutable(t.ask)
 	}
 	return m
 }
@@ -170,17 +238,13 @@ func TestWhoMaySendWhat(t *testing.T) {
 	m := newMatrix(t)
 	known := map[string]bool{}
 	spawned := map[string]bool{}
-	for number := uint32(0); number < 1<<10; number++ {
-		k := messages.KindNumbered(number)
-		if k == nil {
+	for _, is := range tries() {
+		may, listed := allowed[is.name]
+		if known[is.name] = true; !listed {
+			t.Errorf("%s crosses links, and nobody has said who may send it to a node", is.name)
 			continue
 		}
-		may, listed := allowed[k.Name]
-		if known[k.Name] = true; !listed {
-			t.Errorf("%s crosses links, and nobody has said who may send it to a node", k.Name)
-			continue
-		}
-		target := k.Actor
+		target := is.kind.Actor
 		if target == "" {
 			target = messages.ActorGateway
 		} else if target[len(target)-1] == '-' {
@@ -191,7 +255,7 @@ func TestWhoMaySendWhat(t *testing.T) {
 			m.spawn(target, nil)
 		}
 		for _, who := range bearers {
-			m.tries(t, k, target, who, slices.Contains(may, who))
+			m.tries(t, is, target, who, slices.Contains(may, who))
 		}
 	}
 	for name := range allowed {
@@ -201,14 +265,65 @@ func TestWhoMaySendWhat(t *testing.T) {
 	}
 }
 
-func (m *matrix) tries(t *testing.T, k *messages.Kind, target string, who bearer, may bool) {
+// TestSecurityHasTheMatrix holds the table in docs/SECURITY.md to the one that is tried here.
+func TestSecurityHasTheMatrix(t *testing.T) {
+	const file, begin, end = "../../../docs/SECURITY.md", "<!-- matrix: made by make docs -->\n", "<!-- end of matrix -->"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), begin)
+	written, after, ended := strings.Cut(rest, end)
+	switch {
+	case !ok || !ended:
+		t.Fatalf("%s has no place for the matrix", file)
+	case written == printed():
+	case !*rewrite:
+		t.Errorf("%s: the matrix is not the one that is tried: make docs", file)
+	default:
+		if err := os.WriteFile(file, []byte(before+begin+printed()+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+var rewrite = flag.Bool("rewrite", false, "write the matrix into docs/SECURITY.md (make docs)")
+
+// printed is the matrix for people: messages that the same bearers may send share a row.
+func printed() string {
+	var b strings.Builder
+	b.WriteString("| message |")
+	for _, who := range bearers {
+		b.WriteString(" " + string(who) + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(bearers)) + "\n")
+	var rows []string
+	names := map[string][]string{}
+	for _, is := range tries() {
+		row := ""
+		for _, who := range bearers {
+			row += map[bool]string{true: " ✓ |", false: " |"}[slices.Contains(allowed[is.name], who)]
+		}
+		if names[row] == nil {
+			rows = append(rows, row)
+		}
+		names[row] = append(names[row], is.name)
+	}
+	for _, row := range rows {
+		b.WriteString("| " + strings.Join(names[row], ", ") + " |" + row + "\n")
+	}
+	return b.String()
+}
+
+func (m *matrix) tries(t *testing.T, is try, target string, who bearer, may bool) {
 	t.Helper()
+	k := is.kind
 	a, welcome := m.comes(t, who, messages.Lane_CONTROL)
 	if a != nil {
 		defer a.client.Close()
 	}
 	if !welcome {
-		if may || who == aClient || who == joining || who == aMember || who == aLearner {
+		if may || slices.Contains(users, who) || who == joining || who == aMember || who == aLearner {
 			t.Errorf("%s was not let in", who)
 		}
 		return
@@ -217,25 +332,38 @@ func (m *matrix) tries(t *testing.T, k *messages.Kind, target string, who bearer
 	if who == aLearner {
 		from = 3
 	}
-	e, err := messages.Seal(target, "asker", sent(k, from))
+	e, err := messages.Seal(target, "asker", is.sent(from))
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.say(parcel([]*messages.Envelope{e}))
 	if may {
 		if h := receive(t, m.inbox, k.Name); messages.KindOf(h.message) != k {
-			t.Errorf("%s from %s came as %T", k.Name, who, h.message)
+			t.Errorf("%s from %s came as %T", is.name, who, h.message)
 		}
 		return
 	}
-	if f, err := a.Recv(); err != nil || f.GetRefusal() == nil {
-		t.Errorf("%s from %s is answered with %v, %v", k.Name, who, f, err)
+	// Who lacks a role is told so, and may go on; who sends what is not his to send is let go of.
+	f, err := a.Recv()
+	if lacks := slices.Contains(users, who) && k.From == messages.Role_CLIENT && k.Name != "JoinAsk"; err != nil || lacks == (f.GetRefusal() != nil) || lacks && !denies(f) {
+		t.Errorf("%s from %s is answered with %v, %v", is.name, who, f, err)
 	}
 	select {
 	case h := <-m.inbox:
 		t.Errorf("%s from %s reached %s", k.Name, who, h.actor)
 	default:
 	}
+}
+
+// denies reports whether a frame answers that somebody was not allowed what he asked for.
+func denies(f *messages.Frame) bool {
+	for _, e := range f.GetParcel().GetEnvelopes() {
+		m, err := messages.Open(e)
+		if r, is := m.(interface{ GetCode() messages.Code }); err != nil || !is || r.GetCode() != messages.Code_NOT_ALLOWED {
+			return false
+		}
+	}
+	return len(f.GetParcel().GetEnvelopes()) == 1
 }
 
 // TestTLSDoesNotWait: whoever connects and does not shake hands is let go of, however slowly
@@ -265,7 +393,7 @@ func TestTLSDoesNotWait(t *testing.T) {
 			}
 		}()
 	}
-	m.tries(t, messages.KindNumbered(8), messages.ActorGateway, aClient, true)
+	m.tries(t, try{name: "StatusRequest", kind: messages.KindNumbered(8)}, messages.ActorGateway, viewer, true)
 	for range 50 {
 		receive(t, slow, "end of a slow handshake")
 	}

@@ -97,9 +97,14 @@ func Marshal(m proto.Message) []byte {
 
 // Entry is one at log time now with these commands, all from node 1.
 func Entry(index, now uint64, list ...*messages.Command) *raftpb.Entry {
+	return EntryBy("", index, now, list...)
+}
+
+// EntryBy is one whose commands are all of a principal.
+func EntryBy(principal string, index, now uint64, list ...*messages.Command) *raftpb.Entry {
 	all := &messages.Commands{Level: messages.Level, LogTimeMs: now}
 	for _, c := range list {
-		all.Proposals = append(all.Proposals, &messages.Proposal{Origin: 1, Command: Marshal(c)})
+		all.Proposals = append(all.Proposals, &messages.Proposal{Origin: 1, Principal: []byte(principal), Command: Marshal(c)})
 	}
 	return &raftpb.Entry{Index: new(index), Term: new(uint64(1)), Data: Marshal(all)}
 }
@@ -173,6 +178,20 @@ func NoteBackup(name string, version uint64, forget bool) *messages.Operation {
 	return &messages.Operation{Kind: &messages.Operation_NoteBackup{NoteBackup: &messages.NoteBackup{
 		Job: &messages.BackupJob{Name: name, Version: version, EveryMs: 1000, VerifiedAtMs: 7}, Forget: forget,
 	}}}
+}
+
+// SetAuth is an operation: that version of who may do what, enabled, with root as an admin
+// beside these.
+func SetAuth(version uint64, users ...*messages.User) *messages.Operation {
+	users = append(users, User("root", messages.UserRole_ADMIN, ""))
+	return &messages.Operation{Kind: &messages.Operation_SetAuth{SetAuth: &messages.SetAuth{
+		Auth: &messages.Auth{Version: version, Enabled: true, Users: users},
+	}}}
+}
+
+// User is one with a role.
+func User(name string, role messages.UserRole, prefix string) *messages.User {
+	return &messages.User{Name: name, Grants: []*messages.Grant{{Role: role, Prefix: []byte(prefix)}}}
 }
 
 // SetHealing is an operation: that version of how the cluster heals, with one spare.
