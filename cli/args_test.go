@@ -102,7 +102,7 @@ func TestLines(t *testing.T) {
 		{"cluster level --yes raise", `raise yes=true ["--"]`},
 		{"cluster level --yes", `error: cluster level has no flag --yes`},
 		{"bogus --help", `error: unknown command "bogus"`},
-		{"-- put k v", `error: unknown command "put"`},
+		{"-- put k v", `error: unknown command "put"; did you mean auth?`},
 		{"pit k v --bogus", `error: unknown command "pit"; did you mean put?`},
 		{"put k v --bogus", `error: unknown flag --bogus`},
 		{"--bogus put k v", `error: unknown flag --bogus`},

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"keyval/actors/auth"
 	"keyval/actors/client"
 	"keyval/messages"
 )
@@ -51,6 +52,8 @@ type fakeCluster struct {
 	before, after, meanwhile *messages.FaultBudget
 	warnings                 []string
 	clusterAsked             []*messages.ClusterRequest
+	auth                     *messages.Auth // who may do what
+	principal                string         // who asks
 	onQuestion               func(*messages.ClusterView)
 
 	written func(*messages.SnapshotInfo) // is called whenever somebody looks at one that is being written
@@ -483,11 +486,23 @@ func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (c
 		}
 		return a, nil
 	}
+	if m.GetAuthQuery() != nil {
+		r.Auth, r.Principal = auth.ForAsker(s.auth, s.principal), s.principal
+		return a, nil
+	}
 	r.After, r.Meanwhile, r.Warnings = s.after, s.meanwhile, s.warnings
 	if s.refuse != nil {
 		return a, s.refuse.At(s.endpoint, fakeRequest)
 	}
 	switch {
+	case m.GetAuth() != nil:
+		next, err := auth.Next(s.auth, m.GetAuth(), s.principal, fakeRequest)
+		if err != nil {
+			return a, err.At(s.endpoint, fakeRequest)
+		}
+		if !m.DryRun {
+			s.auth = cmp.Or(next, s.auth)
+		}
 	case m.DryRun:
 	case m.Configuration != 0 && m.Configuration != v.ConfigurationIndex:
 		return a, messages.Errorf(messages.Code_CONFLICT, "the configuration is %d now", v.ConfigurationIndex).At(s.endpoint, fakeRequest)

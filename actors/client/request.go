@@ -45,7 +45,7 @@ func (r *request) changes() bool { return r.kind == write || r.change }
 
 // forLeader reports whether the leader is best asked.
 func (r *request) forLeader() bool {
-	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil && r.cluster.GetAuthQuery() == nil
+	return r.kind == write || r.kind == ofCluster && r.cluster.GetQuery() == nil
 }
 
 // requestOverhead is what a request costs beside the bytes that the asker handed over: in a
