@@ -199,6 +199,9 @@ func snapshotList(c *Call) error {
 		return err
 	}
 	views := c.askSnapshots(c, endpoints, "")
+	if err := allDenied(views, func(v snapshotView) *messages.Error { return v.problem }); err != nil {
+		return err
+	}
 	var rows []snapshotJSON
 	failed := 0
 	for _, v := range views {

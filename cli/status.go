@@ -124,7 +124,22 @@ func (c *Call) status() ([]nodeJSON, error) {
 	if err != nil {
 		return nil, err
 	}
-	return askAll(c, c.Shell, endpoints, timeout), nil
+	rows := askAll(c, c.Shell, endpoints, timeout)
+	return rows, allDenied(rows, func(r nodeJSON) *messages.Error { return r.problem })
+}
+
+// allDenied is why nobody was told anything, where each node said that it is not allowed. nil: one
+// did not.
+func allDenied[T any](rows []T, problem func(T) *messages.Error) error {
+	for _, r := range rows {
+		if p := problem(r); p == nil || p.Code != messages.Code_NOT_ALLOWED {
+			return nil
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return problem(rows[0])
 }
 
 // askAll asks every endpoint by itself, all at once, and returns a row each.

@@ -92,13 +92,12 @@ func gives(has, needs messages.UserRole) bool {
 }
 
 // covers reports whether all keys that a need is about begin with a prefix. A range has to lie
-// within one prefix: it is not put together of several.
+// within one prefix: it is not put together of several. One without a key in it tells of none.
 func covers(prefix []byte, n Need) bool {
-	if !bytes.HasPrefix(n.From, prefix) {
-		return false
+	if n.On == keys && len(n.To) > 0 && bytes.Compare(n.From, n.To) >= 0 {
+		return true
 	}
-	empty := len(n.To) > 0 && bytes.Compare(n.From, n.To) >= 0
-	return n.On == oneKey || empty || endsWithin(prefix, n.To)
+	return bytes.HasPrefix(n.From, prefix) && (n.On == oneKey || endsWithin(prefix, n.To))
 }
 
 // endsWithin reports whether all keys below to, from one with the prefix on, begin with it.

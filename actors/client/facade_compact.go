@@ -58,9 +58,11 @@ func (c *Client) Compact(ctx context.Context, revision uint64) (CompactResult, e
 	return r, nil
 }
 
-// Newest is the newest revision, by a linearizable read.
+// Newest is the newest revision, by a linearizable read: of a range without keys, which needs
+// the right to none.
 func (c *Client) Newest(ctx context.Context) (uint64, error) {
-	d, err := c.page(ctx, nil, nil, 1, ScanOptions{Limit: 1, KeysOnly: true})
+	nothing := []byte{0}
+	d, err := c.page(ctx, nothing, nothing, 1, ScanOptions{Limit: 1, KeysOnly: true})
 	if err != nil {
 		return 0, err
 	}

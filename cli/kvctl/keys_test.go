@@ -21,9 +21,10 @@ import (
 )
 
 // secureCluster is a cluster of nodes with keys, made by the commands that people use.
-func secureCluster(t *testing.T, n int) *processes {
+func secureCluster(t *testing.T, n int, tuning ...string) *processes {
 	t.Helper()
 	p := newCluster(t, freeAddresses(t, n))
+	p.tuning = tuning
 	p.endpoints, p.authority = p.listens, keys.Authority{Dir: filepath.Join(p.dir, "certs")}
 	p.cert("create-ca")
 	for i := range n {
