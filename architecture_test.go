@@ -76,7 +76,7 @@ var rooms = map[string]room{
 	"actors/transport/keys":            {world, []string{"actors/transport", "messages"}},
 	"sim/disk":                         {pure, []string{"messages", "mutant", "storeactor/disk"}},
 	"sim/phrase":                       {pure, []string{"messages"}},
-	"sim/script":                       {world, []string{"actors", "messages", "sim", "sim/disk", "sim/phrase"}},
+	"sim/script":                       {world, []string{"actors", "actors/auth", "actors/client", "messages", "sim", "sim/disk", "sim/phrase"}},
 }
 
 // worldly are files that are world in a package that is not: the assembly of a

@@ -134,6 +134,9 @@ func (a *Membership) carry(ctx actor.Context) {
 		case askLevel:
 			ctx.Request(a.cfg.Peer(e.peer), e.ask)
 		case propose:
+			if c := a.raises.current; c != nil {
+				a.cfg.Logger.Info("a raise of the level is proposed", "request", messages.RequestIDOfNode(c.asker.address, c.request), "level", c.want, "by", c.by)
+			}
 			ctx.Send(a.cfg.PeerRaft(e.leader), &messages.Propose{Origin: a.cfg.Self, Command: e.command})
 		case answer:
 			ctx.Send(a.cfg.Client(e.to.address, e.to.actor), e.reply)

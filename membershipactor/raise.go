@@ -67,6 +67,7 @@ type raises struct {
 type raise struct {
 	asker   asker
 	request uint64
+	by      string // the user who asked; empty: there are no keys
 	asked   int    // times; each is answered, since the link counts answers
 	want    uint32 // 0: the newest that any member supports
 	before  uint32 // the level when it was asked for
@@ -104,7 +105,7 @@ func (r *raises) onRequest(from asker, m *messages.ClusterRequest) {
 	case want.Level != 0 && want.Level < r.view.Level:
 		r.refuse(from, m.Request, messages.Errorf(messages.Code_INVALID, "the cluster is at level %d, which never goes back to %d", r.view.Level, want.Level))
 	default:
-		r.begin(&raise{asker: from, request: m.Request, asked: 1, want: want.Level, before: r.view.Level})
+		r.begin(&raise{asker: from, request: m.Request, by: m.Principal, asked: 1, want: want.Level, before: r.view.Level})
 	}
 }
 

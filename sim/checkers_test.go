@@ -606,7 +606,7 @@ func TestModelRaises(t *testing.T) {
 		level uint32
 	}{{[]messages.RaftID{1}, 1}, {[]messages.RaftID{1, 2}, 2}} {
 		raise := &messages.Operation{Kind: &messages.Operation_RaiseLevel{RaiseLevel: &messages.RaiseLevel{From: 1, To: 2, Members: row.asked}}}
-		if err := m.command(&messages.Command{Operations: []*messages.Operation{raise}}); err != nil || m.level != row.level {
+		if err := m.command("", &messages.Command{Operations: []*messages.Operation{raise}}); err != nil || m.level != row.level {
 			t.Errorf("asked %v of %v: level %d, %v", row.asked, m.members, m.level, err)
 		}
 	}

@@ -21,6 +21,7 @@ type history struct {
 	newest  uint64 // the highest revision that any ended operation has seen
 	sawIt   *operation
 	givenUp uint64 // the highest revision below which a client was told that history is gone
+	rights  int    // the newest rights that a client was told of: their place in model.rights
 	all     []*operation
 }
 
@@ -38,6 +39,8 @@ type operation struct {
 	then      func(*messages.Done) // goes on with what was answered; nil: nothing follows
 	untrusted bool                 // it comes from a node whose data the world has altered
 	expects   *expectation         // of a compare-and-set; nil: it is none
+	principal string               // who asked; empty: rights are not looked at
+	rights    int                  // the newest rights that were known to count when it began: their place in model.rights
 }
 
 // expectation is what a compare-and-set of one key, and of nothing else, expects of it.
@@ -48,7 +51,7 @@ type expectation struct {
 }
 
 func (h *history) begin(client int, s *messages.Submit, now time.Duration) *operation {
-	op := &operation{client: client, submit: s, floor: h.newest, sawIt: h.sawIt, givenUp: h.givenUp, beganAt: now}
+	op := &operation{client: client, submit: s, floor: h.newest, sawIt: h.sawIt, givenUp: h.givenUp, rights: h.rights, beganAt: now}
 	h.all = append(h.all, op)
 	return op
 }
@@ -69,6 +72,9 @@ func (h *history) end(op *operation, d *messages.Done, now time.Duration) {
 		}
 	case op.submit.Cluster != nil:
 		h.endRaise(op, d.Cluster)
+		if op.submit.Cluster.GetAuth() != nil && d.Cluster.GetCode() == messages.Code_OK {
+			h.rights = max(h.rights, h.model.rightsSince(d.RequestId))
+		}
 	case op.writes():
 		if d.Write == nil {
 			h.fail("an answer of the kind that was asked", "%s", op)
@@ -95,6 +101,11 @@ func (h *history) endWrite(op *operation, w *messages.WriteReply) {
 	switch {
 	case w.Code == messages.Code_OK, w.Code == messages.Code_CONFLICT && w.FailedCondition > 0:
 	case w.Code == messages.Code_OUTCOME_UNKNOWN:
+		return
+	case w.Code == messages.Code_NOT_ALLOWED:
+		if op.surelyNot = true; !h.model.denied[effectKey(op.done.RequestId)] {
+			h.fail("who may is not denied", "%s: the committed log does not deny it", op)
+		}
 		return
 	default:
 		op.surelyNot = true
@@ -137,6 +148,11 @@ func (h *history) endRead(op *operation, r *messages.ReadReply) {
 			h.fail("what is kept is readable", "%s: history is given up below revision %d", op, h.model.compacted)
 		}
 		return
+	}
+	now := asked.Consistency == messages.Consistency_LINEARIZABLE
+	if denied := r.Code == messages.Code_NOT_ALLOWED; (denied || r.Code == messages.Code_OK || r.Code == messages.Code_NOT_FOUND) && now &&
+		op.principal != "" && !h.model.mayHaveRead(op.principal, asked, op.rights, !denied) {
+		h.fail("who may reads, and nobody else", "%s: of %s, by all rights since version %d", op, op.principal, op.rights)
 	}
 	if r.Code != messages.Code_OK && r.Code != messages.Code_NOT_FOUND {
 		return

@@ -25,9 +25,12 @@ type model struct {
 	versions  map[string][]version
 	sessions  map[string]*modelSession
 	effects   map[effectKey]*effect
-	level     uint32            // of the cluster
-	members   []messages.RaftID // as of the last entry, rising; nil: they are not looked at
-	written   map[string]uint64 // value -> the revision that wrote it: no value is written twice
+	level     uint32             // of the cluster
+	auth      *messages.Auth     // who may do what; nil: nobody has said
+	rights    []*messages.Auth   // all that there were, nil first
+	denied    map[effectKey]bool // what was refused for its principal
+	members   []messages.RaftID  // as of the last entry, rising; nil: they are not looked at
+	written   map[string]uint64  // value -> the revision that wrote it: no value is written twice
 }
 
 // version is what became of a key in one command.
@@ -61,7 +64,8 @@ type effect struct {
 }
 
 func newModel() *model {
-	return &model{level: messages.LevelMin, versions: map[string][]version{}, sessions: map[string]*modelSession{}, effects: map[effectKey]*effect{}, written: map[string]uint64{}}
+	return &model{level: messages.LevelMin, versions: map[string][]version{}, sessions: map[string]*modelSession{}, effects: map[effectKey]*effect{}, written: map[string]uint64{},
+		rights: []*messages.Auth{nil}, denied: map[effectKey]bool{}}
 }
 
 // sessionWindow is how many numbers a session may use from acked_below on.
@@ -93,16 +97,16 @@ func (m *model) apply(e *raftpb.Entry) error {
 		if err := proto.Unmarshal(p.Command, c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
-		if err := m.command(c); err != nil {
+		if err := m.command(string(p.Principal), c); err != nil {
 			return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
 		}
 	}
 	return nil
 }
 
-// command takes one command. One that changes a row takes the next revision; any
+// command takes one command of a principal. One that changes a row takes the next revision; any
 // other has that of the last one that did.
-func (m *model) command(c *messages.Command) error {
+func (m *model) command(principal string, c *messages.Command) error {
 	failed := m.failing(c.Conditions)
 	operations := c.Operations
 	if failed > 0 {
@@ -118,6 +122,9 @@ func (m *model) command(c *messages.Command) error {
 			if raise := o.GetRaiseLevel(); raise.GetFrom() == m.level && (m.members == nil || slices.Equal(raise.GetMembers(), m.members)) {
 				m.level = max(m.level, raise.GetTo())
 			}
+			if set := o.GetSetAuth(); set != nil {
+				m.setAuth(set.Auth)
+			}
 		}
 		return nil
 	}
@@ -129,6 +136,10 @@ func (m *model) command(c *messages.Command) error {
 		return nil
 	}
 	s.done[c.Seq] = true
+	if !m.allows(principal, c) {
+		m.denied[effectKey(messages.RequestID(c.Session, messages.RequestWrite, c.Seq))] = true
+		return nil
+	}
 	if given > m.revision {
 		return nil // a command that compacts above the newest revision is refused whole
 	}

@@ -16,12 +16,14 @@ func (r *run) play() {
 		c.work()
 	}
 	r.employ()
+	r.appoint()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
 	}
 	r.storm()
 	r.heal()
 	r.progress()
+	r.openUp()
 	r.mendItself()
 	r.settle()
 	r.converge()

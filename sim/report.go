@@ -128,7 +128,7 @@ func Cells() []string {
 	for _, b := range allStepBlows() {
 		cells = append(cells, b.String())
 	}
-	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned, cellHeals, cellMends, cellRolls, cellRolled)
+	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned, cellHeals, cellMends, cellRolls, cellRolled, cellDenied, cellUnread, cellRightful)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}

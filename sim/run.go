@@ -76,6 +76,7 @@ type run struct {
 	check    *checkers
 	history  *history
 	operator *operator // nil: the members stay as they are
+	keeper   *keeper   // nil: everybody may do everything
 	rolls    *rolling  // nil: nobody restarts the nodes one by one
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
@@ -105,6 +106,7 @@ func newRun(o Options) *run {
 	r.swarm.letMisstate(stream(o.Seed, "misstate"), o)
 	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
 	r.swarm.drawChurn(stream(o.Seed, "churn"), o)
+	r.swarm.drawRights(stream(o.Seed, "who may"))
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
 	r.check = newCheckers(0)

@@ -43,6 +43,7 @@ type swarm struct {
 	still       bool                    // some keys are written once
 	compacts    bool                    // clients give up history
 	levels      bool                    // nodes start with different software and are upgraded, and clients have the level raised
+	rights      time.Duration           // between two changes of who may do what, on average; 0: nobody says
 	spares      int                     // machines that wait to be added; 0: the members stay as they are
 	asking      time.Duration           // between two things that the operator does, on average
 	steps       float64                 // how likely a blow follows a step of a change of the members
@@ -287,9 +288,9 @@ func (s *swarm) String() string {
 		}
 	}
 	o := s.options
-	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, %d spares, asking %v, blows %v, aimed %v",
+	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, rights/%v, %d spares, asking %v, blows %v, aimed %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
-		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.spares, s.asking, s.steps, s.blows)
+		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.rights, s.spares, s.asking, s.steps, s.blows)
 	return b.String()
 }
 

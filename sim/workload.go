@@ -102,7 +102,7 @@ func (c *customer) submit(s *messages.Submit) *operation {
 		s.DeadlineMs = deadlineMS
 	}
 	op := c.run.history.begin(c.number, s, c.run.world.clock.now)
-	op.expects, c.expects = c.expects, nil
+	op.expects, c.expects, op.principal = c.expects, nil, c.name
 	c.under[s.Tag] = op
 	root := c.host.system.Root
 	root.RequestWithCustomSender(c.host.system.NewLocalPID(actorClient), s, c.host.system.NewLocalPID(actorAsker))
@@ -119,6 +119,7 @@ func (c *customer) done(d *messages.Done) {
 	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.look(op, d)
 	c.run.history.end(op, d, c.run.world.clock.now)
+	c.run.meet(d)
 	if op.then != nil && !c.run.quiet && op.certain() {
 		op.then(d)
 	}

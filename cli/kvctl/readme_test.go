@@ -21,12 +21,16 @@ func TestReadmeStartsSecurely(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(text), "<!-- secure start: run by a test -->\n```\n")
-	block, _, ok := strings.Cut(after, "```")
-	lines := strings.Split(strings.TrimSpace(block), "\n")
-	if !ok || len(lines) != 3 {
-		t.Fatalf("the README starts securely in %d commands: %q", len(lines), lines)
+	block := func(name string) []string {
+		_, after, _ := strings.Cut(string(text), "<!-- "+name+": run by a test -->\n```\n")
+		block, _, ok := strings.Cut(after, "```")
+		lines := strings.Split(strings.TrimSpace(block), "\n")
+		if !ok || len(lines) != 3 {
+			t.Fatalf("the README does it in %d commands: %q", len(lines), lines)
+		}
+		return lines
 	}
+	lines := block("secure start")
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
@@ -77,6 +81,17 @@ func TestReadmeStartsSecurely(t *testing.T) {
 	}
 	if said, err := shell(lines[2] + " --timeout 2s").CombinedOutput(); err == nil {
 		t.Errorf("without keys: %s", said)
+	}
+	said, err = shell(append([]string{lines[1]}, append(block("users"), "bin/kvctl cert create-client alice --dir ./secure/certs", "bin/kvctl get greeting")...)...).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(said), "hello\n") {
+		t.Fatalf("%v: %s", err, said)
+	}
+	alice := "export KVCTL_CERTS_DIR=./secure/certs/users/alice"
+	if said, err := shell(alice, "bin/kvctl put orders/1 tea").CombinedOutput(); err != nil {
+		t.Errorf("alice: %v: %s", err, said)
+	}
+	if said, err := shell(alice, "bin/kvctl get greeting").CombinedOutput(); err == nil || dev.ProcessState != nil || !strings.Contains(string(said), "dev: kvctl user grant alice viewer") {
+		t.Errorf("alice: %v: %s", err, said)
 	}
 }
 

@@ -94,6 +94,8 @@ func operationText(o *messages.Operation) string {
 		return fmt.Sprintf("compact %d", o.Compact.Revision)
 	case *messages.Operation_NoteBackup:
 		return fmt.Sprintf("note backup %s version %d", o.NoteBackup.GetJob().GetName(), o.NoteBackup.GetJob().GetVersion())
+	case *messages.Operation_SetAuth:
+		return fmt.Sprintf("set auth version %d, enabled %v, %d users", o.SetAuth.GetAuth().GetVersion(), o.SetAuth.GetAuth().GetEnabled(), len(o.SetAuth.GetAuth().GetUsers()))
 	case *messages.Operation_RaiseLevel:
 		return fmt.Sprintf("raise level %d to %d", o.RaiseLevel.From, o.RaiseLevel.To)
 	default:
