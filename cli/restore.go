@@ -28,7 +28,7 @@ directory for each node of --initial-cluster, all in one run: serve --data DIR s
 On several machines, move the directories there; never start one of them twice, and never
 restore one of them by itself.
 The cluster is a new one, with an id of its own: nodes of the old one cannot join it, and
-clients open new sessions. Keys, values, history and the level are the backup's. Revisions go
+clients open new sessions. Keys, values, history, users and the level are the backup's. Revisions go
 on --revision-gap above the backup's, so that none means what the old cluster wrote later.
 A directory that holds anything is refused. What was made is read again and compared with
 the backup; if anything fails, nothing is left.
@@ -40,6 +40,7 @@ kvctl restore nightly.kvb --to n1=d1,n2=d2,n3=d3 --initial-cluster n1=10.0.0.1:7
 			&urfave.StringFlag{Name: "to", Usage: "make for each node the directory of `NAME=DIR,...`"},
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "the nodes of the new cluster are `NAME=HOST:PORT,...`"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`", DefaultText: "a random one"},
+			&urfave.BoolFlag{Name: "without-auth", Usage: "leave users and roles out: whoever reaches the new cluster may do everything"},
 			&urfave.Uint64Flag{Name: "revision-gap", Usage: "begin `N` above the backup's revision", DefaultText: fmt.Sprint(revisionGap)},
 			progressFlag(),
 		}, dangerFlags()...),
@@ -118,7 +119,7 @@ func (c *Call) restorePlan(command string) (backup.Plan, error) {
 		return backup.Plan{}, c.usage(fmt.Sprintf("%s %s --to n1=./n1,n2=./n2,n3=./n3 --initial-cluster n1=HOST:PORT,n2=HOST:PORT,n3=HOST:PORT", c.self(), command),
 			"%s needs %s: a directory and an address for each node of the new cluster", c.path[len(c.path)-1].Name, strings.Join(missing, " and "))
 	}
-	plan := backup.Plan{Token: c.flags.String("cluster-token"), RevisionGap: revisionGap, Directories: map[string]string{}}
+	plan := backup.Plan{Token: c.flags.String("cluster-token"), WithoutAuth: c.flags.Bool("without-auth"), RevisionGap: revisionGap, Directories: map[string]string{}}
 	if c.flags.IsSet("revision-gap") {
 		plan.RevisionGap = c.flags.Uint64("revision-gap")
 	}

@@ -192,6 +192,7 @@ func (a *Membership) carryOut(ctx actor.Context) {
 		} else {
 			if act.of != nil {
 				a.tellAnswer(act.of)
+				a.tellDenied(ctx, act.of)
 			}
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
@@ -210,6 +211,13 @@ func (a *Membership) tellAnswer(r *request) {
 		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
 	}
 	tell("a change was asked for", words...)
+}
+
+// tellDenied has the gateway tell who was denied a change.
+func (a *Membership) tellDenied(ctx actor.Context, r *request) {
+	if r.reply.Code == messages.Code_NOT_ALLOWED {
+		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.asked.Principal, Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
+	}
 }
 
 func (a *Membership) say(ctx actor.Context, all []saying) {

@@ -2565,7 +2565,7 @@ type ReadIndex struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // the actor to answer
 	Read          *Read                  `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
-	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`       // the address of its client: all reads of one share its turns
+	Client        string                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`       // the address of its client: all reads of one share its turns; empty: it is the node's own
 	Principal     string                 `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"` // as in Attach
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4939,12 +4939,12 @@ const file_node_proto_rawDesc = "" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
 	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\x88\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xa1\x01\n" +
 	"\x06Denied\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\tR\arequest\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why:4\x92\xb5\x180\n" +
-	"\x10network, session\x12\agateway\x1a\x13a user lacks a role\"d\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why:M\x92\xb5\x18I\n" +
+	")network -> transport; session, membership\x12\agateway\x1a\x13a user lacks a role\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +

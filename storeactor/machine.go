@@ -369,12 +369,15 @@ func (m *machineActor) giveTurns(ctx actor.Context) {
 }
 
 // allowed are the reads whose principals may do them, as of the revision at which they are
-// about to be read. The others are refused.
+// about to be read, and the node's own. The others are refused.
 func (m *machineActor) allowed(ctx actor.Context, reads []*messages.ReadIndex) []*messages.ReadIndex {
 	if !m.state.Auth().GetEnabled() {
 		return reads
 	}
 	return slices.DeleteFunc(reads, func(r *messages.ReadIndex) bool {
+		if r.Client == "" {
+			return false
+		}
 		why := auth.Missing(m.state.Auth(), r.Principal, auth.OfRead(r.Read))
 		if why != nil {
 			ctx.Send(sessionPID(ctx, r.Session), &messages.ReadReply{

@@ -151,6 +151,37 @@ func TestMachineApplies(t *testing.T) {
 	c.gateway.ExpectNoMore(c.Stage)
 }
 
+// TestMachineHoldsReadsAgainstRights: as they are applied when the read is answered, and those of
+// clients alone: the node's own know nobody.
+func TestMachineHoldsReadsAgainstRights(t *testing.T) {
+	c := newCompany(t, nil).opened()
+	reads := func(client, principal string) {
+		t.Helper()
+		at := asks(0, statetest.GetAt(0, "a"))
+		at.Reads[0].Client, at.Reads[0].Principal = client, principal
+		c.send(at)
+	}
+	const client, there = "client/01", `ReadReply{request=7 revision=1 items=[Item{key="a" value="1" revision=1 create_revision=1 version=1}]}`
+	set := func(version uint64, users ...*messages.User) *messages.Command {
+		return &messages.Command{Operations: statetest.Ops(statetest.SetAuth(version, users...))}
+	}
+	c.apply(statetest.Entry(2, 1, write(1)), statetest.Entry(3, 1, set(1, statetest.User("alice", messages.UserRole_VIEWER, "a"))))
+	reads(client, "alice")
+	c.session.Expect(there)
+	reads(client, "bob")
+	c.session.Expect(`ReadReply{request=7 code=NOT_ALLOWED revision=1 message="user bob lacks the role viewer for key \"a\"" hint="ask who can give it, root: kvctl user grant bob viewer --prefix \"a\""}`)
+	reads("", "")
+	c.session.Expect(there)
+
+	late := asks(4, statetest.GetAt(0, "a"))
+	late.Reads[0].Client, late.Reads[0].Principal = client, "alice"
+	c.send(late)
+	c.apply(statetest.Entry(4, 1, set(2)))
+	if got := actortest.Take[*messages.ReadReply](c.session); got.Code != messages.Code_NOT_ALLOWED {
+		t.Errorf("what was allowed when it was asked for is answered with %s", messages.Line(got))
+	}
+}
+
 func TestMachineServesReads(t *testing.T) {
 	c := newCompany(t, nil).opened()
 	c.send(asks(3, statetest.GetAt(0, "a")))

@@ -112,6 +112,22 @@ func plan(t *testing.T) Plan {
 	}
 }
 
+// Users are restored, or the new cluster would be everybody's; unless that is what is wanted.
+func TestRestoredUsers(t *testing.T) {
+	c := snapshottest.StateAt(9, 4)
+	if c.Auth == nil {
+		t.Fatal("the backup has no users")
+	}
+	if got := checkpointOf(c, plan(t)); !proto.Equal(got.Auth, c.Auth) {
+		t.Errorf("%v, not %v", got.Auth, c.Auth)
+	}
+	without := plan(t)
+	without.WithoutAuth = true
+	if got := checkpointOf(c, without); got.Auth != nil {
+		t.Errorf("%v", got.Auth)
+	}
+}
+
 func TestRestoreMakesANewCluster(t *testing.T) {
 	file, _ := someBackup(t)
 	p := plan(t)
@@ -143,6 +159,9 @@ func TestRestoreMakesANewCluster(t *testing.T) {
 		old := snapshottest.StateAt(9, 4)
 		if len(c.Sessions) > 0 || len(c.Operations) > 0 || c.CompactedRevision != 4 || c.Level != old.Level || len(c.Members) != 2 || bytes.Equal(c.ClusterId, old.ClusterId) {
 			t.Errorf("%v", c)
+		}
+		if !proto.Equal(c.Auth, old.Auth) {
+			t.Errorf("the users are %v, and were %v", c.Auth, old.Auth)
 		}
 		if first != nil && !proto.Equal(first, c) {
 			t.Errorf("the founders begin differently: %v and %v", first, c)

@@ -22,6 +22,7 @@ type Plan struct {
 	Founders    []*messages.Founder // names and addresses, with RaftIDs by the order of names
 	Directories map[string]string   // by name of the founder: each has one
 	Token       string              // empty: a random one
+	WithoutAuth bool                // the new cluster has no users, and whoever reaches it may do everything
 	RevisionGap uint64              // the new cluster's revisions begin so far above the backup's
 	Random      io.Reader
 	Told        func(bytes uint64) // of the backup, so far; nil: nobody
@@ -38,7 +39,7 @@ type Restored struct {
 // Restore makes the data directories of a new cluster from a backup: all of them, or none.
 //
 // The cluster is new: its founders have fresh incarnations, so its id is another, and no
-// node of the old one is taken for a member. Keys, values, history and the cluster's level
+// node of the old one is taken for a member. Keys, values, history, users and the cluster's level
 // are those of the backup; sessions, members and operations are not. What each directory
 // holds in the end is read again and compared with the backup.
 //
@@ -214,6 +215,9 @@ func checkpointOf(c *messages.Checkpoint, p Plan) *messages.Checkpoint {
 		Revision: c.Revision + p.RevisionGap, CompactedRevision: c.CompactedRevision, LogTimeMs: c.LogTimeMs, Level: c.Level,
 		ConfState: &raftpb.ConfState{}, Founders: p.Founders, Token: p.Token,
 		NextRaftId: uint64(len(p.Founders)) + 1, ConfigurationIndex: 1,
+	}
+	if !p.WithoutAuth {
+		first.Auth = c.Auth
 	}
 	for _, f := range p.Founders {
 		first.ConfState.Voters = append(first.ConfState.Voters, f.RaftId)
