@@ -78,7 +78,7 @@ func (p *processes) strangers(i int, until time.Time) {
 	s := &siege{t: p.t, address: p.endpoints[i]}
 	s.ctx, s.cancel = context.WithCancel(p.t.Context())
 	defer s.cancel()
-	browser := http.Client{Timeout: time.Second}
+	browser := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for n := 0; time.Now().Before(until); n++ {
 		conn, err := net.DialTimeout("tcp", s.address, time.Second)
 		if err != nil {
