@@ -93,14 +93,23 @@ type damage struct {
 	do   func(path, other, older string) (bool, error)
 }
 
-// inPlace damages the bytes of a file, of which used are not the zeros at its end.
+// written is how much of a file comes before its first block of zeros: behind it may stand what
+// was mapped and never counted.
+func written(b []byte) int {
+	if at := bytes.Index(b, make([]byte, 4096)); at > 0 {
+		b = b[:at]
+	}
+	return max(1, len(bytes.TrimRight(b, "\x00")))
+}
+
+// inPlace damages the bytes of a file, of which used were written.
 func inPlace(name string, change func(b []byte, used int) []byte) damage {
 	return damage{name, func(path, _, _ string) (bool, error) {
 		before, err := os.ReadFile(path)
 		if err != nil || len(before) == 0 {
 			return false, err
 		}
-		after := change(bytes.Clone(before), max(1, len(bytes.TrimRight(before, "\x00"))))
+		after := change(bytes.Clone(before), written(before))
 		return !bytes.Equal(before, after), os.WriteFile(path, after, 0o600)
 	}}
 }
@@ -368,6 +377,11 @@ func (d *damageTable) run(f damaged, how damage, inOrder bool) {
 	d.caughtUp(damagedNode, 30*time.Second)
 	if f.memory { // what is below a checkpoint is not written anew
 		d.take("compact", "--yes")
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			if s := d.status(damagedNode); s != nil && s.CheckpointIndex == s.Applied {
+				break
+			}
+		}
 	}
 	d.end(damagedNode, inOrder)
 	dir := d.data(damagedNode)
