@@ -77,6 +77,12 @@ func TestRoomRunsLow(t *testing.T) {
 	if said, code := run("delete", "b"); code != 0 {
 		t.Errorf("delete exits with %d: %s", code, said)
 	}
+	if said, code := run("snapshot", "create", "--node", "n1"); code != 4 || !strings.Contains(said, "and a snapshot must leave") {
+		t.Errorf("snapshot create exits with %d: %s", code, said)
+	}
+	if said, code := run("backup", filepath.Join(p.dir, "b.kvb"), "--node", "n3"); code != 0 {
+		t.Errorf("backup of the one with room exits with %d: %s", code, said)
+	}
 	if said, _ := run("cluster", "health"); !strings.Contains(said, "n1 has too little room") {
 		t.Errorf("health: %s", said)
 	}
