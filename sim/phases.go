@@ -17,6 +17,7 @@ func (r *run) play() {
 	}
 	r.employ()
 	r.appoint()
+	r.safeguard()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
 	}
@@ -28,6 +29,7 @@ func (r *run) play() {
 	r.settle()
 	r.converge()
 	r.finish()
+	r.backUp()
 }
 
 // warmUp lets the cluster be founded in peace.
@@ -77,6 +79,9 @@ func (r *run) heal() {
 	r.world.net.mend(r.swarm.calm())
 	for _, s := range r.servers {
 		s.mend()
+	}
+	if r.keeper != nil { // which asks a node alone that may stay down
+		r.restartClient(r.keeper.customer)
 	}
 }
 

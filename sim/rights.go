@@ -10,32 +10,37 @@ import (
 	"keyval/messages"
 )
 
-// Users and roles that come and go: a keeper who gives clients roles and takes them while they
+// Users and roles that come and go: a warden who gives clients roles and takes them while they
 // write and read, and what a log means of that, computed anew.
 
-// keeper is the client who says who may do what.
-type keeper struct {
+// warden is the client who says who may do what.
+type warden struct {
 	*customer
 	enabled bool // it was asked for, so that it is not again once the world is healed
 }
 
-const keeperName = "keeper"
+const wardenName = "warden"
 
-// drawRights draws how often the keeper changes something.
+// tenured are the roles of those who keep theirs: a cluster that nobody may run tells nothing.
+var tenured = map[string]messages.UserRole{
+	wardenName: messages.UserRole_ADMIN, "operator": messages.UserRole_OPERATOR, "keeper": messages.UserRole_OPERATOR,
+}
+
+// drawRights draws how often the warden changes something.
 func (s *swarm) drawRights(chance *rand.Rand) {
 	if chance.IntN(4) == 0 {
 		s.rights = pick(chance, 50*time.Millisecond, 200*time.Millisecond, time.Second)
 	}
 }
 
-// appoint lets the keeper change rights at random times, until the world is healed.
+// appoint lets the warden change rights at random times, until the world is healed.
 func (r *run) appoint() {
 	if r.swarm.rights == 0 {
 		return
 	}
-	c := &customer{run: r, number: len(r.clients), name: keeperName}
+	c := &customer{run: r, number: len(r.clients), name: wardenName}
 	r.clients = append(r.clients, c)
-	r.keeper = &keeper{customer: c}
+	r.warden = &warden{customer: c}
 	c.start()
 	r.keepOn()
 }
@@ -46,26 +51,26 @@ func (r *run) keepOn() {
 		if r.healed {
 			return
 		}
-		if r.check.reference != nil && len(r.keeper.under) == 0 {
-			r.by("rights", func() { r.keeper.ask(r.keeper.draw()) })
+		if r.check.reference != nil && len(r.warden.under) == 0 {
+			r.by("rights", func() { r.warden.ask(r.warden.draw()) })
 		}
 		r.keepOn()
 	})
 }
 
-func (k *keeper) ask(m *messages.ChangeAuth) {
+func (w *warden) ask(m *messages.ChangeAuth) {
 	if m != nil {
-		k.submit(&messages.Submit{Cluster: client.AuthRequest(m, false)})
+		w.submit(&messages.Submit{Cluster: client.AuthRequest(m, false)})
 	}
 }
 
 // draw is the next change: first those that let auth be enabled, then anything that leaves the
-// keeper in his place. Operators stay what they are: a cluster that nobody may run tells nothing.
-func (k *keeper) draw() *messages.ChangeAuth {
-	r := k.run
+// warden in his place.
+func (w *warden) draw() *messages.ChangeAuth {
+	r := w.run
 	is := r.check.model.auth
 	for _, c := range r.clients {
-		role := map[string]messages.UserRole{keeperName: messages.UserRole_ADMIN, "operator": messages.UserRole_OPERATOR}[c.name]
+		role := tenured[c.name]
 		switch {
 		case userNamed(is, c.name) == nil && (!is.GetEnabled() || role != 0 || r.chaos.IntN(4) == 0):
 			return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Add{Add: c.name}}
@@ -74,14 +79,14 @@ func (k *keeper) draw() *messages.ChangeAuth {
 		}
 	}
 	if !is.GetEnabled() {
-		if k.enabled && r.chaos.IntN(3) > 0 {
+		if w.enabled && r.chaos.IntN(3) > 0 {
 			return nil
 		}
-		k.enabled = true
+		w.enabled = true
 		return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Enable{Enable: true}}
 	}
 	u := pick(r.chaos, is.Users...)
-	if u.Name == keeperName || u.Name == "operator" {
+	if tenured[u.Name] != 0 {
 		return nil
 	}
 	switch n := r.chaos.IntN(20); {
@@ -103,26 +108,26 @@ func granting(user string, g *messages.Grant) *messages.ChangeAuth {
 	return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Grant{Grant: &messages.UserGrant{User: user, Grant: g}}}
 }
 
-// openUp: in a healed world the keeper can end that rights count; what comes then is everybody's
+// openUp: in a healed world the warden can end that rights count; what comes then is everybody's
 // affair. One who asked for the contrary before may be heard late.
 func (r *run) openUp() {
-	if r.keeper == nil || r.check.reference == nil {
+	if r.warden == nil || r.check.reference == nil {
 		return
 	}
 	limit := r.world.clock.now + settleMax + r.shipping()
 	for again := r.world.clock.now; !r.world.over(); r.world.run(r.world.clock.now + r.swarm.options.TickInterval) {
-		if !r.check.model.auth.GetEnabled() && len(r.keeper.under) == 0 {
+		if !r.check.model.auth.GetEnabled() && len(r.warden.under) == 0 {
 			r.world.run(r.world.clock.now + time.Second)
 			if !r.check.model.auth.GetEnabled() {
 				return
 			}
 		}
 		if r.world.clock.now >= limit {
-			r.world.fail("rights can be changed", "the keeper cannot end that roles count: %v", r.check.model.auth)
+			r.world.fail("rights can be changed", "the warden cannot end that roles count: %v", r.check.model.auth)
 		}
 		if r.world.clock.now >= again {
 			again = r.world.clock.now + time.Second
-			r.keeper.ask(&messages.ChangeAuth{Kind: &messages.ChangeAuth_Enable{Enable: false}})
+			r.warden.ask(&messages.ChangeAuth{Kind: &messages.ChangeAuth_Enable{Enable: false}})
 		}
 	}
 }
@@ -137,7 +142,7 @@ const (
 // meet counts what rights have made of an answer.
 func (r *run) meet(d *messages.Done) {
 	switch {
-	case r.keeper == nil:
+	case r.warden == nil:
 	case d.Write.GetCode() == messages.Code_NOT_ALLOWED:
 		r.coverage[cellDenied]++
 	case d.Read.GetCode() == messages.Code_NOT_ALLOWED:
