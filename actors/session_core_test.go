@@ -2,7 +2,10 @@ package actors
 
 import (
 	"bytes"
+	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -97,6 +100,50 @@ func TestSessionSaysWhoseItIs(t *testing.T) {
 		if !bytes.Equal(effects[1].(proposeTo).Propose.Command, plain.Command) {
 			t.Errorf("%s: a command that opens nothing is changed", name)
 		}
+	}
+}
+
+// A command is proposed in the name of whose session it is, and one that was not allowed when it
+// was applied is answered with what is missing, as far as that is known here.
+func TestSessionSaysWhatIsMissing(t *testing.T) {
+	s := newSessionCore(1, testClient, nil, leaderAt(2, 5), 1)
+	s.principal = "alice"
+	for seq := uint64(1); seq <= 2; seq++ {
+		s.onWrite("asker", command(t, seq, nil))
+	}
+	for _, e := range s.take() {
+		if p, ok := e.(proposeTo); !ok || p.Propose.Principal != "alice" {
+			t.Fatalf("%#v", e)
+		}
+	}
+	hint := func(seq uint64) string {
+		t.Helper()
+		s.onOutcome(&messages.Outcome{Seq: seq, Code: messages.Code_NOT_ALLOWED})
+		return s.take()[0].(answer).Reply.(*messages.WriteReply).Hint
+	}
+	if got := hint(1); got != "see what he may do now: kvctl auth status" { // what was missing is not known here any more, or not yet
+		t.Error(got)
+	}
+	s.auth = &messages.Auth{Enabled: true, Users: []*messages.User{{Name: "root", Grants: []*messages.Grant{{Role: messages.UserRole_ADMIN}}}}}
+	if got := hint(2); !strings.Contains(got, "root: kvctl user grant alice writer") {
+		t.Error(got)
+	}
+}
+
+// Refusals are told within bounds, and how many were not.
+func TestGatewayTellsFewDenials(t *testing.T) {
+	var log bytes.Buffer
+	a := &gateway{wiring: &wiring{logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	for range 100 {
+		a.onDenied(&messages.Denied{Principal: "alice", Request: "12345678-w1", Why: "no"})
+	}
+	if n := strings.Count(log.String(), "principal=alice request=12345678-w1"); n != deniedMax {
+		t.Errorf("%d lines", n)
+	}
+	a.denied = 0 // a tick
+	a.onDenied(&messages.Denied{Principal: "alice"})
+	if want := fmt.Sprintf("kept_silent=%d", 100-deniedMax); !strings.Contains(log.String(), want) {
+		t.Errorf("no %s in %s", want, log.String())
 	}
 }
 

@@ -2,6 +2,7 @@ package raftactor
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -17,7 +18,7 @@ func TestPackIsCommands(t *testing.T) {
 		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 300), rapid.IntRange(1, messages.CommandSizeMax)), 1, 40).Draw(t, "sizes")
 		var queue []proposal
 		for i, size := range sizes {
-			queue = append(queue, proposal{origin: uint64(i) * 100, command: bytes.Repeat([]byte{byte(i)}, size)})
+			queue = append(queue, proposal{origin: uint64(i) * 100, command: bytes.Repeat([]byte{byte(i)}, size), principal: strings.Repeat("u", i%3*31)})
 		}
 		logTime := rapid.Uint64().Draw(t, "logTime")
 		level := rapid.Uint32().Draw(t, "level")
@@ -34,7 +35,7 @@ func TestPackIsCommands(t *testing.T) {
 				t.Fatalf("an entry of %d bytes with %d proposals", len(e.Data), len(c.Proposals))
 			}
 			for _, p := range c.Proposals {
-				if p.Origin != queue[at].origin || !bytes.Equal(p.Command, queue[at].command) {
+				if p.Origin != queue[at].origin || !bytes.Equal(p.Command, queue[at].command) || string(p.Principal) != queue[at].principal {
 					t.Fatalf("proposal %d is not what was queued", at)
 				}
 				at++

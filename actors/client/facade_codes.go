@@ -15,7 +15,7 @@ const (
 	OK             = messages.Code_OK
 	Invalid        = messages.Code_INVALID         // bad input
 	NotFound       = messages.Code_NOT_FOUND       // there is no such key, snapshot, member, operation
-	NotAllowed     = messages.Code_NOT_ALLOWED     // a bound or a rule forbids it
+	NotAllowed     = messages.Code_NOT_ALLOWED     // a bound or a rule forbids it, or a role is missing
 	NoLeader       = messages.Code_NO_LEADER       // nobody leads now
 	Unreachable    = messages.Code_UNREACHABLE     // no endpoint serves
 	Unsafe         = messages.Code_UNSAFE          // it would lose data or availability

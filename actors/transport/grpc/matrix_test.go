@@ -265,6 +265,45 @@ func TestWhoMaySendWhat(t *testing.T) {
 	}
 }
 
+// TestNobodyTakesAnothersAddress: a client's address is no proof of who it is. Sessions answer to an
+// address, so while one user is connected under it, nobody else can be.
+func TestNobodyTakesAnothersAddress(t *testing.T) {
+	m := newMatrix(t)
+	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: transport.HelloTo(clientLocal(7), 0, messages.Lane_CONTROL)}}
+	say := func(who bearer) *messages.Frame {
+		t.Helper()
+		own := m.certificates[who]
+		config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }}
+		client, err := grpc.NewClient("passthrough:///"+m.address(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		t.Cleanup(func() { cancel(); client.Close() })
+		s, err := messages.NewLinkClient(client).Connect(ctx)
+		if err == nil {
+			err = s.Send(hello)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	if f := say(writer); f.GetWelcome() == nil {
+		t.Fatal(f)
+	}
+	if f := say(admin); f.GetRefusal().GetCode() != messages.Code_CONFLICT {
+		t.Errorf("another user is answered with %v", f)
+	}
+	if f := say(writer); f.GetWelcome() == nil {
+		t.Errorf("the same is answered with %v", f)
+	}
+}
+
 // TestSecurityHasTheMatrix holds the table in docs/SECURITY.md to the one that is tried here.
 func TestSecurityHasTheMatrix(t *testing.T) {
 	const file, begin, end = "../../../docs/SECURITY.md", "<!-- matrix: made by make docs -->\n", "<!-- end of matrix -->"
