@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
@@ -35,9 +36,10 @@ type ServeOptions struct {
 	Token          string
 	Version        string
 	Logger         *slog.Logger
-	Meter          prometheus.Registerer // nil: nobody counts
-	Announce       func(line string)     // lines for people; nil: none
-	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
+	Meter          prometheus.Registerer                  // nil: nobody counts
+	Traces         func(node string) trace.TracerProvider // of the node of this name; nil: nobody traces
+	Announce       func(line string)                      // lines for people; nil: none
+	Running        func(Inspector)                        // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
 	Keys     *keys.Ring // of the node that Name names; nil: links carry none
 	Insecure bool       // it may listen beyond its machine without keys
@@ -105,6 +107,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 	open := o.Keys == nil && !grpc.Loopback(identity.Listen)
 	world.Keys = func() *messages.Keys { return o.Keys.Told(open) }
+	if o.Traces != nil {
+		world.Traces = o.Traces(identity.Name)
+	}
 	logger := o.Logger.With("node", identity.Name)
 	network := grpc.New(grpc.Options{Logger: logger, Places: places, Keys: o.Keys})
 	if err := network.Bind(identity.Listen); err != nil {

@@ -26,6 +26,7 @@ type wiring struct {
 	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)
 	nanos   func() int64 // nil: nobody measures
+	tracer  *telemetry.Tracer
 
 	requests *requestMeters
 

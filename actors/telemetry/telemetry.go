@@ -37,6 +37,14 @@ func Histogram(meter prometheus.Registerer, name, help string, first float64, bo
 	}))
 }
 
+// QueueBytes is what waits in the bounded queues of a node, by queue. Whoever owns a queue
+// says now and then what is in it.
+func QueueBytes(meter prometheus.Registerer) *prometheus.GaugeVec {
+	return registered(meter, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "keyval_queue_bytes", Help: "Bytes that wait in a bounded queue of this node.",
+	}, []string{"queue"}))
+}
+
 // HistogramBy is Histogram with labels.
 func HistogramBy(meter prometheus.Registerer, name, help string, first float64, bounds int, labels ...string) *prometheus.HistogramVec {
 	return registered(meter, prometheus.NewHistogramVec(prometheus.HistogramOpts{
