@@ -82,7 +82,7 @@ var rooms = map[string]room{
 // process, what asks its actors from outside, addresses as package net reads them, the blocking façade of the client
 // library, and what the environment chooses in a build with mutants.
 var worldly = []string{
-	"actors/serve.go", "actors/inspect.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
+	"actors/serve.go", "actors/vitals.go", "actors/inspect.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.

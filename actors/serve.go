@@ -36,7 +36,7 @@ type ServeOptions struct {
 	Token          string
 	Version        string
 	Logger         *slog.Logger
-	Meter          prometheus.Registerer                  // nil: nobody counts
+	Meter          *prometheus.Registry                   // where the node counts; nil: nobody else looks there
 	Traces         func(node string) trace.TracerProvider // of the node of this name; nil: nobody traces
 	Announce       func(line string)                      // lines for people; nil: none
 	Running        func(Inspector)                        // hears of the node that runs now, once it has joined of the next; nil: nobody does
@@ -66,6 +66,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.Meter == nil {
+		o.Meter = prometheus.NewRegistry()
+	}
+	vitals := newVitals(o.Meter)
+	go vitals.sample(ctx)
 	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {
 		return err
@@ -79,9 +84,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		select {} // the actor that failed does nothing more; the process ends
 	})
-	world.Meter = o.Meter
+	world.Meter, world.Vitals = o.Meter, vitals.now
 	for {
-		again, err := serveOnce(ctx, o, disk, places, world, failed)
+		again, err := serveOnce(ctx, o, disk, places, world, vitals, failed)
 		if err != nil || !again {
 			return err
 		}
@@ -89,7 +94,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 }
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
-func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, vitals *vitals, failed <-chan error) (again bool, err error) {
 	if err := o.guard(o.Name, o.Listen); err != nil {
 		return false, err
 	}
@@ -112,6 +117,7 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 	logger := o.Logger.With("node", identity.Name)
 	network := grpc.New(grpc.Options{Logger: logger, Places: places, Keys: o.Keys})
+	vitals.network.Store(network)
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}

@@ -27,6 +27,7 @@ type wiring struct {
 	fatal   func(error)
 	nanos   func() int64 // nil: nobody measures
 	tracer  *telemetry.Tracer
+	vitals  func() *messages.Vitals // nil: nobody measures
 
 	requests *requestMeters
 

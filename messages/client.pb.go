@@ -1278,6 +1278,7 @@ type StatusReply struct {
 	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
 	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	Keys              *Keys                  `protobuf:"bytes,27,opt,name=keys,proto3" json:"keys,omitempty"`
+	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"` // none: nobody measures
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1501,6 +1502,197 @@ func (x *StatusReply) GetKeys() *Keys {
 	return nil
 }
 
+func (x *StatusReply) GetVitals() *Vitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
+}
+
+// Vitals is how a node's process does, from what it counts for its metrics.
+type Vitals struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UpMs          uint64                 `protobuf:"varint,1,opt,name=up_ms,json=upMs,proto3" json:"up_ms,omitempty"` // since the process began to count
+	Timings       []*Timing              `protobuf:"bytes,2,rep,name=timings,proto3" json:"timings,omitempty"`        // by name
+	Queued        []*Queued              `protobuf:"bytes,3,rep,name=queued,proto3" json:"queued,omitempty"`          // the same
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vitals) Reset() {
+	*x = Vitals{}
+	mi := &file_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vitals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vitals) ProtoMessage() {}
+
+func (x *Vitals) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vitals.ProtoReflect.Descriptor instead.
+func (*Vitals) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Vitals) GetUpMs() uint64 {
+	if x != nil {
+		return x.UpMs
+	}
+	return 0
+}
+
+func (x *Vitals) GetTimings() []*Timing {
+	if x != nil {
+		return x.Timings
+	}
+	return nil
+}
+
+func (x *Vitals) GetQueued() []*Queued {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+// Timing is how long something took, each time. Counts are cumulative: so many took no longer
+// than the bound of their place, which is first_us times two to that power; the last one all.
+type Timing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            string                 `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"` // write, get, scan; log_sync, apply, checkpoint, read_index
+	FirstUs       uint64                 `protobuf:"varint,2,opt,name=first_us,json=firstUs,proto3" json:"first_us,omitempty"`
+	Counts        []uint64               `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"` // since the process began
+	Recent        []uint64               `protobuf:"varint,4,rep,packed,name=recent,proto3" json:"recent,omitempty"` // of the last minute or two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timing) Reset() {
+	*x = Timing{}
+	mi := &file_client_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timing) ProtoMessage() {}
+
+func (x *Timing) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timing.ProtoReflect.Descriptor instead.
+func (*Timing) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Timing) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Timing) GetFirstUs() uint64 {
+	if x != nil {
+		return x.FirstUs
+	}
+	return 0
+}
+
+func (x *Timing) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Timing) GetRecent() []uint64 {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
+// Queued is what waits in a bounded queue.
+type Queued struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	In            string                 `protobuf:"bytes,1,opt,name=in,proto3" json:"in,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Queued) Reset() {
+	*x = Queued{}
+	mi := &file_client_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queued) ProtoMessage() {}
+
+func (x *Queued) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queued.ProtoReflect.Descriptor instead.
+func (*Queued) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Queued) GetIn() string {
+	if x != nil {
+		return x.In
+	}
+	return ""
+}
+
+func (x *Queued) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // Keys is what a node's links are secured with, for people.
 type Keys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1516,7 +1708,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1720,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1733,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{16}
+	return file_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Keys) GetOpen() bool {
@@ -1603,7 +1795,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1807,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1820,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{17}
+	return file_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Transfer) GetPeer() uint64 {
@@ -1705,7 +1897,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +1909,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +1922,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{18}
+	return file_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotRequest) GetRequest() uint64 {
@@ -1825,7 +2017,7 @@ type SnapshotCreate struct {
 
 func (x *SnapshotCreate) Reset() {
 	*x = SnapshotCreate{}
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2029,7 @@ func (x *SnapshotCreate) String() string {
 func (*SnapshotCreate) ProtoMessage() {}
 
 func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2042,7 @@ func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
 func (*SnapshotCreate) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{19}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotCreate) GetId() string {
@@ -1876,7 +2068,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2080,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2093,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotList) GetId() string {
@@ -1920,7 +2112,7 @@ type SnapshotDelete struct {
 
 func (x *SnapshotDelete) Reset() {
 	*x = SnapshotDelete{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2124,7 @@ func (x *SnapshotDelete) String() string {
 func (*SnapshotDelete) ProtoMessage() {}
 
 func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2137,7 @@ func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
 func (*SnapshotDelete) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotDelete) GetId() string {
@@ -1968,7 +2160,7 @@ type SnapshotFetch struct {
 
 func (x *SnapshotFetch) Reset() {
 	*x = SnapshotFetch{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2172,7 @@ func (x *SnapshotFetch) String() string {
 func (*SnapshotFetch) ProtoMessage() {}
 
 func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2185,7 @@ func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
 func (*SnapshotFetch) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotFetch) GetId() string {
@@ -2030,7 +2222,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2234,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2247,7 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotPart) GetFrom() uint64 {
@@ -2100,7 +2292,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2304,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2317,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -2192,7 +2384,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2396,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2409,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -2346,7 +2538,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2550,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2563,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2541,7 +2733,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2745,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2758,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2580,7 +2772,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2784,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2797,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2626,7 +2818,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2638,7 +2830,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2651,7 +2843,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2670,7 +2862,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +2874,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +2887,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2715,7 +2907,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2919,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2932,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2760,7 +2952,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +2964,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +2977,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2815,7 +3007,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3019,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3032,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -2893,7 +3085,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2905,7 +3097,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2918,7 +3110,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3045,7 +3237,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3249,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3262,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3197,7 +3389,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3401,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3414,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3272,7 +3464,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3284,7 +3476,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3297,7 +3489,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3443,7 +3635,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3647,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3660,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3543,7 +3735,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3747,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3760,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3632,7 +3824,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3644,7 +3836,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3657,7 +3849,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3690,7 +3882,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3702,7 +3894,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3715,7 +3907,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{41}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3869,7 +4061,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x82\a\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xad\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3901,7 +4093,20 @@ const file_client_proto_rawDesc = "" +
 	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
 	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
-	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
+	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12)\n" +
+	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"u\n" +
+	"\x06Vitals\x12\x13\n" +
+	"\x05up_ms\x18\x01 \x01(\x04R\x04upMs\x12+\n" +
+	"\atimings\x18\x02 \x03(\v2\x11.keyval.v1.TimingR\atimings\x12)\n" +
+	"\x06queued\x18\x03 \x03(\v2\x11.keyval.v1.QueuedR\x06queued\"c\n" +
+	"\x06Timing\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x19\n" +
+	"\bfirst_us\x18\x02 \x01(\x04R\afirstUs\x12\x16\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts\x12\x16\n" +
+	"\x06recent\x18\x04 \x03(\x04R\x06recent\".\n" +
+	"\x06Queued\x12\x0e\n" +
+	"\x02in\x18\x01 \x01(\tR\x02in\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xba\x01\n" +
 	"\x04Keys\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\tR\vcertificate\x12\x1d\n" +
@@ -4129,7 +4334,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -4149,103 +4354,109 @@ var file_client_proto_goTypes = []any{
 	(*RangeDigest)(nil),        // 15: keyval.v1.RangeDigest
 	(*StatusRequest)(nil),      // 16: keyval.v1.StatusRequest
 	(*StatusReply)(nil),        // 17: keyval.v1.StatusReply
-	(*Keys)(nil),               // 18: keyval.v1.Keys
-	(*Transfer)(nil),           // 19: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 20: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 21: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 22: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 23: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 24: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 25: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 26: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 27: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 28: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 29: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 30: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 31: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 32: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 33: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 34: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 35: keyval.v1.ChangeHealing
-	(*ClusterReply)(nil),       // 36: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 37: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 38: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 39: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 40: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 41: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 42: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 43: keyval.v1.JoinAnswer
-	(Code)(0),                  // 44: keyval.v1.Code
-	(*Member)(nil),             // 45: keyval.v1.Member
-	(*NoteBackup)(nil),         // 46: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 47: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 48: keyval.v1.HealingMode
-	(*Healing)(nil),            // 49: keyval.v1.Healing
-	(*BackupJob)(nil),          // 50: keyval.v1.BackupJob
+	(*Vitals)(nil),             // 18: keyval.v1.Vitals
+	(*Timing)(nil),             // 19: keyval.v1.Timing
+	(*Queued)(nil),             // 20: keyval.v1.Queued
+	(*Keys)(nil),               // 21: keyval.v1.Keys
+	(*Transfer)(nil),           // 22: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 23: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 24: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 25: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 26: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 27: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 28: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 29: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 30: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 31: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 32: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 33: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 34: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 35: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 36: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 37: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 38: keyval.v1.ChangeHealing
+	(*ClusterReply)(nil),       // 39: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 40: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 41: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 42: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 43: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 44: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 45: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 46: keyval.v1.JoinAnswer
+	(Code)(0),                  // 47: keyval.v1.Code
+	(*Member)(nil),             // 48: keyval.v1.Member
+	(*NoteBackup)(nil),         // 49: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 50: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 51: keyval.v1.HealingMode
+	(*Healing)(nil),            // 52: keyval.v1.Healing
+	(*BackupJob)(nil),          // 53: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	44, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	47, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	45, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	48, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
 	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
-	44, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	47, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
 	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
-	44, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	47, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	44, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	47, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	45, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	19, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	18, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
-	21, // 20: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	22, // 21: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	23, // 22: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	24, // 23: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	44, // 24: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	27, // 25: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	25, // 26: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	45, // 27: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	29, // 28: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	31, // 29: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	32, // 30: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	33, // 31: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	34, // 32: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	30, // 33: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	35, // 34: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	46, // 35: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	47, // 36: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	48, // 37: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	44, // 38: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 39: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	37, // 40: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	47, // 41: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	41, // 42: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	41, // 43: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	41, // 44: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	39, // 45: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	47, // 46: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	40, // 47: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	38, // 48: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	49, // 49: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	50, // 50: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	45, // 51: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 52: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	18, // 53: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	40, // 54: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	44, // 55: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	45, // 56: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	48, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	22, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	21, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	18, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
+	19, // 21: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
+	20, // 22: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
+	24, // 23: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	25, // 24: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	26, // 25: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	27, // 26: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	47, // 27: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	30, // 28: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	28, // 29: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	48, // 30: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	32, // 31: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	34, // 32: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	35, // 33: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	36, // 34: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	37, // 35: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	33, // 36: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	38, // 37: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	49, // 38: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	50, // 39: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	51, // 40: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	47, // 41: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 42: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	40, // 43: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	50, // 44: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	44, // 45: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	44, // 46: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	44, // 47: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	42, // 48: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	50, // 49: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	43, // 50: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	41, // 51: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	52, // 52: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	53, // 53: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	48, // 54: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 55: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	21, // 56: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	43, // 57: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	47, // 58: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	48, // 59: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4260,13 +4471,13 @@ func file_client_proto_init() {
 		(*Read_Scan)(nil),
 		(*Read_Digest)(nil),
 	}
-	file_client_proto_msgTypes[18].OneofWrappers = []any{
+	file_client_proto_msgTypes[21].OneofWrappers = []any{
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[26].OneofWrappers = []any{
+	file_client_proto_msgTypes[29].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -4276,14 +4487,14 @@ func file_client_proto_init() {
 		(*ClusterRequest_Healing)(nil),
 		(*ClusterRequest_Backup)(nil),
 	}
-	file_client_proto_msgTypes[33].OneofWrappers = []any{}
+	file_client_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

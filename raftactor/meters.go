@@ -14,6 +14,7 @@ type meters struct {
 	refused   *prometheus.CounterVec // by code
 	lost      prometheus.Counter
 	queued    prometheus.Gauge // bytes
+	inbox     prometheus.Gauge // bytes
 	readIndex prometheus.Observer
 
 	nanos func() int64
@@ -22,8 +23,11 @@ type meters struct {
 
 func newMeters(meter prometheus.Registerer, nanos func() int64) meters {
 	m := meters{
-		nanos:  nanos,
-		queued: telemetry.QueueBytes(meter).WithLabelValues("proposals"),
+		nanos: nanos,
+		queued: telemetry.Gauge(meter, "keyval_proposals_queued_bytes",
+			"Bytes of commands that wait on this node, if it leads, to be put into the log."),
+		inbox: telemetry.Gauge(meter, "keyval_inbox_queued_bytes",
+			"Bytes of entries and commands of other nodes that wait for raft; read each tick."),
 		readIndex: telemetry.Histogram(meter, "keyval_read_index_seconds",
 			"How long a batch of linearizable reads waited until its index was confirmed.", 0.0001, 17),
 		leaders: telemetry.Counter(meter, "keyval_raft_leader_changes_total",

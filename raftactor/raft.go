@@ -40,6 +40,7 @@ type Config struct {
 type Inbox interface {
 	Took(peer messages.RaftID, m proto.Message) // m waits no longer
 	Lost() uint64                               // how many were dropped, ever: too much waited
+	Waits() int64                               // bytes of entries and commands that wait now
 }
 
 // Raft is the actor around a Replica: it takes messages as events, and once all
@@ -143,11 +144,12 @@ func (a *Raft) took(peer messages.RaftID, m proto.Message) {
 	}
 }
 
-// countLost tells what the inbox has dropped since the last tick.
+// countLost tells what the inbox holds, and has dropped since the last tick.
 func (a *Raft) countLost() {
 	if a.cfg.Inbox == nil {
 		return
 	}
+	a.meters.inbox.Set(float64(a.cfg.Inbox.Waits()))
 	if lost := a.cfg.Inbox.Lost(); lost > a.lost {
 		a.cfg.Logger.Warn("raft: peers send faster than this node works; messages were dropped, and Raft sends them again", "messages", lost-a.lost)
 		a.meters.lost.Add(float64(lost - a.lost))

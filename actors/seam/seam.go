@@ -48,6 +48,8 @@ type World struct {
 	// Nanos is a clock that never goes back, in ns since any time, for how long something
 	// took in metrics. Nothing is decided by it. nil: nobody measures.
 	Nanos func() int64
+	// Vitals is how the process does, for people. nil: nobody measures.
+	Vitals func() *messages.Vitals
 	// Traces is where spans of requests and operations go. nil: nobody traces.
 	Traces trace.TracerProvider
 }

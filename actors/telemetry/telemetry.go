@@ -37,12 +37,9 @@ func Histogram(meter prometheus.Registerer, name, help string, first float64, bo
 	}))
 }
 
-// QueueBytes is what waits in the bounded queues of a node, by queue. Whoever owns a queue
-// says now and then what is in it.
-func QueueBytes(meter prometheus.Registerer) *prometheus.GaugeVec {
-	return registered(meter, prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "keyval_queue_bytes", Help: "Bytes that wait in a bounded queue of this node.",
-	}, []string{"queue"}))
+// Gauge is Counter for what goes up and down.
+func Gauge(meter prometheus.Registerer, name, help string) prometheus.Gauge {
+	return registered(meter, prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help}))
 }
 
 // HistogramBy is Histogram with labels.
