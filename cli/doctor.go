@@ -48,8 +48,22 @@ func (c *Call) facts() (doctor.Facts, error) {
 	if err != nil {
 		return doctor.Facts{}, err
 	}
-	rows := askAll(c, c.Shell, endpoints, timeout)
-	var others []string
+	rows, others := c.askEverybody(endpoints, timeout)
+	f := doctor.Facts{Now: time.Now()}
+	answers := 0
+	for _, r := range rows {
+		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem})
+		answers += min(1, len(r.members))
+	}
+	if answers > 0 {
+		c.askCluster(&f, append(endpoints, others...), timeout)
+	}
+	return f, nil
+}
+
+// askEverybody asks the endpoints and the members that they name; others are where those are.
+func (c *Call) askEverybody(endpoints []string, timeout time.Duration) (rows []nodeJSON, others []string) {
+	rows = askAll(c, c.Shell, endpoints, timeout)
 	for _, r := range rows {
 		for _, m := range r.members {
 			if !slices.Contains(endpoints, m.Address) && !slices.Contains(others, m.Address) {
@@ -61,16 +75,7 @@ func (c *Call) facts() (doctor.Facts, error) {
 		rows = append(rows, askAll(c, c.Shell, others, timeout)...)
 		nameTheSilent(rows)
 	}
-	f := doctor.Facts{Now: time.Now()}
-	answers := 0
-	for _, r := range rows {
-		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem})
-		answers += min(1, len(r.members))
-	}
-	if answers > 0 {
-		c.askCluster(&f, append(endpoints, others...), timeout)
-	}
-	return f, nil
+	return rows, others
 }
 
 // askCluster asks one of the endpoints about the cluster, and for a read.
