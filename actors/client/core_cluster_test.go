@@ -161,6 +161,23 @@ func TestClientOutlivesAllItsEndpoints(t *testing.T) {
 	}
 }
 
+func TestEndpointsOfRemovedMembersAreTheLastResort(t *testing.T) {
+	s := newScript(t, "a:1", "b:1")
+	s.expect(s.c.start(), "dial a:1")
+	s.c.linkUp(up("a:1", 1))
+	first := gave("session", nil)
+	first.Configuration, first.Members = 1, membersAt(1, 2)
+	s.attached(first)
+	s.c.attached(news(2, 2))
+	s.wantPlaces("1 is removed", "b")
+	s.submit(put(1))
+	s.expect(s.c.linkDown(down("a:1")), "dial b:1")
+	s.expect(s.c.linkDown(down("b:1")))
+	s.c.now = s.c.links.endpoints[0].retryAt // b is not tried before either
+	s.c.links.endpoints[1].retryAt = s.c.now + 1
+	s.expect(s.c.tick(0), "dial a:1")
+}
+
 func TestAnAliasOfAMemberStays(t *testing.T) {
 	s := newScript(t, "alias:1", "z:1")
 	s.expect(s.c.start(), "dial alias:1")

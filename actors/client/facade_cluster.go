@@ -147,13 +147,18 @@ func (a ClusterAPI) GetLearnerStatus(ctx context.Context, nodeID string) (*Learn
 // AwaitCaughtUp waits until a learner can be promoted. NOT_FOUND and INVALID: as in
 // GetLearnerStatus. When ctx ends first, the error is TIMED_OUT and says what it waits for.
 func (a ClusterAPI) AwaitCaughtUp(ctx context.Context, nodeID string) error {
-	for {
+	for waitingFor := ""; ; {
 		s, err := a.GetLearnerStatus(ctx, nodeID)
-		if err != nil || s.Ready {
+		switch {
+		case err == nil && s.Ready:
+			return nil
+		case err == nil:
+			waitingFor = s.WaitingFor
+		case waitingFor == "" || ctx.Err() == nil:
 			return err
 		}
 		if pause(ctx, pollEvery) != nil {
-			return messages.Errorf(messages.Code_TIMED_OUT, "%s has not caught up yet: %s", nodeID, s.WaitingFor).WithHint("look at it: kvctl cluster member %s", nodeID)
+			return messages.Errorf(messages.Code_TIMED_OUT, "%s has not caught up yet: %s", nodeID, waitingFor).WithHint("look at it: kvctl cluster member %s", nodeID)
 		}
 	}
 }
@@ -233,9 +238,9 @@ func (a ClusterAPI) TransferLeadership(ctx context.Context, nodeID string, index
 		r, err := a.Query(ctx)
 		leader, leaderless := r.LeaderMember()
 		switch {
-		case err != nil:
+		case err != nil && ctx.Err() == nil:
 			return err
-		case leaderless == nil && (leader.ID == nodeID || nodeID == "" && leader.RaftID != old):
+		case err == nil && leaderless == nil && (leader.ID == nodeID || nodeID == "" && leader.RaftID != old):
 			return nil
 		}
 		if err := pause(ctx, pollEvery); err != nil {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"slices"
 
 	"keyval/messages"
 )
@@ -167,7 +168,7 @@ func (c *core) dialLeader() bool {
 
 // places is where the cluster can be reached: the endpoints, but for those of members that
 // were removed, and those of members that were learned. If nothing is left of that, it is the
-// endpoints: others may have come there.
+// endpoints.
 func (ls *links) places() []*endpoint {
 	var all []*endpoint
 	for _, e := range ls.endpoints {
@@ -215,7 +216,9 @@ func (c *core) learnMembers(members []*messages.Member, configuration uint64) {
 	c.forgetLearned()
 }
 
-// dialAny goes to the next place in turn that may be dialled.
+// dialAny goes to the next place in turn that may be dialled. While none is, and the client has
+// no link at all, it goes to an endpoint whose member was removed: since this client heard
+// that, another may have come there, and all that it knows may have gone.
 func (c *core) dialAny() bool {
 	ls := &c.links
 	places := ls.places()
@@ -230,7 +233,7 @@ func (c *core) dialAny() bool {
 			return true
 		}
 	}
-	return false
+	return ls.current == nil && slices.ContainsFunc(ls.endpoints, func(e *endpoint) bool { return e.gone && c.tryDial(e) })
 }
 
 func (c *core) tryDial(e *endpoint) bool {
