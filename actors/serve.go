@@ -69,7 +69,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if o.Meter == nil {
 		o.Meter = prometheus.NewRegistry()
 	}
-	vitals := newVitals(o.Meter)
+	vitals := newVitals(o.Meter, o)
 	go vitals.sample(ctx)
 	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {

@@ -2,6 +2,9 @@ package actors
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +22,7 @@ import (
 type vitals struct {
 	from    prometheus.Gatherer
 	began   time.Time
+	set     []string                     // name=value
 	network atomic.Pointer[grpc.Network] // nil: none yet
 
 	mutex  sync.Mutex
@@ -31,8 +35,12 @@ const (
 	sampleEvery = 40 * time.Second
 )
 
-func newVitals(meter *prometheus.Registry) *vitals {
-	v := &vitals{from: meter, began: time.Now()}
+func newVitals(meter *prometheus.Registry, o ServeOptions) *vitals {
+	v := &vitals{from: meter, began: time.Now(), set: []string{
+		fmt.Sprint("history_revisions=", o.HistoryRevisions), fmt.Sprint("history_time=", o.HistoryTime), fmt.Sprint("snapshot_rate=", o.SnapshotRate),
+		fmt.Sprint("snapshots_keep=", o.SnapshotsKeep), fmt.Sprint("room_bytes=", o.RoomBytes), fmt.Sprint("tracing=", o.Traces != nil),
+		fmt.Sprint("keys=", o.Keys != nil), fmt.Sprint("cores=", runtime.GOMAXPROCS(0)), fmt.Sprint("memory_limit_bytes=", debug.SetMemoryLimit(-1)), "go=" + runtime.Version(),
+	}}
 	meter.MustRegister(v)
 	return v
 }
@@ -72,7 +80,7 @@ func (v *vitals) now() *messages.Vitals {
 	v.mutex.Lock()
 	before := v.before[0]
 	v.mutex.Unlock()
-	is := &messages.Vitals{UpMs: uint64(time.Since(v.began).Milliseconds())}
+	is := &messages.Vitals{UpMs: uint64(time.Since(v.began).Milliseconds()), Settings: v.set}
 	for _, f := range families {
 		for _, m := range f.Metric {
 			of := strings.TrimPrefix(f.GetName(), timedPrefix)

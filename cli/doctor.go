@@ -21,18 +21,32 @@ func newDoctor(sh *Shell) *urfave.Command {
 What it finds stands in order of urgency: down (the cluster does not do its work), danger
 (one further fault would stop it, or data are at risk), warning, note.
 A node has 2 seconds to answer, unless --timeout says otherwise.
+--capture writes what was collected to a new file beside, for a report of a defect: what each node says
+of itself, of the cluster and of its settings, and what was found. It holds names and addresses, and no
+key and no value.
 Exits 0 if there is nothing but notes, 9 if there is more, 5 if the cluster is down.
 With --json an array of objects: urgency, what, cause, next.`,
 		UsageText: `kvctl doctor
-kvctl doctor --json`,
-		Flags: []urfave.Flag{watchFlag()},
+kvctl doctor --json
+kvctl doctor --capture report.json`,
+		Flags: []urfave.Flag{watchFlag(), &urfave.StringFlag{Name: "capture", TakesFile: true, Usage: "write what was collected to `FILE`, for a report"}},
 		Action: sh.action(func(c *Call) error {
+			file := c.flags.String("capture")
+			if file != "" && c.flags.Bool("watch") {
+				return c.usage("leave --watch out", "--capture and --watch exclude each other")
+			}
 			return c.watched(func() error {
 				facts, err := c.facts()
 				if err != nil {
 					return err
 				}
-				return c.printFindings(doctor.Examine(facts), len(facts.Nodes))
+				found := doctor.Examine(facts)
+				if file != "" {
+					if err := c.capture(file, facts, found); err != nil {
+						return err
+					}
+				}
+				return c.printFindings(found, len(facts.Nodes))
 			})
 		}),
 	}

@@ -1515,6 +1515,7 @@ type Vitals struct {
 	UpMs          uint64                 `protobuf:"varint,1,opt,name=up_ms,json=upMs,proto3" json:"up_ms,omitempty"` // since the process began to count
 	Timings       []*Timing              `protobuf:"bytes,2,rep,name=timings,proto3" json:"timings,omitempty"`        // by name
 	Queued        []*Queued              `protobuf:"bytes,3,rep,name=queued,proto3" json:"queued,omitempty"`          // the same
+	Settings      []string               `protobuf:"bytes,4,rep,name=settings,proto3" json:"settings,omitempty"`      // of the process, that are not replicated: name=value
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1566,6 +1567,13 @@ func (x *Vitals) GetTimings() []*Timing {
 func (x *Vitals) GetQueued() []*Queued {
 	if x != nil {
 		return x.Queued
+	}
+	return nil
+}
+
+func (x *Vitals) GetSettings() []string {
+	if x != nil {
+		return x.Settings
 	}
 	return nil
 }
@@ -4094,11 +4102,12 @@ const file_client_proto_rawDesc = "" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
 	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
 	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12)\n" +
-	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"u\n" +
+	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\x91\x01\n" +
 	"\x06Vitals\x12\x13\n" +
 	"\x05up_ms\x18\x01 \x01(\x04R\x04upMs\x12+\n" +
 	"\atimings\x18\x02 \x03(\v2\x11.keyval.v1.TimingR\atimings\x12)\n" +
-	"\x06queued\x18\x03 \x03(\v2\x11.keyval.v1.QueuedR\x06queued\"c\n" +
+	"\x06queued\x18\x03 \x03(\v2\x11.keyval.v1.QueuedR\x06queued\x12\x1a\n" +
+	"\bsettings\x18\x04 \x03(\tR\bsettings\"c\n" +
 	"\x06Timing\x12\x0e\n" +
 	"\x02of\x18\x01 \x01(\tR\x02of\x12\x19\n" +
 	"\bfirst_us\x18\x02 \x01(\x04R\afirstUs\x12\x16\n" +
