@@ -414,18 +414,81 @@ func (x *Leader) GetTerm() uint64 {
 	return 0
 }
 
+// Traceparent ties what nodes do for a request to the trace that its client is in, as the header
+// of that name does. It never comes into the log. One that is not whole is as if there were none.
+type Traceparent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Trace         []byte                 `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"`  // 16 bytes
+	Span          []byte                 `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`    // 8 bytes: of whoever says this
+	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // bit 0: the trace is recorded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traceparent) Reset() {
+	*x = Traceparent{}
+	mi := &file_client_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traceparent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traceparent) ProtoMessage() {}
+
+func (x *Traceparent) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traceparent.ProtoReflect.Descriptor instead.
+func (*Traceparent) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Traceparent) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+func (x *Traceparent) GetSpan() []byte {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *Traceparent) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
 // Write asks for a command. It is answered once.
 type Write struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // the command's seq
-	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`  // a Command
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`        // the command's seq
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`         // a Command
+	Traceparent   *Traceparent           `protobuf:"bytes,3,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // none: the node decides whether it traces
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Write) Reset() {
 	*x = Write{}
-	mi := &file_client_proto_msgTypes[4]
+	mi := &file_client_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +500,7 @@ func (x *Write) String() string {
 func (*Write) ProtoMessage() {}
 
 func (x *Write) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[4]
+	mi := &file_client_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +513,7 @@ func (x *Write) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Write.ProtoReflect.Descriptor instead.
 func (*Write) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{4}
+	return file_client_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Write) GetRequest() uint64 {
@@ -463,6 +526,13 @@ func (x *Write) GetRequest() uint64 {
 func (x *Write) GetCommand() []byte {
 	if x != nil {
 		return x.Command
+	}
+	return nil
+}
+
+func (x *Write) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
 	}
 	return nil
 }
@@ -486,7 +556,7 @@ type WriteReply struct {
 
 func (x *WriteReply) Reset() {
 	*x = WriteReply{}
-	mi := &file_client_proto_msgTypes[5]
+	mi := &file_client_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +568,7 @@ func (x *WriteReply) String() string {
 func (*WriteReply) ProtoMessage() {}
 
 func (x *WriteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[5]
+	mi := &file_client_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +581,7 @@ func (x *WriteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteReply.ProtoReflect.Descriptor instead.
 func (*WriteReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{5}
+	return file_client_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WriteReply) GetRequest() uint64 {
@@ -595,14 +665,15 @@ type Read struct {
 	//	*Read_Get
 	//	*Read_Scan
 	//	*Read_Digest
-	Kind          isRead_Kind `protobuf_oneof:"kind"`
+	Kind          isRead_Kind  `protobuf_oneof:"kind"`
+	Traceparent   *Traceparent `protobuf:"bytes,7,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // as in Write
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_client_proto_msgTypes[6]
+	mi := &file_client_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +685,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[6]
+	mi := &file_client_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +698,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{6}
+	return file_client_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Read) GetRequest() uint64 {
@@ -685,6 +756,13 @@ func (x *Read) GetDigest() *Digest {
 	return nil
 }
 
+func (x *Read) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
+	}
+	return nil
+}
+
 type isRead_Kind interface {
 	isRead_Kind()
 }
@@ -716,7 +794,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_client_proto_msgTypes[7]
+	mi := &file_client_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +806,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[7]
+	mi := &file_client_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +819,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{7}
+	return file_client_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Get) GetKey() []byte {
@@ -765,7 +843,7 @@ type Scan struct {
 
 func (x *Scan) Reset() {
 	*x = Scan{}
-	mi := &file_client_proto_msgTypes[8]
+	mi := &file_client_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +855,7 @@ func (x *Scan) String() string {
 func (*Scan) ProtoMessage() {}
 
 func (x *Scan) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[8]
+	mi := &file_client_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +868,7 @@ func (x *Scan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scan.ProtoReflect.Descriptor instead.
 func (*Scan) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{8}
+	return file_client_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Scan) GetFrom() []byte {
@@ -840,7 +918,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +930,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +943,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{9}
+	return file_client_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Digest) GetFrom() []byte {
@@ -902,7 +980,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +992,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1005,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{10}
+	return file_client_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Item) GetKey() []byte {
@@ -982,7 +1060,7 @@ type ReadReply struct {
 
 func (x *ReadReply) Reset() {
 	*x = ReadReply{}
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1072,7 @@ func (x *ReadReply) String() string {
 func (*ReadReply) ProtoMessage() {}
 
 func (x *ReadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1085,7 @@ func (x *ReadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReply.ProtoReflect.Descriptor instead.
 func (*ReadReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{11}
+	return file_client_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadReply) GetRequest() uint64 {
@@ -1087,7 +1165,7 @@ type RangeDigest struct {
 
 func (x *RangeDigest) Reset() {
 	*x = RangeDigest{}
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1177,7 @@ func (x *RangeDigest) String() string {
 func (*RangeDigest) ProtoMessage() {}
 
 func (x *RangeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1190,7 @@ func (x *RangeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeDigest.ProtoReflect.Descriptor instead.
 func (*RangeDigest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{12}
+	return file_client_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RangeDigest) GetHash() []byte {
@@ -1160,7 +1238,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_client_proto_msgTypes[13]
+	mi := &file_client_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1250,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[13]
+	mi := &file_client_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1263,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{13}
+	return file_client_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusRequest) GetRequest() uint64 {
@@ -1224,15 +1302,16 @@ type StatusReply struct {
 	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
 	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	Keys              *Keys                  `protobuf:"bytes,27,opt,name=keys,proto3" json:"keys,omitempty"`
-	Message           string                 `protobuf:"bytes,28,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
-	Hint              string                 `protobuf:"bytes,29,opt,name=hint,proto3" json:"hint,omitempty"`
+	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"`   // none: nobody measures
+	Message           string                 `protobuf:"bytes,29,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
+	Hint              string                 `protobuf:"bytes,30,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_client_proto_msgTypes[14]
+	mi := &file_client_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1323,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[14]
+	mi := &file_client_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1336,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{14}
+	return file_client_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusReply) GetRequest() uint64 {
@@ -1449,6 +1528,13 @@ func (x *StatusReply) GetKeys() *Keys {
 	return nil
 }
 
+func (x *StatusReply) GetVitals() *Vitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
+}
+
 func (x *StatusReply) GetMessage() string {
 	if x != nil {
 		return x.Message
@@ -1461,6 +1547,198 @@ func (x *StatusReply) GetHint() string {
 		return x.Hint
 	}
 	return ""
+}
+
+// Vitals is how a node's process does, from what it counts for its metrics.
+type Vitals struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UpMs          uint64                 `protobuf:"varint,1,opt,name=up_ms,json=upMs,proto3" json:"up_ms,omitempty"` // since the process began to count
+	Timings       []*Timing              `protobuf:"bytes,2,rep,name=timings,proto3" json:"timings,omitempty"`        // by name
+	Queued        []*Queued              `protobuf:"bytes,3,rep,name=queued,proto3" json:"queued,omitempty"`          // the same
+	Settings      []string               `protobuf:"bytes,4,rep,name=settings,proto3" json:"settings,omitempty"`      // of the process, that are not replicated: name=value
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vitals) Reset() {
+	*x = Vitals{}
+	mi := &file_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vitals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vitals) ProtoMessage() {}
+
+func (x *Vitals) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vitals.ProtoReflect.Descriptor instead.
+func (*Vitals) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Vitals) GetUpMs() uint64 {
+	if x != nil {
+		return x.UpMs
+	}
+	return 0
+}
+
+func (x *Vitals) GetTimings() []*Timing {
+	if x != nil {
+		return x.Timings
+	}
+	return nil
+}
+
+func (x *Vitals) GetQueued() []*Queued {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *Vitals) GetSettings() []string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Timing is how long something took, each time. Counts are cumulative: so many took no longer
+// than the bound of their place, which is first_us times two to that power; the last one all.
+type Timing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            string                 `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"` // write, get, scan; log_sync, apply, checkpoint, read_index
+	FirstUs       uint64                 `protobuf:"varint,2,opt,name=first_us,json=firstUs,proto3" json:"first_us,omitempty"`
+	Counts        []uint64               `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"` // since the process began
+	Recent        []uint64               `protobuf:"varint,4,rep,packed,name=recent,proto3" json:"recent,omitempty"` // of the last minute or two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timing) Reset() {
+	*x = Timing{}
+	mi := &file_client_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timing) ProtoMessage() {}
+
+func (x *Timing) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timing.ProtoReflect.Descriptor instead.
+func (*Timing) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Timing) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Timing) GetFirstUs() uint64 {
+	if x != nil {
+		return x.FirstUs
+	}
+	return 0
+}
+
+func (x *Timing) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Timing) GetRecent() []uint64 {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
+// Queued is what waits in a bounded queue.
+type Queued struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	In            string                 `protobuf:"bytes,1,opt,name=in,proto3" json:"in,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Queued) Reset() {
+	*x = Queued{}
+	mi := &file_client_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queued) ProtoMessage() {}
+
+func (x *Queued) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queued.ProtoReflect.Descriptor instead.
+func (*Queued) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Queued) GetIn() string {
+	if x != nil {
+		return x.In
+	}
+	return ""
+}
+
+func (x *Queued) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
 }
 
 // Keys is what a node's links are secured with, for people.
@@ -1478,7 +1756,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1768,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1781,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{15}
+	return file_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Keys) GetOpen() bool {
@@ -1565,7 +1843,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1855,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1868,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{16}
+	return file_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Transfer) GetPeer() uint64 {
@@ -1667,7 +1945,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1957,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1970,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{17}
+	return file_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotRequest) GetRequest() uint64 {
@@ -1787,7 +2065,7 @@ type SnapshotCreate struct {
 
 func (x *SnapshotCreate) Reset() {
 	*x = SnapshotCreate{}
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +2077,7 @@ func (x *SnapshotCreate) String() string {
 func (*SnapshotCreate) ProtoMessage() {}
 
 func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +2090,7 @@ func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
 func (*SnapshotCreate) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{18}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotCreate) GetId() string {
@@ -1838,7 +2116,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1850,7 +2128,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1863,7 +2141,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{19}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotList) GetId() string {
@@ -1882,7 +2160,7 @@ type SnapshotDelete struct {
 
 func (x *SnapshotDelete) Reset() {
 	*x = SnapshotDelete{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2172,7 @@ func (x *SnapshotDelete) String() string {
 func (*SnapshotDelete) ProtoMessage() {}
 
 func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2185,7 @@ func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
 func (*SnapshotDelete) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotDelete) GetId() string {
@@ -1930,7 +2208,7 @@ type SnapshotFetch struct {
 
 func (x *SnapshotFetch) Reset() {
 	*x = SnapshotFetch{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2220,7 @@ func (x *SnapshotFetch) String() string {
 func (*SnapshotFetch) ProtoMessage() {}
 
 func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2233,7 @@ func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
 func (*SnapshotFetch) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotFetch) GetId() string {
@@ -1992,7 +2270,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2282,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2295,7 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotPart) GetFrom() uint64 {
@@ -2063,7 +2341,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2353,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2366,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -2162,7 +2440,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2452,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2465,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -2319,7 +2597,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2609,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2622,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2551,7 +2829,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2841,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2854,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2590,7 +2868,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2880,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2893,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2636,7 +2914,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2926,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2939,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2680,7 +2958,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2970,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2983,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2725,7 +3003,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +3015,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +3028,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2770,7 +3048,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2782,7 +3060,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2795,7 +3073,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2825,7 +3103,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3115,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3128,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -2898,7 +3176,7 @@ type ChangeAuth struct {
 
 func (x *ChangeAuth) Reset() {
 	*x = ChangeAuth{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3188,7 @@ func (x *ChangeAuth) String() string {
 func (*ChangeAuth) ProtoMessage() {}
 
 func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3201,7 @@ func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAuth.ProtoReflect.Descriptor instead.
 func (*ChangeAuth) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ChangeAuth) GetKind() isChangeAuth_Kind {
@@ -3022,7 +3300,7 @@ type UserGrant struct {
 
 func (x *UserGrant) Reset() {
 	*x = UserGrant{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3312,7 @@ func (x *UserGrant) String() string {
 func (*UserGrant) ProtoMessage() {}
 
 func (x *UserGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3325,7 @@ func (x *UserGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserGrant.ProtoReflect.Descriptor instead.
 func (*UserGrant) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UserGrant) GetUser() string {
@@ -3073,7 +3351,7 @@ type AuthQuery struct {
 
 func (x *AuthQuery) Reset() {
 	*x = AuthQuery{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +3363,7 @@ func (x *AuthQuery) String() string {
 func (*AuthQuery) ProtoMessage() {}
 
 func (x *AuthQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +3376,7 @@ func (x *AuthQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthQuery.ProtoReflect.Descriptor instead.
 func (*AuthQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 type ClusterReply struct {
@@ -3125,7 +3403,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3415,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3428,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3291,7 +3569,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3581,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3594,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3443,7 +3721,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3733,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3746,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3518,7 +3796,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3808,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3821,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3689,7 +3967,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3979,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3992,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3789,7 +4067,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +4079,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +4092,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{41}
+	return file_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3878,7 +4156,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +4168,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4181,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{42}
+	return file_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3936,7 +4214,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4226,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4239,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{43}
+	return file_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -4050,10 +4328,15 @@ const file_client_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"\x8a\x01\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"M\n" +
+	"\vTraceparent\x12\x14\n" +
+	"\x05trace\x18\x01 \x01(\fR\x05trace\x12\x12\n" +
+	"\x04span\x18\x02 \x01(\fR\x04span\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\"\xc4\x01\n" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\x128\n" +
+	"\vtraceparent\x18\x03 \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
 	"\x06client\x12\asession\x1a\x13a command is wanted\"\xf0\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
@@ -4067,14 +4350,15 @@ const file_client_proto_rawDesc = "" +
 	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
 	"\bunopened\x18\t \x01(\bR\bunopened\x12\x12\n" +
 	"\x04hint\x18\n" +
-	" \x01(\tR\x04hint:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	" \x01(\tR\x04hint:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xfc\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\"\n" +
 	"\x03get\x18\x04 \x01(\v2\x0e.keyval.v1.GetH\x00R\x03get\x12%\n" +
 	"\x04scan\x18\x05 \x01(\v2\x0f.keyval.v1.ScanH\x00R\x04scan\x12+\n" +
-	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digest:J\x8a\xb5\x18\x1f\b\x06\x10\x02\x18\x01\"\x15node/gateway/session-0\x01\x92\xb5\x18#\n" +
+	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digest\x128\n" +
+	"\vtraceparent\x18\a \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:J\x8a\xb5\x18\x1f\b\x06\x10\x02\x18\x01\"\x15node/gateway/session-0\x01\x92\xb5\x18#\n" +
 	"\x06client\x12\asession\x1a\x10a read is wantedB\x06\n" +
 	"\x04kind\"\x17\n" +
 	"\x03Get\x12\x10\n" +
@@ -4113,7 +4397,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xb0\a\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xdb\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -4145,9 +4429,23 @@ const file_client_proto_rawDesc = "" +
 	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
 	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
-	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12\x18\n" +
-	"\amessage\x18\x1c \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x1d \x01(\tR\x04hint:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
+	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12)\n" +
+	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals\x12\x18\n" +
+	"\amessage\x18\x1d \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x1e \x01(\tR\x04hint:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\x91\x01\n" +
+	"\x06Vitals\x12\x13\n" +
+	"\x05up_ms\x18\x01 \x01(\x04R\x04upMs\x12+\n" +
+	"\atimings\x18\x02 \x03(\v2\x11.keyval.v1.TimingR\atimings\x12)\n" +
+	"\x06queued\x18\x03 \x03(\v2\x11.keyval.v1.QueuedR\x06queued\x12\x1a\n" +
+	"\bsettings\x18\x04 \x03(\tR\bsettings\"c\n" +
+	"\x06Timing\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x19\n" +
+	"\bfirst_us\x18\x02 \x01(\x04R\afirstUs\x12\x16\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts\x12\x16\n" +
+	"\x06recent\x18\x04 \x03(\x04R\x06recent\".\n" +
+	"\x06Queued\x12\x0e\n" +
+	"\x02in\x18\x01 \x01(\tR\x02in\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xba\x01\n" +
 	"\x04Keys\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\tR\vcertificate\x12\x1d\n" +
@@ -4394,7 +4692,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -4402,123 +4700,132 @@ var file_client_proto_goTypes = []any{
 	(*Attached)(nil),           // 3: keyval.v1.Attached
 	(*Detach)(nil),             // 4: keyval.v1.Detach
 	(*Leader)(nil),             // 5: keyval.v1.Leader
-	(*Write)(nil),              // 6: keyval.v1.Write
-	(*WriteReply)(nil),         // 7: keyval.v1.WriteReply
-	(*Read)(nil),               // 8: keyval.v1.Read
-	(*Get)(nil),                // 9: keyval.v1.Get
-	(*Scan)(nil),               // 10: keyval.v1.Scan
-	(*Digest)(nil),             // 11: keyval.v1.Digest
-	(*Item)(nil),               // 12: keyval.v1.Item
-	(*ReadReply)(nil),          // 13: keyval.v1.ReadReply
-	(*RangeDigest)(nil),        // 14: keyval.v1.RangeDigest
-	(*StatusRequest)(nil),      // 15: keyval.v1.StatusRequest
-	(*StatusReply)(nil),        // 16: keyval.v1.StatusReply
-	(*Keys)(nil),               // 17: keyval.v1.Keys
-	(*Transfer)(nil),           // 18: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 19: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 20: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 21: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 22: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 23: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 24: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 25: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 26: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 27: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 28: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 29: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 30: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 31: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 32: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 33: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 34: keyval.v1.ChangeHealing
-	(*ChangeAuth)(nil),         // 35: keyval.v1.ChangeAuth
-	(*UserGrant)(nil),          // 36: keyval.v1.UserGrant
-	(*AuthQuery)(nil),          // 37: keyval.v1.AuthQuery
-	(*ClusterReply)(nil),       // 38: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 39: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 40: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 41: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 42: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 43: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 44: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 45: keyval.v1.JoinAnswer
-	(Code)(0),                  // 46: keyval.v1.Code
-	(*Member)(nil),             // 47: keyval.v1.Member
-	(*NoteBackup)(nil),         // 48: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 49: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 50: keyval.v1.HealingMode
-	(*Grant)(nil),              // 51: keyval.v1.Grant
-	(*Auth)(nil),               // 52: keyval.v1.Auth
-	(*Healing)(nil),            // 53: keyval.v1.Healing
-	(*BackupJob)(nil),          // 54: keyval.v1.BackupJob
+	(*Traceparent)(nil),        // 6: keyval.v1.Traceparent
+	(*Write)(nil),              // 7: keyval.v1.Write
+	(*WriteReply)(nil),         // 8: keyval.v1.WriteReply
+	(*Read)(nil),               // 9: keyval.v1.Read
+	(*Get)(nil),                // 10: keyval.v1.Get
+	(*Scan)(nil),               // 11: keyval.v1.Scan
+	(*Digest)(nil),             // 12: keyval.v1.Digest
+	(*Item)(nil),               // 13: keyval.v1.Item
+	(*ReadReply)(nil),          // 14: keyval.v1.ReadReply
+	(*RangeDigest)(nil),        // 15: keyval.v1.RangeDigest
+	(*StatusRequest)(nil),      // 16: keyval.v1.StatusRequest
+	(*StatusReply)(nil),        // 17: keyval.v1.StatusReply
+	(*Vitals)(nil),             // 18: keyval.v1.Vitals
+	(*Timing)(nil),             // 19: keyval.v1.Timing
+	(*Queued)(nil),             // 20: keyval.v1.Queued
+	(*Keys)(nil),               // 21: keyval.v1.Keys
+	(*Transfer)(nil),           // 22: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 23: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 24: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 25: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 26: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 27: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 28: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 29: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 30: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 31: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 32: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 33: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 34: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 35: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 36: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 37: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 38: keyval.v1.ChangeHealing
+	(*ChangeAuth)(nil),         // 39: keyval.v1.ChangeAuth
+	(*UserGrant)(nil),          // 40: keyval.v1.UserGrant
+	(*AuthQuery)(nil),          // 41: keyval.v1.AuthQuery
+	(*ClusterReply)(nil),       // 42: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 43: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 44: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 45: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 46: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 47: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 48: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 49: keyval.v1.JoinAnswer
+	(Code)(0),                  // 50: keyval.v1.Code
+	(*Member)(nil),             // 51: keyval.v1.Member
+	(*NoteBackup)(nil),         // 52: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 53: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 54: keyval.v1.HealingMode
+	(*Grant)(nil),              // 55: keyval.v1.Grant
+	(*Auth)(nil),               // 56: keyval.v1.Auth
+	(*Healing)(nil),            // 57: keyval.v1.Healing
+	(*BackupJob)(nil),          // 58: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	46, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	50, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	47, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	46, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
-	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	46, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	46, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	47, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	18, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	17, // 17: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
-	20, // 18: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	21, // 19: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	22, // 20: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	23, // 21: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	46, // 22: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	26, // 23: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	24, // 24: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	47, // 25: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	28, // 26: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	30, // 27: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	31, // 28: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	32, // 29: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	33, // 30: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	29, // 31: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	34, // 32: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	48, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	35, // 34: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
-	37, // 35: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
-	49, // 36: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	50, // 37: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	36, // 38: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
-	36, // 39: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
-	51, // 40: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
-	46, // 41: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 42: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	39, // 43: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	49, // 44: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	43, // 45: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	43, // 46: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	43, // 47: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	52, // 48: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
-	41, // 49: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	49, // 50: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	42, // 51: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	40, // 52: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	53, // 53: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	54, // 54: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	47, // 55: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 56: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	17, // 57: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	42, // 58: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	46, // 59: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	47, // 60: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	51, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
+	50, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
+	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
+	50, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	50, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	51, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	22, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	21, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	18, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
+	19, // 21: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
+	20, // 22: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
+	24, // 23: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	25, // 24: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	26, // 25: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	27, // 26: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	50, // 27: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	30, // 28: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	28, // 29: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	51, // 30: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	32, // 31: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	34, // 32: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	35, // 33: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	36, // 34: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	37, // 35: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	33, // 36: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	38, // 37: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	52, // 38: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	39, // 39: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
+	41, // 40: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
+	53, // 41: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	54, // 42: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	40, // 43: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	40, // 44: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	55, // 45: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	50, // 46: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 47: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	43, // 48: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	53, // 49: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	47, // 50: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	47, // 51: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	47, // 52: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	56, // 53: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	45, // 54: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	53, // 55: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	46, // 56: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	44, // 57: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	57, // 58: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	58, // 59: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	51, // 60: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 61: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	21, // 62: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	46, // 63: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	50, // 64: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	51, // 65: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4528,18 +4835,18 @@ func file_client_proto_init() {
 	}
 	file_options_proto_init()
 	file_command_proto_init()
-	file_client_proto_msgTypes[6].OneofWrappers = []any{
+	file_client_proto_msgTypes[7].OneofWrappers = []any{
 		(*Read_Get)(nil),
 		(*Read_Scan)(nil),
 		(*Read_Digest)(nil),
 	}
-	file_client_proto_msgTypes[17].OneofWrappers = []any{
+	file_client_proto_msgTypes[21].OneofWrappers = []any{
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[25].OneofWrappers = []any{
+	file_client_proto_msgTypes[29].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -4551,8 +4858,8 @@ func file_client_proto_init() {
 		(*ClusterRequest_Auth)(nil),
 		(*ClusterRequest_AuthQuery)(nil),
 	}
-	file_client_proto_msgTypes[32].OneofWrappers = []any{}
-	file_client_proto_msgTypes[33].OneofWrappers = []any{
+	file_client_proto_msgTypes[36].OneofWrappers = []any{}
+	file_client_proto_msgTypes[37].OneofWrappers = []any{
 		(*ChangeAuth_Add)(nil),
 		(*ChangeAuth_Remove)(nil),
 		(*ChangeAuth_Grant)(nil),
@@ -4565,7 +4872,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   44,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
