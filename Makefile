@@ -72,8 +72,8 @@ exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs 
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/wal -run TestPagesOfAFailedSync -v -count=1
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$|TestFullDisk$$' -v -count=1 -timeout 60m
 
-damage: ## each file of a node is damaged in each way: what the node does, as a table
-	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m
+damage: ## each file of a node is damaged in each way: what the node does, as a table of docs/OPERATIONS.md
+	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m -rewrite
 
 crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go
 	@KEYVAL_CROWD_FILES=$(FILES) $(GO) test ./cli/kvctl -run 'TestCrowdedNode$$' -v -count=1 -timeout 10m
