@@ -121,7 +121,7 @@ kvctl put hello world
 kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
-			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newDoctor(sh),
+			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newTop(sh), newDoctor(sh),
 			newCluster(sh), newOps(sh),
 			newSnapshot(sh), newBackup(sh), newRestore(sh), newRebuild(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newCert(sh), newDev(sh), newSim(sh),

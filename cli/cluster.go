@@ -59,6 +59,11 @@ func (c *Call) watched(show func() error) error {
 	if !c.flags.Bool("watch") {
 		return show()
 	}
+	return c.live(show)
+}
+
+// live shows what is new each second until Ctrl-C.
+func (c *Call) live(show func() error) error {
 	out, notes := c.Stdout, c.Stderr
 	defer func() { c.Stdout, c.Stderr = out, notes }()
 	look := time.NewTicker(watchEvery)

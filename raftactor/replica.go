@@ -108,9 +108,18 @@ type (
 	}
 	// RefuseProposal sends a proposal back that was surely not proposed.
 	RefuseProposal struct {
-		To      Asker
-		Refusal *messages.ProposalRefused
+		To          Asker
+		Refusal     *messages.ProposalRefused
+		Traceparent *messages.Traceparent // the proposal's
 	}
+	// TracedLogged says where the proposal of a trace is in the log: Index is that of its
+	// entry, or of a later one of the same proposal.
+	TracedLogged struct {
+		Traceparent *messages.Traceparent
+		Index       uint64
+	}
+	// AskedReadIndex says that a batch of reads is to be confirmed now.
+	AskedReadIndex struct{}
 	// ElectionStarted says that this replica asks the others for their votes.
 	ElectionStarted struct{}
 	// AnnounceLeader tells the node who leads now, whether it may have lost data, and why the
@@ -152,6 +161,8 @@ func (StagingUnused) effect()   {}
 func (ReadAt) effect()          {}
 func (RefuseReads) effect()     {}
 func (RefuseProposal) effect()  {}
+func (TracedLogged) effect()    {}
+func (AskedReadIndex) effect()  {}
 func (ElectionStarted) effect() {}
 func (AnnounceLeader) effect()  {}
 func (TellReplication) effect() {}
@@ -167,7 +178,8 @@ type proposal struct {
 	seq     uint64
 	origin  uint64
 	command []byte
-	of      *asked // while it is under way
+	trace   *messages.Traceparent // nil: it is not traced
+	of      *asked                // while it is under way
 }
 
 // Replica is one member of the consensus group. Not safe for concurrent use.
@@ -378,9 +390,9 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	return nil
 }
 
-// OnPropose queues a command for the log, or refuses it at once.
-func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
-	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
+// OnPropose queues a command for the log, or refuses it at once. It reports whether it did.
+func (r *Replica) OnPropose(asker Asker, m *messages.Propose) (queued bool) {
+	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command, trace: m.Traceparent}
 	size := len(m.Command)
 	switch {
 	case r.node == nil || r.leader == 0 || r.fence.mute():
@@ -395,11 +407,13 @@ func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 	default:
 		r.under.begin(&p)
 		r.queue.Push(asker, p, size)
+		return true
 	}
+	return false
 }
 
 func (r *Replica) refuse(p proposal, code messages.Code) {
-	r.emit(RefuseProposal{p.asker, &messages.ProposalRefused{Seq: p.seq, Code: code, Leader: r.leader, Term: r.term}})
+	r.emit(RefuseProposal{p.asker, &messages.ProposalRefused{Seq: p.seq, Code: code, Leader: r.leader, Term: r.term}, p.trace})
 }
 
 // OnRead queues a read for the next ReadIndex batch, or refuses it at once.
@@ -497,7 +511,13 @@ func (r *Replica) propose() bool {
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
 	}
-	r.under.log(r.next, entries[len(entries)-1].GetIndex()) // raft has numbered them
+	last := r.changes.last + uint64(len(entries)) // raft numbers copies of them, behind all that a Ready brought
+	r.under.log(r.next, last)
+	for _, p := range r.next {
+		if p.trace != nil {
+			r.emit(TracedLogged{p.trace, last})
+		}
+	}
 	clear(r.next)
 	r.next = r.next[:0]
 	return true
@@ -561,6 +581,7 @@ func (r *Replica) askReads() bool {
 		return true
 	}
 	r.node.ReadIndex(context)
+	r.emit(AskedReadIndex{})
 	return true
 }
 
@@ -709,6 +730,9 @@ func (r *Replica) refuseQueued(code messages.Code) {
 	}
 	r.under.clear()
 }
+
+// QueuedBytes is what waits for the gate, in bytes of commands.
+func (r *Replica) QueuedBytes() int { return r.queue.Cost() }
 
 // Leader is what was announced last.
 func (r *Replica) Leader() *messages.LeaderChanged {
