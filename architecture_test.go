@@ -66,7 +66,7 @@ var rooms = map[string]room{
 	"actors/client":                    {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor/rules", "messages", "mutant"}},
 	"actors":                           {actor, []string{"actors/seam", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "membershipactor", "messages", "mutant", "raftactor", "storeactor", "storeactor/audit", "storeactor/disk", "storeactor/files", "storeactor/shipping"}},
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/backup", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
-	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/doctor", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files", "storeactor/snapshot"}},
+	"cli":                              {world, []string{"actors", "actors/client", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/doctor", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files", "storeactor/snapshot"}},
 	"cli/doctor":                       {world, []string{"actors/client", "actors/transport", "messages"}},
 	"cli/inside":                       {world, []string{"actors/client", "actors/telemetry", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
@@ -82,13 +82,14 @@ var rooms = map[string]room{
 // process, what asks its actors from outside, addresses as package net reads them, the blocking façade of the client
 // library, and what the environment chooses in a build with mutants.
 var worldly = []string{
-	"actors/serve.go", "actors/inspect.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
+	"actors/serve.go", "actors/vitals.go", "actors/inspect.go", "actors/identity.go", "actors/client/facade*.go", "mutant/chosen.go",
 }
 
 // theWorld are imports of worldly files alone, with all that lies below them.
 var theWorld = []string{
 	"os", "net", "syscall", "golang.org/x/sys",
 	"go.etcd.io/etcd", "go.uber.org/zap", "github.com/dgraph-io", "google.golang.org/grpc",
+	"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters",
 }
 
 const actorLibrary = "github.com/asynkron/protoactor-go"

@@ -146,9 +146,11 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 // askStatus sends a draft through membership and snapshots to raft. Each adds what it
 // knows, and raft answers with the StatusReply.
 func (a *gateway) askStatus(ctx actor.Context) {
-	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: &messages.StatusReply{
-		Pid: a.wiring.pid, Version: a.wiring.version, LevelMin: messages.LevelMin, LevelMax: a.wiring.level,
-	}})
+	reply := &messages.StatusReply{Pid: a.wiring.pid, Version: a.wiring.version, LevelMin: messages.LevelMin, LevelMax: a.wiring.level}
+	if a.wiring.vitals != nil {
+		reply.Vitals = a.wiring.vitals()
+	}
+	ctx.Request(a.wiring.membership(), &messages.StatusDraft{Reply: reply})
 }
 
 func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
@@ -169,7 +171,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Commit: m.Commit, Applied: m.Applied, LastIndex: m.LastIndex, Pid: m.Pid, Version: m.Version, ClusterId: m.ClusterId,
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
-		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys,
+		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys, Vitals: m.Vitals,
 	}
 }
 

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"encoding/hex"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/telemetry"
@@ -15,6 +17,15 @@ const (
 	operations
 )
 
+var operationNames = [operations]string{"write", "get", "scan"}
+
+func readKind(m *messages.Read) int {
+	if m.GetGet() == nil {
+		return aScan
+	}
+	return aGet
+}
+
 // requestMeters counts the requests of clients by what they asked for and how they were
 // answered. All sessions of a node share it.
 type requestMeters struct {
@@ -28,7 +39,7 @@ func newRequestMeters(meter prometheus.Registerer) *requestMeters {
 	took := telemetry.HistogramBy(meter, "keyval_request_seconds",
 		"How long requests of clients took on this node, from their arrival to the answer.", 0.0001, 17, "operation")
 	m := &requestMeters{}
-	for operation, name := range [operations]string{"write", "get", "scan"} {
+	for operation, name := range operationNames {
 		m.took[operation] = took.WithLabelValues(name)
 		for code := range messages.Code(len(messages.Code_name)) {
 			m.answered[operation] = append(m.answered[operation], answered.WithLabelValues(name, code.String()))
@@ -37,13 +48,18 @@ func newRequestMeters(meter prometheus.Registerer) *requestMeters {
 	return m
 }
 
-// count takes an answer and how long it took, in ns; below 0: nobody knows.
-func (m *requestMeters) count(e answer, ns int64) {
+// count takes an answer and how long it took, in ns; below 0: nobody knows. A trace of it
+// stands beside the time, so that whoever wonders about a slow one finds one.
+func (m *requestMeters) count(e answer, ns int64, trace *messages.Traceparent) {
 	operation, code := e.operation()
 	if int(code) < len(m.answered[operation]) {
 		m.answered[operation][code].Inc()
 	}
-	if ns >= 0 {
+	switch by, knows := m.took[operation].(prometheus.ExemplarObserver); {
+	case ns < 0:
+	case trace != nil && knows:
+		by.ObserveWithExemplar(float64(ns)/1e9, prometheus.Labels{"trace_id": hex.EncodeToString(trace.Trace)})
+	default:
 		m.took[operation].Observe(float64(ns) / 1e9)
 	}
 }

@@ -97,7 +97,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	w := &wiring{
 		self: self, address: address, version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
-		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, requests: newRequestMeters(cfg.World.Meter),
+		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, tracer: telemetry.NewTracer(cfg.World.Traces), vitals: cfg.World.Vitals, requests: newRequestMeters(cfg.World.Meter),
 	}
 	telemetry.Begin(w.meter)
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)
@@ -298,7 +298,7 @@ func (a *node) serve(ctx actor.Context) {
 		Self: w.self, TickMS: tickMS, Level: w.level, ReadNonce: a.nonces.reads, LossNonce: a.nonces.losses, Suspicion: suspicion, Options: o.Raft, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
 		Log: w.local(messages.ActorLog), Machine: w.machine(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(),
 		Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorRaft), PID: w.of,
-		Inbox: w.inbox,
+		Inbox: w.inbox, Tracer: w.tracer, Nanos: w.nanos,
 	}))
 	a.spawn(ctx, messages.ActorLog, storeactor.NewLog(storeactor.LogConfig{
 		Raft: w.raft(), Machine: w.machine(), Snapshots: w.local(messages.ActorSnapshots), Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal,
@@ -307,7 +307,7 @@ func (a *node) serve(ctx actor.Context) {
 		Self: w.self, TickMS: tickMS, Level: w.level, Raft: w.raft(), Gateway: w.local(messages.ActorGateway), Membership: w.membership(), Log: w.local(messages.ActorLog),
 		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Readers: o.Readers,
 		CheckpointEntries: o.CheckpointEntries, CheckpointBytes: o.CheckpointBytes, CheckpointTicks: o.CheckpointTicks,
-		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond), RoomBytes: o.RoomBytes,
+		HistoryRevisions: o.HistoryRevisions, HistoryMS: uint64(o.HistoryTime / time.Millisecond), RoomBytes: o.RoomBytes, Tracer: w.tracer, Nanos: w.nanos,
 	}))
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, Level: w.level, TickMS: tickMS, Nonce: a.nonces.shipments,
@@ -323,7 +323,7 @@ func (a *node) serve(ctx actor.Context) {
 		Name: a.identity.Name, Address: a.identity.Advertise, Node: w.local(messages.ActorNode), Gateway: w.local(messages.ActorGateway),
 		Raft: w.raft(), Machine: w.machine(), Transport: w.local(messages.ActorTransport),
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
-		Peer: w.peer(messages.ActorMembership), PeerRaft: w.peer(messages.ActorRaft), Client: w.ofClient,
+		Peer: w.peer(messages.ActorMembership), PeerRaft: w.peer(messages.ActorRaft), Client: w.ofClient, Tracer: w.tracer,
 	}))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }

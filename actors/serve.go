@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
@@ -35,9 +36,10 @@ type ServeOptions struct {
 	Token          string
 	Version        string
 	Logger         *slog.Logger
-	Meter          prometheus.Registerer // nil: nobody counts
-	Announce       func(line string)     // lines for people; nil: none
-	Running        func(Inspector)       // hears of the node that runs now, once it has joined of the next; nil: nobody does
+	Meter          *prometheus.Registry                   // where the node counts; nil: nobody else looks there
+	Traces         func(node string) trace.TracerProvider // of the node of this name; nil: nobody traces
+	Announce       func(line string)                      // lines for people; nil: none
+	Running        func(Inspector)                        // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
 	Keys     *keys.Ring // of the node that Name names; nil: links carry none
 	Insecure bool       // it may listen beyond its machine without keys
@@ -64,6 +66,11 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.Meter == nil {
+		o.Meter = prometheus.NewRegistry()
+	}
+	vitals := newVitals(o.Meter, o)
+	go vitals.sample(ctx)
 	disk, err := files.Open(o.DataDir, o.Logger, o.Meter)
 	if err != nil {
 		return err
@@ -77,9 +84,9 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		select {} // the actor that failed does nothing more; the process ends
 	})
-	world.Meter = o.Meter
+	world.Meter, world.Vitals = o.Meter, vitals.now
 	for {
-		again, err := serveOnce(ctx, o, disk, places, world, failed)
+		again, err := serveOnce(ctx, o, disk, places, world, vitals, failed)
 		if err != nil || !again {
 			return err
 		}
@@ -103,7 +110,7 @@ func roomToStart(d disk.Disk, dir string) error {
 }
 
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
-func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, failed <-chan error) (again bool, err error) {
+func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, vitals *vitals, failed <-chan error) (again bool, err error) {
 	if err := o.guard(o.Name, o.Listen); err != nil {
 		return false, err
 	}
@@ -124,8 +131,12 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 	open := o.Keys == nil && !grpc.Loopback(identity.Listen)
 	world.Keys = func() *messages.Keys { return o.Keys.Told(open) }
+	if o.Traces != nil {
+		world.Traces = o.Traces(identity.Name)
+	}
 	logger := o.Logger.With("node", identity.Name)
 	network := grpc.New(grpc.Options{Logger: logger, Places: places, Keys: o.Keys})
+	vitals.network.Store(network)
 	if err := network.Bind(identity.Listen); err != nil {
 		return false, err
 	}

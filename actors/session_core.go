@@ -62,10 +62,11 @@ func (dropReads) sessionEffect() {}
 func (answer) sessionEffect()    {}
 
 type pendingWrite struct {
-	actor    string // of the client's system
-	asked    int    // times; each is answered
-	command  []byte // as the client sent it
-	stamped  []byte // as it is proposed
+	actor    string                // of the client's system
+	asked    int                   // times; each is answered
+	trace    *messages.Traceparent // what is proposed carries it; nil: it is not traced
+	command  []byte                // as the client sent it
+	stamped  []byte                // as it is proposed
 	age      int
 	again    int // the age at which it is proposed again
 	proposed int // times; beyond the first, nobody knows what became of the earlier ones
@@ -101,7 +102,8 @@ type sessionCore struct {
 	refused string
 	writes  map[uint64]*pendingWrite
 	reads   map[uint64]*pendingRead
-	now     int64 // in ns, as requests come in, for metrics
+	now     int64                 // in ns, as requests come in, for metrics
+	trace   *messages.Traceparent // what is done for the request that comes in stands below it; nil: it is not traced
 	bytes   int
 	scans   int
 	held    []uint64 // scans and digests that are not sent on yet, in order; some may be answered
@@ -148,7 +150,7 @@ func (s *sessionCore) onWrite(actor string, m *messages.Write) {
 		s.emit(answer{Actor: actor, Reply: &messages.WriteReply{Request: m.Request, Code: messages.Code_NO_LEADER}, begun: s.now})
 		return
 	}
-	w := &pendingWrite{actor: actor, asked: 1, command: m.Command, stamped: m.Command, begun: s.now}
+	w := &pendingWrite{actor: actor, asked: 1, command: m.Command, stamped: m.Command, begun: s.now, trace: s.trace}
 	if opens {
 		w.stamped = slices.Concat(m.Command, s.stamp)
 	}
@@ -209,7 +211,7 @@ func (s *sessionCore) propose(seq uint64, w *pendingWrite) {
 
 func (s *sessionCore) proposeAgain(seq uint64, w *pendingWrite) {
 	w.proposed++
-	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.stamped}})
+	s.emit(proposeTo{s.leader.RaftId, &messages.Propose{Origin: s.self, Seq: seq, Command: w.stamped, Traceparent: w.trace}})
 }
 
 // onRead sends a read on. A number that comes again is the same read, asked again.
@@ -234,6 +236,9 @@ func (s *sessionCore) onRead(actor string, m *messages.Read) {
 	case get != nil && messages.CheckKey(get.Key) != nil:
 		refuse(messages.Code_INVALID, messages.CheckKey(get.Key).Message)
 		return
+	}
+	if s.trace != m.Traceparent {
+		m = &messages.Read{Request: m.Request, Consistency: m.Consistency, Revision: m.Revision, Kind: m.Kind, Traceparent: s.trace}
 	}
 	r := &pendingRead{actor: actor, asked: 1, read: m, begun: s.now}
 	s.reads[m.Request] = r

@@ -26,6 +26,8 @@ type wiring struct {
 	meter   prometheus.Registerer // nil: nobody counts
 	fatal   func(error)
 	nanos   func() int64 // nil: nobody measures
+	tracer  *telemetry.Tracer
+	vitals  func() *messages.Vitals // nil: nobody measures
 
 	requests *requestMeters
 

@@ -121,7 +121,7 @@ kvctl put hello world
 kvctl get hello`,
 		Flags: globalFlags(),
 		Commands: []*urfave.Command{
-			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newDoctor(sh),
+			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newTop(sh), newDoctor(sh),
 			newCluster(sh), newOps(sh),
 			newSnapshot(sh), newBackup(sh), newRestore(sh), newRebuild(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
 			newServe(sh), newCert(sh), newDev(sh), newSim(sh),
@@ -225,7 +225,7 @@ func (c *Call) usage(hint, format string, args ...any) error {
 	return usagef(c.path, hint, format, args...)
 }
 
-// logger writes to stderr as --log-level and --log-format say.
+// logger writes to stderr as --log-level and --log-format say, and is sparing.
 func (c *Call) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
@@ -234,9 +234,9 @@ func (c *Call) logger() (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch format := c.flags.String("log-format"); format {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.Stderr, options)), nil
+		return slog.New(newSparing(slog.NewTextHandler(c.Stderr, options))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.Stderr, options)), nil
+		return slog.New(newSparing(slog.NewJSONHandler(c.Stderr, options))), nil
 	default:
 		return nil, c.usage("", "--log-format %q is none of %s", format, strings.Join(choices["log-format"], ", "))
 	}

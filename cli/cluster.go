@@ -59,6 +59,11 @@ func (c *Call) watched(show func() error) error {
 	if !c.flags.Bool("watch") {
 		return show()
 	}
+	return c.live(show)
+}
+
+// live shows what is new each second until Ctrl-C.
+func (c *Call) live(show func() error) error {
 	out, notes := c.Stdout, c.Stderr
 	defer func() { c.Stdout, c.Stderr = out, notes }()
 	look := time.NewTicker(watchEvery)
@@ -373,6 +378,10 @@ func (c *Call) showHealth(h *client.ClusterHealth) error {
 		return nil
 	case h.QuorumAvailable:
 		return quiet(exitDegraded)
+	case !c.Format.structured():
+		if what := c.trouble(c); what != nil {
+			c.note("%s\n  next: %s", what.Message, what.Hint)
+		}
 	}
 	return quiet(exitUnreachable)
 }

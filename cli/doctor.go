@@ -21,18 +21,32 @@ func newDoctor(sh *Shell) *urfave.Command {
 What it finds stands in order of urgency: down (the cluster does not do its work), danger
 (one further fault would stop it, or data are at risk), warning, note.
 A node has 2 seconds to answer, unless --timeout says otherwise.
+--capture writes what was collected to a new file beside, for a report of a defect: what each node says
+of itself, of the cluster and of its settings, and what was found. It holds names and addresses, and no
+key and no value.
 Exits 0 if there is nothing but notes, 9 if there is more, 5 if the cluster is down.
 With --json an array of objects: urgency, what, cause, next.`,
 		UsageText: `kvctl doctor
-kvctl doctor --json`,
-		Flags: []urfave.Flag{watchFlag()},
+kvctl doctor --json
+kvctl doctor --capture report.json`,
+		Flags: []urfave.Flag{watchFlag(), &urfave.StringFlag{Name: "capture", TakesFile: true, Usage: "write what was collected to `FILE`, for a report"}},
 		Action: sh.action(func(c *Call) error {
+			file := c.flags.String("capture")
+			if file != "" && c.flags.Bool("watch") {
+				return c.usage("leave --watch out", "--capture and --watch exclude each other")
+			}
 			return c.watched(func() error {
 				facts, err := c.facts()
 				if err != nil {
 					return err
 				}
-				return c.printFindings(doctor.Examine(facts), len(facts.Nodes))
+				found := doctor.Examine(facts)
+				if file != "" {
+					if err := c.capture(file, facts, found); err != nil {
+						return err
+					}
+				}
+				return c.printFindings(found, len(facts.Nodes))
 			})
 		}),
 	}
@@ -48,8 +62,22 @@ func (c *Call) facts() (doctor.Facts, error) {
 	if err != nil {
 		return doctor.Facts{}, err
 	}
-	rows := askAll(c, c.Shell, endpoints, timeout)
-	var others []string
+	rows, others := c.askEverybody(endpoints, timeout)
+	f := doctor.Facts{Now: time.Now()}
+	answers := 0
+	for _, r := range rows {
+		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem})
+		answers += min(1, len(r.members))
+	}
+	if answers > 0 {
+		c.askCluster(&f, append(endpoints, others...), timeout)
+	}
+	return f, nil
+}
+
+// askEverybody asks the endpoints and the members that they name; others are where those are.
+func (c *Call) askEverybody(endpoints []string, timeout time.Duration) (rows []nodeJSON, others []string) {
+	rows = askAll(c, c.Shell, endpoints, timeout)
 	for _, r := range rows {
 		for _, m := range r.members {
 			if !slices.Contains(endpoints, m.Address) && !slices.Contains(others, m.Address) {
@@ -61,16 +89,7 @@ func (c *Call) facts() (doctor.Facts, error) {
 		rows = append(rows, askAll(c, c.Shell, others, timeout)...)
 		nameTheSilent(rows)
 	}
-	f := doctor.Facts{Now: time.Now()}
-	answers := 0
-	for _, r := range rows {
-		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem})
-		answers += min(1, len(r.members))
-	}
-	if answers > 0 {
-		c.askCluster(&f, append(endpoints, others...), timeout)
-	}
-	return f, nil
+	return rows, others
 }
 
 // askCluster asks one of the endpoints about the cluster, and for a read.

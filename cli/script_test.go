@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,6 +41,7 @@ func TestScripts(t *testing.T) {
 			"restart-node": restartNode,
 			"free-ports":   freeAddressesOf,
 			"serve":        serveNode,
+			"slow-fsync":   slowFsync,
 		},
 	})
 }
@@ -160,6 +163,29 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 		_ = node.Process.Kill()
 		_ = node.Wait() // it was killed
 	})
+}
+
+// slowFsync leader|follower MICROSECONDS makes the disk of such a node slow from now on: every
+// fsync of it returns so much later.
+func slowFsync(ts *testscript.TestScript, _ bool, args []string) {
+	c := ts.Value(clusterKey{}).(*scriptCluster)
+	ts.Check(ts.Exec("kvctl", "cluster", "leader", "--json"))
+	leader := regexp.MustCompile(`"id": "(node\d)"`).FindStringSubmatch(ts.ReadFile("stdout"))
+	if leader == nil {
+		ts.Fatalf("nobody leads: %s", ts.ReadFile("stdout"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.pids)) {
+		if (name == leader[1]) != (args[0] == "leader") {
+			continue
+		}
+		slow := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:delay_exit="+args[1], "-p", strconv.Itoa(c.pids[name]))
+		ts.Check(slow.Start())
+		ts.Defer(func() {
+			_ = slow.Process.Signal(syscall.SIGINT) // so that it lets go of the node
+			_ = slow.Wait()
+		})
+		return
+	}
 }
 
 // killNode N ends a node as a crash would.

@@ -58,7 +58,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at http://`HOST:PORT`; without a host, on loopback"},
 			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
-		}, tuningFlags()...),
+		}, append(tracingFlags(), tuningFlags()...)...),
 		Action: sh.action(serve),
 	}
 }
@@ -96,6 +96,12 @@ func serve(c *Call) error {
 		defer page.Close()
 		options.Meter, options.Running = page.Registry, func(node actors.Inspector) { page.Running(node) }
 	}
+	traces, endTraces, err := c.openTracing(options.Logger)
+	if err != nil {
+		return err
+	}
+	defer endTraces()
+	options.Traces = traces
 	if c.Env("GOGC") == "" {
 		// Most of a node's heap is memtables: large pieces that live briefly. This
 		// saves a third of the memory, and no loss of throughput could be measured.

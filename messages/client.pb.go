@@ -406,18 +406,81 @@ func (x *Leader) GetTerm() uint64 {
 	return 0
 }
 
+// Traceparent ties what nodes do for a request to the trace that its client is in, as the header
+// of that name does. It never comes into the log. One that is not whole is as if there were none.
+type Traceparent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Trace         []byte                 `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"`  // 16 bytes
+	Span          []byte                 `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`    // 8 bytes: of whoever says this
+	Flags         uint32                 `protobuf:"varint,3,opt,name=flags,proto3" json:"flags,omitempty"` // bit 0: the trace is recorded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traceparent) Reset() {
+	*x = Traceparent{}
+	mi := &file_client_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traceparent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traceparent) ProtoMessage() {}
+
+func (x *Traceparent) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traceparent.ProtoReflect.Descriptor instead.
+func (*Traceparent) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Traceparent) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
+}
+
+func (x *Traceparent) GetSpan() []byte {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *Traceparent) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
 // Write asks for a command. It is answered once.
 type Write struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"` // the command's seq
-	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`  // a Command
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`        // the command's seq
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`         // a Command
+	Traceparent   *Traceparent           `protobuf:"bytes,3,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // none: the node decides whether it traces
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Write) Reset() {
 	*x = Write{}
-	mi := &file_client_proto_msgTypes[4]
+	mi := &file_client_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +492,7 @@ func (x *Write) String() string {
 func (*Write) ProtoMessage() {}
 
 func (x *Write) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[4]
+	mi := &file_client_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +505,7 @@ func (x *Write) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Write.ProtoReflect.Descriptor instead.
 func (*Write) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{4}
+	return file_client_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Write) GetRequest() uint64 {
@@ -455,6 +518,13 @@ func (x *Write) GetRequest() uint64 {
 func (x *Write) GetCommand() []byte {
 	if x != nil {
 		return x.Command
+	}
+	return nil
+}
+
+func (x *Write) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
 	}
 	return nil
 }
@@ -477,7 +547,7 @@ type WriteReply struct {
 
 func (x *WriteReply) Reset() {
 	*x = WriteReply{}
-	mi := &file_client_proto_msgTypes[5]
+	mi := &file_client_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +559,7 @@ func (x *WriteReply) String() string {
 func (*WriteReply) ProtoMessage() {}
 
 func (x *WriteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[5]
+	mi := &file_client_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +572,7 @@ func (x *WriteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteReply.ProtoReflect.Descriptor instead.
 func (*WriteReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{5}
+	return file_client_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WriteReply) GetRequest() uint64 {
@@ -579,14 +649,15 @@ type Read struct {
 	//	*Read_Get
 	//	*Read_Scan
 	//	*Read_Digest
-	Kind          isRead_Kind `protobuf_oneof:"kind"`
+	Kind          isRead_Kind  `protobuf_oneof:"kind"`
+	Traceparent   *Traceparent `protobuf:"bytes,7,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // as in Write
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_client_proto_msgTypes[6]
+	mi := &file_client_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +669,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[6]
+	mi := &file_client_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +682,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{6}
+	return file_client_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Read) GetRequest() uint64 {
@@ -669,6 +740,13 @@ func (x *Read) GetDigest() *Digest {
 	return nil
 }
 
+func (x *Read) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
+	}
+	return nil
+}
+
 type isRead_Kind interface {
 	isRead_Kind()
 }
@@ -700,7 +778,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_client_proto_msgTypes[7]
+	mi := &file_client_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +790,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[7]
+	mi := &file_client_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +803,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{7}
+	return file_client_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Get) GetKey() []byte {
@@ -749,7 +827,7 @@ type Scan struct {
 
 func (x *Scan) Reset() {
 	*x = Scan{}
-	mi := &file_client_proto_msgTypes[8]
+	mi := &file_client_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +839,7 @@ func (x *Scan) String() string {
 func (*Scan) ProtoMessage() {}
 
 func (x *Scan) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[8]
+	mi := &file_client_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +852,7 @@ func (x *Scan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scan.ProtoReflect.Descriptor instead.
 func (*Scan) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{8}
+	return file_client_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Scan) GetFrom() []byte {
@@ -824,7 +902,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +914,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[9]
+	mi := &file_client_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +927,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{9}
+	return file_client_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Digest) GetFrom() []byte {
@@ -886,7 +964,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +976,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[10]
+	mi := &file_client_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +989,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{10}
+	return file_client_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Item) GetKey() []byte {
@@ -965,7 +1043,7 @@ type ReadReply struct {
 
 func (x *ReadReply) Reset() {
 	*x = ReadReply{}
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1055,7 @@ func (x *ReadReply) String() string {
 func (*ReadReply) ProtoMessage() {}
 
 func (x *ReadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[11]
+	mi := &file_client_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1068,7 @@ func (x *ReadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReply.ProtoReflect.Descriptor instead.
 func (*ReadReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{11}
+	return file_client_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadReply) GetRequest() uint64 {
@@ -1063,7 +1141,7 @@ type RangeDigest struct {
 
 func (x *RangeDigest) Reset() {
 	*x = RangeDigest{}
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1153,7 @@ func (x *RangeDigest) String() string {
 func (*RangeDigest) ProtoMessage() {}
 
 func (x *RangeDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[12]
+	mi := &file_client_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1166,7 @@ func (x *RangeDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeDigest.ProtoReflect.Descriptor instead.
 func (*RangeDigest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{12}
+	return file_client_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RangeDigest) GetHash() []byte {
@@ -1136,7 +1214,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_client_proto_msgTypes[13]
+	mi := &file_client_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1148,7 +1226,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[13]
+	mi := &file_client_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1161,7 +1239,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{13}
+	return file_client_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StatusRequest) GetRequest() uint64 {
@@ -1200,13 +1278,14 @@ type StatusReply struct {
 	Lacks             string                 `protobuf:"bytes,25,opt,name=lacks,proto3" json:"lacks,omitempty"`                                      // what this node has too little of, for people; empty: nothing
 	WritesRefused     string                 `protobuf:"bytes,26,opt,name=writes_refused,json=writesRefused,proto3" json:"writes_refused,omitempty"` // why writes that need room are refused; empty: they are not
 	Keys              *Keys                  `protobuf:"bytes,27,opt,name=keys,proto3" json:"keys,omitempty"`
+	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"` // none: nobody measures
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_client_proto_msgTypes[14]
+	mi := &file_client_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1297,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[14]
+	mi := &file_client_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1310,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{14}
+	return file_client_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StatusReply) GetRequest() uint64 {
@@ -1423,6 +1502,205 @@ func (x *StatusReply) GetKeys() *Keys {
 	return nil
 }
 
+func (x *StatusReply) GetVitals() *Vitals {
+	if x != nil {
+		return x.Vitals
+	}
+	return nil
+}
+
+// Vitals is how a node's process does, from what it counts for its metrics.
+type Vitals struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UpMs          uint64                 `protobuf:"varint,1,opt,name=up_ms,json=upMs,proto3" json:"up_ms,omitempty"` // since the process began to count
+	Timings       []*Timing              `protobuf:"bytes,2,rep,name=timings,proto3" json:"timings,omitempty"`        // by name
+	Queued        []*Queued              `protobuf:"bytes,3,rep,name=queued,proto3" json:"queued,omitempty"`          // the same
+	Settings      []string               `protobuf:"bytes,4,rep,name=settings,proto3" json:"settings,omitempty"`      // of the process, that are not replicated: name=value
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vitals) Reset() {
+	*x = Vitals{}
+	mi := &file_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vitals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vitals) ProtoMessage() {}
+
+func (x *Vitals) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vitals.ProtoReflect.Descriptor instead.
+func (*Vitals) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Vitals) GetUpMs() uint64 {
+	if x != nil {
+		return x.UpMs
+	}
+	return 0
+}
+
+func (x *Vitals) GetTimings() []*Timing {
+	if x != nil {
+		return x.Timings
+	}
+	return nil
+}
+
+func (x *Vitals) GetQueued() []*Queued {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *Vitals) GetSettings() []string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Timing is how long something took, each time. Counts are cumulative: so many took no longer
+// than the bound of their place, which is first_us times two to that power; the last one all.
+type Timing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            string                 `protobuf:"bytes,1,opt,name=of,proto3" json:"of,omitempty"` // write, get, scan; log_sync, apply, checkpoint, read_index
+	FirstUs       uint64                 `protobuf:"varint,2,opt,name=first_us,json=firstUs,proto3" json:"first_us,omitempty"`
+	Counts        []uint64               `protobuf:"varint,3,rep,packed,name=counts,proto3" json:"counts,omitempty"` // since the process began
+	Recent        []uint64               `protobuf:"varint,4,rep,packed,name=recent,proto3" json:"recent,omitempty"` // of the last minute or two
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timing) Reset() {
+	*x = Timing{}
+	mi := &file_client_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timing) ProtoMessage() {}
+
+func (x *Timing) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timing.ProtoReflect.Descriptor instead.
+func (*Timing) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Timing) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *Timing) GetFirstUs() uint64 {
+	if x != nil {
+		return x.FirstUs
+	}
+	return 0
+}
+
+func (x *Timing) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Timing) GetRecent() []uint64 {
+	if x != nil {
+		return x.Recent
+	}
+	return nil
+}
+
+// Queued is what waits in a bounded queue.
+type Queued struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	In            string                 `protobuf:"bytes,1,opt,name=in,proto3" json:"in,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Queued) Reset() {
+	*x = Queued{}
+	mi := &file_client_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Queued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Queued) ProtoMessage() {}
+
+func (x *Queued) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Queued.ProtoReflect.Descriptor instead.
+func (*Queued) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Queued) GetIn() string {
+	if x != nil {
+		return x.In
+	}
+	return ""
+}
+
+func (x *Queued) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // Keys is what a node's links are secured with, for people.
 type Keys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1438,7 +1716,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1450,7 +1728,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[15]
+	mi := &file_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1463,7 +1741,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{15}
+	return file_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Keys) GetOpen() bool {
@@ -1525,7 +1803,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1815,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1828,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{16}
+	return file_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Transfer) GetPeer() uint64 {
@@ -1627,7 +1905,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1917,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1930,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{17}
+	return file_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotRequest) GetRequest() uint64 {
@@ -1747,7 +2025,7 @@ type SnapshotCreate struct {
 
 func (x *SnapshotCreate) Reset() {
 	*x = SnapshotCreate{}
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +2037,7 @@ func (x *SnapshotCreate) String() string {
 func (*SnapshotCreate) ProtoMessage() {}
 
 func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +2050,7 @@ func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
 func (*SnapshotCreate) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{18}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotCreate) GetId() string {
@@ -1798,7 +2076,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2088,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2101,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{19}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotList) GetId() string {
@@ -1842,7 +2120,7 @@ type SnapshotDelete struct {
 
 func (x *SnapshotDelete) Reset() {
 	*x = SnapshotDelete{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2132,7 @@ func (x *SnapshotDelete) String() string {
 func (*SnapshotDelete) ProtoMessage() {}
 
 func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2145,7 @@ func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
 func (*SnapshotDelete) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotDelete) GetId() string {
@@ -1890,7 +2168,7 @@ type SnapshotFetch struct {
 
 func (x *SnapshotFetch) Reset() {
 	*x = SnapshotFetch{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2180,7 @@ func (x *SnapshotFetch) String() string {
 func (*SnapshotFetch) ProtoMessage() {}
 
 func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2193,7 @@ func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
 func (*SnapshotFetch) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotFetch) GetId() string {
@@ -1952,7 +2230,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2242,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2255,7 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotPart) GetFrom() uint64 {
@@ -2022,7 +2300,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2312,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2325,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -2114,7 +2392,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2404,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2417,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -2268,7 +2546,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2558,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2571,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2463,7 +2741,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2753,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2766,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2502,7 +2780,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2792,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2805,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2548,7 +2826,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2838,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2851,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2592,7 +2870,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2604,7 +2882,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2617,7 +2895,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -2637,7 +2915,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2927,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2940,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -2682,7 +2960,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2972,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2985,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -2737,7 +3015,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +3027,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +3040,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -2815,7 +3093,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3105,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3118,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -2967,7 +3245,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3257,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3270,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3119,7 +3397,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +3409,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +3422,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3194,7 +3472,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3206,7 +3484,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3497,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3365,7 +3643,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3377,7 +3655,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3390,7 +3668,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -3465,7 +3743,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3755,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3768,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -3554,7 +3832,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +3844,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +3857,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -3612,7 +3890,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3624,7 +3902,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3637,7 +3915,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -3725,10 +4003,15 @@ const file_client_proto_rawDesc = "" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"\x8a\x01\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"M\n" +
+	"\vTraceparent\x12\x14\n" +
+	"\x05trace\x18\x01 \x01(\fR\x05trace\x12\x12\n" +
+	"\x04span\x18\x02 \x01(\fR\x04span\x12\x14\n" +
+	"\x05flags\x18\x03 \x01(\rR\x05flags\"\xc4\x01\n" +
 	"\x05Write\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\x128\n" +
+	"\vtraceparent\x18\x03 \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:M\x8a\xb5\x18\x1f\b\x04\x10\x02\x18\x01\"\x15node/gateway/session-0\x02\x92\xb5\x18&\n" +
 	"\x06client\x12\asession\x1a\x13a command is wanted\"\xdc\x02\n" +
 	"\n" +
 	"WriteReply\x12\x18\n" +
@@ -3740,14 +4023,15 @@ const file_client_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12)\n" +
 	"\x06leader\x18\a \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12)\n" +
 	"\x10failed_condition\x18\b \x01(\rR\x0ffailedCondition\x12\x1a\n" +
-	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xc2\x02\n" +
+	"\bunopened\x18\t \x01(\bR\bunopened:9\x8a\xb5\x18\b\b\x05\x10\x01\x18\x020\x01\x92\xb5\x18)\x1a once the command is applied here\"\x05Write\"\xfc\x02\n" +
 	"\x04Read\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x128\n" +
 	"\vconsistency\x18\x02 \x01(\x0e2\x16.keyval.v1.ConsistencyR\vconsistency\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\"\n" +
 	"\x03get\x18\x04 \x01(\v2\x0e.keyval.v1.GetH\x00R\x03get\x12%\n" +
 	"\x04scan\x18\x05 \x01(\v2\x0f.keyval.v1.ScanH\x00R\x04scan\x12+\n" +
-	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digest:J\x8a\xb5\x18\x1f\b\x06\x10\x02\x18\x01\"\x15node/gateway/session-0\x01\x92\xb5\x18#\n" +
+	"\x06digest\x18\x06 \x01(\v2\x11.keyval.v1.DigestH\x00R\x06digest\x128\n" +
+	"\vtraceparent\x18\a \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:J\x8a\xb5\x18\x1f\b\x06\x10\x02\x18\x01\"\x15node/gateway/session-0\x01\x92\xb5\x18#\n" +
 	"\x06client\x12\asession\x1a\x10a read is wantedB\x06\n" +
 	"\x04kind\"\x17\n" +
 	"\x03Get\x12\x10\n" +
@@ -3785,7 +4069,7 @@ const file_client_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x82\a\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xad\a\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -3817,7 +4101,21 @@ const file_client_proto_rawDesc = "" +
 	"room_bytes\x18\x18 \x01(\x04R\troomBytes\x12\x14\n" +
 	"\x05lacks\x18\x19 \x01(\tR\x05lacks\x12%\n" +
 	"\x0ewrites_refused\x18\x1a \x01(\tR\rwritesRefused\x12#\n" +
-	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\xba\x01\n" +
+	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12)\n" +
+	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\x91\x01\n" +
+	"\x06Vitals\x12\x13\n" +
+	"\x05up_ms\x18\x01 \x01(\x04R\x04upMs\x12+\n" +
+	"\atimings\x18\x02 \x03(\v2\x11.keyval.v1.TimingR\atimings\x12)\n" +
+	"\x06queued\x18\x03 \x03(\v2\x11.keyval.v1.QueuedR\x06queued\x12\x1a\n" +
+	"\bsettings\x18\x04 \x03(\tR\bsettings\"c\n" +
+	"\x06Timing\x12\x0e\n" +
+	"\x02of\x18\x01 \x01(\tR\x02of\x12\x19\n" +
+	"\bfirst_us\x18\x02 \x01(\x04R\afirstUs\x12\x16\n" +
+	"\x06counts\x18\x03 \x03(\x04R\x06counts\x12\x16\n" +
+	"\x06recent\x18\x04 \x03(\x04R\x06recent\".\n" +
+	"\x06Queued\x12\x0e\n" +
+	"\x02in\x18\x01 \x01(\tR\x02in\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xba\x01\n" +
 	"\x04Keys\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\tR\vcertificate\x12\x1d\n" +
@@ -4045,7 +4343,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -4053,112 +4351,121 @@ var file_client_proto_goTypes = []any{
 	(*Attached)(nil),           // 3: keyval.v1.Attached
 	(*Detach)(nil),             // 4: keyval.v1.Detach
 	(*Leader)(nil),             // 5: keyval.v1.Leader
-	(*Write)(nil),              // 6: keyval.v1.Write
-	(*WriteReply)(nil),         // 7: keyval.v1.WriteReply
-	(*Read)(nil),               // 8: keyval.v1.Read
-	(*Get)(nil),                // 9: keyval.v1.Get
-	(*Scan)(nil),               // 10: keyval.v1.Scan
-	(*Digest)(nil),             // 11: keyval.v1.Digest
-	(*Item)(nil),               // 12: keyval.v1.Item
-	(*ReadReply)(nil),          // 13: keyval.v1.ReadReply
-	(*RangeDigest)(nil),        // 14: keyval.v1.RangeDigest
-	(*StatusRequest)(nil),      // 15: keyval.v1.StatusRequest
-	(*StatusReply)(nil),        // 16: keyval.v1.StatusReply
-	(*Keys)(nil),               // 17: keyval.v1.Keys
-	(*Transfer)(nil),           // 18: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 19: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 20: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 21: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 22: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 23: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 24: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 25: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 26: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 27: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 28: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 29: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 30: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 31: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 32: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 33: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 34: keyval.v1.ChangeHealing
-	(*ClusterReply)(nil),       // 35: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 36: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 37: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 38: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 39: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 40: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 41: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 42: keyval.v1.JoinAnswer
-	(Code)(0),                  // 43: keyval.v1.Code
-	(*Member)(nil),             // 44: keyval.v1.Member
-	(*NoteBackup)(nil),         // 45: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 46: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 47: keyval.v1.HealingMode
-	(*Healing)(nil),            // 48: keyval.v1.Healing
-	(*BackupJob)(nil),          // 49: keyval.v1.BackupJob
+	(*Traceparent)(nil),        // 6: keyval.v1.Traceparent
+	(*Write)(nil),              // 7: keyval.v1.Write
+	(*WriteReply)(nil),         // 8: keyval.v1.WriteReply
+	(*Read)(nil),               // 9: keyval.v1.Read
+	(*Get)(nil),                // 10: keyval.v1.Get
+	(*Scan)(nil),               // 11: keyval.v1.Scan
+	(*Digest)(nil),             // 12: keyval.v1.Digest
+	(*Item)(nil),               // 13: keyval.v1.Item
+	(*ReadReply)(nil),          // 14: keyval.v1.ReadReply
+	(*RangeDigest)(nil),        // 15: keyval.v1.RangeDigest
+	(*StatusRequest)(nil),      // 16: keyval.v1.StatusRequest
+	(*StatusReply)(nil),        // 17: keyval.v1.StatusReply
+	(*Vitals)(nil),             // 18: keyval.v1.Vitals
+	(*Timing)(nil),             // 19: keyval.v1.Timing
+	(*Queued)(nil),             // 20: keyval.v1.Queued
+	(*Keys)(nil),               // 21: keyval.v1.Keys
+	(*Transfer)(nil),           // 22: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 23: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 24: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 25: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 26: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 27: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 28: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 29: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 30: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 31: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 32: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 33: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 34: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 35: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 36: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 37: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 38: keyval.v1.ChangeHealing
+	(*ClusterReply)(nil),       // 39: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 40: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 41: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 42: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 43: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 44: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 45: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 46: keyval.v1.JoinAnswer
+	(Code)(0),                  // 47: keyval.v1.Code
+	(*Member)(nil),             // 48: keyval.v1.Member
+	(*NoteBackup)(nil),         // 49: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 50: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 51: keyval.v1.HealingMode
+	(*Healing)(nil),            // 52: keyval.v1.Healing
+	(*BackupJob)(nil),          // 53: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	43, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	47, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	44, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	43, // 3: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	5,  // 4: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
-	0,  // 5: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	9,  // 6: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	10, // 7: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	11, // 8: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	43, // 9: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	12, // 10: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	5,  // 11: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	14, // 12: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	43, // 13: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	5,  // 14: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	44, // 15: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	18, // 16: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	17, // 17: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
-	20, // 18: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	21, // 19: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	22, // 20: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	23, // 21: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	43, // 22: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	26, // 23: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	24, // 24: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	44, // 25: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	28, // 26: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	30, // 27: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	31, // 28: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	32, // 29: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	33, // 30: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	29, // 31: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	34, // 32: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	45, // 33: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	46, // 34: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	47, // 35: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	43, // 36: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 37: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	36, // 38: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	46, // 39: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	40, // 40: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	40, // 41: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	40, // 42: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	38, // 43: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	46, // 44: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	39, // 45: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	37, // 46: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	48, // 47: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	49, // 48: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	44, // 49: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 50: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	17, // 51: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	39, // 52: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	43, // 53: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	44, // 54: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	48, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
+	47, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
+	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
+	47, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	47, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	48, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	22, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	21, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	18, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
+	19, // 21: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
+	20, // 22: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
+	24, // 23: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	25, // 24: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	26, // 25: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	27, // 26: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	47, // 27: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	30, // 28: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	28, // 29: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	48, // 30: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	32, // 31: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	34, // 32: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	35, // 33: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	36, // 34: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	37, // 35: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	33, // 36: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	38, // 37: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	49, // 38: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	50, // 39: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	51, // 40: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	47, // 41: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 42: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	40, // 43: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	50, // 44: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	44, // 45: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	44, // 46: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	44, // 47: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	42, // 48: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	50, // 49: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	43, // 50: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	41, // 51: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	52, // 52: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	53, // 53: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	48, // 54: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 55: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	21, // 56: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	43, // 57: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	47, // 58: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	48, // 59: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	60, // [60:60] is the sub-list for method output_type
+	60, // [60:60] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4168,18 +4475,18 @@ func file_client_proto_init() {
 	}
 	file_options_proto_init()
 	file_command_proto_init()
-	file_client_proto_msgTypes[6].OneofWrappers = []any{
+	file_client_proto_msgTypes[7].OneofWrappers = []any{
 		(*Read_Get)(nil),
 		(*Read_Scan)(nil),
 		(*Read_Digest)(nil),
 	}
-	file_client_proto_msgTypes[17].OneofWrappers = []any{
+	file_client_proto_msgTypes[21].OneofWrappers = []any{
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[25].OneofWrappers = []any{
+	file_client_proto_msgTypes[29].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -4189,14 +4496,14 @@ func file_client_proto_init() {
 		(*ClusterRequest_Healing)(nil),
 		(*ClusterRequest_Backup)(nil),
 	}
-	file_client_proto_msgTypes[32].OneofWrappers = []any{}
+	file_client_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

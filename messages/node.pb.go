@@ -2854,6 +2854,7 @@ type LeaderChanged struct {
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // this node may have lost data, and answers no reads
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`        // the leader before it leads no more, as far as is known, for people; empty: there was none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2907,6 +2908,13 @@ func (x *LeaderChanged) GetFenced() bool {
 		return x.Fenced
 	}
 	return false
+}
+
+func (x *LeaderChanged) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 // SessionLeader says where proposals go from now on.
@@ -3915,6 +3923,7 @@ type Submit struct {
 	Conditions    []*Condition           `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"` // of operations
 	Otherwise     []*Operation           `protobuf:"bytes,9,rep,name=otherwise,proto3" json:"otherwise,omitempty"`
 	Cluster       *ClusterRequest        `protobuf:"bytes,10,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Traceparent   *Traceparent           `protobuf:"bytes,11,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // of operations and read; none: the node decides whether it traces
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4015,6 +4024,13 @@ func (x *Submit) GetOtherwise() []*Operation {
 func (x *Submit) GetCluster() *ClusterRequest {
 	if x != nil {
 		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Submit) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
 	}
 	return nil
 }
@@ -4819,11 +4835,12 @@ const file_node_proto_rawDesc = "" +
 	"\tDropReads\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
-	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xa0\x01\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xb2\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why:K\x92\xb5\x18G\n" +
 	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xf3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +
@@ -4915,7 +4932,7 @@ const file_node_proto_rawDesc = "" +
 	"\bfounding\x12\x04node\x1a/the directories of all founders are initialised\"\xe1\x01\n" +
 	"\vStatusDraft\x12,\n" +
 	"\x05reply\x18\x01 \x01(\v2\x16.keyval.v1.StatusReplyR\x05reply:\xa3\x01\x92\xb5\x18\x9e\x01\n" +
-	"\x13gateway; membership\x122membership -> snapshots -> raft; snapshots -> raft\x1aSone for all who wait for a status; while the leader sends snapshots, with its pulse\"\xfe\x03\n" +
+	"\x13gateway; membership\x122membership -> snapshots -> raft; snapshots -> raft\x1aSone for all who wait for a status; while the leader sends snapshots, with its pulse\"\xb8\x04\n" +
 	"\x06Submit\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x1f\n" +
 	"\vdeadline_ms\x18\x02 \x01(\x04R\n" +
@@ -4932,7 +4949,8 @@ const file_node_proto_rawDesc = "" +
 	"conditions\x122\n" +
 	"\totherwise\x18\t \x03(\v2\x14.keyval.v1.OperationR\totherwise\x123\n" +
 	"\acluster\x18\n" +
-	" \x01(\v2\x19.keyval.v1.ClusterRequestR\acluster:G\x92\xb5\x18C\n" +
+	" \x01(\v2\x19.keyval.v1.ClusterRequestR\acluster\x128\n" +
+	"\vtraceparent\x18\v \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:G\x92\xb5\x18C\n" +
 	"\x14an actor of a client\x12\x10the client actor\x1a\x19a program wants something\"\xa6\x01\n" +
 	"\bWithdraw\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\x04R\x03tag\x12\x12\n" +
@@ -5110,10 +5128,11 @@ var file_node_proto_goTypes = []any{
 	(*SnapshotRequest)(nil),     // 100: keyval.v1.SnapshotRequest
 	(*Condition)(nil),           // 101: keyval.v1.Condition
 	(*ClusterRequest)(nil),      // 102: keyval.v1.ClusterRequest
-	(*WriteReply)(nil),          // 103: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 104: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 105: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 106: keyval.v1.ClusterReply
+	(*Traceparent)(nil),         // 103: keyval.v1.Traceparent
+	(*WriteReply)(nil),          // 104: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 105: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 106: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 107: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	77,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -5169,20 +5188,21 @@ var file_node_proto_depIdxs = []int32{
 	101, // 50: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
 	98,  // 51: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
 	102, // 52: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	103, // 53: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	104, // 54: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	97,  // 55: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	105, // 56: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 57: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	106, // 58: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	84,  // 59: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	85,  // 60: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	85,  // 61: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
-	62,  // [62:62] is the sub-list for method output_type
-	62,  // [62:62] is the sub-list for method input_type
-	62,  // [62:62] is the sub-list for extension type_name
-	62,  // [62:62] is the sub-list for extension extendee
-	0,   // [0:62] is the sub-list for field type_name
+	103, // 53: keyval.v1.Submit.traceparent:type_name -> keyval.v1.Traceparent
+	104, // 54: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	105, // 55: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	97,  // 56: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	106, // 57: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 58: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	107, // 59: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	84,  // 60: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	85,  // 61: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	85,  // 62: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	63,  // [63:63] is the sub-list for method output_type
+	63,  // [63:63] is the sub-list for method input_type
+	63,  // [63:63] is the sub-list for extension type_name
+	63,  // [63:63] is the sub-list for extension extendee
+	0,   // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

@@ -594,6 +594,7 @@ type Propose struct {
 	Origin        uint64                 `protobuf:"varint,1,opt,name=origin,proto3" json:"origin,omitempty"`
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"` // returned in a refusal
 	Command       []byte                 `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	Traceparent   *Traceparent           `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"` // none: it is not traced
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +646,13 @@ func (x *Propose) GetSeq() uint64 {
 func (x *Propose) GetCommand() []byte {
 	if x != nil {
 		return x.Command
+	}
+	return nil
+}
+
+func (x *Propose) GetTraceparent() *Traceparent {
+	if x != nil {
+		return x.Traceparent
 	}
 	return nil
 }
@@ -1821,11 +1829,12 @@ const file_peer_proto_rawDesc = "" +
 	"\x04body\x18\x04 \x01(\fR\x04body\"y\n" +
 	"\vRaftMessage\x12)\n" +
 	"\amessage\x18\x01 \x01(\v2\x0f.raftpb.MessageR\amessage:?\x8a\xb5\x18\x13\b \x10\x01\x18\x01\"\tnode/raft0\x04\x92\xb5\x18$\n" +
-	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xbd\x02\n" +
+	"\x04raft\x12\x0eraft of a peer\x1a\fraft says so\"\xf7\x02\n" +
 	"\aPropose\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x04R\x06origin\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand\x128\n" +
+	"\vtraceparent\x18\x04 \x01(\v2\x16.keyval.v1.TraceparentR\vtraceparent:\xed\x01\x8a\xb5\x18\x15\b!\x10\x01\x18\x01\"\tnode/raft(\x010\x02\x92\xb5\x18\xcf\x01\n" +
 	"\x1csession, machine, membership\x12!raft of the leader, here or there\x1ama write was checked, or a new leader is known; there is more history than is to be kept; an operation goes on*\x1dor nothing: the outcome tells\"\xa4\x01\n" +
 	"\x0fProposalRefused\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12#\n" +
@@ -1977,14 +1986,15 @@ var file_peer_proto_goTypes = []any{
 	(*Starts)(nil),          // 26: keyval.v1.Starts
 	(Code)(0),               // 27: keyval.v1.Code
 	(*raftpb.Message)(nil),  // 28: raftpb.Message
-	(*Founder)(nil),         // 29: keyval.v1.Founder
-	(*SnapshotChunk)(nil),   // 30: keyval.v1.SnapshotChunk
-	(*RangeDigest)(nil),     // 31: keyval.v1.RangeDigest
-	(*Lineage)(nil),         // 32: keyval.v1.Lineage
-	(*WaitingNode)(nil),     // 33: keyval.v1.WaitingNode
-	(*Keys)(nil),            // 34: keyval.v1.Keys
-	(*MemberView)(nil),      // 35: keyval.v1.MemberView
-	(*OperationWait)(nil),   // 36: keyval.v1.OperationWait
+	(*Traceparent)(nil),     // 29: keyval.v1.Traceparent
+	(*Founder)(nil),         // 30: keyval.v1.Founder
+	(*SnapshotChunk)(nil),   // 31: keyval.v1.SnapshotChunk
+	(*RangeDigest)(nil),     // 32: keyval.v1.RangeDigest
+	(*Lineage)(nil),         // 33: keyval.v1.Lineage
+	(*WaitingNode)(nil),     // 34: keyval.v1.WaitingNode
+	(*Keys)(nil),            // 35: keyval.v1.Keys
+	(*MemberView)(nil),      // 36: keyval.v1.MemberView
+	(*OperationWait)(nil),   // 37: keyval.v1.OperationWait
 }
 var file_peer_proto_depIdxs = []int32{
 	1,  // 0: keyval.v1.Frame.hello:type_name -> keyval.v1.Hello
@@ -1998,26 +2008,27 @@ var file_peer_proto_depIdxs = []int32{
 	27, // 8: keyval.v1.Refusal.code:type_name -> keyval.v1.Code
 	5,  // 9: keyval.v1.Parcel.envelopes:type_name -> keyval.v1.Envelope
 	28, // 10: keyval.v1.RaftMessage.message:type_name -> raftpb.Message
-	27, // 11: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
-	29, // 12: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
-	28, // 13: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
-	30, // 14: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
-	27, // 15: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
-	27, // 16: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
-	31, // 17: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
-	32, // 18: keyval.v1.AuditAnswer.lineage:type_name -> keyval.v1.Lineage
-	33, // 19: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
-	34, // 20: keyval.v1.NodePulse.keys:type_name -> keyval.v1.Keys
-	35, // 21: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
-	33, // 22: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
-	36, // 23: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
-	0,  // 24: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
-	0,  // 25: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
-	25, // [25:26] is the sub-list for method output_type
-	24, // [24:25] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	29, // 11: keyval.v1.Propose.traceparent:type_name -> keyval.v1.Traceparent
+	27, // 12: keyval.v1.ProposalRefused.code:type_name -> keyval.v1.Code
+	30, // 13: keyval.v1.FounderState.founders:type_name -> keyval.v1.Founder
+	28, // 14: keyval.v1.SnapshotOffer.message:type_name -> raftpb.Message
+	31, // 15: keyval.v1.SnapshotPiece.chunk:type_name -> keyval.v1.SnapshotChunk
+	27, // 16: keyval.v1.SnapshotEnd.code:type_name -> keyval.v1.Code
+	27, // 17: keyval.v1.AuditAnswer.code:type_name -> keyval.v1.Code
+	32, // 18: keyval.v1.AuditAnswer.digest:type_name -> keyval.v1.RangeDigest
+	33, // 19: keyval.v1.AuditAnswer.lineage:type_name -> keyval.v1.Lineage
+	34, // 20: keyval.v1.NodePulse.waiting:type_name -> keyval.v1.WaitingNode
+	35, // 21: keyval.v1.NodePulse.keys:type_name -> keyval.v1.Keys
+	36, // 22: keyval.v1.ClusterPulse.members:type_name -> keyval.v1.MemberView
+	34, // 23: keyval.v1.ClusterPulse.waiting:type_name -> keyval.v1.WaitingNode
+	37, // 24: keyval.v1.ClusterPulse.waits:type_name -> keyval.v1.OperationWait
+	0,  // 25: keyval.v1.Link.Connect:input_type -> keyval.v1.Frame
+	0,  // 26: keyval.v1.Link.Connect:output_type -> keyval.v1.Frame
+	26, // [26:27] is the sub-list for method output_type
+	25, // [25:26] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }

@@ -95,6 +95,7 @@ func latency(b *dashboard.DashboardBuilder) {
 		WithPanel(lines("Requests", "reqps", "answered by all nodes, by what was asked for",
 			query{fmt.Sprintf("sum by (operation) (rate(%s[$__rate_interval]))", of("keyval_requests_total")), "{{operation}}"})).
 		WithPanel(lines("Time of a request", "s", "on the node, from its arrival to the answer", quantile(0.5, "keyval_request_seconds", "operation"), quantile(0.99, "keyval_request_seconds", "operation"))).
+		WithPanel(lines("Linearizable reads", "s", "p99 until a batch's index is confirmed", quantile(0.99, "keyval_read_index_seconds", "instance"))).
 		WithPanel(lines("Answers that are no success", "reqps", "by code",
 			query{`sum by (code) (rate(keyval_requests_total{job="$job", instance=~"$instance", code!~"OK|NOT_FOUND"}[$__rate_interval]))`, "{{code}}"}))
 }
@@ -115,6 +116,7 @@ func replication(b *dashboard.DashboardBuilder) {
 func disk(b *dashboard.DashboardBuilder) {
 	b.WithRow(dashboard.NewRowBuilder("Disks")).
 		WithPanel(lines("Sync of the log", "s", "every put waits for one of these on a quorum", quantile(0.5, "keyval_log_sync_seconds", "instance"), quantile(0.99, "keyval_log_sync_seconds", "instance"))).
+		WithPanel(lines("Apply", "s", "of committed entries that came together", quantile(0.5, "keyval_apply_seconds", "instance"), quantile(0.99, "keyval_apply_seconds", "instance"))).
 		WithPanel(lines("Log written", "Bps", "", rate("keyval_log_appended_bytes_total"))).
 		WithPanel(lines("Room", "bytes", "free on each node's disk", each("keyval_room_bytes"))).
 		WithPanel(lines("Log kept", "bytes", "", each("keyval_log_bytes"))).
@@ -133,5 +135,7 @@ func process(b *dashboard.DashboardBuilder) {
 	b.WithRow(dashboard.NewRowBuilder("Processes")).
 		WithPanel(lines("CPU", "percentunit", "of one core", rate("process_cpu_seconds_total"))).
 		WithPanel(lines("Memory", "bytes", "resident", each("process_resident_memory_bytes"))).
+		WithPanel(lines("Queues", "bytes", "what waits in them", each("keyval_proposals_queued_bytes"), each("keyval_inbox_queued_bytes"),
+			query{fmt.Sprintf("sum by (instance) (%s)", of("keyval_link_queued_bytes")), "{{instance}} links"})).
 		WithPanel(lines("Descriptors", "short", "open", each("process_open_fds")))
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"keyval/actors/telemetry"
@@ -24,6 +25,8 @@ type Config struct {
 	Logger    *slog.Logger
 	Meter     prometheus.Registerer
 	Fatal     func(error)
+	Tracer    *telemetry.Tracer // nil: nobody traces
+	Nanos     func() int64      // for how long something took; nil: nobody measures
 
 	Log, Machine, Snapshots, Gateway, Membership *actor.PID
 
@@ -37,6 +40,7 @@ type Config struct {
 type Inbox interface {
 	Took(peer messages.RaftID, m proto.Message) // m waits no longer
 	Lost() uint64                               // how many were dropped, ever: too much waited
+	Waits() int64                               // bytes of entries and commands that wait now
 }
 
 // Raft is the actor around a Replica: it takes messages as events, and once all
@@ -45,6 +49,7 @@ type Raft struct {
 	cfg      Config
 	replica  *Replica
 	meters   meters
+	spans    spans
 	led      AnnounceLeader // the last one that named a leader
 	flushing bool           // a Flush to itself is under way
 	lost     uint64         // messages that the inbox has dropped, as told last
@@ -53,7 +58,7 @@ type Raft struct {
 // New makes the producer of a node's Raft actor.
 func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
-		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter), replica: NewReplica(ReplicaConfig{
+		return &Raft{cfg: cfg, meters: newMeters(cfg.Meter, cfg.Nanos), spans: spans{tracer: cfg.Tracer}, replica: NewReplica(ReplicaConfig{
 			Self: cfg.Self, TickMS: cfg.TickMS, Level: cfg.Level, ReadNonce: cfg.ReadNonce, LossNonce: cfg.LossNonce, Suspicion: cfg.Suspicion,
 			Logger: raftLogger{cfg.Logger}, Options: cfg.Options,
 		})}
@@ -66,6 +71,7 @@ func (a *Raft) Receive(ctx actor.Context) {
 		a.flushing = false
 		a.replica.Advance()
 		a.run(ctx)
+		a.meters.queued.Set(float64(a.replica.QueuedBytes()))
 		return
 	case *messages.LogOpened:
 		a.replica.OnLogOpened(m)
@@ -85,16 +91,23 @@ func (a *Raft) Receive(ctx actor.Context) {
 		if m.Origin != a.cfg.Self {
 			a.took(m.Origin, m)
 		}
-		a.replica.OnPropose(asker(ctx), m)
+		if a.replica.OnPropose(asker(ctx), m) {
+			a.spans.proposed(m)
+		}
 	case *messages.ProposeChange:
 		a.replica.OnProposeChange(m)
 	case *messages.TransferLead:
 		a.replica.OnTransferLead(m)
 	case *messages.ReadIndex:
+		a.spans.asked(m)
 		a.replica.OnRead(m)
 	case *messages.Appended:
+		if entries := m.Message.GetEntries(); len(entries) > 0 {
+			a.spans.appended(entries[len(entries)-1].GetIndex())
+		}
 		a.replica.OnAppended(m.Message)
 	case *messages.Applied:
+		a.spans.applied(m.Index)
 		a.replica.OnApplied(m)
 	case *messages.Checkpointed:
 		a.replica.OnCheckpointed(m)
@@ -131,11 +144,12 @@ func (a *Raft) took(peer messages.RaftID, m proto.Message) {
 	}
 }
 
-// countLost tells what the inbox has dropped since the last tick.
+// countLost tells what the inbox holds, and has dropped since the last tick.
 func (a *Raft) countLost() {
 	if a.cfg.Inbox == nil {
 		return
 	}
+	a.meters.inbox.Set(float64(a.cfg.Inbox.Waits()))
 	if lost := a.cfg.Inbox.Lost(); lost > a.lost {
 		a.cfg.Logger.Warn("raft: peers send faster than this node works; messages were dropped, and Raft sends them again", "messages", lost-a.lost)
 		a.meters.lost.Add(float64(lost - a.lost))
@@ -182,6 +196,13 @@ func (a *Raft) onStatus(ctx actor.Context, m *messages.StatusDraft) {
 	ctx.Respond(reply)
 }
 
+// onCommitted takes note of entries that go to the machine.
+func (a *Raft) onCommitted(m *raftpb.Message) {
+	if entries := m.GetEntries(); len(entries) > 0 {
+		a.spans.committed(entries[len(entries)-1].GetIndex())
+	}
+}
+
 func (a *Raft) run(ctx actor.Context) {
 	for _, effect := range a.replica.Effects() {
 		switch e := effect.(type) {
@@ -190,6 +211,7 @@ func (a *Raft) run(ctx actor.Context) {
 		case AppendLog:
 			ctx.Request(a.cfg.Log, &messages.Append{Message: e.Message})
 		case ApplyEntries:
+			a.onCommitted(e.Message)
 			ctx.Request(a.cfg.Machine, &messages.Apply{Message: e.Message})
 		case CutLog:
 			ctx.Send(a.cfg.Log, &messages.CutLog{Index: e.Index, Term: e.Term})
@@ -197,14 +219,22 @@ func (a *Raft) run(ctx actor.Context) {
 			ctx.Request(a.cfg.Snapshots, &messages.ShipSnapshot{Message: e.Message})
 		case StagingUnused:
 			ctx.Send(a.cfg.Snapshots, &messages.StagingUnused{Index: e.Index})
+		case TracedLogged:
+			a.spans.logged(e)
+		case AskedReadIndex:
+			a.meters.readIndexAsked()
 		case ReadAt:
+			a.meters.readIndexConfirmed()
+			a.spans.confirmed(e.Reads)
 			ctx.Send(a.cfg.Machine, &messages.ReadAt{Index: e.Index, Reads: e.Reads})
 		case RefuseReads:
+			a.spans.confirmed(e.Reads)
 			for _, r := range e.Reads {
 				ctx.Send(a.cfg.PID(Asker{Actor: r.Session}), &messages.ReadRefused{Request: r.Read.Request, Code: e.Code})
 			}
 		case RefuseProposal:
 			a.meters.refused.WithLabelValues(e.Refusal.Code.String()).Inc()
+			a.spans.refused(e.Traceparent, e.Refusal.Code)
 			if e.To.Actor != "" {
 				ctx.Send(a.cfg.PID(e.To), e.Refusal)
 			}
@@ -219,12 +249,15 @@ func (a *Raft) run(ctx actor.Context) {
 		case Warn:
 			a.cfg.Logger.Error("raft: " + e.Text)
 		case AnnounceLeader:
-			if e.Leader != 0 && e != a.led {
+			if e.Leader != a.cfg.Self {
+				a.spans.lost()
+			}
+			if e.Leader != 0 && (e.Leader != a.led.Leader || e.Term != a.led.Term) {
 				a.led = e
 				a.meters.leaders.Inc()
 			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
-			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced, Why: e.Why})
 		case TellReplication:
 			ctx.Send(a.cfg.Membership, e.Replication)
 		case Die:

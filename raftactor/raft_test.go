@@ -31,7 +31,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 			t.Fatalf("refused with %v", code)
 		}
 	}
-	if n := testutil.ToFloat64(newMeters(meter).refused.WithLabelValues("NO_LEADER")); n != 2 {
+	if n := testutil.ToFloat64(newMeters(meter, nil).refused.WithLabelValues("NO_LEADER")); n != 2 {
 		t.Errorf("%v refusals are counted, 2 were", n)
 	}
 }

@@ -108,15 +108,26 @@ type (
 	}
 	// RefuseProposal sends a proposal back that was surely not proposed.
 	RefuseProposal struct {
-		To      Asker
-		Refusal *messages.ProposalRefused
+		To          Asker
+		Refusal     *messages.ProposalRefused
+		Traceparent *messages.Traceparent // the proposal's
 	}
+	// TracedLogged says where the proposal of a trace is in the log: Index is that of its
+	// entry, or of a later one of the same proposal.
+	TracedLogged struct {
+		Traceparent *messages.Traceparent
+		Index       uint64
+	}
+	// AskedReadIndex says that a batch of reads is to be confirmed now.
+	AskedReadIndex struct{}
 	// ElectionStarted says that this replica asks the others for their votes.
 	ElectionStarted struct{}
-	// AnnounceLeader tells the node who leads now, and whether it may have lost data.
+	// AnnounceLeader tells the node who leads now, whether it may have lost data, and why the
+	// leader before leads no more, as far as is known, for people.
 	AnnounceLeader struct {
 		Leader, Term uint64
 		Fenced       bool
+		Why          string
 	}
 	// AskLoss asks a member what it knows of a loss, AnswerLoss answers one; either may be lost.
 	AskLoss struct {
@@ -150,6 +161,8 @@ func (StagingUnused) effect()   {}
 func (ReadAt) effect()          {}
 func (RefuseReads) effect()     {}
 func (RefuseProposal) effect()  {}
+func (TracedLogged) effect()    {}
+func (AskedReadIndex) effect()  {}
 func (ElectionStarted) effect() {}
 func (AnnounceLeader) effect()  {}
 func (TellReplication) effect() {}
@@ -165,7 +178,8 @@ type proposal struct {
 	seq     uint64
 	origin  uint64
 	command []byte
-	of      *asked // while it is under way
+	trace   *messages.Traceparent // nil: it is not traced
+	of      *asked                // while it is under way
 }
 
 // Replica is one member of the consensus group. Not safe for concurrent use.
@@ -181,6 +195,7 @@ type Replica struct {
 	machine *messages.MachineOpened
 
 	leader, term uint64 // as announced last
+	handedOver   bool   // the leader has, as a peer said since the last Advance
 	role         raft.StateType
 	commit       uint64
 
@@ -363,6 +378,7 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		delete(r.gone, m.GetFrom())
 		r.replicationDue = true
 	}
+	r.handedOver = r.handedOver || handsOver(m)
 	if _, follows := r.contact[m.GetFrom()]; follows {
 		r.contact[m.GetFrom()] = r.ticks
 	}
@@ -374,9 +390,9 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	return nil
 }
 
-// OnPropose queues a command for the log, or refuses it at once.
-func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
-	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command}
+// OnPropose queues a command for the log, or refuses it at once. It reports whether it did.
+func (r *Replica) OnPropose(asker Asker, m *messages.Propose) (queued bool) {
+	p := proposal{asker: asker, seq: m.Seq, origin: m.Origin, command: m.Command, trace: m.Traceparent}
 	size := len(m.Command)
 	switch {
 	case r.node == nil || r.leader == 0 || r.fence.mute():
@@ -391,11 +407,13 @@ func (r *Replica) OnPropose(asker Asker, m *messages.Propose) {
 	default:
 		r.under.begin(&p)
 		r.queue.Push(asker, p, size)
+		return true
 	}
+	return false
 }
 
 func (r *Replica) refuse(p proposal, code messages.Code) {
-	r.emit(RefuseProposal{p.asker, &messages.ProposalRefused{Seq: p.seq, Code: code, Leader: r.leader, Term: r.term}})
+	r.emit(RefuseProposal{p.asker, &messages.ProposalRefused{Seq: p.seq, Code: code, Leader: r.leader, Term: r.term}, p.trace})
 }
 
 // OnRead queues a read for the next ReadIndex batch, or refuses it at once.
@@ -471,6 +489,7 @@ func (r *Replica) Advance() {
 	for r.proposeBarrier() || r.propose() || r.askReads() {
 		r.ready()
 	}
+	r.handedOver = false
 	r.tellReplication()
 }
 
@@ -492,7 +511,13 @@ func (r *Replica) propose() bool {
 	if err != nil {
 		panic(fmt.Sprintf("raft refuses a proposal: %v", err))
 	}
-	r.under.log(r.next, entries[len(entries)-1].GetIndex()) // raft has numbered them
+	last := r.changes.last + uint64(len(entries)) // raft numbers copies of them, behind all that a Ready brought
+	r.under.log(r.next, last)
+	for _, p := range r.next {
+		if p.trace != nil {
+			r.emit(TracedLogged{p.trace, last})
+		}
+	}
 	clear(r.next)
 	r.next = r.next[:0]
 	return true
@@ -556,6 +581,7 @@ func (r *Replica) askReads() bool {
 		return true
 	}
 	r.node.ReadIndex(context)
+	r.emit(AskedReadIndex{})
 	return true
 }
 
@@ -673,15 +699,16 @@ func (r *Replica) announce() {
 	}
 	r.replicationDue = true
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
+	why := r.whyGone(s)
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()
 	}
 	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), fenced
 	if fenced {
-		r.emit(AnnounceLeader{Term: r.term, Fenced: true})
+		r.emit(AnnounceLeader{Term: r.term, Fenced: true, Why: why})
 		return // all that waited was sent back before
 	}
-	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term})
+	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term, Why: why})
 	if !lost {
 		return
 	}
@@ -703,6 +730,9 @@ func (r *Replica) refuseQueued(code messages.Code) {
 	}
 	r.under.clear()
 }
+
+// QueuedBytes is what waits for the gate, in bytes of commands.
+func (r *Replica) QueuedBytes() int { return r.queue.Cost() }
 
 // Leader is what was announced last.
 func (r *Replica) Leader() *messages.LeaderChanged {

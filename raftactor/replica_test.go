@@ -17,6 +17,7 @@ type group struct {
 	replicas map[uint64]*Replica
 	held     map[uint64][]*raftpb.Message // appends that the log has not answered
 	hold     map[uint64]bool
+	applying []*raftpb.Message // what machines have not answered; nil: they answer at once
 	cut      map[uint64]bool
 	seen     map[uint64][]Effect
 	commands map[uint64]int // applied commands
@@ -91,6 +92,10 @@ func (g *group) run(id uint64, r *Replica, e Effect) {
 				g.t.Fatal(err)
 			}
 			g.commands[id] += len(c.Proposals)
+		}
+		if g.applying != nil {
+			g.applying = append(g.applying, e.Message)
+			return
 		}
 		r.OnApplied(&messages.Applied{Message: e.Message, Index: entries[len(entries)-1].GetIndex()})
 	}
@@ -470,6 +475,27 @@ func TestWhatIsUnderWayIsNotLoggedTwice(t *testing.T) {
 	g.drain()
 	if g.commands[1] != 6 {
 		t.Errorf("%d commands are in the log, of 6", g.commands[1])
+	}
+}
+
+// What is applied ends what stands in the log up to there, and nothing behind it.
+func TestWhatIsUnderWayEndsWhenItIsApplied(t *testing.T) {
+	g := newGroup(t, 1)
+	leader := g.replicas[g.elect()]
+	g.applying = []*raftpb.Message{}
+	g.propose(1, 1)
+	g.drain()
+	first := g.applying[0]
+	g.propose(1, 2)
+	g.drain()
+	index := first.GetEntries()[len(first.GetEntries())-1].GetIndex()
+	leader.OnApplied(&messages.Applied{Message: first, Index: index})
+	if len(leader.under.logged) != 1 || leader.under.logged[0].index != index+1 {
+		t.Errorf("entry %d is applied, and in the log are %+v", index, leader.under.logged)
+	}
+	g.propose(1, 2)
+	if n := leader.QueuedBytes(); n > 0 {
+		t.Errorf("what is in the log and not applied was queued again: %d bytes", n)
 	}
 }
 

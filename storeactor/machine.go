@@ -27,6 +27,8 @@ type MachineConfig struct {
 	Logger                         *slog.Logger          // nil discards
 	Meter                          prometheus.Registerer // nil: nobody counts
 	Fatal                          func(reason error)
+	Tracer                         *telemetry.Tracer // nil: nobody traces
+	Nanos                          func() int64      // for how long something took; nil: nobody measures
 
 	Readers int // reader actors; 4
 
@@ -175,10 +177,14 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 		return
 	}
 	logTime := m.state.LogTimeMS()
+	begun := m.now()
 	size, err := m.apply(msg.Message.GetEntries())
 	if err != nil {
 		m.fail(err)
 		return
+	}
+	if m.config.Nanos != nil {
+		m.meters.apply.Observe(float64(m.now()-begun) / 1e9)
 	}
 	m.tellOutcomes(ctx)
 	ctx.Send(m.config.Raft, &messages.Applied{
@@ -210,6 +216,14 @@ func (m *machineActor) onApply(ctx actor.Context, msg *messages.Apply) {
 	m.meters.applied.Add(float64(len(msg.Message.GetEntries())))
 	m.retention.Applied(size)
 	m.checkpointIfDue(ctx)
+}
+
+// now is for metrics, and 0 where nobody measures.
+func (m *machineActor) now() int64 {
+	if m.config.Nanos == nil {
+		return 0
+	}
+	return m.config.Nanos()
 }
 
 // tellGivenUp says who had history given up, and up to where.

@@ -32,7 +32,12 @@ func (r *readerActor) Receive(ctx actor.Context) {
 
 func (r *readerActor) onReadAt(ctx actor.Context, m *messages.ReadAt) {
 	for _, asked := range m.Reads {
+		var span telemetry.Span
+		if asked.Read.GetTraceparent() != nil {
+			span = r.config.Tracer.Begin(asked.Read.Traceparent, "read")
+		}
 		reply, err := reading.Answer(r.view, asked.Read, m.Revision, m.Compacted)
+		span.End()
 		if err != nil {
 			r.config.end(err)
 			return

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"go.opentelemetry.io/otel/trace"
 
 	"keyval/actors/seam"
 	"keyval/actors/seam/production"
+	"keyval/actors/telemetry"
 	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
@@ -48,6 +50,10 @@ type Options struct {
 	Network seam.Network
 	// Version is told to the nodes.
 	Version string
+	// TracerProvider makes a span of each read and write, below that of the call's context;
+	// what nodes do for it stands below that. nil: none is made, and nodes decide for
+	// themselves what they trace.
+	TracerProvider trace.TracerProvider
 }
 
 // Client is a connection to a cluster. Its methods are safe for any number of
@@ -64,6 +70,7 @@ type Client struct {
 	root    *actor.RootContext
 	desk    *desk
 	timeout time.Duration
+	tracer  trace.Tracer // nil: nobody traces
 	close   sync.Once
 }
 
@@ -102,6 +109,9 @@ func connect(o Options, world seam.World) (*Client, error) {
 	}
 	system, root := world.Runtime.NewSystem(messages.ClientAddress(id[:]), world.Logger)
 	c := &Client{system: system, root: root, timeout: o.Timeout}
+	if o.TracerProvider != nil {
+		c.tracer = o.TracerProvider.Tracer(telemetry.Scope)
+	}
 	world.Fatal = func(reason error) {
 		world.Logger.Error("the client ends", "reason", reason)
 		c.desk.shut(messages.Errorf(messages.Code_INTERNAL, "the client failed: %v", reason))
@@ -226,6 +236,14 @@ var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
 
 // call submits one request and waits for its answer.
 func (c *Client) call(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
+	operation := operationOf(m)
+	if c.tracer == nil || operation == "" {
+		return c.submit(ctx, m)
+	}
+	return c.traced(ctx, operation, m)
+}
+
+func (c *Client) submit(ctx context.Context, m *messages.Submit) (*messages.Done, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}

@@ -63,6 +63,7 @@ type request struct {
 	limit    uint64 // the Submit's deadline_ms
 	deadline uint64 // the same in tick time; never early, up to two ticks late
 
+	trace *messages.Traceparent // of the Submit
 	// command is a write's, without what it gets when it is numbered.
 	command  *messages.Command
 	read     *messages.Read
@@ -164,7 +165,7 @@ func (q *requests) waitAgain(r *request) {
 
 // newRequest checks a Submit. The request can be refused with the error.
 func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
-	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, read: m.Read, snapshot: m.Snapshot, cluster: m.Cluster, size: requestOverhead}
+	r := &request{asker: from, tag: m.Tag, limit: m.DeadlineMs, trace: m.Traceparent, read: m.Read, snapshot: m.Snapshot, cluster: m.Cluster, size: requestOverhead}
 	if r.limit == 0 {
 		r.limit = deadlineDefaultMs
 	}

@@ -72,7 +72,7 @@ func (c *core) number(r *request) {
 		q.readNumber++
 		r.number = q.readNumber
 		q.reads[r.number] = r
-		r.message = &messages.Read{Request: r.number, Consistency: r.read.Consistency, Revision: r.read.Revision, Kind: r.read.Kind}
+		r.message = &messages.Read{Request: r.number, Consistency: r.read.Consistency, Revision: r.read.Revision, Kind: r.read.Kind, Traceparent: r.trace}
 	default:
 		r.client = c.address
 		q.ofNodeNumber++
@@ -107,7 +107,7 @@ func (c *core) numberCommand(r *request) {
 		panic("a checked command cannot be marshalled: " + err.Error())
 	}
 	r.number, r.epoch = s.next, s.epoch
-	r.message = &messages.Write{Request: r.number, Command: body}
+	r.message = &messages.Write{Request: r.number, Command: body, Traceparent: r.trace}
 	c.requests.writes[r.number] = r
 	s.next++
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"keyval/messages"
 )
@@ -47,4 +48,8 @@ type World struct {
 	// Nanos is a clock that never goes back, in ns since any time, for how long something
 	// took in metrics. Nothing is decided by it. nil: nobody measures.
 	Nanos func() int64
+	// Vitals is how the process does, for people. nil: nobody measures.
+	Vitals func() *messages.Vitals
+	// Traces is where spans of requests and operations go. nil: nobody traces.
+	Traces trace.TracerProvider
 }

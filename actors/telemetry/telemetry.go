@@ -37,6 +37,11 @@ func Histogram(meter prometheus.Registerer, name, help string, first float64, bo
 	}))
 }
 
+// Gauge is Counter for what goes up and down.
+func Gauge(meter prometheus.Registerer, name, help string) prometheus.Gauge {
+	return registered(meter, prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help}))
+}
+
 // HistogramBy is Histogram with labels.
 func HistogramBy(meter prometheus.Registerer, name, help string, first float64, bounds int, labels ...string) *prometheus.HistogramVec {
 	return registered(meter, prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -90,6 +90,14 @@ func (b *Inbox) Lost() uint64 {
 	return b.lost.Load()
 }
 
+// Waits is what carries entries or commands and waits now, in bytes.
+func (b *Inbox) Waits() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.bulk.Load()
+}
+
 // weigh is what a message holds in a mailbox, in bytes, and whether it carries entries or
 // commands, or as much. Both sides say the same of a message: it is never modified.
 func weigh(m proto.Message) (size int64, bulk, counted bool) {

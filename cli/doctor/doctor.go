@@ -61,7 +61,7 @@ type rule func(Facts) []Finding
 
 var rules = []rule{
 	twoClusters, nobodyAnswers, damaged, noQuorum, refusesWrites, readStuck, lost, silent, lacksRoom, operationWaits,
-	lags, keys, slowRead, mixedVersions, levelBehind, evenVoters, oneMachine, forgottenLearner, waitsToBeAdded,
+	lags, keys, slowRead, slowDisk, mixedVersions, levelBehind, evenVoters, oneMachine, forgottenLearner, waitsToBeAdded,
 }
 
 // Examine says what is wrong, most urgent first; nothing: all is well. What follows from
@@ -293,6 +293,51 @@ func slowRead(f Facts) []Finding {
 	}
 	return finding(Warning, fmt.Sprintf("a linearizable read took %v", f.Took.Round(time.Millisecond)), "the leader, or a quorum's network, is slow: it waits for a round of heartbeats",
 		"look at the CPU of the nodes, and at keyval_log_sync_seconds of each")
+}
+
+// A log is slow if it takes so long to be durable, and so many times as long as every other, so
+// often that it is no hiccup.
+const (
+	slowSync      = 50 * time.Millisecond
+	slowSyncTimes = 8
+	slowSyncShare = 0.95
+	slowSyncLeast = 50 // times that a log was made durable lately
+)
+
+// slowDisk finds one whose log is much slower than the others', which a quorum hides.
+func slowDisk(f Facts) (all []Finding) {
+	type disk struct {
+		node        Node
+		mostly, p99 time.Duration
+	}
+	var disks []disk
+	for _, n := range f.answered() {
+		if t := n.Status.GetVitals().Timing("log_sync"); messages.Events(t.GetRecent()) >= slowSyncLeast {
+			disks = append(disks, disk{node: n, mostly: t.Quantile(t.Recent, slowSyncShare), p99: t.Quantile(t.Recent, 0.99)})
+		}
+	}
+	for _, d := range disks {
+		mostly, p99 := time.Duration(0), time.Duration(0)
+		for _, other := range disks {
+			if other.node.Endpoint != d.node.Endpoint {
+				mostly, p99 = max(mostly, other.mostly), max(p99, other.p99)
+			}
+		}
+		if len(disks) < 2 || d.mostly < slowSync || d.mostly < slowSyncTimes*mostly {
+			continue
+		}
+		name, others := d.node.title(), "the others'"
+		if len(disks) == 2 {
+			others = "the other's"
+		}
+		u, cause := Warning, "puts do not wait for it now, since the others are a quorum; they will when one of those is lost"
+		if b := f.budget(); b != nil && b.Slack == 0 {
+			u, cause = Danger, "no quorum is without it, so every put waits for it"
+		}
+		all = append(all, finding(u, fmt.Sprintf("the disk of %s is slow: p99 of its log's fsync is %v, and %v at most of %s", name, d.p99.Round(time.Millisecond), p99.Round(time.Millisecond), others), cause,
+			fmt.Sprintf("look at that disk, and at what else uses it: iostat -x 1 there; kvctl cluster replace %s NEW HOST:PORT moves it to another machine", name))...)
+	}
+	return all
 }
 
 func mixedVersions(f Facts) []Finding {

@@ -42,6 +42,23 @@ func dies(f *Facts, i int) {
 	}
 }
 
+// syncs lets the logs of the nodes have taken so many ms to be durable, a hundred times; 0: not yet.
+func syncs(f *Facts, ms ...int) {
+	for i, n := range ms {
+		if f.Nodes[i].Status == nil {
+			continue
+		}
+		timing := &messages.Timing{Of: "log_sync", FirstUs: 500}
+		for bound := 500; bound < 10_000_000; bound *= 2 {
+			timing.Recent = append(timing.Recent, 0)
+			if n > 0 && n*1000 <= bound {
+				timing.Recent[len(timing.Recent)-1] = 100
+			}
+		}
+		f.Nodes[i].Status.Vitals = &messages.Vitals{Timings: []*messages.Timing{timing}}
+	}
+}
+
 func TestExamine(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -80,6 +97,21 @@ func TestExamine(t *testing.T) {
 		}, "down: writes that need room are refused", "make room", 2},
 		{"a disk that is nearly full", func(f *Facts) { f.Cluster.View.Members[1].Lacks = "9 MB of 200 MB are free" }, "danger: node2 has too little room", "make room", 1},
 		{"reads hang", func(f *Facts) { f.Read = errors.New("2s have passed") }, "down: a linearizable read did not come back", "kvctl cluster transfer", 1},
+		{"one disk is slow", func(f *Facts) { syncs(f, 4, 400, 4) }, "warning: the disk of node2 is slow: p99 of its log's fsync is 509ms, and 4ms at most of the others'", "kvctl cluster replace node2 NEW HOST:PORT", 1},
+		{"one disk is slow, and the quorum needs it", func(f *Facts) {
+			dies(f, 2)
+			syncs(f, 4, 400, 4)
+		}, "danger: node3", "", 2},
+		{"all disks are slow alike", func(f *Facts) { syncs(f, 300, 400, 300) }, "", "", 0},
+		{"one disk is slower, and fast enough", func(f *Facts) { syncs(f, 1, 20, 1) }, "", "", 0},
+		{"one disk was slow once", func(f *Facts) {
+			syncs(f, 4, 4, 4)
+			recent := f.Nodes[1].Status.Vitals.Timings[0].Recent
+			for i := range recent[:len(recent)-1] {
+				recent[i] -= min(recent[i], 2) // two of a hundred took longer than all bounds but the last
+			}
+		}, "", "", 0},
+		{"nobody knows of other disks", func(f *Facts) { syncs(f, 0, 400, 0) }, "", "", 0},
 		{"reads are slow", func(f *Facts) { f.Took = 700 * time.Millisecond }, "warning: a linearizable read took 700ms", "keyval_log_sync_seconds", 1},
 		{"a node that is cut off from kvctl alone", func(f *Facts) {
 			f.Nodes[1].Status, f.Nodes[1].Problem = nil, messages.Errorf(messages.Code_TIMED_OUT, "no answer")

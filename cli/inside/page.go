@@ -43,6 +43,7 @@ type Options struct {
 type Page struct {
 	Registry *prometheus.Registry // where the node's actors count
 
+	own     *prometheus.Registry // what the node is asked for, and what there is of every process
 	source  source
 	options Options
 	server  http.Server
@@ -50,8 +51,8 @@ type Page struct {
 
 // Open serves at a listener until Close.
 func Open(listener net.Listener, o Options) *Page {
-	p := &Page{Registry: prometheus.NewRegistry(), options: o}
-	p.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{&p.source})
+	p := &Page{Registry: prometheus.NewRegistry(), own: prometheus.NewRegistry(), options: o}
+	p.own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{&p.source})
 	p.server = http.Server{Handler: p.routes(), ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax}
 	go p.server.Serve(netutil.LimitListener(listener, connsMax)) // until Close
 	return p
@@ -70,7 +71,7 @@ func (p *Page) routes() http.Handler {
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, page, "page.html") })
 	routes.HandleFunc("GET /state", p.serveState)
-	routes.Handle("GET /metrics", promhttp.HandlerFor(p.Registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	routes.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{p.own, p.Registry}, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	routes.HandleFunc("GET /livez", p.serveChecks(alive))
 	routes.HandleFunc("GET /readyz", p.serveChecks(ready))
 	routes.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {

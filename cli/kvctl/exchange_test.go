@@ -144,11 +144,11 @@ func (p *processes) killMember(name string) {
 }
 
 // devOfThree runs kvctl dev until the test ends, and returns its data directory.
-func devOfThree(t *testing.T) (p *processes, data string) {
+func devOfThree(t *testing.T, flags ...string) (p *processes, data string) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "cluster")
 	base := freeRow(t, 4)
-	dev := exec.Command(binary, "dev", "--data", data, "--base-port", strconv.Itoa(base))
+	dev := exec.Command(binary, append([]string{"dev", "--data", data, "--base-port", strconv.Itoa(base)}, flags...)...)
 	dev.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var log bytes.Buffer
 	dev.Stdout, dev.Stderr = &log, &log

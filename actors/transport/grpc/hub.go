@@ -79,6 +79,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	h.peers.Store(&map[string]*peer{})
 	messages.RegisterLinkServer(h.server, h)
 	system.ProcessRegistry.RegisterAddressResolver(h.resolve)
+	g.hub.Store(h)
 	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,6 +51,7 @@ type Options struct {
 type Network struct {
 	options Options
 	bound   net.Listener // by Bind, for the next Serve; nil: there is none
+	hub     atomic.Pointer[hub]
 }
 
 var _ seam.Network = (*Network)(nil)
@@ -72,6 +75,26 @@ func New(options Options) *Network {
 func (g *Network) Bind(address string) (err error) {
 	g.bound, err = listen(address)
 	return err
+}
+
+// Queued is what waits for other systems, in bytes: for peers by the lane, and for clients.
+func (g *Network) Queued() map[string]int64 {
+	waits := map[string]int64{}
+	h := g.hub.Load()
+	if h == nil {
+		return waits
+	}
+	waits["clients"] = repliesMax - h.replies.left.Load()
+	for kind := range laneLimits {
+		waits[strings.ToLower(messages.Lane(kind).String())] = 0
+	}
+	for _, p := range *h.peers.Load() {
+		for _, l := range p.lanes {
+			bytes, _ := l.queue.sizes()
+			waits[strings.ToLower(l.kind.String())] += int64(bytes)
+		}
+	}
+	return waits
 }
 
 // Unbind gives the address of Bind back.

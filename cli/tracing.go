@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net/url"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/credentials"
+
+	"keyval/actors/telemetry"
+	"keyval/actors/transport/grpc"
+	"keyval/messages"
+)
+
+const defaultTracingRatio = "0.01"
+
+// Bounds of what waits for a collector: spans beyond it are lost, and nobody waits for them.
+const (
+	spansMax      = 4096 // in number
+	spansBatchMax = 512  // the same, at once
+	spansEvery    = time.Second
+	spansLastMax  = 2 * time.Second // for what is left when the process ends
+)
+
+func tracingFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "tracing-endpoint", Usage: "send spans by OTLP over gRPC to the collector at `URL`: https://HOST:PORT, or http:// where the network is trusted"},
+		&urfave.StringFlag{Name: "tracing-ratio", Usage: "trace this `SHARE` of the requests whose client does not say whether it traces, from 0 to 1", DefaultText: defaultTracingRatio},
+		&urfave.StringFlag{Name: "tracing-cacert", TakesFile: true, Usage: "trust the collector's certificate by the authorities in `FILE`", DefaultText: "the system's"},
+	}
+}
+
+// openTracing makes what traces go to, and what ends it. It is nil if that was not asked for. A
+// collector that is not there is no error: spans are lost until it is.
+func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.TracerProvider, end func(), err error) {
+	endpoint := c.flags.String("tracing-endpoint")
+	if endpoint == "" {
+		for _, flag := range []string{"tracing-ratio", "tracing-cacert"} {
+			if c.flags.IsSet(flag) {
+				return nil, nil, c.usage("add --tracing-endpoint URL", "--%s has no meaning without --tracing-endpoint", flag)
+			}
+		}
+		return nil, func() {}, nil
+	}
+	options, err := c.collector(endpoint)
+	if err != nil {
+		return nil, nil, err
+	}
+	ratio := nameOr(c.flags.String("tracing-ratio"), defaultTracingRatio)
+	share, err := strconv.ParseFloat(ratio, 64)
+	if err != nil || !(share >= 0 && share <= 1) {
+		return nil, nil, c.usage("", "--tracing-ratio: %q is no number from 0 to 1, such as 0.01", ratio)
+	}
+	exporter, err := otlptracegrpc.New(context.Background(), options...)
+	if err != nil {
+		return nil, nil, messages.Errorf(messages.Code_INVALID, "--tracing-endpoint: %v", err).WithHint("write it as https://HOST:PORT")
+	}
+	var p *sdk.TracerProvider
+	traces = func(node string) trace.TracerProvider {
+		if p == nil { // else the same node goes on, which has joined
+			p = sdk.NewTracerProvider(
+				sdk.WithIDGenerator(telemetry.IDs{}), sdk.WithSampler(sdk.ParentBased(sampler{sdk.TraceIDRatioBased(share)})),
+				sdk.WithSpanProcessor(sdk.NewBatchSpanProcessor(&saying{SpanExporter: exporter, logger: logger},
+					sdk.WithMaxQueueSize(spansMax), sdk.WithMaxExportBatchSize(spansBatchMax), sdk.WithBatchTimeout(spansEvery))),
+				sdk.WithResource(resource.NewSchemaless(
+					attribute.String("service.name", "keyval"), attribute.String("service.instance.id", node), attribute.String("service.version", version()))),
+			)
+		}
+		return p
+	}
+	return traces, func() {
+		if p != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), spansLastMax)
+			defer cancel()
+			_ = p.Shutdown(ctx) // what did not arrive is lost
+		}
+	}, nil
+}
+
+// collector reads what --tracing-endpoint and --tracing-cacert say.
+func (c *Call) collector(endpoint string) ([]otlptracegrpc.Option, error) {
+	at, err := url.Parse(endpoint)
+	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Path != "" && at.Path != "/" || grpc.CheckReachable(at.Host) != nil {
+		return nil, c.usage("write https://HOST:PORT, or http://HOST:PORT where nobody else is on the way", "--tracing-endpoint: %q is no URL of a collector", endpoint)
+	}
+	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(at.Host), otlptracegrpc.WithTimeout(5 * time.Second)}
+	authorities := c.flags.String("tracing-cacert")
+	if at.Scheme == "http" {
+		if authorities != "" {
+			return nil, c.usage("write --tracing-endpoint https://"+at.Host, "--tracing-cacert has no meaning with http://")
+		}
+		if !grpc.Loopback(at.Host) {
+			c.note("warning: spans go to %s unencrypted", at.Host)
+		}
+		return append(options, otlptracegrpc.WithInsecure()), nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if authorities != "" {
+		text, err := os.ReadFile(authorities)
+		if config.RootCAs = x509.NewCertPool(); err != nil || !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, messages.Errorf(messages.Code_INVALID, "--tracing-cacert: %s holds no certificate that can be read", authorities).WithHint("name a file of certificates as PEM")
+		}
+	}
+	return append(options, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(config))), nil
+}
+
+// sampler decides about traces that begin on a node. Operations of members are always
+// recorded: they are few.
+type sampler struct{ ratio sdk.Sampler }
+
+func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
+	if telemetry.IsOperation(p.ParentContext) {
+		return sdk.AlwaysSample().ShouldSample(p)
+	}
+	return s.ratio.ShouldSample(p)
+}
+
+func (s sampler) Description() string { return "operations, and of the rest " + s.ratio.Description() }
+
+// saying tells once that a collector does not take spans, and once that it does again.
+type saying struct {
+	sdk.SpanExporter
+	logger *slog.Logger
+	fails  atomic.Bool
+}
+
+func (s *saying) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	err := s.SpanExporter.ExportSpans(ctx, spans)
+	switch {
+	case err != nil && !s.fails.Swap(true):
+		s.logger.Warn("spans are lost: the collector does not take them", "reason", err)
+	case err == nil && s.fails.Swap(false):
+		s.logger.Info("the collector takes spans again")
+	}
+	return nil
+}
