@@ -32,7 +32,9 @@ help: ## what there is
 build: ## make bin/kvctl
 	@$(GO) build -ldflags "-X $(MODULE)/cli.Version=$(VERSION)" -o $(BIN)/kvctl ./cli/kvctl
 
-run: build ## build, then run three nodes on this machine until Ctrl-C
+run: ## build, then run three nodes on this machine until Ctrl-C
+	@echo "building $(BIN)/kvctl: the first time this takes a minute or two" >&2
+	@$(MAKE) --no-print-directory build
 	@$(BIN)/kvctl dev
 
 test: ## all tests
@@ -70,8 +72,8 @@ exhaustion: ## nodes run out of files, room, descriptors and sound disks (needs 
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./storeactor/files/wal -run TestPagesOfAFailedSync -v -count=1
 	@KEYVAL_EXHAUSTION=1 $(GO) test ./cli/kvctl -run 'TestExhaustion$$|TestFullDisk$$' -v -count=1 -timeout 60m
 
-damage: ## each file of a node is damaged in each way: what the node does, as a table
-	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m
+damage: ## each file of a node is damaged in each way: what the node does, as a table of docs/OPERATIONS.md
+	@KEYVAL_DAMAGE=1 $(GO) test ./cli/kvctl -run 'TestDamage$$' -v -count=1 -timeout 60m -rewrite
 
 crowd: ## FILES (10000) that a node may open, full of idle clients, while members come and go
 	@KEYVAL_CROWD_FILES=$(FILES) $(GO) test ./cli/kvctl -run 'TestCrowdedNode$$' -v -count=1 -timeout 10m
@@ -113,28 +115,34 @@ bench: build ## KeyVal beside etcd under the same load on this machine; TLS=1: b
 siege: build ## KeyVal and then etcd for SIEGE (3m) under 256 clients and four busy loops on two cores
 	@cd bench && $(GO) run . --kvctl ../$(BIN)/kvctl --busy 4 --clients 256 --duration $(SIEGE) --rounds 1
 
-verify: ## generated code is fresh, sources are formatted, vet and staticcheck agree
+verify: protoc $(TOOLS)/$(STATICCHECK)/ready ## generated code is fresh, sources are formatted, vet and staticcheck agree
 	@unformatted="$$(gofmt -l $$(git ls-files '*.go' ':!third_party'))"; \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	@$(GO) mod tidy -diff >/dev/null || { echo "go.mod or go.sum is stale: go mod tidy"; exit 1; }
 	@$(GO) vet ./...
-	@$(GO) run $(STATICCHECK) ./...
+	@$(TOOLS)/$(STATICCHECK)/staticcheck ./...
 	@$(MAKE) --no-print-directory generate OUT=$(BIN)/generated
 	@for f in messages/*.pb.go; do \
 	  cmp -s $$f $(BIN)/generated/$$f || { echo "$$f is stale: make generate"; exit 1; }; done
 	@rm -rf $(BIN)/generated
 
+# A tool is installed once, in a directory of its version.
+$(TOOLS)/%/ready:
+	@echo "installing $*" >&2
+	@GOBIN=$(@D) $(GO) install $* && touch $@
+
+.PHONY: protoc
+protoc: # before work that would be in vain without it
+	@command -v protoc >/dev/null || { echo "protoc is missing: install protoc $(PROTOC) (Debian's protobuf-compiler; else github.com/protocolbuffers/protobuf/releases/tag/v$(PROTOC:3.%=%))"; exit 1; }
+	@protoc --version | grep -qF " $(PROTOC)" || { echo "protoc $(PROTOC) is needed, found: $$(protoc --version)"; exit 1; }
+
 # GO_PACKAGES says in which package the code of a .proto is, so that none of them has the module's path.
 GO_PACKAGES := raft.proto=go.etcd.io/raft/v3/raftpb $(patsubst messages/%,%=$(MODULE)/messages,$(wildcard messages/*.proto))
 # OUT is where generated code goes; verify compares a copy.
 OUT ?= .
-generate: ## remake the generated code of messages/
-	@command -v protoc >/dev/null || { echo "protoc is missing: install protobuf-compiler $(PROTOC)"; exit 1; }
-	@protoc --version | grep -qF " $(PROTOC)" || { echo "protoc $(PROTOC) is needed, found: $$(protoc --version)"; exit 1; }
-	@GOBIN=$(TOOLS) $(GO) install $(PROTOC_GEN_GO)
-	@GOBIN=$(TOOLS) $(GO) install $(PROTOC_GEN_GO_GRPC)
+generate: protoc $(TOOLS)/$(PROTOC_GEN_GO)/ready $(TOOLS)/$(PROTOC_GEN_GO_GRPC)/ready ## remake the generated code of messages/
 	@mkdir -p $(OUT)
-	@PATH="$(TOOLS):$$PATH" protoc -I messages -I "$$($(GO) list -m -f '{{.Dir}}' go.etcd.io/raft/v3)/raftpb" \
+	@PATH="$(TOOLS)/$(PROTOC_GEN_GO):$(TOOLS)/$(PROTOC_GEN_GO_GRPC):$$PATH" protoc -I messages -I "$$($(GO) list -m -f '{{.Dir}}' go.etcd.io/raft/v3)/raftpb" \
 	  --go_out=$(OUT) --go_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go_opt=M$m) \
 	  --go-grpc_out=$(OUT) --go-grpc_opt=module=$(MODULE) $(foreach m,$(GO_PACKAGES),--go-grpc_opt=M$m) \
 	  messages/*.proto

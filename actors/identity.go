@@ -19,15 +19,45 @@ const foundersMax = 9
 
 // Prepare returns the identity of a node. On a first start it checks want, adds a random
 // incarnation and makes both durable, before the node sends anything. Later it returns
-// what was recorded; want may leave fields out, but not contradict them.
+// what was recorded; want may leave fields out, but not contradict them once the directory
+// is initialised. Until then it corrects what was recorded.
 func Prepare(disk disk.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
 	recorded, err := disk.Identity()
 	if err == nil {
-		return again(disk, recorded, want)
+		identity, err := again(disk, recorded, want)
+		if messages.CodeOf(err) != messages.Code_INVALID {
+			return identity, err
+		}
+		if initialised, unfit := disk.Initialised(); initialised || unfit != nil {
+			return nil, err
+		}
+		if err := disk.Hear(&messages.StartsHeard{}); err != nil { // by RaftIDs of another list
+			return nil, err
+		}
+		return first(disk, random, corrected(recorded, want))
 	}
 	if messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		return nil, err
 	}
+	return first(disk, random, want)
+}
+
+// corrected is what was recorded, but for what want says. Nobody takes part yet: so far a
+// directory with another incarnation is one that was emptied, and nothing is lost with it.
+func corrected(recorded, want *messages.Identity) *messages.Identity {
+	c := proto.Clone(want).(*messages.Identity)
+	c.Name, c.Token = cmp.Or(c.Name, recorded.Name), cmp.Or(c.Token, recorded.Token)
+	if c.Listen = cmp.Or(c.Listen, recorded.Listen); c.Advertise == "" && recorded.Advertise != recorded.Listen {
+		c.Advertise = recorded.Advertise
+	}
+	if len(c.Founders)+len(c.Join) == 0 {
+		c.Founders, c.Join = recorded.Founders, recorded.Join
+	}
+	return c
+}
+
+// first checks and records what a first start says.
+func first(disk disk.Disk, random io.Reader, want *messages.Identity) (*messages.Identity, error) {
 	identity, refusal := firstIdentity(want)
 	if refusal != nil {
 		return nil, refusal

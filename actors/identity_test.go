@@ -13,9 +13,10 @@ import (
 // recordDisk remembers an identity, and nothing else.
 type recordDisk struct {
 	disk.Disk
-	identity *messages.Identity
-	moved    []string
-	given    error // why it is not to be served
+	identity    *messages.Identity
+	initialised bool
+	moved       []string
+	given       error // why it is not to be served
 }
 
 func (d *recordDisk) Identity() (*messages.Identity, error) {
@@ -27,7 +28,11 @@ func (d *recordDisk) Identity() (*messages.Identity, error) {
 
 func (d *recordDisk) WriteIdentity(i *messages.Identity) error { d.identity = i; return nil }
 
-func (d *recordDisk) Initialised() (bool, error) { return false, d.given }
+func (d *recordDisk) Initialised() (bool, error) {
+	return d.initialised, d.given
+}
+
+func (d *recordDisk) Hear(*messages.StartsHeard) error { return nil }
 
 func (d *recordDisk) Move(listen, advertise string) error {
 	d.moved = []string{listen, advertise}
@@ -97,9 +102,43 @@ func TestPrepareRefusesContradictions(t *testing.T) {
 		if _, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), wanted(nil)); err != nil {
 			t.Fatal(err)
 		}
+		disk.initialised = true
 		_, err := Prepare(disk, nil, wanted(change))
 		if err == nil || !strings.HasPrefix(err.Error(), flag+" says") {
 			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
+// TestPrepareCorrects: as long as nothing is initialised, what a start says counts, and the
+// incarnation is another.
+func TestPrepareCorrects(t *testing.T) {
+	for name, row := range map[string]struct {
+		now  *messages.Identity
+		want string // an error has it
+	}{
+		"the name":           {wanted(func(i *messages.Identity) { i.Name, i.Listen = "n1", "h:1" }), ""},
+		"the list":           {&messages.Identity{Founders: []*messages.Founder{{Name: "n2", Address: "h:2"}, {Name: "n3", Address: "h:3"}}}, ""},
+		"the address":        {wanted(func(i *messages.Identity) { i.Listen, i.Founders[0].Address = "h:9", "h:9" }), ""},
+		"the token":          {&messages.Identity{Token: "x"}, ""},
+		"it is to join":      {&messages.Identity{Join: []string{"h:1"}}, ""},
+		"to another mistake": {&messages.Identity{Name: "n7"}, "does not hold n7 itself"},
+	} {
+		disk := &recordDisk{}
+		before, err := Prepare(disk, bytes.NewReader(make([]byte, 16)), wanted(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		identity, err := Prepare(disk, bytes.NewReader([]byte("0123456789abcdef")), row.now)
+		switch {
+		case row.want != "":
+			if err == nil || !strings.Contains(err.Error(), row.want) || disk.identity != before {
+				t.Errorf("%s: %v, %s", name, err, messages.Line(disk.identity))
+			}
+		case err != nil || disk.identity != identity || string(identity.Incarnation) != "0123456789abcdef":
+			t.Errorf("%s: %v, recorded %s", name, err, messages.Line(disk.identity))
+		case len(identity.Founders) > 0 == (len(identity.Join) > 0) || identity.Name == "" || identity.Advertise != identity.Listen:
+			t.Errorf("%s: %s", name, messages.Line(identity))
 		}
 	}
 }
@@ -133,6 +172,7 @@ func TestPrepareOfANodeThatJoins(t *testing.T) {
 	if _, err = Prepare(founder, bytes.NewReader(make([]byte, 16)), wanted(nil)); err != nil {
 		t.Fatal(err)
 	}
+	founder.initialised = true
 	if _, err = Prepare(founder, nil, &messages.Identity{Join: []string{"h:1"}}); messages.CodeOf(err) != messages.Code_INVALID {
 		t.Errorf("a founder joins: %v", err)
 	}

@@ -312,7 +312,7 @@ func (a *node) serve(ctx actor.Context) {
 	a.spawn(ctx, messages.ActorSnapshots, shipping.New(shipping.Config{
 		Self: w.self, Name: a.identity.Name, Version: w.version, Level: w.level, TickMS: tickMS, Nonce: a.nonces.shipments,
 		Raft: w.raft(), Machine: w.machine(), Audit: w.local(messages.ActorAudit), Peer: w.peer(messages.ActorSnapshots),
-		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes, Keep: o.SnapshotsKeep,
+		Disk: a.cfg.Disk, Logger: w.logger, Meter: w.meter, Fatal: w.fatal, Rate: o.SnapshotRate, ChunkBytes: o.SnapshotChunkBytes, Keep: o.SnapshotsKeep, RoomBytes: o.RoomBytes,
 	}))
 	a.spawn(ctx, messages.ActorAudit, audit.New(audit.Config{
 		Self: w.self, Machine: w.machine(), Membership: w.membership(), Snapshots: w.local(messages.ActorSnapshots), Peer: w.peer(messages.ActorAudit),

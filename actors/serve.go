@@ -93,12 +93,31 @@ func Serve(ctx context.Context, o ServeOptions) error {
 	}
 }
 
+// startMB is about what a start may take of a disk before the node looks at its room: the rows that
+// are in memory only become a table, and the log a new segment.
+const startMB = 64
+
+// roomToStart is why a node does not even start: it would end amid that, again and again.
+func roomToStart(d disk.Disk, dir string) error {
+	switch room, err := d.Room(); {
+	case err != nil:
+		return err
+	case room.Bytes < startMB<<20:
+		return messages.Errorf(messages.Code_INTERNAL, "the disk of %s has %d MB free, and a start takes %d MB", dir, room.Bytes>>20, startMB).
+			WithHint("make room there (df) and start again; log and state were not changed")
+	}
+	return nil
+}
+
 // serveOnce runs a node until it ends. again: it has joined, and runs on as what it is now.
 func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places transport.Places, world seam.World, vitals *vitals, failed <-chan error) (again bool, err error) {
 	if err := o.guard(o.Name, o.Listen); err != nil {
 		return false, err
 	}
 	if err := tryListening(disk, o.Listen, places); err != nil {
+		return false, err
+	}
+	if err := roomToStart(disk, o.DataDir); err != nil {
 		return false, err
 	}
 	identity, err := Prepare(disk, world.Rand, &messages.Identity{

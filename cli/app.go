@@ -225,7 +225,7 @@ func (c *Call) usage(hint, format string, args ...any) error {
 	return usagef(c.path, hint, format, args...)
 }
 
-// logger writes to stderr as --log-level and --log-format say.
+// logger writes to stderr as --log-level and --log-format say, and is sparing.
 func (c *Call) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
@@ -234,9 +234,9 @@ func (c *Call) logger() (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: level}
 	switch format := c.flags.String("log-format"); format {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.Stderr, options)), nil
+		return slog.New(newSparing(slog.NewTextHandler(c.Stderr, options))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.Stderr, options)), nil
+		return slog.New(newSparing(slog.NewJSONHandler(c.Stderr, options))), nil
 	default:
 		return nil, c.usage("", "--log-format %q is none of %s", format, strings.Join(choices["log-format"], ", "))
 	}

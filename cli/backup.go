@@ -176,10 +176,13 @@ func (w *copying) ofNow(stale bool) (row backupJSON, err error) {
 	}
 	defer store.Close()
 	if !stale {
-		// A node that has read at the newest revision has applied all that was acknowledged.
-		if _, err := store.Get(c, []byte{0}, 0, false); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		// A node that has read at the newest revision has applied all that was acknowledged. If it is
+		// started anew right then it may write down less.
+		got, err := store.Get(c, []byte{0}, 0, false)
+		if err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 			return row, hinted(err, "--consistency stale backs up what this node has, which may miss the latest writes")
 		}
+		w.floor = got.ReadRevision
 	}
 	info, err := prepare(c, store, w.progress)
 	if err != nil {
@@ -290,6 +293,7 @@ type copying struct {
 	name     string          // the file there
 	since    *backup.Since   // nil: all of it is brought
 	about    uint64          // bytes, about
+	floor    uint64          // an older revision is not what was asked for
 	began    time.Time
 }
 
@@ -380,6 +384,10 @@ func (w *copying) bring(store Store, id, endpoint string) (backupJSON, error) {
 	}
 	contents, written, err := w.copy(ctx, from, to)
 	w.progress.end()
+	if err == nil && contents.Header.Revision < w.floor {
+		err = messages.Errorf(messages.Code_INTERNAL, "%s wrote down revision %d, and had read at revision %d: it was started anew meanwhile", contents.Header.CreatedBy, contents.Header.Revision, w.floor).
+			At(endpoint, "").WithHint("try again")
+	}
 	if err == nil && file != nil {
 		err = file.Commit()
 	}

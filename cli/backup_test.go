@@ -74,6 +74,20 @@ func TestBackupIsWritten(t *testing.T) {
 	}
 }
 
+// A node that read at a revision and writes down an older one was started anew in between.
+func TestBackupIsNotOlderThanWhatWasAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	r := giving(someBackup(t))
+	r.cluster.revision = 201
+	got := r.kvctl(t, "backup", filepath.Join(dir, "b.kvb"))
+	if got.code != 1 || !strings.Contains(got.stderr, "wrote down revision 200, and had read at revision 201") || len(namesIn(t, dir)) != 0 {
+		t.Errorf("%+v, %v", got, namesIn(t, dir))
+	}
+	if got := r.kvctl(t, "backup", dir, "--consistency", "stale"); got.code != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // What does not come whole leaves nothing under its name.
 func TestBrokenBackupLeavesNothing(t *testing.T) {
 	file, dir := someBackup(t), t.TempDir()

@@ -142,7 +142,11 @@ func bench(c *Call) error {
 	nodes := c.localNodes()
 	l := newLoad(plan, stores)
 	if plan.fill {
-		if err := l.fill(c, told); err != nil {
+		line, err := c.progress(true, false)
+		if err == nil {
+			err = l.fill(c, line)
+		}
+		if err != nil {
 			return err
 		}
 	}

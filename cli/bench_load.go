@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -67,20 +68,48 @@ func (l *load) fill(ctx context.Context, told *progress) error {
 			}
 		})
 	}()
-	beat := time.NewTicker(time.Second)
+	beat := time.NewTicker(told.every)
 	defer beat.Stop()
 	for {
 		select {
 		case <-ended:
-			return context.Cause(ctx)
+			told.end()
+			err := context.Cause(ctx)
+			if now := time.Now(); err == nil {
+				f := fillingAt(l.plan.keys, l.plan.keys, now.Sub(started))
+				told.phase(f, "✓ %d keys are written (%s)", f.Keys, timeText(now.Sub(started)))
+			}
+			return err
 		case now := <-beat.C:
-			n := written.Load()
-			told.tell(now, struct {
-				Filled uint64 `json:"filled_keys"`
-				Keys   uint64 `json:"keys"`
-			}{n, l.plan.keys}, "filling: %d of %d keys, %.0f/s", n, l.plan.keys, float64(n)/now.Sub(started).Seconds())
+			f := fillingAt(written.Load(), l.plan.keys, now.Sub(started))
+			told.tell(now, f, "%s", f)
 		}
 	}
+}
+
+// filling is how far the keys are that are written before a measurement.
+type filling struct {
+	Filled uint64  `json:"filled_keys"`
+	Keys   uint64  `json:"keys"`
+	Rate   float64 `json:"rate_keys_per_s"`
+	ETAMs  int64   `json:"eta_ms"` // 0: not known
+}
+
+func fillingAt(filled, keys uint64, after time.Duration) filling {
+	f := filling{Filled: filled, Keys: keys}
+	if after > 0 && filled > 0 {
+		f.Rate = float64(filled) / after.Seconds()
+		f.ETAMs = int64(float64(keys-filled) / f.Rate * 1000)
+	}
+	return f
+}
+
+func (f filling) String() string {
+	text := fmt.Sprintf("filling: %d of %d keys, %.0f/s", f.Filled, f.Keys, f.Rate)
+	if f.ETAMs > 0 {
+		text += ", about " + timeText(time.Duration(f.ETAMs)*time.Millisecond) + " left"
+	}
+	return text
 }
 
 // run lets the clients work, and measures after the warm-up. It returns the CPU

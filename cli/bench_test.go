@@ -257,3 +257,27 @@ func TestCPUOfProcesses(t *testing.T) {
 		t.Errorf("%+v", spent)
 	}
 }
+
+// TestFillSaysHowFarItIs: one line, written over, with the time that is left.
+func TestFillSaysHowFarItIs(t *testing.T) {
+	for _, row := range []struct {
+		filled, keys uint64
+		after        time.Duration
+		want         string
+	}{
+		{0, 1000, time.Second, "filling: 0 of 1000 keys, 0/s"},
+		{250, 1000, time.Second, "filling: 250 of 1000 keys, 250/s, about 3 s left"},
+		{1000, 600_000, 2 * time.Second, "filling: 1000 of 600000 keys, 500/s, about 19 min 58 s left"},
+		{1000, 1000, 2 * time.Second, "filling: 1000 of 1000 keys, 500/s"},
+	} {
+		if got := fillingAt(row.filled, row.keys, row.after).String(); got != row.want {
+			t.Errorf("%q, want %q", got, row.want)
+		}
+	}
+	slow := newFake()
+	slow.onPut = func() *messages.Error { time.Sleep(time.Millisecond); return nil }
+	got := run{cluster: slow, tty: true}.kvctl(t, "bench", "--fill", "--clients", "1", "--keys", "400", "--duration", "50ms", "--warmup", "0s")
+	if got.code != 0 || !strings.Contains(got.stderr, "\rfilling: ") || strings.Contains(got.stderr, "left\n") || !strings.Contains(got.stderr, "✓ 400 keys are written (") {
+		t.Errorf("%+v", got)
+	}
+}

@@ -378,6 +378,10 @@ func (c *Call) showHealth(h *client.ClusterHealth) error {
 		return nil
 	case h.QuorumAvailable:
 		return quiet(exitDegraded)
+	case !c.Format.structured():
+		if what := c.trouble(c); what != nil {
+			c.note("%s\n  next: %s", what.Message, what.Hint)
+		}
 	}
 	return quiet(exitUnreachable)
 }

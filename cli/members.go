@@ -154,7 +154,12 @@ func (c *Call) oneMember(all []member) (*member, error) {
 		if leader := leaderOf(all); leader != nil {
 			return leader, nil
 		}
-		return nil, messages.Errorf(messages.Code_NO_LEADER, "no node leads the cluster now").WithHint("choose one of %s with --node", namesOf(all))
+		none := messages.Errorf(messages.Code_NO_LEADER, "no node leads the cluster now")
+		if what := troubleOf(all); what != nil {
+			none.Message += ": " + what.Message
+		}
+		answer := slices.DeleteFunc(slices.Clone(all), func(m member) bool { return m.problem != nil })
+		return nil, none.WithHint("choose one of %s with --node", namesOf(answer))
 	}
 	i := slices.IndexFunc(all, func(m member) bool { return m.Name == name })
 	switch {

@@ -1,16 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf8"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	pretty "github.com/jedib0t/go-pretty/v6/text"
 
 	"keyval/messages"
 )
@@ -54,9 +57,26 @@ func (c *Call) printJSON(value any) error {
 	return e.Encode(value)
 }
 
-// printTable writes rows under a header, columns two spaces apart.
+// columnMin is what a column of a table gets however narrow the terminal is.
+const columnMin = 8
+
+// printTable writes rows under a header, columns two spaces apart. On a terminal that is too
+// narrow the widest columns are cut.
 func (c *Call) printTable(header []string, rows [][]string) {
 	w := table.NewWriter()
+	if c.OutTTY {
+		widths, cut := fitColumns(columnWidths(header, rows), cmp.Or(c.Columns, screenColumns))
+		var columns []table.ColumnConfig
+		header = slices.Clone(header)
+		for i, width := range widths {
+			columns = append(columns, table.ColumnConfig{Number: i + 1, WidthMax: width, WidthMaxEnforcer: snip})
+			header[i] = snip(header[i], width)
+		}
+		w.SetColumnConfigs(columns)
+		if cut {
+			defer c.banner("… is cut to fit the terminal: --json has it whole")
+		}
+	}
 	w.SetStyle(table.Style{
 		Name: "plain",
 		Box:  table.BoxStyle{PaddingRight: "  "},
@@ -68,6 +88,42 @@ func (c *Call) printTable(header []string, rows [][]string) {
 	for line := range strings.Lines(w.Render() + "\n") {
 		fmt.Fprintln(c.Stdout, strings.TrimRight(line, " \n"))
 	}
+}
+
+func snip(cell string, width int) string { return pretty.Snip(cell, width, "…") }
+
+// columnWidths are as wide as the widest cells.
+func columnWidths(header []string, rows [][]string) []int {
+	widths := make([]int, len(header))
+	for _, row := range append([][]string{header}, rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], pretty.StringWidthWithoutEscSequences(cell))
+		}
+	}
+	return widths
+}
+
+// fitColumns makes the widest columns narrower until all, two spaces apart, fit a screen.
+func fitColumns(widths []int, screen int) (fit []int, cut bool) {
+	fit = slices.Clone(widths)
+	needed := -2
+	for _, w := range fit {
+		needed += w + 2
+	}
+	for ; needed > screen; needed-- {
+		widest := 0
+		for i := range fit {
+			if fit[i] >= fit[widest] { // of equals the last: names come first
+				widest = i
+			}
+		}
+		if fit[widest] <= columnMin {
+			break
+		}
+		fit[widest]--
+		cut = true
+	}
+	return fit, cut
 }
 
 func tableRow(cells []string) table.Row {

@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -57,4 +60,55 @@ func TestManual(t *testing.T) {
 		}
 	}
 	look(newApp(&Shell{}).Commands)
+}
+
+// TestContainerFile: a builder takes the container file without a warning. The image is not
+// root's, needs no shell, and its variables are those of serve.
+func TestContainerFile(t *testing.T) {
+	file, err := os.Open("packaging/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	parsed, err := parser.Parse(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range parsed.Warnings {
+		t.Error(w.Short)
+	}
+	stages, _, err := instructions.Parse(parsed.AST, linter.New(&linter.Config{
+		Warn: func(rule, description, _, text string, _ []parser.Range) {
+			t.Errorf("%s: %s (%s)", rule, text, description)
+		},
+	}))
+	if err != nil || len(stages) != 1 {
+		t.Fatalf("%d stages: %v", len(stages), err)
+	}
+	var user string
+	for _, command := range stages[0].Commands {
+		switch c := command.(type) {
+		case *instructions.UserCommand:
+			user = c.User
+		case *instructions.EntrypointCommand:
+			if c.PrependShell || user == "" {
+				t.Errorf("%s needs a shell, or runs as root", c)
+			}
+		case *instructions.CmdCommand:
+			if app := newApp(&Shell{}); c.PrependShell || named(app.Commands, c.CmdLine[0]) == nil {
+				t.Errorf("%s needs a shell, or is no command of kvctl", c)
+			}
+		case *instructions.EnvCommand:
+			for _, e := range c.Env {
+				if !owns(named(newApp(&Shell{}).Commands, "serve").Flags, strings.ToLower(strings.TrimPrefix(e.Key, "KVCTL_"))) {
+					t.Errorf("serve reads no %s", e.Key)
+				}
+			}
+		case *instructions.RunCommand:
+			t.Errorf("%s: there is no shell in the image", c)
+		}
+	}
+	if name, _, _ := strings.Cut(user, ":"); name == "" || name == "0" || name == "root" {
+		t.Errorf("the image runs as %q", user)
+	}
 }

@@ -51,6 +51,30 @@ func TestAnotherModule(t *testing.T) {
 	must(t, mine, "go", "build", "-trimpath", "-o", os.DevNull, ".")
 }
 
+// TestMakeSaysItFirst: what cannot be done without protoc is not begun, and says what to install;
+// make run says that it builds before it does.
+func TestMakeSaysItFirst(t *testing.T) {
+	programs := t.TempDir()
+	for _, name := range []string{"awk", "bash", "git", "go", "grep", "make", "sed"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(programs, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, target := range []string{"verify", "generate"} {
+		said, err := runIn("..", "env", "PATH="+programs, "make", target)
+		if first, _, _ := strings.Cut(said, "\n"); err == nil || !strings.Contains(first, "protoc is missing: install protoc ") {
+			t.Errorf("make %s: %v\n%s", target, err, said)
+		}
+	}
+	if said := must(t, "..", "make", "--dry-run", "run"); !strings.HasPrefix(said, "echo \"building bin/kvctl") {
+		t.Errorf("make run begins with\n%s", said)
+	}
+}
+
 func must(t *testing.T, dir, program string, args ...string) string {
 	t.Helper()
 	said, err := runIn(dir, program, args...)

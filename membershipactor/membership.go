@@ -45,15 +45,16 @@ type Membership struct {
 	spans        spans
 	refused      string // why writes that need room are refused, as the gateway knows
 	refusedTicks uint64 // since it was told so
+	ready        *bool  // it was said that this node serves, by this actor or one before it
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
-	round := cfg.Nonce
+	round, ready := cfg.Nonce, new(bool)
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
 		return &Membership{
-			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg),
+			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg), ready: ready,
 			spans: spans{tracer: cfg.Tracer}, raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
 		}
 	}
@@ -129,6 +130,10 @@ func (a *Membership) Receive(ctx actor.Context) {
 	for _, n := range newsOf(before, a.census.view) {
 		a.cfg.Logger.Info(n.text, n.words...)
 	}
+	if n, serves := servesNews(a.cfg.Self, a.census.view); serves && !*a.ready {
+		*a.ready = true
+		a.cfg.Logger.Info(n.text, n.words...)
+	}
 }
 
 func (a *Membership) carry(ctx actor.Context) {
@@ -139,6 +144,7 @@ func (a *Membership) carry(ctx actor.Context) {
 		case propose:
 			ctx.Send(a.cfg.PeerRaft(e.leader), &messages.Propose{Origin: a.cfg.Self, Command: e.command})
 		case answer:
+			a.tellAnswer(e.to, e.reply, e.change, e.proposed)
 			ctx.Send(a.cfg.Client(e.to.address, e.to.actor), e.reply)
 		}
 	}
@@ -189,7 +195,7 @@ func (a *Membership) carryOut(ctx actor.Context) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
 			if act.of != nil {
-				a.tellAnswer(act.of)
+				a.tellAnswer(act.of.from, act.of.reply, titleOf(act.of), act.of.proposed)
 			}
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
 		}
@@ -198,14 +204,14 @@ func (a *Membership) carryOut(ctx actor.Context) {
 
 // tellAnswer says what became of a request for a change. One that never came as far as the
 // log is no news: a client may ask as often as it likes.
-func (a *Membership) tellAnswer(r *request) {
+func (a *Membership) tellAnswer(to asker, reply *messages.ClusterReply, change string, proposed bool) {
 	tell := a.cfg.Logger.Debug
-	if r.proposed {
+	if proposed {
 		tell = a.cfg.Logger.Info
 	}
-	words := []any{"request", messages.RequestIDOfNode(r.from.address, r.asked.Request), "change", titleOf(r)}
-	if r.reply.Code != messages.Code_OK {
-		words = append(words, "code", r.reply.Code.String(), "reason", r.reply.Message)
+	words := []any{"request", messages.RequestIDOfNode(to.address, reply.Request), "change", change}
+	if reply.Code != messages.Code_OK {
+		words = append(words, "code", reply.Code.String(), "reason", reply.Message)
 	}
 	tell("a change was asked for", words...)
 }

@@ -17,15 +17,18 @@ type news struct {
 // newsOf is what differs between two views. What was known at the start is no news.
 func newsOf(before, after View) (all []news) {
 	tell := func(text string, words ...any) { all = append(all, news{text, words}) }
+	var went []any
+	if after.Before != 0 {
+		went = []any{"before", before.nameOf(after.Before)}
+	}
+	if after.Why != "" {
+		went = append(went, "why", after.Why)
+	}
 	switch moved := before.Leader != after.Leader || before.Term != after.Term; {
 	case moved && after.Leader != 0:
-		words := []any{"leader", after.nameOf(after.Leader), "term", after.Term}
-		if before.Leader != 0 {
-			words = append(words, "before", before.nameOf(before.Leader))
-		}
-		tell("a leader is elected", words...)
+		tell("a leader is elected", append([]any{"leader", after.nameOf(after.Leader), "term", after.Term}, went...)...)
 	case moved && before.Leader != 0:
-		tell("nobody leads", "term", after.Term, "before", before.nameOf(before.Leader))
+		tell("nobody leads", append([]any{"term", after.Term}, went...)...)
 	}
 	if before.state == nil {
 		return all
@@ -50,6 +53,16 @@ func newsOf(before, after View) (all []news) {
 		}
 	}
 	return all
+}
+
+// servesNews is said once: from then on this node, a member, serves clients, since it knows
+// who leads.
+func servesNews(self messages.RaftID, v View) (said news, serves bool) {
+	m, member := v.Member(self)
+	if !member || v.Leader == 0 || len(v.ClusterID) == 0 {
+		return news{}, false
+	}
+	return news{"this node serves", []any{"cluster", fmt.Sprintf("%x", v.ClusterID), "is", kindOf(m), "leader", v.nameOf(v.Leader), "members", len(v.Members), "level", v.Level}}, true
 }
 
 func words(m *messages.Member) []any {

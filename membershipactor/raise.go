@@ -37,8 +37,10 @@ type (
 	}
 	// answer answers a client.
 	answer struct {
-		to    asker
-		reply *messages.ClusterReply
+		to       asker
+		reply    *messages.ClusterReply
+		change   string // what it asked for, for people
+		proposed bool   // it came as far as the log
 	}
 )
 
@@ -243,18 +245,22 @@ func (r *raises) end(why *messages.Error) {
 	c := r.current
 	r.current = nil
 	for range c.asked {
-		r.reply(c.asker, c.request, c.before, why)
+		r.reply(c.asker, c.request, c.before, c.want, c.told != 0, why)
 	}
 }
 
 func (r *raises) refuse(to asker, request uint64, why *messages.Error) {
-	r.reply(to, request, r.view.Level, why)
+	r.reply(to, request, r.view.Level, 0, false, why)
 }
 
-func (r *raises) reply(to asker, request uint64, before uint32, why *messages.Error) {
+func (r *raises) reply(to asker, request uint64, before, want uint32, proposed bool, why *messages.Error) {
 	reply := &messages.ClusterReply{Request: request, Level: r.view.Level, LevelBefore: before}
 	if why != nil {
 		reply.Code, reply.Message, reply.Hint = why.Code, why.Message, why.Hint
 	}
-	r.emit(answer{to, reply})
+	change := "raise the cluster's level"
+	if want != 0 {
+		change += fmt.Sprintf(" to %d", want)
+	}
+	r.emit(answer{to, reply, change, proposed})
 }

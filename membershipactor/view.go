@@ -12,6 +12,9 @@ type View struct {
 	Term          uint64
 	Level         uint32 // of the cluster; 0: not known yet
 
+	Before messages.RaftID // who led before Leader, in an earlier term perhaps; 0: nobody is known
+	Why    string          // Before leads no more, for people
+
 	state *messages.MembersChanged // what the machine said last; nil: nothing yet
 }
 
@@ -25,6 +28,9 @@ func (v View) WithMembers(m *messages.MembersChanged) View {
 func (v View) WithLeader(m *messages.LeaderChanged) View {
 	if m.Term < v.Term {
 		return v
+	}
+	if v.Leader != 0 && (m.Leader != v.Leader || m.Term != v.Term) {
+		v.Before, v.Why = v.Leader, m.Why
 	}
 	v.Leader, v.Term = m.Leader, m.Term
 	return v

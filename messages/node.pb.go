@@ -2854,6 +2854,7 @@ type LeaderChanged struct {
 	Leader        uint64                 `protobuf:"varint,1,opt,name=leader,proto3" json:"leader,omitempty"` // RaftID, 0: none
 	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	Fenced        bool                   `protobuf:"varint,3,opt,name=fenced,proto3" json:"fenced,omitempty"` // this node may have lost data, and answers no reads
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`        // the leader before it leads no more, as far as is known, for people; empty: there was none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2907,6 +2908,13 @@ func (x *LeaderChanged) GetFenced() bool {
 		return x.Fenced
 	}
 	return false
+}
+
+func (x *LeaderChanged) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 // SessionLeader says where proposals go from now on.
@@ -4827,11 +4835,12 @@ const file_node_proto_rawDesc = "" +
 	"\tDropReads\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession:J\x92\xb5\x18F\n" +
-	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xa0\x01\n" +
+	"\asession\x12\amachine\x1a2a client is gone, and reads of it are not answered\"\xb2\x01\n" +
 	"\rLeaderChanged\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\x04R\x06leader\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06fenced\x18\x03 \x01(\bR\x06fenced:K\x92\xb5\x18G\n" +
+	"\x06fenced\x18\x03 \x01(\bR\x06fenced\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why:K\x92\xb5\x18G\n" +
 	"\x04raft\x12\x1cgateway, membership -> audit\x1a\x16leader or term changed\"\tIntroduce\"\xf3\x01\n" +
 	"\rSessionLeader\x12)\n" +
 	"\x06leader\x18\x01 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x12\n" +

@@ -252,12 +252,12 @@ func (a *Raft) run(ctx actor.Context) {
 			if e.Leader != a.cfg.Self {
 				a.spans.lost()
 			}
-			if e.Leader != 0 && e != a.led {
+			if e.Leader != 0 && (e.Leader != a.led.Leader || e.Term != a.led.Term) {
 				a.led = e
 				a.meters.leaders.Inc()
 			}
 			ctx.Send(a.cfg.Gateway, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
-			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced})
+			ctx.Send(a.cfg.Membership, &messages.LeaderChanged{Leader: e.Leader, Term: e.Term, Fenced: e.Fenced, Why: e.Why})
 		case TellReplication:
 			ctx.Send(a.cfg.Membership, e.Replication)
 		case Die:

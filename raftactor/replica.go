@@ -122,10 +122,12 @@ type (
 	AskedReadIndex struct{}
 	// ElectionStarted says that this replica asks the others for their votes.
 	ElectionStarted struct{}
-	// AnnounceLeader tells the node who leads now, and whether it may have lost data.
+	// AnnounceLeader tells the node who leads now, whether it may have lost data, and why the
+	// leader before leads no more, as far as is known, for people.
 	AnnounceLeader struct {
 		Leader, Term uint64
 		Fenced       bool
+		Why          string
 	}
 	// AskLoss asks a member what it knows of a loss, AnswerLoss answers one; either may be lost.
 	AskLoss struct {
@@ -193,6 +195,7 @@ type Replica struct {
 	machine *messages.MachineOpened
 
 	leader, term uint64 // as announced last
+	handedOver   bool   // the leader has, as a peer said since the last Advance
 	role         raft.StateType
 	commit       uint64
 
@@ -375,6 +378,7 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		delete(r.gone, m.GetFrom())
 		r.replicationDue = true
 	}
+	r.handedOver = r.handedOver || handsOver(m)
 	if _, follows := r.contact[m.GetFrom()]; follows {
 		r.contact[m.GetFrom()] = r.ticks
 	}
@@ -485,6 +489,7 @@ func (r *Replica) Advance() {
 	for r.proposeBarrier() || r.propose() || r.askReads() {
 		r.ready()
 	}
+	r.handedOver = false
 	r.tellReplication()
 }
 
@@ -694,15 +699,16 @@ func (r *Replica) announce() {
 	}
 	r.replicationDue = true
 	lost := r.leader == r.cfg.Self && s.Lead != r.cfg.Self
+	why := r.whyGone(s)
 	if s.Lead != r.leader || s.GetTerm() != r.term {
 		r.leadershipMoved()
 	}
 	r.leader, r.term, r.fenced = s.Lead, s.GetTerm(), fenced
 	if fenced {
-		r.emit(AnnounceLeader{Term: r.term, Fenced: true})
+		r.emit(AnnounceLeader{Term: r.term, Fenced: true, Why: why})
 		return // all that waited was sent back before
 	}
-	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term})
+	r.emit(AnnounceLeader{Leader: r.leader, Term: r.term, Why: why})
 	if !lost {
 		return
 	}

@@ -2,6 +2,10 @@ package raftactor
 
 import (
 	"fmt"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"keyval/messages"
 )
@@ -93,4 +97,36 @@ func (s *succession) again(turnMax int) {
 	if s.turn *= 2; s.turn <= turnMax {
 		s.in = (s.before + 1) * s.turn
 	}
+}
+
+// campaignTransfer is what raft writes into votes that are asked for at the leader's wish.
+const campaignTransfer = "CampaignTransfer"
+
+// handsOver reports whether a message says that the leader has handed the lead over.
+func handsOver(m *raftpb.Message) bool {
+	return m.GetType() == raftpb.MsgTimeoutNow || m.GetType() == raftpb.MsgVote && string(m.GetContext()) == campaignTransfer
+}
+
+// whyGone says why the leader that was announced last leads no more, as far as this replica
+// knows, for people. Empty: it leads on, or there was none.
+func (r *Replica) whyGone(now raft.BasicStatus) string {
+	silence := time.Duration(uint64(r.cfg.Options.ElectionTicks)*r.cfg.TickMS) * time.Millisecond
+	later := now.GetTerm() > r.term
+	switch {
+	case r.leader == raft.None || now.Lead == r.leader && !later:
+		return ""
+	case r.handedOver:
+		return "it handed the lead over"
+	case !r.isMember(r.leader):
+		return "it is no member any more"
+	case r.gone[r.leader]:
+		return "its process has ended: its port refuses"
+	case r.leader == r.cfg.Self && !later:
+		return fmt.Sprintf("it heard too few voters for %v", silence)
+	case r.leader == r.cfg.Self:
+		return "others had elected another, or stood: it heard of a later term"
+	case now.Lead == raft.None: // without such a silence a follower neither stands nor votes
+		return fmt.Sprintf("no heartbeat came for %v or longer", silence)
+	}
+	return "others had elected another, unheard by this node"
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3"
+
+	"keyval/messages"
 )
 
 // TestWhoSucceedsALeaderThatIsGone: the leader is cut off, and some of the others are told
@@ -103,3 +105,92 @@ func TestStartTogether(t *testing.T) {
 		})
 	}
 }
+
+// TestWhyALeaderWent: each replica says it as far as it knows.
+func TestWhyALeaderWent(t *testing.T) {
+	const ended, silent, few = "its process has ended: its port refuses", "no heartbeat came for 1s or longer", "it heard too few voters for 1s"
+	for name, row := range map[string]struct {
+		do   func(g *group, old uint64)
+		want func(g *group, old uint64) map[uint64]string // what each says of the leader, in the end
+	}{
+		"it is silent": {
+			func(g *group, old uint64) { g.cut[old] = true; g.ticksUntilLed(60) },
+			func(_ *group, old uint64) map[uint64]string {
+				return map[uint64]string{old: "", next(old): silent, next(next(old)): silent}
+			},
+		},
+		"it hears nobody": {
+			func(g *group, old uint64) {
+				g.cut[old] = true
+				for range 60 {
+					g.replicas[old].OnTick(1)
+					g.drain()
+				}
+			},
+			func(_ *group, old uint64) map[uint64]string {
+				return map[uint64]string{old: few, next(old): "", next(next(old)): ""}
+			},
+		},
+		"its process ends": {
+			func(g *group, old uint64) {
+				g.cut[old] = true
+				g.replicas[next(old)].OnPeerGone(old)
+				g.replicas[next(next(old))].OnPeerGone(old)
+				g.drain()
+			},
+			func(_ *group, old uint64) map[uint64]string {
+				return map[uint64]string{old: "", next(old): ended, next(next(old)): ended}
+			},
+		},
+		"it hands over": {
+			func(g *group, old uint64) {
+				for range 3 { // it has heard of all
+					g.replicas[old].OnTick(1)
+					g.drain()
+				}
+				g.replicas[old].OnTransferLead(&messages.TransferLead{To: next(old)})
+				g.drain()
+			},
+			func(_ *group, old uint64) map[uint64]string {
+				const handed = "it handed the lead over"
+				return map[uint64]string{old: handed, next(old): handed, next(next(old)): handed}
+			},
+		},
+		"it comes back late": {
+			func(g *group, old uint64) {
+				g.cut[old] = true
+				g.ticksUntilLed(60)
+				g.cut[old] = false
+				for range 3 {
+					g.replicas[next(old)].OnTick(1)
+					g.replicas[next(next(old))].OnTick(1)
+					g.drain()
+				}
+			},
+			func(_ *group, old uint64) map[uint64]string {
+				return map[uint64]string{old: "others had elected another, or stood: it heard of a later term", next(old): silent, next(next(old)): silent}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGroup(t, 1, 2, 3)
+			old := g.elect()
+			clear(g.seen)
+			row.do(g, old)
+			for id, want := range row.want(g, old) {
+				got := ""
+				for _, e := range g.seen[id] {
+					if a, is := e.(AnnounceLeader); is && got == "" {
+						got = a.Why
+					}
+				}
+				if got != want {
+					t.Errorf("%d says of %d: %q, want %q", id, old, got, want)
+				}
+			}
+		})
+	}
+}
+
+// next is the replica after another, of three.
+func next(id uint64) uint64 { return id%3 + 1 }

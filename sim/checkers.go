@@ -43,6 +43,7 @@ type checkers struct {
 	configurations // as of the last committed index
 	model          *model
 	reference      *reference // nil: nobody has opened a state yet
+	begins         []row      // with which the reference begins: those of a backup
 	written        uint64     // checkpoints, of all nodes
 	known          uint64     // the highest index that any node has said is committed
 	onCommit       func()     // told of every index that is first seen committed; may be nil

@@ -151,7 +151,7 @@ func (c *checkers) sameState(node int, rowsToo bool) {
 // begin: history begins with the first state that anybody opens.
 func (c *checkers) begin(first *messages.Checkpoint) {
 	var err error
-	if c.reference, err = newReference(first); err != nil {
+	if c.reference, err = newReference(first, c.begins); err != nil {
 		c.fail("state from snapshot equals state from replay", "nobody can begin with %s: %v", messages.Line(first), err)
 		return
 	}

@@ -20,6 +20,7 @@ type history struct {
 	model   *model
 	newest  uint64 // the highest revision that any ended operation has seen
 	sawIt   *operation
+	begins  uint64 // the revision of a restored cluster before any of it
 	givenUp uint64 // the highest revision below which a client was told that history is gone
 	all     []*operation
 }

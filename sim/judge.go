@@ -86,6 +86,9 @@ func (h *history) judge() {
 // one key cannot tell whether it was reached.
 func (h *history) seenOf(key string) (operations []porcupine.Operation, clear bool) {
 	seen := h.noticed(key)
+	if v, live := h.model.get(key, h.begins); live { // written before anybody here asked
+		operations = append(operations, porcupine.Operation{Input: touch{write: true, value: v.value}, Call: -2, Return: -1})
+	}
 	until := time.Duration(math.MaxInt64)
 	for _, op := range h.all {
 		if !op.writes() && !op.readsNow(key) || op.surelyNot {

@@ -165,12 +165,15 @@ func (h *host) seams(random reader) seam.World {
 	return seam.World{Runtime: h, Ticker: h, Rand: random, Fatal: h.fatal, Logger: slog.New(slog.DiscardHandler), Meter: h.meter, WallMS: wall}
 }
 
+// token is that of every cluster that is founded.
+const token = "simulated"
+
 func (s *server) identity() *messages.Identity {
 	want := &messages.Identity{Name: s.name(), Listen: s.listen(), Advertise: s.listen(), Join: s.joins}
 	if s.joins != nil {
 		return want
 	}
-	want.Token = "simulated"
+	want.Token = token
 	for _, o := range s.run.servers[:s.run.swarm.nodes] {
 		want.Founders = append(want.Founders, &messages.Founder{Name: o.name(), Address: o.addresses()[0]})
 	}

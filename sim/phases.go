@@ -16,6 +16,7 @@ func (r *run) play() {
 		c.work()
 	}
 	r.employ()
+	r.safeguard()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
 	}
@@ -26,6 +27,7 @@ func (r *run) play() {
 	r.settle()
 	r.converge()
 	r.finish()
+	r.backUp()
 }
 
 // warmUp lets the cluster be founded in peace.
@@ -75,6 +77,9 @@ func (r *run) heal() {
 	r.world.net.mend(r.swarm.calm())
 	for _, s := range r.servers {
 		s.mend()
+	}
+	if r.keeper != nil { // which asks a node alone that may stay down
+		r.restartClient(r.keeper.customer)
 	}
 }
 

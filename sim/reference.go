@@ -27,8 +27,8 @@ type reference struct {
 	failed      error             // why it cannot go on
 }
 
-// newReference begins where history does.
-func newReference(first *messages.Checkpoint) (*reference, error) {
+// newReference begins where history does, with these rows.
+func newReference(first *messages.Checkpoint, rows []row) (*reference, error) {
 	began, err := state.FromCheckpoint(first, math.MaxUint32)
 	if err != nil {
 		return nil, err
@@ -36,7 +36,9 @@ func newReference(first *messages.Checkpoint) (*reference, error) {
 	r := &reference{state: began, engine: disk.NewEngine(), checkpoints: map[uint64]uint64{}}
 	r.batch = state.NewBatch(r.engine)
 	r.checkpoints[first.Index] = hashOfCheckpoint(first)
-	return r, nil
+	err = r.engine.Write(rows)
+	r.engine.Sync()
+	return r, err
 }
 
 func hashOfCheckpoint(c *messages.Checkpoint) uint64 {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +14,7 @@ import (
 // Report is what came of a run.
 type Report struct {
 	Seed        uint64
-	Hash        string // SHA-256 of the trace, in hex
+	Hash        string // SHA-256 of the trace, in hex; of two traces where the cluster was restored from a backup
 	Steps       uint64 // messages that actors were given
 	SimTime     time.Duration
 	WallTime    time.Duration // the only field that two runs of a seed do not share
@@ -46,6 +48,20 @@ func (r *run) report(wall time.Duration) *Report {
 	}
 	report.Hash = r.world.trace.sum()
 	return report
+}
+
+// goesOn takes up what came of the cluster that was restored from a backup of the run.
+func (r *Report) goesOn(next *Report) {
+	both := sha256.Sum256([]byte(r.Hash + next.Hash))
+	r.Hash, r.Steps, r.SimTime, r.WallTime = hex.EncodeToString(both[:]), r.Steps+next.Steps, r.SimTime+next.SimTime, next.WallTime
+	r.Asked, r.Known, r.Installs, r.Interrupted = r.Asked+next.Asked, r.Known+next.Known, r.Installs+next.Installs, r.Interrupted+next.Interrupted
+	for cell, n := range next.Coverage {
+		r.Coverage[cell] += n
+	}
+	if r.Violation = next.Violation; r.Violation != nil {
+		r.Violation.Detail = "in the cluster that was restored: " + r.Violation.Detail
+		r.Swarm, r.Faults, r.Timeline = next.Swarm, next.Faults, next.Timeline
+	}
 }
 
 func (o Options) replay() string {
@@ -128,7 +144,7 @@ func Cells() []string {
 	for _, b := range allStepBlows() {
 		cells = append(cells, b.String())
 	}
-	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned, cellHeals, cellMends, cellRolls, cellRolled)
+	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned, cellHeals, cellMends, cellRolls, cellRolled, cellBackup, cellIncrement, cellRestore)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}

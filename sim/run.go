@@ -26,7 +26,8 @@ type Options struct {
 	Trace    io.Writer     // takes the trace as text; may be nil
 	Only     Filter        // of that text
 
-	blind bool // see checkers.blind
+	blind    bool      // see checkers.blind
+	restored *restored // the cluster is made of a backup; nil: it is founded
 }
 
 // DefaultDuration is how long a run is under load, in simulated time.
@@ -50,7 +51,15 @@ func Run(o Options) *Report {
 	started := time.Now()
 	r := newRun(o)
 	r.play()
-	return r.report(time.Since(started))
+	from := r.survivor()
+	report := r.report(time.Since(started))
+	if from == nil {
+		return report
+	}
+	again := newRun(o.next(from))
+	again.play()
+	report.goesOn(again.report(time.Since(started)))
+	return report
 }
 
 // quicken prepares the process for a run, behind the door. What it returns undoes that.
@@ -76,6 +85,7 @@ type run struct {
 	check    *checkers
 	history  *history
 	operator *operator // nil: the members stay as they are
+	keeper   *keeper   // nil: no backups are made
 	rolls    *rolling  // nil: nobody restarts the nodes one by one
 
 	slowness map[int]time.Duration // how much longer than drawn a node's disk takes
@@ -105,6 +115,11 @@ func newRun(o Options) *run {
 	r.swarm.letMisstate(stream(o.Seed, "misstate"), o)
 	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
 	r.swarm.drawChurn(stream(o.Seed, "churn"), o)
+	if o.restored == nil {
+		r.swarm.drawBackups(stream(o.Seed, "backups"))
+	} else {
+		r.swarm.levels = false
+	}
 	r.world.watch, r.world.stepped, r.world.end = r, r.burn, o.Until
 	r.world.cost, r.world.net.fair = r.swarm.cost, r.swarm.way
 	r.check = newCheckers(0)
@@ -128,6 +143,9 @@ func newRun(o Options) *run {
 	}
 	for range r.swarm.spares {
 		r.spare()
+	}
+	if o.restored != nil {
+		r.restore(o.restored)
 	}
 	for i := range r.swarm.clients {
 		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyval/messages"
+	"keyval/storeactor/backup"
 )
 
 // hashEnv asks this test binary for the hash of one seed, and nothing else.
@@ -108,6 +109,7 @@ func TestSwarm(t *testing.T) {
 	missed := slices.DeleteFunc(Cells(), func(cell string) bool { return coverage[cell] > 0 })
 	t.Logf("%d seeds, %v simulated, %d steps, %d of %d operations certain; %d snapshots installed in %d of the runs, %d crashes amid one; cells never hit: %v",
 		count, simulated.Round(time.Second), steps, known, asked, installs, installing, interrupted, missed)
+	t.Logf("%d backups were made, %d of them increments, and %d clusters were restored from one", coverage[cellBackup], coverage[cellIncrement], coverage[cellRestore])
 	t.Logf("what fell upon steps of operations:\n%s", blowTable(coverage))
 	if count >= 50 && uint64(installing)*3 < count {
 		t.Errorf("%d of %d runs installed a snapshot: followers hardly ever need one", installing, count)
@@ -117,6 +119,42 @@ func TestSwarm(t *testing.T) {
 	}
 	if count >= 1000 && len(missed) > 0 {
 		t.Errorf("%d seeds never hit %v", count, missed)
+	}
+}
+
+// A restored cluster is held against the history of the one that was backed up: if that had another
+// value, the checkers see it.
+func TestARestoredClusterIsComparedWithTheOldOne(t *testing.T) {
+	door.Lock()
+	defer door.Unlock()
+	for seed, seen := uint64(1), 0; seen < 3; seed++ {
+		undo := quicken(seed)
+		r := newRun(Options{Seed: seed, Faults: true, Duration: 3 * time.Second})
+		r.play()
+		if from := r.survivor(); from != nil && len(from.before.keys) > 0 {
+			o := r.options.next(from)
+			o.Faults, o.Duration = false, 50*time.Millisecond
+			sound := newRun(o)
+			if sound.play(); sound.world.failure != nil {
+				t.Errorf("seed %d: %v", seed, sound.world.failure)
+			}
+			c, err := backup.Read(bytes.NewReader(from.content), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, all := range from.before.versions {
+				for i := range all {
+					all[i].value += "altered"
+				}
+			}
+			if other := newRun(o); c.Keys > 2 { // clients may write over some at once
+				seen++
+				if other.play(); other.world.failure == nil {
+					t.Errorf("seed %d: nobody sees that values differ", seed)
+				}
+			}
+		}
+		undo()
 	}
 }
 

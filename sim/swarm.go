@@ -49,6 +49,7 @@ type swarm struct {
 	blows       []stepBlow              // are aimed at, until each has met somebody
 	conditional int                     // so many operations of a hundred have conditions
 	down        time.Duration           // a crashed node stays away, on average
+	backups     time.Duration           // between two tries of a backup, about; 0: none are made
 }
 
 // draw makes the swarm of a run. With no faults the network is fair, disks are
@@ -290,6 +291,9 @@ func (s *swarm) String() string {
 	fmt.Fprintf(&b, "; checkpoint %d, keep %d/%d entries %d/%d bytes, pinned %d, chunks %d, rate %d, history %d %v, audit %d, lag %d, levels %v, %d spares, asking %v, blows %v, aimed %v",
 		o.CheckpointEntries, o.Raft.LogEntriesKeep, o.Raft.LogEntriesMax, o.Raft.LogBytesKeep, o.Raft.LogBytesMax, o.Raft.PinnedBytesMax,
 		o.SnapshotChunkBytes, o.SnapshotRate, o.HistoryRevisions, o.HistoryTime, o.AuditTicks, s.lag, s.levels, s.spares, s.asking, s.steps, s.blows)
+	if s.backups > 0 {
+		fmt.Fprintf(&b, ", backups/%v", s.backups)
+	}
 	return b.String()
 }
 

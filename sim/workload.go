@@ -25,10 +25,12 @@ type customer struct {
 	name   string
 	host   *host   // of the client's process now
 	probes *server // the one node that it was made to try; nil: it is of the load
-	starts int
-	under  map[uint64]*operation // under way, by tag
-	tags   uint64
-	seen   map[string]sight // what it saw of keys last, in this process
+	// tireless: it goes on when clients are to fall silent.
+	tireless bool
+	starts   int
+	under    map[uint64]*operation // under way, by tag
+	tags     uint64
+	seen     map[string]sight // what it saw of keys last, in this process
 	// expects belongs to the operation that is drawn, until it is submitted.
 	expects *expectation
 }
@@ -119,7 +121,7 @@ func (c *customer) done(d *messages.Done) {
 	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.look(op, d)
 	c.run.history.end(op, d, c.run.world.clock.now)
-	if op.then != nil && !c.run.quiet && op.certain() {
+	if op.then != nil && (!c.run.quiet || c.tireless) && op.certain() {
 		op.then(d)
 	}
 }

@@ -16,8 +16,6 @@ import (
 // Bounds of room, below which a node says that it lacks some.
 const (
 	roomTicks          = 20 // between two looks
-	roomBytesMin       = 512 << 20
-	roomBytesMax       = 2 << 30 // the tenth part of a large disk is enough long before
 	roomFilesMin       = 100
 	roomDescriptorsMax = 256 // at most a quarter of the limit: a node may be given few
 )
@@ -35,10 +33,7 @@ func (r room) after(now disk.Room, bytesMin int64) room {
 	if bytesMin < 0 {
 		return room{}
 	}
-	needed := uint64(bytesMin)
-	if bytesMin == 0 {
-		needed = max(roomBytesMin, min(now.BytesAll/10, roomBytesMax))
-	}
+	needed := now.BytesNeeded(bytesMin)
 	for i, part := range []struct {
 		free, all, needed, unit uint64
 		text                    string

@@ -70,9 +70,27 @@ type processes struct {
 // process is one node.
 type process struct {
 	*exec.Cmd
-	log   bytes.Buffer
+	log   said
 	ended chan struct{} // closed after Wait
 	err   error         // of Wait
+}
+
+// said is what a process says, while it says it.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func startCluster(t *testing.T, n int) *processes {

@@ -4,8 +4,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,14 +93,23 @@ type damage struct {
 	do   func(path, other, older string) (bool, error)
 }
 
-// inPlace damages the bytes of a file, of which used are not the zeros at its end.
+// written is how much of a file comes before its first block of zeros: behind it may stand what
+// was mapped and never counted.
+func written(b []byte) int {
+	if at := bytes.Index(b, make([]byte, 4096)); at > 0 {
+		b = b[:at]
+	}
+	return max(1, len(bytes.TrimRight(b, "\x00")))
+}
+
+// inPlace damages the bytes of a file, of which used were written.
 func inPlace(name string, change func(b []byte, used int) []byte) damage {
 	return damage{name, func(path, _, _ string) (bool, error) {
 		before, err := os.ReadFile(path)
 		if err != nil || len(before) == 0 {
 			return false, err
 		}
-		after := change(bytes.Clone(before), max(1, len(bytes.TrimRight(before, "\x00"))))
+		after := change(bytes.Clone(before), written(before))
 		return !bytes.Equal(before, after), os.WriteFile(path, after, 0o600)
 	}}
 }
@@ -191,8 +203,89 @@ func TestDamage(t *testing.T) {
 		}
 	}
 	d.print()
-	if done := len(d.rows) - d.unchanged; os.Getenv(damageEnv) == "1" && done < 200 {
+	done := len(d.rows) - d.unchanged
+	if os.Getenv(damageEnv) == "1" && done < 200 {
 		t.Errorf("only %d cases", done)
+	}
+	if os.Getenv(damageEnv) == "1" && *rewrite {
+		d.document(done)
+	}
+}
+
+// TestDamageIsDocumented: the table of OPERATIONS.md has every kind of file.
+func TestDamageIsDocumented(t *testing.T) {
+	_, table, _ := damageInDocs(t)
+	for _, f := range slices.Concat(damagedFiles, damagedDirectories) {
+		if !strings.Contains(table, "\n| "+f.kind+" |") {
+			t.Errorf("there is no row of %s: KEYVAL_DAMAGE=1 go test ./cli/kvctl -run 'TestDamage$' -rewrite", f.kind)
+		}
+	}
+}
+
+const damageDocs = "../../docs/OPERATIONS.md"
+
+// damageInDocs is what stands before the table, the table, and what stands behind it.
+func damageInDocs(t *testing.T) (before, table, after string) {
+	t.Helper()
+	const begin, end = "<!-- damage: made by TestDamage -->\n", "<!-- end of damage -->\n"
+	all, err := os.ReadFile(damageDocs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, begun := strings.Cut(string(all), begin)
+	table, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("%s has no table of damage", damageDocs)
+	}
+	return before + begin, table, end + after
+}
+
+// document writes what the nodes did into OPERATIONS.md: a row for each kind of file, and a column for
+// each kind of damage.
+func (d *damageTable) document(done int) {
+	d.t.Helper()
+	did := map[[2]string]map[string]int{}
+	for _, r := range d.rows {
+		column := r[1]
+		if strings.HasPrefix(column, "bit flipped") {
+			column = "bit flipped"
+		}
+		what, _, _ := strings.Cut(r[2], ":")
+		if r[3] == "rebuilt" || r[3] == "replaced" {
+			what = r[3]
+		}
+		at := [2]string{r[0], column}
+		if did[at] == nil {
+			did[at] = map[string]int{}
+		}
+		did[at][what]++
+	}
+	columns := []string{"bit flipped"}
+	for _, how := range fileDamages {
+		if !strings.HasPrefix(how.name, "bit flipped") {
+			columns = append(columns, how.name)
+		}
+	}
+	before, _, after := damageInDocs(d.t)
+	var b strings.Builder
+	fmt.Fprintf(&b, "| %d cases | %s |\n|---|%s\n", done, strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
+	for _, f := range slices.Concat(damagedFiles, damagedDirectories) {
+		fmt.Fprintf(&b, "| %s |", f.kind)
+		for _, column := range columns {
+			cell := did[[2]string{f.kind, column}]
+			var all []string
+			for _, what := range slices.Sorted(maps.Keys(cell)) {
+				if len(cell) > 1 {
+					what = fmt.Sprintf("%d %s", cell[what], what)
+				}
+				all = append(all, what)
+			}
+			fmt.Fprintf(&b, " %s |", cmp.Or(strings.Join(all, ", "), "–"))
+		}
+		b.WriteString("\n")
+	}
+	if err := os.WriteFile(damageDocs, []byte(before+b.String()+after), 0o644); err != nil {
+		d.t.Fatal(err)
 	}
 }
 
@@ -284,6 +377,11 @@ func (d *damageTable) run(f damaged, how damage, inOrder bool) {
 	d.caughtUp(damagedNode, 30*time.Second)
 	if f.memory { // what is below a checkpoint is not written anew
 		d.take("compact", "--yes")
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			if s := d.status(damagedNode); s != nil && s.CheckpointIndex == s.Applied {
+				break
+			}
+		}
 	}
 	d.end(damagedNode, inOrder)
 	dir := d.data(damagedNode)
@@ -310,6 +408,9 @@ func (d *damageTable) run(f damaged, how damage, inOrder bool) {
 		d.unchanged++
 	}
 	did, then := d.restart(f)
+	if strings.HasPrefix(f.kind, "snapshot") {
+		then = strings.TrimPrefix(then+", "+d.fetched(), ", ")
+	}
 	if changed || did != "serves" {
 		row[2], row[3] = did, then
 	}
@@ -362,6 +463,43 @@ func (d *damageTable) restart(f damaged) (did, then string) {
 	}
 	os.RemoveAll(filepath.Join(d.data(damagedNode), "set-aside-1"))
 	return did, then
+}
+
+// fetched fetches the snapshot files that the node still lists: what comes is a whole backup, or
+// kvctl says that it is damaged, and nothing comes.
+func (d *damageTable) fetched() string {
+	d.t.Helper()
+	var files []struct {
+		ID    string `json:"id"`
+		Node  string `json:"node"`
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(d.take("snapshot", "list", "--json")), &files); err != nil {
+		d.t.Fatal(err)
+	}
+	whole, refused := 0, 0
+	for _, f := range files {
+		if f.Node != "n3" {
+			continue
+		}
+		path := filepath.Join(d.dir, "fetched.kvb")
+		out, stderr, code := d.processes.kvctl("snapshot", "save", f.ID, path, "--node", "n3", "--timeout", "20s")
+		_, missing := os.Stat(path)
+		switch {
+		case code == 0 && f.Error == "":
+			whole++
+			d.take("backup", "verify", path)
+		case code != 0 && os.IsNotExist(missing) && (strings.Contains(stderr, "damaged") || f.Error != ""):
+			refused++
+			if out, stderr, code := d.processes.kvctl("snapshot", "delete", f.ID, "--node", "n3", "--yes"); code != 0 {
+				d.t.Errorf("a damaged file cannot be deleted: %d: %s%s", code, out, stderr)
+			}
+		default:
+			d.t.Errorf("%s is listed with %q, and save ends with %d: %s%s", f.ID, f.Error, code, out, stderr)
+		}
+		os.Remove(path)
+	}
+	return fmt.Sprintf("%d of its files are whole, %d refused", whole, refused)
 }
 
 // watch reads what the node serves until it has all, or has ended by itself, and returns

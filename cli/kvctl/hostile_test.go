@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -172,8 +171,9 @@ func (p *processes) sameGoroutines(attacked int) {
 		}
 		p.signal(i, syscall.SIGQUIT)
 		<-c.ended
-		counts[i] = bytes.Count(c.log.Bytes(), []byte("\ngoroutine "))
-		c.log.Truncate(bytes.Index(c.log.Bytes(), []byte("SIGQUIT")))
+		said := c.log.String()
+		counts[i] = strings.Count(said, "\ngoroutine ")
+		c.log.text.Truncate(strings.Index(said, "SIGQUIT"))
 		p.set(i, nil)
 	}
 	p.t.Logf("goroutines: %v, n%d was attacked", counts, attacked+1)

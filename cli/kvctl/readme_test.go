@@ -15,33 +15,79 @@ import (
 	"time"
 )
 
-// TestReadmeStartsSecurely runs the commands that the README shows, at ports that are free.
-func TestReadmeStartsSecurely(t *testing.T) {
+// readmeCommands are the commands, without comments, of a block that the README marks, and a
+// directory with the binary where it says.
+func readmeCommands(t *testing.T, name string, count int) (commands []string, dir string) {
+	t.Helper()
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(text), "<!-- secure start: run by a test -->\n```\n")
+	_, after, _ := strings.Cut(string(text), "<!-- "+name+": run by a test -->\n```\n")
 	block, _, ok := strings.Cut(after, "```")
-	lines := strings.Split(strings.TrimSpace(block), "\n")
-	if !ok || len(lines) != 3 {
-		t.Fatalf("the README starts securely in %d commands: %q", len(lines), lines)
+	for line := range strings.Lines(strings.ReplaceAll(block, "\\\n", "")) {
+		command, _, _ := strings.Cut(line, "#")
+		commands = append(commands, strings.TrimSpace(command))
 	}
-	dir := t.TempDir()
+	if !ok || len(commands) != count {
+		t.Fatalf("the README has %d commands of %q: %q", len(commands), name, commands)
+	}
+	dir = t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(binary, filepath.Join(dir, "bin", "kvctl")); err != nil {
 		t.Fatal(err)
 	}
+	return commands, dir
+}
+
+// TestReadmeByHand runs the commands that the README shows as they stand, beside what make run
+// starts, in a network of their own.
+func TestReadmeByHand(t *testing.T) {
+	if out, err := exec.Command("unshare", "-rn", "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Skipf("this machine lends no network: %v: %s", err, out)
+	}
+	t.Parallel()
+	commands, dir := readmeCommands(t, "by hand", 5)
+	var script strings.Builder
+	fmt.Fprintln(&script, "ip link set lo up; trap 'kill $(jobs -p); wait' EXIT")
+	fmt.Fprintln(&script, `await() { for i in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; echo "in vain: $*"; tail -n 20 *.out; exit 1; }`)
+	fmt.Fprintln(&script, "bin/kvctl dev >dev.out 2>&1 &\nawait bin/kvctl status --no-color")
+	for i, command := range commands {
+		if strings.Contains(command, " serve ") {
+			fmt.Fprintf(&script, "%s >n%d.out 2>&1 & pid%d=$!\n", command, i+1, i+1)
+		} else {
+			fmt.Fprintf(&script, "%s || exit\n", command)
+		}
+	}
+	fmt.Fprintln(&script, "kill $pid1; wait $pid1 || exit\nbin/kvctl serve --data ./n1 >n1.out 2>&1 &")
+	fmt.Fprintln(&script, "await bin/kvctl status && bin/kvctl get greeting && bin/kvctl status && unset KVCTL_ENDPOINTS && bin/kvctl get greeting")
+	c := exec.Command("unshare", "-rn", "--kill-child", "bash", "-c", script.String())
+	c.Dir, c.Env = dir, append(os.Environ(), "TMPDIR="+dir)
+	c.WaitDelay = 10 * time.Second
+	out, err := c.CombinedOutput()
+	said := string(out)
+	if exit, is := err.(*exec.ExitError); !is || exit.ExitCode() != 3 || strings.Count(said, "\nhello\n") != 1 {
+		t.Errorf("%v:\n%s", err, said) // in the end greeting is not found in the other cluster
+	}
+	for _, want := range []string{"put \"greeting\"", "n1    127.0.0.1:7011", "n2    127.0.0.1:7012", "n3    127.0.0.1:7013"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in\n%s", want, said)
+		}
+	}
+}
+
+// TestReadmeStartsSecurely runs the commands that the README shows, at ports that are free.
+func TestReadmeStartsSecurely(t *testing.T) {
+	lines, dir := readmeCommands(t, "secure start", 3)
 	port, endpoints := freePorts(t, 3)
 	shell := func(lines ...string) *exec.Cmd {
 		c := exec.Command("bash", "-ec", strings.Join(lines, "\n"))
 		c.Dir, c.Env = dir, append(os.Environ(), "KVCTL_ENDPOINTS="+endpoints)
 		return c
 	}
-	first, _, _ := strings.Cut(lines[0], "#")
-	dev := shell("exec " + strings.TrimSpace(first) + " --base-port " + strconv.Itoa(port))
+	dev := shell("exec " + lines[0] + " --base-port " + strconv.Itoa(port))
 	dev.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	out, err := dev.StdoutPipe()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"keyval/storeactor/disk/disktest"
 )
 
@@ -75,6 +77,12 @@ func TestRoomRunsLow(t *testing.T) {
 	if said, code := run("delete", "b"); code != 0 {
 		t.Errorf("delete exits with %d: %s", code, said)
 	}
+	if said, code := run("snapshot", "create", "--node", "n1"); code != 4 || !strings.Contains(said, "and a snapshot must leave") {
+		t.Errorf("snapshot create exits with %d: %s", code, said)
+	}
+	if said, code := run("backup", filepath.Join(p.dir, "b.kvb"), "--node", "n3"); code != 0 {
+		t.Errorf("backup of the one with room exits with %d: %s", code, said)
+	}
 	if said, _ := run("cluster", "health"); !strings.Contains(said, "n1 has too little room") {
 		t.Errorf("health: %s", said)
 	}
@@ -86,5 +94,36 @@ func TestRoomRunsLow(t *testing.T) {
 	wait("puts go on", func() bool { _, code := run("put", "c", "of c"); return code == 0 })
 	if said, code := run("get", "a"); code != 0 || !strings.Contains(said, "of a") {
 		t.Errorf("get exits with %d: %s", code, said)
+	}
+
+	// With hardly any room a node does not even start, says how much it takes, and changes nothing.
+	p.kill(0)
+	if err := os.WriteFile(ballast[0], nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fillUp(t, ballast[0], 10<<20)
+	before := fingerprint(t, p.data(0)+"/generation-1")
+	if said := p.refused(0); !strings.Contains(said, "MB free, and a start takes 64 MB") || !strings.Contains(said, "next: make room") {
+		t.Errorf("n1 says %s", said)
+	}
+	if fingerprint(t, p.data(0)+"/generation-1") != before {
+		t.Error("log or state have changed")
+	}
+	if err := os.Remove(ballast[0]); err != nil {
+		t.Fatal(err)
+	}
+	p.start(0)
+	wait("n1 is back", func() bool { s := p.status(0); return s != nil && s.Leader.GetRaftId() != 0 })
+}
+
+// fillUp makes a file so large that so many bytes are left.
+func fillUp(t *testing.T, path string, left int64) {
+	t.Helper()
+	var room unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &room); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte{1}, int(int64(room.Bavail)*room.Bsize-left)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds what is released, into dist/: static binaries, archives, Debian packages where
-# dpkg-deb is there, and their SHA-256 sums. GO, VERSION and ARCHS come from the Makefile.
+# dpkg-deb is there, a container image where a builder runs, and their SHA-256 sums. GO, VERSION and ARCHS come from the Makefile.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=dist
@@ -44,5 +44,16 @@ for arch in $ARCHS; do
   install -m 0755 $here/deb/postinst $here/deb/prerm "$root/DEBIAN/"
   dpkg-deb --root-owner-group --build "$root" "$out/keyval_${debian}_$arch.deb" >/dev/null
 done
+builder=""
+for one in docker podman; do "$one" info >/dev/null 2>&1 && builder="$one" && break; done
+if [ -n "$builder" ]; then
+  for arch in $ARCHS; do
+    "$builder" build --platform "linux/$arch" -f $here/Dockerfile --build-arg BINARY="$out/kvctl-linux-$arch" -t "keyval:${VERSION//+/-}-$arch" .
+    "$builder" save "keyval:${VERSION//+/-}-$arch" | gzip -9n >"$out/keyval-$VERSION-image-$arch.tar.gz"
+  done
+else
+  echo "neither docker nor podman can build here: no image; $here/Dockerfile is linted alone"
+  "$GO" test ./cli -run 'TestContainerFile$' -count=1
+fi
 (cd "$out" && sha256sum -- * >SHA256SUMS)
 ls -l "$out"

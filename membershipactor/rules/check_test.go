@@ -51,6 +51,10 @@ func dead(ids ...uint64) func(*View) {
 	}
 }
 
+func silentFor(id, ticks uint64) func(*View) {
+	return progress(id, func(p *messages.Progress, _ *Follow) { p.SilentTicks = ticks })
+}
+
 func progress(id uint64, alter func(*messages.Progress, *Follow)) func(*View) {
 	return func(v *View) {
 		f := v.Following[id]
@@ -339,6 +343,8 @@ func TestGuards(t *testing.T) {
 		"removal leaves too few":          {cluster(voters3, nil, dead(2)).GuardVoters(0, 3), TooFewAfter},
 		"removal, too few have answered":  {cluster(voters3, nil, silent).GuardVoters(0, 3), TooFewAfter},
 		"promotion":                       {cluster(voters3, []uint64{4}).GuardVoters(4, 0), Nothing},
+		"promotion, a heartbeat was lost": {cluster(voters3, []uint64{4}, silentFor(4, 5)).GuardVoters(4, 0), Nothing},
+		"promotion of one fallen silent":  {cluster(voters3, []uint64{4}, silentFor(4, 6)).GuardVoters(4, 0), Unreachable},
 	} {
 		if row.why.Kind != row.want {
 			t.Errorf("%s: %d: %v", name, row.why.Kind, row.why)

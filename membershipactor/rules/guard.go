@@ -28,12 +28,20 @@ func (v View) settled() bool {
 	return v.Replication.GetSettled() && (said == nil || said.Equivalent(v.ConfState) == nil)
 }
 
+// freshTicksMax is how long a learner may be silent when it becomes a voter, in ticks: two
+// heartbeats and a tick.
+const freshTicksMax = 5
+
 // GuardVoters says why in may not join the voters, or out not leave them, in one step. 0
 // stands for nobody.
 func (v View) GuardVoters(in, out messages.RaftID) Why {
 	if in != 0 {
 		if why := v.Ready(in); why.Kind != Nothing {
 			return why
+		}
+		// From now on it counts for quorums: who fell silent since it was ready may be gone.
+		if m, p := v.Member(in), v.progress(in); p.GetSilentTicks() > freshTicksMax {
+			return Why{Kind: Unreachable, Node: m.Name, Address: m.Address, Count: p.SilentTicks * v.TickMS}
 		}
 	}
 	after := &raftpb.ConfState{Voters: v.swapped(v.target(), in, out)}

@@ -145,7 +145,7 @@ func (d *Disk) Identity() (*messages.Identity, error) {
 }
 
 func (d *Disk) WriteIdentity(id *messages.Identity) error {
-	if d.identity != nil {
+	if initialised, unfit := d.Initialised(); d.identity != nil && (initialised || unfit != nil) {
 		return messages.Errorf(messages.Code_CONFLICT, "the directory has an identity already")
 	}
 	if err := d.noRoom("the identity"); err != nil {

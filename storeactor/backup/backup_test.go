@@ -219,7 +219,7 @@ func TestRestoreRefuses(t *testing.T) {
 func TestABrokenOffRestoreFoundsNothing(t *testing.T) {
 	file, _ := someBackup(t)
 	p := plan(t)
-	r := &restoration{plan: p}
+	r := &restoration{plan: p, open: openFiles}
 	if err := r.found(); err != nil {
 		t.Fatal(err)
 	}

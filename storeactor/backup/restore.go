@@ -50,12 +50,8 @@ func Restore(from io.Reader, p Plan) (*Restored, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	r := &restoration{plan: p}
-	result, err := r.run(from)
-	closed := r.close()
-	if err == nil {
-		err = closed
-	}
+	r := &restoration{plan: p, open: openFiles}
+	result, err := r.all(from)
 	if err == nil {
 		return result, nil
 	}
@@ -63,6 +59,19 @@ func Restore(from io.Reader, p Plan) (*Restored, error) {
 		err = errors.Join(err, left)
 	}
 	return nil, err
+}
+
+// RestoreTo is Restore where open has the disk of a directory, which is empty. What it leaves
+// on them when it fails is not for use.
+func RestoreTo(from io.Reader, p Plan, open func(dir string) (disk.Disk, error)) (*Restored, error) {
+	if err := p.names(); err != nil {
+		return nil, err
+	}
+	return (&restoration{plan: p, open: open}).all(from)
+}
+
+func openFiles(dir string) (disk.Disk, error) {
+	return files.Open(dir, slog.New(slog.DiscardHandler), nil)
 }
 
 func (p *Plan) check() error {
@@ -120,6 +129,7 @@ func CheckEmpty(dir string) error {
 // restoration is a Restore under way.
 type restoration struct {
 	plan  Plan
+	open  func(dir string) (disk.Disk, error)
 	disks []*target
 	first *messages.Checkpoint // of the new cluster
 }
@@ -131,6 +141,15 @@ type target struct {
 	made    bool // the directory itself
 	disk    disk.Disk
 	staging disk.Staging
+}
+
+// all makes all directories, and lets go of the disks.
+func (r *restoration) all(from io.Reader) (*Restored, error) {
+	result, err := r.run(from)
+	if closed := r.close(); err == nil {
+		err = closed
+	}
+	return result, err
 }
 
 func (r *restoration) run(from io.Reader) (*Restored, error) {
@@ -184,7 +203,7 @@ func (r *restoration) begin(h *messages.SnapshotHeader, c *messages.Checkpoint) 
 		t := &target{founder: f, dir: r.plan.Directories[f.Name]}
 		_, missing := os.Stat(t.dir)
 		t.made = os.IsNotExist(missing)
-		d, err := files.Open(t.dir, slog.New(slog.DiscardHandler), nil)
+		d, err := r.open(t.dir)
 		if err != nil {
 			return err
 		}

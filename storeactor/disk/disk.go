@@ -35,7 +35,8 @@ const RetiredHint = "remove the directory; to come back start with --join on an 
 type Disk interface {
 	// Identity reads whose directory this is; NOT_FOUND in an empty one.
 	Identity() (*messages.Identity, error)
-	// WriteIdentity makes the identity durable; once, in an empty directory.
+	// WriteIdentity makes the identity durable, until the directory is initialised; then
+	// CONFLICT. Another one, with an incarnation of its own, is as good as an emptied directory.
 	WriteIdentity(*messages.Identity) error
 
 	// Initialised reports whether there is a generation. DAMAGED: there is none, and

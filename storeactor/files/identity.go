@@ -32,7 +32,9 @@ func decodeIdentity(path string, text []byte) (*messages.Identity, error) {
 }
 
 func (f *directory) WriteIdentity(id *messages.Identity) error {
-	if _, err := f.Identity(); messages.CodeOf(err) != messages.Code_NOT_FOUND {
+	_, err := f.Identity()
+	initialised, unfit := f.Initialised()
+	if err == nil && (initialised || unfit != nil) || err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		return messages.Errorf(messages.Code_CONFLICT, "%s has an identity already", f.dir).
 			WithHint("name an empty directory for a new node")
 	}

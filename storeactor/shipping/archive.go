@@ -34,6 +34,7 @@ type archiveActor struct {
 	id     string // of the file that is being written
 	file   disk.ArchiveWriter
 	writer *snapshot.Writer
+	looked uint64 // bytes of it when the room was looked at last
 
 	// Two queues, whose first tasks do a step each by turns. So a list does not wait for
 	// a file that is read whole, and at most one such file is open.
@@ -117,12 +118,34 @@ func (a *archiveActor) create(id string) error {
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "this node keeps %d snapshots already", len(files)).
 			WithHint("delete some first: kvctl snapshot delete")
 	}
+	if err := a.room(); err != nil {
+		return err
+	}
 	file, err := a.config.Disk.Archive().Create(id)
 	if err != nil {
 		return err
 	}
-	a.id, a.file, a.writer = id, file, snapshot.NewWriter(file)
+	a.id, a.file, a.writer, a.looked = id, file, snapshot.NewWriter(file), 0
 	return nil
+}
+
+// roomEvery is after how many bytes of a file the room is looked at again.
+const roomEvery = 8 << 20
+
+// room is why no more of a file may be written: the room that the node's state and log are to
+// have. So a file ends before the alarm is given, and all files have as many bytes as leave
+// that. A look that fails says nothing: whoever writes next will find out.
+func (a *archiveActor) room() error {
+	now, err := a.config.Disk.Room()
+	if err != nil || a.config.RoomBytes < 0 || now.BytesAll == 0 {
+		return nil
+	}
+	needed := now.BytesNeeded(a.config.RoomBytes)
+	if needed += needed / 4; now.Bytes >= needed {
+		return nil
+	}
+	return messages.Errorf(messages.Code_NOT_ALLOWED, "%d MB are free on the disk of this node, and a snapshot must leave %d MB: make room, delete old ones (kvctl snapshot delete), or ask another node (--node)",
+		now.Bytes>>20, needed>>20)
 }
 
 func (a *archiveActor) abort() {
@@ -196,6 +219,12 @@ func (a *archiveActor) retire(written string) {
 func (a *archiveActor) write(m *messages.WriteChunk) error {
 	if a.file == nil || m.Id != a.id {
 		return messages.Errorf(messages.Code_NOT_FOUND, "snapshot %s is not being written", m.Id)
+	}
+	if a.writer.Bytes() >= a.looked+roomEvery {
+		a.looked = a.writer.Bytes()
+		if err := a.room(); err != nil {
+			return err
+		}
 	}
 	if err := a.writer.Write(m.Chunk); err != nil {
 		return err

@@ -307,6 +307,42 @@ func TestRequestsInHandAreBounded(t *testing.T) {
 	}
 }
 
+// A snapshot leaves the room that the node needs, and a quarter more: it is not begun with less, and
+// is given up when it comes to that.
+func TestSnapshotsLeaveRoom(t *testing.T) {
+	_, houses := newStreet(t, 1, func(c *Config) { c.RoomBytes, c.ChunkBytes = 80<<20, 0 })
+	h := houses[0]
+	h.vault.rows = nil
+	for i := range uint64(40) {
+		h.vault.rows = append(h.vault.rows, snapshottest.Row(fmt.Sprintf("key-%02d", i), i+1, strings.Repeat("v", 1<<19)))
+	}
+	h.vault.checkpoint = snapshottest.StateAt(40, 0)
+	room := func(mb uint64) {
+		h.disk.mutex.Lock()
+		defer h.disk.mutex.Unlock()
+		h.disk.room, h.disk.taken = mb<<20, 0
+	}
+	room(99)
+	if reply := h.ask(creates("none", 1)); reply.Code != messages.Code_NOT_ALLOWED || !strings.Contains(reply.Message, "99 MB are free on the disk of this node, and a snapshot must leave 100 MB") {
+		t.Errorf("%s", messages.Line(reply))
+	}
+	room(112)
+	h.ask(creates("half", 1))
+	if infos := h.written(); len(infos) != 1 || !strings.Contains(infos[0].Error, "and a snapshot must leave 100 MB") {
+		t.Errorf("%v", infos)
+	}
+	h.disk.mutex.Lock()
+	if len(h.disk.files) > 0 || h.disk.taken > 20<<20 {
+		t.Errorf("%d files, %d bytes were written", len(h.disk.files), h.disk.taken)
+	}
+	h.disk.mutex.Unlock()
+	room(140)
+	h.ask(creates("whole", 1))
+	if infos := h.written(); len(infos) != 1 || infos[0].Error != "" {
+		t.Errorf("%v", infos)
+	}
+}
+
 // A list of many files with many members stays below what a reply may have.
 func TestListsAreBounded(t *testing.T) {
 	var infos []*messages.SnapshotInfo

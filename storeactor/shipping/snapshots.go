@@ -39,6 +39,7 @@ type Config struct {
 	Nonce uint64
 
 	Rate       uint64 // bytes a second to one follower; 64 MiB
+	RoomBytes  int64  // of the disk that files leave free, and a quarter more; as disk.Room.BytesNeeded is told
 	Keep       int    // the newest files that stay when another is written; 0: all
 	ChunkBytes int    // about, of a chunk; at most 1 MiB, which is the default
 }

@@ -30,6 +30,8 @@ type shelf struct {
 	cluster []byte
 	staging *shelfStaging
 	files   map[string][]byte
+	taken   uint64 // bytes of all files, also of those that came to nothing
+	room    uint64 // bytes for files; 0: nobody counts
 
 	stageErr, writeErr, sealErr, fileErr, commitErr error
 	panics                                          string        // the name of the call that panics, once
@@ -46,6 +48,15 @@ type shelfStaging struct {
 
 func newShelf() *shelf {
 	return &shelf{cluster: statetest.First().ClusterId, files: map[string][]byte{}}
+}
+
+func (d *shelf) Room() (disk.Room, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if d.room == 0 {
+		return disk.Room{}, nil
+	}
+	return disk.Room{Bytes: d.room - min(d.taken, d.room), BytesAll: 100 << 30}, nil
 }
 
 func (d *shelf) panicIn(call string) {
@@ -179,6 +190,7 @@ func (f *shelfFile) Write(b []byte) (int, error) {
 		return 0, f.shelf.writeErr
 	}
 	f.bytes = append(f.bytes, b...)
+	f.shelf.taken += uint64(len(b))
 	return len(b), nil
 }
 

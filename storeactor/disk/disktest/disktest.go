@@ -166,13 +166,14 @@ func testEmpty(t *testing.T, o Opener) {
 func testIdentity(t *testing.T, o Opener) {
 	n := &node{T: t, opener: o}
 	n.open()
-	n.ok(n.disk.WriteIdentity(Identity))
-	n.fails(messages.Code_CONFLICT, n.disk.WriteIdentity(Identity))
+	n.ok(n.disk.WriteIdentity(&messages.Identity{Name: "mistyped"}))
+	n.ok(n.disk.WriteIdentity(Identity)) // nothing is initialised: it is corrected
 	o.Crash()
 	n.open()
 	got, err := n.disk.Identity()
 	n.ok(err)
 	n.same(got, Identity)
+	n.ok(disk.Initialise(n.disk, First))
 	n.fails(messages.Code_CONFLICT, n.disk.WriteIdentity(&messages.Identity{Name: "node2"}))
 	n.ok(n.disk.Close())
 }

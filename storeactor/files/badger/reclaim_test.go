@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
 
+	"keyval/messages"
 	"keyval/storeactor/disk"
 	"keyval/storeactor/disk/disktest"
 )
@@ -313,6 +315,28 @@ func TestDiscardWaitsForTheFirstLevel(t *testing.T) {
 }
 
 // A seal names only tables that cannot go for good.
+// Badger empties the file of a table that a compaction has removed, before it unlinks it.
+func TestSealPassesOverTablesThatGo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(table.NewFilename(1, dir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		in   []uint64
+		want messages.Code
+	}{
+		{nil, messages.Code_OK},
+		{[]uint64{1}, messages.Code_DAMAGED},
+		{[]uint64{2}, messages.Code_DAMAGED}, // its file is missing
+	} {
+		seal := Seal{Table: 2}
+		err := seal.addTables(dir, []uint64{1, 2}, Seal{}, func(id uint64) bool { return slices.Contains(row.in, id) })
+		if messages.CodeOf(err) != row.want || len(seal.Tables) > 0 {
+			t.Errorf("%v are left: %v, %v", row.in, seal.Tables, err)
+		}
+	}
+}
+
 func TestSealNamesTablesWithMarkers(t *testing.T) {
 	e := newEngine(t)
 	fillKeys(t, e, 0, 1000, 100, 1, false)

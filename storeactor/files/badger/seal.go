@@ -103,7 +103,9 @@ func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, er
 			seal.Table = max(seal.Table, t.ID)
 		}
 	}
-	if err := seal.addTables(dir, ids, before); err != nil {
+	if err := seal.addTables(dir, ids, before, func(id uint64) bool {
+		return slices.ContainsFunc(db.Tables(), func(t badger.TableInfo) bool { return t.ID == id })
+	}); err != nil {
 		return seal, err
 	}
 	entries, err := os.ReadDir(dir)
@@ -126,9 +128,10 @@ func sealFiles(db *badger.DB, dir string, markers uint64, before Seal) (Seal, er
 	return seal, durable.Sync(dir)
 }
 
-// addTables seals tables, but for those that a compaction has removed meanwhile. before is
-// the last seal: a table in it is as it was.
-func (s *Seal) addTables(dir string, ids []uint64, before Seal) error {
+// addTables seals tables, but for those that a compaction has removed meanwhile: in tells
+// whether the state consists of a table still. If not, its file may be anything: Badger
+// empties it before it removes it. before is the last seal: a table in it is as it was.
+func (s *Seal) addTables(dir string, ids []uint64, before Seal, in func(id uint64) bool) error {
 	s.Tables = map[uint64]string{}
 	for _, id := range ids {
 		if id > s.Table {
@@ -136,12 +139,10 @@ func (s *Seal) addTables(dir string, ids []uint64, before Seal) error {
 		}
 		sum, known := before.Tables[id]
 		if !known {
-			path := table.NewFilename(id, dir)
 			var err error
-			if sum, err = checkTable(path); err != nil {
-				if _, gone := os.Stat(path); errors.Is(gone, os.ErrNotExist) {
-					continue
-				}
+			if sum, err = checkTable(table.NewFilename(id, dir)); err != nil && !in(id) {
+				continue
+			} else if err != nil {
 				return err
 			}
 		}

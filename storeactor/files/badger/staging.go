@@ -163,7 +163,7 @@ func (s *Seal) addNamed(dir string) error {
 	for _, id := range ids {
 		s.Table = max(s.Table, id)
 	}
-	return s.addTables(dir, ids, Seal{})
+	return s.addTables(dir, ids, Seal{}, func(uint64) bool { return true })
 }
 
 // Drop lets go of the files and removes them where they were made.
