@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,6 +44,29 @@ func TestPackagedSettings(t *testing.T) {
 		if !owns(taken, key) {
 			t.Errorf("serve has no flag for %q", key)
 		}
+	}
+}
+
+// TestUnit: systemd takes the unit of the package without a word.
+func TestUnit(t *testing.T) {
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("there is no systemd here")
+	}
+	text, err := os.ReadFile("packaging/keyval.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "keyval.service")
+	if err := os.WriteFile(unit, bytes.ReplaceAll(text, []byte("/usr/bin/kvctl"), []byte(here)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := exec.Command(verify, "verify", "--man=no", unit).CombinedOutput(); err != nil || len(said) > 0 {
+		t.Errorf("%v\n%s", err, said)
 	}
 }
 

@@ -38,6 +38,16 @@ func devCluster(t *testing.T, kvctl string) (environment []string, endpoints []s
 	for i := range 3 {
 		endpoints = append(endpoints, fmt.Sprintf("127.0.0.1:%d", port+i))
 	}
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // whom nobody listens to is told so at once
+		conn, err := net.Dial("tcp", endpoints[0])
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("kvctl dev does not listen: %v", err)
+		}
+	}
 	return append(os.Environ(), "TMPDIR="+dir, "KVCTL="+kvctl, "KVCTL_ENDPOINTS="+strings.Join(endpoints, ",")), endpoints
 }
 

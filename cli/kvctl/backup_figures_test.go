@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -76,6 +77,42 @@ func copied(t *testing.T, path string) time.Duration {
 	return time.Since(began)
 }
 
+// flips alters a byte of a backup, so many times in turn: each is found, and named by the chunk in which
+// it is. (A thousand are found in a smaller one by the tests of package backup.)
+func (p *processes) flips(path string, times int) {
+	p.t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	random, was := rand.New(rand.NewPCG(5, 6)), make([]byte, 1)
+	for range times {
+		at := random.Int64N(info.Size())
+		_, err := f.ReadAt(was, at)
+		if err == nil {
+			_, err = f.WriteAt([]byte{was[0] ^ byte(1+random.IntN(255))}, at)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		_, said, code := p.kvctl("backup", "verify", path)
+		named := regexp.MustCompile(`which begins at byte (\d+)\)`).FindStringSubmatch(said)
+		if code != 1 || named == nil {
+			p.t.Errorf("byte %d is altered, and verify ends with %d: %s", at, code, said)
+		} else if begin, _ := strconv.ParseInt(named[1], 10, 64); begin > at || at-begin > 2<<20 {
+			p.t.Errorf("byte %d is altered, and verify names byte %d", at, begin)
+		}
+		if _, err := f.WriteAt(was, at); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
 // A backup, an increment of 1 % changed rows with deletions and history that is given up, the
 // loss of all nodes, a restore of both, and what is there then. With KEYVAL_BACKUP it says what
 // that takes.
@@ -106,6 +143,7 @@ func TestIncrementalBackup(t *testing.T) {
 	first := p.backedUp("backup", filepath.Join(dir, "backup-1.kvb"))
 	report("backup", first, first["bytes"].(float64))
 	report("backup verify", p.backedUp("backup", "verify", filepath.Join(dir, "backup-1.kvb")), first["bytes"].(float64))
+	p.flips(filepath.Join(dir, "backup-1.kvb"), 8)
 	took := copied(t, filepath.Join(dir, "backup-1.kvb"))
 	report("a plain copy", map[string]any{"took_ms": float64(took.Milliseconds())}, first["bytes"].(float64))
 

@@ -175,7 +175,7 @@ func TestSecondProcessTouchesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := &processes{t: t, dir: p.dir, running: make([]*process, 3)}
-	if said := second.refused(0); !strings.Contains(said, "is in use by process") {
+	if said := second.refused(0); !strings.Contains(said, "is in use by another process") {
 		t.Errorf("on the same directory it says:\n%s", said)
 	}
 	copied := &processes{t: t, dir: t.TempDir(), running: make([]*process, 3)}

@@ -62,7 +62,7 @@ func TestReadmeByHand(t *testing.T) {
 		}
 	}
 	fmt.Fprintln(&script, "kill $pid1; wait $pid1 || exit\nbin/kvctl serve --data ./n1 >n1.out 2>&1 &")
-	fmt.Fprintln(&script, "await bin/kvctl status && bin/kvctl get greeting && bin/kvctl status && unset KVCTL_ENDPOINTS && bin/kvctl get greeting")
+	fmt.Fprintln(&script, "await sh -c 'bin/kvctl status | grep -E \"^n1 .*(leader|follower)\"' && bin/kvctl get greeting && bin/kvctl status && unset KVCTL_ENDPOINTS && bin/kvctl get greeting")
 	c := exec.Command("unshare", "-rn", "--kill-child", "bash", "-c", script.String())
 	c.Dir, c.Env = dir, append(os.Environ(), "TMPDIR="+dir)
 	c.WaitDelay = 10 * time.Second

@@ -194,8 +194,12 @@ func holdDirectory(dir string) (*os.File, error) {
 	}
 	f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		pid, _ := durable.ReadBounded(filepath.Join(dir, lockName), 32)
-		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by process %s", dir, strings.TrimSpace(string(pid))).
+		text, _ := durable.ReadBounded(filepath.Join(dir, lockName), 32)
+		holder := "another process" // its file is gone, and its lock is not
+		if pid := strings.TrimSpace(string(text)); pid != "" {
+			holder = "process " + pid
+		}
+		return nil, messages.Errorf(messages.Code_CONFLICT, "%s is in use by %s", dir, holder).
 			WithHint("stop that process first, or name another directory")
 	}
 	return nil, durable.Error("lock the data directory", err)
