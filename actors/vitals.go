@@ -54,16 +54,21 @@ func (v *vitals) sample(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-every.C:
-			counts := map[string][]uint64{}
-			for _, t := range v.now().GetTimings() {
-				counts[t.Of] = t.Counts
-			}
-			v.mutex.Lock()
-			copy(v.before[:], v.before[1:])
-			v.before[samples-1] = counts
-			v.mutex.Unlock()
+			v.take()
 		}
 	}
+}
+
+// take keeps what is counted by now as the newest sample.
+func (v *vitals) take() {
+	counts := map[string][]uint64{}
+	for _, t := range v.now().GetTimings() {
+		counts[t.Of] = t.Counts
+	}
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	copy(v.before[:], v.before[1:])
+	v.before[samples-1] = counts
 }
 
 const (

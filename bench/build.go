@@ -28,7 +28,7 @@ func build(ctx context.Context, s settings, work string) ([]system, error) {
 		return nil, fmt.Errorf("%w: run this in KeyVal's directory bench", err)
 	}
 	etcd := system{name: "etcd", store: storeEtcd, loader: self, start: etcdNodes(filepath.Join(work, "etcd"))}
-	if s.only != storeKeyVal && s.against == "" {
+	if s.only != storeKeyVal && s.against == "" && s.watched == "" {
 		if _, err := output(ctx, here, "go", "build", "-o", filepath.Join(work, "etcd"), "./etcd"); err != nil {
 			return nil, err
 		}
@@ -42,10 +42,12 @@ func build(ctx context.Context, s settings, work string) ([]system, error) {
 			return nil, err
 		}
 	}
-	first := system{name: "KeyVal", store: storeKeyVal, loader: self, start: keyvalNodes(kvctl)}
+	first := system{name: "KeyVal", store: storeKeyVal, loader: self, start: keyvalNodes(kvctl, nil)}
 	switch {
 	case s.only == storeKeyVal:
 		return []system{first}, nil
+	case s.watched != "":
+		return []system{first, {name: s.watched, store: storeKeyVal, loader: self, start: keyvalNodes(kvctl, watches[s.watched])}}, nil
 	case s.against != "":
 		second, err := buildOther(ctx, s.against, here, work)
 		return []system{first, second}, err
@@ -80,7 +82,7 @@ func buildOther(ctx context.Context, root, here, work string) (system, error) {
 	}
 	loader := filepath.Join(work, "load-other")
 	_, err = output(ctx, here, "go", "build", "-modfile", mod, "-o", loader, ".")
-	return system{name: "other", store: storeKeyVal, loader: loader, start: keyvalNodes(kvctl)}, err
+	return system{name: "other", store: storeKeyVal, loader: loader, start: keyvalNodes(kvctl, nil)}, err
 }
 
 // output runs a command and returns what it says.

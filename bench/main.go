@@ -47,6 +47,7 @@ type settings struct {
 	kvctl   string // a binary to use instead of building one
 	against string // another checkout of KeyVal to measure in etcd's place
 	only    string // the one system to measure
+	watched string // how KeyVal is watched in etcd's place; empty: it is not
 	json    bool
 	profile string
 }
@@ -94,6 +95,7 @@ func parse(args []string) (settings, error) {
 	f.StringVar(&s.kvctl, "kvctl", "", "measure this kvctl instead of building one")
 	f.StringVar(&s.against, "against", "", "measure another checkout of KeyVal at `DIR` in etcd's place")
 	f.StringVar(&s.only, "only", "", "measure keyval or etcd alone")
+	f.StringVar(&s.watched, "watched", "", "measure KeyVal in etcd's place that is watched by `WHAT`: metrics (scraped each second), tracing (1 % of the requests) or traced (all)")
 	f.BoolVar(&s.json, "json", false, "print everything as JSON")
 	f.StringVar(&s.profile, "client-profile", "", "write CPU and allocation profiles of KeyVal's client to `DIR`")
 	if err := f.Parse(args); err != nil {
@@ -111,6 +113,9 @@ func parse(args []string) (settings, error) {
 	}
 	if !slices.Contains([]string{"", storeKeyVal, storeEtcd}, s.only) {
 		return s, fmt.Errorf("--only: %q is neither keyval nor etcd", s.only)
+	}
+	if _, known := watches[s.watched]; s.watched != "" && !known {
+		return s, fmt.Errorf("--watched: %q is none of metrics, tracing and traced", s.watched)
 	}
 	s.Ops = strings.Split(ops, ",")
 	for _, o := range s.Ops {

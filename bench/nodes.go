@@ -27,6 +27,7 @@ type nodes struct {
 	endpoints []string // where clients reach them, in the order of processes
 	certs     string   // the authority's directory; empty: there are no keys
 	processes []*process
+	unwatch   func() // nil: nobody watches
 }
 
 // process is a child. gone is closed when it has ended.
@@ -36,8 +37,8 @@ type process struct {
 	gone    chan struct{}
 }
 
-// keyvalNodes starts three kvctl serve.
-func keyvalNodes(kvctl string) func(string, bool) (*nodes, error) {
+// keyvalNodes starts three kvctl serve, with whoever watches them; nil: nobody does.
+func keyvalNodes(kvctl string, watch watching) func(string, bool) (*nodes, error) {
 	return func(data string, secure bool) (*nodes, error) {
 		certs, err := makeKeys(data, secure)
 		if err != nil {
@@ -52,6 +53,12 @@ func keyvalNodes(kvctl string) func(string, bool) (*nodes, error) {
 			founders = append(founders, fmt.Sprintf("n%d=%s", i+1, a))
 		}
 		n := &nodes{endpoints: addresses, certs: certs}
+		flags := make([][]string, nodesMax)
+		if watch != nil {
+			if n.unwatch, err = watch(flags); err != nil {
+				return n, err
+			}
+		}
 		for i, a := range addresses {
 			name := fmt.Sprintf("n%d", i+1)
 			args := []string{"serve", "--name", name, "--listen", a, "--log-level", "warn",
@@ -59,7 +66,7 @@ func keyvalNodes(kvctl string) func(string, bool) (*nodes, error) {
 			if secure {
 				args = append(args, "--certs-dir", filepath.Join(certs, "nodes", name))
 			}
-			err := n.start(filepath.Join(data, name+".log"), kvctl, args...)
+			err := n.start(filepath.Join(data, name+".log"), kvctl, append(args, flags[i]...)...)
 			if err != nil {
 				return n, err
 			}
@@ -183,6 +190,9 @@ func (n *nodes) end() {
 	}
 	for _, p := range n.processes {
 		_ = p.command.Process.Signal(syscall.SIGTERM)
+	}
+	if n.unwatch != nil {
+		defer n.unwatch()
 	}
 	patience := time.NewTimer(stopMax)
 	defer patience.Stop()

@@ -31,6 +31,12 @@ func TestScripts(t *testing.T) {
 			env.Values[clusterKey{}] = &scriptCluster{t: t}
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "slowable" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return slowable(), nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":        exits,
 			"until":        until,
@@ -165,6 +171,31 @@ func serveNode(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
+// slowing delays every fsync of a process by so many microseconds, while it runs.
+func slowing(pid int, microseconds string) *exec.Cmd {
+	return exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync",
+		"-e", "inject=fdatasync,fsync:delay_exit="+microseconds, "-p", strconv.Itoa(pid))
+}
+
+// slowable reports whether this machine has strace, and lets it at a process that it did not
+// start.
+func slowable() bool {
+	idle := exec.Command("sleep", "60")
+	if idle.Start() != nil {
+		return false
+	}
+	slow := slowing(idle.Process.Pid, "1")
+	started := slow.Start() == nil
+	time.Sleep(300 * time.Millisecond) // by then one that is not allowed to has ended
+	if started {
+		_ = slow.Process.Signal(syscall.SIGINT)
+		started = slow.Wait() == nil || slow.ProcessState.ExitCode() == -1 || slow.ProcessState.ExitCode() > 1
+	}
+	_ = idle.Process.Kill()
+	_ = idle.Wait()
+	return started
+}
+
 // slowFsync leader|follower MICROSECONDS makes the disk of such a node slow from now on: every
 // fsync of it returns so much later.
 func slowFsync(ts *testscript.TestScript, _ bool, args []string) {
@@ -178,7 +209,7 @@ func slowFsync(ts *testscript.TestScript, _ bool, args []string) {
 		if (name == leader[1]) != (args[0] == "leader") {
 			continue
 		}
-		slow := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:delay_exit="+args[1], "-p", strconv.Itoa(c.pids[name]))
+		slow := slowing(c.pids[name], args[1])
 		ts.Check(slow.Start())
 		ts.Defer(func() {
 			_ = slow.Process.Signal(syscall.SIGINT) // so that it lets go of the node

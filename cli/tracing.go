@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"strconv"
@@ -67,11 +68,11 @@ func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.
 	if err != nil {
 		return nil, nil, messages.Errorf(messages.Code_INVALID, "--tracing-endpoint: %v", err).WithHint("write it as https://HOST:PORT")
 	}
-	var p *sdk.TracerProvider
+	p := provider{share: share}
 	traces = func(node string) trace.TracerProvider {
-		if p == nil { // else the same node goes on, which has joined
-			p = sdk.NewTracerProvider(
-				sdk.WithIDGenerator(telemetry.IDs{}), sdk.WithSampler(sdk.ParentBased(sampler{sdk.TraceIDRatioBased(share)})),
+		if p.TracerProvider == nil { // else the same node goes on, which has joined
+			p.TracerProvider = sdk.NewTracerProvider(
+				sdk.WithIDGenerator(telemetry.IDs{}), sdk.WithSampler(sdk.ParentBased(sdk.AlwaysSample())),
 				sdk.WithSpanProcessor(sdk.NewBatchSpanProcessor(&saying{SpanExporter: exporter, logger: logger},
 					sdk.WithMaxQueueSize(spansMax), sdk.WithMaxExportBatchSize(spansBatchMax), sdk.WithBatchTimeout(spansEvery))),
 				sdk.WithResource(resource.NewSchemaless(
@@ -81,7 +82,7 @@ func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.
 		return p
 	}
 	return traces, func() {
-		if p != nil {
+		if p.TracerProvider != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), spansLastMax)
 			defer cancel()
 			_ = p.Shutdown(ctx) // what did not arrive is lost
@@ -116,18 +117,14 @@ func (c *Call) collector(endpoint string) ([]otlptracegrpc.Option, error) {
 	return append(options, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(config))), nil
 }
 
-// sampler decides about traces that begin on a node. Operations of members are always
-// recorded: they are few.
-type sampler struct{ ratio sdk.Sampler }
-
-func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
-	if telemetry.IsOperation(p.ParentContext) {
-		return sdk.AlwaysSample().ShouldSample(p)
-	}
-	return s.ratio.ShouldSample(p)
+// provider begins traces of a share of the requests, and of all operations of members: they are few.
+type provider struct {
+	*sdk.TracerProvider
+	share float64
 }
 
-func (s sampler) Description() string { return "operations, and of the rest " + s.ratio.Description() }
+// Begins implements telemetry.Chooser.
+func (p provider) Begins() bool { return rand.Float64() < p.share }
 
 // saying tells once that a collector does not take spans, and once that it does again.
 type saying struct {

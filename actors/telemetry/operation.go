@@ -52,10 +52,6 @@ func (t *Tracer) Operation(o *messages.ClusterOperation) {
 // rootKey is where a context says which root a span is.
 type rootKey struct{}
 
-// IsOperation reports whether a span that begins in ctx is the root of an operation, which is
-// always recorded: its phases are, and there are few.
-func IsOperation(ctx context.Context) bool { return ctx.Value(rootKey{}) != nil }
-
 // IDs numbers spans, as a TracerProvider of OpenTelemetry's SDK has it done: at random, but for
 // roots of operations.
 type IDs struct{}

@@ -19,14 +19,25 @@ const System = "keyval"
 // Tracer makes spans for actors. It is the clock of what it makes: an actor says where a
 // stage begins and ends, and never learns how long it took. A nil Tracer makes none, at the
 // cost of a comparison.
-type Tracer struct{ tracer trace.Tracer }
+type Tracer struct {
+	tracer trace.Tracer
+	begins func() bool // whether a request whose client does not say begins a trace; nil: the provider's sampler decides
+}
+
+// Chooser is a TracerProvider that says before a trace is begun for a request whether it is to be. A
+// sampler is asked once there is a span, which costs more than most of a put's other steps.
+type Chooser interface{ Begins() bool }
 
 // NewTracer makes the tracer of a provider; nil: nobody traces.
 func NewTracer(p trace.TracerProvider) *Tracer {
 	if p == nil {
 		return nil
 	}
-	return &Tracer{p.Tracer(Scope)}
+	t := &Tracer{tracer: p.Tracer(Scope)}
+	if c, chooses := p.(Chooser); chooses {
+		t.begins = c.Begins
+	}
+	return t
 }
 
 // Span is one stage of what is traced. The zero Span is of nothing, and nothing comes of
@@ -57,10 +68,11 @@ func (t *Tracer) BeginRequest(parent *messages.Traceparent, operation string) Sp
 		return Span{}
 	}
 	ctx := context.Background()
-	if above, ok := spanContext(parent); ok {
-		if !above.IsSampled() {
-			return Span{}
-		}
+	above, ok := spanContext(parent)
+	switch {
+	case ok && !above.IsSampled(), !ok && t.begins != nil && !t.begins():
+		return Span{}
+	case ok:
 		ctx = trace.ContextWithRemoteSpanContext(ctx, above)
 	}
 	return t.begin(ctx, "session", trace.WithSpanKind(trace.SpanKindServer),

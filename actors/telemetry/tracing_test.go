@@ -68,6 +68,27 @@ func value(set attribute.Set, key attribute.Key) string {
 	return v.AsString()
 }
 
+// choosing is a provider that begins no trace of a request by itself.
+type choosing struct{ *sdk.TracerProvider }
+
+func (choosing) Begins() bool { return false }
+
+// TestChooser: it decides about requests without a parent, and about nothing else.
+func TestChooser(t *testing.T) {
+	p := sdk.NewTracerProvider()
+	defer p.Shutdown(context.Background())
+	tracer := NewTracer(choosing{p})
+	if tracer.BeginRequest(nil, "write").On() {
+		t.Error("a request is traced that was not chosen")
+	}
+	if !tracer.BeginRequest(OperationTrace([]byte("0123456789abcdef")), "write").On() {
+		t.Error("a request is not traced whose client traces it")
+	}
+	if n := testing.AllocsPerRun(100, func() { tracer.BeginRequest(nil, "write") }); n > 0 {
+		t.Errorf("%v allocations for one that is not traced", n)
+	}
+}
+
 // TestTraceOfAnOperation: its phases, whoever makes them, stand below the root that the last
 // leader makes, in the trace of its id.
 func TestTraceOfAnOperation(t *testing.T) {
@@ -104,5 +125,26 @@ func TestNobodyTraces(t *testing.T) {
 		}
 	}); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkRequest is what a put has done for its spans on a node, by who traces.
+func BenchmarkRequest(b *testing.B) {
+	p := sdk.NewTracerProvider(sdk.WithIDGenerator(IDs{}), sdk.WithSpanProcessor(sdk.NewBatchSpanProcessor(tracetest.NewNoopExporter())))
+	defer p.Shutdown(context.Background())
+	for _, row := range []struct {
+		name   string
+		tracer *Tracer
+	}{{"nobody", nil}, {"not this one", NewTracer(choosing{p})}, {"this one", NewTracer(p)}} {
+		b.Run(row.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				request := row.tracer.BeginRequest(nil, "write")
+				for _, stage := range []string{"propose", "fsync", "quorum", "apply", "answer"} {
+					row.tracer.Begin(request.Parent(), stage).End()
+				}
+				request.EndWith(messages.Code_OK, "")
+			}
+		})
 	}
 }

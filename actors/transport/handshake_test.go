@@ -72,7 +72,7 @@ func TestAdmit(t *testing.T) {
 		{"no incarnation", here, node(func(h *messages.Hello) { h.Incarnation = nil }), messages.Code_INVALID, "incarnation has 16 bytes, this one 0"},
 		{"wiped node", here, node(func(h *messages.Hello) { h.Incarnation = incarnation(8) }), messages.Code_NOT_ALLOWED, "a wiped node under its old name"},
 		{"removed node", here, node(func(h *messages.Hello) { h.RaftId, h.Incarnation = 3, incarnation(3) }), messages.Code_REMOVED, "raft id 3 was removed"},
-		{"member that is not bound", here, node(func(h *messages.Hello) { h.RaftId = 4 }), messages.Code_NOT_ALLOWED, "not agreed upon yet"},
+		{"member that is not bound", here, node(func(h *messages.Hello) { h.RaftId = 4 }), messages.Code_OK, ""},
 		{"node with client address", here, node(func(h *messages.Hello) { h.Address = clientLocal(1).Address }), messages.Code_INVALID, "no client address"},
 		{"lane 3", here, node(func(h *messages.Hello) { h.Lane = 3 }), messages.Code_INVALID, "no lane 3"},
 		{"lane -1", here, node(func(h *messages.Hello) { h.Lane = -1 }), messages.Code_INVALID, "no lane -1"},

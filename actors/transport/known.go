@@ -101,17 +101,15 @@ func (k Known) Standing(h *messages.Hello) Standing {
 	return Newcomer
 }
 
-// Refuses says why this node takes no connection from a replica; nil: it does.
+// Refuses says why this node takes no connection from a replica; nil: it does. A member that
+// is not bound here yet is heard, as one is that this node does not know: nobody learns a
+// RaftID before its directory is agreed upon, so this node lags, and that may be its leader.
 func (k Known) Refuses(id messages.RaftID, incarnation []byte, starts *messages.Starts) *messages.Error {
 	known, heard := k.incarnations[id], k.heard[id]
-	_, member := k.incarnations[id]
 	switch {
 	case k.Removed(id) && !mutant.OldUnfenced:
 		return messages.Errorf(messages.Code_REMOVED, "raft id %d was removed from this cluster", id).
 			WithHint("stop that node: a removed identity never comes back")
-	case member && len(known) == 0 && k.next > 0 && !mutant.UnboundAdmitted:
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d was added, and which directory it has is not agreed upon yet", id).
-			WithHint("wait: the leader binds the node that waits to be added under that name")
 	case len(known) > 0 && !bytes.Equal(known, incarnation):
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "raft id %d has another incarnation here: a wiped node under its old name", id).
 			WithHint("start it on its old data directory; if that is lost: kvctl cluster replace NAME NAME HOST:PORT, then serve --join on an empty directory")
