@@ -90,7 +90,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		return
 	}
 	client, owner := string(m.Client), ctx.Sender().Address
-	if err := a.sessions.check(m.Client, owner); err != nil {
+	if err := a.sessions.check(m.Client, owner, string(m.Holder)); err != nil {
 		ctx.Respond(&messages.Attached{Request: m.Request, Code: err.Code, Message: err.Message})
 		return
 	}
@@ -104,7 +104,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 	if err != nil {
 		panic(fmt.Sprintf("gateway: session %d: %v", *a.next, err))
 	}
-	a.sessions.add(client, owner, ctx.Sender().Id, pid.Id)
+	a.sessions.add(client, attachment{actor: pid.Id, owner: owner, asker: ctx.Sender().Id, holder: string(m.Holder)})
 	ctx.Respond(&messages.Attached{
 		Request: m.Request, Session: pid.Id, LogTimeMs: a.logTimeMS, Leader: a.view.LeaderRecord(),
 		RequestsMax: sessionRequestsMax, BytesMax: sessionBytesMax, Members: a.view.ForClients(), Configuration: a.view.Configuration,

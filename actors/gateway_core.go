@@ -10,7 +10,10 @@ import (
 const (
 	sessionsMax         = 16 << 10 // attached clients of a node
 	sessionsOfClientMax = 64       // of these, over the connections of one address
-	statusWaitingMax    = 4 << 10  // status requests that wait; beyond it BUSY
+	// sessionsOfHolderMax bounds those of one user, or without keys of one host, over all his
+	// connections: a half, so that he shuts nobody out.
+	sessionsOfHolderMax = sessionsMax / 2
+	statusWaitingMax    = 4 << 10 // status requests that wait; beyond it BUSY
 )
 
 // statusAgainTicks is after how long a status that has not come is asked for again: an
@@ -19,32 +22,39 @@ const statusAgainTicks = 20
 
 // attachments are the session actors of a gateway, by client and by owner.
 //
-// Invariant: each client has one session actor, and the three maps hold the same ones.
+// Invariant: each client has one session actor, the first three maps hold the same ones, and
+// ofHolder counts them.
 type attachments struct {
 	of       map[string]attachment // by ClientID
 	clientOf map[string]string     // ClientID by session actor
 	byOwner  map[string][]string   // session actors by the address that attached them, the oldest first
+	ofHolder map[string]int        // by whose they are counted with
 }
 
 type attachment struct {
-	actor string // the session's
-	owner string // the client's address
-	asker string // the client's actor
+	actor  string // the session's
+	owner  string // the client's address
+	asker  string // the client's actor
+	holder string // see messages.Attach
 }
 
 func newAttachments() *attachments {
-	return &attachments{of: map[string]attachment{}, clientOf: map[string]string{}, byOwner: map[string][]string{}}
+	return &attachments{of: map[string]attachment{}, clientOf: map[string]string{}, byOwner: map[string][]string{}, ofHolder: map[string]int{}}
 }
 
 // check returns why a client cannot be attached now, or nil if it can.
-func (a *attachments) check(client []byte, owner string) *messages.Error {
+func (a *attachments) check(client []byte, owner, holder string) *messages.Error {
 	old, again := a.of[string(client)]
 	switch {
 	case len(client) != messages.ClientIDSize:
 		return messages.Errorf(messages.Code_INVALID, "a ClientID has %d bytes, this one %d", messages.ClientIDSize, len(client))
+	case again && old.holder != holder && messages.UserOf([]byte(old.holder)) != nil && messages.UserOf([]byte(holder)) != nil:
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "the session is another user's")
 	case again && old.owner == owner:
 	case len(a.byOwner[owner]) >= sessionsOfClientMax:
 		return messages.Errorf(messages.Code_BUSY, "%d clients are attached over this connection already", sessionsOfClientMax)
+	case holder != "" && a.ofHolder[holder] >= sessionsOfHolderMax && !(again && old.holder == holder):
+		return messages.Errorf(messages.Code_BUSY, "this node serves %d clients of the same user or host already, and no one may have more", sessionsOfHolderMax)
 	case !again && len(a.of) >= sessionsMax:
 		return messages.Errorf(messages.Code_BUSY, "this node serves %d clients already", sessionsMax)
 	}
@@ -52,10 +62,11 @@ func (a *attachments) check(client []byte, owner string) *messages.Error {
 }
 
 // add records a new session actor. The client's older one was removed before.
-func (a *attachments) add(client, owner, asker, actor string) {
-	a.of[client] = attachment{actor: actor, owner: owner, asker: asker}
-	a.clientOf[actor] = client
-	a.byOwner[owner] = append(a.byOwner[owner], actor)
+func (a *attachments) add(client string, of attachment) {
+	a.of[client] = of
+	a.clientOf[of.actor] = client
+	a.byOwner[of.owner] = append(a.byOwner[of.owner], of.actor)
+	a.ofHolder[of.holder]++
 }
 
 // remove deletes a session actor, if it is there.
@@ -64,7 +75,10 @@ func (a *attachments) remove(actor string) {
 	if !ok {
 		return
 	}
-	owner := a.of[client].owner
+	owner, holder := a.of[client].owner, a.of[client].holder
+	if a.ofHolder[holder]--; a.ofHolder[holder] == 0 {
+		delete(a.ofHolder, holder)
+	}
 	delete(a.clientOf, actor)
 	delete(a.of, client)
 	rest := slices.DeleteFunc(a.byOwner[owner], func(other string) bool { return other == actor })

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,32 +18,44 @@ func clientID(n int) string { return fmt.Sprintf("%016d", n) }
 func TestAttachmentsAreBounded(t *testing.T) {
 	a := newAttachments()
 	for n := range sessionsOfClientMax {
-		a.add(clientID(n), "client/a", "client", fmt.Sprint("a", n))
+		a.add(clientID(n), attachment{fmt.Sprint("a", n), "client/a", "client", ""})
 	}
 	full := newAttachments()
 	for n := range sessionsMax {
-		full.add(clientID(n), fmt.Sprint("client/", n), "client", fmt.Sprint("s", n))
+		full.add(clientID(n), attachment{fmt.Sprint("s", n), fmt.Sprint("client/", n), "client", ""})
 	}
+	alice, bob := string(messages.HolderOf("alice")), string(messages.HolderOf("bob"))
+	half := newAttachments()
+	for n := range sessionsOfHolderMax {
+		half.add(clientID(n), attachment{fmt.Sprint("s", n), fmt.Sprint("client/", n), "client", alice})
+	}
+	half.add(clientID(sessionsMax), attachment{"b", "client/bob", "client", bob})
 	for _, row := range []struct {
 		name   string
 		of     *attachments
 		client string
 		owner  string
+		holder string
 		code   messages.Code
 		text   string
 	}{
-		{"the first", newAttachments(), clientID(0), "client/a", messages.Code_OK, ""},
-		{"no ClientID", newAttachments(), "", "client/a", messages.Code_INVALID, "this one 0"},
-		{"a short one", newAttachments(), clientID(0)[1:], "client/a", messages.Code_INVALID, "this one 15"},
-		{"too many of one address", a, clientID(99), "client/a", messages.Code_BUSY, "over this connection"},
-		{"one of them again", a, clientID(3), "client/a", messages.Code_OK, ""},
-		{"another address", a, clientID(99), "client/b", messages.Code_OK, ""},
-		{"one of them from another address", a, clientID(3), "client/b", messages.Code_OK, ""},
-		{"too many in all", full, clientID(sessionsMax), "client/new", messages.Code_BUSY, "this node serves"},
-		{"one of all again", full, clientID(5), "client/5", messages.Code_OK, ""},
-		{"one of all from another address", full, clientID(5), "client/new", messages.Code_OK, ""},
+		{"the first", newAttachments(), clientID(0), "client/a", "", messages.Code_OK, ""},
+		{"no ClientID", newAttachments(), "", "client/a", "", messages.Code_INVALID, "this one 0"},
+		{"a short one", newAttachments(), clientID(0)[1:], "client/a", "", messages.Code_INVALID, "this one 15"},
+		{"too many of one address", a, clientID(99), "client/a", "", messages.Code_BUSY, "over this connection"},
+		{"one of them again", a, clientID(3), "client/a", "", messages.Code_OK, ""},
+		{"another address", a, clientID(99), "client/b", "", messages.Code_OK, ""},
+		{"one of them from another address", a, clientID(3), "client/b", "", messages.Code_OK, ""},
+		{"too many in all", full, clientID(sessionsMax), "client/new", "", messages.Code_BUSY, "this node serves"},
+		{"one of all again", full, clientID(5), "client/5", "", messages.Code_OK, ""},
+		{"too many of one user, from another address", half, clientID(sessionsMax + 1), "client/new", alice, messages.Code_BUSY, "of the same user or host"},
+		{"one of his again", half, clientID(3), "client/new", alice, messages.Code_OK, ""},
+		{"one of another's", half, clientID(sessionsMax), "client/new", alice, messages.Code_NOT_ALLOWED, "another user's"},
+		{"another user beside him", half, clientID(sessionsMax + 1), "client/new", bob, messages.Code_OK, ""},
+		{"nobody's beside him", half, clientID(sessionsMax + 1), "client/new", "", messages.Code_OK, ""},
+		{"one of all from another address", full, clientID(5), "client/new", "", messages.Code_OK, ""},
 	} {
-		err := row.of.check([]byte(row.client), row.owner)
+		err := row.of.check([]byte(row.client), row.owner, row.holder)
 		if row.code == messages.Code_OK && err != nil || row.code != messages.Code_OK && (err == nil || err.Code != row.code || !strings.Contains(err.Message, row.text)) {
 			t.Errorf("%s: %v, want %v with %q", row.name, err, row.code, row.text)
 		}
@@ -58,15 +71,20 @@ func TestAttachmentsAgree(t *testing.T) {
 			switch rapid.IntRange(0, 2).Draw(t, "what") {
 			case 0, 1:
 				a.remove(a.of[client].actor)
-				a.add(client, fmt.Sprint("client/", rapid.IntRange(0, 3).Draw(t, "owner")), "client", fmt.Sprint("s", next))
+				owner, holder := fmt.Sprint("client/", rapid.IntRange(0, 3).Draw(t, "owner")), fmt.Sprint("h", rapid.IntRange(0, 2).Draw(t, "holder"))
+				a.add(client, attachment{fmt.Sprint("s", next), owner, "client", holder})
 				next++
 			default:
 				a.remove(fmt.Sprint("s", rapid.IntRange(0, 99).Draw(t, "actor")))
 			}
-			owned := 0
+			owned, counted := 0, map[string]int{}
+			for _, at := range a.of {
+				counted[at.holder]++
+			}
 			for owner, list := range a.byOwner {
 				for _, session := range list {
-					if owned++; a.of[a.clientOf[session]] != (attachment{session, owner, "client"}) {
+					at := a.of[a.clientOf[session]]
+					if owned++; at.actor != session || at.owner != owner {
 						t.Fatalf("%s of %s: %+v", session, owner, a)
 					}
 				}
@@ -74,7 +92,7 @@ func TestAttachmentsAgree(t *testing.T) {
 					t.Fatalf("%s is remembered for nothing", owner)
 				}
 			}
-			if owned != len(a.of) || owned != len(a.clientOf) {
+			if owned != len(a.of) || owned != len(a.clientOf) || !maps.Equal(counted, a.ofHolder) {
 				t.Fatalf("%+v", a)
 			}
 		}

@@ -124,8 +124,8 @@ type Attach struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Client  []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`    // the ClientID its commands will name
 	Request uint64                 `protobuf:"varint,2,opt,name=request,proto3" json:"request,omitempty"` // of this client, given to one Attach only
-	// holder is the host that the connection comes from: the link of the node writes it
-	// over whatever the client says.
+	// holder is the user, or without keys the host that the connection comes from: the link of the
+	// node writes it over whatever the client says.
 	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	Principal     string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"` // the user that the client's certificate names: the link writes that likewise
 	unknownFields protoimpl.UnknownFields

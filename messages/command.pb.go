@@ -845,9 +845,9 @@ type OpenSession struct {
 	// late repetition cannot open an expired session anew and run twice. At most
 	// ttl_ms after the log time at which the client first sent it.
 	BeforeMs uint64 `protobuf:"varint,2,opt,name=before_ms,json=beforeMs,proto3" json:"before_ms,omitempty"`
-	// holder is whose client it is: the address that it comes from, as the node says
-	// through which it comes. What a client puts there is replaced. No holder has more
-	// than half of all sessions.
+	// holder is whose client it is, as the node says through which it comes: a user's (it begins
+	// with the byte 255 then, and only his commands count in the session), or the address of a host
+	// without keys. What a client puts there is replaced. No holder has more than half of all sessions.
 	Holder        []byte `protobuf:"bytes,3,opt,name=holder,proto3" json:"holder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

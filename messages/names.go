@@ -170,3 +170,17 @@ func RaftIDOf(identity *Identity) RaftID {
 	}
 	return 0
 }
+
+// holderOfUser is what a holder begins with that is a user's: hosts have no address that does.
+const holderOfUser = 0xff
+
+// HolderOf is what the sessions of a user are counted by (OpenSession.holder).
+func HolderOf(user string) []byte { return append([]byte{holderOfUser}, user...) }
+
+// UserOf is the user of a holder; nil: it is a host's, or nobody's.
+func UserOf(holder []byte) []byte {
+	if len(holder) < 2 || holder[0] != holderOfUser {
+		return nil
+	}
+	return holder[1:]
+}

@@ -36,6 +36,8 @@ const (
 	// descriptorsMin is what a node needs beside the files that its directory holds:
 	// a half for connections, and as much for new files, links to members and the rest.
 	descriptorsMin = 256
+	// userShare is the part of the clients' places that one user has at most: a half.
+	userShare = 2
 	// idleMin is how long whoever makes room for another must have been silent.
 	idleMin = time.Minute
 )
@@ -64,8 +66,9 @@ func (p Places) Fewer() bool { return p != AllPlaces }
 // Seat decides about a connection that is to have a standing; it is in held, if at
 // all, as the stranger that it was. It may have the place as it is (nobody), for
 // another's that has to leave (of that standing), or not at all. idle is how long the
-// idlest of a standing has been silent.
-func (p Places) Seat(held Held, idle func(Standing) time.Duration, as Standing) (leaves Standing, enters bool) {
+// idlest of a standing has been silent. own are the connections that the same user has: at his
+// share he has to make room himself, so idle and who leaves are of his own then.
+func (p Places) Seat(held Held, own int, idle func(Standing) time.Duration, as Standing) (leaves Standing, enters bool) {
 	const nobody = Standings
 	nodes := held[Newcomer] + held[Member]
 	switch {
@@ -75,7 +78,7 @@ func (p Places) Seat(held Held, idle func(Standing) time.Duration, as Standing) 
 			return nobody, true
 		}
 		return Stranger, held[Stranger] > 0
-	case as == Client && held[Client] < p.Clients, as > Client && nodes < p.Nodes:
+	case as == Client && held[Client] < p.Clients && !p.AtShare(own), as > Client && nodes < p.Nodes:
 		return nobody, true
 	case as == Member && held[Newcomer] > 0: // it has a place, whoever has to leave
 		return Newcomer, true
@@ -87,8 +90,17 @@ func (p Places) Seat(held Held, idle func(Standing) time.Duration, as Standing) 
 	return as, held[as] > 0 && idle(as) >= idleMin
 }
 
-// Full is what whoever is turned away hears. node is this node's name.
-func (p Places) Full(node string, as Standing) *messages.Error {
+// AtShare reports whether a user with so many connections has all that one user may have here:
+// half of those for clients, so that he shuts nobody out.
+func (p Places) AtShare(own int) bool { return own >= max(1, p.Clients/userShare) }
+
+// Full is what whoever is turned away hears. node is this node's name, and user who asks, with
+// so many connections of his own.
+func (p Places) Full(node string, as Standing, user string, own int) *messages.Error {
+	if as == Client && p.AtShare(own) {
+		return messages.Errorf(messages.Code_BUSY, "user %s has %d connections to node %s, and no user may have more of its %d", user, own, node, p.Clients).
+			WithHint("close connections that nobody uses, or use another node of the cluster")
+	}
 	if as == Client {
 		return messages.Errorf(messages.Code_BUSY, "node %s serves %d clients, and takes no more", node, p.Clients).
 			WithHint("use another node of the cluster, or close connections that nobody uses; with a higher limit of open files a node takes up to %d", clientsMax)

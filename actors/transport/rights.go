@@ -16,15 +16,24 @@ func (p Principal) User() string {
 	return ""
 }
 
-// Claim writes into a client's message whose it is, over what it says itself. holder is whose
-// sessions its own are counted with.
-func (c Conn) Claim(m proto.Message, holder []byte) {
+// Claim writes into a client's message whose it is, over what it says itself. host is where it
+// comes from, up to messages.HolderSizeMax bytes.
+func (c Conn) Claim(m proto.Message, host []byte) {
 	switch m := m.(type) {
 	case *messages.Attach:
-		m.Holder, m.Principal = holder, c.Principal.User()
+		m.Holder, m.Principal = c.holder(host), c.Principal.User()
 	case *messages.ClusterRequest:
 		m.Principal = c.Principal.User()
 	}
+}
+
+// holder is whose sessions a client's are counted with: the user's, from wherever he comes, or
+// without keys those of the host.
+func (c Conn) holder(host []byte) []byte {
+	if user := c.Principal.User(); user != "" {
+		return messages.HolderOf(user)
+	}
+	return host
 }
 
 // Rights are who may do what, as far as a node knows. The zero Rights know nothing yet.

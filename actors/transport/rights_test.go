@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"strings"
 	"testing"
 
 	"keyval/messages"
@@ -56,8 +57,16 @@ func TestClaim(t *testing.T) {
 	attach, ask := &messages.Attach{Principal: "root", Holder: []byte("x")}, &messages.ClusterRequest{Principal: "root"}
 	c.Claim(attach, []byte("host"))
 	c.Claim(ask, nil)
-	if attach.Principal != "alice" || string(attach.Holder) != "host" || ask.Principal != "alice" {
+	if attach.Principal != "alice" || string(attach.Holder) != "\xffalice" || ask.Principal != "alice" {
 		t.Error(attach, ask)
+	}
+	longest := Conn{Role: messages.Role_CLIENT, Principal: Principal{UserKey, strings.Repeat("u", messages.NodeNameSizeMax)}}
+	if longest.Claim(attach, nil); len(attach.Holder) > messages.HolderSizeMax {
+		t.Errorf("a holder of %d bytes", len(attach.Holder))
+	}
+	keyless := Conn{Role: messages.Role_CLIENT}
+	if keyless.Claim(attach, []byte("host")); attach.Principal != "" || string(attach.Holder) != "host" {
+		t.Error(attach)
 	}
 	c.Principal = Principal{NodeKey, "root"}
 	if c.Claim(ask, nil); ask.Principal != "" {

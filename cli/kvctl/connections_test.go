@@ -168,3 +168,34 @@ func TestTooFewDescriptors(t *testing.T) {
 		t.Errorf("it does not say that it takes few clients:\n%s", said)
 	}
 }
+
+// TestAUserShutsNobodyOut: of the places for clients a user has half, from one machine or many:
+// then he is told so, others come in, and what he has goes on.
+func TestAUserShutsNobodyOut(t *testing.T) {
+	p := secureCluster(t, 1)
+	p.leader()
+	p.kill(0)
+	p.files = 300
+	p.start(0)
+	p.as("alice")
+	first := p.connect(p.endpoints...)
+	told := error(nil)
+	for n := 0; told == nil && n < 300; n++ {
+		c, err := client.Connect(context.Background(), client.Options{Keys: p.ring, Endpoints: p.endpoints, Pinned: true, Timeout: 10 * time.Second})
+		if told = err; err == nil {
+			t.Cleanup(func() { c.Close() })
+		}
+	}
+	if messages.CodeOf(told) != messages.Code_BUSY || !strings.Contains(told.Error(), "no user may have more") {
+		t.Errorf("alice heard %v", told)
+	}
+	p.as("bob")
+	for range 5 {
+		if _, err := p.connect(p.endpoints...).Put(context.Background(), []byte("k"), []byte("bob's")); err != nil {
+			t.Errorf("bob: %v", err)
+		}
+	}
+	if got, err := first.Get(context.Background(), []byte("k")); err != nil || string(got.Value) != "bob's" {
+		t.Errorf("alice reads %q, %v", got.Value, err)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -36,6 +37,8 @@ type intruder struct {
 	address string // logical, once it said hello as a client
 	session string // once it is attached
 	id      []byte // its ClientID
+
+	logTimeMS uint64 // when it was attached
 }
 
 // patiently dials until the node answers: strangers crowd out each other.
@@ -60,7 +63,11 @@ func (asIs) Unmarshal(b []byte, v any) error {
 
 func (s *siege) dial(address string) (*intruder, error) {
 	s.connections.Add(1)
-	client, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	secured := insecure.NewCredentials()
+	if s.keys != nil {
+		secured = credentials.NewTLS(s.keys)
+	}
+	client, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secured),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(asIs{}), grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
@@ -123,17 +130,40 @@ func (in *intruder) attach(id []byte) error {
 	if err := in.send(parcel(to(messages.ActorGateway, &messages.Attach{Client: id}))); err != nil {
 		return err
 	}
+	m, err := in.answer(func(m proto.Message) bool { _, is := m.(*messages.Attached); return is })
+	if err != nil {
+		return err
+	}
+	a := m.(*messages.Attached)
+	if a.Code != messages.Code_OK {
+		return messages.Errorf(a.Code, "%s", a.Message)
+	}
+	in.session, in.logTimeMS = a.Session, a.LogTimeMs
+	return nil
+}
+
+// ask sends a command of a session, and returns its outcome.
+func (in *intruder) ask(c *messages.Command) (messages.Code, error) {
+	if err := in.send(parcel(to(in.session, &messages.Write{Request: c.Seq, Command: packed(c)}))); err != nil {
+		return 0, err
+	}
+	m, err := in.answer(func(m proto.Message) bool { r, is := m.(*messages.WriteReply); return is && r.Request == c.Seq })
+	if err != nil {
+		return 0, err
+	}
+	return m.(*messages.WriteReply).Code, nil
+}
+
+// answer is the first message that is wanted.
+func (in *intruder) answer(wanted func(proto.Message) bool) (proto.Message, error) {
 	for {
 		f, err := in.receive()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, e := range f.GetParcel().GetEnvelopes() {
-			if m, err := messages.Open(e); err == nil {
-				if a, ok := m.(*messages.Attached); ok {
-					in.session = a.Session
-					return nil
-				}
+			if m, err := messages.Open(e); err == nil && wanted(m) {
+				return m, nil
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -287,10 +288,11 @@ func (v *volunteer) end() {
 // siege is an attack under way.
 type siege struct {
 	t       *testing.T
-	address string   // of the node under attack
-	node    uint64   // its RaftID
-	cluster []byte   // as anybody is told
-	peers   []lawful // the other nodes' proofs, as anybody is told
+	address string      // of the node under attack
+	keys    *tls.Config // of who attacks; nil: there are none
+	node    uint64      // its RaftID
+	cluster []byte      // as anybody is told
+	peers   []lawful    // the other nodes' proofs, as anybody is told
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup

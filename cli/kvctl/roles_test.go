@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"strings"
 	"sync"
@@ -178,4 +179,59 @@ func TestRightsOutliveAll(t *testing.T) {
 	p.runs(0, "disabled", "auth", "disable", "--yes")
 	p.as("bob")
 	p.runs(0, "", "put", "k", "v")
+}
+
+// comes is a connection of whose keys these are, that has said hello to node i.
+func (p *processes) comes(i int, own tls.Certificate, seed uint64) *intruder {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	p.t.Cleanup(cancel)
+	s := &siege{t: p.t, address: p.listens[i], ctx: ctx, cancel: cancel, keys: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{own}}}
+	in, err := s.dial(s.address)
+	if err == nil {
+		_, err = in.hello(clientHello(random(seed)))
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return in
+}
+
+// TestSessionsOfAUserAreHisOwn: who knows another user's ClientID neither takes his session over
+// nor uses up its numbers at another node; and is told nothing of what came of them.
+func TestSessionsOfAUserAreHisOwn(t *testing.T) {
+	p := secureCluster(t, 3)
+	leader := p.leader()
+	pair := func(user string) tls.Certificate {
+		p.as(user)
+		return pairIn(t, p.authority.Of(p.ring.Principal()), transport.UserKey)
+	}
+	alice, bob := p.comes(leader, pair("alice"), 1), p.comes(leader, pair("bob"), 2)
+	id := noise(random(3), messages.ClientIDSize)
+	if err := alice.attach(id); err != nil {
+		t.Fatal(err)
+	}
+	put := func(in *intruder, seq uint64, value string, want messages.Code) {
+		t.Helper()
+		c := &messages.Command{Session: id, Seq: seq, Open: &messages.OpenSession{TtlMs: 60_000, BeforeMs: in.logTimeMS + 50_000},
+			Operations: []*messages.Operation{{Kind: &messages.Operation_Put{Put: &messages.Put{Key: []byte("k"), Value: []byte(value)}}}}}
+		if code, err := in.ask(c); err != nil || code != want {
+			t.Errorf("number %d: %v, %v; want %v", seq, code, err, want)
+		}
+	}
+	put(alice, 1, "hers", messages.Code_OK)
+	if err := bob.attach(id); messages.CodeOf(err) != messages.Code_NOT_ALLOWED {
+		t.Errorf("he takes it over: %v", err)
+	}
+	put(alice, 2, "hers", messages.Code_OK)
+	elsewhere := p.comes((leader+1)%3, pair("bob"), 4)
+	if err := elsewhere.attach(id); err != nil {
+		t.Fatal(err)
+	}
+	for _, seq := range []uint64{1, 3} { // one that she had, and one that she will have
+		put(elsewhere, seq, "his", messages.Code_NOT_ALLOWED)
+	}
+	put(alice, 3, "hers still", messages.Code_OK)
+	p.as("alice")
+	p.runs(0, "hers still", "get", "k")
 }

@@ -64,6 +64,37 @@ func TestRightsCountWhenACommandIsApplied(t *testing.T) {
 	is(r.apply(statetest.Entry(r.state.index+1, 1, &messages.Command{Operations: statetest.Ops(statetest.Compact(4))}))[0].outcome.String(), "0:OK@4 deleted 0") // of a node
 }
 
+// A session that a user opened is his: nobody else uses up its numbers, is told of its outcomes,
+// or keeps it alive.
+func TestSessionsAreTheirUsers(t *testing.T) {
+	r := newReplica(t, statetest.First(), disktest.NewMemory(), wideBounds)
+	for _, step := range []struct {
+		principal string
+		now, seq  uint64
+		opens     bool
+		outcome   string
+	}{
+		{"alice", 1, 1, true, "1:OK@1 deleted 0"},
+		{"bob", 2, 1, true, "1:NOT_ALLOWED@1 deleted 0"}, // he is not told what she did
+		{"bob", 2, 2, false, "2:NOT_ALLOWED@1 deleted 0"},
+		{"alice", 2, 2, false, "2:OK@2 deleted 0"}, // the number is still hers
+		{"alice", 2, 1, true, "1:OK@1 deleted 0"},
+		{"", 3, 2, false, "2:OK@2 deleted 0"}, // without keys nobody is told apart
+		{"bob", 12, 3, false, "3:NOT_ALLOWED@2 deleted 0"},
+		{"alice", 14, 3, false, "3:SESSION_EXPIRED@2 deleted 0"}, // he did not keep it alive
+		{"bob", 14, 4, true, "4:OK@3 deleted 0"},
+	} {
+		c := &messages.Command{Session: statetest.Client(1), Seq: step.seq, Operations: statetest.Ops(statetest.Put("k", "v"))}
+		if step.opens {
+			c.Open = statetest.Opens(10, step.now)
+			c.Open.Holder = messages.HolderOf(step.principal)
+		}
+		if got := r.apply(statetest.EntryBy(step.principal, r.state.index+1, step.now, c))[0].outcome.String(); got != step.outcome {
+			t.Errorf("%+v: %s", step, got)
+		}
+	}
+}
+
 // What is asked in place is what package auth says of the same command.
 func TestRightsInPlace(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

@@ -56,7 +56,7 @@ type session struct {
 	seat         [orders]seat
 }
 
-// holder is whose sessions are counted together: an address's. One that opens many loses
+// holder is whose sessions are counted together: a user's, or without keys an address's. One that opens many loses
 // its own, and then is refused; it does not cost others theirs. What came through no
 // node's gateway has the holder without a name, which has no share of its own.
 type holder struct {
@@ -127,11 +127,11 @@ func (t *sessions) unrest(s *session) {
 	s.holder.idle.remove(s)
 }
 
-// admit decides whether a command is executed. If so it returns the session, with
+// admit decides whether a command of a principal is executed. If so it returns the session, with
 // room for the outcome, which is to be recorded; else nil and what to answer,
 // which is not to be recorded: a refusal, as of revision, or the outcome that the
 // command had before.
-func (t *sessions) admit(c *command, now, revision uint64) (*session, outcome) {
+func (t *sessions) admit(c *command, principal []byte, now, revision uint64) (*session, outcome) {
 	refuse := func(code messages.Code) (*session, outcome) {
 		return nil, outcome{seq: c.seq, code: code, revision: revision}
 	}
@@ -146,6 +146,9 @@ func (t *sessions) admit(c *command, now, revision uint64) (*session, outcome) {
 			return refuse(messages.Code_BUSY)
 		}
 		return t.open(c, now), outcome{}
+	}
+	if user := messages.UserOf(s.holder.name); user != nil && len(principal) > 0 && !bytes.Equal(user, principal) {
+		return refuse(messages.Code_NOT_ALLOWED) // it is another's, who alone uses its numbers
 	}
 	t.touch(s, c, now)
 	if c.seq < s.ackedBelow {

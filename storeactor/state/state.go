@@ -185,7 +185,7 @@ func (s *State) decide(b *Batch, index uint64, principal, data []byte) (outcome,
 	if c.ofNode() {
 		return s.execute(b, c, NodeCompaction)
 	}
-	row, answer := s.sessions.admit(c, s.logTimeMS, s.revision)
+	row, answer := s.sessions.admit(c, principal, s.logTimeMS, s.revision)
 	if row == nil {
 		return answer, nil
 	}

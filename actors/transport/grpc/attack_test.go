@@ -372,8 +372,39 @@ func TestCrowdsOfOneHostLeaveOthers(t *testing.T) {
 			t.Errorf("connection %d: %v leaves", i, leaves)
 		}
 	}
-	if _, ok := alone.seat(transport.Client, nil); !ok {
+	if _, _, ok := alone.seat(transport.Client, "", nil); !ok {
 		t.Error("who was alone has lost its place")
+	}
+}
+
+// TestAUserMakesRoomForHimself: at his share a user loses his own idlest connection, however long
+// others have been silent, and is turned away where none of his has been.
+func TestAUserMakesRoomForHimself(t *testing.T) {
+	g := &gate{patience: time.Hour, places: transport.Places{Strangers: 3, Clients: 4, Nodes: 9}, arrived: newBudget(1 << 20)}
+	comes := func(user string, silent time.Duration) (c, leaves *guest, ok bool) {
+		near, far := net.Pipe()
+		t.Cleanup(func() { near.Close(); far.Close() })
+		c = &guest{Conn: near, gate: g, host: "one"}
+		c.unread = g.arrived.share(func() {})
+		if _, ok := g.enter(c); !ok {
+			t.Fatal("turned away as a stranger")
+		}
+		leaves, _, ok = c.seat(transport.Client, user, nil)
+		c.heard.Add(-int64(silent))
+		return c, leaves, ok
+	}
+	comes("bob", 3*time.Hour)
+	busy, _, _ := comes("alice", 0)
+	asleep, _, _ := comes("alice", time.Hour)
+	if _, leaves, ok := comes("alice", 0); !ok || leaves != asleep {
+		t.Errorf("%v leaves, %v", leaves, ok)
+	}
+	asleep.Close()
+	if c, leaves, ok := comes("alice", 0); ok || leaves != nil || busy.leaves || c.as != transport.Stranger {
+		t.Errorf("%v leaves, and she has a place: %v", leaves, ok)
+	}
+	if _, leaves, ok := comes("bob", 0); !ok || leaves != nil {
+		t.Errorf("bob: %v leaves, %v", leaves, ok)
 	}
 }
 

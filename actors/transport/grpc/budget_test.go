@@ -139,7 +139,7 @@ func TestUnfinishedFramesAreBounded(t *testing.T) {
 		}
 		near := c.(*guest)
 		if test.as != transport.Stranger {
-			near.seat(test.as, nil)
+			near.seat(test.as, "", nil)
 		}
 		sent := make(chan struct{})
 		go func() {

@@ -59,9 +59,9 @@ func hostOf(a net.Addr) string {
 	return a.String()
 }
 
-// holder is whose sessions those of a connection are counted with: its host's, of IPv6
-// its network's, in which one host has as many addresses as it likes.
-func (c *guest) holder() []byte {
+// network is where a connection comes from, for what is counted by it: the host, of IPv6 its
+// network, in which one host has as many addresses as it likes.
+func (c *guest) network() []byte {
 	tcp, ok := c.Conn.RemoteAddr().(*net.TCPAddr)
 	switch {
 	case !ok:
@@ -76,7 +76,7 @@ func (c *guest) holder() []byte {
 func (g *gate) enter(c *guest) (leaves *guest, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	kind, ok := g.places.Seat(g.held(), g.idle, transport.Stranger)
+	kind, ok := g.places.Seat(g.held(), 0, func(as transport.Standing) time.Duration { return g.idle(as, "") }, transport.Stranger)
 	if !ok {
 		return nil, false
 	}
@@ -113,21 +113,34 @@ func (g *gate) crowding() *guest {
 	return nil
 }
 
-// idle is how long the idlest of a standing has been silent; 0 while many are leaving.
-// g.mu is held.
-func (g *gate) idle(as transport.Standing) time.Duration {
-	c := g.idlest(as)
+// own counts the connections of a user; of nobody, without keys, there are none. g.mu is held.
+func (g *gate) own(user string) (n int) {
+	if user == "" {
+		return 0
+	}
+	for e := g.guests[transport.Client].Front(); e != nil; e = e.Next() {
+		if e.Value.(*guest).user == user {
+			n++
+		}
+	}
+	return n
+}
+
+// idle is how long the idlest of a standing has been silent, of a user's if one is named; 0
+// while many are leaving. g.mu is held.
+func (g *gate) idle(as transport.Standing, user string) time.Duration {
+	c := g.idlest(as, user)
 	if c == nil || g.leaving >= leavingMax {
 		return 0
 	}
 	return time.Since(time.Unix(0, c.heard.Load()))
 }
 
-// idlest is who of a standing has been silent for the longest time and stays; nil:
-// nobody. g.mu is held.
-func (g *gate) idlest(as transport.Standing) (idlest *guest) {
+// idlest is who of a standing, and of a user if one is named, has been silent for the longest
+// time and stays; nil: nobody. g.mu is held.
+func (g *gate) idlest(as transport.Standing, user string) (idlest *guest) {
 	for e := g.guests[as].Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*guest); !c.leaves && (idlest == nil || c.heard.Load() < idlest.heard.Load()) {
+		if c := e.Value.(*guest); !c.leaves && (user == "" || c.user == user) && (idlest == nil || c.heard.Load() < idlest.heard.Load()) {
 			idlest = c
 		}
 	}
@@ -140,6 +153,7 @@ type guest struct {
 	gate    *gate
 	host    string // of the far side
 	as      transport.Standing
+	user    string        // of a client with keys: whose it is
 	place   *list.Element // in guests[as]; nil: closed
 	timer   *time.Timer
 	leaves  bool                  // it was told to
@@ -201,27 +215,32 @@ func (c *guest) RemoteAddr() net.Addr { return guestAddr{c.Conn.RemoteAddr(), c}
 // seat gives a stranger's connection the standing that its hello has shown, and names
 // the one that has to be dismissed for it. It stays a stranger's if there is no place, or
 // if it is closed already. What a member sends is not counted any more. dismiss ends the
-// connection.
-func (c *guest) seat(as transport.Standing, dismiss func(*messages.Error)) (leaves *guest, ok bool) {
+// connection. user is whose it is, of a client with keys, and own how many he has already.
+func (c *guest) seat(as transport.Standing, user string, dismiss func(*messages.Error)) (leaves *guest, own int, ok bool) {
 	g := c.gate
 	c.consumed()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	kind, ok := g.places.Seat(g.held(), g.idle, as)
+	own = g.own(user)
+	whose := "" // are those of whom one may have to leave
+	if as == transport.Client && g.places.AtShare(own) {
+		whose = user
+	}
+	kind, ok := g.places.Seat(g.held(), own, func(as transport.Standing) time.Duration { return g.idle(as, whose) }, as)
 	if !ok || c.place == nil {
-		return nil, false
+		return nil, own, false
 	}
 	if kind != transport.Standings {
-		if leaves = g.idlest(kind); leaves != nil {
+		if leaves = g.idlest(kind, whose); leaves != nil {
 			leaves.leaves = true
 			g.leaving++
 		}
 	}
 	c.timer.Stop()
 	g.guests[c.as].Remove(c.place)
-	c.as, c.place, c.dismiss = as, g.guests[as].PushBack(c), dismiss
+	c.as, c.user, c.place, c.dismiss = as, user, g.guests[as].PushBack(c), dismiss
 	c.trusts.Store(as == transport.Member)
-	return leaves, true
+	return leaves, own, true
 }
 
 // tire closes a connection that has not proved in time who it is.

@@ -108,7 +108,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 
 // read delivers what comes in and ends the connection when nothing more can.
 func (h *hub) read(c *inbound, s stream) {
-	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, holder: c.guest.holder(), inbox: h.local.Load().Inbox, guest: c.guest, rights: &h.rights, denied: h.tell}).read(s)
+	err := (&inlet{system: h.system, conn: c.conn, absent: &h.absent, window: c.window, host: c.guest.network(), inbox: h.local.Load().Inbox, guest: c.guest, rights: &h.rights, denied: h.tell}).read(s)
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
@@ -144,9 +144,9 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "somebody else is connected as %s", c.conn.Address)
 	}
 	as := h.known.Load().Standing(hello)
-	leaves, ok := g.seat(as, c.end)
+	leaves, own, ok := g.seat(as, from.User(), c.end)
 	if !ok {
-		return nil, nil, h.net.options.Places.Full(local.Name, as)
+		return nil, nil, h.net.options.Places.Full(local.Name, as, from.User(), own)
 	}
 	if leaves != nil {
 		leaves.dismiss(h.net.options.Places.Parting(local.Name))

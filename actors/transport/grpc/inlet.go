@@ -25,7 +25,7 @@ type inlet struct {
 	refused  bool // the far side refused to go on
 
 	window *window          // bounds what a client has unanswered; nil: nothing does
-	holder []byte           // of a client: the host it comes from
+	host   []byte           // of a client: the network it comes from
 	inbox  *transport.Inbox // bounds what a node hands to the raft actor; nil: nothing does
 	guest  *guest           // what it came in on; nil: this side dialled
 
@@ -84,7 +84,7 @@ func (i *inlet) deliver(e *messages.Envelope) error {
 		return err
 	}
 	if i.conn.Role == messages.Role_CLIENT && i.rights != nil {
-		i.conn.Claim(m, i.holder)
+		i.conn.Claim(m, i.host)
 		if reply, denied := i.rights.Load().Refuse(i.conn, m); reply != nil {
 			i.system.Root.Send(i.sender(e.Sender), reply)
 			if denied != nil {
