@@ -535,6 +535,14 @@ func (in *intruder) impassable(r *rand.Rand) []byte {
 	return parcel(&messages.Envelope{Type: r.Uint32N(40), Target: targets[r.IntN(len(targets))], Sender: "me", Body: noise(r, r.IntN(100))})
 }
 
+// barred are the hellos of attacks: with a user's keys nobody is a node, whatever he knows.
+func barred(list []crafted) (hellos []crafted) {
+	for _, a := range list {
+		hellos = append(hellos, crafted{name: a.name + ", with a user's keys", hello: a.hello, ends: true})
+	}
+	return hellos
+}
+
 // crafted is an attack that somebody thought of.
 type crafted struct {
 	name   string
@@ -548,7 +556,11 @@ type crafted struct {
 func (s *siege) craft(frames int64) {
 	for round := uint64(0); round == 0 || s.crafted.Load() < frames; round++ {
 		r := random(5000 + round)
-		for _, a := range append(s.asClient(r), s.asNode(r)...) {
+		asNode := s.asNode(r)
+		if s.keys != nil {
+			asNode = barred(asNode)
+		}
+		for _, a := range append(s.asClient(r), asNode...) {
 			s.carryOut(a, 0)
 		}
 		for _, h := range s.hellos(r) {
@@ -691,7 +703,7 @@ func (s *siege) asClient(r *rand.Rand) (list []crafted) {
 }
 
 func (s *siege) nodeHello(as lawful, lane messages.Lane) *messages.Hello {
-	return &messages.Hello{Protocol: messages.ProtocolVersion, Role: messages.Role_NODE, Lane: lane, ClusterId: s.cluster, RaftId: as.id, Incarnation: as.incarnation, To: s.node, Version: "hostile"}
+	return &messages.Hello{Protocol: messages.ProtocolVersion, Role: messages.Role_NODE, Lane: lane, ClusterId: s.cluster, RaftId: as.id, Incarnation: as.incarnation, Starts: as.starts, To: s.node, Version: "hostile"}
 }
 
 // hellos are those that are refused.

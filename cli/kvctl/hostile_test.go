@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -95,6 +96,45 @@ func TestHostileStrangers(t *testing.T) {
 	p.cleanClient(leader, v)
 	p.quiet(leader)
 	p.sameGoroutines(leader)
+}
+
+// TestCraftedAttacks: each attack that somebody thought of, one after the other, without keys and
+// with those of a user. The node and its cluster go on as if nothing had been.
+func TestCraftedAttacks(t *testing.T) {
+	for name, begin := range map[string]func(*testing.T) *processes{
+		"without keys":       func(t *testing.T) *processes { return startCluster(t, 3) },
+		"with a user's keys": func(t *testing.T) *processes { return secureCluster(t, 3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := begin(t)
+			target := (p.leader() + 1) % 3
+			c := p.connect(p.endpoints...)
+			if _, err := c.Put(context.Background(), []byte("k"), []byte("v")); err != nil {
+				t.Fatal(err)
+			}
+			before := p.status(target)
+			s := newSiege(t, p, target)
+			ctx, stop := context.WithTimeout(s.ctx, 3*time.Second)
+			defer stop()
+			s.running.Go(func() { s.bareSockets(ctx, random(1)) })
+			s.running.Go(func() { s.drip(ctx) })
+			s.running.Wait()
+			s.craft(1)
+			s.cancel()
+			t.Log(s.tally())
+			for key, want := range map[string]string{"k": "v", hijacked: ""} {
+				if got, err := c.Get(context.Background(), []byte(key)); err != nil && want != "" || string(got.Value) != want {
+					t.Errorf("%s is %q, %v", key, got.Value, err)
+				}
+			}
+			if _, err := c.Put(context.Background(), []byte("k"), []byte("w")); err != nil {
+				t.Error(err)
+			}
+			if after := p.status(target); after == nil || after.Pid != before.Pid || len(after.Members) != len(before.Members) || after.Term > before.Term+1 {
+				t.Errorf("the node was %v, and is %v", before, after)
+			}
+		})
+	}
 }
 
 // recovers waits until the node has given back what the attack cost.
@@ -304,10 +344,14 @@ type siege struct {
 type lawful struct {
 	id          uint64
 	incarnation []byte
+	starts      *messages.Starts
 }
 
 func newSiege(t *testing.T, p *processes, target int) *siege {
 	s := &siege{t: t, address: p.endpoints[target]}
+	if p.ring != nil {
+		s.keys = &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pairIn(t, p.authority.Of(p.ring.Principal()), transport.UserKey)}}
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	t.Cleanup(s.cancel)
 	node := p.running[target]
@@ -332,15 +376,18 @@ func newSiege(t *testing.T, p *processes, target int) *siege {
 		if i == target {
 			s.node, s.cluster = w.RaftId, w.ClusterId
 		} else {
-			s.peers = append(s.peers, lawful{w.RaftId, s.incarnation(e, w)})
+			s.peers = append(s.peers, s.proofs(e, w))
 		}
 	}
 	return s
 }
 
-// incarnation is a node's, as it tells it nodes alone: without keys anybody may say that he
-// is one that nobody knows yet.
-func (s *siege) incarnation(endpoint string, w *messages.Welcome) []byte {
+// proofs are a node's, as it tells them nodes alone: without keys anybody may say that he
+// is one that nobody knows yet. With keys they have to be made up.
+func (s *siege) proofs(endpoint string, w *messages.Welcome) lawful {
+	if s.keys != nil {
+		return lawful{id: w.RaftId, incarnation: make([]byte, messages.IncarnationSize)}
+	}
 	in, err := s.dial(endpoint)
 	if err != nil {
 		s.t.Fatal(err)
@@ -350,7 +397,7 @@ func (s *siege) incarnation(endpoint string, w *messages.Welcome) []byte {
 	if err != nil || len(w.Incarnation) > 0 {
 		s.t.Fatalf("%v; a client was told %x", err, w.Incarnation)
 	}
-	return told.Incarnation
+	return lawful{w.RaftId, told.Incarnation, told.Starts}
 }
 
 func (s *siege) tally() string {
