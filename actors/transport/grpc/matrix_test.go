@@ -155,7 +155,7 @@ func newMatrix(t *testing.T) *matrix {
 	}
 	slices.SortFunc(who.Users, func(a, b *messages.User) int { return strings.Compare(a.Name, b.Name) })
 	o := testOptions()
-	o.Keys = own
+	o.Keys, o.HandshakeTimeout = own, patience // on a busy machine a handshake takes its time
 	m.station = serveWith(t, nodeLocal(1), "127.0.0.1:0", o)
 	m.hub.SetPeers([]*messages.Member{
 		{RaftId: 1, Name: "node1", Incarnation: incarnation(1), Address: "127.0.0.1:1"}, {RaftId: 2, Name: "node2", Incarnation: incarnation(2), Address: "127.0.0.1:1"},
