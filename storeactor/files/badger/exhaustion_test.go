@@ -392,7 +392,7 @@ func TestFullFileSystemsTakeNothingAlong(t *testing.T) {
 	}
 	for name, small := range map[string]disktest.Small{
 		"inodes":              {Bytes: 2 << 30, Files: 60},
-		"room":                {Bytes: 600 << 20},
+		"room":                {Bytes: 400 << 20},
 		"a medium that fails": {Bytes: 2 << 30, Medium: 600 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
