@@ -53,7 +53,7 @@ kvctl dev add node4`,
 }
 
 func dev(c *Call) error {
-	c.outlast()
+	c.outlast(textLog)
 	cluster, err := c.planCluster()
 	if err != nil {
 		return err
