@@ -156,7 +156,7 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 	if ctx.Sender() == nil {
 		return
 	}
-	send, busy := a.status.ask(statusAsker{ctx.Sender().Address, ctx.Sender().Id, m.Request})
+	send, busy := a.status.ask(statusAsker{ctx.Sender().Address, ctx.Sender().Id, m.Request, m.Events})
 	if busy {
 		ctx.Respond(&messages.StatusReply{Request: m.Request, Code: messages.Code_BUSY})
 	}
@@ -178,7 +178,11 @@ func (a *gateway) askStatus(ctx actor.Context) {
 func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
 	whom, send := a.status.answered()
 	for _, who := range whom {
-		ctx.Send(a.wiring.ofClient(who.address, who.actor), statusFor(m, who.request))
+		reply := statusFor(m, who.request)
+		if who.events && a.wiring.events != nil {
+			reply.Events = a.wiring.events()
+		}
+		ctx.Send(a.wiring.ofClient(who.address, who.actor), reply)
 	}
 	if send {
 		a.askStatus(ctx)

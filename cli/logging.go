@@ -54,33 +54,35 @@ func (c *Call) logFormat() (newHandler, error) {
 	}
 }
 
-// logger writes to stderr or --log-file as --log-level and --log-format say, and is sparing.
-func (c *Call) logger() (*slog.Logger, error) {
+// logger writes to stderr or --log-file as --log-level and --log-format say, is sparing, and
+// keeps what was said lately.
+func (c *Call) logger() (*slog.Logger, *keptEvents, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
-		return nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
+		return nil, nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
 	}
 	handler, err := c.logFormat()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	to := c.Stderr
 	if c.flags.String("log-file") == "" {
 		for _, f := range []string{"log-file-size", "log-file-count", "log-file-days"} {
 			if c.flags.IsSet(f) {
-				return nil, c.usage("add --log-file FILE", "%s is of --log-file", nameOr(c.sources[f], "--"+f))
+				return nil, nil, c.usage("add --log-file FILE", "%s is of --log-file", nameOr(c.sources[f], "--"+f))
 			}
 		}
 	} else {
 		file, err := c.openLogFile()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		lines := production.NewLines(file, handler)
 		c.lines = append(c.lines, lines)
 		to = lines
 	}
-	return slog.New(newSparing(handler(to, &slog.HandlerOptions{Level: level}))), nil
+	kept := newEvents(handler(to, &slog.HandlerOptions{Level: level}))
+	return slog.New(newSparing(kept)), kept.kept, nil
 }
 
 // logFile is a file that this process alone writes to.

@@ -182,9 +182,11 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if o.Keys, err = c.ring(transport.NodeKey); err != nil {
 		return o, err
 	}
-	if o.Logger, err = c.logger(); err != nil {
+	logger, kept, err := c.logger()
+	if err != nil {
 		return o, err
 	}
+	o.Logger, o.Events = logger, kept.newest
 	if c.flags.String("log-format") == "json" {
 		o.Announce = func(line string) { o.Logger.Info(line) }
 	}
