@@ -26,9 +26,10 @@ var tenured = map[string]messages.UserRole{
 	wardenName: messages.UserRole_ADMIN, "operator": messages.UserRole_OPERATOR, "keeper": messages.UserRole_OPERATOR,
 }
 
-// drawRights draws how often the warden changes something.
-func (s *swarm) drawRights(chance *rand.Rand) {
-	if chance.IntN(4) == 0 {
+// drawRights draws how often the warden changes something. In a fair world everybody may do
+// everything.
+func (s *swarm) drawRights(chance *rand.Rand, o Options) {
+	if o.Faults && chance.IntN(4) == 0 {
 		s.rights = pick(chance, 50*time.Millisecond, 200*time.Millisecond, time.Second)
 	}
 }

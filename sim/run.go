@@ -116,7 +116,7 @@ func newRun(o Options) *run {
 	r.swarm.letMisstate(stream(o.Seed, "misstate"), o)
 	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
 	r.swarm.drawChurn(stream(o.Seed, "churn"), o)
-	r.swarm.drawRights(stream(o.Seed, "who may"))
+	r.swarm.drawRights(stream(o.Seed, "who may"), o)
 	if o.restored == nil {
 		r.swarm.drawBackups(stream(o.Seed, "backups"))
 	} else {

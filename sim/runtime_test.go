@@ -257,6 +257,7 @@ func newWire(t *testing.T, seed uint64) *wire {
 			t.Fatal(err)
 		}
 		hub.SetPeers(members, 0)
+		hub.SetAuth(nil)
 		w.hubs[m.Name] = hub
 	}
 	h := w.host("c1", clientAddress)

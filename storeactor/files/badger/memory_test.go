@@ -13,7 +13,7 @@ import (
 // all of it, twice, and all versions of a key are one table.
 func TestTablesAreNotMadeInMemory(t *testing.T) {
 	const (
-		rows, value = 40, 512 << 10           // less than a memtable
+		rows, value = 20, 512 << 10           // less than half a memtable: the next one is not made yet
 		tables      = tablesDue + 1           // so many are compacted
 		buffers     = 6 << 20                 // bytes: of a builder or two, no table
 		arena       = memTableBytes * 13 / 10 // bytes: of the memtable that an engine begins with
