@@ -132,7 +132,7 @@ func timing(of string, h *dto.Histogram, before []uint64) *messages.Timing {
 
 var linksQueued = prometheus.NewDesc("keyval_link_queued_bytes", "Bytes that wait on this node to be sent: to other nodes by the lane, and to clients.", []string{"lane"}, nil)
 
-var roundTrips = prometheus.NewDesc("keyval_member_round_trip_seconds", "Round trip from this node to the member over its connection, as the operating system of Linux measures it, smoothed: the network alone. 0 to itself.", []string{"member"}, nil)
+var roundTrips = prometheus.NewDesc("keyval_member_round_trip_seconds", "The shortest round trip from this node to the member of the last 5 minutes, as Linux measures it: the network alone. 0 to itself.", []string{"member"}, nil)
 
 // Describe implements prometheus.Collector.
 func (v *vitals) Describe(to chan<- *prometheus.Desc) { to <- linksQueued; to <- roundTrips }

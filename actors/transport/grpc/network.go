@@ -97,9 +97,9 @@ func (g *Network) Queued() map[string]int64 {
 	return waits
 }
 
-// RoundTrips is how long the system takes a round trip to each member to last, by name, where
-// this node has a stream to it: the network alone, whatever the process at its end does. To itself
-// it is 0. None is known elsewhere than on Linux.
+// RoundTrips is the shortest round trip to each member of the last 5 minutes, by name, where this
+// node has a stream to it: the network alone, whatever the process at its end does. To itself it is
+// 0. None is known elsewhere than on Linux.
 func (g *Network) RoundTrips() map[string]time.Duration {
 	trips := map[string]time.Duration{}
 	h := g.hub.Load()
