@@ -45,6 +45,24 @@ func (p *processes) bench(duration string) {
 	}
 }
 
+// overflow has the node write more than its writer and the pipe behind it hold. What one client
+// writes is three lines each.
+func (p *processes) overflow() {
+	p.t.Helper()
+	for writes := 0; writes < 3000; {
+		said, _, code := p.kvctl("bench", "--clients", "1", "--warmup", "0s", "--duration", "2s", "--json")
+		var told struct {
+			Writes struct {
+				Count int `json:"count"`
+			} `json:"writes"`
+		}
+		if err := json.Unmarshal([]byte(said), &told); err != nil || code != 0 || told.Writes.Count == 0 {
+			p.t.Fatalf("exit code %d, %v: %s", code, err, said)
+		}
+		writes += told.Writes.Count
+	}
+}
+
 // endsBySignal asks the node to end and wants it to, with exit code 0.
 func (p *processes) endsBySignal() {
 	p.t.Helper()
@@ -76,7 +94,7 @@ func TestNodeOutlivesTheReaderOfItsLog(t *testing.T) {
 // Later somebody does, and hears what was lost.
 func TestNodeDoesNotWaitForItsLog(t *testing.T) {
 	p, log := logged(t, "--log-level", "debug")
-	p.bench("2s")
+	p.overflow()
 	said := make(chan string)
 	go func() {
 		all, _ := io.ReadAll(log)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"regexp"
 	"strings"
 	"syscall"
@@ -78,7 +77,6 @@ func (p *processes) strangers(i int, until time.Time) {
 	s := &siege{t: p.t, address: p.endpoints[i]}
 	s.ctx, s.cancel = context.WithCancel(p.t.Context())
 	defer s.cancel()
-	browser := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for n := 0; time.Now().Before(until); n++ {
 		conn, err := net.DialTimeout("tcp", s.address, time.Second)
 		if err != nil {
@@ -89,8 +87,11 @@ func (p *processes) strangers(i int, until time.Time) {
 		}
 		conn.Close()
 		if n%10 == 0 {
-			if r, err := browser.Get("http://" + s.address); err == nil {
-				r.Body.Close()
+			if c, err := net.DialTimeout("tcp", s.address, time.Second); err == nil {
+				_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", s.address)
+				_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				_, _ = c.Read(make([]byte, 1<<10))
+				c.Close()
 			}
 			if c, err := tls.DialWithDialer(&net.Dialer{Timeout: 200 * time.Millisecond}, "tcp", s.address, &tls.Config{InsecureSkipVerify: true}); err == nil {
 				c.Close()

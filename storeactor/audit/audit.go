@@ -153,14 +153,16 @@ func (a *audit) take() []effect {
 	return out
 }
 
-func (a *audit) onMembers(members []*messages.Member) { a.members = members; a.question = nil }
+func (a *audit) onMembers(members []*messages.Member) {
+	a.members, a.question, a.vouching.alone = members, nil, 0
+}
 
 // onLeader starts the walk at the first key if this node has just become the leader.
 // Only the leader asks.
 func (a *audit) onLeader(leader messages.RaftID) {
 	if leader != a.leader {
 		a.leader, a.question, a.cursor, a.pause, a.stateDue, a.walk = leader, nil, nil, a.ticks, false, nil
-		a.vouching.equal = false
+		a.vouching.equal, a.vouching.alone = false, 0
 		a.answerVouches(messages.Code_UNREACHABLE, "this node has just come to lead, or to lead no more")
 	}
 }
@@ -171,6 +173,7 @@ func (a *audit) onTick(elapsed uint32) {
 	}
 	a.reads = slices.DeleteFunc(a.reads, func(r pendingRead) bool { return r.age >= giveUpTicks })
 	a.vouching.age += elapsed
+	a.vouching.alone -= min(a.vouching.alone, elapsed)
 	if a.walk != nil {
 		a.walk.age += elapsed
 	}
@@ -325,7 +328,10 @@ func (a *audit) onAsk(asker messages.RaftID, m *messages.AuditAsk) {
 }
 
 func (a *audit) onAnswer(peer messages.RaftID, m *messages.AuditAnswer) {
-	delete(a.vouching.mute, peer)
+	if a.vouching.mute[peer] {
+		delete(a.vouching.mute, peer)
+		a.vouching.alone = 0
+	}
 	q := a.question
 	if q == nil || !q.posed() || m.Round != a.round {
 		return

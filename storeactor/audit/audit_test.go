@@ -383,6 +383,18 @@ func TestVouching(t *testing.T) {
 		}, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
 		{"nobody answers", 3, 2, func(a *auditors) { a.silent[1], a.silent[2] = true, true }, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
 		{"only a copy of it answers", 3, 2, func(a *auditors) { a.silent[1] = true; a.copied(2, 1) }, 3 * hasteTicks, "UNREACHABLE no other member of another lineage has answered"},
+		{"nobody answered a moment ago", 3, 2, func(a *auditors) {
+			a.silent[1], a.silent[2] = true, true
+			a.cores[0].onVouch(&messages.VouchState{Holder: "before", Peer: 2})
+			a.run(3 * hasteTicks)
+			a.vouched = nil
+		}, 0, "UNREACHABLE no other member of another lineage has answered"},
+		{"nobody answered a while ago", 3, 2, func(a *auditors) {
+			a.silent[1], a.silent[2] = true, true
+			a.cores[0].onVouch(&messages.VouchState{Holder: "before", Peer: 2})
+			a.run(3*hasteTicks + aloneTicks)
+			a.silent[2], a.vouched = false, nil
+		}, 3 * hasteTicks, "OK"},
 		{"one that differs", 3, 2, func(a *auditors) { a.silent[1] = true; a.rot(0, 2, "b", "x") }, 3 * hasteTicks,
 			"CONFLICT the members hold different rows of all keys at revision 3"},
 		{"one that differs, and without the receiver there is no quorum", 5, 2, func(a *auditors) {

@@ -17,6 +17,7 @@ import (
 // Ages of a vouching, in ticks.
 const (
 	vouchedTicks = 600              // an equal walk counts as long, and for twice its own length
+	aloneTicks   = 200              // so long nobody is asked again whom none of another lineage has answered
 	hasteTicks   = 2*againTicks + 1 // a member that has not answered by then has no voice while somebody waits
 )
 
@@ -56,6 +57,7 @@ type vouching struct {
 	equal bool   // a whole walk found it like one of another lineage
 	age   uint32 // since that
 	long  uint32 // ticks that it took
+	alone uint32 // ticks for which nobody who could tell is expected to answer; a member that was mute ends it
 	asked []*messages.VouchState
 	mute  map[messages.RaftID]bool // members that have let a question of the walk pass, and not answered since
 }
@@ -128,7 +130,10 @@ func (a *audit) endWalk(heard []copied) {
 	if w.differs != "" {
 		a.refuse(w.differs, len(heard))
 	}
-	a.answerVouches(messages.Code_UNREACHABLE, "no other member of another lineage has answered")
+	if w.differs == "" && len(a.vouching.asked) > 0 {
+		a.vouching.alone = aloneTicks
+	}
+	a.answerVouches(messages.Code_UNREACHABLE, nobodyAnswered)
 }
 
 // refuse keeps a state from being shipped that differs from another, unless those who are
@@ -139,7 +144,11 @@ func (a *audit) refuse(what string, heard int) {
 	}
 }
 
-// onVouch answers at once if an equal walk is fresh, or if there is nobody to ask.
+const nobodyAnswered = "no other member of another lineage has answered"
+
+// onVouch answers at once if an equal walk is fresh, or if there is nobody to ask. Where nobody
+// could tell a moment ago it does too: a member that falls behind while its snapshot waits for
+// others would need the next one, for ever.
 func (a *audit) onVouch(m *messages.VouchState) {
 	others := func(o *messages.Member) bool { return o.RaftId != a.self && o.RaftId != m.Peer }
 	v := &a.vouching
@@ -148,6 +157,8 @@ func (a *audit) onVouch(m *messages.VouchState) {
 		a.emit(vouchFor(m, messages.Code_OK, ""))
 	case a.leader != a.self:
 		a.emit(vouchFor(m, messages.Code_UNREACHABLE, "this node does not lead, as its audit knows"))
+	case v.alone > 0:
+		a.emit(vouchFor(m, messages.Code_UNREACHABLE, nobodyAnswered))
 	default:
 		v.asked = append(slices.DeleteFunc(v.asked, func(o *messages.VouchState) bool { return o.Peer == m.Peer }), m)
 		a.pause = min(a.pause, 1)
