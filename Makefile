@@ -156,6 +156,9 @@ docs: ## write what docs/ARCHITECTURE.md, docs/SECURITY.md and docs/METRICS.md s
 monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)
 	@cd monitoring && $(GO) run . && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
+incident: build ## kill a leader under load, and draw what Prometheus saw of it (4 minutes; needs Debian's prometheus)
+	@cd monitoring && $(GO) run ./incident
+
 dist: ## what is released, into dist/: static binaries, archives, Debian packages, sums
 	@GO="$(GO)" VERSION="$(VERSION)" ARCHS="$(ARCHS)" cli/packaging/dist.sh
 

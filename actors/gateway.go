@@ -156,7 +156,7 @@ func (a *gateway) onStatusRequest(ctx actor.Context, m *messages.StatusRequest) 
 	if ctx.Sender() == nil {
 		return
 	}
-	send, busy := a.status.ask(statusAsker{ctx.Sender().Address, ctx.Sender().Id, m.Request})
+	send, busy := a.status.ask(statusAsker{ctx.Sender().Address, ctx.Sender().Id, m.Request, m.Events})
 	if busy {
 		ctx.Respond(&messages.StatusReply{Request: m.Request, Code: messages.Code_BUSY})
 	}
@@ -178,7 +178,11 @@ func (a *gateway) askStatus(ctx actor.Context) {
 func (a *gateway) onStatusReply(ctx actor.Context, m *messages.StatusReply) {
 	whom, send := a.status.answered()
 	for _, who := range whom {
-		ctx.Send(a.wiring.ofClient(who.address, who.actor), statusFor(m, who.request))
+		reply := statusFor(m, who.request)
+		if who.events && a.wiring.events != nil {
+			reply.Events = a.wiring.events()
+		}
+		ctx.Send(a.wiring.ofClient(who.address, who.actor), reply)
 	}
 	if send {
 		a.askStatus(ctx)
@@ -194,7 +198,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
 		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys, Vitals: m.Vitals,
-		Message: m.Message, Hint: m.Hint,
+		Message: m.Message, Hint: m.Hint, Events: m.Events,
 	}
 }
 

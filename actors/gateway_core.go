@@ -103,6 +103,7 @@ type statusDesk struct {
 type statusAsker struct {
 	address, actor string
 	request        uint64
+	events         bool // wanted with it
 }
 
 // ask queues a request. send: a status is to be asked for now. busy: there is no room,

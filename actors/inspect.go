@@ -22,7 +22,7 @@ func (n *Node) Inspect() Inspector { return Inspector{n} }
 // actor that would answer is not there. TIMED_OUT: it is there, and did not answer in time.
 func (i Inspector) Status(ctx context.Context) (*messages.StatusReply, error) {
 	reply := &messages.StatusReply{}
-	err := i.ask(ctx, messages.ActorGateway, &messages.StatusRequest{Request: 1}, func(m any) (ok bool) {
+	err := i.ask(ctx, messages.ActorGateway, &messages.StatusRequest{Request: 1, Events: true}, func(m any) (ok bool) {
 		reply, ok = m.(*messages.StatusReply)
 		return ok
 	})

@@ -97,7 +97,7 @@ func Start(cfg Config, identity *messages.Identity) (*Node, error) {
 	w := &wiring{
 		self: self, address: address, version: cfg.Version, level: cfg.Level, pid: cfg.ProcessID,
 		logger: cfg.World.Logger.With("node", identity.Name), meter: cfg.World.Meter, fatal: cfg.World.Fatal,
-		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, tracer: telemetry.NewTracer(cfg.World.Traces), vitals: cfg.World.Vitals, requests: newRequestMeters(cfg.World.Meter),
+		inbox: &transport.Inbox{}, nanos: cfg.World.Nanos, tracer: telemetry.NewTracer(cfg.World.Traces), vitals: cfg.World.Vitals, events: cfg.World.Events, requests: newRequestMeters(cfg.World.Meter),
 	}
 	telemetry.Begin(w.meter)
 	system, root := cfg.World.Runtime.NewSystem(w.address, w.logger)

@@ -38,6 +38,7 @@ type ServeOptions struct {
 	Logger         *slog.Logger
 	Meter          *prometheus.Registry                   // where the node counts; nil: nobody else looks there
 	Traces         func(node string) trace.TracerProvider // of the node of this name; nil: nobody traces
+	Events         func() []*messages.Event               // what Logger said lately, the newest last; nil: nobody keeps it
 	Announce       func(line string)                      // lines for people; nil: none
 	Running        func(Inspector)                        // hears of the node that runs now, once it has joined of the next; nil: nobody does
 
@@ -84,7 +85,7 @@ func Serve(ctx context.Context, o ServeOptions) error {
 		}
 		select {} // the actor that failed does nothing more; the process ends
 	})
-	world.Meter, world.Vitals = o.Meter, vitals.now
+	world.Meter, world.Vitals, world.Events = o.Meter, vitals.now, o.Events
 	for {
 		again, err := serveOnce(ctx, o, disk, places, world, vitals, failed)
 		if err != nil || !again {

@@ -132,8 +132,10 @@ func timing(of string, h *dto.Histogram, before []uint64) *messages.Timing {
 
 var linksQueued = prometheus.NewDesc("keyval_link_queued_bytes", "Bytes that wait on this node to be sent: to other nodes by the lane, and to clients.", []string{"lane"}, nil)
 
+var roundTrips = prometheus.NewDesc("keyval_member_round_trip_seconds", "The shortest round trip from this node to the member of the last 5 minutes, as Linux measures it: the network alone. 0 to itself.", []string{"member"}, nil)
+
 // Describe implements prometheus.Collector.
-func (v *vitals) Describe(to chan<- *prometheus.Desc) { to <- linksQueued }
+func (v *vitals) Describe(to chan<- *prometheus.Desc) { to <- linksQueued; to <- roundTrips }
 
 // Collect implements prometheus.Collector.
 func (v *vitals) Collect(to chan<- prometheus.Metric) {
@@ -143,5 +145,8 @@ func (v *vitals) Collect(to chan<- prometheus.Metric) {
 	}
 	for lane, bytes := range network.Queued() {
 		to <- prometheus.MustNewConstMetric(linksQueued, prometheus.GaugeValue, float64(bytes), lane)
+	}
+	for member, trip := range network.RoundTrips() {
+		to <- prometheus.MustNewConstMetric(roundTrips, prometheus.GaugeValue, trip.Seconds(), member)
 	}
 }

@@ -27,7 +27,8 @@ type wiring struct {
 	fatal   func(error)
 	nanos   func() int64 // nil: nobody measures
 	tracer  *telemetry.Tracer
-	vitals  func() *messages.Vitals // nil: nobody measures
+	vitals  func() *messages.Vitals  // nil: nobody measures
+	events  func() []*messages.Event // nil: nobody keeps them
 
 	requests *requestMeters
 

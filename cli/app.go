@@ -8,7 +8,6 @@ package cli
 import (
 	"context"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -45,8 +44,8 @@ type Shell struct {
 	// trying.)
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
 
-	argv  []string          // the line that runs
-	lines *production.Lines // what Stderr is after outlast; nil before
+	argv  []string            // the line that runs
+	lines []*production.Lines // that are written to without waiting: Stderr after outlast, and a log file
 }
 
 // NewShell is the Shell of this process.
@@ -91,8 +90,8 @@ func Run(ctx context.Context, sh Shell, argv []string) int {
 	if err != nil && interrupted(ctx) {
 		code = exitInterrupted // whatever was under way came to nothing for that, and says how it stands
 	}
-	if sh.lines != nil {
-		sh.lines.Close(partingMax)
+	for _, l := range sh.lines {
+		l.Close(partingMax)
 	}
 	return code
 }
@@ -102,11 +101,12 @@ const partingMax = time.Second
 
 // outlast is for commands that serve others: what becomes of those who read its output must
 // not end the process nor stop it. A pipe whose reader has gone is an error like any other
-// from then on, and nobody waits for stderr.
-func (sh *Shell) outlast() {
+// from then on, and nobody waits for stderr. How many lines were lost there stands in format.
+func (sh *Shell) outlast(format newHandler) {
 	signal.Ignore(syscall.SIGPIPE)
-	sh.lines = production.NewLines(sh.Stderr)
-	sh.Stderr = sh.lines
+	lines := production.NewLines(sh.Stderr, format)
+	sh.lines = append(sh.lines, lines)
+	sh.Stderr = lines
 }
 
 // newApp is the whole tree of commands.
@@ -223,23 +223,6 @@ func pathOf(u *urfave.Context) []*urfave.Command {
 // usage is a usage error about the command that runs.
 func (c *Call) usage(hint, format string, args ...any) error {
 	return usagef(c.path, hint, format, args...)
-}
-
-// logger writes to stderr as --log-level and --log-format say, and is sparing.
-func (c *Call) logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.flags.String("log-level"))); err != nil {
-		return nil, c.usage("", "--log-level %q is none of debug, info, warn, error", c.flags.String("log-level"))
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch format := c.flags.String("log-format"); format {
-	case "text":
-		return slog.New(newSparing(slog.NewTextHandler(c.Stderr, options))), nil
-	case "json":
-		return slog.New(newSparing(slog.NewJSONHandler(c.Stderr, options))), nil
-	default:
-		return nil, c.usage("", "--log-format %q is none of %s", format, strings.Join(choices["log-format"], ", "))
-	}
 }
 
 // self is how this binary is called in commands for people to paste.

@@ -29,7 +29,7 @@ var choices = map[string][]string{
 }
 
 // fileFlags take a path.
-var fileFlags = []string{"file", "data", "trace", "stage"}
+var fileFlags = []string{"file", "data", "trace", "stage", "log-file"}
 
 // complete prints what may stand in place of the last word: a line each, with
 // its meaning behind a tab.

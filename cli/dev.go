@@ -29,7 +29,8 @@ With --data everything is kept: dev --data DIR resumes the same nodes and ports.
 removed from the cluster is left out. With --from it begins with the data of a backup, as
 kvctl restore makes them.
 With --secure all links are under TLS; the keys are in DIR/certs, as kvctl cert makes them.
---history-revisions, --history-time and --snapshot-rate are those of serve, for all nodes.`,
+--history-revisions, --history-time, --snapshot-rate and the flags of tracing are those of serve,
+for all nodes.`,
 		UsageText: `kvctl dev
 kvctl dev --nodes 5 --data ./cluster --base-port 8001
 kvctl dev --from ./backups
@@ -41,7 +42,7 @@ kvctl dev add node4`,
 			&urfave.BoolFlag{Name: "secure", Usage: "give all nodes keys of their own, and say which flags clients need"},
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 			&urfave.BoolFlag{Name: "metrics", Usage: fmt.Sprintf("show each node's page, metrics and health checks, at its port + %d", pagePorts)},
-		}, tuningFlags()...),
+		}, append(tracingFlags(), tuningFlags()...)...),
 		Action: sh.action(dev),
 		Subcommands: []*urfave.Command{
 			newDevVerb(sh, "add", "run one more node, which waits to be added", "[NAME]",
@@ -53,7 +54,7 @@ kvctl dev add node4`,
 }
 
 func dev(c *Call) error {
-	c.outlast()
+	c.outlast(textLog)
 	cluster, err := c.planCluster()
 	if err != nil {
 		return err
@@ -61,7 +62,10 @@ func dev(c *Call) error {
 	if _, err := c.tuning(); err != nil {
 		return err
 	}
-	cluster.tuning, cluster.metrics = c.tuningArgs(), c.flags.Bool("metrics")
+	if _, _, err := c.tracing(); err != nil {
+		return err
+	}
+	cluster.tuning, cluster.metrics = append(c.tuningArgs(), c.tracingArgs()...), c.flags.Bool("metrics")
 	for _, m := range cluster.leaveOut() {
 		c.note("%s was removed from the cluster, and is left out; its directory is of no more use: %s", m.Name, cluster.data(m))
 	}
@@ -250,6 +254,15 @@ type devNodeJSON struct {
 	Role     string `json:"role"`
 	Data     string `json:"data"`
 	Log      string `json:"log"`
+	Page     string `json:"page,omitempty"` // with --metrics: where its page is, and its metrics at /metrics
+}
+
+func (d *devCluster) told(m devMember, pid int, role string) devNodeJSON {
+	n := devNodeJSON{Name: m.Name, Endpoint: m.Address, PID: pid, Role: role, Data: d.data(m), Log: d.log(m)}
+	if d.metrics {
+		n.Page = "http://" + m.page()
+	}
+	return n
 }
 
 // introduce says what runs where, and what to try.
@@ -259,7 +272,7 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 		intro.CertsDir = cluster.clientKeys()
 	}
 	for i, m := range cluster.Members {
-		intro.Nodes = append(intro.Nodes, devNodeJSON{m.Name, m.Address, fleet.pid(i), rows[i].Role, cluster.data(m), cluster.log(m)})
+		intro.Nodes = append(intro.Nodes, cluster.told(m, fleet.pid(i), rows[i].Role))
 	}
 	if c.Format.structured() {
 		return c.printJSON(intro)
@@ -271,11 +284,11 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 	pad := func(label string) string { return fmt.Sprintf("%-10s", label) }
 	fmt.Fprintf(c.Stdout, "The cluster is ready.\n\n")
 	for i, n := range intro.Nodes {
-		fmt.Fprintf(c.Stdout, "  %s%-*s  pid %-8d%s\n", pad(n.Name), widest(intro.Endpoints), n.Endpoint, n.PID, rows[i].Role)
+		fmt.Fprintf(c.Stdout, "  %s%-*s  pid %-8d%s\n", pad(n.Name), widest(intro.Endpoints), n.Endpoint, n.PID, strings.TrimSpace(fmt.Sprintf("%-10s%s", rows[i].Role, n.Page)))
 	}
 	fmt.Fprintf(c.Stdout, "  %s%s (%s)\n", pad("data"), cluster.Directory, kept)
 	if cluster.metrics {
-		fmt.Fprintf(c.Stdout, "  %shttp://%s (each node's port + %d; metrics at /metrics)\n", pad("page"), cluster.Members[0].page(), pagePorts)
+		fmt.Fprintf(c.Stdout, "  %s/metrics at each of these pages\n", pad("metrics"))
 	}
 	fmt.Fprintf(c.Stdout, "  %s%s\n\nTry in another terminal:\n", pad("logs"), filepath.Join(cluster.Directory, "node*.log"))
 	if cluster.Secure {

@@ -143,7 +143,7 @@ func (c *Call) obey(cluster *devCluster, fleet *fleet, a devAsked) {
 	}
 	m := cluster.Members[i]
 	c.note("%s: asked to %s it (pid %d)", m.Name, a.Verb, fleet.pid(i))
-	a.reply <- devReply{Node: devNodeJSON{m.Name, m.Address, fleet.pid(i), "", cluster.data(m), cluster.log(m)}, All: cluster.endpoints()}
+	a.reply <- devReply{Node: cluster.told(m, fleet.pid(i), ""), All: cluster.endpoints()}
 }
 
 // already is the error of a node that is as it was asked to be.

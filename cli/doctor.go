@@ -22,8 +22,8 @@ What it finds stands in order of urgency: down (the cluster does not do its work
 (one further fault would stop it, or data are at risk), warning, note.
 A node has 2 seconds to answer, unless --timeout says otherwise.
 --capture writes what was collected to a new file beside, for a report of a defect: what each node says
-of itself, of the cluster and of its settings, and what was found. It holds names and addresses, and no
-key and no value.
+of itself, of the cluster and of its settings, the last lines of its log, and what was found. It holds
+names and addresses, and no key and no value.
 Exits 0 if there is nothing but notes, 9 if there is more, 5 if the cluster is down.
 With --json an array of objects: urgency, what, cause, next.`,
 		UsageText: `kvctl doctor
@@ -62,7 +62,7 @@ func (c *Call) facts() (doctor.Facts, error) {
 	if err != nil {
 		return doctor.Facts{}, err
 	}
-	rows, others := c.askEverybody(endpoints, timeout)
+	rows, others := c.askEverybody(endpoints, timeout, Store.StatusAndEvents)
 	f := doctor.Facts{Now: time.Now()}
 	answers := 0
 	for _, r := range rows {
@@ -76,8 +76,8 @@ func (c *Call) facts() (doctor.Facts, error) {
 }
 
 // askEverybody asks the endpoints and the members that they name; others are where those are.
-func (c *Call) askEverybody(endpoints []string, timeout time.Duration) (rows []nodeJSON, others []string) {
-	rows = askAll(c, c.Shell, endpoints, timeout)
+func (c *Call) askEverybody(endpoints []string, timeout time.Duration, what aStatus) (rows []nodeJSON, others []string) {
+	rows = askAllFor(c, c.Shell, endpoints, timeout, what)
 	for _, r := range rows {
 		for _, m := range r.members {
 			if !slices.Contains(endpoints, m.Address) && !slices.Contains(others, m.Address) {
@@ -86,7 +86,7 @@ func (c *Call) askEverybody(endpoints []string, timeout time.Duration) (rows []n
 		}
 	}
 	if len(others) > 0 {
-		rows = append(rows, askAll(c, c.Shell, others, timeout)...)
+		rows = append(rows, askAllFor(c, c.Shell, others, timeout, what)...)
 		nameTheSilent(rows)
 	}
 	return rows, others

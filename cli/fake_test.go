@@ -266,6 +266,14 @@ func (s *fakeStore) DeleteSteps(ctx context.Context, from, to []byte) iter.Seq2[
 	}
 }
 
+func (s *fakeStore) StatusAndEvents(ctx context.Context) (*messages.StatusReply, string, error) {
+	reply, endpoint, err := s.Status(ctx)
+	if reply != nil {
+		reply.Events = []*messages.Event{{AtMs: 1, Level: "info", Text: "this node serves"}}
+	}
+	return reply, endpoint, err
+}
+
 func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

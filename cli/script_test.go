@@ -44,6 +44,8 @@ func TestScripts(t *testing.T) {
 			"dev-says":     devSays,
 			"resume":       resumeCluster,
 			"kill-node":    killNode,
+			"freeze-node":  signalNode(syscall.SIGSTOP),
+			"thaw-node":    signalNode(syscall.SIGCONT),
 			"restart-node": restartNode,
 			"free-ports":   freeAddressesOf,
 			"serve":        serveNode,
@@ -224,6 +226,14 @@ func killNode(ts *testscript.TestScript, _ bool, args []string) {
 	c := ts.Value(clusterKey{}).(*scriptCluster)
 	ts.Check(syscall.Kill(c.pids["node"+args[0]], syscall.SIGKILL))
 	c.stderr.await("node" + args[0] + " (pid")
+}
+
+// freeze-node N and thaw-node N: the process of a founder stands still, and goes on.
+func signalNode(signal syscall.Signal) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		c := ts.Value(clusterKey{}).(*scriptCluster)
+		ts.Check(syscall.Kill(c.pids["node"+args[0]], signal))
+	}
 }
 
 // restartNode N starts a node with the very command that kvctl dev said, and

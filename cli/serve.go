@@ -39,8 +39,9 @@ recorded.
 With --certs-dir, or --cacert, --cert and --key, all links are under TLS, and whoever connects
 has to prove who he is; without, a node listens on its own machine only, unless --insecure is
 said. Changed files are loaded by themselves, or at SIGHUP.
-SIGINT or SIGTERM ends the node. Logs go to stderr; the node does not wait for whoever
-reads them, and says later how many lines were lost.`,
+SIGINT or SIGTERM ends the node. Logs go to stderr or --log-file; the node does not wait for
+whoever takes them, and says later how many lines were lost. A full file is renamed, with the
+time in its name.`,
 		UsageText: `kvctl serve --name n1 --listen 127.0.0.1:7001 --data ./n1 --initial-cluster n1=127.0.0.1:7001
 kvctl serve --name n4 --listen 127.0.0.1:7004 --data ./n4 --join 127.0.0.1:7001,127.0.0.1:7002
 kvctl serve --data ./n1`,
@@ -54,11 +55,9 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "join", Usage: "wait to be added to the cluster of the nodes at `HOST:PORT,...`"},
 			&urfave.BoolFlag{Name: "insecure", Usage: "listen beyond this machine without keys, where the whole network is trusted"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
-			&urfave.StringFlag{Name: "log-level", Usage: "log at `LEVEL`: debug, info, warn or error", Value: "info"},
-			&urfave.StringFlag{Name: "log-format", Usage: "write logs as `FORMAT`: text, or json with a line each", Value: "text"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at http://`HOST:PORT`; without a host, on loopback"},
 			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
-		}, append(tracingFlags(), tuningFlags()...)...),
+		}, slices.Concat(logFlags(), tracingFlags(), tuningFlags())...),
 		Action: sh.action(serve),
 	}
 }
@@ -77,7 +76,14 @@ const stopMax = 4 * time.Second
 const memoryMax = 512 << 20
 
 func serve(c *Call) error {
-	c.outlast()
+	if err := c.fill(); err != nil {
+		return err
+	}
+	format, err := c.logFormat()
+	if err != nil {
+		return err
+	}
+	c.outlast(format)
 	options, err := c.serveOptions()
 	if err != nil {
 		return err
@@ -111,7 +117,13 @@ func serve(c *Call) error {
 		debug.SetMemoryLimit(memoryMax)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- actors.Serve(c, options) }()
+	go func() {
+		err := actors.Serve(c, options)
+		if err != nil && c.flags.String("log-file") != "" {
+			options.Logger.Error("the node ends", "reason", err) // stderr, where it stands too, may be nobody's
+		}
+		ended <- err
+	}()
 	select {
 	case err := <-ended:
 		return err
@@ -156,9 +168,6 @@ func toSystemd(announce func(string)) func(string) {
 func notify(state string) { _, _ = daemon.SdNotify(false, state) }
 
 func (c *Call) serveOptions() (actors.ServeOptions, error) {
-	if err := c.fill(); err != nil {
-		return actors.ServeOptions{}, err
-	}
 	o := actors.ServeOptions{
 		DataDir: c.flags.String("data"), Name: c.flags.String("name"),
 		Listen: c.flags.String("listen"), Advertise: c.flags.String("advertise"),
@@ -173,9 +182,11 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	if o.Keys, err = c.ring(transport.NodeKey); err != nil {
 		return o, err
 	}
-	if o.Logger, err = c.logger(); err != nil {
+	logger, kept, err := c.logger()
+	if err != nil {
 		return o, err
 	}
+	o.Logger, o.Events = logger, kept.newest
 	if c.flags.String("log-format") == "json" {
 		o.Announce = func(line string) { o.Logger.Info(line) }
 	}

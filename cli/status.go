@@ -144,10 +144,17 @@ func allDenied[T any](rows []T, problem func(T) *messages.Error) error {
 
 // askAll asks every endpoint by itself, all at once, and returns a row each.
 func askAll(ctx context.Context, sh *Shell, endpoints []string, timeout time.Duration) []nodeJSON {
+	return askAllFor(ctx, sh, endpoints, timeout, Store.Status)
+}
+
+// aStatus is one of a store's methods that ask for a status.
+type aStatus func(Store, context.Context) (*messages.StatusReply, string, error)
+
+func askAllFor(ctx context.Context, sh *Shell, endpoints []string, timeout time.Duration, what aStatus) []nodeJSON {
 	rows := make([]nodeJSON, len(endpoints))
 	var asked sync.WaitGroup
 	for i, endpoint := range endpoints {
-		asked.Go(func() { rows[i] = ask(ctx, sh, endpoint, timeout) })
+		asked.Go(func() { rows[i] = ask(ctx, sh, endpoint, timeout, what) })
 	}
 	asked.Wait()
 	var newest uint64
@@ -178,7 +185,7 @@ func nameTheSilent(rows []nodeJSON) {
 	}
 }
 
-func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration) nodeJSON {
+func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration, what aStatus) nodeJSON {
 	failed := func(err error) nodeJSON {
 		problem, _ := explain(err)
 		role := unreachable
@@ -195,7 +202,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration)
 		return failed(err)
 	}
 	defer store.Close()
-	s, answered, err := store.Status(ctx)
+	s, answered, err := what(store, ctx)
 	if err != nil {
 		return failed(err)
 	}

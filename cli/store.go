@@ -54,6 +54,8 @@ type Store interface {
 
 	// Status asks one node and says which.
 	Status(ctx context.Context) (*messages.StatusReply, string, error)
+	// StatusAndEvents is Status with what the node's log said lately.
+	StatusAndEvents(ctx context.Context) (*messages.StatusReply, string, error)
 	Close()
 }
 

@@ -36,7 +36,7 @@ kvctl top --once --json`,
 				return err
 			}
 			look := func() glance {
-				rows, _ := c.askEverybody(endpoints, timeout)
+				rows, _ := c.askEverybody(endpoints, timeout, Store.Status)
 				return glance{rows, time.Now()}
 			}
 			before := look()

@@ -46,23 +46,12 @@ func tracingFlags() []urfave.Flag {
 // openTracing makes what traces go to, and what ends it. It is nil if that was not asked for. A
 // collector that is not there is no error: spans are lost until it is.
 func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.TracerProvider, end func(), err error) {
-	endpoint := c.flags.String("tracing-endpoint")
-	if endpoint == "" {
-		for _, flag := range []string{"tracing-ratio", "tracing-cacert"} {
-			if c.flags.IsSet(flag) {
-				return nil, nil, c.usage("add --tracing-endpoint URL", "--%s has no meaning without --tracing-endpoint", flag)
-			}
-		}
-		return nil, func() {}, nil
-	}
-	options, err := c.collector(endpoint)
+	options, share, err := c.tracing()
 	if err != nil {
 		return nil, nil, err
 	}
-	ratio := nameOr(c.flags.String("tracing-ratio"), defaultTracingRatio)
-	share, err := strconv.ParseFloat(ratio, 64)
-	if err != nil || !(share >= 0 && share <= 1) {
-		return nil, nil, c.usage("", "--tracing-ratio: %q is no number from 0 to 1, such as 0.01", ratio)
+	if options == nil {
+		return nil, func() {}, nil
 	}
 	exporter, err := otlptracegrpc.New(context.Background(), options...)
 	if err != nil {
@@ -88,6 +77,38 @@ func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.
 			_ = p.Shutdown(ctx) // what did not arrive is lost
 		}
 	}, nil
+}
+
+// tracing reads the flags. No options: nobody asked for traces.
+func (c *Call) tracing() (options []otlptracegrpc.Option, share float64, err error) {
+	endpoint := c.flags.String("tracing-endpoint")
+	if endpoint == "" {
+		for _, flag := range []string{"tracing-ratio", "tracing-cacert"} {
+			if c.flags.IsSet(flag) {
+				return nil, 0, c.usage("add --tracing-endpoint URL", "--%s has no meaning without --tracing-endpoint", flag)
+			}
+		}
+		return nil, 0, nil
+	}
+	if options, err = c.collector(endpoint); err != nil {
+		return nil, 0, err
+	}
+	ratio := nameOr(c.flags.String("tracing-ratio"), defaultTracingRatio)
+	share, err = strconv.ParseFloat(ratio, 64)
+	if err != nil || !(share >= 0 && share <= 1) {
+		return nil, 0, c.usage("", "--tracing-ratio: %q is no number from 0 to 1, such as 0.01", ratio)
+	}
+	return options, share, nil
+}
+
+// tracingArgs are the flags that have another node trace the same way.
+func (c *Call) tracingArgs() (args []string) {
+	for _, f := range tracingFlags() {
+		if name := f.Names()[0]; c.flags.String(name) != "" {
+			args = append(args, "--"+name, c.flags.String(name))
+		}
+	}
+	return args
 }
 
 // collector reads what --tracing-endpoint and --tracing-cacert say.

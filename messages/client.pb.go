@@ -1232,6 +1232,7 @@ func (x *RangeDigest) GetMore() bool {
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Events        bool                   `protobuf:"varint,2,opt,name=events,proto3" json:"events,omitempty"` // with what the node's log said lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1273,6 +1274,13 @@ func (x *StatusRequest) GetRequest() uint64 {
 	return 0
 }
 
+func (x *StatusRequest) GetEvents() bool {
+	if x != nil {
+		return x.Events
+	}
+	return false
+}
+
 type StatusReply struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Request           uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
@@ -1305,6 +1313,7 @@ type StatusReply struct {
 	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"`   // none: nobody measures
 	Message           string                 `protobuf:"bytes,29,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
 	Hint              string                 `protobuf:"bytes,30,opt,name=hint,proto3" json:"hint,omitempty"`
+	Events            []*Event               `protobuf:"bytes,31,rep,name=events,proto3" json:"events,omitempty"` // if they were asked for; the newest last
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1549,6 +1558,74 @@ func (x *StatusReply) GetHint() string {
 	return ""
 }
 
+func (x *StatusReply) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// Event is a line of a node's log, of level info and above, without what clients stored.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AtMs          int64                  `protobuf:"varint,1,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"` // since 1970, by the node's clock
+	Level         string                 `protobuf:"bytes,2,opt,name=level,proto3" json:"level,omitempty"`            // info, warn, error
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_client_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Event) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *Event) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Event) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // Vitals is how a node's process does, from what it counts for its metrics.
 type Vitals struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1562,7 +1639,7 @@ type Vitals struct {
 
 func (x *Vitals) Reset() {
 	*x = Vitals{}
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1651,7 @@ func (x *Vitals) String() string {
 func (*Vitals) ProtoMessage() {}
 
 func (x *Vitals) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[16]
+	mi := &file_client_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1664,7 @@ func (x *Vitals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vitals.ProtoReflect.Descriptor instead.
 func (*Vitals) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{16}
+	return file_client_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Vitals) GetUpMs() uint64 {
@@ -1632,7 +1709,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1721,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[17]
+	mi := &file_client_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1734,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{17}
+	return file_client_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Timing) GetOf() string {
@@ -1699,7 +1776,7 @@ type Queued struct {
 
 func (x *Queued) Reset() {
 	*x = Queued{}
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1788,7 @@ func (x *Queued) String() string {
 func (*Queued) ProtoMessage() {}
 
 func (x *Queued) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[18]
+	mi := &file_client_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1801,7 @@ func (x *Queued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queued.ProtoReflect.Descriptor instead.
 func (*Queued) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{18}
+	return file_client_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Queued) GetIn() string {
@@ -1756,7 +1833,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1845,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[19]
+	mi := &file_client_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1858,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{19}
+	return file_client_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Keys) GetOpen() bool {
@@ -1843,7 +1920,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1932,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[20]
+	mi := &file_client_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1945,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{20}
+	return file_client_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Transfer) GetPeer() uint64 {
@@ -1945,7 +2022,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2034,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[21]
+	mi := &file_client_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2047,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{21}
+	return file_client_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotRequest) GetRequest() uint64 {
@@ -2065,7 +2142,7 @@ type SnapshotCreate struct {
 
 func (x *SnapshotCreate) Reset() {
 	*x = SnapshotCreate{}
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2154,7 @@ func (x *SnapshotCreate) String() string {
 func (*SnapshotCreate) ProtoMessage() {}
 
 func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[22]
+	mi := &file_client_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2167,7 @@ func (x *SnapshotCreate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotCreate.ProtoReflect.Descriptor instead.
 func (*SnapshotCreate) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{22}
+	return file_client_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotCreate) GetId() string {
@@ -2116,7 +2193,7 @@ type SnapshotList struct {
 
 func (x *SnapshotList) Reset() {
 	*x = SnapshotList{}
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2205,7 @@ func (x *SnapshotList) String() string {
 func (*SnapshotList) ProtoMessage() {}
 
 func (x *SnapshotList) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[23]
+	mi := &file_client_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2218,7 @@ func (x *SnapshotList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotList.ProtoReflect.Descriptor instead.
 func (*SnapshotList) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{23}
+	return file_client_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotList) GetId() string {
@@ -2160,7 +2237,7 @@ type SnapshotDelete struct {
 
 func (x *SnapshotDelete) Reset() {
 	*x = SnapshotDelete{}
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2249,7 @@ func (x *SnapshotDelete) String() string {
 func (*SnapshotDelete) ProtoMessage() {}
 
 func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[24]
+	mi := &file_client_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2262,7 @@ func (x *SnapshotDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDelete.ProtoReflect.Descriptor instead.
 func (*SnapshotDelete) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{24}
+	return file_client_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotDelete) GetId() string {
@@ -2208,7 +2285,7 @@ type SnapshotFetch struct {
 
 func (x *SnapshotFetch) Reset() {
 	*x = SnapshotFetch{}
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +2297,7 @@ func (x *SnapshotFetch) String() string {
 func (*SnapshotFetch) ProtoMessage() {}
 
 func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[25]
+	mi := &file_client_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +2310,7 @@ func (x *SnapshotFetch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFetch.ProtoReflect.Descriptor instead.
 func (*SnapshotFetch) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{25}
+	return file_client_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotFetch) GetId() string {
@@ -2270,7 +2347,7 @@ type SnapshotPart struct {
 
 func (x *SnapshotPart) Reset() {
 	*x = SnapshotPart{}
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2359,7 @@ func (x *SnapshotPart) String() string {
 func (*SnapshotPart) ProtoMessage() {}
 
 func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[26]
+	mi := &file_client_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2372,7 @@ func (x *SnapshotPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotPart.ProtoReflect.Descriptor instead.
 func (*SnapshotPart) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{26}
+	return file_client_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotPart) GetFrom() uint64 {
@@ -2341,7 +2418,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2430,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[27]
+	mi := &file_client_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2443,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{27}
+	return file_client_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotReply) GetRequest() uint64 {
@@ -2440,7 +2517,7 @@ type SnapshotInfo struct {
 
 func (x *SnapshotInfo) Reset() {
 	*x = SnapshotInfo{}
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2529,7 @@ func (x *SnapshotInfo) String() string {
 func (*SnapshotInfo) ProtoMessage() {}
 
 func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[28]
+	mi := &file_client_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2542,7 @@ func (x *SnapshotInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotInfo.ProtoReflect.Descriptor instead.
 func (*SnapshotInfo) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{28}
+	return file_client_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotInfo) GetId() string {
@@ -2597,7 +2674,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2686,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[29]
+	mi := &file_client_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2699,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{29}
+	return file_client_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClusterRequest) GetRequest() uint64 {
@@ -2829,7 +2906,7 @@ type ClusterQuery struct {
 
 func (x *ClusterQuery) Reset() {
 	*x = ClusterQuery{}
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2841,7 +2918,7 @@ func (x *ClusterQuery) String() string {
 func (*ClusterQuery) ProtoMessage() {}
 
 func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[30]
+	mi := &file_client_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2854,7 +2931,7 @@ func (x *ClusterQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterQuery.ProtoReflect.Descriptor instead.
 func (*ClusterQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{30}
+	return file_client_proto_rawDescGZIP(), []int{31}
 }
 
 // LevelRaise asks to raise the cluster's level. UNSAFE if a member does not answer, or
@@ -2868,7 +2945,7 @@ type LevelRaise struct {
 
 func (x *LevelRaise) Reset() {
 	*x = LevelRaise{}
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +2957,7 @@ func (x *LevelRaise) String() string {
 func (*LevelRaise) ProtoMessage() {}
 
 func (x *LevelRaise) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[31]
+	mi := &file_client_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +2970,7 @@ func (x *LevelRaise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LevelRaise.ProtoReflect.Descriptor instead.
 func (*LevelRaise) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{31}
+	return file_client_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LevelRaise) GetLevel() uint32 {
@@ -2914,7 +2991,7 @@ type BeginOperation struct {
 
 func (x *BeginOperation) Reset() {
 	*x = BeginOperation{}
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3003,7 @@ func (x *BeginOperation) String() string {
 func (*BeginOperation) ProtoMessage() {}
 
 func (x *BeginOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[32]
+	mi := &file_client_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3016,7 @@ func (x *BeginOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginOperation.ProtoReflect.Descriptor instead.
 func (*BeginOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{32}
+	return file_client_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BeginOperation) GetOperation() *ClusterOperation {
@@ -2958,7 +3035,7 @@ type AbortOperation struct {
 
 func (x *AbortOperation) Reset() {
 	*x = AbortOperation{}
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3047,7 @@ func (x *AbortOperation) String() string {
 func (*AbortOperation) ProtoMessage() {}
 
 func (x *AbortOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[33]
+	mi := &file_client_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3060,7 @@ func (x *AbortOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortOperation.ProtoReflect.Descriptor instead.
 func (*AbortOperation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{33}
+	return file_client_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AbortOperation) GetId() []byte {
@@ -3003,7 +3080,7 @@ type TransferLeadership struct {
 
 func (x *TransferLeadership) Reset() {
 	*x = TransferLeadership{}
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3015,7 +3092,7 @@ func (x *TransferLeadership) String() string {
 func (*TransferLeadership) ProtoMessage() {}
 
 func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[34]
+	mi := &file_client_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3028,7 +3105,7 @@ func (x *TransferLeadership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadership.ProtoReflect.Descriptor instead.
 func (*TransferLeadership) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{34}
+	return file_client_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TransferLeadership) GetTo() string {
@@ -3048,7 +3125,7 @@ type ChangeAddress struct {
 
 func (x *ChangeAddress) Reset() {
 	*x = ChangeAddress{}
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3137,7 @@ func (x *ChangeAddress) String() string {
 func (*ChangeAddress) ProtoMessage() {}
 
 func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[35]
+	mi := &file_client_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3150,7 @@ func (x *ChangeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAddress.ProtoReflect.Descriptor instead.
 func (*ChangeAddress) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{35}
+	return file_client_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ChangeAddress) GetName() string {
@@ -3103,7 +3180,7 @@ type ChangeHealing struct {
 
 func (x *ChangeHealing) Reset() {
 	*x = ChangeHealing{}
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3192,7 @@ func (x *ChangeHealing) String() string {
 func (*ChangeHealing) ProtoMessage() {}
 
 func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[36]
+	mi := &file_client_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3205,7 @@ func (x *ChangeHealing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeHealing.ProtoReflect.Descriptor instead.
 func (*ChangeHealing) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{36}
+	return file_client_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ChangeHealing) GetAddSpare() string {
@@ -3176,7 +3253,7 @@ type ChangeAuth struct {
 
 func (x *ChangeAuth) Reset() {
 	*x = ChangeAuth{}
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3265,7 @@ func (x *ChangeAuth) String() string {
 func (*ChangeAuth) ProtoMessage() {}
 
 func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[37]
+	mi := &file_client_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3278,7 @@ func (x *ChangeAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeAuth.ProtoReflect.Descriptor instead.
 func (*ChangeAuth) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{37}
+	return file_client_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ChangeAuth) GetKind() isChangeAuth_Kind {
@@ -3300,7 +3377,7 @@ type UserGrant struct {
 
 func (x *UserGrant) Reset() {
 	*x = UserGrant{}
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3312,7 +3389,7 @@ func (x *UserGrant) String() string {
 func (*UserGrant) ProtoMessage() {}
 
 func (x *UserGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[38]
+	mi := &file_client_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3325,7 +3402,7 @@ func (x *UserGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserGrant.ProtoReflect.Descriptor instead.
 func (*UserGrant) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{38}
+	return file_client_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UserGrant) GetUser() string {
@@ -3351,7 +3428,7 @@ type AuthQuery struct {
 
 func (x *AuthQuery) Reset() {
 	*x = AuthQuery{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3440,7 @@ func (x *AuthQuery) String() string {
 func (*AuthQuery) ProtoMessage() {}
 
 func (x *AuthQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3453,7 @@ func (x *AuthQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthQuery.ProtoReflect.Descriptor instead.
 func (*AuthQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 type ClusterReply struct {
@@ -3403,7 +3480,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3492,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3505,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3569,7 +3646,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3658,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3671,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{41}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3721,7 +3798,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +3810,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +3823,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{42}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3796,7 +3873,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3808,7 +3885,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3821,7 +3898,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{43}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -3967,7 +4044,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4056,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4069,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{44}
+	return file_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -4067,7 +4144,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4079,7 +4156,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4092,7 +4169,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{45}
+	return file_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -4156,7 +4233,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4245,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4258,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{46}
+	return file_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -4214,7 +4291,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4226,7 +4303,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4239,7 +4316,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{47}
+	return file_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -4394,10 +4471,11 @@ const file_client_proto_rawDesc = "" +
 	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\fR\x04last\x12\x12\n" +
-	"\x04more\x18\x05 \x01(\bR\x04more\"l\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"\x84\x01\n" +
 	"\rStatusRequest\x12\x18\n" +
-	"\arequest\x18\x01 \x01(\x04R\arequest:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\xdb\a\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x16\n" +
+	"\x06events\x18\x02 \x01(\bR\x06events:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x85\b\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -4432,7 +4510,12 @@ const file_client_proto_rawDesc = "" +
 	"\x04keys\x18\x1b \x01(\v2\x0f.keyval.v1.KeysR\x04keys\x12)\n" +
 	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals\x12\x18\n" +
 	"\amessage\x18\x1d \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x1e \x01(\tR\x04hint:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"\x91\x01\n" +
+	"\x04hint\x18\x1e \x01(\tR\x04hint\x12(\n" +
+	"\x06events\x18\x1f \x03(\v2\x10.keyval.v1.EventR\x06events:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"F\n" +
+	"\x05Event\x12\x13\n" +
+	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x14\n" +
+	"\x05level\x18\x02 \x01(\tR\x05level\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x91\x01\n" +
 	"\x06Vitals\x12\x13\n" +
 	"\x05up_ms\x18\x01 \x01(\x04R\x04upMs\x12+\n" +
 	"\atimings\x18\x02 \x03(\v2\x11.keyval.v1.TimingR\atimings\x12)\n" +
@@ -4692,7 +4775,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -4712,120 +4795,122 @@ var file_client_proto_goTypes = []any{
 	(*RangeDigest)(nil),        // 15: keyval.v1.RangeDigest
 	(*StatusRequest)(nil),      // 16: keyval.v1.StatusRequest
 	(*StatusReply)(nil),        // 17: keyval.v1.StatusReply
-	(*Vitals)(nil),             // 18: keyval.v1.Vitals
-	(*Timing)(nil),             // 19: keyval.v1.Timing
-	(*Queued)(nil),             // 20: keyval.v1.Queued
-	(*Keys)(nil),               // 21: keyval.v1.Keys
-	(*Transfer)(nil),           // 22: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 23: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 24: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 25: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 26: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 27: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 28: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 29: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 30: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 31: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 32: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 33: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 34: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 35: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 36: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 37: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 38: keyval.v1.ChangeHealing
-	(*ChangeAuth)(nil),         // 39: keyval.v1.ChangeAuth
-	(*UserGrant)(nil),          // 40: keyval.v1.UserGrant
-	(*AuthQuery)(nil),          // 41: keyval.v1.AuthQuery
-	(*ClusterReply)(nil),       // 42: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 43: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 44: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 45: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 46: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 47: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 48: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 49: keyval.v1.JoinAnswer
-	(Code)(0),                  // 50: keyval.v1.Code
-	(*Member)(nil),             // 51: keyval.v1.Member
-	(*NoteBackup)(nil),         // 52: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 53: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 54: keyval.v1.HealingMode
-	(*Grant)(nil),              // 55: keyval.v1.Grant
-	(*Auth)(nil),               // 56: keyval.v1.Auth
-	(*Healing)(nil),            // 57: keyval.v1.Healing
-	(*BackupJob)(nil),          // 58: keyval.v1.BackupJob
+	(*Event)(nil),              // 18: keyval.v1.Event
+	(*Vitals)(nil),             // 19: keyval.v1.Vitals
+	(*Timing)(nil),             // 20: keyval.v1.Timing
+	(*Queued)(nil),             // 21: keyval.v1.Queued
+	(*Keys)(nil),               // 22: keyval.v1.Keys
+	(*Transfer)(nil),           // 23: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 24: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 25: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 26: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 27: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 28: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 29: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 30: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 31: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 32: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 33: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 34: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 35: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 36: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 37: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 38: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 39: keyval.v1.ChangeHealing
+	(*ChangeAuth)(nil),         // 40: keyval.v1.ChangeAuth
+	(*UserGrant)(nil),          // 41: keyval.v1.UserGrant
+	(*AuthQuery)(nil),          // 42: keyval.v1.AuthQuery
+	(*ClusterReply)(nil),       // 43: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 44: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 45: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 46: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 47: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 48: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 49: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 50: keyval.v1.JoinAnswer
+	(Code)(0),                  // 51: keyval.v1.Code
+	(*Member)(nil),             // 52: keyval.v1.Member
+	(*NoteBackup)(nil),         // 53: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 54: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 55: keyval.v1.HealingMode
+	(*Grant)(nil),              // 56: keyval.v1.Grant
+	(*Auth)(nil),               // 57: keyval.v1.Auth
+	(*Healing)(nil),            // 58: keyval.v1.Healing
+	(*BackupJob)(nil),          // 59: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	50, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	51, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	51, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	52, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
 	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
-	50, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	51, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
 	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
-	50, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	51, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	50, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	51, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	51, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	22, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	21, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
-	18, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
-	19, // 21: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
-	20, // 22: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
-	24, // 23: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	25, // 24: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	26, // 25: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	27, // 26: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	50, // 27: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	30, // 28: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	28, // 29: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	51, // 30: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	32, // 31: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	34, // 32: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	35, // 33: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	36, // 34: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	37, // 35: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	33, // 36: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	38, // 37: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	52, // 38: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	39, // 39: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
-	41, // 40: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
-	53, // 41: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	54, // 42: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	40, // 43: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
-	40, // 44: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
-	55, // 45: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
-	50, // 46: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 47: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	43, // 48: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	53, // 49: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	47, // 50: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	47, // 51: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	47, // 52: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	56, // 53: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
-	45, // 54: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	53, // 55: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	46, // 56: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	44, // 57: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	57, // 58: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	58, // 59: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	51, // 60: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 61: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	21, // 62: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	46, // 63: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	50, // 64: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	51, // 65: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	52, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	23, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	22, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	19, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
+	18, // 21: keyval.v1.StatusReply.events:type_name -> keyval.v1.Event
+	20, // 22: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
+	21, // 23: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
+	25, // 24: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	26, // 25: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	27, // 26: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	28, // 27: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	51, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	31, // 29: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	29, // 30: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	52, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	33, // 32: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	35, // 33: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	36, // 34: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	37, // 35: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	38, // 36: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	34, // 37: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	39, // 38: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	53, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	40, // 40: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
+	42, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
+	54, // 42: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	55, // 43: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	41, // 44: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	41, // 45: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	56, // 46: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	51, // 47: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 48: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	44, // 49: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	54, // 50: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	48, // 51: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	48, // 52: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	48, // 53: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	57, // 54: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	46, // 55: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	54, // 56: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	47, // 57: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	45, // 58: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	58, // 59: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	59, // 60: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	52, // 61: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 62: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	22, // 63: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	47, // 64: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	51, // 65: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	52, // 66: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4840,13 +4925,13 @@ func file_client_proto_init() {
 		(*Read_Scan)(nil),
 		(*Read_Digest)(nil),
 	}
-	file_client_proto_msgTypes[21].OneofWrappers = []any{
+	file_client_proto_msgTypes[22].OneofWrappers = []any{
 		(*SnapshotRequest_Create)(nil),
 		(*SnapshotRequest_List)(nil),
 		(*SnapshotRequest_Delete)(nil),
 		(*SnapshotRequest_Fetch)(nil),
 	}
-	file_client_proto_msgTypes[29].OneofWrappers = []any{
+	file_client_proto_msgTypes[30].OneofWrappers = []any{
 		(*ClusterRequest_Query)(nil),
 		(*ClusterRequest_Begin)(nil),
 		(*ClusterRequest_Abort)(nil),
@@ -4858,8 +4943,8 @@ func file_client_proto_init() {
 		(*ClusterRequest_Auth)(nil),
 		(*ClusterRequest_AuthQuery)(nil),
 	}
-	file_client_proto_msgTypes[36].OneofWrappers = []any{}
-	file_client_proto_msgTypes[37].OneofWrappers = []any{
+	file_client_proto_msgTypes[37].OneofWrappers = []any{}
+	file_client_proto_msgTypes[38].OneofWrappers = []any{
 		(*ChangeAuth_Add)(nil),
 		(*ChangeAuth_Remove)(nil),
 		(*ChangeAuth_Grant)(nil),
@@ -4872,7 +4957,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

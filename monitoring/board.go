@@ -104,6 +104,7 @@ func replication(b *dashboard.DashboardBuilder) {
 	b.WithRow(dashboard.NewRowBuilder("Replication")).
 		WithPanel(lines("Applied", "ops", "entries a second", rate("keyval_machine_applied_entries_total"))).
 		WithPanel(lines("Lag", "short", "committed entries that a member has yet to hold", query{`max by (member) (keyval_member_lag_entries{job="$job"})`, "{{member}}"})).
+		WithPanel(lines("Round trip", "s", "the shortest to each member in 5 minutes, the network alone", query{of("keyval_member_round_trip_seconds") + " > 0", "{{instance}} to {{member}}"})).
 		WithPanel(lines("Leaders and elections", "short", "in 5 minutes",
 			query{fmt.Sprintf("increase(%s[5m])", of("keyval_raft_leader_changes_total")), "{{instance}} leaders"},
 			query{fmt.Sprintf("increase(%s[5m])", of("keyval_raft_elections_started_total")), "{{instance}} elections"})).

@@ -211,7 +211,16 @@ func (c *Client) Delete(ctx context.Context, key []byte, options ...WriteOption)
 // Status asks the node in use how it is, and returns its endpoint. It needs no
 // leader. To ask a certain node, pin a client to its endpoint.
 func (c *Client) Status(ctx context.Context) (*messages.StatusReply, string, error) {
-	d, err := c.call(ctx, &messages.Submit{Status: &messages.StatusRequest{}})
+	return c.status(ctx, &messages.StatusRequest{})
+}
+
+// StatusAndEvents is Status with what the node's log said lately.
+func (c *Client) StatusAndEvents(ctx context.Context) (*messages.StatusReply, string, error) {
+	return c.status(ctx, &messages.StatusRequest{Events: true})
+}
+
+func (c *Client) status(ctx context.Context, m *messages.StatusRequest) (*messages.StatusReply, string, error) {
+	d, err := c.call(ctx, &messages.Submit{Status: m})
 	if err != nil {
 		return nil, "", err
 	}

@@ -67,6 +67,7 @@ type request struct {
 	// command is a write's, without what it gets when it is numbered.
 	command  *messages.Command
 	read     *messages.Read
+	events   bool // with a status
 	snapshot *messages.SnapshotRequest
 	cluster  *messages.ClusterRequest
 	change   bool // of a cluster request: it is no question, and no dry run
@@ -174,7 +175,7 @@ func newRequest(from asker, m *messages.Submit) (*request, *messages.Error) {
 	case m.Read != nil:
 		r.kind = read
 	case m.Status != nil:
-		r.kind = status
+		r.kind, r.events = status, m.Status.Events
 	case m.Snapshot != nil:
 		r.kind = snapshot
 	case m.Cluster != nil:

@@ -90,7 +90,7 @@ func (r *request) ofNodeMessage() proto.Message {
 		m := r.cluster
 		return &messages.ClusterRequest{Request: r.number, Kind: m.Kind, Configuration: m.Configuration, Term: m.Term, DryRun: m.DryRun}
 	}
-	return &messages.StatusRequest{Request: r.number}
+	return &messages.StatusRequest{Request: r.number, Events: r.events}
 }
 
 func (c *core) numberCommand(r *request) {

@@ -50,6 +50,8 @@ type World struct {
 	Nanos func() int64
 	// Vitals is how the process does, for people. nil: nobody measures.
 	Vitals func() *messages.Vitals
+	// Events is what the log said lately, the newest last, for people. nil: nobody keeps it.
+	Events func() []*messages.Event
 	// Traces is where spans of requests and operations go. nil: nobody traces.
 	Traces trace.TracerProvider
 }

@@ -204,6 +204,9 @@ func lost(f Facts) (all []Finding) {
 		return nil
 	}
 	for _, m := range f.unreachable() {
+		if m.Member.Type == messages.MemberType_LEARNER && slices.ContainsFunc(f.waiting(), func(o *client.ReplaceNodeStatus) bool { return o.NewNodeID == m.Member.Name }) {
+			continue // it has never run, or comes still: operationWaits says what it lacks
+		}
 		u, says := Warning, "writes go on"
 		if b.Slack == 0 && m.Member.Type != messages.MemberType_LEARNER {
 			u, says = Danger, client.BudgetText(b)
@@ -239,14 +242,16 @@ func lacksRoom(f Facts) (all []Finding) {
 	return all
 }
 
-func operationWaits(f Facts) (all []Finding) {
+// waiting are operations of members that somebody has to help.
+func (f Facts) waiting() []*client.ReplaceNodeStatus {
 	if f.Cluster == nil {
 		return nil
 	}
-	for _, o := range f.Cluster.Operations() {
-		if o.Phase.Ended() || o.WaitingFor == "" {
-			continue
-		}
+	return slices.DeleteFunc(f.Cluster.Operations(), func(o *client.ReplaceNodeStatus) bool { return o.Phase.Ended() || o.WaitingFor == "" })
+}
+
+func operationWaits(f Facts) (all []Finding) {
+	for _, o := range f.waiting() {
 		next := o.Hint
 		if next == "" {
 			next = "kvctl ops follow " + o.ID[:min(8, len(o.ID))]

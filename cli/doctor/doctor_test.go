@@ -122,6 +122,13 @@ func TestExamine(t *testing.T) {
 			f.Cluster.View.Operations = []*messages.ClusterOperation{{Id: []byte{1, 2, 3, 4}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP}}
 			f.Cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2, 3, 4}, Why: "node4 is out of contact", Hint: "start node4"}}
 		}, "warning: the replace of node2 node4 does not go on", "start node4", 1},
+		{"an operation that waits for a learner that has never run", func(f *Facts) {
+			f.Cluster.View.Members = append(f.Cluster.View.Members, &messages.MemberView{
+				Member: &messages.Member{RaftId: 4, Name: "node4", Address: "10.0.0.4:7001", Type: messages.MemberType_LEARNER}, Role: "unreachable", SilentMs: 3000, ContactKnown: true,
+			})
+			f.Cluster.View.Operations = []*messages.ClusterOperation{{Id: []byte{1, 2, 3, 4}, Kind: messages.OperationKind_ADD, NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP}}
+			f.Cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2, 3, 4}, Why: "node4 has not joined yet", Hint: "start it"}}
+		}, "warning: the add of node4 does not go on", "start it", 1},
 		{"two versions", func(f *Facts) { f.Nodes[1].Status.Version = "v2" }, "note: nodes run different versions", "kvctl cluster upgrade --check", 1},
 		{"a level that may be raised", func(f *Facts) {
 			for i := range f.Nodes {

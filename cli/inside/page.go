@@ -124,6 +124,14 @@ type state struct {
 	Health     *client.ClusterHealth       `json:"health"`
 	Operations []*client.ReplaceNodeStatus `json:"operations"`
 	Rooms      map[string]uint64           `json:"member_room_bytes"` // by member, where it is known
+	Events     []event                     `json:"events"`            // of this node's log, the newest last
+}
+
+// event is a line of the log.
+type event struct {
+	At    time.Time `json:"at"`
+	Level string    `json:"level"`
+	Text  string    `json:"text"`
 }
 
 func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
@@ -131,7 +139,7 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 }
 
 func stateOf(f facts, version string) state {
-	s := state{Version: version, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}}
+	s := state{Version: version, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}, Events: []event{}}
 	if f.status == nil {
 		s.Why = f.why.Error()
 		return s
@@ -143,6 +151,9 @@ func stateOf(f facts, version string) state {
 		if m.RoomBytes > 0 {
 			s.Rooms[m.Member.Name] = m.RoomBytes
 		}
+	}
+	for _, e := range f.status.Events {
+		s.Events = append(s.Events, event{time.UnixMilli(e.AtMs).UTC(), e.Level, e.Text})
 	}
 	return s
 }

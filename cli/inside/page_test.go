@@ -174,8 +174,12 @@ func TestStateTellsOperations(t *testing.T) {
 		Id: []byte{1, 2}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP,
 	}}
 	n.cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2}, Why: "node4 is out of contact", Hint: "start it"}}
+	n.status.Events = []*messages.Event{{AtMs: 1000, Level: "warn", Text: "nobody leads term=3"}}
 	_, at := serving(t, n, Options{})
 	_, body := get(t, at+"/state")
+	if want := `"events":[{"at":"1970-01-01T00:00:01Z","level":"warn","text":"nobody leads term=3"}]`; !strings.Contains(body, want) {
+		t.Errorf("the state lacks %s: %s", want, body)
+	}
 	var s struct {
 		Node       string
 		Operations []struct {

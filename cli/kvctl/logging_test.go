@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,4 +112,55 @@ func TestDeafLogDoesNotHoldUpTheEnd(t *testing.T) {
 	p, _ := logged(t, "--log-level", "debug")
 	p.bench("1s")
 	p.endsBySignal()
+}
+
+// TestLogFileTurns: a node turns its file when it is full, keeps as many as it was told to,
+// and no other node may write to it.
+func TestLogFileTurns(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "logs", "n1.log")
+	p, stderr := logged(t, "--log-level", "debug", "--log-format", "json", "--log-file", file, "--log-file-size", "1MiB", "--log-file-count", "2")
+	turned := func() []string {
+		found, err := filepath.Glob(strings.TrimSuffix(file, ".log") + "-*.log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for deadline := time.Now().Add(2 * time.Minute); len(turned()) < 2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the file was turned %d times in 2 minutes", len(turned()))
+		}
+		p.bench("1s")
+	}
+	oldest := turned()[0]
+	for deadline := time.Now().Add(2 * time.Minute); ; p.bench("1s") {
+		if _, err := os.Stat(oldest); err != nil && len(turned()) == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v are there, and 2 were to be kept", turned())
+		}
+	}
+	other := exec.Command(binary, "serve", "--data", t.TempDir(), "--name", "n2", "--listen", "127.0.0.1:1", "--initial-cluster", "n2=127.0.0.1:1", "--log-file", file)
+	if said, err := other.CombinedOutput(); err == nil || !strings.Contains(string(said), "another process writes to "+file) {
+		t.Errorf("another node that writes to the same file: %v, %s", err, said)
+	}
+	p.endsBySignal()
+	for _, f := range append(turned(), file) {
+		text, err := os.ReadFile(f)
+		if err != nil || len(text) > 1<<20 {
+			t.Errorf("%s: %d bytes, %v", f, len(text), err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if !json.Valid([]byte(line)) {
+				t.Fatalf("%s: %q", f, line)
+			}
+		}
+	}
+	if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), `"msg":"the node stops"`) {
+		t.Errorf("the last lines are missing: %v", err)
+	}
+	if said, err := io.ReadAll(stderr); err != nil || strings.Contains(string(said), "the node stops") {
+		t.Errorf("stderr has lines of the log too: %s, %v", said, err)
+	}
 }

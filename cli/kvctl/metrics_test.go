@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,31 @@ func compareManual(t *testing.T, page string) {
 	default:
 		if err := os.WriteFile(manual, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestDevShowsItsNodes: each node of a kvctl dev --metrics knows how far the others are, and
+// takes the flags of tracing.
+func TestDevShowsItsNodes(t *testing.T) {
+	t.Parallel()
+	p, _ := devOfThree(t, "--metrics", "--tracing-endpoint", "http://127.0.0.1:1", "--tracing-ratio", "0.5")
+	for i, endpoint := range p.endpoints {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			status, page := pageAt(t, strings.Trim(strings.TrimPrefix(pageOf(endpoint), "http:"), "/"), "/metrics")
+			trips := regexp.MustCompile(`(?m)^keyval_member_round_trip_seconds\{member="node\d"\} (\S+)$`).FindAllStringSubmatch(page, -1)
+			far := 0
+			for _, trip := range trips {
+				if s, err := strconv.ParseFloat(trip[1], 64); err == nil && s > 0 && s < 1 {
+					far++
+				}
+			}
+			if status == http.StatusOK && len(trips) == 3 && far == 2 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("node%d: status %d, round trips %q", i+1, status, trips)
+			}
 		}
 	}
 }

@@ -22,6 +22,7 @@ const (
 // cannot be written, is lost and counted; the writer says how many when it has caught up.
 type Lines struct {
 	to    io.Writer
+	says  slog.Handler // writes to it too
 	queue chan []byte
 	bytes atomic.Int64 // of what is queued; at most lineBytesMax
 	lost  atomic.Int64 // lines, since the last time it was said
@@ -32,9 +33,9 @@ type Lines struct {
 
 var _ io.Writer = (*Lines)(nil)
 
-// NewLines makes a writer.
-func NewLines(to io.Writer) *Lines {
-	l := &Lines{to: to, queue: make(chan []byte, linesMax), close: make(chan struct{}), ended: make(chan struct{})}
+// NewLines makes a writer. What was lost it says in the format of the handler that format makes.
+func NewLines(to io.Writer, format func(io.Writer, *slog.HandlerOptions) slog.Handler) *Lines {
+	l := &Lines{to: to, says: format(to, nil), queue: make(chan []byte, linesMax), close: make(chan struct{}), ended: make(chan struct{})}
 	go l.write()
 	return l
 }
@@ -98,7 +99,7 @@ func (l *Lines) put(line []byte) {
 	if lost := l.lost.Load(); lost > 0 && len(l.queue) == 0 {
 		said := slog.NewRecord(time.Now(), slog.LevelWarn, "lines were lost here: they were not taken in time", 0)
 		said.AddAttrs(slog.Int64("lines", lost))
-		if slog.NewTextHandler(l.to, nil).Handle(context.Background(), said) == nil {
+		if l.says.Handle(context.Background(), said) == nil {
 			l.lost.Add(-lost)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +37,7 @@ func TestLinesNeverWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &sink{let: make(chan error)}
-			l := NewLines(s)
+			l := NewLines(s, func(to io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(to, o) })
 			_, _ = l.Write(make([]byte, row.size))
 			for len(l.queue) > 0 { // the writer has taken the first, and waits for the sink
 				time.Sleep(time.Millisecond)
@@ -57,9 +59,9 @@ func TestLinesNeverWait(t *testing.T) {
 			l.Close(10 * time.Second)
 			said := ""
 			if row.lost > 0 {
-				said = fmt.Sprintf("lines=%d\n", row.lost)
+				said = fmt.Sprintf(`"lines":%d}`+"\n", row.lost)
 			}
-			if out := s.out.String(); !strings.HasSuffix(out, said) || strings.Contains(out, "lines=") != (row.lost > 0) {
+			if out := s.out.String(); !strings.HasSuffix(out, said) || strings.Contains(out, `"lines":`) != (row.lost > 0) {
 				t.Errorf("it ends with %q, want %q", out[max(0, len(out)-80):], said)
 			}
 		})

@@ -26,6 +26,7 @@ import (
 type dialled struct {
 	grpc.ClientStream
 	client  *grpc.ClientConn
+	socket  net.Conn // below TLS
 	cancel  context.CancelFunc
 	conn    transport.Conn
 	chain   []*x509.Certificate // of the far side; none without keys
@@ -50,11 +51,11 @@ type failure struct {
 func (g *Network) dial(ctx context.Context, endpoint string, local transport.Local, known transport.Known, to messages.RaftID, lane messages.Lane) (*dialled, *failure) {
 	until, done := context.WithTimeout(ctx, g.options.DialTimeout)
 	defer done()
-	raw, err := (&net.Dialer{}).DialContext(until, "tcp", endpoint)
+	socket, err := (&net.Dialer{}).DialContext(until, "tcp", endpoint)
 	if err != nil {
 		return nil, unreachable(ctx, endpoint, err)
 	}
-	raw, chain, refused := g.secure(until, endpoint, raw)
+	raw, chain, refused := g.secure(until, endpoint, socket)
 	if refused != nil {
 		return nil, &failure{Error: refused}
 	}
@@ -65,7 +66,7 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(until, cancel)
-	d := &dialled{client: client, cancel: cancel, chain: chain}
+	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {

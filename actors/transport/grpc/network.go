@@ -97,6 +97,31 @@ func (g *Network) Queued() map[string]int64 {
 	return waits
 }
 
+// RoundTrips is the shortest round trip to each member of the last 5 minutes, by name, where this
+// node has a stream to it: the network alone, whatever the process at its end does. To itself it is
+// 0. None is known elsewhere than on Linux.
+func (g *Network) RoundTrips() map[string]time.Duration {
+	trips := map[string]time.Duration{}
+	h := g.hub.Load()
+	if h == nil {
+		return trips
+	}
+	if self := h.local.Load(); self != nil {
+		trips[self.Name] = 0
+	}
+	for _, p := range *h.peers.Load() {
+		l := p.lanes[messages.Lane_CONTROL]
+		l.mu.Lock()
+		if l.standing != nil {
+			if trip, known := roundTrip(l.standing.socket); known {
+				trips[p.member.Name] = trip
+			}
+		}
+		l.mu.Unlock()
+	}
+	return trips
+}
+
 // Unbind gives the address of Bind back.
 func (g *Network) Unbind() error {
 	bound := g.bound
