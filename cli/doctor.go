@@ -62,7 +62,10 @@ func (c *Call) facts() (doctor.Facts, error) {
 	if err != nil {
 		return doctor.Facts{}, err
 	}
-	rows, others := c.askEverybody(endpoints, timeout, Store.StatusAndEvents)
+	rows, others, err := c.askEverybody(endpoints, timeout, Store.StatusAndEvents)
+	if err != nil {
+		return doctor.Facts{}, err
+	}
 	f := doctor.Facts{Now: time.Now()}
 	answers := 0
 	for _, r := range rows {
@@ -76,7 +79,8 @@ func (c *Call) facts() (doctor.Facts, error) {
 }
 
 // askEverybody asks the endpoints and the members that they name; others are where those are.
-func (c *Call) askEverybody(endpoints []string, timeout time.Duration, what aStatus) (rows []nodeJSON, others []string) {
+// It is an error if none of them may tell who asks anything.
+func (c *Call) askEverybody(endpoints []string, timeout time.Duration, what aStatus) (rows []nodeJSON, others []string, err error) {
 	rows = askAllFor(c, c.Shell, endpoints, timeout, what)
 	for _, r := range rows {
 		for _, m := range r.members {
@@ -89,7 +93,7 @@ func (c *Call) askEverybody(endpoints []string, timeout time.Duration, what aSta
 		rows = append(rows, askAllFor(c, c.Shell, others, timeout, what)...)
 		nameTheSilent(rows)
 	}
-	return rows, others
+	return rows, others, rowsDenied(rows)
 }
 
 // askCluster asks one of the endpoints about the cluster, and for a read.

@@ -99,6 +99,9 @@ func newestView(rows []nodeJSON) (*nodeJSON, error) {
 }
 
 func nobodyAnswers(rows []nodeJSON) error {
+	if err := rowsDenied(rows); err != nil {
+		return err
+	}
 	var reasons []string
 	hint := "check the addresses, and that the nodes run"
 	for _, r := range rows {

@@ -125,7 +125,11 @@ func (c *Call) status() ([]nodeJSON, error) {
 		return nil, err
 	}
 	rows := askAll(c, c.Shell, endpoints, timeout)
-	return rows, allDenied(rows, func(r nodeJSON) *messages.Error { return r.problem })
+	return rows, rowsDenied(rows)
+}
+
+func rowsDenied(rows []nodeJSON) error {
+	return allDenied(rows, func(r nodeJSON) *messages.Error { return r.problem })
 }
 
 // allDenied is why nobody was told anything, where each node said that it is not allowed. nil: one

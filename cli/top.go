@@ -35,19 +35,25 @@ kvctl top --once --json`,
 			if err != nil {
 				return err
 			}
-			look := func() glance {
-				rows, _ := c.askEverybody(endpoints, timeout, Store.Status)
-				return glance{rows, time.Now()}
+			look := func() (glance, error) {
+				rows, _, err := c.askEverybody(endpoints, timeout, Store.Status)
+				return glance{rows, time.Now()}, err
 			}
-			before := look()
+			before, err := look()
+			if err != nil {
+				return err
+			}
 			if !passes(c, watchEvery) {
 				return c.Err()
 			}
 			show := func() error {
-				now := look()
+				now, err := look()
+				if err != nil {
+					return err
+				}
 				t := topOf(before, now)
 				before = now
-				return c.printTop(t, now.rows)
+				return c.printTop(t, now)
 			}
 			if c.flags.Bool("once") {
 				return show()
@@ -165,10 +171,10 @@ func (n *topNodeJSON) measure(before, now *messages.Vitals) {
 	}
 }
 
-func (c *Call) printTop(t topJSON, rows []nodeJSON) error {
+func (c *Call) printTop(t topJSON, now glance) error {
 	switch c.Format {
 	case Table:
-		c.topTable(t)
+		c.topTable(t, now.at)
 	case Simple:
 		var cells [][]string
 		for _, n := range t.Nodes {
@@ -180,11 +186,11 @@ func (c *Call) printTop(t topJSON, rows []nodeJSON) error {
 			return err
 		}
 	}
-	return statusCode(rows)
+	return statusCode(now.rows)
 }
 
-func (c *Call) topTable(t topJSON) {
-	fmt.Fprintf(c.Stdout, "%s  %.0f writes/s  %.0f reads/s  leader %s\n\n", time.Now().Format(time.TimeOnly), t.Writes, t.Reads, nameOr(t.Leader, c.paint(red, "nobody")))
+func (c *Call) topTable(t topJSON, at time.Time) {
+	fmt.Fprintf(c.Stdout, "%s  %.0f writes/s  %.0f reads/s  leader %s\n\n", at.Format(time.TimeOnly), t.Writes, t.Reads, nameOr(t.Leader, c.paint(red, "nobody")))
 	var cells [][]string
 	for _, n := range t.Nodes {
 		role := n.Role

@@ -27,7 +27,7 @@ type Need struct {
 type extent int
 
 const (
-	cluster extent = iota // all of it; of VIEWER: any role will do
+	cluster extent = iota // all of it, or no key; of VIEWER: any role will do
 	oneKey
 	keys
 )
@@ -35,8 +35,14 @@ const (
 // Key is a need of a role for one key.
 func Key(role messages.UserRole, key []byte) Need { return Need{role, oneKey, key, nil} }
 
-// Range is a need of a role for all keys of [from, to); an empty to has no end.
-func Range(role messages.UserRole, from, to []byte) Need { return Need{role, keys, from, to} }
+// Range is a need of a role for all keys of [from, to); an empty to has no end. One without a
+// key in it tells of none: the role will do, whatever keys it is for.
+func Range(role messages.UserRole, from, to []byte) Need {
+	if len(to) > 0 && bytes.Compare(from, to) >= 0 {
+		return Need{Role: role}
+	}
+	return Need{role, keys, from, to}
+}
 
 // Whole is a need of a role for the cluster.
 func Whole(role messages.UserRole) Need { return Need{Role: role} }
@@ -92,11 +98,8 @@ func gives(has, needs messages.UserRole) bool {
 }
 
 // covers reports whether all keys that a need is about begin with a prefix. A range has to lie
-// within one prefix: it is not put together of several. One without a key in it tells of none.
+// within one prefix: it is not put together of several.
 func covers(prefix []byte, n Need) bool {
-	if n.On == keys && len(n.To) > 0 && bytes.Compare(n.From, n.To) >= 0 {
-		return true
-	}
 	return bytes.HasPrefix(n.From, prefix) && (n.On == oneKey || endsWithin(prefix, n.To))
 }
 

@@ -76,10 +76,13 @@ func TestRoles(t *testing.T) {
 
 // A range is allowed just if every key in it is.
 func TestRangesAreWithinAPrefix(t *testing.T) {
+	allows := func(prefix, from, to []byte) bool {
+		return Of(enabled(user("alice", &messages.Grant{Role: writer, Prefix: prefix})), "alice").Allow(Range(writer, from, to))
+	}
 	word := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 'a', 'b', 0xfe, 0xff}), 0, 3)
 	rapid.Check(t, func(rt *rapid.T) {
 		prefix, from, to := word.Draw(rt, "prefix"), word.Draw(rt, "from"), word.Draw(rt, "to")
-		allowed := Of(enabled(user("alice", &messages.Grant{Role: writer, Prefix: prefix})), "alice").Allow(Range(writer, from, to))
+		allowed := allows(prefix, from, to)
 		key := word.Draw(rt, "key")
 		within := bytes.Compare(key, from) >= 0 && (len(to) == 0 || bytes.Compare(key, to) < 0)
 		if allowed && within && !bytes.HasPrefix(key, prefix) {
@@ -94,7 +97,7 @@ func TestRangesAreWithinAPrefix(t *testing.T) {
 		{"a", "ab", "ac", true}, {"a", "", "b", false}, {"a", "a", "a", true}, {"a", "b", "a", true},
 		{"a\xff", "a\xff", "b", true}, {"\xff", "\xff", "", true}, {"\xff\xff", "\xff\xff\x01", "", true}, {"ab", "ab", "ac", true}, {"ab", "ab", "b", false},
 	} {
-		if got := covers([]byte(c.prefix), Range(writer, []byte(c.from), []byte(c.to))); got != c.want {
+		if got := allows([]byte(c.prefix), []byte(c.from), []byte(c.to)); got != c.want {
 			t.Errorf("prefix %q, [%q, %q): %v", c.prefix, c.from, c.to, got)
 		}
 	}
@@ -133,6 +136,10 @@ func TestEveryLeafIsAskedFor(t *testing.T) {
 		if why != nil && !strings.Contains(why.Hint, "root: kvctl user grant alice") {
 			t.Errorf("%s: the hint %q does not say who can help", name, why.Hint)
 		}
+	}
+	none := Range(viewer, []byte{0}, []byte{0})
+	if why := Missing(a, "bob", none); why == nil || why.Message != "user bob lacks the role viewer or any other" || !strings.HasSuffix(why.Hint, "kvctl user grant bob viewer") {
+		t.Errorf("a range without a key needs what it is not about: %v", why)
 	}
 }
 
