@@ -178,11 +178,9 @@ func (w *copying) ofNow(stale bool) (row backupJSON, err error) {
 	if !stale {
 		// A node that has read at the newest revision has applied all that was acknowledged. If it is
 		// started anew right then it may write down less.
-		got, err := store.Get(c, []byte{0}, 0, false)
-		if err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
+		if w.floor, err = store.Newest(c); err != nil {
 			return row, hinted(err, "--consistency stale backs up what this node has, which may miss the latest writes")
 		}
-		w.floor = got.ReadRevision
 	}
 	info, err := prepare(c, store, w.progress)
 	if err != nil {
