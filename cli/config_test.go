@@ -41,7 +41,7 @@ func TestServeSettings(t *testing.T) {
 		{"the size of a log file", nil, "serve --data d --config " + write("log.toml", "log-file = \"log\"\nlog-file-size = \"1kB\""), `log.toml: log-file-size: "1kB" is no size from 1.0 MiB to`},
 		{"how many log files", map[string]string{"KVCTL_LOG_FILE_COUNT": "0"}, "serve --data d --log-file log", `KVCTL_LOG_FILE_COUNT: "0" is no number from 1 to 1000`},
 		{"how old log files", nil, "serve --data d --log-file log --log-file-days many", `--log-file-days: "many" is no number from 0 to 3650`},
-		{"the file of a log that is read by nobody", nil, "serve --data d --log-file-size 64MB", "--log-file-size is of --log-file"},
+		{"the file of a log that is read by nobody", nil, "serve --data d --log-file-size 64MB", "--log-file-size has no meaning without --log-file"},
 		{"an empty variable", map[string]string{"KVCTL_DATA": ""}, "serve", "serve needs --data DIR"},
 	} {
 		got := run{env: test.env}.kvctl(t, strings.Fields(test.line)...)

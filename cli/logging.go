@@ -67,10 +67,8 @@ func (c *Call) logger() (*slog.Logger, *keptEvents, error) {
 	}
 	to := c.Stderr
 	if c.flags.String("log-file") == "" {
-		for _, f := range []string{"log-file-size", "log-file-count", "log-file-days"} {
-			if c.flags.IsSet(f) {
-				return nil, nil, c.usage("add --log-file FILE", "%s is of --log-file", nameOr(c.sources[f], "--"+f))
-			}
+		if err := c.refuseWithout("--log-file", "FILE", "log-file-size", "log-file-count", "log-file-days"); err != nil {
+			return nil, nil, err
 		}
 	} else {
 		file, err := c.openLogFile()
@@ -81,8 +79,8 @@ func (c *Call) logger() (*slog.Logger, *keptEvents, error) {
 		c.lines = append(c.lines, lines)
 		to = lines
 	}
-	kept := newEvents(handler(to, &slog.HandlerOptions{Level: level}))
-	return slog.New(newSparing(kept)), kept.kept, nil
+	lately := newEvents(handler(to, &slog.HandlerOptions{Level: level}))
+	return slog.New(newSparing(lately)), lately.kept, nil
 }
 
 // logFile is a file that this process alone writes to.

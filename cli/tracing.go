@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -83,12 +82,7 @@ func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.
 func (c *Call) tracing() (options []otlptracegrpc.Option, share float64, err error) {
 	endpoint := c.flags.String("tracing-endpoint")
 	if endpoint == "" {
-		for _, flag := range []string{"tracing-ratio", "tracing-cacert"} {
-			if c.flags.IsSet(flag) {
-				return nil, 0, c.usage("add --tracing-endpoint URL", "--%s has no meaning without --tracing-endpoint", flag)
-			}
-		}
-		return nil, 0, nil
+		return nil, 0, c.refuseWithout("--tracing-endpoint", "URL", "tracing-ratio", "tracing-cacert")
 	}
 	if options, err = c.collector(endpoint); err != nil {
 		return nil, 0, err
@@ -147,20 +141,22 @@ type provider struct {
 // Begins implements telemetry.Chooser.
 func (p provider) Begins() bool { return rand.Float64() < p.share }
 
-// saying tells once that a collector does not take spans, and once that it does again.
+// saying tells once that a collector does not take spans, and once that it does again. Its
+// processor exports one batch at a time.
 type saying struct {
 	sdk.SpanExporter
 	logger *slog.Logger
-	fails  atomic.Bool
+	fails  bool
 }
 
 func (s *saying) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	err := s.SpanExporter.ExportSpans(ctx, spans)
 	switch {
-	case err != nil && !s.fails.Swap(true):
+	case err != nil && !s.fails:
 		s.logger.Warn("spans are lost: the collector does not take them", "reason", err)
-	case err == nil && s.fails.Swap(false):
+	case err == nil && s.fails:
 		s.logger.Info("the collector takes spans again")
 	}
+	s.fails = err != nil
 	return nil
 }

@@ -54,6 +54,16 @@ func (c *Call) setting(flag, env, otherwise string) (text, source string) {
 	return otherwise, "--" + flag
 }
 
+// refuseWithout refuses flags that mean nothing unless another is given too, with such a value.
+func (c *Call) refuseWithout(another, value string, flags ...string) error {
+	for _, f := range flags {
+		if c.flags.IsSet(f) {
+			return c.usage("add "+another+" "+value, "%s has no meaning without %s", nameOr(c.sources[f], "--"+f), another)
+		}
+	}
+	return nil
+}
+
 func (c *Call) tuning() (t tuning, err error) {
 	text, source := c.setting("history-revisions", envHistoryRevisions, defaultHistoryRevisions)
 	if t.historyRevisions, err = strconv.ParseUint(text, 10, 64); err != nil {
