@@ -38,8 +38,8 @@ from then on. With --json an object with the fields of auth status.`
 			if err := c.refuseUnasked("to " + name + " auth"); err != nil {
 				return err
 			}
-			return c.withStore(func(ctx context.Context, store Store) error {
-				return c.switchAuth(ctx, client.ClusterAPI{ClusterAsker: store}, on)
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
+				return c.switchAuth(ctx, api, on)
 			})
 		}),
 	}
@@ -54,16 +54,16 @@ func (c *Call) switchAuth(ctx context.Context, api client.ClusterAPI, on bool) e
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("Who has no role may do nothing from then on; %s.", rolesFor(info.Auth))
+	what, question := fmt.Sprintf("Who has no role may do nothing from then on; %s.", rolesFor(info.Auth)), "Enable auth?"
 	if !on {
-		what = "Everybody who reaches the cluster may do everything from then on."
+		what, question = "Everybody who reaches the cluster may do everything from then on.", "Disable auth?"
 	}
 	if c.flags.Bool("dry-run") {
 		c.note("%s", what)
 		return c.printAuth(info)
 	}
 	if info.Enabled != on {
-		if err := c.confirm(what+" "+map[bool]string{true: "Enable", false: "Disable"}[on]+" auth?", "nothing was changed"); err != nil {
+		if err := c.confirm(what+" "+question, "nothing was changed"); err != nil {
 			return err
 		}
 	}
@@ -96,8 +96,8 @@ func newAuthStatus(sh *Shell) *urfave.Command {
 		Name: "status", Usage: "show whether roles count, and what you may do", UsageText: "kvctl auth status",
 		Description: "With --json an object: enabled, version, principal (whom your certificate names), roles (yours, an\narray of role, prefix), users (their number, as far as you are told of them), admins (their names, likewise).",
 		Action: sh.action(func(c *Call) error {
-			return c.withStore(func(ctx context.Context, store Store) error {
-				info, err := client.ClusterAPI{ClusterAsker: store}.GetAuth(ctx)
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
+				info, err := api.GetAuth(ctx)
 				if err != nil {
 					return err
 				}
@@ -118,7 +118,10 @@ type authJSON struct {
 
 func (c *Call) printAuth(info client.AuthInfo) error {
 	own := auth.Find(info.Auth, info.Principal)
-	state := map[bool]string{true: "enabled", false: "disabled"}[info.Enabled]
+	state := "enabled"
+	if !info.Enabled {
+		state = "disabled"
+	}
 	switch c.Format {
 	case Table:
 		if !info.Enabled {

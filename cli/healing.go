@@ -80,9 +80,7 @@ func autoreplace(c *Call) error {
 		if m.AfterMs > 0 {
 			return c.changeHealing(m)
 		}
-		return c.withStore(func(ctx context.Context, store Store) error {
-			return c.showHealing(ctx, client.ClusterAPI{ClusterAsker: store})
-		})
+		return c.withAPI(c.showHealing)
 	}
 	mode, known := healingModes[c.Args[0]]
 	if !known {
@@ -101,8 +99,7 @@ func autoreplace(c *Call) error {
 }
 
 func (c *Call) changeHealing(m *messages.ChangeHealing) error {
-	return c.withStore(func(ctx context.Context, store Store) error {
-		api := client.ClusterAPI{ClusterAsker: store}
+	return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
 		if err := api.ChangeHealing(ctx, m); err != nil {
 			return err
 		}

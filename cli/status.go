@@ -258,19 +258,26 @@ func statusCode(rows []nodeJSON) error {
 	return quiet(exitDegraded)
 }
 
+// roleCell is a role in a table. problem is why the node did not answer; empty: it did.
+func (c *Call) roleCell(role, problem string) string {
+	switch {
+	case problem != "":
+		return c.paint(red, role)
+	case role == leading:
+		return c.paint(green, role)
+	}
+	return role
+}
+
 func (c *Call) statusTable(rows []nodeJSON) {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	var cells [][]string
 	for _, r := range rows {
 		if r.problem != nil {
-			cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, c.paint(red, r.Role), "-", "-", "-", "-", "-", "-", "-"})
+			cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, c.roleCell(r.Role, r.Error), "-", "-", "-", "-", "-", "-", "-"})
 			continue
 		}
-		role := r.Role
-		if role == leading {
-			role = c.paint(green, role)
-		}
-		cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, role, strconv.FormatInt(r.PID, 10),
+		cells = append(cells, []string{nameOr(r.Name, "-"), r.Endpoint, c.roleCell(r.Role, ""), strconv.FormatInt(r.PID, 10),
 			number(r.Term), number(r.Revision), number(r.Applied), number(r.LagEntries), number(uint64(r.Level)), r.Version})
 	}
 	c.printTable([]string{"NAME", "ENDPOINT", "ROLE", "PID", "TERM", "REVISION", "APPLIED", "LAG", "LEVEL", "VERSION"}, cells)

@@ -193,13 +193,7 @@ func (c *Call) topTable(t topJSON, at time.Time) {
 	fmt.Fprintf(c.Stdout, "%s  %.0f writes/s  %.0f reads/s  leader %s\n\n", at.Format(time.TimeOnly), t.Writes, t.Reads, nameOr(t.Leader, c.paint(red, "nobody")))
 	var cells [][]string
 	for _, n := range t.Nodes {
-		role := n.Role
-		switch {
-		case role == leading:
-			role = c.paint(green, role)
-		case n.Error != "":
-			role = c.paint(red, role)
-		}
+		role := c.roleCell(n.Role, n.Error)
 		if !n.Measures {
 			cells = append(cells, append([]string{nameOr(n.Name, n.Endpoint), role}, slices.Repeat([]string{"-"}, len(topHeader)-2)...))
 			continue

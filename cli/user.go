@@ -81,8 +81,7 @@ be the one that was given with the role. ` + userFields,
 			if err != nil {
 				return err
 			}
-			return c.withStore(func(ctx context.Context, store Store) error {
-				api := client.ClusterAPI{ClusterAsker: store}
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
 				change := &messages.ChangeAuth{Kind: &messages.ChangeAuth_Revoke{Revoke: g}}
 				if err := api.ChangeAuth(ctx, change, true); err != nil { // who may not is told that, and not what others have
 					return err
@@ -114,8 +113,7 @@ good for a connection, and for nothing else. With --json an object: name, remove
 			if err := c.refuseUnasked("to remove a user"); err != nil {
 				return err
 			}
-			return c.withStore(func(ctx context.Context, store Store) error {
-				api := client.ClusterAPI{ClusterAsker: store}
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
 				change, dry := &messages.ChangeAuth{Kind: &messages.ChangeAuth_Remove{Remove: c.Args[0]}}, c.flags.Bool("dry-run")
 				if err := api.ChangeAuth(ctx, change, true); err != nil {
 					return err
@@ -128,9 +126,9 @@ good for a connection, and for nothing else. With --json an object: name, remove
 					if err := c.confirm("Remove user "+u.Name+", who has the roles "+nameOr(rolesText(u), "none")+"?", "nothing was changed"); err != nil {
 						return err
 					}
-				}
-				if err := api.ChangeAuth(ctx, change, dry); err != nil {
-					return err
+					if err := api.ChangeAuth(ctx, change, false); err != nil {
+						return err
+					}
 				}
 				if c.Format.structured() {
 					return c.printJSON(struct {
@@ -138,7 +136,11 @@ good for a connection, and for nothing else. With --json an object: name, remove
 						Removed bool   `json:"removed"`
 					}{u.Name, !dry})
 				}
-				c.note("%s", map[bool]string{true: "would remove user " + u.Name, false: "user " + u.Name + " is removed"}[dry])
+				if dry {
+					c.note("would remove user %s", u.Name)
+				} else {
+					c.note("user %s is removed", u.Name)
+				}
 				return nil
 			})
 		}),
@@ -150,8 +152,8 @@ func newUserList(sh *Shell) *urfave.Command {
 		Name: "list", Usage: "list the users and their roles", UsageText: "kvctl user list",
 		Description: "Who is no admin sees himself, once auth is enabled. With --json an array of objects with the fields\nof user show.",
 		Action: sh.action(func(c *Call) error {
-			return c.withStore(func(ctx context.Context, store Store) error {
-				info, err := client.ClusterAPI{ClusterAsker: store}.GetAuth(ctx)
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
+				info, err := api.GetAuth(ctx)
 				if err != nil {
 					return err
 				}
@@ -165,8 +167,8 @@ func newUserShow(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name: "show", Usage: "show a user and his roles", ArgsUsage: "NAME", UsageText: "kvctl user show alice", Description: userFields,
 		Action: sh.action(func(c *Call) error {
-			return c.withStore(func(ctx context.Context, store Store) error {
-				return c.showUser(ctx, client.ClusterAPI{ClusterAsker: store}, c.Args[0])
+			return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
+				return c.showUser(ctx, api, c.Args[0])
 			})
 		}),
 	}
@@ -190,8 +192,7 @@ func (c *Call) changeUser(name string, changes ...*messages.ChangeAuth) error {
 	if err := messages.CheckNodeName(name); err != nil {
 		return c.usage(err.Hint, "%s", err.Message)
 	}
-	return c.withStore(func(ctx context.Context, store Store) error {
-		api := client.ClusterAPI{ClusterAsker: store}
+	return c.withAPI(func(ctx context.Context, api client.ClusterAPI) error {
 		for _, change := range changes {
 			if err := api.ChangeAuth(ctx, change, false); err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"keyval/actors/client"
 	"keyval/messages"
 )
 
@@ -51,6 +52,11 @@ func (c *Call) withStore(run func(context.Context, Store) error) error {
 		return problem
 	}
 	return c.blame(err)
+}
+
+// withAPI is withStore for what is asked of the cluster alone.
+func (c *Call) withAPI(run func(context.Context, client.ClusterAPI) error) error {
+	return c.withStore(func(ctx context.Context, store Store) error { return run(ctx, client.ClusterAPI{ClusterAsker: store}) })
 }
 
 func (c *Call) runOn(ctx context.Context, endpoints []string, timeout time.Duration, run func(context.Context, Store) error) error {

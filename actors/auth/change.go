@@ -181,7 +181,10 @@ func Title(asked *messages.ChangeAuth) string {
 	case *messages.ChangeAuth_Revoke:
 		return fmt.Sprintf("take the role %s from user %.80q", Words(k.Revoke.GetGrant()), k.Revoke.GetUser())
 	case *messages.ChangeAuth_Enable:
-		return map[bool]string{true: "enable auth", false: "disable auth"}[k.Enable]
+		if !k.Enable {
+			return "disable auth"
+		}
+		return "enable auth"
 	}
 	return "change the users"
 }
