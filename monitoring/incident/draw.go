@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -187,6 +188,6 @@ func draw(from prometheus, file string, names *strings.Replacer, began, ended, z
 	if err != nil {
 		return err
 	}
-	defer to.Close()
-	return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(to, small)
+	err = (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(to, small)
+	return errors.Join(err, to.Close())
 }

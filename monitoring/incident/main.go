@@ -5,13 +5,11 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -52,18 +50,18 @@ func run(kvctl string, port int, picture string) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	data := filepath.Join(dir, "cluster")
-	said := &bytes.Buffer{}
-	start := func(name string, args ...string) (*exec.Cmd, io.ReadCloser, error) {
+	command := func(name string, args ...string) *exec.Cmd { // it ends with this process
 		c := exec.Command(name, args...)
-		c.Stderr, c.SysProcAttr = said, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		out, err := c.StdoutPipe()
-		if err == nil {
-			err = c.Start()
-		}
-		return c, out, err
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return c
 	}
-	dev, out, err := start(kvctl, "dev", "--json", "--metrics", "--data", data, "--base-port", fmt.Sprint(port))
+	dev := command(kvctl, "dev", "--json", "--metrics", "--data", data, "--base-port", fmt.Sprint(port))
+	dev.Stderr = os.Stderr
+	out, err := dev.StdoutPipe()
 	if err != nil {
+		return err
+	}
+	if err := dev.Start(); err != nil {
 		return err
 	}
 	defer func() {
@@ -72,23 +70,30 @@ func run(kvctl string, port int, picture string) (err error) {
 	}()
 	var c cluster
 	if err := json.NewDecoder(out).Decode(&c); err != nil {
-		return fmt.Errorf("kvctl dev: %w: %s", err, said)
+		return fmt.Errorf("kvctl dev does not say what runs: %w", err)
 	}
 	p := prometheus{address: fmt.Sprintf("127.0.0.1:%d", port-1)}
 	config, err := p.configure(dir, c)
 	if err != nil {
 		return err
 	}
-	server, _, err := start("prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "tsdb"), "--web.listen-address", p.address, "--log.level=error")
-	if err != nil {
+	server := command("prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "tsdb"), "--web.listen-address", p.address, "--log.level=error")
+	server.Stderr = os.Stderr
+	if err := server.Start(); err != nil {
 		return err
 	}
-	defer server.Process.Kill()
-	load, _, err := start(kvctl, "bench", "--endpoints", strings.Join(c.Endpoints, ","), "--clients", "8", "--rate", "300", "--read-ratio", "0.3", "--duration", "15m")
-	if err != nil {
+	defer func() { // before what it writes to is removed
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	}()
+	load := command(kvctl, "bench", "--endpoints", strings.Join(c.Endpoints, ","), "--clients", "8", "--rate", "300", "--read-ratio", "0.3", "--duration", "15m")
+	if err := load.Start(); err != nil {
 		return err
 	}
-	defer load.Process.Kill()
+	defer func() {
+		_ = load.Process.Kill()
+		_ = load.Wait()
+	}()
 	began := time.Now()
 	time.Sleep(calm)
 	leader := c.leader()
