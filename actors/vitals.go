@@ -140,12 +140,7 @@ func timing(of string, h *dto.Histogram, before []uint64) *messages.Timing {
 		t.Counts = append(t.Counts, b.GetCumulativeCount())
 	}
 	t.Counts = append(t.Counts, h.GetSampleCount())
-	for i, n := range t.Counts {
-		if i < len(before) {
-			n -= before[i]
-		}
-		t.Recent = append(t.Recent, n)
-	}
+	t.Recent = messages.Since(before, t.Counts)
 	return t
 }
 
