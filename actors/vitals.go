@@ -27,12 +27,17 @@ type vitals struct {
 
 	mutex  sync.Mutex
 	before [samples]map[string][]uint64 // counts of timings, the oldest first
+	told   *messages.Vitals             // as read last; nil: never
+	toldAt time.Time
 }
 
 // What is recent is counted from the oldest of so many samples on.
 const (
 	samples     = 3
 	sampleEvery = 40 * time.Second
+	// freshFor is how long what was read is told again: reading takes half a millisecond, and
+	// whoever reaches a node may ask as often as he likes.
+	freshFor = 50 * time.Millisecond
 )
 
 func newVitals(meter *prometheus.Registry, o ServeOptions) *vitals {
@@ -62,7 +67,7 @@ func (v *vitals) sample(ctx context.Context) {
 // take keeps what is counted by now as the newest sample.
 func (v *vitals) take() {
 	counts := map[string][]uint64{}
-	for _, t := range v.now().GetTimings() {
+	for _, t := range v.read().GetTimings() {
 		counts[t.Of] = t.Counts
 	}
 	v.mutex.Lock()
@@ -76,8 +81,22 @@ const (
 	queuedSuffix             = "_queued_bytes"
 )
 
-// now is how the node does; nil: the metrics cannot be read.
+// now is how the node does, or did a moment ago; nil: the metrics cannot be read.
 func (v *vitals) now() *messages.Vitals {
+	v.mutex.Lock()
+	told, at := v.told, v.toldAt
+	v.mutex.Unlock()
+	if told != nil && time.Since(at) < freshFor {
+		return told
+	}
+	told = v.read()
+	v.mutex.Lock()
+	defer v.mutex.Unlock()
+	v.told, v.toldAt = told, time.Now()
+	return told
+}
+
+func (v *vitals) read() *messages.Vitals {
 	families, err := v.from.Gather()
 	if err != nil {
 		return nil
@@ -121,12 +140,7 @@ func timing(of string, h *dto.Histogram, before []uint64) *messages.Timing {
 		t.Counts = append(t.Counts, b.GetCumulativeCount())
 	}
 	t.Counts = append(t.Counts, h.GetSampleCount())
-	for i, n := range t.Counts {
-		if i < len(before) {
-			n -= before[i]
-		}
-		t.Recent = append(t.Recent, n)
-	}
+	t.Recent = messages.Since(before, t.Counts)
 	return t
 }
 

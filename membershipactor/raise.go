@@ -247,22 +247,22 @@ func (r *raises) end(why *messages.Error) {
 	c := r.current
 	r.current = nil
 	for range c.asked {
-		r.reply(c.asker, c.request, c.before, c.want, c.by, c.told != 0, why)
+		r.reply(c, why)
 	}
 }
 
 func (r *raises) refuse(to asker, request uint64, why *messages.Error) {
-	r.reply(to, request, r.view.Level, 0, "", false, why)
+	r.reply(&raise{asker: to, request: request, before: r.view.Level}, why)
 }
 
-func (r *raises) reply(to asker, request uint64, before, want uint32, by string, proposed bool, why *messages.Error) {
-	reply := &messages.ClusterReply{Request: request, Level: r.view.Level, LevelBefore: before}
+func (r *raises) reply(to *raise, why *messages.Error) {
+	reply := &messages.ClusterReply{Request: to.request, Level: r.view.Level, LevelBefore: to.before}
 	if why != nil {
 		reply.Code, reply.Message, reply.Hint = why.Code, why.Message, why.Hint
 	}
 	change := "raise the cluster's level"
-	if want != 0 {
-		change += fmt.Sprintf(" to %d", want)
+	if to.want != 0 {
+		change += fmt.Sprintf(" to %d", to.want)
 	}
-	r.emit(answer{to, reply, change, by, proposed})
+	r.emit(answer{to.asker, reply, change, to.by, to.told != 0})
 }

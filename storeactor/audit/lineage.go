@@ -127,10 +127,10 @@ func (a *audit) endWalk(heard []copied) {
 		a.answerVouches(messages.Code_OK, "")
 		return
 	}
-	if w.differs != "" {
+	switch {
+	case w.differs != "":
 		a.refuse(w.differs, len(heard))
-	}
-	if w.differs == "" && len(a.vouching.asked) > 0 {
+	case len(a.vouching.asked) > 0:
 		a.vouching.alone = aloneTicks
 	}
 	a.answerVouches(messages.Code_UNREACHABLE, nobodyAnswered)
