@@ -68,8 +68,8 @@ func OfOperation(kind messages.OperationNumber, key, to []byte) Need {
 	return Whole(messages.UserRole_ADMIN)
 }
 
-// OfRequest is what a message needs that a client sends to a node. at is where: false where
-// the message is let pass, for it needs nothing, or what it needs is said where it is carried
+// OfRequest is what a message needs that a client sends to a node. here: it is asked for at the door;
+// not where the message needs nothing, or where what it needs is said where it is carried
 // out, by then rights may be others: a command when it is applied, a read where it is read, and
 // a change of users when it is decided.
 func OfRequest(m proto.Message) (n Need, here bool) {
