@@ -399,9 +399,12 @@ func (d *damageTable) run(f damaged, how damage, inOrder bool) {
 	d.write(3)
 	d.caughtUp(damagedNode, 30*time.Second)
 	if f.memory { // what is below a checkpoint is not written anew, and stays in memory until much has come
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			if s := d.status(damagedNode); s != nil && s.CheckpointIndex == s.Applied {
 				break
+			}
+			if time.Now().After(deadline) {
+				d.t.Fatal("n3 makes no checkpoint of all that it has applied")
 			}
 		}
 	}
