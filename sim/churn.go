@@ -85,28 +85,29 @@ func (r *run) rejoin(s *server) {
 func (r *run) employ() {
 	if r.swarm.spares > 0 {
 		r.hire()
-		r.ask()
+		r.regularly("operator", 0, r.swarm.asking, func() {
+			if r.check.reference != nil && !r.held {
+				r.by("operator", r.operate)
+			}
+		})
 	}
 }
 
 // hire adds the operator.
 func (r *run) hire() {
-	c := &customer{run: r, number: len(r.clients), name: "operator"}
-	r.clients = append(r.clients, c)
-	r.operator = &operator{customer: c, away: map[string]messages.OperationPhase{}}
-	c.start()
+	r.operator = &operator{customer: r.customer("operator"), away: map[string]messages.OperationPhase{}}
+	r.operator.start()
 }
 
-func (r *run) ask() {
-	chance := r.chancesOf("operator")
-	r.world.clock.after(time.Duration(chance.ExpFloat64()*float64(r.swarm.asking)), nil, func() {
-		if r.healed {
-			return
+// regularly has something done at random times, until the world is healed: so long apart at
+// least, and so much longer on average.
+func (r *run) regularly(kind string, least, more time.Duration, do func()) {
+	wait := least + time.Duration(r.chancesOf(kind).ExpFloat64()*float64(more))
+	r.world.clock.after(wait, nil, func() {
+		if !r.healed {
+			do()
+			r.regularly(kind, least, more, do)
 		}
-		if r.check.reference != nil && !r.held {
-			r.by("operator", r.operate)
-		}
-		r.ask()
 	})
 }
 
