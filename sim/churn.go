@@ -52,7 +52,7 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 		for range pick(chance, 4, 16, 48) {
 			s.blows = append(s.blows, pick(chance, all...))
 		}
-		if s.nodes > 2 && chance.IntN(2) == 0 { // few replaces come so far without their old node
+		if s.nodes > 2 { // few replaces come so far without their old node
 			s.blows = append(s.blows, stepBlow{messages.OperationKind_REPLACE,
 				pick(chance, messages.OperationPhase_PROMOTION, messages.OperationPhase_REMOVE_OLD, messages.OperationPhase_COMPLETE), harmBack})
 		}
