@@ -54,24 +54,11 @@ func (r *run) safeguard() {
 	if r.swarm.backups == 0 {
 		return
 	}
-	k := &keeper{customer: &customer{run: r, number: len(r.clients), name: "keeper", tireless: true}, kept: shelf{}, wholes: map[string][]byte{}}
+	k := &keeper{customer: r.customer("keeper"), kept: shelf{}, wholes: map[string][]byte{}}
+	k.tireless = true
 	r.keeper = k
-	r.clients = append(r.clients, k.customer)
 	k.start()
-	k.work()
-}
-
-// work tries once more after a while. What has not come to its end by then is given up.
-func (k *keeper) work() {
-	r := k.run
-	wait := time.Duration(r.chancesOf("backups").ExpFloat64() * float64(r.swarm.backups))
-	r.world.clock.after(200*time.Millisecond+wait, nil, func() {
-		if r.healed {
-			return
-		}
-		k.goOn()
-		k.work()
-	})
+	r.regularly("backups", 200*time.Millisecond, r.swarm.backups, k.goOn)
 }
 
 // goOn tries once more, unless a try is under way.

@@ -85,6 +85,7 @@ func (r *run) stepped(o *messages.ClusterOperation) {
 		return
 	}
 	r.by("steps", func() {
+		returns := r.seekReturn(o)
 		if r.seekFailure(o) && o.Kind == messages.OperationKind_PROMOTE { // another leader waits before it goes on
 			r.world.clock.after(0, nil, func() {
 				if !r.healed && !r.held {
@@ -92,11 +93,15 @@ func (r *run) stepped(o *messages.ClusterOperation) {
 				}
 			})
 		}
-		r.seekReturn(o)
 		h, strikes := harm(r.chaos.IntN(int(harms))), r.strikes() && r.chaos.Float64() < r.swarm.steps
-		i := slices.IndexFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.phase == o.Phase })
+		i := slices.IndexFunc(r.swarm.blows, func(b stepBlow) bool { // nobody can be back who is not away: see seekReturn
+			return b.kind == o.Kind && b.phase == o.Phase && b.harm != harmBack
+		})
 		if i >= 0 && !r.held {
 			h, strikes = r.swarm.blows[i].harm, true
+		}
+		if returns {
+			h, strikes = harmBack, true
 		}
 		if !strikes {
 			return

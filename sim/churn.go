@@ -19,6 +19,8 @@ type operator struct {
 	*customer
 	begun []*messages.ClusterOperation // as they were asked for
 	at    *server                      // the only one that its client asks; nil: any
+
+	away map[string]messages.OperationPhase // at which step the old node of a replace is back that was taken away, by the operation's id
 }
 
 // goTo has the operator ask one server alone, as somebody does who knows that the leader is
@@ -50,6 +52,10 @@ func (s *swarm) drawChurn(chance *rand.Rand, o Options) {
 		for range pick(chance, 4, 16, 48) {
 			s.blows = append(s.blows, pick(chance, all...))
 		}
+		if s.nodes > 2 { // few replaces come so far without their old node
+			s.blows = append(s.blows, stepBlow{messages.OperationKind_REPLACE,
+				pick(chance, messages.OperationPhase_PROMOTION, messages.OperationPhase_REMOVE_OLD, messages.OperationPhase_COMPLETE), harmBack})
+		}
 	}
 }
 
@@ -79,28 +85,29 @@ func (r *run) rejoin(s *server) {
 func (r *run) employ() {
 	if r.swarm.spares > 0 {
 		r.hire()
-		r.ask()
+		r.regularly("operator", 0, r.swarm.asking, func() {
+			if r.check.reference != nil && !r.held {
+				r.by("operator", r.operate)
+			}
+		})
 	}
 }
 
 // hire adds the operator.
 func (r *run) hire() {
-	c := &customer{run: r, number: len(r.clients), name: "operator"}
-	r.clients = append(r.clients, c)
-	r.operator = &operator{customer: c}
-	c.start()
+	r.operator = &operator{customer: r.customer("operator"), away: map[string]messages.OperationPhase{}}
+	r.operator.start()
 }
 
-func (r *run) ask() {
-	chance := r.chancesOf("operator")
-	r.world.clock.after(time.Duration(chance.ExpFloat64()*float64(r.swarm.asking)), nil, func() {
-		if r.healed {
-			return
+// regularly has something done at random times, until the world is healed: so long apart at
+// least, and so much longer on average.
+func (r *run) regularly(kind string, least, more time.Duration, do func()) {
+	wait := least + time.Duration(r.chancesOf(kind).ExpFloat64()*float64(more))
+	r.world.clock.after(wait, nil, func() {
+		if !r.healed {
+			do()
+			r.regularly(kind, least, more, do)
 		}
-		if r.check.reference != nil && !r.held {
-			r.by("operator", r.operate)
-		}
-		r.ask()
 	})
 }
 
@@ -276,20 +283,48 @@ func (r *run) seekFailure(o *messages.ClusterOperation) bool {
 	if rules.Ended(o) || !r.fails(o.Kind) || r.chaos.IntN(2) == 0 {
 		return false
 	}
+	if at, away := r.operator.away[string(o.Id)]; away && at != messages.OperationPhase_FAILED {
+		return false // it is to come to the step at which its old node is back
+	}
 	r.operator.submit(&messages.Submit{Cluster: &messages.ClusterRequest{
 		Kind: &messages.ClusterRequest_Abort{Abort: &messages.AbortOperation{Id: o.Id}}}})
 	return true
 }
 
-// seekReturn takes the old node of a replace away, if this run aims at its return.
-func (r *run) seekReturn(o *messages.ClusterOperation) {
-	old := r.replica(o.OldRaftId, o.OldNode)
-	if o.Version > 1 || old == nil || !old.up() || r.held || r.founding() || r.needs(old) ||
-		!slices.ContainsFunc(r.swarm.blows, func(b stepBlow) bool { return b.kind == o.Kind && b.harm == harmBack }) {
-		return
+// seekReturn keeps the old node of a replace away, if this run aims at its return, and reports
+// whether it is to be back now: at a step that is aimed at, or at the end if that did not come.
+func (r *run) seekReturn(o *messages.ClusterOperation) bool {
+	at, away := r.operator.away[string(o.Id)]
+	if !away && o.Version == 1 {
+		at, away = r.keepAway(o)
 	}
-	r.note("%s is away, until it is back amid its replace", old.name())
-	old.crash(false)
+	if !away || o.Phase != at && !rules.Ended(o) {
+		return false
+	}
+	delete(r.operator.away, string(o.Id))
+	return true
+}
+
+// keepAway takes the old node of a replace that begins away, unless it is already, and says until
+// which step.
+func (r *run) keepAway(o *messages.ClusterOperation) (until messages.OperationPhase, away bool) {
+	var aims []messages.OperationPhase
+	for _, b := range r.swarm.blows {
+		if b.kind == o.Kind && b.harm == harmBack {
+			aims = append(aims, b.phase)
+		}
+	}
+	old := r.replica(o.OldRaftId, o.OldNode)
+	if len(aims) == 0 || old == nil || old.id() != o.OldRaftId || old.lost() || r.held || old.up() && (r.founding() || r.needs(old)) {
+		return 0, false
+	}
+	until = pick(r.chaos, aims...)
+	r.operator.away[string(o.Id)] = until
+	r.note("%s is away, until it is back in %s %s", old.name(), o.Kind, until)
+	if old.up() {
+		old.crash(false)
+	}
+	return until, true
 }
 
 func (r *run) drawKind() messages.OperationKind {

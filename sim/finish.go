@@ -14,8 +14,8 @@ import (
 func (r *run) probe() {
 	for _, s := range r.servers {
 		if s.up() && !s.aged && s.isMember() {
-			c := &customer{run: r, number: len(r.clients), name: "probe-" + s.name(), probes: s}
-			r.clients = append(r.clients, c)
+			c := r.customer("probe-" + s.name())
+			c.probes = s
 			c.startWith([]string{s.listen()}, true)
 			c.submit(writing(c.put(c.key())))
 			c.submit(&messages.Submit{Cluster: &messages.ClusterRequest{Kind: &messages.ClusterRequest_Query{Query: &messages.ClusterQuery{}}}})

@@ -39,23 +39,12 @@ func (r *run) appoint() {
 	if r.swarm.rights == 0 {
 		return
 	}
-	c := &customer{run: r, number: len(r.clients), name: wardenName}
-	r.clients = append(r.clients, c)
-	r.warden = &warden{customer: c}
-	c.start()
-	r.keepOn()
-}
-
-func (r *run) keepOn() {
-	chance := r.chancesOf("rights")
-	r.world.clock.after(time.Duration(chance.ExpFloat64()*float64(r.swarm.rights)), nil, func() {
-		if r.healed {
-			return
-		}
+	r.warden = &warden{customer: r.customer(wardenName)}
+	r.warden.start()
+	r.regularly("rights", 0, r.swarm.rights, func() {
 		if r.check.reference != nil && len(r.warden.under) == 0 {
 			r.by("rights", func() { r.warden.ask(r.warden.draw()) })
 		}
-		r.keepOn()
 	})
 }
 

@@ -150,7 +150,7 @@ func newRun(o Options) *run {
 		r.restore(o.restored)
 	}
 	for i := range r.swarm.clients {
-		r.clients = append(r.clients, &customer{run: r, number: i, name: fmt.Sprintf("c%d", i+1)})
+		r.customer(fmt.Sprintf("c%d", i+1))
 	}
 	return r
 }

@@ -131,8 +131,7 @@ func (s *Scene) Client(name string, knows []Server) Client {
 	for _, server := range knows {
 		endpoints = append(endpoints, server.server.listen())
 	}
-	c := &customer{run: s.run, number: len(s.run.clients), name: name}
-	s.run.clients = append(s.run.clients, c)
+	c := s.run.customer(name)
 	c.startWith(endpoints, len(knows) < len(s.run.endpoints()))
 	return Client{c}
 }

@@ -40,6 +40,13 @@ const (
 	actorAsker  = "asker"
 )
 
+// customer adds a client, whose process does not run yet.
+func (r *run) customer(name string) *customer {
+	c := &customer{run: r, number: len(r.clients), name: name}
+	r.clients = append(r.clients, c)
+	return c
+}
+
 // start runs a client process, which knows all nodes' endpoints.
 func (c *customer) start() { c.startWith(c.run.endpoints(), false) }
 

@@ -105,8 +105,10 @@ func TestRevokedAmidWrites(t *testing.T) {
 			})
 		}
 	}
-	for acked.Load() < 500 {
-		time.Sleep(10 * time.Millisecond)
+	for until := time.Now().Add(20 * time.Second); acked.Load() < 500; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) || len(others) > 0 {
+			t.Fatalf("%d writes are acknowledged, %d writers have failed", acked.Load(), len(others))
+		}
 	}
 	p.as("root")
 	p.runs(0, "none", "user", "revoke", "alice", "writer", "--prefix", "k/")
