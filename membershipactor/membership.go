@@ -89,6 +89,11 @@ func (a *Membership) Receive(ctx actor.Context) {
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
+	case *messages.InvitationAsk:
+		if from := ctx.Sender(); from != nil {
+			a.changes.onInvitationAsk(a.known(), asker{from.Address, from.Id}, m)
+			a.carryOut(ctx)
+		}
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
 	case *messages.LevelAsk:
@@ -163,6 +168,8 @@ func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
 		ctx.Respond(a.census.reply(m))
 	case m.GetAuthQuery() != nil:
 		ctx.Respond(a.census.replyAuth(m))
+	case m.GetInvitationQuery() != nil:
+		ctx.Respond(a.census.replyInvitations(m))
 	case m.GetLevelRaise() != nil: // any node has it raised
 		a.raises.onRequest(asker{from.Address, from.Id}, m)
 	default:

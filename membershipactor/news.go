@@ -41,6 +41,7 @@ func newsOf(before, after View) (all []news) {
 		tell("who may do what has changed", "version", is.GetVersion(), "enabled", is.GetEnabled(), "users", len(is.GetUsers()),
 			"by", is.GetBy(), "request", is.GetRequest())
 	}
+	all = append(all, newsOfInvitations(before.state.Invitations, after.state.Invitations)...)
 	for _, m := range after.Members {
 		was, known := before.Member(m.RaftId)
 		switch {
@@ -55,6 +56,30 @@ func newsOf(before, after View) (all []news) {
 	for _, m := range before.Members {
 		if _, stays := after.Member(m.RaftId); !stays {
 			tell("a member is removed", words(m)...)
+		}
+	}
+	return all
+}
+
+// newsOfInvitations is what became of nodes that were given a token to come with.
+func newsOfInvitations(before, after *messages.Invitations) (all []news) {
+	tell := func(text string, i *messages.Invitation, words ...any) {
+		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "node", i.Node}, words...)})
+	}
+	if before.GetVersion() == after.GetVersion() {
+		return nil
+	}
+	for _, i := range after.GetAll() {
+		switch was := rules.FindInvitation(before, i.Id); {
+		case was == nil:
+			tell("a node is invited", i, "until", i.ExpiresMs, "by", i.By, "request", i.Request)
+		case len(was.Taker) == 0 && len(i.Taker) > 0:
+			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
+		}
+	}
+	for _, i := range before.GetAll() {
+		if rules.FindInvitation(after, i.Id) == nil {
+			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
 		}
 	}
 	return all
@@ -101,6 +126,12 @@ func titleOf(r *request) string {
 		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
 	case m.GetAuth() != nil:
 		return auth.Title(m.GetAuth())
+	case m.GetInvitation().GetAdd() != nil:
+		return fmt.Sprintf("invite node %.80q by invitation %x", m.GetInvitation().GetAdd().GetNode(), m.GetInvitation().GetAdd().GetId())
+	case m.GetInvitation() != nil:
+		return fmt.Sprintf("remove invitation %x", m.GetInvitation().GetRemove())
+	case r.redeem != nil:
+		return fmt.Sprintf("give the keys of %.80q away by invitation %x", r.redeem.Node, r.redeem.Id)
 	}
 	return "unknown"
 }

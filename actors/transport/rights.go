@@ -24,6 +24,8 @@ func (c Conn) Claim(m proto.Message, host []byte) {
 		m.Holder, m.Principal = c.holder(host), c.Principal.User()
 	case *messages.ClusterRequest:
 		m.Principal = c.Principal.User()
+	case *messages.InvitationAsk:
+		m.Host = host
 	}
 }
 

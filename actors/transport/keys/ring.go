@@ -4,6 +4,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -55,6 +56,7 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	pin         *[sha256.Size]byte // of who has a token, and nothing of the above; nil: there are keys
 }
 
 // Load reads keys. The error names the file, and what is wrong with it.
@@ -95,17 +97,34 @@ func (r *Ring) load() (*loaded, error) {
 	if err != nil {
 		return nil, refuse(r.files.Cert, err)
 	}
-	if _, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now()); err != nil {
+	ways, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	if err != nil {
 		return nil, refuse(r.files.Cert, err)
 	}
 	if PrincipalOf([]*x509.Certificate{l.leaf}).Kind == transport.Unnamed {
 		return nil, refuse(r.files.Cert, errors.New("it names neither a node nor a user"))
 	}
 	l.server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot(l.own, ways[0])}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
 	}
 	return l, nil
+}
+
+// withRoot is a certificate that shows its authority's too: who has a join token knows that by its hash alone.
+func withRoot(own tls.Certificate, way []*x509.Certificate) tls.Certificate {
+	if root := way[len(way)-1].Raw; !bytes.Equal(own.Certificate[len(own.Certificate)-1], root) {
+		own.Certificate = append(slices.Clone(own.Certificate), root)
+	}
+	return own
+}
+
+// shown are the certificates that a connection is begun with.
+func (l *loaded) shown() []tls.Certificate {
+	if l.leaf == nil {
+		return nil
+	}
+	return []tls.Certificate{l.own}
 }
 
 // checkSecret refuses a key that others than its owner and his group may read, or anybody
@@ -148,7 +167,7 @@ func PrincipalOf(chain []*x509.Certificate) transport.Principal {
 
 // Principal is who the own certificate names. Reloading does not change it.
 func (r *Ring) Principal() transport.Principal {
-	if r == nil {
+	if r == nil || r.current.Load().leaf == nil {
 		return transport.Principal{}
 	}
 	return PrincipalOf([]*x509.Certificate{r.current.Load().leaf})
@@ -168,10 +187,14 @@ func (r *Ring) Server() *tls.Config {
 func (r *Ring) Client(host string) *tls.Config {
 	l := r.current.Load()
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"}, ServerName: host,
+		MinVersion: tls.VersionTLS13, Certificates: l.shown(), NextProtos: []string{"h2"}, ServerName: host,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
+			if l.pin != nil {
+				if err := l.verifyPinned(s.PeerCertificates, r); err != nil {
+					return err
+				}
+			} else if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
 			}
 			if leaf := s.PeerCertificates[0]; len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
