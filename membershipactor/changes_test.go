@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
 	"keyval/membershipactor/saga"
 	"keyval/messages"
@@ -113,7 +114,7 @@ func (s *stand) carryOut(o *messages.Operation) {
 			s.k.Backups = jobs
 		}
 	case *messages.Operation_WriteInvitations:
-		if next, err := rules.WriteInvitations(s.k.Invitations, k.WriteInvitations); err == nil {
+		if next, err := auth.WriteInvitations(s.k.Invitations, k.WriteInvitations); err == nil {
 			s.k.Invitations = next
 		}
 	case *messages.Operation_UpdateMember:

@@ -48,7 +48,7 @@ func (c *census) replyAuth(m *messages.ClusterRequest) *messages.ClusterReply {
 
 // replyInvitations says which nodes have a token to come with.
 func (c *census) replyInvitations(m *messages.ClusterRequest) *messages.ClusterReply {
-	r := &messages.ClusterReply{Request: m.Request, Leader: c.view.LeaderRecord(), Invitations: rules.InvitationsTold(c.view.MembersChanged().GetInvitations().GetAll()...)}
+	r := &messages.ClusterReply{Request: m.Request, Leader: c.view.LeaderRecord(), Invitations: auth.InvitationsTold(c.view.MembersChanged().GetInvitations().GetAll()...)}
 	if self, ok := c.view.Member(c.self); ok {
 		r.Node = self.Name
 	}

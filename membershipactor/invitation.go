@@ -3,21 +3,21 @@ package membershipactor
 import (
 	"google.golang.org/protobuf/proto"
 
-	"keyval/membershipactor/rules"
+	"keyval/actors/auth"
 	"keyval/messages"
 )
 
 // invite makes an invitation, or takes one back. That the asker may was decided where he came in.
 func (c *changes) invite(k known, r *request, asked *messages.ChangeInvitation) (done bool, err *messages.Error) {
-	next := rules.Uninvite(k.Invitations, asked.GetRemove())
+	next := auth.Uninvite(k.Invitations, asked.GetRemove())
 	if asked.GetAdd() != nil {
-		if next, err = rules.Invite(k.Invitations, asked.GetAdd(), r.asked.Principal, messages.RequestIDOfNode(r.from.address, r.asked.Request), k.NowMS); err != nil {
+		if next, err = auth.Invite(k.Invitations, asked.GetAdd(), r.asked.Principal, messages.RequestIDOfNode(r.from.address, r.asked.Request), k.NowMS); err != nil {
 			return true, err
 		}
 	}
 	if next == nil || r.asked.DryRun {
-		if i := rules.FindInvitation(k.Invitations, asked.GetAdd().GetId()); i != nil {
-			r.reply.Invitations = rules.InvitationsTold(i)
+		if i := auth.FindInvitation(k.Invitations, asked.GetAdd().GetId()); i != nil {
+			r.reply.Invitations = auth.InvitationsTold(i)
 		}
 		return true, nil
 	}
@@ -45,7 +45,7 @@ func (c *changes) onInvitationAsk(k known, from asker, m *messages.InvitationAsk
 // giveKeys gives the sealed keys of an invitation to its taker, once the log says who he is. A node
 // that does not lead says who does, to nobody but who has the token.
 func (c *changes) giveKeys(k known, r *request) (done bool, err *messages.Error) {
-	sealed, next, err := rules.Redeem(k.Invitations, r.redeem, k.NowMS)
+	sealed, next, err := auth.Redeem(k.Invitations, r.redeem, k.NowMS)
 	switch {
 	case !k.Leads() && err != nil && err.Code == messages.Code_NOT_FOUND:
 		return true, err // the leader may know better

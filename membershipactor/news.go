@@ -70,7 +70,7 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 		return nil
 	}
 	for _, i := range after.GetAll() {
-		switch was := rules.FindInvitation(before, i.Id); {
+		switch was := auth.FindInvitation(before, i.Id); {
 		case was == nil:
 			tell("a node is invited", i, "until", i.ExpiresMs, "by", i.By, "request", i.Request)
 		case len(was.Taker) == 0 && len(i.Taker) > 0:
@@ -78,7 +78,7 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 		}
 	}
 	for _, i := range before.GetAll() {
-		if rules.FindInvitation(after, i.Id) == nil {
+		if auth.FindInvitation(after, i.Id) == nil {
 			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	ActorArchive       = "node/snapshots/archive"
 	ActorAudit         = "node/audit"
 	ActorMembership    = "node/membership"
+	ActorLogin         = "node/login"
 	ActorGateway       = "node/gateway"
 	ActorSessionPrefix = "node/gateway/session-"
 )
@@ -70,6 +71,7 @@ var Actors = []*Actor{
 	{ActorArchive, Restarts, false, "writes, lists and deletes snapshot files"},
 	{ActorAudit, Restarts, true, "compares what the members hold; only the leader's asks"},
 	{ActorMembership, Restarts, true, "holds the view of the members, answers questions about it, and has the cluster's level raised"},
+	{ActorLogin, Restarts, true, "compares passwords, one at a time, and gives tokens"},
 	{ActorGateway, Restarts, true, "spawns a session for each client, and brings it the outcomes"},
 	{ActorSessionPrefix, Stops, false, "one attached client, which attaches again"},
 }

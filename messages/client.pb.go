@@ -3278,6 +3278,7 @@ type ChangeAuth struct {
 	//	*ChangeAuth_Grant
 	//	*ChangeAuth_Revoke
 	//	*ChangeAuth_Enable
+	//	*ChangeAuth_Password
 	Kind          isChangeAuth_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3365,6 +3366,15 @@ func (x *ChangeAuth) GetEnable() bool {
 	return false
 }
 
+func (x *ChangeAuth) GetPassword() *ChangePassword {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Password); ok {
+			return x.Password
+		}
+	}
+	return nil
+}
+
 type isChangeAuth_Kind interface {
 	isChangeAuth_Kind()
 }
@@ -3389,6 +3399,10 @@ type ChangeAuth_Enable struct {
 	Enable bool `protobuf:"varint,5,opt,name=enable,proto3,oneof"` // false: disable
 }
 
+type ChangeAuth_Password struct {
+	Password *ChangePassword `protobuf:"bytes,6,opt,name=password,proto3,oneof"`
+}
+
 func (*ChangeAuth_Add) isChangeAuth_Kind() {}
 
 func (*ChangeAuth_Remove) isChangeAuth_Kind() {}
@@ -3398,6 +3412,60 @@ func (*ChangeAuth_Grant) isChangeAuth_Kind() {}
 func (*ChangeAuth_Revoke) isChangeAuth_Kind() {}
 
 func (*ChangeAuth_Enable) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Password) isChangeAuth_Kind() {}
+
+type ChangePassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // empty: he has none from then on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePassword) Reset() {
+	*x = ChangePassword{}
+	mi := &file_client_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePassword) ProtoMessage() {}
+
+func (x *ChangePassword) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePassword.ProtoReflect.Descriptor instead.
+func (*ChangePassword) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ChangePassword) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ChangePassword) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
 
 type UserGrant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3409,7 +3477,7 @@ type UserGrant struct {
 
 func (x *UserGrant) Reset() {
 	*x = UserGrant{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3489,7 @@ func (x *UserGrant) String() string {
 func (*UserGrant) ProtoMessage() {}
 
 func (x *UserGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3502,7 @@ func (x *UserGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserGrant.ProtoReflect.Descriptor instead.
 func (*UserGrant) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UserGrant) GetUser() string {
@@ -3460,7 +3528,7 @@ type AuthQuery struct {
 
 func (x *AuthQuery) Reset() {
 	*x = AuthQuery{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3540,7 @@ func (x *AuthQuery) String() string {
 func (*AuthQuery) ProtoMessage() {}
 
 func (x *AuthQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3553,7 @@ func (x *AuthQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthQuery.ProtoReflect.Descriptor instead.
 func (*AuthQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 // ChangeInvitation asks to make an invitation, or to take one back: one that is not there is no
@@ -3503,7 +3571,7 @@ type ChangeInvitation struct {
 
 func (x *ChangeInvitation) Reset() {
 	*x = ChangeInvitation{}
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3583,7 @@ func (x *ChangeInvitation) String() string {
 func (*ChangeInvitation) ProtoMessage() {}
 
 func (x *ChangeInvitation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3596,7 @@ func (x *ChangeInvitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeInvitation.ProtoReflect.Descriptor instead.
 func (*ChangeInvitation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{41}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ChangeInvitation) GetKind() isChangeInvitation_Kind {
@@ -3586,7 +3654,7 @@ type NewInvitation struct {
 
 func (x *NewInvitation) Reset() {
 	*x = NewInvitation{}
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +3666,7 @@ func (x *NewInvitation) String() string {
 func (*NewInvitation) ProtoMessage() {}
 
 func (x *NewInvitation) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +3679,7 @@ func (x *NewInvitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewInvitation.ProtoReflect.Descriptor instead.
 func (*NewInvitation) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{42}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NewInvitation) GetId() []byte {
@@ -3658,7 +3726,7 @@ type InvitationQuery struct {
 
 func (x *InvitationQuery) Reset() {
 	*x = InvitationQuery{}
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3738,7 @@ func (x *InvitationQuery) String() string {
 func (*InvitationQuery) ProtoMessage() {}
 
 func (x *InvitationQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3751,7 @@ func (x *InvitationQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationQuery.ProtoReflect.Descriptor instead.
 func (*InvitationQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{43}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 type ClusterReply struct {
@@ -3713,7 +3781,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3793,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3806,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{44}
+	return file_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3886,7 +3954,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +3966,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +3979,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{45}
+	return file_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -4038,7 +4106,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4050,7 +4118,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4063,7 +4131,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{46}
+	return file_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -4113,7 +4181,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4193,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4206,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{47}
+	return file_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -4284,7 +4352,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4364,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4377,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{48}
+	return file_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -4384,7 +4452,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[49]
+	mi := &file_client_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4396,7 +4464,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[49]
+	mi := &file_client_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4409,7 +4477,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{49}
+	return file_client_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -4473,7 +4541,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[50]
+	mi := &file_client_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4485,7 +4553,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[50]
+	mi := &file_client_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4498,7 +4566,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{50}
+	return file_client_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -4531,7 +4599,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[51]
+	mi := &file_client_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4611,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[51]
+	mi := &file_client_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4624,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{51}
+	return file_client_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -4615,6 +4683,186 @@ func (x *JoinAnswer) GetAgain() bool {
 	return false
 }
 
+// LoginRequest asks for a token. Any node answers it, one after the other; BUSY: there are too
+// many, or too many went wrong lately.
+type LoginRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Password      string                 `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // for how long the token is to be good; 0: 12 hours
+	Host          []byte                 `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`                 // where it comes from, as in Attach.holder: the link writes it
+	Secured       bool                   `protobuf:"varint,6,opt,name=secured,proto3" json:"secured,omitempty"`          // it came under TLS: the link writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginRequest) Reset() {
+	*x = LoginRequest{}
+	mi := &file_client_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginRequest) ProtoMessage() {}
+
+func (x *LoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
+func (*LoginRequest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *LoginRequest) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *LoginRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LoginRequest) GetHost() []byte {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetSecured() bool {
+	if x != nil {
+		return x.Secured
+	}
+	return false
+}
+
+// LoginReply: NOT_ALLOWED says the same whether there is no such user, he has no password, or it
+// is another one.
+type LoginReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Token         string                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // since 1970, by the node's clock
+	ClusterId     []byte                 `protobuf:"bytes,7,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginReply) Reset() {
+	*x = LoginReply{}
+	mi := &file_client_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginReply) ProtoMessage() {}
+
+func (x *LoginReply) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginReply.ProtoReflect.Descriptor instead.
+func (*LoginReply) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *LoginReply) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *LoginReply) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *LoginReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LoginReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *LoginReply) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *LoginReply) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *LoginReply) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
 // InvitationAsk asks for the keys of an invitation: who asks has nothing but its token. The leader
 // gives them to one taker, who may ask again; another node answers REDIRECT, or NOT_FOUND, which is
 // the last word only if final is set.
@@ -4633,7 +4881,7 @@ type InvitationAsk struct {
 
 func (x *InvitationAsk) Reset() {
 	*x = InvitationAsk{}
-	mi := &file_client_proto_msgTypes[52]
+	mi := &file_client_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4645,7 +4893,7 @@ func (x *InvitationAsk) String() string {
 func (*InvitationAsk) ProtoMessage() {}
 
 func (x *InvitationAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[52]
+	mi := &file_client_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4658,7 +4906,7 @@ func (x *InvitationAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationAsk.ProtoReflect.Descriptor instead.
 func (*InvitationAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{52}
+	return file_client_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *InvitationAsk) GetRequest() uint64 {
@@ -4725,7 +4973,7 @@ type InvitationAnswer struct {
 
 func (x *InvitationAnswer) Reset() {
 	*x = InvitationAnswer{}
-	mi := &file_client_proto_msgTypes[53]
+	mi := &file_client_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4737,7 +4985,7 @@ func (x *InvitationAnswer) String() string {
 func (*InvitationAnswer) ProtoMessage() {}
 
 func (x *InvitationAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[53]
+	mi := &file_client_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4750,7 +4998,7 @@ func (x *InvitationAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationAnswer.ProtoReflect.Descriptor instead.
 func (*InvitationAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{53}
+	return file_client_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *InvitationAnswer) GetRequest() uint64 {
@@ -5070,15 +5318,19 @@ const file_client_proto_rawDesc = "" +
 	"\fremove_spare\x18\x02 \x01(\tR\vremoveSpare\x12/\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x16.keyval.v1.HealingModeH\x00R\x04mode\x88\x01\x01\x12\x19\n" +
 	"\bafter_ms\x18\x04 \x01(\x04R\aafterMsB\a\n" +
-	"\x05_mode\"\xba\x01\n" +
+	"\x05_mode\"\xf3\x01\n" +
 	"\n" +
 	"ChangeAuth\x12\x12\n" +
 	"\x03add\x18\x01 \x01(\tH\x00R\x03add\x12\x18\n" +
 	"\x06remove\x18\x02 \x01(\tH\x00R\x06remove\x12,\n" +
 	"\x05grant\x18\x03 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x05grant\x12.\n" +
 	"\x06revoke\x18\x04 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x06revoke\x12\x18\n" +
-	"\x06enable\x18\x05 \x01(\bH\x00R\x06enableB\x06\n" +
-	"\x04kind\"G\n" +
+	"\x06enable\x18\x05 \x01(\bH\x00R\x06enable\x127\n" +
+	"\bpassword\x18\x06 \x01(\v2\x19.keyval.v1.ChangePasswordH\x00R\bpasswordB\x06\n" +
+	"\x04kind\"8\n" +
+	"\x0eChangePassword\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"G\n" +
 	"\tUserGrant\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12&\n" +
 	"\x05grant\x18\x02 \x01(\v2\x10.keyval.v1.GrantR\x05grant\"\v\n" +
@@ -5196,7 +5448,27 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x06 \x01(\fR\tclusterId\x12+\n" +
 	"\amembers\x18\a \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x14\n" +
-	"\x05again\x18\b \x01(\bR\x05again:K\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18;\x1a0also unasked, when what was answered has changed\"\aJoinAsk\"\xa1\x02\n" +
+	"\x05again\x18\b \x01(\bR\x05again:K\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18;\x1a0also unasked, when what was answered has changed\"\aJoinAsk\"\xda\x01\n" +
+	"\fLoginRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\fR\x04host\x12\x18\n" +
+	"\asecured\x18\x06 \x01(\bR\asecured:;\x8a\xb5\x18\x14\b\x10\x10\x02\x18\x01\"\n" +
+	"node/loginH\x01\x92\xb5\x18\x1f\n" +
+	"\x06client\x12\x05login\x1a\x0ea user logs in\"\xed\x01\n" +
+	"\n" +
+	"LoginReply\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\a \x01(\fR\tclusterId:\x1e\x8a\xb5\x18\b\b\x11\x10\x01\x18\x020\x01\x92\xb5\x18\x0e\"\fLoginRequest\"\xa1\x02\n" +
 	"\rInvitationAsk\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -5236,7 +5508,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(ProgressState)(0),         // 1: keyval.v1.ProgressState
@@ -5279,51 +5551,54 @@ var file_client_proto_goTypes = []any{
 	(*ChangeAddress)(nil),      // 38: keyval.v1.ChangeAddress
 	(*ChangeHealing)(nil),      // 39: keyval.v1.ChangeHealing
 	(*ChangeAuth)(nil),         // 40: keyval.v1.ChangeAuth
-	(*UserGrant)(nil),          // 41: keyval.v1.UserGrant
-	(*AuthQuery)(nil),          // 42: keyval.v1.AuthQuery
-	(*ChangeInvitation)(nil),   // 43: keyval.v1.ChangeInvitation
-	(*NewInvitation)(nil),      // 44: keyval.v1.NewInvitation
-	(*InvitationQuery)(nil),    // 45: keyval.v1.InvitationQuery
-	(*ClusterReply)(nil),       // 46: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 47: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 48: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 49: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 50: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 51: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 52: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 53: keyval.v1.JoinAnswer
-	(*InvitationAsk)(nil),      // 54: keyval.v1.InvitationAsk
-	(*InvitationAnswer)(nil),   // 55: keyval.v1.InvitationAnswer
-	(Code)(0),                  // 56: keyval.v1.Code
-	(*Member)(nil),             // 57: keyval.v1.Member
-	(*NoteBackup)(nil),         // 58: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 59: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 60: keyval.v1.HealingMode
-	(*Grant)(nil),              // 61: keyval.v1.Grant
-	(*Auth)(nil),               // 62: keyval.v1.Auth
-	(*Invitation)(nil),         // 63: keyval.v1.Invitation
-	(*Healing)(nil),            // 64: keyval.v1.Healing
-	(*BackupJob)(nil),          // 65: keyval.v1.BackupJob
+	(*ChangePassword)(nil),     // 41: keyval.v1.ChangePassword
+	(*UserGrant)(nil),          // 42: keyval.v1.UserGrant
+	(*AuthQuery)(nil),          // 43: keyval.v1.AuthQuery
+	(*ChangeInvitation)(nil),   // 44: keyval.v1.ChangeInvitation
+	(*NewInvitation)(nil),      // 45: keyval.v1.NewInvitation
+	(*InvitationQuery)(nil),    // 46: keyval.v1.InvitationQuery
+	(*ClusterReply)(nil),       // 47: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 48: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 49: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 50: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 51: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 52: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 53: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 54: keyval.v1.JoinAnswer
+	(*LoginRequest)(nil),       // 55: keyval.v1.LoginRequest
+	(*LoginReply)(nil),         // 56: keyval.v1.LoginReply
+	(*InvitationAsk)(nil),      // 57: keyval.v1.InvitationAsk
+	(*InvitationAnswer)(nil),   // 58: keyval.v1.InvitationAnswer
+	(Code)(0),                  // 59: keyval.v1.Code
+	(*Member)(nil),             // 60: keyval.v1.Member
+	(*NoteBackup)(nil),         // 61: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 62: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 63: keyval.v1.HealingMode
+	(*Grant)(nil),              // 64: keyval.v1.Grant
+	(*Auth)(nil),               // 65: keyval.v1.Auth
+	(*Invitation)(nil),         // 66: keyval.v1.Invitation
+	(*Healing)(nil),            // 67: keyval.v1.Healing
+	(*BackupJob)(nil),          // 68: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	56, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	59, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	57, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	60, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
 	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
-	56, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	59, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
 	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
-	56, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	59, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	56, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	59, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	57, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	60, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	23, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	22, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
 	19, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
@@ -5334,10 +5609,10 @@ var file_client_proto_depIdxs = []int32{
 	26, // 25: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	27, // 26: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
 	28, // 27: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	56, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	59, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	31, // 29: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
 	29, // 30: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	57, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	60, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
 	33, // 32: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
 	35, // 33: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
 	36, // 34: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
@@ -5345,45 +5620,47 @@ var file_client_proto_depIdxs = []int32{
 	38, // 36: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
 	34, // 37: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
 	39, // 38: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	58, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	61, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
 	40, // 40: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
-	42, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
-	43, // 42: keyval.v1.ClusterRequest.invitation:type_name -> keyval.v1.ChangeInvitation
-	45, // 43: keyval.v1.ClusterRequest.invitation_query:type_name -> keyval.v1.InvitationQuery
-	59, // 44: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	60, // 45: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	41, // 46: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
-	41, // 47: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
-	61, // 48: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
-	44, // 49: keyval.v1.ChangeInvitation.add:type_name -> keyval.v1.NewInvitation
-	56, // 50: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 51: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	47, // 52: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	59, // 53: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	51, // 54: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	51, // 55: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	51, // 56: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	62, // 57: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
-	63, // 58: keyval.v1.ClusterReply.invitations:type_name -> keyval.v1.Invitation
-	49, // 59: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	59, // 60: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	50, // 61: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	48, // 62: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	64, // 63: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	65, // 64: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	57, // 65: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 66: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	22, // 67: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	50, // 68: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	56, // 69: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	57, // 70: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	56, // 71: keyval.v1.InvitationAnswer.code:type_name -> keyval.v1.Code
-	5,  // 72: keyval.v1.InvitationAnswer.leader:type_name -> keyval.v1.Leader
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	43, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
+	44, // 42: keyval.v1.ClusterRequest.invitation:type_name -> keyval.v1.ChangeInvitation
+	46, // 43: keyval.v1.ClusterRequest.invitation_query:type_name -> keyval.v1.InvitationQuery
+	62, // 44: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	63, // 45: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	42, // 46: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	42, // 47: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	41, // 48: keyval.v1.ChangeAuth.password:type_name -> keyval.v1.ChangePassword
+	64, // 49: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	45, // 50: keyval.v1.ChangeInvitation.add:type_name -> keyval.v1.NewInvitation
+	59, // 51: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	5,  // 52: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	48, // 53: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	62, // 54: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	52, // 55: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	52, // 56: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	52, // 57: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	65, // 58: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	66, // 59: keyval.v1.ClusterReply.invitations:type_name -> keyval.v1.Invitation
+	50, // 60: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	62, // 61: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	51, // 62: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	49, // 63: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	67, // 64: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	68, // 65: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	60, // 66: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	1,  // 67: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	22, // 68: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	51, // 69: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	59, // 70: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	60, // 71: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	59, // 72: keyval.v1.LoginReply.code:type_name -> keyval.v1.Code
+	59, // 73: keyval.v1.InvitationAnswer.code:type_name -> keyval.v1.Code
+	5,  // 74: keyval.v1.InvitationAnswer.leader:type_name -> keyval.v1.Leader
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -5425,8 +5702,9 @@ func file_client_proto_init() {
 		(*ChangeAuth_Grant)(nil),
 		(*ChangeAuth_Revoke)(nil),
 		(*ChangeAuth_Enable)(nil),
+		(*ChangeAuth_Password)(nil),
 	}
-	file_client_proto_msgTypes[41].OneofWrappers = []any{
+	file_client_proto_msgTypes[42].OneofWrappers = []any{
 		(*ChangeInvitation_Add)(nil),
 		(*ChangeInvitation_Remove)(nil),
 	}
@@ -5436,7 +5714,7 @@ func file_client_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2146,11 +2146,12 @@ func (x *Auth) GetRequest() string {
 	return ""
 }
 
-// User is whom a certificate names.
+// User is whom a certificate names, or a token.
 type User struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"` // by role, then by prefix
+	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`     // by role, then by prefix
+	Password      *Password              `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"` // unset: he has none, and only a certificate names him
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2199,6 +2200,66 @@ func (x *User) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *User) GetPassword() *Password {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+// Password is by what a user proves who he is when he logs in.
+type Password struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`        // bcrypt's text; to whom users are told it is empty
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the Auth that it was set with: tokens that were given for another are worth nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Password) Reset() {
+	*x = Password{}
+	mi := &file_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Password) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Password) ProtoMessage() {}
+
+func (x *Password) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Password.ProtoReflect.Descriptor instead.
+func (*Password) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Password) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Password) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Grant is a role, for the keys that begin with prefix; an empty one stands for all. OPERATOR
 // and ADMIN are for the whole cluster, and have none.
 type Grant struct {
@@ -2211,7 +2272,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2284,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2297,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Grant) GetRole() UserRole {
@@ -2266,7 +2327,7 @@ type WriteInvitations struct {
 
 func (x *WriteInvitations) Reset() {
 	*x = WriteInvitations{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2339,7 @@ func (x *WriteInvitations) String() string {
 func (*WriteInvitations) ProtoMessage() {}
 
 func (x *WriteInvitations) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2352,7 @@ func (x *WriteInvitations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteInvitations.ProtoReflect.Descriptor instead.
 func (*WriteInvitations) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WriteInvitations) GetVersion() uint64 {
@@ -2326,7 +2387,7 @@ type Invitations struct {
 
 func (x *Invitations) Reset() {
 	*x = Invitations{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2399,7 @@ func (x *Invitations) String() string {
 func (*Invitations) ProtoMessage() {}
 
 func (x *Invitations) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2412,7 @@ func (x *Invitations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitations.ProtoReflect.Descriptor instead.
 func (*Invitations) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Invitations) GetVersion() uint64 {
@@ -2388,7 +2449,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2400,7 +2461,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2413,7 +2474,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Invitation) GetId() []byte {
@@ -2498,7 +2559,7 @@ type InvitedKeys struct {
 
 func (x *InvitedKeys) Reset() {
 	*x = InvitedKeys{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2571,7 @@ func (x *InvitedKeys) String() string {
 func (*InvitedKeys) ProtoMessage() {}
 
 func (x *InvitedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2584,7 @@ func (x *InvitedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitedKeys.ProtoReflect.Descriptor instead.
 func (*InvitedKeys) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InvitedKeys) GetCa() []byte {
@@ -2567,7 +2628,7 @@ type BackupJob struct {
 
 func (x *BackupJob) Reset() {
 	*x = BackupJob{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2640,7 @@ func (x *BackupJob) String() string {
 func (*BackupJob) ProtoMessage() {}
 
 func (x *BackupJob) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2653,7 @@ func (x *BackupJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupJob.ProtoReflect.Descriptor instead.
 func (*BackupJob) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BackupJob) GetName() string {
@@ -2678,7 +2739,7 @@ type Healing struct {
 
 func (x *Healing) Reset() {
 	*x = Healing{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2751,7 @@ func (x *Healing) String() string {
 func (*Healing) ProtoMessage() {}
 
 func (x *Healing) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2764,7 @@ func (x *Healing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healing.ProtoReflect.Descriptor instead.
 func (*Healing) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Healing) GetVersion() uint64 {
@@ -2762,7 +2823,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2835,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +2848,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -2932,7 +2993,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3005,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3018,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -3047,7 +3108,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3120,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3133,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -3239,7 +3300,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3251,7 +3312,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3264,7 +3325,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -3332,7 +3393,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3405,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3418,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Session) GetClient() []byte {
@@ -3434,7 +3495,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3507,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3520,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -3547,7 +3608,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3620,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3633,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -3624,7 +3685,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +3697,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +3710,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -3686,7 +3747,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3759,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3772,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -3752,7 +3813,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +3825,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +3838,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{40}
+	return file_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -3799,7 +3860,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3811,7 +3872,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[41]
+	mi := &file_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3824,7 +3885,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{41}
+	return file_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -3847,7 +3908,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +3920,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[42]
+	mi := &file_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +3933,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{42}
+	return file_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -3916,7 +3977,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[43]
+	mi := &file_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3928,7 +3989,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[43]
+	mi := &file_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3941,7 +4002,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{43}
+	return file_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -4078,10 +4139,14 @@ const file_command_proto_rawDesc = "" +
 	"\aenabled\x18\x02 \x01(\bR\aenabled\x12%\n" +
 	"\x05users\x18\x03 \x03(\v2\x0f.keyval.v1.UserR\x05users\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
-	"\arequest\x18\x05 \x01(\tR\arequest\"D\n" +
+	"\arequest\x18\x05 \x01(\tR\arequest\"u\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
-	"\x06grants\x18\x02 \x03(\v2\x10.keyval.v1.GrantR\x06grants\"H\n" +
+	"\x06grants\x18\x02 \x03(\v2\x10.keyval.v1.GrantR\x06grants\x12/\n" +
+	"\bpassword\x18\x03 \x01(\v2\x13.keyval.v1.PasswordR\bpassword\"8\n" +
+	"\bPassword\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"H\n" +
 	"\x05Grant\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.keyval.v1.UserRoleR\x04role\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\"m\n" +
@@ -4324,7 +4389,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(UserRole)(0),            // 1: keyval.v1.UserRole
@@ -4357,27 +4422,28 @@ var file_command_proto_goTypes = []any{
 	(*SetAuth)(nil),          // 28: keyval.v1.SetAuth
 	(*Auth)(nil),             // 29: keyval.v1.Auth
 	(*User)(nil),             // 30: keyval.v1.User
-	(*Grant)(nil),            // 31: keyval.v1.Grant
-	(*WriteInvitations)(nil), // 32: keyval.v1.WriteInvitations
-	(*Invitations)(nil),      // 33: keyval.v1.Invitations
-	(*Invitation)(nil),       // 34: keyval.v1.Invitation
-	(*InvitedKeys)(nil),      // 35: keyval.v1.InvitedKeys
-	(*BackupJob)(nil),        // 36: keyval.v1.BackupJob
-	(*Healing)(nil),          // 37: keyval.v1.Healing
-	(*ClusterOperation)(nil), // 38: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 39: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 40: keyval.v1.Checkpoint
-	(*Member)(nil),           // 41: keyval.v1.Member
-	(*Session)(nil),          // 42: keyval.v1.Session
-	(*Identity)(nil),         // 43: keyval.v1.Identity
-	(*Founder)(nil),          // 44: keyval.v1.Founder
-	(*Starts)(nil),           // 45: keyval.v1.Starts
-	(*Start)(nil),            // 46: keyval.v1.Start
-	(*StartsHeard)(nil),      // 47: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 48: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 49: keyval.v1.Accusation
-	(*Lineage)(nil),          // 50: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 51: raftpb.ConfState
+	(*Password)(nil),         // 31: keyval.v1.Password
+	(*Grant)(nil),            // 32: keyval.v1.Grant
+	(*WriteInvitations)(nil), // 33: keyval.v1.WriteInvitations
+	(*Invitations)(nil),      // 34: keyval.v1.Invitations
+	(*Invitation)(nil),       // 35: keyval.v1.Invitation
+	(*InvitedKeys)(nil),      // 36: keyval.v1.InvitedKeys
+	(*BackupJob)(nil),        // 37: keyval.v1.BackupJob
+	(*Healing)(nil),          // 38: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 39: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 40: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 41: keyval.v1.Checkpoint
+	(*Member)(nil),           // 42: keyval.v1.Member
+	(*Session)(nil),          // 43: keyval.v1.Session
+	(*Identity)(nil),         // 44: keyval.v1.Identity
+	(*Founder)(nil),          // 45: keyval.v1.Founder
+	(*Starts)(nil),           // 46: keyval.v1.Starts
+	(*Start)(nil),            // 47: keyval.v1.Start
+	(*StartsHeard)(nil),      // 48: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 49: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 50: keyval.v1.Accusation
+	(*Lineage)(nil),          // 51: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 52: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	8,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -4398,46 +4464,47 @@ var file_command_proto_depIdxs = []int32{
 	26, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
 	27, // 16: keyval.v1.Operation.note_backup:type_name -> keyval.v1.NoteBackup
 	28, // 17: keyval.v1.Operation.set_auth:type_name -> keyval.v1.SetAuth
-	32, // 18: keyval.v1.Operation.write_invitations:type_name -> keyval.v1.WriteInvitations
+	33, // 18: keyval.v1.Operation.write_invitations:type_name -> keyval.v1.WriteInvitations
 	19, // 19: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
 	23, // 20: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
 	20, // 21: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
 	21, // 22: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
 	22, // 23: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	38, // 24: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	37, // 25: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
-	36, // 26: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
+	39, // 24: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	38, // 25: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	37, // 26: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
 	29, // 27: keyval.v1.SetAuth.auth:type_name -> keyval.v1.Auth
 	30, // 28: keyval.v1.Auth.users:type_name -> keyval.v1.User
-	31, // 29: keyval.v1.User.grants:type_name -> keyval.v1.Grant
-	1,  // 30: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
-	34, // 31: keyval.v1.WriteInvitations.put:type_name -> keyval.v1.Invitation
-	34, // 32: keyval.v1.Invitations.all:type_name -> keyval.v1.Invitation
-	2,  // 33: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
-	3,  // 34: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	4,  // 35: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	4,  // 36: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	5,  // 37: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	5,  // 38: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	51, // 39: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	41, // 40: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	42, // 41: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	44, // 42: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	38, // 43: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	37, // 44: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
-	36, // 45: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
-	29, // 46: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
-	33, // 47: keyval.v1.Checkpoint.invitations:type_name -> keyval.v1.Invitations
-	6,  // 48: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	39, // 49: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	44, // 50: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	46, // 51: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	49, // 52: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	32, // 29: keyval.v1.User.grants:type_name -> keyval.v1.Grant
+	31, // 30: keyval.v1.User.password:type_name -> keyval.v1.Password
+	1,  // 31: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
+	35, // 32: keyval.v1.WriteInvitations.put:type_name -> keyval.v1.Invitation
+	35, // 33: keyval.v1.Invitations.all:type_name -> keyval.v1.Invitation
+	2,  // 34: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	3,  // 35: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	4,  // 36: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	4,  // 37: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	5,  // 38: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	5,  // 39: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	52, // 40: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	42, // 41: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	43, // 42: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	45, // 43: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	39, // 44: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	38, // 45: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	37, // 46: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
+	29, // 47: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
+	34, // 48: keyval.v1.Checkpoint.invitations:type_name -> keyval.v1.Invitations
+	6,  // 49: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	40, // 50: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	45, // 51: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	47, // 52: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	50, // 53: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4478,7 +4545,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

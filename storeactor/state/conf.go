@@ -141,7 +141,7 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 			s.auth = kind.SetAuth.Auth
 		}
 	case *messages.Operation_WriteInvitations:
-		invitations, refused := rules.WriteInvitations(s.invitations, kind.WriteInvitations)
+		invitations, refused := auth.WriteInvitations(s.invitations, kind.WriteInvitations)
 		if err = refused; err == nil {
 			s.invitations = invitations
 		}

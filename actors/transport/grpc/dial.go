@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -68,6 +69,9 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
+	if g.options.Token != nil && local.Principal.Kind == transport.Nobody {
+		local.Token = g.options.Token()
+	}
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
 		failed = silent(endpoint)
@@ -93,7 +97,7 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	conn := tls.Client(raw, g.options.Keys.Client(host))
 	err := conn.HandshakeContext(until)
 	if err == nil {
-		return conn, conn.ConnectionState().PeerCertificates, nil
+		return hearing{conn}, conn.ConnectionState().PeerCertificates, nil
 	}
 	_ = raw.Close()
 	var plain tls.RecordHeaderError
@@ -110,10 +114,35 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
 }
 
+// hearing is a connection of which a write that fails says what the far side said last. With TLS 1.3 it
+// judges certificates when this side has shaken hands and writes already: then it has said why it
+// closes, and nobody has read that yet.
+type hearing struct{ net.Conn }
+
+// alertPatience is how long such a write waits for that.
+const alertPatience = 200 * time.Millisecond
+
+// Write implements net.Conn.
+func (h hearing) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(b)
+	if err == nil {
+		return n, nil
+	}
+	_ = h.Conn.SetReadDeadline(time.Now().Add(alertPatience))
+	if _, said := h.Conn.Read(make([]byte, 1)); said != nil && strings.Contains(said.Error(), "remote error: ") {
+		return n, said
+	}
+	return n, err
+}
+
 // unwanted is the error of an endpoint that took no certificate, or not this one, as TLS
 // says it: with version 1.3 that comes after the dialling side has shaken hands.
 func unwanted(endpoint, said string) *messages.Error {
 	_, alert, _ := strings.Cut(said, "remote error: tls: ")
+	if strings.HasPrefix(strings.Trim(alert, `"`), "certificate required") {
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "%s takes nobody without a certificate now", endpoint).
+			WithHint("give one: --certs-dir DIR, or --cert and --key; one can log in once auth is enabled and a user has a password: kvctl auth enable, kvctl user passwd USER")
+	}
 	return messages.Errorf(messages.Code_NOT_ALLOWED, "%s refused the certificate of this side: %s", endpoint, transport.Legible(strings.Trim(alert, `"`))).
 		WithHint("it must be signed by the cluster's CA, and not have expired: kvctl cert check")
 }

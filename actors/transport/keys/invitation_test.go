@@ -272,7 +272,7 @@ func TestPinned(t *testing.T) {
 			t.Errorf("%s: %v, and it hears %q", name, err, heard.String())
 		}
 	}
-	if p := Pinned(token).Principal(); p.Kind != transport.Keyless {
+	if p := Pinned(token).Principal(); p.Kind != transport.Nobody {
 		t.Errorf("it comes as %v", p)
 	}
 }

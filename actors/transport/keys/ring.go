@@ -28,7 +28,7 @@ import (
 // Files are where a node or a client has its keys: PEM files.
 type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
-	Cert string // the own one, and those that lead to its authority
+	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
 }
 
@@ -51,8 +51,8 @@ type Ring struct {
 
 // loaded is what the files held. It is never modified.
 type loaded struct {
-	own         tls.Certificate
-	leaf        *x509.Certificate
+	own         tls.Certificate   // without certificates: there is none
+	leaf        *x509.Certificate // nil: the same
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
@@ -86,6 +86,9 @@ func (r *Ring) load() (*loaded, error) {
 		}
 		l.pool.AddCert(a)
 	}
+	if r.files.Cert == "" {
+		return l, nil
+	}
 	if err := checkSecret(r.files.Key); err != nil {
 		return nil, refuse(r.files.Key, err)
 	}
@@ -117,14 +120,6 @@ func withRoot(own tls.Certificate, way []*x509.Certificate) tls.Certificate {
 		own.Certificate = append(slices.Clone(own.Certificate), root)
 	}
 	return own
-}
-
-// shown are the certificates that a connection is begun with.
-func (l *loaded) shown() []tls.Certificate {
-	if l.leaf == nil {
-		return nil
-	}
-	return []tls.Certificate{l.own}
 }
 
 // checkSecret refuses a key that others than its owner and his group may read, or anybody
@@ -167,17 +162,32 @@ func PrincipalOf(chain []*x509.Certificate) transport.Principal {
 
 // Principal is who the own certificate names. Reloading does not change it.
 func (r *Ring) Principal() transport.Principal {
-	if r == nil || r.current.Load().leaf == nil {
+	if r == nil {
 		return transport.Principal{}
 	}
-	return PrincipalOf([]*x509.Certificate{r.current.Load().leaf})
+	return r.current.Load().principal()
 }
 
-// Server is how connections that come in are secured: with what is loaded when they come.
-func (r *Ring) Server() *tls.Config {
+func (l *loaded) principal() transport.Principal {
+	if l.leaf == nil {
+		return transport.Principal{Kind: transport.Nobody}
+	}
+	return PrincipalOf([]*x509.Certificate{l.leaf})
+}
+
+// Server is how connections that come in are secured: with what is loaded when they come. Those
+// without a certificate are taken while open says so, and those with one that is not good never.
+func (r *Ring) Server(open func() bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().server, nil },
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			config := r.current.Load().server
+			if open() {
+				config = config.Clone()
+				config.ClientAuth = tls.VerifyClientCertIfGiven
+			}
+			return config, nil
+		},
 	}
 }
 
@@ -186,8 +196,12 @@ func (r *Ring) Server() *tls.Config {
 // Which node it names is for the welcome to be held against.
 func (r *Ring) Client(host string) *tls.Config {
 	l := r.current.Load()
+	var own []tls.Certificate
+	if l.leaf != nil {
+		own = append(own, l.own)
+	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: l.shown(), NextProtos: []string{"h2"}, ServerName: host,
+		MinVersion: tls.VersionTLS13, Certificates: own, NextProtos: []string{"h2"}, ServerName: host,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if l.pin != nil {
@@ -196,6 +210,9 @@ func (r *Ring) Client(host string) *tls.Config {
 				}
 			} else if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
+			}
+			if is := PrincipalOf(s.PeerCertificates); own == nil && is.Kind != transport.NodeKey { // before a password or a token goes there
+				return fmt.Errorf("it is that of %s, not of a node", is)
 			}
 			if leaf := s.PeerCertificates[0]; len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
 				return leaf.VerifyHostname(host)
@@ -269,8 +286,8 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 		return false, nil
 	}
 	l, err := r.load()
-	if before := r.Principal(); err == nil && PrincipalOf([]*x509.Certificate{l.leaf}) != before {
-		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, PrincipalOf([]*x509.Certificate{l.leaf}), before)
+	if before := r.Principal(); err == nil && l.principal() != before {
+		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, l.principal(), before)
 	}
 	r.seen = state
 	if err != nil {

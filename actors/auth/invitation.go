@@ -1,4 +1,4 @@
-package rules
+package auth
 
 import (
 	"bytes"
@@ -120,7 +120,7 @@ func WriteInvitations(was *messages.Invitations, w *messages.WriteInvitations) (
 // ms. nil: it is there already. Those that have expired are swept.
 func Invite(is *messages.Invitations, asked *messages.NewInvitation, by, request string, nowMS int64) (*messages.WriteInvitations, *messages.Error) {
 	if asked.GetTtlMs() < 1000 || asked.GetTtlMs() > InvitationTTLMaxMS {
-		return nil, messages.Errorf(messages.Code_INVALID, "an invitation is good for 1 s to %s, and not for %s", milliseconds(InvitationTTLMaxMS), milliseconds(asked.GetTtlMs()))
+		return nil, messages.Errorf(messages.Code_INVALID, "an invitation is good for 1 s to %s, and not for %s", duration(InvitationTTLMaxMS), duration(asked.GetTtlMs()))
 	}
 	if i := FindInvitation(is, asked.Id); i != nil {
 		if !bytes.Equal(i.Proof, asked.Proof) {
@@ -194,6 +194,8 @@ func hostText(host []byte) string {
 	}
 	return "an unknown host"
 }
+
+func duration(ms uint64) time.Duration { return time.Duration(ms) * time.Millisecond }
 
 func timeText(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
