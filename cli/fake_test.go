@@ -53,6 +53,7 @@ type fakeCluster struct {
 	warnings                 []string
 	clusterAsked             []*messages.ClusterRequest
 	auth                     *messages.Auth // who may do what
+	invitations              *messages.Invitations
 	principal                string         // who asks
 	onQuestion               func(*messages.ClusterView)
 
@@ -498,6 +499,10 @@ func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (c
 		r.Auth, r.Principal = auth.ForAsker(s.auth, s.principal), s.principal
 		return a, nil
 	}
+	if m.GetInvitationQuery() != nil {
+		r.Invitations = auth.InvitationsTold(s.invitations.GetAll()...)
+		return a, s.lacks(auth.Whole(messages.UserRole_OPERATOR))
+	}
 	r.After, r.Meanwhile, r.Warnings = s.after, s.meanwhile, s.warnings
 	if s.refuse != nil {
 		return a, s.refuse.At(s.endpoint, fakeRequest)
@@ -510,6 +515,20 @@ func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (c
 		}
 		if !m.DryRun {
 			s.auth = cmp.Or(next, s.auth)
+		}
+	case m.GetInvitation() != nil:
+		next := auth.Uninvite(s.invitations, m.GetInvitation().GetRemove())
+		if add := m.GetInvitation().GetAdd(); add != nil {
+			var err *messages.Error
+			if next, err = auth.Invite(s.invitations, add, s.principal, fakeRequest, time.Now().UnixMilli()); err != nil {
+				return a, err.At(s.endpoint, fakeRequest)
+			}
+		}
+		if next != nil {
+			s.invitations, _ = auth.WriteInvitations(s.invitations, next)
+		}
+		if i := auth.FindInvitation(s.invitations, m.GetInvitation().GetAdd().GetId()); i != nil {
+			r.Invitations = auth.InvitationsTold(i)
 		}
 	case m.DryRun:
 	case m.Configuration != 0 && m.Configuration != v.ConfigurationIndex:
@@ -585,4 +604,12 @@ func (s *fakeStore) PutAll(ctx context.Context, rows []client.KeyValue) (r clien
 		}
 	}
 	return r, nil
+}
+
+// lacks is what the principal lacks; nil: nothing.
+func (s *fakeStore) lacks(need auth.Need) error {
+	if why := auth.Missing(s.auth, s.principal, need); why != nil {
+		return why.At(s.endpoint, fakeRequest)
+	}
+	return nil
 }

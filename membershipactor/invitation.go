@@ -72,3 +72,14 @@ func (r *request) answer() proto.Message {
 	}
 	return a
 }
+
+// by is who asks, for people.
+func (r *request) by() string {
+	switch {
+	case r.redeem == nil:
+		return r.asked.Principal
+	case messages.CheckNodeName(r.redeem.Node) != nil:
+		return "a token"
+	}
+	return "the token of " + r.redeem.Node
+}

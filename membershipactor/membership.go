@@ -204,7 +204,7 @@ func (a *Membership) carryOut(ctx actor.Context) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
 			if act.of != nil {
-				a.tellAnswer(act.of.from, act.of.reply, titleOf(act.of), act.of.asked.Principal, act.of.proposed)
+				a.tellAnswer(act.of.from, act.of.reply, titleOf(act.of), act.of.by(), act.of.proposed)
 				a.tellDenied(ctx, act.of)
 			}
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
@@ -229,7 +229,7 @@ func (a *Membership) tellAnswer(to asker, reply *messages.ClusterReply, change, 
 // tellDenied has the gateway tell who was denied a change.
 func (a *Membership) tellDenied(ctx actor.Context, r *request) {
 	if r.reply.Code == messages.Code_NOT_ALLOWED {
-		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.asked.Principal, Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
+		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.by(), Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
 	}
 }
 

@@ -2,6 +2,7 @@ package membershipactor
 
 import (
 	"fmt"
+	"time"
 
 	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
@@ -72,7 +73,7 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 	for _, i := range after.GetAll() {
 		switch was := auth.FindInvitation(before, i.Id); {
 		case was == nil:
-			tell("a node is invited", i, "until", i.ExpiresMs, "by", i.By, "request", i.Request)
+			tell("a node is invited", i, "until", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
 		case len(was.Taker) == 0 && len(i.Taker) > 0:
 			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
 		}
