@@ -38,7 +38,8 @@ first; the leader's setting counts. What --log-level and the flags below it say 
 recorded.
 With --certs-dir, or --cacert, --cert and --key, all links are under TLS, and whoever connects
 has to prove who he is; without, a node listens on its own machine only, unless --insecure is
-said. Changed files are loaded by themselves, or at SIGHUP.
+said. Changed files are loaded by themselves, or at SIGHUP. With --peer-trusted-ca-file,
+--peer-cert-file and --peer-key-file nodes have an authority of their own among themselves.
 SIGINT or SIGTERM ends the node. Logs go to stderr or --log-file; the node does not wait for
 whoever takes them, and says later how many lines were lost. A full file is renamed, with the
 time in its name.`,
@@ -57,7 +58,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at http://`HOST:PORT`; without a host, on loopback"},
 			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
-		}, slices.Concat(logFlags(), tracingFlags(), tuningFlags())...),
+		}, slices.Concat(serveKeyFlags(), logFlags(), tracingFlags(), tuningFlags())...),
 		Action: sh.action(serve),
 	}
 }
