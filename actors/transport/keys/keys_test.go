@@ -1,9 +1,14 @@
 package keys
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -104,6 +109,15 @@ func TestHandshakes(t *testing.T) {
 			return &append(own, tls.Certificate{})[0], nil // whatever the far side says it takes
 		}}
 	}
+	nobody, err := Load(Files{CA: FilesIn(a.Of(nodeNamed("n1")), transport.NodeKey).CA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := nobody.Principal(); p.Kind != transport.Nobody {
+		t.Errorf("who has no certificate is %v", p)
+	}
+	eve := ringOf(t, foreign, userNamed("eve")).current.Load().own
+	both := serving(t, a, "mallory")
 	old := with(alice.current.Load().own)
 	old.MaxVersion = tls.VersionTLS12
 	for _, test := range []struct {
@@ -111,21 +125,28 @@ func TestHandshakes(t *testing.T) {
 		server, client *tls.Config
 		refused        string // empty: both know each other
 	}{
-		{"user", n1.Server(), alice.Client("127.0.0.1"), ""},
-		{"node", n1.Server(), anywhere.Client("n1.example"), ""},
-		{"a node that names no host is good at any", anywhere.Server(), alice.Client("10.1.2.3"), ""},
-		{"another host", n1.Server(), alice.Client("10.1.2.3"), "10.1.2.3"},
-		{"no certificate", n1.Server(), with(), "certificate"},
-		{"foreign authority", n1.Server(), with(ringOf(t, foreign, userNamed("eve")).current.Load().own), "unknown authority"},
-		{"expired", n1.Server(), with(late), "expired"},
+		{"user", n1.Server(shut), alice.Client("127.0.0.1"), ""},
+		{"node", n1.Server(shut), anywhere.Client("n1.example"), ""},
+		{"a node that names no host is good at any", anywhere.Server(shut), alice.Client("10.1.2.3"), ""},
+		{"another host", n1.Server(shut), alice.Client("10.1.2.3"), "10.1.2.3"},
+		{"no certificate", n1.Server(shut), with(), "certificate"},
+		{"foreign authority", n1.Server(shut), with(eve), "unknown authority"},
+		{"expired", n1.Server(shut), with(late), "expired"},
 		{"a user's in a node's place", &tls.Config{Certificates: []tls.Certificate{alice.current.Load().own}, ClientAuth: tls.RequireAnyClientCert}, alice.Client("127.0.0.1"), "incompatible key usage"},
-		{"a node of a foreign authority", ringOf(t, foreign, nodeNamed("n1"), "127.0.0.1").Server(), alice.Client("127.0.0.1"), "unknown authority"},
-		{"TLS 1.2", n1.Server(), old, "version"},
+		{"a node of a foreign authority", ringOf(t, foreign, nodeNamed("n1"), "127.0.0.1").Server(shut), alice.Client("127.0.0.1"), "unknown authority"},
+		{"TLS 1.2", n1.Server(shut), old, "version"},
+		{"nobody, the door being shut", n1.Server(shut), nobody.Client("127.0.0.1"), "certificate"},
+		{"nobody", n1.Server(open), nobody.Client("127.0.0.1"), ""},
+		{"user, the door being open", n1.Server(open), alice.Client("127.0.0.1"), ""},
+		{"foreign authority, the door being open", n1.Server(open), with(eve), "unknown authority"},
+		{"expired, the door being open", n1.Server(open), with(late), "expired"},
+		{"nobody, to a foreign authority", ringOf(t, foreign, nodeNamed("n2"), "127.0.0.1").Server(open), nobody.Client("127.0.0.1"), "unknown authority"},
+		{"nobody, to a user", &tls.Config{Certificates: []tls.Certificate{both}}, nobody.Client("127.0.0.1"), "not of a node"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			atServer, atClient, err := meet(test.server, test.client)
 			switch {
-			case test.refused == "" && (err != nil || atServer.Kind == transport.Keyless || atClient.Kind != transport.NodeKey):
+			case test.refused == "" && (err != nil || (atServer.Kind == transport.Keyless) != strings.HasPrefix(test.name, "nobody") || atClient.Kind != transport.NodeKey):
 				t.Errorf("%v, %v and %v", err, atServer, atClient)
 			case test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)):
 				t.Errorf("%v, want %q", err, test.refused)
@@ -177,7 +198,7 @@ func TestPeersHaveAnAuthorityOfTheirOwn(t *testing.T) {
 		{"a user whom the nodes' authority made", as(ringOf(t, nodes, userNamed("eve")), "127.0.0.1"), "unknown authority"},
 		{"the same, as a node comes", as(ringOf(t, nodes, userNamed("mallory")), serverOfNodes), "bad certificate"},
 	} {
-		_, _, err := meet(n1.Server(), test.client)
+		_, _, err := meet(n1.Server(shut), test.client)
 		if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.refused)
 		}
@@ -256,7 +277,7 @@ func TestRotation(t *testing.T) {
 		t.Helper()
 		for _, server := range []*Ring{n1, n2} {
 			for _, client := range all {
-				if _, _, err := meet(server.Server(), client.Client("127.0.0.1")); err != nil {
+				if _, _, err := meet(server.Server(shut), client.Client("127.0.0.1")); err != nil {
 					t.Errorf("%s: %v to %v: %v", stage, client.Principal(), server.Principal(), err)
 				}
 			}
@@ -350,4 +371,29 @@ func TestInspectTellsWhatExpires(t *testing.T) {
 			t.Errorf("%v: %+v, %v", after, entries, err)
 		}
 	}
+}
+
+// Whoever has no certificate is taken by a node whose door is open.
+func shut() bool { return false }
+func open() bool { return true }
+
+// serving is a user's certificate of an authority that lets everybody serve, as KeyVal's own does not.
+func serving(t *testing.T, a Authority, user string) tls.Certificate {
+	t.Helper()
+	signer, by, err := a.signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: user}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, signer, &key.PublicKey, by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
 }

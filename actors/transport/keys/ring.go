@@ -27,7 +27,7 @@ import (
 // Files are where a node or a client has its keys: PEM files.
 type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
-	Cert string // the own one, and those that lead to its authority
+	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
 	// Peers are those of a node's links with other nodes, where these are not the same: then
 	// no authority of users can make a node, and none of nodes a user. nil: one set for all.
@@ -57,8 +57,8 @@ type Ring struct {
 
 // loaded is what the files held. It is never modified.
 type loaded struct {
-	own         tls.Certificate
-	leaf        *x509.Certificate
+	own         tls.Certificate   // without certificates: there is none
+	leaf        *x509.Certificate // nil: the same
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
@@ -105,7 +105,7 @@ func (r *Ring) load() (*loaded, error) {
 		return nil, err
 	}
 	l.peers.peers = l.peers
-	own, peers := PrincipalOf([]*x509.Certificate{l.leaf}), PrincipalOf([]*x509.Certificate{l.peers.leaf})
+	own, peers := l.principal(), l.peers.principal()
 	if own != peers || own.Kind != transport.NodeKey {
 		return nil, messages.Errorf(messages.Code_INVALID, "keys: %s is that of %s, and %s that of %s", r.files.Cert, own, r.files.Peers.Cert, peers).
 			WithHint("a node has two certificates of its one name, if it has two: kvctl cert create-node NAME HOST of each authority")
@@ -118,7 +118,7 @@ func (r *Ring) load() (*loaded, error) {
 // only refuses whoever comes to keys that are for the others.
 func only(kind transport.PrincipalKind) func(tls.ConnectionState) error {
 	return func(s tls.ConnectionState) error {
-		if p := PrincipalOf(s.PeerCertificates); p.Kind != kind {
+		if p := PrincipalOf(s.PeerCertificates); len(s.PeerCertificates) > 0 && p.Kind != kind {
 			return fmt.Errorf("the keys of nodes and of users have authorities of their own here, and this one made a certificate of %s", p)
 		}
 		return nil
@@ -141,6 +141,9 @@ func (r *Ring) read(f Files) (*loaded, error) {
 			return nil, refuse(f.CA, fmt.Errorf("%s is no authority's certificate", a.Subject.CommonName))
 		}
 		l.pool.AddCert(a)
+	}
+	if f.Cert == "" {
+		return l, nil
 	}
 	if err := checkSecret(f.Key); err != nil {
 		return nil, refuse(f.Key, err)
@@ -209,18 +212,32 @@ func (r *Ring) Principal() transport.Principal {
 	if r == nil {
 		return transport.Principal{}
 	}
-	return PrincipalOf([]*x509.Certificate{r.current.Load().leaf})
+	return r.current.Load().principal()
 }
 
-// Server is how connections that come in are secured: with what is loaded when they come.
-func (r *Ring) Server() *tls.Config {
+func (l *loaded) principal() transport.Principal {
+	if l.leaf == nil {
+		return transport.Principal{Kind: transport.Nobody}
+	}
+	return PrincipalOf([]*x509.Certificate{l.leaf})
+}
+
+// Server is how connections that come in are secured: with what is loaded when they come. Those
+// without a certificate are taken while open says so, and those with one that is not good never.
+func (r *Ring) Server(open func() bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
 		GetConfigForClient: func(asked *tls.ClientHelloInfo) (*tls.Config, error) {
+			l := r.current.Load()
 			if asked.ServerName == serverOfNodes {
-				return r.current.Load().peers.server, nil
+				return l.peers.server, nil
 			}
-			return r.current.Load().server, nil
+			config := l.server
+			if open() {
+				config = config.Clone()
+				config.ClientAuth = tls.VerifyClientCertIfGiven
+			}
+			return config, nil
 		},
 	}
 }
@@ -230,15 +247,22 @@ func (r *Ring) Server() *tls.Config {
 // Which node it names is for the welcome to be held against.
 func (r *Ring) Client(host string) *tls.Config {
 	l, server := r.current.Load().peers, host
-	if r.Principal().Kind == transport.NodeKey {
+	var own []tls.Certificate
+	if l.leaf != nil {
+		own = append(own, l.own)
+	}
+	if l.principal().Kind == transport.NodeKey {
 		server = serverOfNodes
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"}, ServerName: server,
+		MinVersion: tls.VersionTLS13, Certificates: own, NextProtos: []string{"h2"}, ServerName: server,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
+			}
+			if is := PrincipalOf(s.PeerCertificates); own == nil && is.Kind != transport.NodeKey { // before a password or a token goes there
+				return fmt.Errorf("it is that of %s, not of a node", is)
 			}
 			if leaf := s.PeerCertificates[0]; len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
 				return leaf.VerifyHostname(host)
@@ -312,8 +336,8 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 		return false, nil
 	}
 	l, err := r.load()
-	if before := r.Principal(); err == nil && PrincipalOf([]*x509.Certificate{l.leaf}) != before {
-		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, PrincipalOf([]*x509.Certificate{l.leaf}), before)
+	if before := r.Principal(); err == nil && l.principal() != before {
+		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, l.principal(), before)
 	}
 	r.seen = state
 	if err != nil {
