@@ -178,7 +178,10 @@ func TestStateTellsOperations(t *testing.T) {
 	n.cluster.View.Operations = []*messages.ClusterOperation{{
 		Id: []byte{1, 2}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP,
 	}}
-	n.cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2}, Why: "node4 is out of contact", Hint: "start it"}}
+	n.cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2}, Why: "node4 is out of contact", Hint: "start it", Reason: messages.WaitReason_OUT_OF_CONTACT}}
+	n.cluster.View.Backups = []*messages.BackupJob{{Name: "a", EveryMs: 1000, VerifiedAtMs: 1_600_000_000_000}, {Name: "b", VerifiedAtMs: 1_700_000_000_000}}
+	n.status.Keys = &messages.Keys{ExpiresMs: 1_900_000_000_000}
+	n.status.LastIndex, n.status.CompactedRevision, n.cluster.View.Members[2].EtaMs = 72, 10, 4000
 	n.status.Events = []*messages.Event{{AtMs: 1000, Level: "warn", Text: "nobody leads term=3"}}
 	_, at := serving(t, n, Options{})
 	_, body := get(t, at+"/state")
@@ -199,7 +202,10 @@ func TestStateTellsOperations(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	_, metrics := get(t, at+"/metrics")
-	for _, line := range []string{`keyval_operations{kind="replace",phase="catch_up"} 1`, "keyval_operations_waiting 1"} {
+	for _, line := range []string{`keyval_operations{kind="replace",phase="catch_up"} 1`, "keyval_operations_waiting 1",
+		`keyval_operations_blocked{reason="out_of_contact"} 1`, `keyval_operations_blocked{reason="lags"} 0`, `keyval_backup_jobs{state="overdue"} 1`,
+		`keyval_backup_jobs{state="fresh"} 1`, "keyval_backup_verified_timestamp_seconds 1.7e+09", "keyval_certificate_expires_timestamp_seconds 1.9e+09",
+		"keyval_uncommitted_entries 2", "keyval_history_revisions 50", `keyval_member_eta_seconds{member="node3"} 4`} {
 		if !strings.Contains(metrics, "\n"+line+"\n") {
 			t.Errorf("the metrics lack %s", line)
 		}
