@@ -4694,9 +4694,9 @@ const file_node_proto_rawDesc = "" +
 	"\x92\xb5\x18\x06\"\x04Tick\"F\n" +
 	"\tHearTicks\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names:#\x92\xb5\x18\x1f\n" +
-	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"f\n" +
-	"\tIntroduce:Y\x92\xb5\x18U\n" +
-	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"\xa7\x01\n" +
+	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"\x80\x01\n" +
+	"\tIntroduce:s\x92\xb5\x18o\n" +
+	"#an actor that starts anew; the page\x12\"machine, raft; audit -> membership\x1a$it knows nothing yet; somebody looks\"\xa7\x01\n" +
 	"\n" +
 	"Identified\x12\x1d\n" +
 	"\n" +
@@ -4956,12 +4956,12 @@ const file_node_proto_rawDesc = "" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
 	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xa1\x01\n" +
+	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xab\x01\n" +
 	"\x06Denied\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\tR\arequest\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why:M\x92\xb5\x18I\n" +
-	")network -> transport; session, membership\x12\agateway\x1a\x13a user lacks a role\"d\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why:W\x92\xb5\x18S\n" +
+	"3network -> transport; session, membership, the page\x12\agateway\x1a\x13a user lacks a role\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +

@@ -55,6 +55,7 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	page        *tls.Config
 }
 
 // Load reads keys. The error names the file, and what is wrong with it.
@@ -105,6 +106,8 @@ func (r *Ring) load() (*loaded, error) {
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
 	}
+	l.page = l.server.Clone()
+	l.page.ClientAuth, l.page.NextProtos = tls.VerifyClientCertIfGiven, []string{"http/1.1"}
 	return l, nil
 }
 
@@ -159,6 +162,15 @@ func (r *Ring) Server() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().server, nil },
+	}
+}
+
+// Page is how connections to a node's page are secured, with what is loaded when they come:
+// whoever has a certificate proves it, and who has none may come all the same.
+func (r *Ring) Page() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().page, nil },
 	}
 }
 
