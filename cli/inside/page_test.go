@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -18,10 +20,34 @@ type fake struct {
 	status  *messages.StatusReply
 	cluster *messages.ClusterReply
 	err     error
+
+	mu     sync.Mutex
+	auth   *messages.Auth
+	hangs  error // what it says when it is asked for rights
+	denied []*messages.Denied
 }
 
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
 func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return n.cluster, n.err }
+
+func (n *fake) Rights(context.Context) (transport.Rights, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return transport.KnownRights(n.auth), n.hangs
+}
+
+func (n *fake) Deny(d *messages.Denied) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.denied = append(n.denied, d)
+}
+
+// has changes who may do what, or has the node hang.
+func (n *fake) has(a *messages.Auth, hangs error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.auth, n.hangs = a, hangs
+}
 
 // healthy is the first of three members, all in contact, which leads.
 func healthy() *fake {

@@ -62,6 +62,7 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	page        *tls.Config
 	peers       *loaded // what is for links between nodes: itself, if nothing else is
 }
 
@@ -110,7 +111,7 @@ func (r *Ring) load() (*loaded, error) {
 		return nil, messages.Errorf(messages.Code_INVALID, "keys: %s is that of %s, and %s that of %s", r.files.Cert, own, r.files.Peers.Cert, peers).
 			WithHint("a node has two certificates of its one name, if it has two: kvctl cert create-node NAME HOST of each authority")
 	}
-	l.server.VerifyConnection = only(transport.UserKey)
+	l.server.VerifyConnection, l.page.VerifyConnection = only(transport.UserKey), only(transport.UserKey)
 	l.peers.server.VerifyConnection = only(transport.NodeKey)
 	return l, nil
 }
@@ -166,6 +167,8 @@ func (r *Ring) read(f Files) (*loaded, error) {
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
 	}
+	l.page = l.server.Clone()
+	l.page.ClientAuth, l.page.NextProtos = tls.VerifyClientCertIfGiven, []string{"http/1.1"}
 	return l, nil
 }
 
@@ -239,6 +242,15 @@ func (r *Ring) Server(open func() bool) *tls.Config {
 			}
 			return config, nil
 		},
+	}
+}
+
+// Page is how connections to a node's page are secured, with what is loaded when they come:
+// whoever has a certificate proves it, and who has none may come all the same.
+func (r *Ring) Page() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().page, nil },
 	}
 }
 
