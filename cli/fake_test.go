@@ -54,7 +54,7 @@ type fakeCluster struct {
 	clusterAsked             []*messages.ClusterRequest
 	auth                     *messages.Auth // who may do what
 	invitations              *messages.Invitations
-	principal                string         // who asks
+	principal                string // who asks
 	onQuestion               func(*messages.ClusterView)
 
 	written func(*messages.SnapshotInfo) // is called whenever somebody looks at one that is being written

@@ -191,8 +191,9 @@ func (a Authority) Trusts(r *Ring) (bool, error) {
 // Pinned is the ring of who has a token and no keys: it shows no certificate, and takes the word of
 // nobody but a node whose certificate the token's authority has signed.
 func Pinned(t JoinToken) *Ring {
-	r := &Ring{now: time.Now}
-	r.current.Store(&loaded{pin: &t.Pin})
+	r, l := &Ring{now: time.Now}, &loaded{pin: &t.Pin}
+	l.peers = l
+	r.current.Store(l)
 	return r
 }
 

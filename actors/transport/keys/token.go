@@ -35,7 +35,7 @@ func (r *Ring) Sign(user string, cluster []byte, password uint64, ttl time.Durat
 	if r == nil {
 		return "", time.Time{}, messages.Errorf(messages.Code_NOT_ALLOWED, "a node without keys gives no tokens")
 	}
-	l, now := r.current.Load(), r.now()
+	l, now := r.current.Load().peers, r.now()
 	key, fits := l.own.PrivateKey.(*ecdsa.PrivateKey)
 	if !fits || key.Curve != elliptic.P256() {
 		return "", time.Time{}, messages.Errorf(messages.Code_UNSUPPORTED, "the key of this node is none of ECDSA P-256, and signs no tokens").
@@ -64,7 +64,7 @@ func (r *Ring) Prove(token string) (*transport.Claims, []*x509.Certificate, erro
 	if len(token) > transport.TokenSizeMax {
 		return nil, nil, fmt.Errorf("it has %d bytes, and a token no more than %d", len(token), transport.TokenSizeMax)
 	}
-	l, now := r.current.Load(), r.now()
+	l, now := r.current.Load().peers, r.now()
 	var chain []*x509.Certificate
 	said := &claims{}
 	_, err := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()).
