@@ -68,8 +68,8 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
-	if g.options.Token != nil && local.Principal.Kind == transport.Nobody {
-		local.Token = g.options.Token()
+	if local.Principal.Kind == transport.Nobody {
+		local.Token = g.token()
 	}
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
@@ -84,6 +84,13 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 		return nil, &failure{Error: failed, told: d.refused}
 	}
 	return d, nil
+}
+
+func (g *Network) token() string {
+	if g.options.Token != nil {
+		return g.options.Token()
+	}
+	return g.options.Keys.Token()
 }
 
 // secure makes a connection one under TLS, if there are keys, and returns the far side's

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -29,6 +30,9 @@ type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
 	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
+	// Token is where a client without a certificate has its token; nobody else may read it. One
+	// that is not there is shown to nobody. Empty: there is none.
+	Token string
 }
 
 // watchInterval is how often files are looked at. A connection that stands is held against
@@ -55,6 +59,7 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	token       string
 }
 
 // Load reads keys. The error names the file, and what is wrong with it.
@@ -85,6 +90,9 @@ func (r *Ring) load() (*loaded, error) {
 		l.pool.AddCert(a)
 	}
 	if r.files.Cert == "" {
+		if l.token, err = ReadToken(r.files.Token); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, refuse(r.files.Token, err)
+		}
 		return l, nil
 	}
 	if err := checkSecret(r.files.Key); err != nil {
@@ -111,15 +119,15 @@ func (r *Ring) load() (*loaded, error) {
 	return l, nil
 }
 
-// checkSecret refuses a key that others than its owner and his group may read, or anybody
-// but he may write.
+// checkSecret refuses a key, or a token, that others than its owner and his group may read, or
+// anybody but he may write.
 func checkSecret(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 {
-		return fmt.Errorf("others may read or write this key (mode %04o): chmod 600 it", mode)
+		return fmt.Errorf("others may read or write this secret (mode %04o): chmod 600 it", mode)
 	}
 	return nil
 }
@@ -155,6 +163,22 @@ func (r *Ring) Principal() transport.Principal {
 		return transport.Principal{}
 	}
 	return r.current.Load().principal()
+}
+
+// Shows is what this side shows of itself, certificate or token, and until when that is good;
+// empty: nothing.
+func (r *Ring) Shows() (by string, expires time.Time) {
+	if r == nil {
+		return "", time.Time{}
+	}
+	l := r.current.Load()
+	if l.leaf != nil {
+		return "certificate", l.leaf.NotAfter
+	}
+	if is, err := Glance(l.token); err == nil {
+		return "token", is.Expires
+	}
+	return "", time.Time{}
 }
 
 func (l *loaded) principal() transport.Principal {
@@ -287,7 +311,7 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 // state tells whether files have changed: when they were written, and how large they are.
 func (f Files) state() string {
 	var b strings.Builder
-	for _, name := range []string{f.CA, f.Cert, f.Key} {
+	for _, name := range []string{f.CA, f.Cert, f.Key, f.Token} {
 		if info, err := os.Stat(name); err == nil {
 			fmt.Fprintf(&b, "%d %d\n", info.ModTime().UnixNano(), info.Size())
 		} else {

@@ -9,6 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -122,6 +126,68 @@ func chainIn(header any) (chain []*x509.Certificate, err error) {
 		chain = append(chain, c)
 	}
 	return chain, nil
+}
+
+// Token is what a client without a certificate shows: what its file held when it was looked at
+// last; empty: it has none.
+func (r *Ring) Token() string {
+	if r == nil || r.files.Token == "" {
+		return ""
+	}
+	_, _ = r.Reload(false) // one that cannot be taken leaves the old one, which the node will judge
+	return r.current.Load().token
+}
+
+// ReadToken reads a file that holds nothing but a token. One without a name is not there.
+func ReadToken(file string) (string, error) {
+	if file == "" {
+		return "", fs.ErrNotExist
+	}
+	if err := checkSecret(file); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if _, err := Glance(token); err != nil {
+		return "", fmt.Errorf("it holds no token: %w", err)
+	}
+	return token, nil
+}
+
+// WriteToken replaces a file that holds a token, and makes its directory.
+func WriteToken(file, token string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return failed(err)
+	}
+	next := file + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(err)
+	}
+	if err := writeNew(next, []byte(token+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(next, file); err != nil {
+		return failed(err)
+	}
+	return nil
+}
+
+// Glance is what a token says, for people: nothing of it is verified.
+func Glance(token string) (transport.Claims, error) {
+	if len(token) > transport.TokenSizeMax {
+		return transport.Claims{}, fmt.Errorf("it has %d bytes, and a token no more than %d", len(token), transport.TokenSizeMax)
+	}
+	said := &claims{}
+	if _, _, err := jwt.NewParser().ParseUnverified(token, said); err != nil {
+		return transport.Claims{}, err
+	}
+	if said.ExpiresAt == nil || messages.CheckNodeName(said.Subject) != nil {
+		return transport.Claims{}, errors.New("it names no user, or does not say until when it is good")
+	}
+	return transport.Claims{User: said.Subject, Expires: said.ExpiresAt.Time, Password: said.Password}, nil
 }
 
 // Now is the time that certificates and tokens are held against.
