@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -102,8 +103,12 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	host, _, _ := net.SplitHostPort(endpoint)
 	conn := tls.Client(raw, g.options.Keys.Client(host))
 	err := conn.HandshakeContext(until)
+	secured := net.Conn(conn)
+	if err == nil && g.options.Keys.Principal().Kind == transport.Nobody {
+		secured, err = welcomed(until, conn)
+	}
 	if err == nil {
-		return conn, conn.ConnectionState().PeerCertificates, nil
+		return secured, conn.ConnectionState().PeerCertificates, nil
 	}
 	_ = raw.Close()
 	var plain tls.RecordHeaderError
@@ -118,6 +123,37 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	}
 	return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is not good: %s", endpoint, transport.Legible(cause(err).Error())).
 		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
+}
+
+// welcomed waits for the first byte of the far side, which comes before this one says anything: one
+// that takes nobody without a certificate says so in its place. Once this side has written, that
+// could be lost.
+func welcomed(until context.Context, conn net.Conn) (net.Conn, error) {
+	deadline, _ := until.Deadline()
+	first := make([]byte, 1)
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, err
+	}
+	return &begun{Conn: conn, first: first}, conn.SetReadDeadline(time.Time{})
+}
+
+// begun is a connection of which the first bytes were read already.
+type begun struct {
+	net.Conn
+	first []byte
+}
+
+// Read implements net.Conn.
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.first) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
 }
 
 // unwanted is the error of an endpoint that took no certificate, or not this one, as TLS

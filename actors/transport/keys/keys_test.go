@@ -191,12 +191,12 @@ func TestLoadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, f := range map[string]Files{
-		"no such file":      {good.CA, good.Cert + "x", good.Key},
-		"unknown authority": {foreign.CA, good.Cert, good.Key},
-		"not match":         {good.CA, good.Cert, foreign.Key},
-		"chmod 600":         {good.CA, good.Cert, open},
-		"no certificate":    {good.Key, good.Cert, good.Key},
-		"authority's":       {good.Cert, good.Cert, good.Key},
+		"no such file":      {CA: good.CA, Cert: good.Cert + "x", Key: good.Key},
+		"unknown authority": {CA: foreign.CA, Cert: good.Cert, Key: good.Key},
+		"not match":         {CA: good.CA, Cert: good.Cert, Key: foreign.Key},
+		"chmod 600":         {CA: good.CA, Cert: good.Cert, Key: open},
+		"no certificate":    {CA: good.Key, Cert: good.Cert, Key: good.Key},
+		"authority's":       {CA: good.Cert, Cert: good.Cert, Key: good.Key},
 	} {
 		if _, err := Load(f); messages.CodeOf(err) != messages.Code_INVALID || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, want %q", err, name)

@@ -8,6 +8,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -126,5 +129,58 @@ func TestTokens(t *testing.T) {
 	n2.now = func() time.Time { return time.Now().Add(leafLife + time.Hour) }
 	if _, _, err := n2.Prove(token); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("a token whose node's certificate has expired: %v", err)
+	}
+}
+
+// TestTokenFile: a client without a certificate shows what its file holds when it dials, and takes
+// no file that others can read, or that holds something else.
+func TestTokenFile(t *testing.T) {
+	a := newAuthority(t)
+	n1 := ringOf(t, a, nodeNamed("n1"))
+	sign := func(user string) string {
+		token, _, err := n1.Sign(user, aCluster, 1, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	file := filepath.Join(t.TempDir(), "new", "token")
+	r, err := Load(Files{CA: FilesIn(a.Of(nodeNamed("n1")), transport.NodeKey).CA, Token: file})
+	if by, _ := r.Shows(); err != nil || r.Token() != "" || by != "" {
+		t.Fatalf("without a file: %v, %q", err, by)
+	}
+	for _, user := range []string{"alice", "bobby-tables"} {
+		token := sign(user)
+		if err := WriteToken(file, token); err != nil {
+			t.Fatal(err)
+		}
+		if r.Token() != token {
+			t.Errorf("another token is shown than that of %s", user)
+		}
+		if by, expires := r.Shows(); by != "token" || time.Until(expires) > time.Hour {
+			t.Errorf("%s until %v is shown", by, expires)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	held := r.Token()
+	for name, spoil := range map[string]func() error{
+		"others can read it": func() error { return os.Chmod(file, 0o644) },
+		"no token":           func() error { return errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte("secret"), 0o600)) },
+		"much too large":     func() error { return os.WriteFile(file, make([]byte, 1<<20), 0o600) },
+	} {
+		if err := WriteToken(file, held); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadToken(file); err == nil {
+			t.Errorf("%s: it is read", name)
+		}
+		if r.Token() != held {
+			t.Errorf("%s: another one is shown", name)
+		}
 	}
 }
