@@ -219,6 +219,7 @@ func (a *gateway) sessionLeader() *messages.SessionLeader {
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
+	a.wiring.requests.clients.Set(float64(len(a.sessions.of)))
 	if a.status.tick(int(m.Elapsed)) {
 		a.askStatus(ctx)
 	}

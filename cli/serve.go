@@ -38,7 +38,10 @@ first; the leader's setting counts. What --log-level and the flags below it say 
 recorded.
 With --certs-dir, or --cacert, --cert and --key, all links are under TLS, and whoever connects
 has to prove who he is; without, a node listens on its own machine only, unless --insecure is
-said. Changed files are loaded by themselves, or at SIGHUP.
+said. Changed files are loaded by themselves, or at SIGHUP. The same keys secure --metrics-listen:
+its health checks need no certificate, the rest that of a user with any role. With
+--peer-trusted-ca-file, --peer-cert-file and --peer-key-file nodes have an authority of their own
+among themselves.
 SIGINT or SIGTERM ends the node. Logs go to stderr or --log-file; the node does not wait for
 whoever takes them, and says later how many lines were lost. A full file is renamed, with the
 time in its name.`,
@@ -55,9 +58,10 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "join", Usage: "wait to be added to the cluster of the nodes at `HOST:PORT,...`"},
 			&urfave.BoolFlag{Name: "insecure", Usage: "listen beyond this machine without keys, where the whole network is trusted"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
-			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at http://`HOST:PORT`; without a host, on loopback"},
+			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at `HOST:PORT`, by https:// if the node has keys; without a host, on loopback"},
+			plainFlag(),
 			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
-		}, slices.Concat(logFlags(), tracingFlags(), tuningFlags())...),
+		}, slices.Concat(serveKeyFlags(), logFlags(), tracingFlags(), tuningFlags())...),
 		Action: sh.action(serve),
 	}
 }
@@ -94,7 +98,7 @@ func serve(c *Call) error {
 	if options.Keys != nil {
 		c.reloadOnHangup(options.Keys)
 	}
-	page, err := c.openInside()
+	page, err := c.openInside(options)
 	if err != nil {
 		return err
 	}

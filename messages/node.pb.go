@@ -4807,9 +4807,9 @@ const file_node_proto_rawDesc = "" +
 	"\x92\xb5\x18\x06\"\x04Tick\"F\n" +
 	"\tHearTicks\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names:#\x92\xb5\x18\x1f\n" +
-	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"f\n" +
-	"\tIntroduce:Y\x92\xb5\x18U\n" +
-	"\x19an actor that starts anew\x12\"machine, raft; audit -> membership\x1a\x14it knows nothing yet\"\xa7\x01\n" +
+	"\x04node\x12\x06ticker\x1a\x0fan actor starts\"\x80\x01\n" +
+	"\tIntroduce:s\x92\xb5\x18o\n" +
+	"#an actor that starts anew; the page\x12\"machine, raft; audit -> membership\x1a$it knows nothing yet; somebody looks\"\xa7\x01\n" +
 	"\n" +
 	"Identified\x12\x1d\n" +
 	"\n" +
@@ -5069,12 +5069,12 @@ const file_node_proto_rawDesc = "" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
 	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xbb\x01\x92\xb5\x18\xb6\x01\n" +
-	"\amachine\x12Pgateway, membership -> transport, audit, login; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xbf\x01\n" +
+	"\amachine\x12Pgateway, membership -> transport, audit, login; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xc9\x01\n" +
 	"\x06Denied\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\tR\arequest\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why:k\x92\xb5\x18g\n" +
-	"0network -> transport; session, membership, login\x12\agateway\x1a*a user lacks a role, or a login goes wrong\"d\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why:u\x92\xb5\x18q\n" +
+	":network -> transport; session, membership, login, the page\x12\agateway\x1a*a user lacks a role, or a login goes wrong\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +

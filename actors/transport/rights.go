@@ -59,14 +59,22 @@ func (r Rights) Refuse(c Conn, m proto.Message) (reply proto.Message, denied *me
 	if c.Role != messages.Role_CLIENT || !here {
 		return nil, nil
 	}
-	if !r.known && c.Principal.Kind != Keyless {
-		return refusal(m, messages.Errorf(messages.Code_BUSY, "the node is starting, and does not know yet who may do what")), nil
-	}
-	why := auth.Missing(r.auth, c.Principal.User(), need)
-	if why == nil {
+	why := r.Lack(c.Principal, need)
+	switch {
+	case why == nil:
 		return nil, nil
+	case why.Code == messages.Code_BUSY:
+		return refusal(m, why), nil
 	}
 	return refusal(m, why), &messages.Denied{Principal: c.Principal.User(), Why: why.Message, Request: messages.RequestIDOfNode(c.Address, number(m))}
+}
+
+// Lack is what a principal lacks for a need; nil: nothing. BUSY: that is not known yet.
+func (r Rights) Lack(p Principal, need auth.Need) *messages.Error {
+	if !r.known && p.Kind != Keyless {
+		return messages.Errorf(messages.Code_BUSY, "the node is starting, and does not know yet who may do what")
+	}
+	return auth.Missing(r.auth, p.User(), need)
 }
 
 // number is that of a request that names no session.

@@ -193,12 +193,12 @@ func (h *hub) endRefused() {
 
 // endStale ends the connections whose certificates or tokens are not good any more: they have
 // expired, what has signed them is not trusted now, or a token's user is not who he was.
-func (h *hub) endStale(stale func([]*x509.Certificate) error) {
+func (h *hub) endStale(stale func(chain []*x509.Certificate, signed bool) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local, known, rights, now := *h.local.Load(), *h.known.Load(), *h.rights.Load(), h.net.options.Keys.Now()
 	h.endAll(func(c *inbound) *messages.Error {
-		if err := stale(c.chain); err != nil && c.claims != nil {
+		if err := stale(c.chain, c.claims != nil); err != nil && c.claims != nil {
 			return messages.Errorf(messages.Code_UNREACHABLE, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
 				WithHint("log in again: kvctl login %s", c.claims.User)
 		} else if err != nil {
@@ -215,7 +215,7 @@ func (h *hub) endStale(stale func([]*x509.Certificate) error) {
 		return why
 	})
 	for _, p := range *h.peers.Load() {
-		p.refresh(func(d *dialled) bool { return stale(d.chain) != nil })
+		p.refresh(func(d *dialled) bool { return stale(d.chain, false) != nil })
 	}
 }
 

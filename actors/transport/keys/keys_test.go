@@ -155,6 +155,68 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
+// TestPeersHaveAnAuthorityOfTheirOwn: where nodes have, theirs makes no user, and that of users no node.
+func TestPeersHaveAnAuthorityOfTheirOwn(t *testing.T) {
+	users, nodes := newAuthority(t), newAuthority(t)
+	node := func(name string) *Ring {
+		t.Helper()
+		files, peers := FilesIn(ringOf(t, users, nodeNamed(name)).dir(), transport.NodeKey), FilesIn(ringOf(t, nodes, nodeNamed(name)).dir(), transport.NodeKey)
+		files.Peers = &peers
+		r, err := Load(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	n1, n2 := node("n1"), node("n2")
+	forged := ringOf(t, users, nodeNamed("n3"))
+	both := FilesIn(forged.dir(), transport.NodeKey)
+	both.Peers = &Files{CA: n1.files.Peers.CA, Cert: both.Cert, Key: both.Key}
+	if _, err := Load(both); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("a node of the users' authority is loaded for other nodes: %v", err)
+	}
+	two := n1.files
+	two.Peers = n2.files.Peers
+	if _, err := Load(two); err == nil || !strings.Contains(err.Error(), "and") || messages.CodeOf(err) != messages.Code_INVALID {
+		t.Errorf("a node of two names: %v", err)
+	}
+	as := func(r *Ring, server string) *tls.Config {
+		c := r.Client("127.0.0.1").Clone()
+		c.ServerName, c.VerifyConnection = server, nil
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.Certificates[0], nil } // whatever it takes
+		return c
+	}
+	for _, test := range []struct {
+		name    string
+		client  *tls.Config
+		refused string
+	}{
+		{"a node", n2.Client("127.0.0.1"), ""},
+		{"a user", ringOf(t, users, userNamed("alice")).Client("127.0.0.1"), ""},
+		{"a node that the users' authority made", as(forged, serverOfNodes), "unknown authority"},
+		{"the same, as a user comes", as(forged, "127.0.0.1"), "bad certificate"},
+		{"a user whom the nodes' authority made", as(ringOf(t, nodes, userNamed("eve")), "127.0.0.1"), "unknown authority"},
+		{"the same, as a node comes", as(ringOf(t, nodes, userNamed("mallory")), serverOfNodes), "bad certificate"},
+	} {
+		_, _, err := meet(n1.Server(shut), test.client)
+		if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.refused)
+		}
+	}
+	if k := n1.Told(false); len(k.Authorities) != 2 || k.ExpiresMs == 0 {
+		t.Errorf("%v", k)
+	}
+	if err := n1.Stale([]*x509.Certificate{forged.current.Load().leaf}, false); err == nil {
+		t.Error("a node of the users' authority stays connected")
+	}
+	if err := n1.Stale([]*x509.Certificate{n2.current.Load().peers.leaf}, false); err != nil {
+		t.Error(err)
+	}
+}
+
+// dir is where the own keys are.
+func (r *Ring) dir() string { return filepath.Dir(r.files.Cert) }
+
 func TestNothingIsOverwritten(t *testing.T) {
 	a := newAuthority(t)
 	if _, err := a.Create(); messages.CodeOf(err) != messages.Code_CONFLICT {
@@ -252,7 +314,7 @@ func TestRotation(t *testing.T) {
 			t.Error(entries, err)
 		}
 	}
-	if err := n1.Stale([]*x509.Certificate{leaf}); err == nil {
+	if err := n1.Stale([]*x509.Certificate{leaf}, false); err == nil {
 		t.Error("the old leaf is still good")
 	}
 	if hosts := Hosts(n1.current.Load().leaf); len(hosts) != 1 || hosts[0] != "127.0.0.1" {

@@ -22,7 +22,9 @@ import (
 )
 
 // A token is a JWT that a node signs with its own key. It brings the certificates of that node
-// along, so whoever trusts the authority can verify it, and no secret is shared among nodes.
+// along, so whoever trusts the authority can verify it, and no secret is shared among nodes. Where
+// users have an authority of their own, it is a node's certificate of that which counts: who is a
+// user it alone says.
 
 // claims are what a token holds.
 type claims struct {

@@ -184,3 +184,49 @@ func TestTokenFile(t *testing.T) {
 		}
 	}
 }
+
+// TestTokensOfTwoAuthorities: where nodes have an authority of their own among themselves, the one of
+// users says who is one, and its node signs; a new authority of users ends all tokens of the old one.
+func TestTokensOfTwoAuthorities(t *testing.T) {
+	users, nodes, next := newAuthority(t), newAuthority(t), newAuthority(t)
+	files := func(a Authority, name string) Files {
+		dir, _, err := a.Issue(nodeNamed(name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return FilesIn(dir, transport.NodeKey)
+	}
+	load := func(front, back Files) *Ring {
+		front.Peers = &back
+		r, err := Load(front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	back := files(nodes, "n1")
+	n1, n2 := load(files(users, "n1"), back), load(files(users, "n2"), files(nodes, "n2"))
+	token, _, err := n1.Sign("alice", aCluster, 7, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chain, err := n2.Prove(token)
+	if err != nil || n2.Stale(chain, true) != nil {
+		t.Errorf("%v, %v", err, n2.Stale(chain, true))
+	}
+	alone, err := Load(back) // who has the keys of nodes' links alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, _, err := alone.Sign("root", aCluster, 7, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims, _, err := n2.Prove(forged); err == nil {
+		t.Errorf("the authority of nodes made user %s", claims.User)
+	}
+	fresh := load(files(next, "n3"), files(nodes, "n3"))
+	if _, _, err := fresh.Prove(token); err == nil || fresh.Stale(chain, true) == nil {
+		t.Errorf("after another authority of users: %v", err)
+	}
+}
