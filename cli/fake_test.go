@@ -452,6 +452,7 @@ type run struct {
 	inTTY   bool
 	tty     bool // of both outputs
 	ctx     context.Context
+	login   func(context.Context, client.LoginOptions) (client.LoginResult, error)
 }
 
 type outcome struct {
@@ -471,7 +472,7 @@ func (r run) kvctl(t *testing.T, argv ...string) outcome {
 	sh := Shell{
 		Stdin: r.stdin, Stdout: &out, Stderr: &stderr, InTTY: r.inTTY, OutTTY: r.tty, ErrTTY: r.tty,
 		Env:     func(name string) string { return r.env[name] },
-		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, ConnectTo: r.cluster.connectTo, Probe: r.cluster.probe,
+		Invoked: "kvctl", Self: "/opt/kvctl", Connect: r.cluster.connect, ConnectTo: r.cluster.connectTo, Probe: r.cluster.probe, Login: r.login,
 	}
 	if r.ctx == nil {
 		r.ctx = t.Context()

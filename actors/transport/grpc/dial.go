@@ -69,8 +69,8 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
-	if g.options.Token != nil && local.Principal.Kind == transport.Nobody {
-		local.Token = g.options.Token()
+	if local.Principal.Kind == transport.Nobody {
+		local.Token = g.token()
 	}
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
@@ -87,6 +87,13 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	return d, nil
 }
 
+func (g *Network) token() string {
+	if g.options.Token != nil {
+		return g.options.Token()
+	}
+	return g.options.Keys.Token()
+}
+
 // secure makes a connection one under TLS, if there are keys, and returns the far side's
 // certificate and those that lead to its authority. One that fails is closed.
 func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (net.Conn, []*x509.Certificate, *messages.Error) {
@@ -96,8 +103,12 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	host, _, _ := net.SplitHostPort(endpoint)
 	conn := tls.Client(raw, g.options.Keys.Client(host))
 	err := conn.HandshakeContext(until)
+	secured := net.Conn(conn)
+	if err == nil && g.options.Keys.Principal().Kind == transport.Nobody {
+		secured, err = welcomed(until, conn)
+	}
 	if err == nil {
-		return hearing{conn}, conn.ConnectionState().PeerCertificates, nil
+		return secured, conn.ConnectionState().PeerCertificates, nil
 	}
 	_ = raw.Close()
 	var plain tls.RecordHeaderError
@@ -117,25 +128,35 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
 }
 
-// hearing is a connection of which a write that fails says what the far side said last. With TLS 1.3 it
-// judges certificates when this side has shaken hands and writes already: then it has said why it
-// closes, and nobody has read that yet.
-type hearing struct{ net.Conn }
+// welcomed waits for the first byte of the far side, which comes before this one says anything: one
+// that takes nobody without a certificate says so in its place. Once this side has written, that
+// could be lost.
+func welcomed(until context.Context, conn net.Conn) (net.Conn, error) {
+	deadline, _ := until.Deadline()
+	first := make([]byte, 1)
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, err
+	}
+	return &begun{Conn: conn, first: first}, conn.SetReadDeadline(time.Time{})
+}
 
-// alertPatience is how long such a write waits for that.
-const alertPatience = 200 * time.Millisecond
+// begun is a connection of which the first bytes were read already.
+type begun struct {
+	net.Conn
+	first []byte
+}
 
-// Write implements net.Conn.
-func (h hearing) Write(b []byte) (int, error) {
-	n, err := h.Conn.Write(b)
-	if err == nil {
+// Read implements net.Conn.
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.first) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
 		return n, nil
 	}
-	_ = h.Conn.SetReadDeadline(time.Now().Add(alertPatience))
-	if _, said := h.Conn.Read(make([]byte, 1)); said != nil && strings.Contains(said.Error(), "remote error: ") {
-		return n, said
-	}
-	return n, err
+	return b.Conn.Read(p)
 }
 
 // unwanted is the error of an endpoint that took no certificate, or not this one, as TLS

@@ -116,7 +116,7 @@ func TestTokensEnd(t *testing.T) {
 			t.Fatalf("%s: the token does not count at first", name)
 		}
 		c.then()
-		if f, err := a.Recv(); err != nil || f.GetRefusal().GetCode() != messages.Code_NOT_ALLOWED || !strings.Contains(f.GetRefusal().Message, c.says) ||
+		if f, err := a.Recv(); err != nil || f.GetRefusal().GetCode() != messages.Code_UNREACHABLE || !strings.Contains(f.GetRefusal().Message, c.says) ||
 			c.says != "while auth is enabled" && !strings.Contains(f.GetRefusal().Hint, "kvctl login") {
 			t.Errorf("%s: %v, %v", name, f, err)
 		}

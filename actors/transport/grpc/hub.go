@@ -203,25 +203,29 @@ func (h *hub) endRefused() {
 
 // endStale ends the connections whose certificates or tokens are not good any more: they have
 // expired, what has signed them is not trusted now, or a token's user is not who he was.
-func (h *hub) endStale(stale func([]*x509.Certificate) error) {
+func (h *hub) endStale(stale func(chain []*x509.Certificate, signed bool) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local, known, rights, now := *h.local.Load(), *h.known.Load(), *h.rights.Load(), h.net.options.Keys.Now()
 	h.endAll(func(c *inbound) *messages.Error {
-		if err := stale(c.chain); err != nil && c.claims != nil {
-			return messages.Errorf(messages.Code_NOT_ALLOWED, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
+		if err := stale(c.chain, c.claims != nil); err != nil && c.claims != nil {
+			return messages.Errorf(messages.Code_UNREACHABLE, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
 				WithHint("log in again: kvctl login %s", c.claims.User)
 		} else if err != nil {
 			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
 				WithHint("connect again with one that is: kvctl cert check")
 		}
-		if c.claims != nil {
-			return c.claims.Refuse(local, known, rights, now)
+		if c.claims == nil {
+			return nil
 		}
-		return nil
+		why := c.claims.Refuse(local, known, rights, now)
+		if why != nil { // with another token he may come back: the next hello decides
+			why.Code = messages.Code_UNREACHABLE
+		}
+		return why
 	})
 	for _, p := range *h.peers.Load() {
-		p.refresh(func(d *dialled) bool { return stale(d.chain) != nil })
+		p.refresh(func(d *dialled) bool { return stale(d.chain, false) != nil })
 	}
 }
 

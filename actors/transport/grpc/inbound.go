@@ -147,7 +147,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 	switch {
 	case refusal != nil:
 		return nil, nil, refusal
-	case h.net.options.Keys.Stale(chain) != nil: // keys were loaded between its handshake and its hello
+	case h.net.options.Keys.Stale(chain, claims != nil) != nil: // keys were loaded between its handshake and its hello
 		return nil, nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more", from)
 	case h.closed || g == nil:
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)

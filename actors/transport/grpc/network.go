@@ -44,7 +44,7 @@ type Options struct {
 
 	Keys *keys.Ring // nil: links carry no keys
 	// Token is what a client without a certificate shows; it is asked for each time that it
-	// dials. nil: nothing.
+	// dials. nil: what Keys hold.
 	Token func() string
 
 	Places transport.Places // of connections that come in; none: transport.AllPlaces

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -30,6 +31,9 @@ type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
 	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
+	// Token is where a client without a certificate has its token; nobody else may read it. One
+	// that is not there is shown to nobody. Empty: there is none.
+	Token string
 	// Peers are those of a node's links with other nodes, where these are not the same: then
 	// no authority of users can make a node, and none of nodes a user. nil: one set for all.
 	Peers *Files
@@ -64,6 +68,7 @@ type loaded struct {
 	pool        *x509.CertPool
 	server      *tls.Config
 	pin         *[sha256.Size]byte // of who has a token, and nothing of the above; nil: there are keys
+	token       string
 	page        *tls.Config
 	peers       *loaded // what is for links between nodes: itself, if nothing else is
 }
@@ -146,6 +151,9 @@ func (r *Ring) read(f Files) (*loaded, error) {
 		l.pool.AddCert(a)
 	}
 	if f.Cert == "" {
+		if l.token, err = ReadToken(f.Token); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, refuse(f.Token, err)
+		}
 		return l, nil
 	}
 	if err := checkSecret(f.Key); err != nil {
@@ -183,15 +191,15 @@ func withRoot(own tls.Certificate, way []*x509.Certificate) tls.Certificate {
 	return own
 }
 
-// checkSecret refuses a key that others than its owner and his group may read, or anybody
-// but he may write.
+// checkSecret refuses a key, or a token, that others than its owner and his group may read, or
+// anybody but he may write.
 func checkSecret(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 {
-		return fmt.Errorf("others may read or write this key (mode %04o): chmod 600 it", mode)
+		return fmt.Errorf("others may read or write this secret (mode %04o): chmod 600 it", mode)
 	}
 	return nil
 }
@@ -227,6 +235,22 @@ func (r *Ring) Principal() transport.Principal {
 		return transport.Principal{}
 	}
 	return r.current.Load().principal()
+}
+
+// Shows is what this side shows of itself, certificate or token, and until when that is good;
+// empty: nothing.
+func (r *Ring) Shows() (by string, expires time.Time) {
+	if r == nil {
+		return "", time.Time{}
+	}
+	l := r.current.Load()
+	if l.leaf != nil {
+		return "certificate", l.leaf.NotAfter
+	}
+	if is, err := Glance(l.token); err == nil {
+		return "token", is.Expires
+	}
+	return "", time.Time{}
 }
 
 func (l *loaded) principal() transport.Principal {
@@ -301,7 +325,7 @@ func (r *Ring) Client(host string) *tls.Config {
 
 // Expired says why certificates that were good are not any more, by the clock alone; nil:
 // they are.
-func (r *Ring) Expired(chain []*x509.Certificate) error {
+func (r *Ring) Expired(chain []*x509.Certificate, _ bool) error {
 	for _, c := range chain {
 		if r != nil && r.now().After(c.NotAfter) {
 			return fmt.Errorf("it expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
@@ -311,19 +335,24 @@ func (r *Ring) Expired(chain []*x509.Certificate) error {
 }
 
 // Stale says why certificates that were good when a connection was made are not any more, by
-// the clock and by what is loaded now; nil: they are. It verifies signatures.
-func (r *Ring) Stale(chain []*x509.Certificate) error {
+// the clock and by what is loaded now; nil: they are. It verifies signatures. signed: they are not
+// the far side's own, but of the node that has signed its token.
+func (r *Ring) Stale(chain []*x509.Certificate, signed bool) error {
 	if r == nil || len(chain) == 0 {
 		return nil
 	}
-	_, err := r.current.Load().of(chain).verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	l := r.current.Load()
+	if !signed {
+		l = l.of(chain)
+	}
+	_, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now())
 	return err
 }
 
 // Watch loads what has changed until ctx ends, and calls check after each look with what
 // connections that stand have to be held against: Expired, or Stale once something was
 // loaded. What cannot be loaded is told to logger once, and what was loaded before stays.
-func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale func([]*x509.Certificate) error)) {
+func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale func(chain []*x509.Certificate, signed bool) error)) {
 	if r == nil {
 		return
 	}
@@ -379,7 +408,7 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 // state tells whether files have changed: when they were written, and how large they are.
 func (f Files) state() string {
 	var b strings.Builder
-	names := []string{f.CA, f.Cert, f.Key}
+	names := []string{f.CA, f.Cert, f.Key, f.Token}
 	if f.Peers != nil {
 		names = append(names, f.Peers.CA, f.Peers.Cert, f.Peers.Key)
 	}
