@@ -38,10 +38,13 @@ func TestAlerts(t *testing.T) {
 	}
 	w := startWatch(t)
 	t.Run("faults", func(t *testing.T) { // these at the same time
-		for name, faults := range map[string]func(*testing.T, *watch){"lasting": lastingFaults, "of members": faultsOfMembers, "of machines": faultsOfMachines} {
-			t.Run(name, func(t *testing.T) {
+		for _, faults := range []struct {
+			of   string
+			make func(*testing.T, *watch)
+		}{{"that last", lastingFaults}, {"of members", faultsOfMembers}, {"of machines", faultsOfMachines}} {
+			t.Run(faults.of, func(t *testing.T) {
 				t.Parallel()
-				faults(t, w)
+				faults.make(t, w)
 			})
 		}
 	})
