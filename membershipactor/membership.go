@@ -241,7 +241,7 @@ func (a *Membership) say(ctx actor.Context, all []saying) {
 // started anew.
 func (a *Membership) watchRoom(ctx actor.Context, elapsed uint64) {
 	if to := a.census.heir(elapsed); to != 0 {
-		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "to", to)
+		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "peer", to, "hint", "make room on this disk")
 		ctx.Request(a.cfg.Raft, &messages.TransferLead{To: to})
 	}
 	a.refusedTicks += elapsed
