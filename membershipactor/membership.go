@@ -85,7 +85,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
-		reply.Keys = a.census.keys
+		reply.Keys, reply.WallMs = a.census.keys, a.known().NowMS
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())

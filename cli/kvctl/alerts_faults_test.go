@@ -230,7 +230,7 @@ func faultsOfMachines(t *testing.T, w *watch) {
 	t.Run("a defect", func(t *testing.T) {
 		c := w.dev(t, "keyval-defect", filepath.Join(t.TempDir(), "cluster"))
 		c.control("stop", "node3")
-		c.beside(exec.Command(defective(t), "serve", "--data", filepath.Join(c.data, "node3"), "--metrics-listen", c.page(2)))
+		c.beside(exec.Command(built(t, change{"actors/session.go", "	case *messages.Read:\n", "	case *messages.Read:\n		panic(\"a defect that was put in\")\n"}), "serve", "--data", filepath.Join(c.data, "node3"), "--metrics-listen", c.page(2)))
 		w.await(t, c.name, "", time.Now(), time.Minute, "KeyValNodeDown", "KeyValMemberUnreachable")
 		c.see("a build whose sessions panic at a read", "KeyValActorFailed", func() {
 			_ = exec.Command(binary, "get", "k", "--timeout", "1s", "--endpoints", c.endpoints[2]).Run() // no answer
@@ -281,10 +281,7 @@ func faultsOfMachines(t *testing.T, w *watch) {
 // lastingFaults take a while.
 func lastingFaults(t *testing.T, w *watch) {
 	c := w.dev(t, "keyval-lasting", filepath.Join(t.TempDir(), "cluster"))
-	other := filepath.Join(t.TempDir(), "kvctl")
-	if out, err := exec.Command("go", "build", "-ldflags", "-X keyval/cli.Version=another", "-o", other, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	other := built(t)
 	end := nothing
 	c.control("stop", "node3")
 	begun := time.Now()
@@ -334,32 +331,4 @@ func fillTo(t *testing.T, dir, ballast string, left int64) {
 	if err := errors.Join(err, file.Close()); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// defective builds a kvctl with a defect, which is put into a copy of one of its sources.
-func defective(t *testing.T) string {
-	t.Helper()
-	source, err := filepath.Abs("../../actors/session.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const sound = "	case *messages.Read:\n"
-	if strings.Count(string(text), sound) != 1 {
-		t.Fatalf("%s is not as it was: there is no place for a defect", source)
-	}
-	dir := t.TempDir()
-	copied, overlay, built := filepath.Join(dir, "session.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "kvctl")
-	err = errors.Join(os.WriteFile(copied, []byte(strings.Replace(string(text), sound, sound+"		panic(\"a defect that was put in\")\n", 1)), 0o644),
-		os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, source, copied), 0o644))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "build", "-overlay", overlay, "-o", built, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return built
 }
