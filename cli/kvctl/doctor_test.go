@@ -94,18 +94,27 @@ type change struct{ file, is, becomes string }
 func built(t *testing.T, changes ...change) string {
 	t.Helper()
 	dir := t.TempDir()
-	var overlay []string
-	for i, c := range changes {
+	texts, overlay := map[string]string{}, []string{}
+	for _, c := range changes {
 		source, err := filepath.Abs(filepath.Join("../..", c.file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile(source)
-		if err != nil || strings.Count(string(text), c.is) != 1 {
-			t.Fatalf("%s is not as it was: there is no place for a change: %v", source, err)
+		if texts[source] == "" {
+			text, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[source] = string(text)
 		}
-		copied := filepath.Join(dir, fmt.Sprintf("%d.go", i))
-		if err := os.WriteFile(copied, []byte(strings.Replace(string(text), c.is, c.becomes, 1)), 0o644); err != nil {
+		if strings.Count(texts[source], c.is) != 1 {
+			t.Fatalf("%s is not as it was: there is no one place for a change of %q", source, c.is)
+		}
+		texts[source] = strings.Replace(texts[source], c.is, c.becomes, 1)
+	}
+	for source, text := range texts {
+		copied := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay)))
+		if err := os.WriteFile(copied, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		overlay = append(overlay, fmt.Sprintf("%q: %q", source, copied))
