@@ -74,7 +74,7 @@ func newsOf(before, after View) (all []news) {
 // newsOfInvitations is what became of nodes that were given a token to come with.
 func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 	tell := func(text string, i *messages.Invitation, words ...any) {
-		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "node", i.Node}, words...)})
+		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "member", i.Node}, words...)})
 	}
 	if before.GetVersion() == after.GetVersion() {
 		return nil
@@ -82,7 +82,7 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 	for _, i := range after.GetAll() {
 		switch was := auth.FindInvitation(before, i.Id); {
 		case was == nil:
-			tell("a node is invited", i, "until", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
+			tell("a node is invited", i, "expires", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
 		case len(was.Taker) == 0 && len(i.Taker) > 0:
 			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
 		}
