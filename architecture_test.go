@@ -69,7 +69,7 @@ var rooms = map[string]room{
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/backup", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
 	"cli":                              {world, []string{"actors", "actors/auth", "actors/client", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/doctor", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files", "storeactor/snapshot"}},
 	"cli/doctor":                       {world, []string{"actors/client", "actors/transport", "messages"}},
-	"cli/inside":                       {world, []string{"actors/client", "actors/telemetry", "messages"}},
+	"cli/inside":                       {world, []string{"actors/auth", "actors/client", "actors/telemetry", "actors/transport", "actors/transport/keys", "cli/doctor", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "actors/transport/keys", "messages"}},
@@ -281,7 +281,7 @@ func callsUnexpected(s ast.Stmt) bool {
 // link between nodes is peer, what went wrong is reason, and what to do about it is hint.
 var vocabulary = strings.Fields(`
 	actor address advertised all_clients authorities before below by bytes certificate change clients cluster code confirmed endpoint expires
-	files founders hint how index is lacks lane leader level limit member members message messages missing operation peer phase
+	files founders hint host how index invitation is lacks lane leader level limit member members message messages missing operation peer phase
 	principal raft_id reason record request sender snapshot target term took type
 `)
 

@@ -117,6 +117,7 @@ func (a *gateway) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 	before := a.view
 	a.view = a.view.WithMembers(m)
 	a.tellLeader(ctx)
+	ctx.Send(a.wiring.local(messages.ActorLogin), m)
 	if before.Configuration == a.view.Configuration && len(before.Members) > 0 {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -41,6 +42,28 @@ func (i Inspector) Cluster(ctx context.Context) (*messages.ClusterReply, error) 
 			return ok
 		})
 	return reply, err
+}
+
+// Rights are who may do what, as this node has applied it. The error is of the node's, as of
+// Status; it does not know them yet.
+func (i Inspector) Rights(ctx context.Context) (transport.Rights, error) {
+	state := &messages.MembersChanged{}
+	err := i.ask(ctx, messages.ActorMachine, &messages.Introduce{}, func(m any) (ok bool) {
+		state, ok = m.(*messages.MembersChanged)
+		return ok
+	})
+	switch {
+	case err != nil:
+		return transport.Rights{}, err
+	case state.NextRaftId == 0:
+		return transport.Rights{}, messages.Errorf(messages.Code_STARTING, "the node has no state yet")
+	}
+	return transport.KnownRights(state.Auth), nil
+}
+
+// Deny has the node tell that it has refused somebody something.
+func (i Inspector) Deny(d *messages.Denied) {
+	i.node.root.Send(i.node.System.NewLocalPID(messages.ActorGateway), d)
 }
 
 // inspectMax bounds a question whose context has no end.

@@ -132,6 +132,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 	open := o.Keys == nil && !grpc.Loopback(identity.Listen)
 	world.Keys = func() *messages.Keys { return o.Keys.Told(open) }
+	if o.Keys != nil {
+		world.Sign = o.Keys.Sign
+	}
 	if o.Traces != nil {
 		world.Traces = o.Traces(identity.Name)
 	}
@@ -185,6 +188,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 }
 
+// KeysHint is what to do where a node may not listen without keys.
+const KeysHint = "give the node keys with --certs-dir DIR, which kvctl cert create-ca and create-node make; or say --insecure where every machine of the network is trusted"
+
 // guard refuses keys that are not the node's, and an address beyond this machine without
 // any. What is empty is not known yet.
 func (o ServeOptions) guard(name, listen string) error {
@@ -195,7 +201,7 @@ func (o ServeOptions) guard(name, listen string) error {
 			WithHint("give this node its own: kvctl cert create-node %s HOST", name)
 	case o.Keys == nil && !o.Insecure && listen != "" && !grpc.Loopback(listen):
 		return messages.Errorf(messages.Code_INVALID, "%s is open to the network, and there are no keys: whoever reaches it could read and delete everything", listen).
-			WithHint("give the node keys with --certs-dir DIR, which kvctl cert create-ca and create-node make; or say --insecure where every machine of the network is trusted")
+			WithHint(KeysHint)
 	}
 	return nil
 }

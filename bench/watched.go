@@ -26,7 +26,7 @@ func scraped(flags [][]string) (func(), error) {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	for i, a := range addresses {
-		flags[i] = append(flags[i], "--metrics-listen", a)
+		flags[i] = append(flags[i], "--metrics-listen", a, "--metrics-plain")
 		go func() {
 			every := time.NewTicker(time.Second)
 			defer every.Stop()

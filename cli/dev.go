@@ -42,6 +42,7 @@ kvctl dev add node4`,
 			&urfave.BoolFlag{Name: "secure", Usage: "give all nodes keys of their own, and say which flags clients need"},
 			&urfave.IntFlag{Name: "base-port", Usage: "give the first node `PORT`, the next ones those behind it", DefaultText: "7001"},
 			&urfave.BoolFlag{Name: "metrics", Usage: fmt.Sprintf("show each node's page, metrics and health checks, at its port + %d", pagePorts)},
+			plainFlag(),
 		}, append(tracingFlags(), tuningFlags()...)...),
 		Action: sh.action(dev),
 		Subcommands: []*urfave.Command{
@@ -66,6 +67,9 @@ func dev(c *Call) error {
 		return err
 	}
 	cluster.tuning, cluster.metrics = append(c.tuningArgs(), c.tracingArgs()...), c.flags.Bool("metrics")
+	if cluster.plain = c.flags.Bool("metrics-plain"); cluster.plain && !cluster.metrics {
+		return c.usage("", "--metrics-plain has no meaning without --metrics")
+	}
 	for _, m := range cluster.leaveOut() {
 		c.note("%s was removed from the cluster, and is left out; its directory is of no more use: %s", m.Name, cluster.data(m))
 	}
@@ -261,6 +265,9 @@ func (d *devCluster) told(m devMember, pid int, role string) devNodeJSON {
 	n := devNodeJSON{Name: m.Name, Endpoint: m.Address, PID: pid, Role: role, Data: d.data(m), Log: d.log(m)}
 	if d.metrics {
 		n.Page = "http://" + m.page()
+		if d.Secure && !d.plain {
+			n.Page = "https://" + m.page()
+		}
 	}
 	return n
 }
@@ -289,6 +296,10 @@ func (c *Call) introduce(cluster *devCluster, fleet *fleet, rows []nodeJSON) err
 	fmt.Fprintf(c.Stdout, "  %s%s (%s)\n", pad("data"), cluster.Directory, kept)
 	if cluster.metrics {
 		fmt.Fprintf(c.Stdout, "  %s/metrics at each of these pages\n", pad("metrics"))
+	}
+	if keys := cluster.clientKeys(); cluster.metrics && cluster.Secure && !cluster.plain {
+		fmt.Fprintf(c.Stdout, "  %scurl --cacert %s --cert %s --key %s; for browsers --metrics-plain\n", pad("pages"),
+			quoteWord(filepath.Join(keys, "ca.crt")), quoteWord(filepath.Join(keys, "client.crt")), quoteWord(filepath.Join(keys, "client.key")))
 	}
 	fmt.Fprintf(c.Stdout, "  %s%s\n\nTry in another terminal:\n", pad("logs"), filepath.Join(cluster.Directory, "node*.log"))
 	if cluster.Secure {

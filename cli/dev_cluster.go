@@ -28,6 +28,7 @@ type devCluster struct {
 	resumed   bool     // it was recorded before
 	tuning    []string // flags for every node
 	metrics   bool     // each node shows itself at its page's address
+	plain     bool     // and by http:// even if it is secure
 }
 
 type devMember struct {
@@ -98,6 +99,9 @@ func (d *devCluster) serveArgs(m devMember) []string {
 	}
 	if d.metrics {
 		args = append(args, "--metrics-listen", m.page())
+		if d.plain {
+			args = append(args, "--metrics-plain")
+		}
 	}
 	return slices.Concat(args, d.tuning, d.keyArgs(m))
 }

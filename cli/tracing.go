@@ -39,7 +39,22 @@ func tracingFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "tracing-endpoint", Usage: "send spans by OTLP over gRPC to the collector at `URL`: https://HOST:PORT, or http:// where the network is trusted"},
 		&urfave.StringFlag{Name: "tracing-ratio", Usage: "trace this `SHARE` of the requests whose client does not say whether it traces, from 0 to 1", DefaultText: defaultTracingRatio},
 		&urfave.StringFlag{Name: "tracing-cacert", TakesFile: true, Usage: "trust the collector's certificate by the authorities in `FILE`", DefaultText: "the system's"},
+		&urfave.StringFlag{Name: "tracing-cert", TakesFile: true, Usage: "prove to the collector who this is by the certificate in `FILE`, with --tracing-key"},
+		&urfave.StringFlag{Name: "tracing-key", TakesFile: true, Usage: "the key of --tracing-cert is in `FILE`"},
 	}
+}
+
+// tracingFile is a file that a flag names, or else the variables that OpenTelemetry has for it.
+func (c *Call) tracingFile(flag, otel string) (file, source string) {
+	if file = c.flags.String(flag); file != "" {
+		return file, nameOr(c.sources[flag], "--"+flag)
+	}
+	for _, of := range []string{"OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"} {
+		if file = c.Env(of + otel); file != "" {
+			return file, of + otel
+		}
+	}
+	return "", "--" + flag
 }
 
 // openTracing makes what traces go to, and what ends it. It is nil if that was not asked for. A
@@ -82,7 +97,7 @@ func (c *Call) openTracing(logger *slog.Logger) (traces func(node string) trace.
 func (c *Call) tracing() (options []otlptracegrpc.Option, share float64, err error) {
 	endpoint := c.flags.String("tracing-endpoint")
 	if endpoint == "" {
-		return nil, 0, c.refuseWithout("--tracing-endpoint", "URL", "tracing-ratio", "tracing-cacert")
+		return nil, 0, c.refuseWithout("--tracing-endpoint", "URL", "tracing-ratio", "tracing-cacert", "tracing-cert", "tracing-key")
 	}
 	if options, err = c.collector(endpoint); err != nil {
 		return nil, 0, err
@@ -105,31 +120,57 @@ func (c *Call) tracingArgs() (args []string) {
 	return args
 }
 
-// collector reads what --tracing-endpoint and --tracing-cacert say.
+// collector reads what the flags say of whom spans go to.
 func (c *Call) collector(endpoint string) ([]otlptracegrpc.Option, error) {
 	at, err := url.Parse(endpoint)
 	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Path != "" && at.Path != "/" || grpc.CheckReachable(at.Host) != nil {
 		return nil, c.usage("write https://HOST:PORT, or http://HOST:PORT where nobody else is on the way", "--tracing-endpoint: %q is no URL of a collector", endpoint)
 	}
 	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(at.Host), otlptracegrpc.WithTimeout(5 * time.Second)}
-	authorities := c.flags.String("tracing-cacert")
 	if at.Scheme == "http" {
-		if authorities != "" {
-			return nil, c.usage("write --tracing-endpoint https://"+at.Host, "--tracing-cacert has no meaning with http://")
+		for _, f := range []string{"tracing-cacert", "tracing-cert", "tracing-key"} {
+			if c.flags.String(f) != "" {
+				return nil, c.usage("write --tracing-endpoint https://"+at.Host, "%s has no meaning with http://", nameOr(c.sources[f], "--"+f))
+			}
 		}
 		if !grpc.Loopback(at.Host) {
 			c.note("warning: spans go to %s unencrypted", at.Host)
 		}
 		return append(options, otlptracegrpc.WithInsecure()), nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if authorities != "" {
-		text, err := os.ReadFile(authorities)
-		if config.RootCAs = x509.NewCertPool(); err != nil || !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, messages.Errorf(messages.Code_INVALID, "--tracing-cacert: %s holds no certificate that can be read", authorities).WithHint("name a file of certificates as PEM")
-		}
+	config, err := c.collectorTLS()
+	if err != nil {
+		return nil, err
 	}
 	return append(options, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(config))), nil
+}
+
+// collectorTLS is whom the collector's certificate has to be from, and the own one, if it asks for
+// that. Its files are read anew for each connection.
+func (c *Call) collectorTLS() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if authorities, source := c.tracingFile("tracing-cacert", "CERTIFICATE"); authorities != "" {
+		text, err := os.ReadFile(authorities)
+		if config.RootCAs = x509.NewCertPool(); err != nil || !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, messages.Errorf(messages.Code_INVALID, "%s: %s holds no certificate that can be read", source, authorities).WithHint("name a file of certificates as PEM")
+		}
+	}
+	cert, source := c.tracingFile("tracing-cert", "CLIENT_CERTIFICATE")
+	key, keySource := c.tracingFile("tracing-key", "CLIENT_KEY")
+	if cert == "" && key == "" {
+		return config, nil
+	}
+	if cert == "" || key == "" {
+		return nil, c.usage("give both", "%s and %s are needed together", source, keySource)
+	}
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		return nil, messages.Errorf(messages.Code_INVALID, "%s, %s: %v", source, keySource, err).WithHint("name a certificate and its key as PEM")
+	}
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		return &pair, err
+	}
+	return config, nil
 }
 
 // provider begins traces of a share of the requests, and of all operations of members: they are few.

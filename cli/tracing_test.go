@@ -23,6 +23,7 @@ func TestTracingFlags(t *testing.T) {
 	}
 	for _, row := range []struct {
 		line, fail, warns string
+		env               string // a variable that names the empty file
 		traces            bool
 		begins            int // of 100 requests, where that is sure
 	}{
@@ -39,12 +40,18 @@ func TestTracingFlags(t *testing.T) {
 		{line: "--tracing-ratio 0.5", fail: "--tracing-ratio has no meaning without --tracing-endpoint"},
 		{line: "--tracing-cacert ca.pem", fail: "--tracing-cacert has no meaning without --tracing-endpoint"},
 		{line: "--tracing-endpoint http://127.0.0.1:4317 --tracing-cacert " + empty, fail: "--tracing-cacert has no meaning with http://"},
+		{line: "--tracing-cert c.pem", fail: "--tracing-cert has no meaning without --tracing-endpoint"},
+		{line: "--tracing-endpoint http://127.0.0.1:4317 --tracing-key " + empty, fail: "--tracing-key has no meaning with http://"},
+		{line: "--tracing-endpoint https://127.0.0.1:4317 --tracing-cert " + empty, fail: "--tracing-cert and --tracing-key are needed together"},
+		{line: "--tracing-endpoint https://127.0.0.1:4317 --tracing-cert " + empty + " --tracing-key " + empty, fail: "--tracing-cert, --tracing-key: tls: failed to find any PEM data"},
+		{line: "--tracing-endpoint https://127.0.0.1:4317", env: "OTEL_EXPORTER_OTLP_CERTIFICATE", fail: "OTEL_EXPORTER_OTLP_CERTIFICATE: " + empty + " holds no certificate"},
+		{line: "--tracing-endpoint https://127.0.0.1:4317", env: "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", fail: "--tracing-cert and OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY are needed together"},
 		{line: "--tracing-endpoint https://127.0.0.1:4317 --tracing-cacert " + empty, fail: "holds no certificate that can be read"},
 		{line: "--tracing-endpoint https://127.0.0.1:4317 --tracing-cacert " + empty + ".none", fail: "holds no certificate that can be read"},
 	} {
 		var said bytes.Buffer
 		var traces func(string) trace.TracerProvider
-		sh := &Shell{Stderr: &said, Stdout: io.Discard, Env: func(string) string { return "" }}
+		sh := &Shell{Stderr: &said, Stdout: io.Discard, Env: func(name string) string { return map[string]string{row.env: empty}[name] }}
 		app := newApp(sh)
 		named(app.Commands, "serve").Action = sh.action(func(c *Call) error {
 			of, end, err := c.openTracing(slog.New(slog.DiscardHandler))

@@ -3,6 +3,7 @@ package membershipactor
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
@@ -42,6 +43,7 @@ func newsOf(before, after View) (all []news) {
 		tell("who may do what has changed", "version", is.GetVersion(), "enabled", is.GetEnabled(), "users", len(is.GetUsers()),
 			"by", is.GetBy(), "request", is.GetRequest())
 	}
+	all = append(all, newsOfInvitations(before.state.Invitations, after.state.Invitations)...)
 	for _, m := range after.Members {
 		was, known := before.Member(m.RaftId)
 		switch {
@@ -78,6 +80,30 @@ func operationNews(o *messages.ClusterOperation) news {
 		n.text = "an operation is complete"
 	}
 	return n
+}
+
+// newsOfInvitations is what became of nodes that were given a token to come with.
+func newsOfInvitations(before, after *messages.Invitations) (all []news) {
+	tell := func(text string, i *messages.Invitation, words ...any) {
+		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "member", i.Node}, words...)})
+	}
+	if before.GetVersion() == after.GetVersion() {
+		return nil
+	}
+	for _, i := range after.GetAll() {
+		switch was := auth.FindInvitation(before, i.Id); {
+		case was == nil:
+			tell("a node is invited", i, "expires", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
+		case len(was.Taker) == 0 && len(i.Taker) > 0:
+			tell("the keys of an invited node are given away", i, "address", i.TakenFrom)
+		}
+	}
+	for _, i := range before.GetAll() {
+		if auth.FindInvitation(after, i.Id) == nil {
+			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
+		}
+	}
+	return all
 }
 
 // servesNews is said once: from then on this node, a member, serves clients, since it knows
@@ -121,6 +147,12 @@ func titleOf(r *request) string {
 		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
 	case m.GetAuth() != nil:
 		return auth.Title(m.GetAuth())
+	case m.GetInvitation().GetAdd() != nil:
+		return fmt.Sprintf("invite node %.80q by invitation %x", m.GetInvitation().GetAdd().GetNode(), m.GetInvitation().GetAdd().GetId())
+	case m.GetInvitation() != nil:
+		return fmt.Sprintf("remove invitation %x", m.GetInvitation().GetRemove())
+	case r.redeem != nil:
+		return fmt.Sprintf("give the keys of %.80q away by invitation %x", r.redeem.Node, r.redeem.Id)
 	}
 	return "unknown"
 }

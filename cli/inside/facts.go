@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
+	"keyval/cli/doctor"
 	"keyval/messages"
 )
 
@@ -15,6 +17,8 @@ import (
 type Node interface {
 	Status(context.Context) (*messages.StatusReply, error)
 	Cluster(context.Context) (*messages.ClusterReply, error)
+	Rights(context.Context) (transport.Rights, error)
+	Deny(*messages.Denied)
 }
 
 // facts are what a node says of itself and of its cluster at one time.
@@ -38,6 +42,8 @@ type source struct {
 	node  Node // nil: it is not there yet
 	last  facts
 	at    time.Time
+
+	known transport.Rights // what the node said last of who may do what
 }
 
 func (s *source) set(n Node) {
@@ -54,6 +60,36 @@ func (s *source) ask(ctx context.Context) facts {
 	}
 	s.last, s.at = gather(ctx, s.node), time.Now()
 	return s.last
+}
+
+// rights are who may do what, by what the node has applied now; one that does not answer any
+// more can still be looked into, by what it said last.
+func (s *source) rights(ctx context.Context) transport.Rights {
+	s.mutex.Lock()
+	n, known := s.node, s.known
+	s.mutex.Unlock()
+	if n == nil {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	now, err := n.Rights(ctx)
+	if err != nil {
+		return known
+	}
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.known = now
+	return now
+}
+
+// deny has the node tell of a refusal.
+func (s *source) deny(d *messages.Denied) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.node != nil {
+		s.node.Deny(d)
+	}
 }
 
 func gather(ctx context.Context, n Node) (f facts) {
@@ -76,4 +112,18 @@ func gather(ctx context.Context, n Node) (f facts) {
 	}
 	f.status, f.cluster.ClusterReply = status, reply
 	return f
+}
+
+// examined are the facts for a doctor: of this node, and of those that it knows to be away.
+func (f facts) examined() doctor.Facts {
+	d := doctor.Facts{Nodes: []doctor.Node{{Name: f.status.Name, Status: f.status}}, Cluster: &f.cluster, Now: f.cluster.At, Alone: true}
+	for _, m := range f.cluster.GetView().GetMembers() {
+		switch {
+		case m.Member.Name == f.status.Name:
+			d.Nodes[0].Endpoint = m.Member.Address
+		case m.Role == "unreachable":
+			d.Nodes = append(d.Nodes, doctor.Node{Name: m.Member.Name, Endpoint: m.Member.Address, Problem: messages.Errorf(messages.Code_UNREACHABLE, "the leader is out of contact with it")})
+		}
+	}
+	return d
 }

@@ -1,9 +1,13 @@
 package inside
 
 import (
+	"context"
+	"crypto/tls"
 	"embed"
 	"encoding/json"
 	"fmt"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -13,15 +17,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"keyval/actors/client"
+	"keyval/actors/transport/keys"
+	"keyval/cli/doctor"
 )
 
 // Bounds of what those who look may take from a node.
 const (
-	connsMax   = 16
-	requestMax = 5 * time.Second
+	headerMax  = 8 << 10          // of one request, in bytes
+	requestMax = 5 * time.Second  // from the connection, or the answer before, to the end of a request; for a handshake too
 	answerMax  = 40 * time.Second // a profile takes 30 s
 	idleMax    = time.Minute
 )
@@ -29,7 +34,10 @@ const (
 // Options say what is served.
 type Options struct {
 	Version string
-	Profile bool // serve /debug/pprof too
+	Profile bool         // serve /debug/pprof too
+	Keys    *keys.Ring   // of the node; nil: nothing is secured, and everybody may look
+	Plain   bool         // nothing is secured all the same, and everybody may look
+	Logger  *slog.Logger // hears of connections that fail; nil: nobody does
 }
 
 // Page serves what can be seen of a node, without being told anything that changes it:
@@ -40,6 +48,9 @@ type Options struct {
 //	/livez       200 as long as the process should live
 //	/readyz      200 if the node can serve; ?verbose names each check, ?exclude=NAME leaves one out
 //	/version
+//
+// With keys all of it is under TLS, and what tells of the node, or of others, is for those
+// users alone who may ask for its status.
 type Page struct {
 	Registry *prometheus.Registry // where the node's actors count
 
@@ -53,9 +64,40 @@ type Page struct {
 func Open(listener net.Listener, o Options) *Page {
 	p := &Page{Registry: prometheus.NewRegistry(), own: prometheus.NewRegistry(), options: o}
 	p.own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collector{&p.source})
-	p.server = http.Server{Handler: p.routes(), ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax}
-	go p.server.Serve(netutil.LimitListener(listener, connsMax)) // until Close
+	p.server = http.Server{
+		Handler: counted(p.routes()), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, whose{}, visitorOf(c))
+		},
+		ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax, MaxHeaderBytes: headerMax, ErrorLog: log.New(complaints{o.Logger}, "", 0),
+	}
+	listener = &door{Listener: listener}
+	if o.Keys != nil && !o.Plain {
+		listener = tls.NewListener(listener, o.Keys.Page())
+	}
+	go p.server.Serve(listener) // until Close
 	return p
+}
+
+// complaints are what the server says of connections, for the node's log.
+type complaints struct{ logger *slog.Logger }
+
+func (c complaints) Write(line []byte) (int, error) {
+	if c.logger != nil {
+		c.logger.Warn("a connection to the page failed", "reason", strings.TrimSpace(strings.TrimPrefix(string(line), "http: ")))
+	}
+	return len(line), nil
+}
+
+type whose struct{}
+
+// counted has the door know whose requests are being answered.
+func counted(then http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := r.Context().Value(whose{}).(*visitor)
+		v.answers(1)
+		defer v.answers(-1)
+		then.ServeHTTP(w, r)
+	})
 }
 
 // Close ends it.
@@ -69,19 +111,19 @@ var page embed.FS
 
 func (p *Page) routes() http.Handler {
 	routes := http.NewServeMux()
-	routes.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, page, "page.html") })
-	routes.HandleFunc("GET /state", p.serveState)
-	routes.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{p.own, p.Registry}, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	routes.HandleFunc("GET /{$}", p.guarded(toLook, func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, page, "page.html") }))
+	routes.HandleFunc("GET /state", p.guarded(toLook, p.serveState))
+	routes.HandleFunc("GET /metrics", p.guarded(toLook, promhttp.HandlerFor(prometheus.Gatherers{p.own, p.Registry}, promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP))
 	routes.HandleFunc("GET /livez", p.serveChecks(alive))
 	routes.HandleFunc("GET /readyz", p.serveChecks(ready))
 	routes.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, map[string]string{"version": p.options.Version})
 	})
 	if p.options.Profile {
-		routes.HandleFunc("GET /debug/pprof/", pprof.Index)
-		routes.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		routes.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		routes.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		routes.HandleFunc("GET /debug/pprof/", p.guarded(toProfile, pprof.Index))
+		routes.HandleFunc("GET /debug/pprof/profile", p.guarded(toProfile, pprof.Profile))
+		routes.HandleFunc("GET /debug/pprof/trace", p.guarded(toProfile, pprof.Trace))
+		routes.HandleFunc("GET /debug/pprof/symbol", p.guarded(toProfile, pprof.Symbol))
 	}
 	return routes
 }
@@ -122,6 +164,7 @@ type state struct {
 	LogBytes   uint64                      `json:"log_bytes"`
 	Cluster    *client.ClusterInfo         `json:"cluster"`
 	Health     *client.ClusterHealth       `json:"health"`
+	Found      []doctor.Finding            `json:"found"` // as kvctl doctor says it, by what this node knows
 	Operations []*client.ReplaceNodeStatus `json:"operations"`
 	Rooms      map[string]uint64           `json:"member_room_bytes"` // by member, where it is known
 	Events     []event                     `json:"events"`            // of this node's log, the newest last
@@ -139,13 +182,14 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 }
 
 func stateOf(f facts, version string) state {
-	s := state{Version: version, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}, Events: []event{}}
+	s := state{Version: version, Found: []doctor.Finding{}, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}, Events: []event{}}
 	if f.status == nil {
 		s.Why = f.why.Error()
 		return s
 	}
 	s.Serves, s.Node, s.Revision, s.RoomBytes, s.LogBytes = true, f.status.Name, f.status.Revision, f.status.RoomBytes, f.status.LogBytes
 	s.Cluster, s.Health = f.cluster.Info(), f.cluster.Health(nil)
+	s.Found = append(s.Found, doctor.Examine(f.examined())...)
 	s.Operations = append(s.Operations, f.cluster.Operations()...)
 	for _, m := range f.cluster.GetView().GetMembers() {
 		if m.RoomBytes > 0 {

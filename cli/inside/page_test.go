@@ -7,8 +7,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -17,10 +20,34 @@ type fake struct {
 	status  *messages.StatusReply
 	cluster *messages.ClusterReply
 	err     error
+
+	mu     sync.Mutex
+	auth   *messages.Auth
+	hangs  error // what it says when it is asked for rights
+	denied []*messages.Denied
 }
 
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
 func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return n.cluster, n.err }
+
+func (n *fake) Rights(context.Context) (transport.Rights, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return transport.KnownRights(n.auth), n.hangs
+}
+
+func (n *fake) Deny(d *messages.Denied) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.denied = append(n.denied, d)
+}
+
+// has changes who may do what, or has the node hang.
+func (n *fake) has(a *messages.Auth, hangs error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.auth, n.hangs = a, hangs
+}
 
 // healthy is the first of three members, all in contact, which leads.
 func healthy() *fake {
@@ -49,10 +76,10 @@ func TestChecks(t *testing.T) {
 		harm        func(*fake)
 	}{
 		{name: "all is well", harm: func(*fake) {}},
-		{name: "it founds or joins", fails: "serving member leader quorum lag room", harm: func(n *fake) {
+		{name: "it founds or joins", fails: "serving member leader quorum lag room certificates", harm: func(n *fake) {
 			n.err = messages.Errorf(messages.Code_STARTING, "the node serves nobody yet")
 		}},
-		{name: "it is stuck", fails: "serving member leader quorum lag room", dead: true, harm: func(n *fake) {
+		{name: "it is stuck", fails: "serving member leader quorum lag room certificates", dead: true, harm: func(n *fake) {
 			n.err = messages.Errorf(messages.Code_TIMED_OUT, "the actor gateway has not answered")
 		}},
 		{name: "too many ask", fails: "serving", harm: func(n *fake) { n.status.Code = messages.Code_BUSY }},
@@ -61,6 +88,10 @@ func TestChecks(t *testing.T) {
 		{name: "no quorum", fails: "quorum", harm: func(n *fake) { n.cluster.Before.Available, n.cluster.Before.Alive = false, 1 }},
 		{name: "it applies too slowly", fails: "lag", harm: func(n *fake) { n.status.Commit = n.status.Applied + lagMax + 1 }},
 		{name: "it lags a little", harm: func(n *fake) { n.status.Commit = n.status.Applied + lagMax }},
+		{name: "its keys have expired", fails: "certificates", harm: func(n *fake) {
+			n.status.Keys = &messages.Keys{ExpiresMs: time.Now().Add(-time.Second).UnixMilli(), ExpiresWhat: "its certificate"}
+		}},
+		{name: "its keys expire soon", harm: func(n *fake) { n.status.Keys = &messages.Keys{ExpiresMs: time.Now().Add(time.Hour).UnixMilli()} }},
 		{name: "its disk is full", fails: "room", harm: func(n *fake) { n.status.Lacks = "9 MB of 200 MB are free" }},
 	} {
 		n := healthy()
@@ -123,10 +154,10 @@ func TestPages(t *testing.T) {
 	}{
 		{well + "/livez", 200, []string{"ok\n"}},
 		{well + "/readyz", 200, []string{"ok\n"}},
-		{well + "/readyz?verbose", 200, []string{"[+] serving\n[+] member\n[+] leader\n[+] quorum\n[+] lag\n[+] room\nok\n"}},
+		{well + "/readyz?verbose", 200, []string{"[+] serving\n[+] member\n[+] leader\n[+] quorum\n[+] lag\n[+] room\n[+] certificates\nok\n"}},
 		{well + "/readyz?exclude=rom", 200, []string{`there are no checks ["rom"] to exclude`}},
 		{ill + "/readyz", 503, []string{"[-] room: too little room: 9 MB of 200 MB are free\nfailed\n"}},
-		{ill + "/readyz?exclude=room&verbose", 200, []string{"[+] lag\nok\n"}},
+		{ill + "/readyz?exclude=room&verbose", 200, []string{"[+] lag\n[+] certificates\nok\n"}},
 		{ill + "/debug/pprof/", 404, nil},
 		{well + "/debug/pprof/", 200, nil},
 		{young + "/livez", 200, []string{"ok\n"}},

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
@@ -28,6 +30,8 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
 
@@ -261,24 +265,52 @@ func TestTracedReplace(t *testing.T) {
 }
 
 // TestTracingUnderTLS: a node sends what it traces by itself to a collector that proves who it
-// is, and nothing to one that does not.
+// is, and nothing to one that does not. To one that wants to know who sends it proves that.
 func TestTracingUnderTLS(t *testing.T) {
-	t.Parallel()
 	own := httptest.NewTLSServer(nil) // for its certificate
 	defer own.Close()
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	users := keys.Authority{Dir: filepath.Join(t.TempDir(), "certs")}
+	if _, err := users.Create(); err != nil {
+		t.Fatal(err)
+	}
+	dir, _, err := users.Issue(transport.Principal{Kind: transport.UserKey, Name: "n1"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, known := keys.FilesIn(dir, transport.UserKey), x509.NewCertPool()
+	trusted, err := os.ReadFile(sender.CA)
+	if err != nil || !known.AppendCertsFromPEM(trusted) {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name  string
-		trust []string
+		asks  bool // the collector wants a certificate
+		flags []string
+		env   map[string]string
 		comes bool
-	}{{"trusted", []string{"--tracing-cacert", authority}, true}, {"not trusted", nil, false}} {
-		spans := startCollector(t, grpc.Creds(credentials.NewServerTLSFromCert(&own.TLS.Certificates[0])))
+	}{
+		{"trusted", false, []string{"--tracing-cacert", authority}, nil, true},
+		{"not trusted", false, nil, nil, false},
+		{"trusted, who sends is not known", true, []string{"--tracing-cacert", authority}, nil, false},
+		{"both prove who they are", true, []string{"--tracing-cacert", authority, "--tracing-cert", sender.Cert, "--tracing-key", sender.Key}, nil, true},
+		{"by OpenTelemetry's variables", true, nil, map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": authority,
+			"OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": sender.Cert, "OTEL_EXPORTER_OTLP_CLIENT_KEY": sender.Key}, true},
+	} {
+		for name, value := range row.env { // they come last
+			t.Setenv(name, value)
+		}
+		config := &tls.Config{Certificates: own.TLS.Certificates[:1]}
+		if row.asks {
+			config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, known
+		}
+		spans := startCollector(t, grpc.Creds(credentials.NewTLS(config)))
 		p := newCluster(t, freeAddresses(t, 1))
 		p.endpoints = p.listens
-		p.tuning = append(slices.Concat(p.tuning, row.trust), "--tracing-endpoint", "https://"+spans.address, "--tracing-ratio", "1")
+		p.tuning = append(slices.Concat(p.tuning, row.flags), "--tracing-endpoint", "https://"+spans.address, "--tracing-ratio", "1")
 		p.found()
 		c := p.connect(p.endpoints...)
 		if _, err := c.Put(t.Context(), []byte("k"), []byte("v")); err != nil {
