@@ -71,6 +71,17 @@ func newsOf(before, after View) (all []news) {
 	return all
 }
 
+// operationNews is said of each phase that an operation of members comes to.
+func operationNews(o *messages.ClusterOperation) news {
+	n := news{"an operation goes on", []any{"operation", fmt.Sprintf("%x", o.Id), "change", rules.Title(o), "phase", word(o.Phase)}}
+	if o.Phase == messages.OperationPhase_FAILED {
+		n.text, n.words = "an operation has failed", append(n.words, "code", o.Code.String(), "reason", o.Error)
+	} else if rules.Ended(o) {
+		n.text = "an operation is complete"
+	}
+	return n
+}
+
 // newsOfInvitations is what became of nodes that were given a token to come with.
 func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 	tell := func(text string, i *messages.Invitation, words ...any) {
@@ -84,7 +95,7 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 		case was == nil:
 			tell("a node is invited", i, "expires", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
 		case len(was.Taker) == 0 && len(i.Taker) > 0:
-			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
+			tell("the keys of an invited node are given away", i, "address", i.TakenFrom)
 		}
 	}
 	for _, i := range before.GetAll() {
@@ -93,17 +104,6 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 		}
 	}
 	return all
-}
-
-// operationNews is said of each phase that an operation of members comes to.
-func operationNews(o *messages.ClusterOperation) news {
-	n := news{"an operation goes on", []any{"operation", fmt.Sprintf("%x", o.Id), "change", rules.Title(o), "phase", word(o.Phase)}}
-	if o.Phase == messages.OperationPhase_FAILED {
-		n.text, n.words = "an operation has failed", append(n.words, "code", o.Code.String(), "reason", o.Error)
-	} else if rules.Ended(o) {
-		n.text = "an operation is complete"
-	}
-	return n
 }
 
 // servesNews is said once: from then on this node, a member, serves clients, since it knows
