@@ -117,6 +117,7 @@ func (a *gateway) onMembers(ctx actor.Context, m *messages.MembersChanged) {
 	before := a.view
 	a.view = a.view.WithMembers(m)
 	a.tellLeader(ctx)
+	ctx.Send(a.wiring.local(messages.ActorLogin), m)
 	if before.Configuration == a.view.Configuration && len(before.Members) > 0 {
 		return
 	}
@@ -218,6 +219,7 @@ func (a *gateway) sessionLeader() *messages.SessionLeader {
 
 func (a *gateway) onTick(ctx actor.Context, m *messages.Tick) {
 	ctx.Request(ctx.Sender(), &messages.Ticked{})
+	a.wiring.requests.clients.Set(float64(len(a.sessions.of)))
 	if a.status.tick(int(m.Elapsed)) {
 		a.askStatus(ctx)
 	}

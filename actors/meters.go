@@ -31,6 +31,7 @@ func readKind(m *messages.Read) int {
 type requestMeters struct {
 	answered [operations][]prometheus.Counter // by code
 	took     [operations]prometheus.Observer
+	clients  prometheus.Gauge
 }
 
 func newRequestMeters(meter prometheus.Registerer) *requestMeters {
@@ -38,7 +39,7 @@ func newRequestMeters(meter prometheus.Registerer) *requestMeters {
 		"Requests of clients that this node has answered, by what was asked for and the code of the answer.", "operation", "code")
 	took := telemetry.HistogramBy(meter, "keyval_request_seconds",
 		"How long requests of clients took on this node, from their arrival to the answer.", 0.0001, 17, "operation")
-	m := &requestMeters{}
+	m := &requestMeters{clients: telemetry.Gauge(meter, "keyval_clients", "Clients that are attached to this node; counted each tick.")}
 	for operation, name := range operationNames {
 		m.took[operation] = took.WithLabelValues(name)
 		for code := range messages.Code(len(messages.Code_name)) {

@@ -325,6 +325,7 @@ func (a *node) serve(ctx actor.Context) {
 		Snapshots: w.local(messages.ActorSnapshots), Audit: w.local(messages.ActorAudit), Logger: w.logger, Meter: w.meter,
 		Peer: w.peer(messages.ActorMembership), PeerRaft: w.peer(messages.ActorRaft), Client: w.ofClient, Tracer: w.tracer,
 	}))
+	a.spawn(ctx, messages.ActorLogin, newLogin(w, a.cfg.World.Sign, uint64(tickMS)))
 	a.spawn(ctx, messages.ActorGateway, newGateway(w))
 }
 

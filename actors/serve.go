@@ -132,6 +132,9 @@ func serveOnce(ctx context.Context, o ServeOptions, disk disk.Disk, places trans
 	}
 	open := o.Keys == nil && !grpc.Loopback(identity.Listen)
 	world.Keys = func() *messages.Keys { return o.Keys.Told(open) }
+	if o.Keys != nil {
+		world.Sign = o.Keys.Sign
+	}
 	if o.Traces != nil {
 		world.Traces = o.Traces(identity.Name)
 	}

@@ -113,6 +113,7 @@ func (v *vitals) read() *messages.Vitals {
 				label = m.Label[0].GetValue()
 			}
 			switch {
+			case len(m.Label) > 1: // the metrics alone show it
 			case f.GetType() == dto.MetricType_HISTOGRAM && strings.HasSuffix(of, timedSuffix):
 				of = strings.TrimSuffix(of, timedSuffix)
 				if label != "" {

@@ -34,6 +34,10 @@ func TestCert(t *testing.T) {
 		{"serve --data d --certs-dir " + dir, exitUsage, "no node.crt"},
 		{"serve --data d --cert x", exitUsage, "needed together"},
 		{"serve --data d --cert x --certs-dir y", exitUsage, "excludes"},
+		{"serve --data d --cert x --cert-file y", exitUsage, "--cert-file and --cert are the same"},
+		{"serve --data d --cert-file x", exitUsage, "needed together"},
+		{"serve --data d --certs-dir y --peer-cert-file x", exitUsage, "--peer-trusted-ca-file, --peer-cert-file and --peer-key-file are needed together"},
+		{"serve --data d --peer-trusted-ca-file z --peer-cert-file x --peer-key-file y", exitUsage, "and none for users"},
 	} {
 		argv := strings.Fields(step.line)
 		if argv[0] == "cert" {

@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -27,9 +26,6 @@ var choices = map[string][]string{
 	"log-level":   {"debug", "info", "warn", "error"},
 	"SHELL":       {"bash", "zsh", "fish"},
 }
-
-// fileFlags take a path.
-var fileFlags = []string{"file", "data", "trace", "stage", "log-file"}
 
 // complete prints what may stand in place of the last word: a line each, with
 // its meaning behind a tab.
@@ -79,7 +75,7 @@ func typedFlags(app *urfave.App, path []*urfave.Command) []helpRow {
 
 func valueRows(f urfave.Flag, prefix string) []helpRow {
 	name := f.Names()[0]
-	if slices.Contains(fileFlags, name) {
+	if text, is := f.(*urfave.StringFlag); is && text.TakesFile {
 		return []helpRow{{filesWanted, ""}}
 	}
 	return choiceRows(name, prefix)

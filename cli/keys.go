@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
+	urfave "github.com/urfave/cli/v2"
+
 	"keyval/actors/transport"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
@@ -20,15 +22,43 @@ const (
 // keyFlags are the global flags that name keys, each with its variable.
 var keyFlags = [...]struct{ flag, env string }{{"certs-dir", envCertsDir}, {"cacert", envCACert}, {"cert", envCert}, {"key", envKey}}
 
+// fileFlags are serve's own flags that name files of keys: an authority's, a certificate and its key.
+var fileFlags, peerFlags = [...]string{"trusted-ca-file", "cert-file", "key-file"}, [...]string{"peer-trusted-ca-file", "peer-cert-file", "peer-key-file"}
+
+func serveKeyFlags() []urfave.Flag {
+	file := func(name, usage string) urfave.Flag {
+		return &urfave.StringFlag{Name: name, Usage: usage, TakesFile: true}
+	}
+	return []urfave.Flag{
+		file("trusted-ca-file", "--cacert by another name"),
+		file("cert-file", "--cert by another name"),
+		file("key-file", "--key by another name"),
+		file("peer-trusted-ca-file", "trust the authorities in `FILE` for other nodes, and the others for users alone"),
+		file("peer-cert-file", "the certificate for links with other nodes is in `FILE`"),
+		file("peer-key-file", "its key is in `FILE`"),
+	}
+}
+
 // ring loads the keys that flags, variables or serve's file name, of a node or a user; nil:
 // none are named.
 func (c *Call) ring(kind transport.PrincipalKind) (*keys.Ring, error) {
 	var text, from [len(keyFlags)]string
 	for i, f := range keyFlags {
 		text[i], from[i] = c.setting(f.flag, f.env, "")
+		if i > 0 && kind == transport.NodeKey && c.flags.IsSet(fileFlags[i-1]) {
+			if text[i] != "" {
+				return nil, c.usage("name it once", "--%s and %s are the same", fileFlags[i-1], from[i])
+			}
+			text[i] = c.flags.String(fileFlags[i-1])
+		}
 	}
 	files := keys.Files{CA: text[1], Cert: text[2], Key: text[3]}
+	peers, err := c.peerFiles(kind)
 	switch {
+	case err != nil:
+		return nil, err
+	case text[0] == "" && files == (keys.Files{}) && peers != nil:
+		return nil, c.usage("name the others too: --certs-dir DIR", "keys for other nodes are named, and none for users")
 	case text[0] == "" && files == (keys.Files{}):
 		return nil, nil
 	case text[0] != "" && files != (keys.Files{}):
@@ -44,7 +74,23 @@ func (c *Call) ring(kind transport.PrincipalKind) (*keys.Ring, error) {
 	case files.CA == "" || files.Cert == "" || files.Key == "":
 		return nil, c.usage("or put them into one directory, and name it: --certs-dir DIR", "--cacert, --cert and --key are needed together")
 	}
+	files.Peers = peers
 	return keys.Load(files)
+}
+
+// peerFiles are those of a node's links with other nodes, if they are others; else nil.
+func (c *Call) peerFiles(kind transport.PrincipalKind) (*keys.Files, error) {
+	if kind != transport.NodeKey {
+		return nil, nil
+	}
+	files := keys.Files{CA: c.flags.String(peerFlags[0]), Cert: c.flags.String(peerFlags[1]), Key: c.flags.String(peerFlags[2])}
+	switch {
+	case files == (keys.Files{}):
+		return nil, nil
+	case files.CA == "" || files.Cert == "" || files.Key == "":
+		return nil, c.usage("", "--%s, --%s and --%s are needed together", peerFlags[0], peerFlags[1], peerFlags[2])
+	}
+	return &files, nil
 }
 
 func exists(file string) bool {

@@ -30,7 +30,7 @@ kvctl put counter 8 --if-revision 41
 echo hi | kvctl put hello -
 kvctl put temperature -- -5`,
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "file", Usage: "read the value from `FILE`"},
+			&urfave.StringFlag{Name: "file", Usage: "read the value from `FILE`", TakesFile: true},
 			ifRevisionFlag(),
 			ifAbsentFlag(),
 		},

@@ -39,7 +39,9 @@ recorded.
 With --certs-dir, or --cacert, --cert and --key, all links are under TLS, and whoever connects
 has to prove who he is; without, a node listens on its own machine only, unless --insecure is
 said. Changed files are loaded by themselves, or at SIGHUP. The same keys secure --metrics-listen:
-its health checks need no certificate, the rest that of a user with any role.
+its health checks need no certificate, the rest that of a user with any role. With
+--peer-trusted-ca-file, --peer-cert-file and --peer-key-file nodes have an authority of their own
+among themselves.
 SIGINT or SIGTERM ends the node. Logs go to stderr or --log-file; the node does not wait for
 whoever takes them, and says later how many lines were lost. A full file is renamed, with the
 time in its name.`,
@@ -59,7 +61,7 @@ kvctl serve --data ./n1`,
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at `HOST:PORT`, by https:// if the node has keys; without a host, on loopback"},
 			plainFlag(),
 			&urfave.BoolFlag{Name: "profile", Usage: "serve profiles of the process at /debug/pprof of --metrics-listen"},
-		}, slices.Concat(logFlags(), tracingFlags(), tuningFlags())...),
+		}, slices.Concat(serveKeyFlags(), logFlags(), tracingFlags(), tuningFlags())...),
 		Action: sh.action(serve),
 	}
 }

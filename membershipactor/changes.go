@@ -154,7 +154,7 @@ func (c *changes) onTick(k known, elapsed uint64) {
 func (c *changes) waits(k known) (all []*messages.OperationWait) {
 	for _, o := range k.Operations {
 		if why := c.sagas.Why(o.Id); why.Kind != rules.Nothing {
-			all = append(all, &messages.OperationWait{Id: o.Id, Why: why.String(), Hint: why.Hint()})
+			all = append(all, &messages.OperationWait{Id: o.Id, Why: why.String(), Hint: why.Hint(), Reason: messages.WaitReason(why.Kind)})
 		}
 	}
 	return all

@@ -42,7 +42,7 @@ type Membership struct {
 	changes      *changes
 	door         *door
 	raises       raises
-	spans        spans
+	following    following
 	refused      string // why writes that need room are refused, as the gateway knows
 	refusedTicks uint64 // since it was told so
 	ready        *bool  // it was said that this node serves, by this actor or one before it
@@ -55,7 +55,7 @@ func New(cfg Config) actor.Producer {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
 		return &Membership{
 			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg), ready: ready,
-			spans: spans{tracer: cfg.Tracer}, raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
+			following: newFollowing(cfg.Meter, cfg.Tracer), raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		telemetry.Unexpected(ctx, a.cfg.Logger, a.cfg.Meter)
 	}
 	a.carry(ctx)
-	a.spans.follow(a.census.leads(), a.census.view)
+	a.following.follow(a.census.leads(), a.census.view)
 	for _, n := range newsOf(before, a.census.view) {
 		a.cfg.Logger.Info(n.text, n.words...)
 	}

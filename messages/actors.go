@@ -22,6 +22,8 @@ const (
 	ActorArchive       = "node/snapshots/archive"
 	ActorAudit         = "node/audit"
 	ActorMembership    = "node/membership"
+	ActorLogin         = "node/login"
+	ActorVerifier      = "node/login/verifier"
 	ActorGateway       = "node/gateway"
 	ActorSessionPrefix = "node/gateway/session-"
 )
@@ -70,6 +72,8 @@ var Actors = []*Actor{
 	{ActorArchive, Restarts, false, "writes, lists and deletes snapshot files"},
 	{ActorAudit, Restarts, true, "compares what the members hold; only the leader's asks"},
 	{ActorMembership, Restarts, true, "holds the view of the members, answers questions about it, and has the cluster's level raised"},
+	{ActorLogin, Restarts, true, "gives tokens to users whose passwords fit, and bounds how many are tried"},
+	{ActorVerifier, Restarts, false, "compares a password with a hash, which takes long"},
 	{ActorGateway, Restarts, true, "spawns a session for each client, and brings it the outcomes"},
 	{ActorSessionPrefix, Stops, false, "one attached client, which attaches again"},
 }

@@ -69,6 +69,95 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_client_proto_rawDescGZIP(), []int{0}
 }
 
+// WaitReason is a kind of reason for which an operation waits; membershipactor/rules says each in words.
+type WaitReason int32
+
+const (
+	WaitReason_WAIT_NONE      WaitReason = 0
+	WaitReason_UNSETTLED      WaitReason = 1 // the leader is new, or the members changed just now
+	WaitReason_NO_QUORUM      WaitReason = 2 // nothing can be committed
+	WaitReason_NOT_LET_IN     WaitReason = 3 // the members refuse the new node
+	WaitReason_NOT_JOINED     WaitReason = 4 // the new node was not heard since it was added
+	WaitReason_OUT_OF_CONTACT WaitReason = 5 // a node is silent
+	WaitReason_GETS_SNAPSHOT  WaitReason = 6
+	WaitReason_LAGS           WaitReason = 7
+	WaitReason_TAKES_NOTHING  WaitReason = 8 // a node answers and takes no entries
+	WaitReason_STEADYING      WaitReason = 9 // a node has to be close for a while
+	WaitReason_ANOTHER_CHANGE WaitReason = 10
+	WaitReason_LEAD_MOVES     WaitReason = 11
+	WaitReason_NOBODY_TO_LEAD WaitReason = 12
+	WaitReason_TOO_FEW_LEFT   WaitReason = 13 // too few voters would be left
+	WaitReason_VOTERS_BEHIND  WaitReason = 14
+	WaitReason_BEING_WRITTEN  WaitReason = 15 // the next step is proposed, and not applied yet
+)
+
+// Enum value maps for WaitReason.
+var (
+	WaitReason_name = map[int32]string{
+		0:  "WAIT_NONE",
+		1:  "UNSETTLED",
+		2:  "NO_QUORUM",
+		3:  "NOT_LET_IN",
+		4:  "NOT_JOINED",
+		5:  "OUT_OF_CONTACT",
+		6:  "GETS_SNAPSHOT",
+		7:  "LAGS",
+		8:  "TAKES_NOTHING",
+		9:  "STEADYING",
+		10: "ANOTHER_CHANGE",
+		11: "LEAD_MOVES",
+		12: "NOBODY_TO_LEAD",
+		13: "TOO_FEW_LEFT",
+		14: "VOTERS_BEHIND",
+		15: "BEING_WRITTEN",
+	}
+	WaitReason_value = map[string]int32{
+		"WAIT_NONE":      0,
+		"UNSETTLED":      1,
+		"NO_QUORUM":      2,
+		"NOT_LET_IN":     3,
+		"NOT_JOINED":     4,
+		"OUT_OF_CONTACT": 5,
+		"GETS_SNAPSHOT":  6,
+		"LAGS":           7,
+		"TAKES_NOTHING":  8,
+		"STEADYING":      9,
+		"ANOTHER_CHANGE": 10,
+		"LEAD_MOVES":     11,
+		"NOBODY_TO_LEAD": 12,
+		"TOO_FEW_LEFT":   13,
+		"VOTERS_BEHIND":  14,
+		"BEING_WRITTEN":  15,
+	}
+)
+
+func (x WaitReason) Enum() *WaitReason {
+	p := new(WaitReason)
+	*p = x
+	return p
+}
+
+func (x WaitReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WaitReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_client_proto_enumTypes[1].Descriptor()
+}
+
+func (WaitReason) Type() protoreflect.EnumType {
+	return &file_client_proto_enumTypes[1]
+}
+
+func (x WaitReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WaitReason.Descriptor instead.
+func (WaitReason) EnumDescriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{1}
+}
+
 // ProgressState: how the leader sends a follower what it lacks.
 type ProgressState int32
 
@@ -103,11 +192,11 @@ func (x ProgressState) String() string {
 }
 
 func (ProgressState) Descriptor() protoreflect.EnumDescriptor {
-	return file_client_proto_enumTypes[1].Descriptor()
+	return file_client_proto_enumTypes[2].Descriptor()
 }
 
 func (ProgressState) Type() protoreflect.EnumType {
-	return &file_client_proto_enumTypes[1]
+	return &file_client_proto_enumTypes[2]
 }
 
 func (x ProgressState) Number() protoreflect.EnumNumber {
@@ -116,7 +205,7 @@ func (x ProgressState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProgressState.Descriptor instead.
 func (ProgressState) EnumDescriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{1}
+	return file_client_proto_rawDescGZIP(), []int{2}
 }
 
 // Attach asks for a session actor.
@@ -3246,6 +3335,7 @@ type ChangeAuth struct {
 	//	*ChangeAuth_Grant
 	//	*ChangeAuth_Revoke
 	//	*ChangeAuth_Enable
+	//	*ChangeAuth_Password
 	Kind          isChangeAuth_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3333,6 +3423,15 @@ func (x *ChangeAuth) GetEnable() bool {
 	return false
 }
 
+func (x *ChangeAuth) GetPassword() *ChangePassword {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeAuth_Password); ok {
+			return x.Password
+		}
+	}
+	return nil
+}
+
 type isChangeAuth_Kind interface {
 	isChangeAuth_Kind()
 }
@@ -3357,6 +3456,10 @@ type ChangeAuth_Enable struct {
 	Enable bool `protobuf:"varint,5,opt,name=enable,proto3,oneof"` // false: disable
 }
 
+type ChangeAuth_Password struct {
+	Password *ChangePassword `protobuf:"bytes,6,opt,name=password,proto3,oneof"`
+}
+
 func (*ChangeAuth_Add) isChangeAuth_Kind() {}
 
 func (*ChangeAuth_Remove) isChangeAuth_Kind() {}
@@ -3366,6 +3469,60 @@ func (*ChangeAuth_Grant) isChangeAuth_Kind() {}
 func (*ChangeAuth_Revoke) isChangeAuth_Kind() {}
 
 func (*ChangeAuth_Enable) isChangeAuth_Kind() {}
+
+func (*ChangeAuth_Password) isChangeAuth_Kind() {}
+
+type ChangePassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // empty: he has none from then on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePassword) Reset() {
+	*x = ChangePassword{}
+	mi := &file_client_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePassword) ProtoMessage() {}
+
+func (x *ChangePassword) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePassword.ProtoReflect.Descriptor instead.
+func (*ChangePassword) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ChangePassword) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ChangePassword) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
 
 type UserGrant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3377,7 +3534,7 @@ type UserGrant struct {
 
 func (x *UserGrant) Reset() {
 	*x = UserGrant{}
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3546,7 @@ func (x *UserGrant) String() string {
 func (*UserGrant) ProtoMessage() {}
 
 func (x *UserGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[39]
+	mi := &file_client_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3559,7 @@ func (x *UserGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserGrant.ProtoReflect.Descriptor instead.
 func (*UserGrant) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{39}
+	return file_client_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UserGrant) GetUser() string {
@@ -3428,7 +3585,7 @@ type AuthQuery struct {
 
 func (x *AuthQuery) Reset() {
 	*x = AuthQuery{}
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3597,7 @@ func (x *AuthQuery) String() string {
 func (*AuthQuery) ProtoMessage() {}
 
 func (x *AuthQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[40]
+	mi := &file_client_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3610,7 @@ func (x *AuthQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthQuery.ProtoReflect.Descriptor instead.
 func (*AuthQuery) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{40}
+	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
 type ClusterReply struct {
@@ -3480,7 +3637,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3492,7 +3649,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[41]
+	mi := &file_client_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3662,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{41}
+	return file_client_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3646,7 +3803,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +3815,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +3828,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{42}
+	return file_client_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3791,14 +3948,15 @@ type OperationWait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
-	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"` // what somebody can do about it; empty: wait
+	Hint          string                 `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`                                // what somebody can do about it; empty: wait
+	Reason        WaitReason             `protobuf:"varint,4,opt,name=reason,proto3,enum=keyval.v1.WaitReason" json:"reason,omitempty"` // for programs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +3968,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +3981,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{43}
+	return file_client_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -3845,6 +4003,13 @@ func (x *OperationWait) GetHint() string {
 		return x.Hint
 	}
 	return ""
+}
+
+func (x *OperationWait) GetReason() WaitReason {
+	if x != nil {
+		return x.Reason
+	}
+	return WaitReason_WAIT_NONE
 }
 
 type MemberView struct {
@@ -3873,7 +4038,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +4050,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +4063,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{44}
+	return file_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -4044,7 +4209,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4221,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4234,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{45}
+	return file_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -4144,7 +4309,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4156,7 +4321,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4169,7 +4334,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{46}
+	return file_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -4233,7 +4398,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4245,7 +4410,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4258,7 +4423,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{47}
+	return file_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -4291,7 +4456,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4303,7 +4468,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4316,7 +4481,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{48}
+	return file_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -4373,6 +4538,186 @@ func (x *JoinAnswer) GetAgain() bool {
 		return x.Again
 	}
 	return false
+}
+
+// LoginRequest asks for a token. Any node answers it, one after the other; BUSY: there are too
+// many, or too many went wrong lately.
+type LoginRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Password      string                 `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,4,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // for how long the token is to be good; 0: 12 hours
+	Host          []byte                 `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`                 // where it comes from, as in Attach.holder: the link writes it
+	Secured       bool                   `protobuf:"varint,6,opt,name=secured,proto3" json:"secured,omitempty"`          // it came under TLS: the link writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginRequest) Reset() {
+	*x = LoginRequest{}
+	mi := &file_client_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginRequest) ProtoMessage() {}
+
+func (x *LoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
+func (*LoginRequest) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *LoginRequest) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *LoginRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *LoginRequest) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *LoginRequest) GetHost() []byte {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetSecured() bool {
+	if x != nil {
+		return x.Secured
+	}
+	return false
+}
+
+// LoginReply: NOT_ALLOWED says the same whether there is no such user, he has no password, or it
+// is another one.
+type LoginReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Token         string                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,6,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // since 1970, by the node's clock
+	ClusterId     []byte                 `protobuf:"bytes,7,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginReply) Reset() {
+	*x = LoginReply{}
+	mi := &file_client_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginReply) ProtoMessage() {}
+
+func (x *LoginReply) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginReply.ProtoReflect.Descriptor instead.
+func (*LoginReply) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *LoginReply) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *LoginReply) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *LoginReply) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LoginReply) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *LoginReply) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *LoginReply) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *LoginReply) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
 }
 
 var File_client_proto protoreflect.FileDescriptor
@@ -4639,15 +4984,19 @@ const file_client_proto_rawDesc = "" +
 	"\fremove_spare\x18\x02 \x01(\tR\vremoveSpare\x12/\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x16.keyval.v1.HealingModeH\x00R\x04mode\x88\x01\x01\x12\x19\n" +
 	"\bafter_ms\x18\x04 \x01(\x04R\aafterMsB\a\n" +
-	"\x05_mode\"\xba\x01\n" +
+	"\x05_mode\"\xf3\x01\n" +
 	"\n" +
 	"ChangeAuth\x12\x12\n" +
 	"\x03add\x18\x01 \x01(\tH\x00R\x03add\x12\x18\n" +
 	"\x06remove\x18\x02 \x01(\tH\x00R\x06remove\x12,\n" +
 	"\x05grant\x18\x03 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x05grant\x12.\n" +
 	"\x06revoke\x18\x04 \x01(\v2\x14.keyval.v1.UserGrantH\x00R\x06revoke\x12\x18\n" +
-	"\x06enable\x18\x05 \x01(\bH\x00R\x06enableB\x06\n" +
-	"\x04kind\"G\n" +
+	"\x06enable\x18\x05 \x01(\bH\x00R\x06enable\x127\n" +
+	"\bpassword\x18\x06 \x01(\v2\x19.keyval.v1.ChangePasswordH\x00R\bpasswordB\x06\n" +
+	"\x04kind\"8\n" +
+	"\x0eChangePassword\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"G\n" +
 	"\tUserGrant\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12&\n" +
 	"\x05grant\x18\x02 \x01(\v2\x10.keyval.v1.GrantR\x05grant\"\v\n" +
@@ -4693,11 +5042,12 @@ const file_client_proto_rawDesc = "" +
 	"\x05waits\x18\r \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\x12,\n" +
 	"\ahealing\x18\x0e \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12!\n" +
 	"\fhealing_says\x18\x0f \x01(\tR\vhealingSays\x12.\n" +
-	"\abackups\x18\x10 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\"E\n" +
+	"\abackups\x18\x10 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\"t\n" +
 	"\rOperationWait\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"\xd4\x04\n" +
+	"\x04hint\x18\x03 \x01(\tR\x04hint\x12-\n" +
+	"\x06reason\x18\x04 \x01(\x0e2\x15.keyval.v1.WaitReasonR\x06reason\"\xd4\x04\n" +
 	"\n" +
 	"MemberView\x12)\n" +
 	"\x06member\x18\x01 \x01(\v2\x11.keyval.v1.MemberR\x06member\x12\x12\n" +
@@ -4753,10 +5103,52 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x06 \x01(\fR\tclusterId\x12+\n" +
 	"\amembers\x18\a \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x14\n" +
-	"\x05again\x18\b \x01(\bR\x05again:K\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18;\x1a0also unasked, when what was answered has changed\"\aJoinAsk**\n" +
+	"\x05again\x18\b \x01(\bR\x05again:K\x8a\xb5\x18\b\b\x0f\x10\x01\x18\x020\x04\x92\xb5\x18;\x1a0also unasked, when what was answered has changed\"\aJoinAsk\"\xda\x01\n" +
+	"\fLoginRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword\x12\x15\n" +
+	"\x06ttl_ms\x18\x04 \x01(\x04R\x05ttlMs\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\fR\x04host\x12\x18\n" +
+	"\asecured\x18\x06 \x01(\bR\asecured:;\x8a\xb5\x18\x14\b\x10\x10\x02\x18\x01\"\n" +
+	"node/loginH\x01\x92\xb5\x18\x1f\n" +
+	"\x06client\x12\x05login\x1a\x0ea user logs in\"\xed\x01\n" +
+	"\n" +
+	"LoginReply\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
+	"\x05token\x18\x05 \x01(\tR\x05token\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\a \x01(\fR\tclusterId:\x1e\x8a\xb5\x18\b\b\x11\x10\x01\x18\x020\x01\x92\xb5\x18\x0e\"\fLoginRequest**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
-	"\x05STALE\x10\x01*;\n" +
+	"\x05STALE\x10\x01*\x9c\x02\n" +
+	"\n" +
+	"WaitReason\x12\r\n" +
+	"\tWAIT_NONE\x10\x00\x12\r\n" +
+	"\tUNSETTLED\x10\x01\x12\r\n" +
+	"\tNO_QUORUM\x10\x02\x12\x0e\n" +
+	"\n" +
+	"NOT_LET_IN\x10\x03\x12\x0e\n" +
+	"\n" +
+	"NOT_JOINED\x10\x04\x12\x12\n" +
+	"\x0eOUT_OF_CONTACT\x10\x05\x12\x11\n" +
+	"\rGETS_SNAPSHOT\x10\x06\x12\b\n" +
+	"\x04LAGS\x10\a\x12\x11\n" +
+	"\rTAKES_NOTHING\x10\b\x12\r\n" +
+	"\tSTEADYING\x10\t\x12\x12\n" +
+	"\x0eANOTHER_CHANGE\x10\n" +
+	"\x12\x0e\n" +
+	"\n" +
+	"LEAD_MOVES\x10\v\x12\x12\n" +
+	"\x0eNOBODY_TO_LEAD\x10\f\x12\x10\n" +
+	"\fTOO_FEW_LEFT\x10\r\x12\x11\n" +
+	"\rVOTERS_BEHIND\x10\x0e\x12\x11\n" +
+	"\rBEING_WRITTEN\x10\x0f*;\n" +
 	"\rProgressState\x12\v\n" +
 	"\aPROBING\x10\x00\x12\x0f\n" +
 	"\vREPLICATING\x10\x01\x12\f\n" +
@@ -4774,143 +5166,150 @@ func file_client_proto_rawDescGZIP() []byte {
 	return file_client_proto_rawDescData
 }
 
-var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
-	(ProgressState)(0),         // 1: keyval.v1.ProgressState
-	(*Attach)(nil),             // 2: keyval.v1.Attach
-	(*Attached)(nil),           // 3: keyval.v1.Attached
-	(*Detach)(nil),             // 4: keyval.v1.Detach
-	(*Leader)(nil),             // 5: keyval.v1.Leader
-	(*Traceparent)(nil),        // 6: keyval.v1.Traceparent
-	(*Write)(nil),              // 7: keyval.v1.Write
-	(*WriteReply)(nil),         // 8: keyval.v1.WriteReply
-	(*Read)(nil),               // 9: keyval.v1.Read
-	(*Get)(nil),                // 10: keyval.v1.Get
-	(*Scan)(nil),               // 11: keyval.v1.Scan
-	(*Digest)(nil),             // 12: keyval.v1.Digest
-	(*Item)(nil),               // 13: keyval.v1.Item
-	(*ReadReply)(nil),          // 14: keyval.v1.ReadReply
-	(*RangeDigest)(nil),        // 15: keyval.v1.RangeDigest
-	(*StatusRequest)(nil),      // 16: keyval.v1.StatusRequest
-	(*StatusReply)(nil),        // 17: keyval.v1.StatusReply
-	(*Event)(nil),              // 18: keyval.v1.Event
-	(*Vitals)(nil),             // 19: keyval.v1.Vitals
-	(*Timing)(nil),             // 20: keyval.v1.Timing
-	(*Queued)(nil),             // 21: keyval.v1.Queued
-	(*Keys)(nil),               // 22: keyval.v1.Keys
-	(*Transfer)(nil),           // 23: keyval.v1.Transfer
-	(*SnapshotRequest)(nil),    // 24: keyval.v1.SnapshotRequest
-	(*SnapshotCreate)(nil),     // 25: keyval.v1.SnapshotCreate
-	(*SnapshotList)(nil),       // 26: keyval.v1.SnapshotList
-	(*SnapshotDelete)(nil),     // 27: keyval.v1.SnapshotDelete
-	(*SnapshotFetch)(nil),      // 28: keyval.v1.SnapshotFetch
-	(*SnapshotPart)(nil),       // 29: keyval.v1.SnapshotPart
-	(*SnapshotReply)(nil),      // 30: keyval.v1.SnapshotReply
-	(*SnapshotInfo)(nil),       // 31: keyval.v1.SnapshotInfo
-	(*ClusterRequest)(nil),     // 32: keyval.v1.ClusterRequest
-	(*ClusterQuery)(nil),       // 33: keyval.v1.ClusterQuery
-	(*LevelRaise)(nil),         // 34: keyval.v1.LevelRaise
-	(*BeginOperation)(nil),     // 35: keyval.v1.BeginOperation
-	(*AbortOperation)(nil),     // 36: keyval.v1.AbortOperation
-	(*TransferLeadership)(nil), // 37: keyval.v1.TransferLeadership
-	(*ChangeAddress)(nil),      // 38: keyval.v1.ChangeAddress
-	(*ChangeHealing)(nil),      // 39: keyval.v1.ChangeHealing
-	(*ChangeAuth)(nil),         // 40: keyval.v1.ChangeAuth
-	(*UserGrant)(nil),          // 41: keyval.v1.UserGrant
-	(*AuthQuery)(nil),          // 42: keyval.v1.AuthQuery
-	(*ClusterReply)(nil),       // 43: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 44: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 45: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 46: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 47: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 48: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 49: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 50: keyval.v1.JoinAnswer
-	(Code)(0),                  // 51: keyval.v1.Code
-	(*Member)(nil),             // 52: keyval.v1.Member
-	(*NoteBackup)(nil),         // 53: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 54: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 55: keyval.v1.HealingMode
-	(*Grant)(nil),              // 56: keyval.v1.Grant
-	(*Auth)(nil),               // 57: keyval.v1.Auth
-	(*Healing)(nil),            // 58: keyval.v1.Healing
-	(*BackupJob)(nil),          // 59: keyval.v1.BackupJob
+	(WaitReason)(0),            // 1: keyval.v1.WaitReason
+	(ProgressState)(0),         // 2: keyval.v1.ProgressState
+	(*Attach)(nil),             // 3: keyval.v1.Attach
+	(*Attached)(nil),           // 4: keyval.v1.Attached
+	(*Detach)(nil),             // 5: keyval.v1.Detach
+	(*Leader)(nil),             // 6: keyval.v1.Leader
+	(*Traceparent)(nil),        // 7: keyval.v1.Traceparent
+	(*Write)(nil),              // 8: keyval.v1.Write
+	(*WriteReply)(nil),         // 9: keyval.v1.WriteReply
+	(*Read)(nil),               // 10: keyval.v1.Read
+	(*Get)(nil),                // 11: keyval.v1.Get
+	(*Scan)(nil),               // 12: keyval.v1.Scan
+	(*Digest)(nil),             // 13: keyval.v1.Digest
+	(*Item)(nil),               // 14: keyval.v1.Item
+	(*ReadReply)(nil),          // 15: keyval.v1.ReadReply
+	(*RangeDigest)(nil),        // 16: keyval.v1.RangeDigest
+	(*StatusRequest)(nil),      // 17: keyval.v1.StatusRequest
+	(*StatusReply)(nil),        // 18: keyval.v1.StatusReply
+	(*Event)(nil),              // 19: keyval.v1.Event
+	(*Vitals)(nil),             // 20: keyval.v1.Vitals
+	(*Timing)(nil),             // 21: keyval.v1.Timing
+	(*Queued)(nil),             // 22: keyval.v1.Queued
+	(*Keys)(nil),               // 23: keyval.v1.Keys
+	(*Transfer)(nil),           // 24: keyval.v1.Transfer
+	(*SnapshotRequest)(nil),    // 25: keyval.v1.SnapshotRequest
+	(*SnapshotCreate)(nil),     // 26: keyval.v1.SnapshotCreate
+	(*SnapshotList)(nil),       // 27: keyval.v1.SnapshotList
+	(*SnapshotDelete)(nil),     // 28: keyval.v1.SnapshotDelete
+	(*SnapshotFetch)(nil),      // 29: keyval.v1.SnapshotFetch
+	(*SnapshotPart)(nil),       // 30: keyval.v1.SnapshotPart
+	(*SnapshotReply)(nil),      // 31: keyval.v1.SnapshotReply
+	(*SnapshotInfo)(nil),       // 32: keyval.v1.SnapshotInfo
+	(*ClusterRequest)(nil),     // 33: keyval.v1.ClusterRequest
+	(*ClusterQuery)(nil),       // 34: keyval.v1.ClusterQuery
+	(*LevelRaise)(nil),         // 35: keyval.v1.LevelRaise
+	(*BeginOperation)(nil),     // 36: keyval.v1.BeginOperation
+	(*AbortOperation)(nil),     // 37: keyval.v1.AbortOperation
+	(*TransferLeadership)(nil), // 38: keyval.v1.TransferLeadership
+	(*ChangeAddress)(nil),      // 39: keyval.v1.ChangeAddress
+	(*ChangeHealing)(nil),      // 40: keyval.v1.ChangeHealing
+	(*ChangeAuth)(nil),         // 41: keyval.v1.ChangeAuth
+	(*ChangePassword)(nil),     // 42: keyval.v1.ChangePassword
+	(*UserGrant)(nil),          // 43: keyval.v1.UserGrant
+	(*AuthQuery)(nil),          // 44: keyval.v1.AuthQuery
+	(*ClusterReply)(nil),       // 45: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 46: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 47: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 48: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 49: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 50: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 51: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 52: keyval.v1.JoinAnswer
+	(*LoginRequest)(nil),       // 53: keyval.v1.LoginRequest
+	(*LoginReply)(nil),         // 54: keyval.v1.LoginReply
+	(Code)(0),                  // 55: keyval.v1.Code
+	(*Member)(nil),             // 56: keyval.v1.Member
+	(*NoteBackup)(nil),         // 57: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 58: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 59: keyval.v1.HealingMode
+	(*Grant)(nil),              // 60: keyval.v1.Grant
+	(*Auth)(nil),               // 61: keyval.v1.Auth
+	(*Healing)(nil),            // 62: keyval.v1.Healing
+	(*BackupJob)(nil),          // 63: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	51, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
-	5,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	52, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
-	6,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
-	51, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
-	5,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
+	55, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	6,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
+	56, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	7,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
+	55, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	6,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
-	10, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
-	11, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
-	12, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
-	6,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
-	51, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
-	13, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
-	5,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
-	15, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	51, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
-	5,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	52, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
-	23, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
-	22, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
-	19, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
-	18, // 21: keyval.v1.StatusReply.events:type_name -> keyval.v1.Event
-	20, // 22: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
-	21, // 23: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
-	25, // 24: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
-	26, // 25: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
-	27, // 26: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
-	28, // 27: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	51, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
-	31, // 29: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
-	29, // 30: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	52, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
-	33, // 32: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
-	35, // 33: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
-	36, // 34: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
-	37, // 35: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
-	38, // 36: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
-	34, // 37: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
-	39, // 38: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	53, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
-	40, // 40: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
-	42, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
-	54, // 42: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	55, // 43: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	41, // 44: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
-	41, // 45: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
-	56, // 46: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
-	51, // 47: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	5,  // 48: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	44, // 49: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	54, // 50: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	48, // 51: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	48, // 52: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	48, // 53: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	57, // 54: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
-	46, // 55: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	54, // 56: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	47, // 57: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	45, // 58: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	58, // 59: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	59, // 60: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	52, // 61: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	1,  // 62: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	22, // 63: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	47, // 64: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	51, // 65: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	52, // 66: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	11, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
+	12, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
+	13, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
+	7,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
+	55, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	14, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
+	6,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
+	16, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
+	55, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	6,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
+	56, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	24, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
+	23, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
+	20, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
+	19, // 21: keyval.v1.StatusReply.events:type_name -> keyval.v1.Event
+	21, // 22: keyval.v1.Vitals.timings:type_name -> keyval.v1.Timing
+	22, // 23: keyval.v1.Vitals.queued:type_name -> keyval.v1.Queued
+	26, // 24: keyval.v1.SnapshotRequest.create:type_name -> keyval.v1.SnapshotCreate
+	27, // 25: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
+	28, // 26: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
+	29, // 27: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
+	55, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	32, // 29: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
+	30, // 30: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
+	56, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	34, // 32: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
+	36, // 33: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
+	37, // 34: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
+	38, // 35: keyval.v1.ClusterRequest.transfer:type_name -> keyval.v1.TransferLeadership
+	39, // 36: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
+	35, // 37: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
+	40, // 38: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
+	57, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	41, // 40: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
+	44, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
+	58, // 42: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	59, // 43: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	43, // 44: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	43, // 45: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	42, // 46: keyval.v1.ChangeAuth.password:type_name -> keyval.v1.ChangePassword
+	60, // 47: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	55, // 48: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	6,  // 49: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	46, // 50: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	58, // 51: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	50, // 52: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	50, // 53: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	50, // 54: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	61, // 55: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	48, // 56: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	58, // 57: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	49, // 58: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	47, // 59: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	62, // 60: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	63, // 61: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	1,  // 62: keyval.v1.OperationWait.reason:type_name -> keyval.v1.WaitReason
+	56, // 63: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	2,  // 64: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	23, // 65: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	49, // 66: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	55, // 67: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	56, // 68: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	55, // 69: keyval.v1.LoginReply.code:type_name -> keyval.v1.Code
+	70, // [70:70] is the sub-list for method output_type
+	70, // [70:70] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -4950,14 +5349,15 @@ func file_client_proto_init() {
 		(*ChangeAuth_Grant)(nil),
 		(*ChangeAuth_Revoke)(nil),
 		(*ChangeAuth_Enable)(nil),
+		(*ChangeAuth_Password)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   49,
+			NumEnums:      3,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -2130,11 +2130,12 @@ func (x *Auth) GetRequest() string {
 	return ""
 }
 
-// User is whom a certificate names.
+// User is whom a certificate names, or a token.
 type User struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"` // by role, then by prefix
+	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`     // by role, then by prefix
+	Password      *Password              `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"` // unset: he has none, and only a certificate names him
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2183,6 +2184,66 @@ func (x *User) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *User) GetPassword() *Password {
+	if x != nil {
+		return x.Password
+	}
+	return nil
+}
+
+// Password is by what a user proves who he is when he logs in.
+type Password struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`        // bcrypt's text; to whom users are told it is empty
+	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // of the Auth that it was set with: tokens that were given for another are worth nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Password) Reset() {
+	*x = Password{}
+	mi := &file_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Password) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Password) ProtoMessage() {}
+
+func (x *Password) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Password.ProtoReflect.Descriptor instead.
+func (*Password) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Password) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Password) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Grant is a role, for the keys that begin with prefix; an empty one stands for all. OPERATOR
 // and ADMIN are for the whole cluster, and have none.
 type Grant struct {
@@ -2195,7 +2256,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2268,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[24]
+	mi := &file_command_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2281,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{24}
+	return file_command_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Grant) GetRole() UserRole {
@@ -2257,7 +2318,7 @@ type BackupJob struct {
 
 func (x *BackupJob) Reset() {
 	*x = BackupJob{}
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2330,7 @@ func (x *BackupJob) String() string {
 func (*BackupJob) ProtoMessage() {}
 
 func (x *BackupJob) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[25]
+	mi := &file_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2343,7 @@ func (x *BackupJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupJob.ProtoReflect.Descriptor instead.
 func (*BackupJob) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{25}
+	return file_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BackupJob) GetName() string {
@@ -2368,7 +2429,7 @@ type Healing struct {
 
 func (x *Healing) Reset() {
 	*x = Healing{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2441,7 @@ func (x *Healing) String() string {
 func (*Healing) ProtoMessage() {}
 
 func (x *Healing) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2454,7 @@ func (x *Healing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healing.ProtoReflect.Descriptor instead.
 func (*Healing) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Healing) GetVersion() uint64 {
@@ -2452,7 +2513,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2525,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2538,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -2622,7 +2683,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2695,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2708,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -2736,7 +2797,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2809,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2822,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2921,7 +2982,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +2994,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3007,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -3014,7 +3075,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3087,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3100,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Session) GetClient() []byte {
@@ -3116,7 +3177,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3189,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3202,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -3229,7 +3290,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3302,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3315,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -3306,7 +3367,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3379,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3392,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -3368,7 +3429,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +3441,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +3454,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -3434,7 +3495,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3507,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3520,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -3481,7 +3542,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3554,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3567,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -3529,7 +3590,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3541,7 +3602,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3554,7 +3615,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -3598,7 +3659,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3671,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3684,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -3759,10 +3820,14 @@ const file_command_proto_rawDesc = "" +
 	"\aenabled\x18\x02 \x01(\bR\aenabled\x12%\n" +
 	"\x05users\x18\x03 \x03(\v2\x0f.keyval.v1.UserR\x05users\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
-	"\arequest\x18\x05 \x01(\tR\arequest\"D\n" +
+	"\arequest\x18\x05 \x01(\tR\arequest\"u\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
-	"\x06grants\x18\x02 \x03(\v2\x10.keyval.v1.GrantR\x06grants\"H\n" +
+	"\x06grants\x18\x02 \x03(\v2\x10.keyval.v1.GrantR\x06grants\x12/\n" +
+	"\bpassword\x18\x03 \x01(\v2\x13.keyval.v1.PasswordR\bpassword\"8\n" +
+	"\bPassword\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x04R\aversion\"H\n" +
 	"\x05Grant\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.keyval.v1.UserRoleR\x04role\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\fR\x06prefix\"\x90\x02\n" +
@@ -3978,7 +4043,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(UserRole)(0),            // 1: keyval.v1.UserRole
@@ -4011,23 +4076,24 @@ var file_command_proto_goTypes = []any{
 	(*SetAuth)(nil),          // 28: keyval.v1.SetAuth
 	(*Auth)(nil),             // 29: keyval.v1.Auth
 	(*User)(nil),             // 30: keyval.v1.User
-	(*Grant)(nil),            // 31: keyval.v1.Grant
-	(*BackupJob)(nil),        // 32: keyval.v1.BackupJob
-	(*Healing)(nil),          // 33: keyval.v1.Healing
-	(*ClusterOperation)(nil), // 34: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 35: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 36: keyval.v1.Checkpoint
-	(*Member)(nil),           // 37: keyval.v1.Member
-	(*Session)(nil),          // 38: keyval.v1.Session
-	(*Identity)(nil),         // 39: keyval.v1.Identity
-	(*Founder)(nil),          // 40: keyval.v1.Founder
-	(*Starts)(nil),           // 41: keyval.v1.Starts
-	(*Start)(nil),            // 42: keyval.v1.Start
-	(*StartsHeard)(nil),      // 43: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 44: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 45: keyval.v1.Accusation
-	(*Lineage)(nil),          // 46: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 47: raftpb.ConfState
+	(*Password)(nil),         // 31: keyval.v1.Password
+	(*Grant)(nil),            // 32: keyval.v1.Grant
+	(*BackupJob)(nil),        // 33: keyval.v1.BackupJob
+	(*Healing)(nil),          // 34: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 35: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 36: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 37: keyval.v1.Checkpoint
+	(*Member)(nil),           // 38: keyval.v1.Member
+	(*Session)(nil),          // 39: keyval.v1.Session
+	(*Identity)(nil),         // 40: keyval.v1.Identity
+	(*Founder)(nil),          // 41: keyval.v1.Founder
+	(*Starts)(nil),           // 42: keyval.v1.Starts
+	(*Start)(nil),            // 43: keyval.v1.Start
+	(*StartsHeard)(nil),      // 44: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 45: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 46: keyval.v1.Accusation
+	(*Lineage)(nil),          // 47: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 48: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	8,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -4053,37 +4119,38 @@ var file_command_proto_depIdxs = []int32{
 	20, // 20: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
 	21, // 21: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
 	22, // 22: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	34, // 23: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	33, // 24: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
-	32, // 25: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
+	35, // 23: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	34, // 24: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	33, // 25: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
 	29, // 26: keyval.v1.SetAuth.auth:type_name -> keyval.v1.Auth
 	30, // 27: keyval.v1.Auth.users:type_name -> keyval.v1.User
-	31, // 28: keyval.v1.User.grants:type_name -> keyval.v1.Grant
-	1,  // 29: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
-	2,  // 30: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
-	3,  // 31: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	4,  // 32: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	4,  // 33: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	5,  // 34: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	5,  // 35: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	47, // 36: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	37, // 37: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	38, // 38: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	40, // 39: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	34, // 40: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	33, // 41: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
-	32, // 42: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
-	29, // 43: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
-	6,  // 44: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	35, // 45: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	40, // 46: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	42, // 47: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	45, // 48: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	32, // 28: keyval.v1.User.grants:type_name -> keyval.v1.Grant
+	31, // 29: keyval.v1.User.password:type_name -> keyval.v1.Password
+	1,  // 30: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
+	2,  // 31: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	3,  // 32: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	4,  // 33: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	4,  // 34: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	5,  // 35: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	5,  // 36: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	48, // 37: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	38, // 38: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	39, // 39: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	41, // 40: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	35, // 41: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	34, // 42: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	33, // 43: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
+	29, // 44: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
+	6,  // 45: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	36, // 46: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	41, // 47: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	43, // 48: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	46, // 49: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4123,7 +4190,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

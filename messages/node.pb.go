@@ -4680,6 +4680,119 @@ func (x *WritesRefused) GetWhy() string {
 	return ""
 }
 
+// ComparePassword asks whether a password has a hash. That takes a third of a second.
+type ComparePassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // returned
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	Password      string                 `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComparePassword) Reset() {
+	*x = ComparePassword{}
+	mi := &file_node_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComparePassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComparePassword) ProtoMessage() {}
+
+func (x *ComparePassword) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComparePassword.ProtoReflect.Descriptor instead.
+func (*ComparePassword) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ComparePassword) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ComparePassword) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *ComparePassword) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type PasswordCompared struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Fits          bool                   `protobuf:"varint,2,opt,name=fits,proto3" json:"fits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasswordCompared) Reset() {
+	*x = PasswordCompared{}
+	mi := &file_node_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasswordCompared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasswordCompared) ProtoMessage() {}
+
+func (x *PasswordCompared) ProtoReflect() protoreflect.Message {
+	mi := &file_node_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasswordCompared.ProtoReflect.Descriptor instead.
+func (*PasswordCompared) Descriptor() ([]byte, []int) {
+	return file_node_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *PasswordCompared) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PasswordCompared) GetFits() bool {
+	if x != nil {
+		return x.Fits
+	}
+	return false
+}
+
 var File_node_proto protoreflect.FileDescriptor
 
 const file_node_proto_rawDesc = "" +
@@ -4935,7 +5048,7 @@ const file_node_proto_rawDesc = "" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
 	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused\x12#\n" +
 	"\x04auth\x18\x06 \x01(\v2\x0f.keyval.v1.AuthR\x04auth:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xbe\x05\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xc5\x05\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -4955,13 +5068,13 @@ const file_node_proto_rawDesc = "" +
 	" \x01(\bR\asettled\x12,\n" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
-	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xb4\x01\x92\xb5\x18\xaf\x01\n" +
-	"\amachine\x12Igateway, membership -> transport, audit; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xab\x01\n" +
+	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xbb\x01\x92\xb5\x18\xb6\x01\n" +
+	"\amachine\x12Pgateway, membership -> transport, audit, login; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xc9\x01\n" +
 	"\x06Denied\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\tR\arequest\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why:W\x92\xb5\x18S\n" +
-	"3network -> transport; session, membership, the page\x12\agateway\x1a\x13a user lacks a role\"d\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why:u\x92\xb5\x18q\n" +
+	":network -> transport; session, membership, login, the page\x12\agateway\x1a*a user lacks a role, or a login goes wrong\"d\n" +
 	"\x0fLogTimeAdvanced\x12\x1e\n" +
 	"\vlog_time_ms\x18\x01 \x01(\x04R\tlogTimeMs:1\x92\xb5\x18-\n" +
 	"\amachine\x12\agateway\x1a\x0elog time moved\"\tIntroduce\"\xf4\x01\n" +
@@ -5095,7 +5208,15 @@ const file_node_proto_rawDesc = "" +
 	"\rWritesRefused\x12\x10\n" +
 	"\x03why\x18\x01 \x01(\tR\x03why:-\x92\xb5\x18)\n" +
 	"\n" +
-	"membership\x12\agateway\x1a\x12the reason changed*;\n" +
+	"membership\x12\agateway\x1a\x12the reason changed\"\x80\x01\n" +
+	"\x0fComparePassword\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword:%\x92\xb5\x18!\n" +
+	"\x05login\x12\bverifier\x1a\x0ea user logs in\"U\n" +
+	"\x10PasswordCompared\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04fits\x18\x02 \x01(\bR\x04fits:\x15\x92\xb5\x18\x11\"\x0fComparePassword*;\n" +
 	"\x06Ending\x12\f\n" +
 	"\bANSWERED\x10\x00\x12\b\n" +
 	"\x04LATE\x10\x01\x12\r\n" +
@@ -5116,7 +5237,7 @@ func file_node_proto_rawDescGZIP() []byte {
 }
 
 var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_node_proto_goTypes = []any{
 	(Ending)(0),                 // 0: keyval.v1.Ending
 	(*Tick)(nil),                // 1: keyval.v1.Tick
@@ -5196,105 +5317,107 @@ var file_node_proto_goTypes = []any{
 	(*StateVouched)(nil),        // 75: keyval.v1.StateVouched
 	(*RoomSeen)(nil),            // 76: keyval.v1.RoomSeen
 	(*WritesRefused)(nil),       // 77: keyval.v1.WritesRefused
-	(*Starts)(nil),              // 78: keyval.v1.Starts
-	(*raftpb.HardState)(nil),    // 79: raftpb.HardState
-	(*raftpb.Entry)(nil),        // 80: raftpb.Entry
-	(*raftpb.ConfState)(nil),    // 81: raftpb.ConfState
-	(*raftpb.Message)(nil),      // 82: raftpb.Message
-	(*raftpb.ConfChangeV2)(nil), // 83: raftpb.ConfChangeV2
-	(ProgressState)(0),          // 84: keyval.v1.ProgressState
-	(*Checkpoint)(nil),          // 85: keyval.v1.Checkpoint
-	(Code)(0),                   // 86: keyval.v1.Code
-	(*SnapshotChunk)(nil),       // 87: keyval.v1.SnapshotChunk
-	(*Outcome)(nil),             // 88: keyval.v1.Outcome
-	(*Read)(nil),                // 89: keyval.v1.Read
-	(*Leader)(nil),              // 90: keyval.v1.Leader
-	(*Auth)(nil),                // 91: keyval.v1.Auth
-	(*Member)(nil),              // 92: keyval.v1.Member
-	(*ClusterOperation)(nil),    // 93: keyval.v1.ClusterOperation
-	(*Healing)(nil),             // 94: keyval.v1.Healing
-	(*BackupJob)(nil),           // 95: keyval.v1.BackupJob
-	(*Start)(nil),               // 96: keyval.v1.Start
-	(*Suspicion)(nil),           // 97: keyval.v1.Suspicion
-	(*Founder)(nil),             // 98: keyval.v1.Founder
-	(*StatusReply)(nil),         // 99: keyval.v1.StatusReply
-	(*Operation)(nil),           // 100: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 101: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 102: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 103: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 104: keyval.v1.ClusterRequest
-	(*Traceparent)(nil),         // 105: keyval.v1.Traceparent
-	(*WriteReply)(nil),          // 106: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 107: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 108: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 109: keyval.v1.ClusterReply
+	(*ComparePassword)(nil),     // 78: keyval.v1.ComparePassword
+	(*PasswordCompared)(nil),    // 79: keyval.v1.PasswordCompared
+	(*Starts)(nil),              // 80: keyval.v1.Starts
+	(*raftpb.HardState)(nil),    // 81: raftpb.HardState
+	(*raftpb.Entry)(nil),        // 82: raftpb.Entry
+	(*raftpb.ConfState)(nil),    // 83: raftpb.ConfState
+	(*raftpb.Message)(nil),      // 84: raftpb.Message
+	(*raftpb.ConfChangeV2)(nil), // 85: raftpb.ConfChangeV2
+	(ProgressState)(0),          // 86: keyval.v1.ProgressState
+	(*Checkpoint)(nil),          // 87: keyval.v1.Checkpoint
+	(Code)(0),                   // 88: keyval.v1.Code
+	(*SnapshotChunk)(nil),       // 89: keyval.v1.SnapshotChunk
+	(*Outcome)(nil),             // 90: keyval.v1.Outcome
+	(*Read)(nil),                // 91: keyval.v1.Read
+	(*Leader)(nil),              // 92: keyval.v1.Leader
+	(*Auth)(nil),                // 93: keyval.v1.Auth
+	(*Member)(nil),              // 94: keyval.v1.Member
+	(*ClusterOperation)(nil),    // 95: keyval.v1.ClusterOperation
+	(*Healing)(nil),             // 96: keyval.v1.Healing
+	(*BackupJob)(nil),           // 97: keyval.v1.BackupJob
+	(*Start)(nil),               // 98: keyval.v1.Start
+	(*Suspicion)(nil),           // 99: keyval.v1.Suspicion
+	(*Founder)(nil),             // 100: keyval.v1.Founder
+	(*StatusReply)(nil),         // 101: keyval.v1.StatusReply
+	(*Operation)(nil),           // 102: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 103: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 104: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 105: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 106: keyval.v1.ClusterRequest
+	(*Traceparent)(nil),         // 107: keyval.v1.Traceparent
+	(*WriteReply)(nil),          // 108: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 109: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 110: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 111: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
-	78,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
-	79,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
-	80,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
-	81,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
-	82,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
-	82,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
-	82,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
-	82,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
+	80,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
+	81,  // 1: keyval.v1.LogOpened.hard_state:type_name -> raftpb.HardState
+	82,  // 2: keyval.v1.LogOpened.entries:type_name -> raftpb.Entry
+	83,  // 3: keyval.v1.MachineOpened.conf_state:type_name -> raftpb.ConfState
+	84,  // 4: keyval.v1.Append.message:type_name -> raftpb.Message
+	84,  // 5: keyval.v1.Appended.message:type_name -> raftpb.Message
+	84,  // 6: keyval.v1.Apply.message:type_name -> raftpb.Message
+	84,  // 7: keyval.v1.Applied.message:type_name -> raftpb.Message
 	13,  // 8: keyval.v1.Applied.verdicts:type_name -> keyval.v1.Verdict
-	83,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
-	81,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
-	83,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
-	81,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
+	85,  // 9: keyval.v1.Verdict.change:type_name -> raftpb.ConfChangeV2
+	83,  // 10: keyval.v1.Verdict.conf_state:type_name -> raftpb.ConfState
+	85,  // 11: keyval.v1.ProposeChange.change:type_name -> raftpb.ConfChangeV2
+	83,  // 12: keyval.v1.Replication.conf_state:type_name -> raftpb.ConfState
 	17,  // 13: keyval.v1.Replication.progress:type_name -> keyval.v1.Progress
-	84,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
-	85,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
-	81,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
-	82,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
-	82,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
-	86,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
-	85,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
+	86,  // 14: keyval.v1.Progress.state:type_name -> keyval.v1.ProgressState
+	87,  // 15: keyval.v1.WriteCheckpoint.checkpoint:type_name -> keyval.v1.Checkpoint
+	83,  // 16: keyval.v1.Checkpointed.conf_state:type_name -> raftpb.ConfState
+	84,  // 17: keyval.v1.ShipSnapshot.message:type_name -> raftpb.Message
+	84,  // 18: keyval.v1.StagedSnapshot.message:type_name -> raftpb.Message
+	88,  // 19: keyval.v1.StatePinned.code:type_name -> keyval.v1.Code
+	87,  // 20: keyval.v1.StatePinned.checkpoint:type_name -> keyval.v1.Checkpoint
 	34,  // 21: keyval.v1.ReadRows.after:type_name -> keyval.v1.RowCursor
-	86,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
+	88,  // 22: keyval.v1.RowsRead.code:type_name -> keyval.v1.Code
 	34,  // 23: keyval.v1.RowsRead.last:type_name -> keyval.v1.RowCursor
-	87,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	86,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
-	87,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
-	86,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
+	89,  // 24: keyval.v1.StageChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	88,  // 25: keyval.v1.ChunkStaged.code:type_name -> keyval.v1.Code
+	89,  // 26: keyval.v1.WriteChunk.chunk:type_name -> keyval.v1.SnapshotChunk
+	88,  // 27: keyval.v1.ChunkWritten.code:type_name -> keyval.v1.Code
 	43,  // 28: keyval.v1.Outcomes.outcomes:type_name -> keyval.v1.SessionOutcome
-	88,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
-	89,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
-	86,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
+	90,  // 29: keyval.v1.SessionOutcome.outcome:type_name -> keyval.v1.Outcome
+	91,  // 30: keyval.v1.ReadIndex.read:type_name -> keyval.v1.Read
+	88,  // 31: keyval.v1.ReadRefused.code:type_name -> keyval.v1.Code
 	44,  // 32: keyval.v1.ReadAt.reads:type_name -> keyval.v1.ReadIndex
-	90,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
-	91,  // 34: keyval.v1.SessionLeader.auth:type_name -> keyval.v1.Auth
-	92,  // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
-	81,  // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
-	93,  // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
-	94,  // 38: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
-	95,  // 39: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
-	91,  // 40: keyval.v1.MembersChanged.auth:type_name -> keyval.v1.Auth
-	86,  // 41: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	96,  // 42: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	92,  // 43: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	86,  // 44: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	97,  // 45: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	98,  // 46: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	99,  // 47: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	100, // 48: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	89,  // 49: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	101, // 50: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	102, // 51: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	103, // 52: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	100, // 53: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	104, // 54: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	105, // 55: keyval.v1.Submit.traceparent:type_name -> keyval.v1.Traceparent
-	106, // 56: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	107, // 57: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	99,  // 58: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	108, // 59: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	92,  // 33: keyval.v1.SessionLeader.leader:type_name -> keyval.v1.Leader
+	93,  // 34: keyval.v1.SessionLeader.auth:type_name -> keyval.v1.Auth
+	94,  // 35: keyval.v1.MembersChanged.members:type_name -> keyval.v1.Member
+	83,  // 36: keyval.v1.MembersChanged.conf_state:type_name -> raftpb.ConfState
+	95,  // 37: keyval.v1.MembersChanged.operations:type_name -> keyval.v1.ClusterOperation
+	96,  // 38: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
+	97,  // 39: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
+	93,  // 40: keyval.v1.MembersChanged.auth:type_name -> keyval.v1.Auth
+	88,  // 41: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	98,  // 42: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	94,  // 43: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	88,  // 44: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	99,  // 45: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	100, // 46: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	101, // 47: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	102, // 48: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	91,  // 49: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	103, // 50: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	104, // 51: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	105, // 52: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	102, // 53: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	106, // 54: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	107, // 55: keyval.v1.Submit.traceparent:type_name -> keyval.v1.Traceparent
+	108, // 56: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	109, // 57: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	101, // 58: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	110, // 59: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
 	0,   // 60: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	109, // 61: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	85,  // 62: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	86,  // 63: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	86,  // 64: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	111, // 61: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	87,  // 62: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	88,  // 63: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	88,  // 64: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
 	65,  // [65:65] is the sub-list for method output_type
 	65,  // [65:65] is the sub-list for method input_type
 	65,  // [65:65] is the sub-list for extension type_name
@@ -5317,7 +5440,7 @@ func file_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   77,
+			NumMessages:   79,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

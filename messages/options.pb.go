@@ -193,6 +193,7 @@ type Crossing struct {
 	Size          Size                   `protobuf:"varint,6,opt,name=size,proto3,enum=keyval.v1.Size" json:"size,omitempty"`
 	Founding      bool                   `protobuf:"varint,7,opt,name=founding,proto3" json:"founding,omitempty"` // it passes even before there is a cluster
 	Joining       bool                   `protobuf:"varint,8,opt,name=joining,proto3" json:"joining,omitempty"`   // from a client that is a node on its way into the cluster: with keys none but a node's may send it, and a node's may send a node nothing else as a client
+	Nobody        bool                   `protobuf:"varint,9,opt,name=nobody,proto3" json:"nobody,omitempty"`     // from a client that has shown neither certificate nor token: with keys he may send nothing else
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +280,13 @@ func (x *Crossing) GetFounding() bool {
 func (x *Crossing) GetJoining() bool {
 	if x != nil {
 		return x.Joining
+	}
+	return false
+}
+
+func (x *Crossing) GetNobody() bool {
+	if x != nil {
+		return x.Nobody
 	}
 	return false
 }
@@ -392,7 +400,7 @@ var File_options_proto protoreflect.FileDescriptor
 
 const file_options_proto_rawDesc = "" +
 	"\n" +
-	"\roptions.proto\x12\tkeyval.v1\x1a google/protobuf/descriptor.proto\"\xfa\x01\n" +
+	"\roptions.proto\x12\tkeyval.v1\x1a google/protobuf/descriptor.proto\"\x92\x02\n" +
 	"\bCrossing\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12#\n" +
 	"\x04from\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04from\x12\x1f\n" +
@@ -401,7 +409,8 @@ const file_options_proto_rawDesc = "" +
 	"\x04lane\x18\x05 \x01(\x0e2\x0f.keyval.v1.LaneR\x04lane\x12#\n" +
 	"\x04size\x18\x06 \x01(\x0e2\x0f.keyval.v1.SizeR\x04size\x12\x1a\n" +
 	"\bfounding\x18\a \x01(\bR\bfounding\x12\x18\n" +
-	"\ajoining\x18\b \x01(\bR\ajoining\"p\n" +
+	"\ajoining\x18\b \x01(\bR\ajoining\x12\x16\n" +
+	"\x06nobody\x18\t \x01(\bR\x06nobody\"p\n" +
 	"\x06Saying\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +

@@ -155,6 +155,7 @@ type Hello struct {
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	Starts        *Starts                `protobuf:"bytes,10,opt,name=starts,proto3" json:"starts,omitempty"` // of a node's directory; none while founding
 	Name          string                 `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`     // of a node; with keys its certificate says the same
+	Token         string                 `protobuf:"bytes,12,opt,name=token,proto3" json:"token,omitempty"`   // of a client without a certificate: what its login was answered with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -262,6 +263,13 @@ func (x *Hello) GetStarts() *Starts {
 func (x *Hello) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *Hello) GetToken() string {
+	if x != nil {
+		return x.Token
 	}
 	return ""
 }
@@ -1797,7 +1805,7 @@ const file_peer_proto_rawDesc = "" +
 	"\awelcome\x18\x02 \x01(\v2\x12.keyval.v1.WelcomeH\x00R\awelcome\x12.\n" +
 	"\arefusal\x18\x03 \x01(\v2\x12.keyval.v1.RefusalH\x00R\arefusal\x12+\n" +
 	"\x06parcel\x18\x04 \x01(\v2\x11.keyval.v1.ParcelH\x00R\x06parcelB\x06\n" +
-	"\x04kind\"\x97\x03\n" +
+	"\x04kind\"\xad\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.keyval.v1.RoleR\x04role\x12#\n" +
@@ -1811,7 +1819,8 @@ const file_peer_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x12)\n" +
 	"\x06starts\x18\n" +
 	" \x01(\v2\x11.keyval.v1.StartsR\x06starts\x12\x12\n" +
-	"\x04name\x18\v \x01(\tR\x04name:K\x92\xb5\x18G\n" +
+	"\x04name\x18\v \x01(\tR\x04name\x12\x14\n" +
+	"\x05token\x18\f \x01(\tR\x05token:K\x92\xb5\x18G\n" +
 	"\x13the side that dials\x12\x15the node that listens\x1a\x19first on every connection\"\x86\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x1d\n" +

@@ -20,6 +20,7 @@ type Kind struct {
 	Size     Size
 	Founding bool // it passes even before there is a cluster
 	Joining  bool // with keys, a node's alone may send it as a client, and nothing else
+	Nobody   bool // with keys, it is all that a client may send that has shown neither certificate nor token
 
 	make protoreflect.MessageType
 }
@@ -48,7 +49,7 @@ func addKind(d protoreflect.MessageDescriptor, c *Crossing) {
 	}
 	k := &Kind{
 		Number: c.Type, Name: string(d.Name()), From: c.From, To: c.To, Actor: c.Actor, Lane: c.Lane, Size: c.Size,
-		Founding: c.Founding, Joining: c.Joining, make: message,
+		Founding: c.Founding, Joining: c.Joining, Nobody: c.Nobody, make: message,
 	}
 	for uint32(len(kindsByNumber)) <= k.Number {
 		kindsByNumber = append(kindsByNumber, nil)

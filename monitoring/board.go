@@ -95,6 +95,7 @@ func latency(b *dashboard.DashboardBuilder) {
 		WithPanel(lines("Requests", "reqps", "answered by all nodes, by what was asked for",
 			query{fmt.Sprintf("sum by (operation) (rate(%s[$__rate_interval]))", of("keyval_requests_total")), "{{operation}}"})).
 		WithPanel(lines("Time of a request", "s", "on the node, from its arrival to the answer", quantile(0.5, "keyval_request_seconds", "operation"), quantile(0.99, "keyval_request_seconds", "operation"))).
+		WithPanel(lines("Clients and sessions", "short", "clients at each node; sessions that the cluster remembers", each("keyval_clients"), query{ofCluster("keyval_sessions"), "sessions"})).
 		WithPanel(lines("Linearizable reads", "s", "p99 until a batch's index is confirmed", quantile(0.99, "keyval_read_index_seconds", "instance"))).
 		WithPanel(lines("Answers that are no success", "reqps", "by code",
 			query{`sum by (code) (rate(keyval_requests_total{job="$job", instance=~"$instance", code!~"OK|NOT_FOUND"}[$__rate_interval]))`, "{{code}}"}))
@@ -108,9 +109,11 @@ func replication(b *dashboard.DashboardBuilder) {
 		WithPanel(lines("Leaders and elections", "short", "in 5 minutes",
 			query{fmt.Sprintf("increase(%s[5m])", of("keyval_raft_leader_changes_total")), "{{instance}} leaders"},
 			query{fmt.Sprintf("increase(%s[5m])", of("keyval_raft_elections_started_total")), "{{instance}} elections"})).
+		WithPanel(lines("Under way", "short", "entries of each log that are not committed; reads that wait", each("keyval_uncommitted_entries"), query{of("keyval_reads_queued"), "{{instance}} reads"})).
 		WithPanel(lines("Proposals refused", "ops", "BUSY: more comes in than goes out",
 			query{fmt.Sprintf("sum by (code) (rate(%s[$__rate_interval]))", of("keyval_raft_proposals_refused_total")), "{{code}}"})).
 		WithPanel(lines("Snapshots", "Bps", "sent and received", rate("keyval_snapshot_sent_bytes_total"), rate("keyval_snapshot_received_bytes_total"))).
+		WithPanel(lines("Audits", "short", "times that all keys were compared, in an hour", query{fmt.Sprintf("increase(%s[1h])", of("keyval_audit_rounds_total")), "{{instance}}"})).
 		WithPanel(lines("Differences found", "short", "by the audit, in an hour", query{fmt.Sprintf("increase(%s[1h])", of("keyval_audit_differences_total")), "{{instance}}"}))
 }
 
@@ -120,16 +123,22 @@ func disk(b *dashboard.DashboardBuilder) {
 		WithPanel(lines("Apply", "s", "of committed entries that came together", quantile(0.5, "keyval_apply_seconds", "instance"), quantile(0.99, "keyval_apply_seconds", "instance"))).
 		WithPanel(lines("Log written", "Bps", "", rate("keyval_log_appended_bytes_total"))).
 		WithPanel(lines("Room", "bytes", "free on each node's disk", each("keyval_room_bytes"))).
-		WithPanel(lines("Log kept", "bytes", "", each("keyval_log_bytes"))).
+		WithPanel(lines("Data directory", "bytes", "what it takes of the disk", query{fmt.Sprintf("sum by (part) (%s)", of("keyval_data_bytes")), "{{part}}"})).
+		WithPanel(lines("Log kept", "bytes", "of entries", each("keyval_log_bytes"))).
 		WithPanel(lines("Checkpoints", "s", "", quantile(0.99, "keyval_checkpoint_seconds", "instance"))).
-		WithPanel(lines("Revisions kept", "short", "history that can be read", query{of("keyval_revision") + " - " + of("keyval_compacted_revision"), "{{instance}}"}))
+		WithPanel(lines("Revisions kept", "short", "history that can be read", each("keyval_history_revisions")))
 }
 
 func membership(b *dashboard.DashboardBuilder) {
 	b.WithRow(dashboard.NewRowBuilder("Members")).
 		WithPanel(lines("Members", "short", "by type", query{`max by (type) (keyval_members{job="$job"})`, "{{type}}"})).
 		WithPanel(lines("Last heard of", "s", "by the leader", query{`min by (member) (keyval_member_silent_seconds{job="$job"})`, "{{member}}"})).
-		WithPanel(lines("Operations", "short", "by what they do now", query{`max by (kind, phase) (keyval_operations{job="$job"}) > 0`, "{{kind}} {{phase}}"}))
+		WithPanel(lines("Operations", "short", "by what they do now", query{`max by (kind, phase) (keyval_operations{job="$job"}) > 0`, "{{kind}} {{phase}}"})).
+		WithPanel(lines("Operations wait", "short", "by what they wait for", query{`max by (reason) (keyval_operations_blocked{job="$job"}) > 0`, "{{reason}}"})).
+		WithPanel(lines("Time of a phase", "s", "p90 in a day", query{`histogram_quantile(0.9, sum by (kind, phase, le) (increase(keyval_operation_phase_seconds_bucket{job="$job"}[1d])))`, "{{kind}} {{phase}}"})).
+		WithPanel(lines("Caught up in", "s", "as the leader expects; 0: now", query{`max by (member) (keyval_member_eta_seconds{job="$job"})`, "{{member}}"})).
+		WithPanel(lines("Certificates expire in", "s", "the first of each node's", query{"(" + of("keyval_certificate_expires_timestamp_seconds") + " > 0) - time()", "{{instance}}"})).
+		WithPanel(lines("Age of the newest backup", "s", "that was verified", query{fmt.Sprintf("time() - (max(%s) > 0)", `keyval_backup_verified_timestamp_seconds{job="$job"}`), "age"}))
 }
 
 func process(b *dashboard.DashboardBuilder) {

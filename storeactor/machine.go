@@ -413,6 +413,8 @@ func (m *machineActor) onTick(ctx actor.Context, msg *messages.Tick) {
 		m.pace.ticked(uint64(msg.Elapsed))
 		m.checkpointIfDue(ctx)
 		m.pins.ticked(uint64(msg.Elapsed))
+		m.meters.sessions.Set(float64(m.state.Sessions()))
+		m.meters.reads.Set(float64(m.desk.queue.Cost() + m.waiting.reads))
 		m.digests.tick(m.state.Index())
 		m.discardTicked(ctx, uint64(msg.Elapsed))
 		m.retain(ctx, uint64(msg.Elapsed))

@@ -11,6 +11,8 @@ type meters struct {
 	applied    prometheus.Counter
 	apply      prometheus.Histogram
 	checkpoint prometheus.Histogram
+	sessions   prometheus.Gauge
+	reads      prometheus.Gauge
 }
 
 func newMeters(meter prometheus.Registerer) meters {
@@ -21,6 +23,10 @@ func newMeters(meter prometheus.Registerer) meters {
 			"How long the machine took to apply committed entries that came to it together, their rows written.", 0.0001, 15),
 		checkpoint: telemetry.Histogram(meter, "keyval_checkpoint_seconds",
 			"How long checkpoints took to become durable, counted in ticks.", 0.05, 12),
+		sessions: telemetry.Gauge(meter, "keyval_sessions",
+			"Sessions of clients that the cluster remembers, so that no write is done twice; counted each tick."),
+		reads: telemetry.Gauge(meter, "keyval_reads_queued",
+			"What waits on this node to be read, counted in gets (a scan counts as several); counted each tick."),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/bcrypt"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -290,10 +291,111 @@ func TestCheck(t *testing.T) {
 		"which request":     {nil, &messages.Auth{Version: 1, Request: strings.Repeat("x", 65)}, messages.Code_INVALID},
 		"too many":          {nil, big, messages.Code_BUSY},
 		"nobody":            {nil, &messages.Auth{Version: 1, Enabled: true}, messages.Code_UNSAFE},
+		"a password":        {nil, enabled(secret("a", aHash, 1)), messages.Code_OK},
+		"a later password":  {nil, enabled(secret("a", aHash, 2)), messages.Code_INVALID},
+		"no version":        {nil, enabled(secret("a", aHash, 0)), messages.Code_INVALID},
+		"no hash":           {nil, enabled(secret("a", "", 1)), messages.Code_INVALID},
+		"a hash for ever":   {nil, enabled(secret("a", "$2a$31$"+aHash[7:], 1)), messages.Code_INVALID},
+		"a cheap hash":      {nil, enabled(secret("a", "$2a$04$"+aHash[7:], 1)), messages.Code_INVALID},
+		"rubbish as a hash": {nil, enabled(secret("a", strings.Repeat("x", hashSize), 1)), messages.Code_INVALID},
+		"a long hash":       {nil, enabled(secret("a", aHash+"x", 1)), messages.Code_INVALID},
+		"an old hash":       {nil, enabled(secret("a", "$2x$"+aHash[4:], 1)), messages.Code_INVALID},
 	} {
 		if err := Check(c.was, c.next); codeOf(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// aHash is that of "correct horse", and costs less than those of kvctl.
+const aHash = "$2a$10$YJdNr8C8KMekGT3e6E3WveJb5/xKkJESF/X9BWpOQDIHo05i/PY12"
+
+// secret is a user with a password.
+func secret(name, hash string, version uint64) *messages.User {
+	u := user(name)
+	u.Password = &messages.Password{Hash: []byte(hash), Version: version}
+	return u
+}
+
+// TestPasswords: who fits, and whose cannot.
+func TestPasswords(t *testing.T) {
+	if !Fits([]byte(aHash), "correct horse") || Fits([]byte(aHash), "correct horsf") || Fits(nil, "") {
+		t.Error("another password fits")
+	}
+	hash, can := Hash(nil)
+	if cost, err := bcrypt.Cost(hash); can || err != nil || cost != HashCost || CheckHash(hash) != nil {
+		t.Errorf("who is no user is compared with %q, %v", hash, err)
+	}
+	if _, can := Hash(user("bob")); can {
+		t.Error("a user without a password can log in")
+	}
+	if hash, can := Hash(secret("alice", aHash, 1)); !can || string(hash) != aHash {
+		t.Errorf("a user is compared with %q", hash)
+	}
+	for password, ok := range map[string]bool{"": false, "seven77": false, "eight888": true, strings.Repeat("x", 72): true, strings.Repeat("x", 73): false} {
+		if why := CheckPassword([]byte(password)); (why == nil) != ok || why != nil && why.Hint == "" {
+			t.Errorf("%q: %v", password, why)
+		}
+	}
+}
+
+// TestNextPassword: who changes whose password, and what its version is.
+func TestNextPassword(t *testing.T) {
+	other := strings.Replace(aHash, "$10$", "$11$", 1)
+	was := enabled(user("alice"), secret("bob", aHash, 1))
+	was.Version = 4
+	set := func(name, hash string) *messages.ChangeAuth {
+		return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Password{Password: &messages.ChangePassword{User: name, Hash: []byte(hash)}}}
+	}
+	for name, c := range map[string]struct {
+		by      string
+		change  *messages.ChangeAuth
+		version uint64 // of the password then; 0: none
+		code    messages.Code
+		same    bool
+	}{
+		"an admin sets one":         {"root", set("alice", aHash), 5, messages.Code_OK, false},
+		"an admin changes one":      {"root", set("bob", other), 5, messages.Code_OK, false},
+		"the same again":            {"root", set("bob", aHash), 1, messages.Code_OK, true},
+		"an admin takes one away":   {"root", set("bob", ""), 0, messages.Code_OK, false},
+		"there is none to take":     {"root", set("alice", ""), 0, messages.Code_OK, true},
+		"a user changes his own":    {"bob", set("bob", other), 5, messages.Code_OK, false},
+		"a user takes his own away": {"bob", set("bob", ""), 0, messages.Code_OK, false},
+		"a user sets another's":     {"bob", set("alice", other), 0, messages.Code_NOT_ALLOWED, false},
+		"somebody else his own":     {"carol", set("carol", other), 0, messages.Code_NOT_FOUND, false},
+		"without a certificate":     {"", set("", other), 0, messages.Code_NOT_ALLOWED, false},
+		"of nobody":                 {"root", set("carol", other), 0, messages.Code_NOT_FOUND, false},
+		"a hash that costs much":    {"bob", set("bob", "$2a$31$"+aHash[7:]), 0, messages.Code_INVALID, false},
+	} {
+		next, err := Next(was, c.change, c.by, "12345678-1")
+		if codeOf(err) != c.code || err == nil && (next == nil) != c.same {
+			t.Errorf("%s: %v, %v", name, next, err)
+		}
+		if next == nil || err != nil {
+			continue
+		}
+		if p := Find(next, c.change.GetPassword().User).Password; p.GetVersion() != c.version || (p != nil) != (c.version != 0) {
+			t.Errorf("%s: %v", name, p)
+		}
+		if strings.Contains(Title(c.change), "$") {
+			t.Errorf("%s: %s", name, Title(c.change))
+		}
+	}
+	if next, _ := Next(was, &messages.ChangeAuth{Kind: &messages.ChangeAuth_Grant{Grant: &messages.UserGrant{User: "bob", Grant: grant(viewer, "")}}}, "root", ""); Find(next, "bob").Password.GetVersion() != 1 {
+		t.Error("another role costs the tokens of a user")
+	}
+	for _, by := range []string{"root", "bob"} {
+		told := ForAsker(was, by)
+		if p := Find(told, "bob").Password; p.GetVersion() != 1 || len(p.Hash) > 0 {
+			t.Errorf("%s is told %v", by, p)
+		}
+	}
+	if string(Find(was, "bob").Password.Hash) != aHash {
+		t.Error("what was told has changed what is")
+	}
+	open := proto.Clone(was).(*messages.Auth)
+	if open.Enabled = false; len(Find(ForAsker(open, "bob"), "bob").Password.Hash) > 0 {
+		t.Error("while everybody is as good as an admin, he is told hashes")
 	}
 }
 

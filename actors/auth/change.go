@@ -18,8 +18,9 @@ const (
 	// in bytes.
 	GrantsMax     = 32
 	PrefixSizeMax = 1024
-	// BytesMax bounds the whole, in bytes of names and prefixes with grantBytes for each user
-	// and each role. It is written anew with each change: some 3,000 users, or fewer with more roles.
+	// BytesMax bounds the whole, in bytes of names, prefixes and passwords' hashes with grantBytes for
+	// each user and each role. It is written anew with each change: some 3,000 users, or fewer with
+	// more roles, and some 1,200 with passwords.
 	BytesMax   = 128 << 10
 	grantBytes = 16
 
@@ -41,10 +42,13 @@ func Check(was, next *messages.Auth) *messages.Error {
 		if err := checkUser(u); err != nil {
 			return err
 		}
+		if p := u.Password; p != nil && (p.Version == 0 || p.Version > next.Version) {
+			return messages.Errorf(messages.Code_INVALID, "the password of user %s is of version %d, and the users are of version %d", u.Name, p.Version, next.Version)
+		}
 		if i > 0 && next.Users[i-1].Name >= u.Name {
 			return messages.Errorf(messages.Code_INVALID, "the users are not sorted, or one stands there twice: %s", u.Name)
 		}
-		size += len(u.Name) + grantBytes
+		size += len(u.Name) + len(u.Password.GetHash()) + grantBytes
 		for _, g := range u.Grants {
 			size += len(g.Prefix) + grantBytes
 		}
@@ -63,6 +67,9 @@ func Check(was, next *messages.Auth) *messages.Error {
 func checkUser(u *messages.User) *messages.Error {
 	if err := messages.CheckNodeName(u.GetName()); err != nil {
 		return messages.Errorf(messages.Code_INVALID, "%.80q cannot be a user: %s", u.GetName(), err.Message).WithHint("%s", err.Hint)
+	}
+	if err := checkPassword(u); err != nil {
+		return err
 	}
 	if len(u.Grants) > GrantsMax {
 		return messages.Errorf(messages.Code_BUSY, "user %s has %d roles, %d are allowed", u.Name, len(u.Grants), GrantsMax).
@@ -101,7 +108,8 @@ func byRole(a, b *messages.Grant) int {
 // asked for is so already. Refusals: NOT_ALLOWED if he may not ask for that; NOT_FOUND if
 // there is no such user; those of Check; UNSAFE if he would shut himself out with the switch.
 func Next(a *messages.Auth, asked *messages.ChangeAuth, principal, request string) (*messages.Auth, *messages.Error) {
-	if err := Missing(a, principal, Whole(messages.UserRole_ADMIN)); err != nil {
+	own := asked.GetPassword().GetUser() == principal && principal != "" // a password may be changed by whose it is
+	if err := Missing(a, principal, Whole(messages.UserRole_ADMIN)); err != nil && !own {
 		return nil, err
 	}
 	next := &messages.Auth{}
@@ -132,6 +140,10 @@ func Next(a *messages.Auth, asked *messages.ChangeAuth, principal, request strin
 		}); err != nil {
 			return nil, err
 		}
+	case *messages.ChangeAuth_Password:
+		if err := setPassword(next, k.Password); err != nil {
+			return nil, err
+		}
 	case *messages.ChangeAuth_Enable:
 		if next.Enabled = k.Enable; k.Enable && !slices.Contains(Admins(next), principal) {
 			return nil, shutOut(principal)
@@ -150,7 +162,7 @@ func Next(a *messages.Auth, asked *messages.ChangeAuth, principal, request strin
 func alter(a *messages.Auth, of *messages.UserGrant, change func(u *messages.User, place int, has bool)) *messages.Error {
 	u := Find(a, of.GetUser())
 	if u == nil {
-		return messages.Errorf(messages.Code_NOT_FOUND, "there is no user %.80q", of.GetUser()).WithHint("kvctl user list shows all; add him: kvctl user add NAME")
+		return noUser(of.GetUser())
 	}
 	if err := checkGrant(of.GetGrant()); err != nil {
 		return err
@@ -158,6 +170,10 @@ func alter(a *messages.Auth, of *messages.UserGrant, change func(u *messages.Use
 	place, has := slices.BinarySearchFunc(u.Grants, of.Grant, byRole)
 	change(u, place, has)
 	return nil
+}
+
+func noUser(name string) *messages.Error {
+	return messages.Errorf(messages.Code_NOT_FOUND, "there is no user %.80q", name).WithHint("kvctl user list shows all; add him: kvctl user add NAME")
 }
 
 func shutOut(principal string) *messages.Error {
@@ -180,6 +196,11 @@ func Title(asked *messages.ChangeAuth) string {
 		return fmt.Sprintf("give user %.80q the role %s", k.Grant.GetUser(), Words(k.Grant.GetGrant()))
 	case *messages.ChangeAuth_Revoke:
 		return fmt.Sprintf("take the role %s from user %.80q", Words(k.Revoke.GetGrant()), k.Revoke.GetUser())
+	case *messages.ChangeAuth_Password:
+		if len(k.Password.GetHash()) == 0 {
+			return fmt.Sprintf("take the password of user %.80q away", k.Password.GetUser())
+		}
+		return fmt.Sprintf("give user %.80q another password", k.Password.GetUser())
 	case *messages.ChangeAuth_Enable:
 		if !k.Enable {
 			return "disable auth"
@@ -198,14 +219,22 @@ func Words(g *messages.Grant) string {
 }
 
 // ForAsker is what a principal is told of a: all if he is an admin, or while everybody is as
-// good as one; else himself.
+// good as one; else himself. Of passwords nobody is told more than that there are some.
 func ForAsker(a *messages.Auth, principal string) *messages.Auth {
-	if a == nil || Of(a, principal).Allow(Whole(messages.UserRole_ADMIN)) {
-		return a
+	if a == nil {
+		return nil
 	}
-	own := &messages.Auth{Version: a.Version, Enabled: a.Enabled}
-	if u := Find(a, principal); u != nil {
-		own.Users = []*messages.User{u}
+	told := &messages.Auth{Version: a.Version, Enabled: a.Enabled}
+	if Of(a, principal).Allow(Whole(messages.UserRole_ADMIN)) {
+		told.Users, told.By, told.Request = a.Users, a.By, a.Request
+	} else if u := Find(a, principal); u != nil {
+		told.Users = []*messages.User{u}
 	}
-	return own
+	told.Users = slices.Clone(told.Users)
+	for i, u := range told.Users {
+		if u.Password != nil {
+			told.Users[i] = &messages.User{Name: u.Name, Grants: u.Grants, Password: &messages.Password{Version: u.Password.Version}}
+		}
+	}
+	return told
 }

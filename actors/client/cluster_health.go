@@ -93,6 +93,21 @@ func backupOf(j *messages.BackupJob, now time.Time) Backup {
 	return b
 }
 
+// BackupStates are what State may say.
+var BackupStates = []string{"fresh", "failed", "overdue"}
+
+// State is how a job does, in one word: overdue, whatever became of the last try; failed, if the
+// last try did; else fresh.
+func (b Backup) State() string {
+	switch {
+	case b.Overdue:
+		return "overdue"
+	case b.Error != "":
+		return "failed"
+	}
+	return "fresh"
+}
+
 // Last says when the last good backup was made.
 func (b Backup) Last() string {
 	if b.VerifiedAt == nil {

@@ -45,6 +45,9 @@ type World struct {
 	WallMS func() int64
 	// Keys is what the node's links are secured with, for people. nil: nobody knows it.
 	Keys func() *messages.Keys
+	// Sign gives a user of a cluster a token, until which time it says. password is the version of
+	// his. The error is a *messages.Error. nil: this node gives none.
+	Sign func(user string, cluster []byte, password uint64, ttl time.Duration) (token string, expires time.Time, err error)
 	// Nanos is a clock that never goes back, in ns since any time, for how long something
 	// took in metrics. Nothing is decided by it. nil: nobody measures.
 	Nanos func() int64

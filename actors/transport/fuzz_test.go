@@ -53,6 +53,8 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorMembership
 	case *messages.ClusterRequest, *messages.JoinAsk:
 		return fromClient && target == messages.ActorMembership
+	case *messages.LoginRequest:
+		return fromClient && target == messages.ActorLogin
 	case *messages.SnapshotRequest:
 		return fromClient && target == messages.ActorSnapshots
 	case *messages.Attach, *messages.StatusRequest:
@@ -60,7 +62,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
 	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply,
-		*messages.ClusterReply, *messages.JoinAnswer:
+		*messages.ClusterReply, *messages.JoinAnswer, *messages.LoginReply:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false

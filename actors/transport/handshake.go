@@ -18,12 +18,12 @@ func HelloTo(local Local, to messages.RaftID, lane messages.Lane) *messages.Hell
 	if local.Role == messages.Role_NODE {
 		h.RaftId, h.Incarnation, h.Starts, h.Name = local.RaftID, local.Incarnation, local.Starts, local.Name
 	} else {
-		h.Address = local.Address
+		h.Address, h.Token = local.Address, local.Token
 	}
 	return h
 }
 
-// Admit is a node's answer to a hello that came with a certificate of from: a welcome, or
+// Admit is a node's answer to a hello of from, as his certificate or AtDoor say: a welcome, or
 // why there is none. Incarnations are for nodes alone: with another's one could come as it.
 func Admit(local Local, known Known, from Principal, hello *messages.Hello) (*messages.Welcome, *messages.Error) {
 	refusal := admitAnyone(local, hello)
@@ -101,6 +101,8 @@ func admitClient(local Local, hello *messages.Hello) *messages.Error {
 	switch {
 	case !messages.IsClientAddress(hello.Address):
 		return messages.Errorf(messages.Code_INVALID, "%q is not a client's address", Legible(hello.Address))
+	case len(hello.Token) > TokenSizeMax:
+		return messages.Errorf(messages.Code_INVALID, "a token has no more than %d bytes, this one %d", TokenSizeMax, len(hello.Token))
 	case hello.RaftId != 0 || len(hello.Incarnation) != 0 || hello.Name != "":
 		return messages.Errorf(messages.Code_INVALID, "a client has neither raft id nor incarnation nor a node's name")
 	case hello.Lane != messages.Lane_CONTROL:

@@ -23,6 +23,9 @@ type Local struct {
 	Version     string
 	WaitingFor  string // why the node does not serve yet
 
+	// Token is what a client shows in place of a certificate; empty: nothing.
+	Token string
+
 	// Principal is who the system's own certificate names. The zero Principal: its links
 	// carry no keys, and those of others are not asked for.
 	Principal Principal

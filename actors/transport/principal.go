@@ -10,15 +10,15 @@ import (
 	"keyval/messages"
 )
 
-// Principal is who a certificate names, which the network has verified. What somebody may
-// do follows from it, never from the address that he has. The zero Principal is that of a
+// Principal is who a certificate or a token names, which the network has verified. What somebody
+// may do follows from it, never from the address that he has. The zero Principal is that of a
 // connection without keys.
 type Principal struct {
 	Kind PrincipalKind
 	Name string // of a node its NodeName, of a user his own
 }
 
-// PrincipalKind is what a certificate was made for.
+// PrincipalKind is how somebody is known.
 type PrincipalKind int
 
 const (
@@ -26,6 +26,8 @@ const (
 	Unnamed                      // it is sound, and names neither a node nor a user
 	NodeKey
 	UserKey
+	Nobody    // he has shown neither certificate nor token, and the door is open to those who log in
+	TokenUser // a user, by a token
 )
 
 // The URIs that certificates name a principal by.
@@ -73,8 +75,10 @@ func (p Principal) String() string {
 		return "nobody, for there are no keys"
 	case NodeKey:
 		return "node " + p.Name
-	case UserKey:
+	case UserKey, TokenUser:
 		return "user " + p.Name
+	case Nobody:
+		return "nobody, for there is neither a certificate nor a token"
 	}
 	return "neither a node nor a user"
 }
@@ -86,9 +90,9 @@ func admitPrincipal(local Local, known Known, from Principal, hello *messages.He
 	switch {
 	case local.Principal.Kind == Keyless:
 		return nil
-	case from.Kind == Keyless:
+	case from.Kind == Keyless, from.Kind == Nobody && hello.Role == messages.Role_NODE:
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "node %s takes no connection without a certificate", local.Name).
-			WithHint("give one: --certs-dir DIR, or --cacert, --cert and --key")
+			WithHint("give one: --certs-dir DIR, or --cacert, --cert and --key; a user with a password may log in: kvctl login USER")
 	case from.Kind == Unnamed:
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate names neither a node nor a user").WithHint(made)
 	case hello.Role != messages.Role_NODE:
@@ -142,11 +146,16 @@ func (p Principal) mayNot(role messages.Role, k *messages.Kind) *messages.Error 
 	switch {
 	case p.Kind == Keyless || role != messages.Role_CLIENT:
 		return nil
+	case p.Kind == Nobody && !k.Nobody:
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "whoever has shown neither a certificate nor a token sends no %s", k.Name).
+			WithHint("log in first: kvctl login USER; or give a certificate: --certs-dir DIR")
+	case p.Kind == Nobody:
+		return nil
 	case p.Kind == NodeKey && !k.Joining:
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is no user's, and sends no %s as a client", p, k.Name).
 			WithHint("use the certificate of a user: kvctl cert create-client USER")
 	case p.Kind != NodeKey && k.Joining:
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s cannot ask for a node to be let in", p).
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "%s cannot ask for a node to be let in", p).
 			WithHint("start the node with a certificate of its own: kvctl cert create-node NAME HOST")
 	}
 	return nil

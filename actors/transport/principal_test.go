@@ -72,6 +72,11 @@ func TestAdmitHoldsTheHelloAgainstTheCertificate(t *testing.T) {
 
 		{"member without a certificate", nodeLocal(2), Principal{}, keyed(nodeLocal(1)), "without a certificate"},
 		{"client without a certificate", clientLocal(1), Principal{}, keyed(nodeLocal(1)), "without a certificate"},
+		{"nobody at the door", clientLocal(1), Principal{Kind: Nobody}, keyed(nodeLocal(1)), ""},
+		{"nobody as a member", nodeLocal(2), Principal{Kind: Nobody}, keyed(nodeLocal(1)), "without a certificate"},
+		{"token", clientLocal(1), Principal{TokenUser, "alice"}, keyed(nodeLocal(1)), ""},
+		{"token as a member", nodeLocal(2), Principal{TokenUser, "node2"}, keyed(nodeLocal(1)), "cannot speak as a node"},
+		{"token that is too large", func() Local { l := clientLocal(1); l.Token = strings.Repeat("x", TokenSizeMax+1); return l }(), Principal{Kind: Nobody}, keyed(nodeLocal(1)), "a token has no more than"},
 		{"certificate of nobody", clientLocal(1), Principal{Kind: Unnamed}, keyed(nodeLocal(1)), "neither a node nor a user"},
 		{"a user as a member", nodeLocal(2), user("node2"), keyed(nodeLocal(1)), "cannot speak as a node"},
 		{"a node as another", nodeLocal(2), node("node1"), keyed(nodeLocal(1)), "cannot speak as node node2"},
@@ -165,6 +170,7 @@ func TestKeysIssue(t *testing.T) {
 func TestClientsByCertificate(t *testing.T) {
 	ask := &messages.JoinAsk{Node: &messages.WaitingNode{Name: "node9"}}
 	status := &messages.StatusRequest{Request: 1}
+	login := &messages.LoginRequest{User: "alice"}
 	for _, test := range []struct {
 		name string
 		from Principal
@@ -176,6 +182,14 @@ func TestClientsByCertificate(t *testing.T) {
 		{"node asks for another", node("node8"), ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
 		{"node asks how things are", node("node9"), status, messages.ActorGateway, messages.Code_NOT_ALLOWED},
 		{"user asks how things are", user("alice"), status, messages.ActorGateway, messages.Code_OK},
+		{"nobody logs in", Principal{Kind: Nobody}, login, messages.ActorLogin, messages.Code_OK},
+		{"nobody asks how things are", Principal{Kind: Nobody}, status, messages.ActorGateway, messages.Code_NOT_ALLOWED},
+		{"nobody asks for a node", Principal{Kind: Nobody}, ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
+		{"token asks how things are", Principal{TokenUser, "alice"}, status, messages.ActorGateway, messages.Code_OK},
+		{"token asks for a node", Principal{TokenUser, "node9"}, ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
+		{"node logs in", node("node9"), login, messages.ActorLogin, messages.Code_NOT_ALLOWED},
+		{"user logs in", user("alice"), login, messages.ActorLogin, messages.Code_OK},
+		{"login elsewhere", Principal{Kind: Nobody}, login, messages.ActorGateway, messages.Code_NOT_ALLOWED},
 		{"user asks for a node", user("node9"), ask, messages.ActorMembership, messages.Code_NOT_ALLOWED},
 		{"without keys", Principal{}, ask, messages.ActorMembership, messages.Code_OK},
 	} {

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"keyval/actors/auth"
@@ -10,7 +12,7 @@ import (
 // User is the name that rights are looked up by; empty: nobody's, as of a connection without
 // keys, and of a node that comes as a client.
 func (p Principal) User() string {
-	if p.Kind == UserKey {
+	if p.Kind == UserKey || p.Kind == TokenUser {
 		return p.Name
 	}
 	return ""
@@ -24,6 +26,8 @@ func (c Conn) Claim(m proto.Message, host []byte) {
 		m.Holder, m.Principal = c.holder(host), c.Principal.User()
 	case *messages.ClusterRequest:
 		m.Principal = c.Principal.User()
+	case *messages.LoginRequest:
+		m.Host, m.Secured = host, c.Principal.Kind != Keyless
 	}
 }
 
@@ -39,11 +43,14 @@ func (c Conn) holder(host []byte) []byte {
 // Rights are who may do what, as far as a node knows. The zero Rights know nothing yet.
 type Rights struct {
 	known bool
+	door  bool // somebody may have to come without a certificate
 	auth  *messages.Auth
 }
 
 // KnownRights are those that were applied.
-func KnownRights(a *messages.Auth) Rights { return Rights{true, a} }
+func KnownRights(a *messages.Auth) Rights {
+	return Rights{true, a.GetEnabled() && slices.ContainsFunc(a.Users, func(u *messages.User) bool { return u.Password != nil }), a}
+}
 
 // Refuse answers a request of a client that is refused at the door, and says who asked for
 // what, for the log; nil: it is let in. What is decided where it is carried out is let in.

@@ -22,7 +22,7 @@ func TestRightsAtTheDoor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		later := map[string]bool{"Attach": true, "Detach": true, "Write": true, "Read": true, "JoinAsk": true}[k.Name]
+		later := map[string]bool{"Attach": true, "Detach": true, "Write": true, "Read": true, "JoinAsk": true, "LoginRequest": true}[k.Name]
 		for name, c := range map[string]struct {
 			rights Rights
 			conn   Conn
@@ -67,6 +67,15 @@ func TestClaim(t *testing.T) {
 	keyless := Conn{Role: messages.Role_CLIENT}
 	if keyless.Claim(attach, []byte("host")); attach.Principal != "" || string(attach.Holder) != "host" {
 		t.Error(attach)
+	}
+	login := &messages.LoginRequest{User: "root", Secured: true, Host: []byte("x")}
+	if keyless.Claim(login, []byte("host")); login.Secured || string(login.Host) != "host" {
+		t.Error(login)
+	}
+	(Conn{Role: messages.Role_CLIENT, Principal: Principal{Kind: Nobody}}).Claim(login, []byte("host"))
+	(Conn{Role: messages.Role_CLIENT, Principal: Principal{TokenUser, "alice"}}).Claim(ask, nil)
+	if !login.Secured || ask.Principal != "alice" {
+		t.Error(login, ask)
 	}
 	c.Principal = Principal{NodeKey, "root"}
 	if c.Claim(ask, nil); ask.Principal != "" {

@@ -22,6 +22,7 @@ var everyMessage = []proto.Message{
 	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{}, &messages.AuditConfirmed{},
 	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.JoinAsk{}, &messages.JoinAnswer{}, &messages.NodePulse{}, &messages.ClusterPulse{},
 	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1}, &messages.LevelAsk{Round: 1}, &messages.LevelAnswer{},
+	&messages.LoginRequest{}, &messages.LoginReply{},
 }
 
 // offer is a rightful one of node 2 to node 1, but for change.
@@ -72,14 +73,14 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
 		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true, {"node", "AuditConfirmed", audit}: true,
-		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true,
+		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true, {"client", "LoginRequest", messages.ActorLogin}: true,
 		{"node", "LevelAsk", membership}: true, {"node", "LevelAnswer", membership}: true,
 		{"node", "NodePulse", membership}: true, {"node", "ClusterPulse", membership}: true,
 		{"node", "LossAsk", raft}: true, {"node", "LossAnswer", raft}: true,
 	}
 	for _, target := range targets {
 		if target != "eventstream" && target != "deadletter" {
-			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply", "ClusterReply", "JoinAnswer"} {
+			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply", "ClusterReply", "JoinAnswer", "LoginReply"} {
 				allowed[[3]string{"to us", reply, target}] = true
 			}
 		}
@@ -266,7 +267,7 @@ func FuzzOpen(f *testing.F) {
 		if target == "" || len(target) > 128 || len(sender) > 128 || len(body) > BodySizeMax {
 			t.Fatal("a bound does not hold")
 		}
-		if c.Role == messages.Role_CLIENT && target != messages.ActorGateway && target != messages.ActorSnapshots && !strings.HasPrefix(target, messages.ActorSessionPrefix) {
+		if c.Role == messages.Role_CLIENT && target != messages.ActorGateway && target != messages.ActorLogin && target != messages.ActorSnapshots && !strings.HasPrefix(target, messages.ActorSessionPrefix) {
 			t.Fatalf("a client reached %s", target)
 		}
 	})

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -54,6 +55,7 @@ type Facts struct {
 	Read    error                 // what became of a linearizable read; nil: it came back
 	Took    time.Duration         // how long that took
 	Now     time.Time
+	Alone   bool // one node said all this, and no other was asked
 }
 
 // rule finds one kind of trouble.
@@ -173,7 +175,10 @@ func noQuorum(f Facts) []Finding {
 		}
 	}
 	what := "nobody leads: no writes and no linearizable reads"
-	if len(away) == 0 {
+	switch {
+	case len(away) == 0 && f.Alone:
+		return finding(Down, what, "this node hears of no leader, and knows no more", "kvctl doctor asks all nodes")
+	case len(away) == 0:
 		return finding(Down, what, "all nodes that were asked answer, so they may not reach each other, or are electing a leader now",
 			"ask again in a moment; then look in their logs for peers that are not reached")
 	}
@@ -242,21 +247,21 @@ func lacksRoom(f Facts) (all []Finding) {
 	return all
 }
 
-// waiting are operations of members that somebody has to help.
+// waiting are operations of members that somebody has to help: what they wait for does not come by itself.
 func (f Facts) waiting() []*client.ReplaceNodeStatus {
 	if f.Cluster == nil {
 		return nil
 	}
-	return slices.DeleteFunc(f.Cluster.Operations(), func(o *client.ReplaceNodeStatus) bool { return o.Phase.Ended() || o.WaitingFor == "" })
+	return slices.DeleteFunc(f.Cluster.Operations(), func(o *client.ReplaceNodeStatus) bool { return o.Phase.Ended() || o.WaitingFor == "" || o.Hint == "" })
 }
 
 func operationWaits(f Facts) (all []Finding) {
 	for _, o := range f.waiting() {
-		next := o.Hint
-		if next == "" {
-			next = "kvctl ops follow " + o.ID[:min(8, len(o.ID))]
+		of := cmp.Or(o.OldNodeID, o.NewNodeID)
+		if o.OldNodeID != "" && o.NewNodeID != "" {
+			of = o.OldNodeID + " by " + o.NewNodeID
 		}
-		all = append(all, finding(Warning, fmt.Sprintf("the %s of %s does not go on", o.Kind, strings.TrimSpace(o.OldNodeID+" "+o.NewNodeID)), o.WaitingFor, next)...)
+		all = append(all, finding(Warning, fmt.Sprintf("the %s of %s does not go on", o.Kind, of), o.WaitingFor, o.Hint)...)
 	}
 	return all
 }

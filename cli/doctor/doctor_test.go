@@ -96,6 +96,10 @@ func TestExamine(t *testing.T) {
 			f.Cluster.View.Members[1].Lacks = "9 MB of 200 MB are free"
 		}, "down: writes that need room are refused", "make room", 2},
 		{"a disk that is nearly full", func(f *Facts) { f.Cluster.View.Members[1].Lacks = "9 MB of 200 MB are free" }, "danger: node2 has too little room", "make room", 1},
+		{"one node alone knows of no leader", func(f *Facts) {
+			f.Nodes, f.Alone = f.Nodes[:1], true
+			f.Nodes[0].Status.Leader, f.Cluster.Before = nil, nil
+		}, "down: nobody leads", "kvctl doctor asks all nodes", 1},
 		{"reads hang", func(f *Facts) { f.Read = errors.New("2s have passed") }, "down: a linearizable read did not come back", "kvctl cluster transfer", 1},
 		{"one disk is slow", func(f *Facts) { syncs(f, 4, 400, 4) }, "warning: the disk of node2 is slow: p99 of its log's fsync is 509ms, and 4ms at most of the others'", "kvctl cluster replace node2 NEW HOST:PORT", 1},
 		{"one disk is slow, and the quorum needs it", func(f *Facts) {
@@ -121,7 +125,11 @@ func TestExamine(t *testing.T) {
 		{"an operation that waits", func(f *Facts) {
 			f.Cluster.View.Operations = []*messages.ClusterOperation{{Id: []byte{1, 2, 3, 4}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP}}
 			f.Cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2, 3, 4}, Why: "node4 is out of contact", Hint: "start node4"}}
-		}, "warning: the replace of node2 node4 does not go on", "start node4", 1},
+		}, "warning: the replace of node2 by node4 does not go on", "start node4", 1},
+		{"an operation that goes on", func(f *Facts) {
+			f.Cluster.View.Operations = []*messages.ClusterOperation{{Id: []byte{1, 2, 3, 4}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP}}
+			f.Cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2, 3, 4}, Why: "node4 gets a snapshot, 40 % of it so far"}}
+		}, "", "", 0},
 		{"an operation that waits for a learner that has never run", func(f *Facts) {
 			f.Cluster.View.Members = append(f.Cluster.View.Members, &messages.MemberView{
 				Member: &messages.Member{RaftId: 4, Name: "node4", Address: "10.0.0.4:7001", Type: messages.MemberType_LEARNER}, Role: "unreachable", SilentMs: 3000, ContactKnown: true,

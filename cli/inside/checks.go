@@ -28,7 +28,7 @@ func alive(f facts) []check {
 
 // ready: the node can do what clients ask for. One whose cluster has no quorum is not.
 func ready(f facts) []check {
-	checks := []check{{name: "serving"}, {name: "member"}, {name: "leader"}, {name: "quorum"}, {name: "lag"}, {name: "room"}}
+	checks := []check{{name: "serving"}, {name: "member"}, {name: "leader"}, {name: "quorum"}, {name: "lag"}, {name: "room"}, {name: "certificates"}}
 	fail := func(i int, format string, args ...any) {
 		if checks[i].fail == "" {
 			checks[i].fail = fmt.Sprintf(format, args...)
@@ -61,6 +61,9 @@ func ready(f facts) []check {
 	}
 	if s.Lacks != "" {
 		fail(5, "too little room: %s", s.Lacks)
+	}
+	if k := s.GetKeys(); k.GetExpiresMs() > 0 && f.cluster.At.UnixMilli() >= k.ExpiresMs {
+		fail(6, "%s has expired: nobody is let in, and no other node lets this one in", k.ExpiresWhat)
 	}
 	return checks
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"keyval/actors/client"
 	"keyval/messages"
 )
 
@@ -53,6 +54,15 @@ var gauges = []gauge{
 		return float64(s.LastIndex + 1 - min(s.LastIndex+1, s.LogFirstIndex))
 	}),
 	own("keyval_checkpoint_index", "The last durable checkpoint is of this index.", func(s *messages.StatusReply) float64 { return float64(s.CheckpointIndex) }),
+	own("keyval_uncommitted_entries", "Entries of this node's log that are not committed, as far as it knows; on the leader: proposals under way.", func(s *messages.StatusReply) float64 {
+		return float64(s.LastIndex - min(s.LastIndex, s.Commit))
+	}),
+	own("keyval_history_revisions", "Revisions that can be read: the newest and those before it that were not given up.", func(s *messages.StatusReply) float64 {
+		return float64(s.Revision - min(s.Revision, s.CompactedRevision))
+	}),
+	own("keyval_certificate_expires_timestamp_seconds", "When the first of this node's certificate and authorities expires, since 1970; 0: it has no keys.", func(s *messages.StatusReply) float64 {
+		return float64(s.Keys.GetExpiresMs()) / 1000
+	}),
 	own("keyval_room_bytes", "Bytes that are free on this node's disk.", func(s *messages.StatusReply) float64 { return float64(s.RoomBytes) }),
 	own("keyval_lacks_room", "1 if this node has too little room: of bytes, files or descriptors.", func(s *messages.StatusReply) float64 { return one(s.Lacks != "") }),
 	own("keyval_writes_refused", "1 if the cluster refuses writes that need room.", func(s *messages.StatusReply) float64 { return one(s.WritesRefused != "") }),
@@ -89,6 +99,9 @@ var gauges = []gauge{
 		held := max(m.Match, m.Applied)
 		return float64(f.cluster.View.Commit - min(f.cluster.View.Commit, held)), held > 0
 	}),
+	ofMembers("keyval_member_eta_seconds", "Time until the member has caught up, as the leader expects; 0: it has, or nobody knows.", func(m *messages.MemberView, _ facts) (float64, bool) {
+		return float64(m.EtaMs) / 1000, true
+	}),
 	ofMembers("keyval_member_snapshot_needed", "1 if the log lacks what the member needs, so that it gets a snapshot.", func(m *messages.MemberView, _ facts) (float64, bool) {
 		return one(m.SnapshotNeeded), true
 	}),
@@ -103,6 +116,15 @@ var gauges = []gauge{
 			}
 		}
 	}, "kind", "phase"),
+	newGauge("keyval_operations_blocked", "Operations of members that wait, by what they wait for; most go on by themselves.", func(f facts, say func(float64, ...string)) {
+		counts := map[messages.WaitReason]int{}
+		for _, w := range f.cluster.GetView().GetWaits() {
+			counts[w.Reason]++
+		}
+		for reason := messages.WaitReason_UNSETTLED; int(reason) < len(messages.WaitReason_name); reason++ {
+			say(float64(counts[reason]), strings.ToLower(reason.String()))
+		}
+	}, "reason"),
 	newGauge("keyval_operations_waiting", "Operations of members that wait for something that somebody must do.", func(f facts, say func(float64, ...string)) {
 		n := 0
 		for _, w := range f.cluster.GetView().GetWaits() {
@@ -110,6 +132,22 @@ var gauges = []gauge{
 		}
 		say(float64(n))
 	}),
+	newGauge("keyval_backup_verified_timestamp_seconds", "When a process that makes backups has verified the newest, since 1970; 0: none ever did.", func(f facts, say func(float64, ...string)) {
+		newest := int64(0)
+		for _, b := range f.cluster.GetView().GetBackups() {
+			newest = max(newest, b.VerifiedAtMs)
+		}
+		say(float64(newest) / 1000)
+	}),
+	newGauge("keyval_backup_jobs", "Processes that make backups, by whether the last verified one is as new as is meant, or the last try failed.", func(f facts, say func(float64, ...string)) {
+		counts := map[string]int{}
+		for _, b := range f.cluster.Health(nil).Backups {
+			counts[b.State()]++
+		}
+		for _, s := range client.BackupStates {
+			say(float64(counts[s]), s)
+		}
+	}, "state"),
 	newGauge("keyval_snapshot_transfers", "Snapshots on their way to or from this node.", func(f facts, say func(float64, ...string)) {
 		counts := map[bool]int{}
 		for _, t := range f.status.Transfers {

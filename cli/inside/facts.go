@@ -9,6 +9,7 @@ import (
 
 	"keyval/actors/client"
 	"keyval/actors/transport"
+	"keyval/cli/doctor"
 	"keyval/messages"
 )
 
@@ -111,4 +112,18 @@ func gather(ctx context.Context, n Node) (f facts) {
 	}
 	f.status, f.cluster.ClusterReply = status, reply
 	return f
+}
+
+// examined are the facts for a doctor: of this node, and of those that it knows to be away.
+func (f facts) examined() doctor.Facts {
+	d := doctor.Facts{Nodes: []doctor.Node{{Name: f.status.Name, Status: f.status}}, Cluster: &f.cluster, Now: f.cluster.At, Alone: true}
+	for _, m := range f.cluster.GetView().GetMembers() {
+		switch {
+		case m.Member.Name == f.status.Name:
+			d.Nodes[0].Endpoint = m.Member.Address
+		case m.Role == "unreachable":
+			d.Nodes = append(d.Nodes, doctor.Node{Name: m.Member.Name, Endpoint: m.Member.Address, Problem: messages.Errorf(messages.Code_UNREACHABLE, "the leader is out of contact with it")})
+		}
+	}
+	return d
 }

@@ -20,6 +20,7 @@ import (
 
 	"keyval/actors/client"
 	"keyval/actors/transport/keys"
+	"keyval/cli/doctor"
 )
 
 // Bounds of what those who look may take from a node.
@@ -163,6 +164,7 @@ type state struct {
 	LogBytes   uint64                      `json:"log_bytes"`
 	Cluster    *client.ClusterInfo         `json:"cluster"`
 	Health     *client.ClusterHealth       `json:"health"`
+	Found      []doctor.Finding            `json:"found"` // as kvctl doctor says it, by what this node knows
 	Operations []*client.ReplaceNodeStatus `json:"operations"`
 	Rooms      map[string]uint64           `json:"member_room_bytes"` // by member, where it is known
 	Events     []event                     `json:"events"`            // of this node's log, the newest last
@@ -180,13 +182,14 @@ func (p *Page) serveState(w http.ResponseWriter, r *http.Request) {
 }
 
 func stateOf(f facts, version string) state {
-	s := state{Version: version, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}, Events: []event{}}
+	s := state{Version: version, Found: []doctor.Finding{}, Operations: []*client.ReplaceNodeStatus{}, Rooms: map[string]uint64{}, Events: []event{}}
 	if f.status == nil {
 		s.Why = f.why.Error()
 		return s
 	}
 	s.Serves, s.Node, s.Revision, s.RoomBytes, s.LogBytes = true, f.status.Name, f.status.Revision, f.status.RoomBytes, f.status.LogBytes
 	s.Cluster, s.Health = f.cluster.Info(), f.cluster.Health(nil)
+	s.Found = append(s.Found, doctor.Examine(f.examined())...)
 	s.Operations = append(s.Operations, f.cluster.Operations()...)
 	for _, m := range f.cluster.GetView().GetMembers() {
 		if m.RoomBytes > 0 {

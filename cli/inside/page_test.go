@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"keyval/actors/transport"
 	"keyval/messages"
@@ -75,10 +76,10 @@ func TestChecks(t *testing.T) {
 		harm        func(*fake)
 	}{
 		{name: "all is well", harm: func(*fake) {}},
-		{name: "it founds or joins", fails: "serving member leader quorum lag room", harm: func(n *fake) {
+		{name: "it founds or joins", fails: "serving member leader quorum lag room certificates", harm: func(n *fake) {
 			n.err = messages.Errorf(messages.Code_STARTING, "the node serves nobody yet")
 		}},
-		{name: "it is stuck", fails: "serving member leader quorum lag room", dead: true, harm: func(n *fake) {
+		{name: "it is stuck", fails: "serving member leader quorum lag room certificates", dead: true, harm: func(n *fake) {
 			n.err = messages.Errorf(messages.Code_TIMED_OUT, "the actor gateway has not answered")
 		}},
 		{name: "too many ask", fails: "serving", harm: func(n *fake) { n.status.Code = messages.Code_BUSY }},
@@ -87,6 +88,10 @@ func TestChecks(t *testing.T) {
 		{name: "no quorum", fails: "quorum", harm: func(n *fake) { n.cluster.Before.Available, n.cluster.Before.Alive = false, 1 }},
 		{name: "it applies too slowly", fails: "lag", harm: func(n *fake) { n.status.Commit = n.status.Applied + lagMax + 1 }},
 		{name: "it lags a little", harm: func(n *fake) { n.status.Commit = n.status.Applied + lagMax }},
+		{name: "its keys have expired", fails: "certificates", harm: func(n *fake) {
+			n.status.Keys = &messages.Keys{ExpiresMs: time.Now().Add(-time.Second).UnixMilli(), ExpiresWhat: "its certificate"}
+		}},
+		{name: "its keys expire soon", harm: func(n *fake) { n.status.Keys = &messages.Keys{ExpiresMs: time.Now().Add(time.Hour).UnixMilli()} }},
 		{name: "its disk is full", fails: "room", harm: func(n *fake) { n.status.Lacks = "9 MB of 200 MB are free" }},
 	} {
 		n := healthy()
@@ -149,10 +154,10 @@ func TestPages(t *testing.T) {
 	}{
 		{well + "/livez", 200, []string{"ok\n"}},
 		{well + "/readyz", 200, []string{"ok\n"}},
-		{well + "/readyz?verbose", 200, []string{"[+] serving\n[+] member\n[+] leader\n[+] quorum\n[+] lag\n[+] room\nok\n"}},
+		{well + "/readyz?verbose", 200, []string{"[+] serving\n[+] member\n[+] leader\n[+] quorum\n[+] lag\n[+] room\n[+] certificates\nok\n"}},
 		{well + "/readyz?exclude=rom", 200, []string{`there are no checks ["rom"] to exclude`}},
 		{ill + "/readyz", 503, []string{"[-] room: too little room: 9 MB of 200 MB are free\nfailed\n"}},
-		{ill + "/readyz?exclude=room&verbose", 200, []string{"[+] lag\nok\n"}},
+		{ill + "/readyz?exclude=room&verbose", 200, []string{"[+] lag\n[+] certificates\nok\n"}},
 		{ill + "/debug/pprof/", 404, nil},
 		{well + "/debug/pprof/", 200, nil},
 		{young + "/livez", 200, []string{"ok\n"}},
@@ -199,7 +204,10 @@ func TestStateTellsOperations(t *testing.T) {
 	n.cluster.View.Operations = []*messages.ClusterOperation{{
 		Id: []byte{1, 2}, Kind: messages.OperationKind_REPLACE, OldNode: "node2", NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP,
 	}}
-	n.cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2}, Why: "node4 is out of contact", Hint: "start it"}}
+	n.cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2}, Why: "node4 is out of contact", Hint: "start it", Reason: messages.WaitReason_OUT_OF_CONTACT}}
+	n.cluster.View.Backups = []*messages.BackupJob{{Name: "a", EveryMs: 1000, VerifiedAtMs: 1_600_000_000_000}, {Name: "b", VerifiedAtMs: 1_700_000_000_000}}
+	n.status.Keys = &messages.Keys{ExpiresMs: 1_900_000_000_000}
+	n.status.LastIndex, n.status.CompactedRevision, n.cluster.View.Members[2].EtaMs = 72, 10, 4000
 	n.status.Events = []*messages.Event{{AtMs: 1000, Level: "warn", Text: "nobody leads term=3"}}
 	_, at := serving(t, n, Options{})
 	_, body := get(t, at+"/state")
@@ -220,7 +228,10 @@ func TestStateTellsOperations(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	_, metrics := get(t, at+"/metrics")
-	for _, line := range []string{`keyval_operations{kind="replace",phase="catch_up"} 1`, "keyval_operations_waiting 1"} {
+	for _, line := range []string{`keyval_operations{kind="replace",phase="catch_up"} 1`, "keyval_operations_waiting 1",
+		`keyval_operations_blocked{reason="out_of_contact"} 1`, `keyval_operations_blocked{reason="lags"} 0`, `keyval_backup_jobs{state="overdue"} 1`,
+		`keyval_backup_jobs{state="fresh"} 1`, "keyval_backup_verified_timestamp_seconds 1.7e+09", "keyval_certificate_expires_timestamp_seconds 1.9e+09",
+		"keyval_uncommitted_entries 2", "keyval_history_revisions 50", `keyval_member_eta_seconds{member="node3"} 4`} {
 		if !strings.Contains(metrics, "\n"+line+"\n") {
 			t.Errorf("the metrics lack %s", line)
 		}

@@ -61,6 +61,7 @@ type processes struct {
 	initial   string
 	tuning    []string       // flags of every start
 	authority keys.Authority // that nodes and clients have keys of; none: there are no keys
+	peers     keys.Authority // of links between nodes, if that is another
 	ring      *keys.Ring     // of clients
 	files     int            // the limit of open files at every start; 0: that of this process
 	mu        sync.Mutex     // guards the elements of running
@@ -159,7 +160,13 @@ func (p *processes) keyArgs(i int) []string {
 	if p.authority.Dir == "" {
 		return nil
 	}
-	return []string{"--certs-dir", p.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: fmt.Sprintf("n%d", i+1)})}
+	node := transport.Principal{Kind: transport.NodeKey, Name: fmt.Sprintf("n%d", i+1)}
+	args := []string{"--certs-dir", p.authority.Of(node)}
+	if p.peers.Dir != "" {
+		f := keys.FilesIn(p.peers.Of(node), node.Kind)
+		args = append(args, "--peer-trusted-ca-file", f.CA, "--peer-cert-file", f.Cert, "--peer-key-file", f.Key)
+	}
+	return args
 }
 
 func (p *processes) start(i int, flags ...string) {

@@ -179,6 +179,44 @@ func (p *processes) removedWithItsKeys(leader, target int, as func(messages.Raft
 	}
 }
 
+// TestNodesWithAnAuthorityOfTheirOwn: a cluster whose users' authority can make no node. One
+// that is added by the nodes' authority is let in; forgers of the users' are not.
+func TestNodesWithAnAuthorityOfTheirOwn(t *testing.T) {
+	p := newCluster(t, freeAddresses(t, 3))
+	p.endpoints, p.authority, p.peers = p.listens, keys.Authority{Dir: filepath.Join(p.dir, "certs")}, keys.Authority{Dir: filepath.Join(p.dir, "peers")}
+	for _, a := range []keys.Authority{p.authority, p.peers} {
+		if _, err := a.Create(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"n1", "n2", "n3"} {
+			if _, _, err := a.Issue(transport.Principal{Kind: transport.NodeKey, Name: name}, []string{"127.0.0.1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	p.cert("create-client", "alice")
+	var err error
+	if p.ring, err = keys.Load(keys.FilesIn(p.authority.Of(transport.Principal{Kind: transport.UserKey, Name: "alice"}), transport.UserKey)); err != nil {
+		t.Fatal(err)
+	}
+	p.found()
+	leader := p.leader()
+	if _, err := p.connect(p.endpoints...).Put(context.Background(), []byte("k"), []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	target, other := (leader+1)%3, (leader+2)%3
+	hello := &messages.Hello{
+		Protocol: messages.ProtocolVersion, Role: messages.Role_NODE, ClusterId: p.status(target).ClusterId, RaftId: messages.RaftID(other + 1),
+		Incarnation: make([]byte, 16), To: messages.RaftID(target + 1), Version: "forged", Name: fmt.Sprintf("n%d", other+1),
+	}
+	if w, why := p.intrude(target, pairIn(t, p.keyArgs(other)[1], transport.NodeKey), hello); w != nil || why == "" {
+		t.Errorf("a node of the users' authority: %v, %q", w, why)
+	}
+	if out, said, code := p.kvctl("cluster", "health"); code != 0 {
+		t.Errorf("%d: %s%s", code, out, said)
+	}
+}
+
 // TestRotateUnderLoad: the authority and all certificates are replaced while writes go on. None
 // fails, and no node is started anew.
 func TestRotateUnderLoad(t *testing.T) {

@@ -97,7 +97,7 @@ func TestPageInABrowser(t *testing.T) {
 	}
 	b.shows(led + "\\s+\\S+\\s+yes\\s+leader")
 	p.killMember(led)
-	b.shows("(?s)Works, with issues.*" + led + "\\s+\\S+\\s+yes\\s+unreachable")
+	b.shows("(?s)Works, with issues.*danger +" + led + " at .*out of contact.*next: .*kvctl cluster replace " + led + ".*" + led + "\\s+\\S+\\s+yes\\s+unreachable.*Its log, lately")
 	b.shows(p.leaderName() + "( \\(this one\\))?\\s+\\S+\\s+yes\\s+leader")
 
 	out, err := exec.Command(binary, "dev", "add", "node4", "--data", data).CombinedOutput()

@@ -357,6 +357,9 @@ func TestEveryReasonHasWords(t *testing.T) {
 		if (Why{Kind: k}).String() == "" {
 			t.Errorf("reason %d says nothing", k)
 		}
+		if messages.WaitReason_name[int32(k)] == "" || len(messages.WaitReason_name) != int(Writing)+1 {
+			t.Errorf("reason %d is none of messages.WaitReason", k)
+		}
 	}
 	if s := (Why{}).String() + (Why{}).Hint(); s != "" {
 		t.Error(s)

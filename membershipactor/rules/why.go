@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Kind is a kind of reason for which an operation waits.
+// Kind is a kind of reason for which an operation waits; messages.WaitReason has the same numbers.
 type Kind int
 
 const (

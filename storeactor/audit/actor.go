@@ -37,6 +37,8 @@ func New(config Config) actor.Producer {
 			config: config, core: newAudit(config.Self, config.Ticks, round),
 			questions: telemetry.Counter(config.Meter, "keyval_audit_questions_total",
 				"Ranges of keys that this node has asked another member about, those asked again included."),
+			rounds: telemetry.Counter(config.Meter, "keyval_audit_rounds_total",
+				"Times that this node, as the leader, has compared all that the members hold, from the first key to the last."),
 			differences: telemetry.Counter(config.Meter, "keyval_audit_differences_total",
 				"Findings of this node that members hold different rows."),
 		}
@@ -45,10 +47,11 @@ func New(config Config) actor.Producer {
 
 // auditActor is the shell around an audit.
 type auditActor struct {
-	config                 Config
-	core                   *audit
-	ended                  bool
-	questions, differences prometheus.Counter
+	config                         Config
+	core                           *audit
+	ended                          bool
+	counted                        uint64 // walks that are in rounds
+	questions, rounds, differences prometheus.Counter
 }
 
 func (a *auditActor) Receive(ctx actor.Context) {
@@ -96,6 +99,8 @@ func (a *auditActor) Receive(ctx actor.Context) {
 }
 
 func (a *auditActor) carry(ctx actor.Context) {
+	a.rounds.Add(float64(a.core.walked - a.counted))
+	a.counted = a.core.walked
 	for _, effect := range a.core.take() {
 		switch e := effect.(type) {
 		case readOwn:

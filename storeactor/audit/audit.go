@@ -97,6 +97,7 @@ type audit struct {
 	cursor   []byte // where the next question begins
 	pause    uint32 // ticks until it is asked
 	stateDue bool   // the walk has come to its end: the next question is about the rest of the state
+	walked   uint64 // how many walks came to their end, that question included
 	rowless  bool   // nothing was ever written: that question is the whole walk
 	question *question
 	lineage  *messages.Lineage // of this node's state, when it was read last
@@ -403,7 +404,7 @@ func (a *audit) goOn(q *question) {
 		pause, between = 1, 1
 	}
 	if q.state {
-		a.stateDue, a.pause = false, between
+		a.stateDue, a.pause, a.walked = false, between, a.walked+1
 		return
 	}
 	a.cursor, a.pause, a.stateDue = q.to, pause, len(q.to) == 0

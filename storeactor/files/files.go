@@ -103,6 +103,9 @@ func Open(dir string, logger *slog.Logger, meter prometheus.Registerer) (disk.Di
 	f := &directory{dir: dir, lock: lock, logger: logger, step: func(string) {}}
 	f.synced = telemetry.Histogram(meter, "keyval_log_sync_seconds",
 		"How long the log took to make durable what was saved.", 0.0005, 15)
+	if meter != nil {
+		_ = meter.Register(&sizes{dir: dir}) // a process that opens it again looks at the same
+	}
 	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		f.Close()
 		return nil, err

@@ -598,3 +598,44 @@ func rewrite(t *testing.T, path, old, new string) {
 	}
 	disktest.WriteFile(t, path, strings.Replace(string(b), old, new, 1))
 }
+
+// What the directory takes is told by what it is for.
+func TestSizesOfADirectory(t *testing.T) {
+	dir, meter := makeFiles(t), prometheus.NewRegistry()
+	d, err := Open(dir, quiet, meter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	log, _, err := d.OpenLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, snapshotsName), 0o700), os.WriteFile(filepath.Join(dir, snapshotsName, "1.kvs"), make([]byte, 1<<20), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	families, err := meter.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "keyval_data_bytes" {
+				bytes[m.Label[0].GetValue()] = m.Gauge.GetValue()
+			}
+		}
+	}
+	if bytes["log"] < 4096 || bytes["snapshots"] < 1<<20 || bytes["snapshots"] > 2<<20 || bytes["other"] == 0 || len(bytes) != 4 {
+		t.Errorf("%v", bytes)
+	}
+	for path, part := range map[string]string{
+		"/d/generation-1/wal/0.wal": "log", "/d/generation-12/state/000001.vlog": "rows", "/d/generation-1/checkpoint": "other",
+		"/d/snapshots/a.kvs": "snapshots", "/d/identity": "other", "/d/set-aside-1/wal/0.wal": "other", "/d": "other",
+	} {
+		if got := partOf("/d", path); got != part {
+			t.Errorf("%s is of %s, want %s", path, got, part)
+		}
+	}
+}

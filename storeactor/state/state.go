@@ -72,6 +72,9 @@ func (s *State) Level() uint32 { return s.level }
 // Compacted is the revision below which history was given up.
 func (s *State) Compacted() uint64 { return s.compacted }
 
+// Sessions is how many sessions are remembered.
+func (s *State) Sessions() int { return len(s.sessions.rows) }
+
 // Members are the State's own; ClusterID and ConfState likewise.
 func (s *State) Members() []*messages.Member { return s.members }
 

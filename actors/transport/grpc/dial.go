@@ -68,6 +68,9 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
+	if g.options.Token != nil && local.Principal.Kind == transport.Nobody {
+		local.Token = g.options.Token()
+	}
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
 		failed = silent(endpoint)
@@ -114,6 +117,10 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 // says it: with version 1.3 that comes after the dialling side has shaken hands.
 func unwanted(endpoint, said string) *messages.Error {
 	_, alert, _ := strings.Cut(said, "remote error: tls: ")
+	if strings.HasPrefix(strings.Trim(alert, `"`), "certificate required") {
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "%s takes nobody without a certificate now", endpoint).
+			WithHint("give one: --certs-dir DIR, or --cert and --key; one can log in once auth is enabled and a user has a password: kvctl auth enable, kvctl user passwd USER")
+	}
 	return messages.Errorf(messages.Code_NOT_ALLOWED, "%s refused the certificate of this side: %s", endpoint, transport.Legible(strings.Trim(alert, `"`))).
 		WithHint("it must be signed by the cluster's CA, and not have expired: kvctl cert check")
 }

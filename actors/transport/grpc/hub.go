@@ -73,7 +73,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
-	h.server = g.server(h.outlet.log)
+	h.server = g.server(h.outlet.log, func() bool { return h.rights.Load().DoorOpen() })
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
@@ -191,15 +191,22 @@ func (h *hub) endRefused() {
 	})
 }
 
-// endStale ends the connections whose certificates are not good any more: they have
-// expired, or what has signed them is not trusted now.
+// endStale ends the connections whose certificates or tokens are not good any more: they have
+// expired, what has signed them is not trusted now, or a token's user is not who he was.
 func (h *hub) endStale(stale func([]*x509.Certificate) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	local, known, rights, now := *h.local.Load(), *h.known.Load(), *h.rights.Load(), h.net.options.Keys.Now()
 	h.endAll(func(c *inbound) *messages.Error {
-		if err := stale(c.chain); err != nil {
+		if err := stale(c.chain); err != nil && c.claims != nil {
+			return messages.Errorf(messages.Code_NOT_ALLOWED, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
+				WithHint("log in again: kvctl login %s", c.claims.User)
+		} else if err != nil {
 			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
 				WithHint("connect again with one that is: kvctl cert check")
+		}
+		if c.claims != nil {
+			return c.claims.Refuse(local, known, rights, now)
 		}
 		return nil
 	})

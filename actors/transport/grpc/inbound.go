@@ -49,7 +49,8 @@ type inbound struct {
 	queue  *queue  // to a client, or to a node that is no peer or has moved; to a peer it stays empty
 	window *window // of a client; nil of a node, whose traffic Raft bounds
 	guest  *guest
-	chain  []*x509.Certificate // of the far side; none without keys
+	chain  []*x509.Certificate // of the far side, or of who signed its token; none without keys
+	claims *transport.Claims   // of its token; nil: it shows none
 
 	reject  func(...item) // takes what was queued and is not sent
 	once    sync.Once
@@ -124,9 +125,24 @@ func (h *hub) read(c *inbound, s stream) {
 // enter admits a connection and makes it the newest of its key, or refuses it. A
 // node has one connection a lane.
 func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) (*inbound, *messages.Welcome, *messages.Error) {
+	var claims *transport.Claims
+	atDoor := h.net.options.Keys != nil && len(chain) == 0
+	if atDoor && hello.GetToken() != "" {
+		var err error
+		if claims, chain, err = h.net.options.Keys.Prove(hello.Token); err != nil {
+			return nil, nil, messages.Errorf(messages.Code_NOT_ALLOWED, "the token is not good: %s", transport.Legible(err.Error())).
+				WithHint("log in again: kvctl login USER")
+		}
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local, from := *h.local.Load(), keys.PrincipalOf(chain)
+	var refusal *messages.Error
+	if atDoor {
+		if from, refusal = transport.AtDoor(local, *h.known.Load(), *h.rights.Load(), claims, h.net.options.Keys.Now()); refusal != nil {
+			return nil, nil, refusal
+		}
+	}
 	welcome, refusal := transport.Admit(local, *h.known.Load(), from, hello)
 	switch {
 	case refusal != nil:
@@ -137,24 +153,27 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "node %s is stopping", local.Name)
 	}
 	c := &inbound{
-		conn: transport.Accepted(local, from, hello), hello: hello, guest: g, chain: chain,
+		conn: transport.Accepted(local, from, hello), hello: hello, guest: g, chain: chain, claims: claims,
 		ended: make(chan struct{}), reject: h.reject,
 	}
 	if of := h.inbound[c.key()]; c.conn.Role == messages.Role_CLIENT && len(of) > 0 && of[0].conn.Principal != from {
-		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "somebody else is connected as %s", c.conn.Address)
+		if of[0].conn.Principal.Kind != transport.Nobody {
+			return nil, nil, messages.Errorf(messages.Code_CONFLICT, "somebody else is connected as %s", c.conn.Address)
+		}
+		for _, nobody := range of { // who shows who he is comes first
+			nobody.end(messages.Errorf(messages.Code_CONFLICT, "%s has connected as %s", c.conn.Address, from))
+		}
 	}
-	as := h.known.Load().Standing(hello)
-	leaves, own, ok := g.seat(as, from.User(), c.end)
-	if !ok {
-		return nil, nil, h.net.options.Places.Full(local.Name, as, from.User(), own)
-	}
-	if leaves != nil {
-		leaves.dismiss(h.net.options.Places.Parting(local.Name))
+	if refusal := h.seat(c, local); refusal != nil {
+		return nil, nil, refusal
 	}
 	room := 1
 	if c.conn.Role == messages.Role_CLIENT {
 		room = connectionsOfClientMax
 		c.queue, c.window = newQueue(replyBytesMax, false), newWindow(h.pool)
+		if from.Kind == transport.Nobody {
+			c.window.requestsMax = 1
+		}
 		c.queue.share = h.replies.share(func() { c.end(notTaken(c.queue)) })
 		h.clients.Store(c.conn.Address, c)
 	} else {
@@ -170,6 +189,25 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 		old.end(messages.Errorf(messages.Code_CONFLICT, "%s has connected again", c.conn.Address))
 	}
 	return c, welcome, nil
+}
+
+// seat gives a connection its place, or says why there is none. That of nobody stays a stranger's,
+// with what bounds those: their number, and the time until they are let go of. h.mu is held.
+func (h *hub) seat(c *inbound, local transport.Local) *messages.Error {
+	from, places := c.conn.Principal, h.net.options.Places
+	if from.Kind == transport.Nobody {
+		c.guest.consumed()
+		return nil
+	}
+	as := h.known.Load().Standing(c.hello)
+	leaves, own, ok := c.guest.seat(as, from.User(), c.end)
+	if !ok {
+		return places.Full(local.Name, as, from.User(), own)
+	}
+	if leaves != nil {
+		leaves.dismiss(places.Parting(local.Name))
+	}
+	return nil
 }
 
 // leave forgets a connection. The event goes out under the lock, so that it comes

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"keyval/actors/auth"
 	"keyval/actors/transport"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
@@ -45,9 +46,15 @@ const (
 	elsewhere    bearer = "a node of another cluster"
 	pretender    bearer = "a client that says it is a member"
 	masquerading bearer = "a member that says it is another"
+	nobody       bearer = "nobody, the door being open"
+	tokened      bearer = "a writer by a token"
+	lateToken    bearer = "an expired token"
+	removedToken bearer = "a token of a removed member"
+	otherToken   bearer = "a token of another cluster"
+	formerToken  bearer = "a token of a password that was changed"
 )
 
-var bearers = []bearer{keyless, foreign, expired, roleless, viewer, writer, operator, admin, joining, aMember, aLearner, removed, elsewhere, pretender, masquerading}
+var bearers = []bearer{keyless, foreign, expired, roleless, viewer, writer, operator, admin, joining, aMember, aLearner, removed, elsewhere, pretender, masquerading, nobody, tokened, lateToken, removedToken, otherToken, formerToken}
 
 // allowed is who may send a node which message. Everybody else is refused, and everything
 // that is not here.
@@ -67,13 +74,15 @@ var allowed = map[string][]bearer{
 	"SnapshotOffer": nodes, "SnapshotPull": nodes, "SnapshotPiece": nodes, "SnapshotEnd": nodes,
 	"AuditAsk": nodes, "AuditAnswer": nodes, "AuditVerdict": nodes, "AuditConfirmed": nodes, "NodePulse": nodes, "ClusterPulse": nodes,
 	"LossAsk": nodes, "LossAnswer": nodes, "LevelAsk": nodes, "LevelAnswer": nodes,
+
+	"LoginRequest": append([]bearer{nobody}, users...), "LoginReply": {},
 }
 
 var (
 	nodes = []bearer{aMember, aLearner}
-	users = []bearer{roleless, viewer, writer, operator, admin}
+	users = []bearer{roleless, viewer, writer, operator, admin, tokened}
 	// rolled are those who have any role.
-	rolled = []bearer{viewer, writer, operator, admin}
+	rolled = []bearer{viewer, writer, operator, admin, tokened}
 )
 
 // try is one kind of message: of those about the cluster, what is asked for too.
@@ -111,9 +120,15 @@ var roles = map[bearer]messages.UserRole{
 type matrix struct {
 	*station
 	certificates map[bearer]tls.Certificate
+	tokens       map[bearer]string
+	who          *messages.Auth
+	sign         func(version uint64, ttl time.Duration) string // a token of a writer, by node2
+	stranger     *keys.Ring                                     // of a client without a certificate
 }
 
-func newMatrix(t *testing.T) *matrix {
+func newMatrix(t *testing.T) *matrix { t.Helper(); return newMatrixWith(t, patience) } // on a busy machine a handshake takes its time
+
+func newMatrixWith(t *testing.T, handshake time.Duration) *matrix {
 	t.Helper()
 	here, other := keys.Authority{Dir: filepath.Join(t.TempDir(), "here")}, keys.Authority{Dir: filepath.Join(t.TempDir(), "other")}
 	for _, a := range []keys.Authority{here, other} {
@@ -148,14 +163,41 @@ func newMatrix(t *testing.T) *matrix {
 	}}
 	who := &messages.Auth{Version: 1, Enabled: true}
 	for _, user := range users {
+		if user == tokened {
+			continue
+		}
 		m.certificates[user] = pair(issue(here, transport.UserKey, nameOf(user)))
 		if role, has := roles[user]; has {
 			who.Users = append(who.Users, &messages.User{Name: nameOf(user), Grants: []*messages.Grant{{Role: role}}})
 		}
 	}
 	slices.SortFunc(who.Users, func(a, b *messages.User) int { return strings.Compare(a.Name, b.Name) })
+	m.who = who
+	auth.Find(who, nameOf(writer)).Password = &messages.Password{Hash: []byte("?"), Version: 1}
+	load := func(f keys.Files) *keys.Ring {
+		r, err := keys.Load(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	gone := load(keys.FilesIn(here.Of(transport.Principal{Kind: transport.NodeKey, Name: "node4"}), transport.NodeKey))
+	sign := func(by *keys.Ring, cluster []byte, version uint64, ttl time.Duration) string {
+		token, _, err := by.Sign(nameOf(writer), cluster, version, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	second := load(keys.FilesIn(here.Of(transport.Principal{Kind: transport.NodeKey, Name: "node2"}), transport.NodeKey))
+	m.sign = func(version uint64, ttl time.Duration) string { return sign(second, clusterA, version, ttl) }
+	m.stranger = load(keys.Files{CA: keys.FilesIn(here.Of(own.Principal()), transport.NodeKey).CA})
+	m.tokens = map[bearer]string{
+		tokened: sign(own, clusterA, 1, time.Hour), lateToken: sign(own, clusterA, 1, -time.Minute), removedToken: sign(gone, clusterA, 1, time.Hour),
+		otherToken: sign(own, clusterB, 1, time.Hour), formerToken: sign(own, clusterA, 2, time.Hour),
+	}
 	o := testOptions()
-	o.Keys, o.HandshakeTimeout = own, patience // on a busy machine a handshake takes its time
+	o.Keys, o.HandshakeTimeout = own, handshake
 	m.station = serveWith(t, nodeLocal(1), "127.0.0.1:0", o)
 	m.hub.SetPeers([]*messages.Member{
 		{RaftId: 1, Name: "node1", Incarnation: incarnation(1), Address: "127.0.0.1:1"}, {RaftId: 2, Name: "node2", Incarnation: incarnation(2), Address: "127.0.0.1:1"},
@@ -187,6 +229,7 @@ func (m *matrix) comes(t *testing.T, who bearer, lane messages.Lane) (*attacker,
 		return nil, false
 	}
 	local, to := clientLocal(byte(slices.Index(bearers, who))), messages.RaftID(0)
+	local.Token = m.tokens[who]
 	switch who {
 	case aMember, foreign, expired, pretender, keyless:
 		local, to = nodeLocal(2), 1
@@ -362,7 +405,7 @@ func (m *matrix) tries(t *testing.T, is try, target string, who bearer, may bool
 		defer a.client.Close()
 	}
 	if !welcome {
-		if may || slices.Contains(users, who) || who == joining || who == aMember || who == aLearner {
+		if may || slices.Contains(users, who) || who == nobody || who == joining || who == aMember || who == aLearner {
 			t.Errorf("%s was not let in", who)
 		}
 		return

@@ -43,6 +43,9 @@ type Options struct {
 	DialTimeout      time.Duration // from dialling to the welcome; 0: 2 s
 
 	Keys *keys.Ring // nil: links carry no keys
+	// Token is what a client without a certificate shows; it is asked for each time that it
+	// dials. nil: nothing.
+	Token func() string
 
 	Places transport.Places // of connections that come in; none: transport.AllPlaces
 }
@@ -129,12 +132,13 @@ func (g *Network) Unbind() error {
 	return bound.Close()
 }
 
-// credentials are those of connections that come in.
-func (g *Network) credentials(log *limited) credentials.TransportCredentials {
+// credentials are those of connections that come in, with a certificate unless open says that
+// they may have none.
+func (g *Network) credentials(log *limited, open func() bool) credentials.TransportCredentials {
 	if g.options.Keys == nil {
 		return insecure.NewCredentials()
 	}
-	return handshakes{credentials.NewTLS(g.options.Keys.Server()), log}
+	return handshakes{credentials.NewTLS(g.options.Keys.Server(open)), log}
 }
 
 // handshakes are credentials that say why a connection was refused. The deadline of a
@@ -161,9 +165,9 @@ func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
 	return system.Logger()
 }
 
-func (g *Network) server(log *limited) *grpc.Server {
+func (g *Network) server(log *limited, open func() bool) *grpc.Server {
 	return grpc.NewServer(
-		grpc.Creds(g.credentials(log)),
+		grpc.Creds(g.credentials(log, open)),
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxRecvMsgSize(messageSizeMax),
 		grpc.MaxConcurrentStreams(1),

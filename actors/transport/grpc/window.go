@@ -35,7 +35,8 @@ func newPool() *semaphore.Weighted { return semaphore.NewWeighted(poolBytesMax) 
 // which request: each reply gives back what the oldest request took. Only one goroutine
 // calls enter; any may call answered.
 type window struct {
-	pool *semaphore.Weighted
+	pool        *semaphore.Weighted
+	requestsMax int // at once
 
 	mu     sync.Mutex
 	taken  []taken // one a request, the oldest first
@@ -50,7 +51,9 @@ type taken struct {
 	pooled bool // it is of the pool too
 }
 
-func newWindow(pool *semaphore.Weighted) *window { return &window{pool: pool} }
+func newWindow(pool *semaphore.Weighted) *window {
+	return &window{pool: pool, requestsMax: windowRequestsMax}
+}
 
 // enter waits until there is room for a request. It reports false if the
 // connection ended, or if no reply went out for too long.
@@ -90,7 +93,7 @@ func (w *window) take(size int) (context.Context, room) {
 	switch first := len(w.taken) == 0; {
 	case w.closed:
 		return nil, roomNever
-	case first || len(w.taken) < windowRequestsMax && w.bytes+size <= windowBytesMax:
+	case first || len(w.taken) < w.requestsMax && w.bytes+size <= windowBytesMax:
 		if first || w.pool.TryAcquire(int64(size)) {
 			w.add(taken{size, !first})
 			return nil, roomTaken

@@ -1,9 +1,14 @@
 package keys
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -104,6 +109,15 @@ func TestHandshakes(t *testing.T) {
 			return &append(own, tls.Certificate{})[0], nil // whatever the far side says it takes
 		}}
 	}
+	nobody, err := Load(Files{CA: FilesIn(a.Of(nodeNamed("n1")), transport.NodeKey).CA})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := nobody.Principal(); p.Kind != transport.Nobody {
+		t.Errorf("who has no certificate is %v", p)
+	}
+	eve := ringOf(t, foreign, userNamed("eve")).current.Load().own
+	both := serving(t, a, "mallory")
 	old := with(alice.current.Load().own)
 	old.MaxVersion = tls.VersionTLS12
 	for _, test := range []struct {
@@ -111,21 +125,28 @@ func TestHandshakes(t *testing.T) {
 		server, client *tls.Config
 		refused        string // empty: both know each other
 	}{
-		{"user", n1.Server(), alice.Client("127.0.0.1"), ""},
-		{"node", n1.Server(), anywhere.Client("n1.example"), ""},
-		{"a node that names no host is good at any", anywhere.Server(), alice.Client("10.1.2.3"), ""},
-		{"another host", n1.Server(), alice.Client("10.1.2.3"), "10.1.2.3"},
-		{"no certificate", n1.Server(), with(), "certificate"},
-		{"foreign authority", n1.Server(), with(ringOf(t, foreign, userNamed("eve")).current.Load().own), "unknown authority"},
-		{"expired", n1.Server(), with(late), "expired"},
+		{"user", n1.Server(shut), alice.Client("127.0.0.1"), ""},
+		{"node", n1.Server(shut), anywhere.Client("n1.example"), ""},
+		{"a node that names no host is good at any", anywhere.Server(shut), alice.Client("10.1.2.3"), ""},
+		{"another host", n1.Server(shut), alice.Client("10.1.2.3"), "10.1.2.3"},
+		{"no certificate", n1.Server(shut), with(), "certificate"},
+		{"foreign authority", n1.Server(shut), with(eve), "unknown authority"},
+		{"expired", n1.Server(shut), with(late), "expired"},
 		{"a user's in a node's place", &tls.Config{Certificates: []tls.Certificate{alice.current.Load().own}, ClientAuth: tls.RequireAnyClientCert}, alice.Client("127.0.0.1"), "incompatible key usage"},
-		{"a node of a foreign authority", ringOf(t, foreign, nodeNamed("n1"), "127.0.0.1").Server(), alice.Client("127.0.0.1"), "unknown authority"},
-		{"TLS 1.2", n1.Server(), old, "version"},
+		{"a node of a foreign authority", ringOf(t, foreign, nodeNamed("n1"), "127.0.0.1").Server(shut), alice.Client("127.0.0.1"), "unknown authority"},
+		{"TLS 1.2", n1.Server(shut), old, "version"},
+		{"nobody, the door being shut", n1.Server(shut), nobody.Client("127.0.0.1"), "certificate"},
+		{"nobody", n1.Server(open), nobody.Client("127.0.0.1"), ""},
+		{"user, the door being open", n1.Server(open), alice.Client("127.0.0.1"), ""},
+		{"foreign authority, the door being open", n1.Server(open), with(eve), "unknown authority"},
+		{"expired, the door being open", n1.Server(open), with(late), "expired"},
+		{"nobody, to a foreign authority", ringOf(t, foreign, nodeNamed("n2"), "127.0.0.1").Server(open), nobody.Client("127.0.0.1"), "unknown authority"},
+		{"nobody, to a user", &tls.Config{Certificates: []tls.Certificate{both}}, nobody.Client("127.0.0.1"), "not of a node"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			atServer, atClient, err := meet(test.server, test.client)
 			switch {
-			case test.refused == "" && (err != nil || atServer.Kind == transport.Keyless || atClient.Kind != transport.NodeKey):
+			case test.refused == "" && (err != nil || (atServer.Kind == transport.Keyless) != strings.HasPrefix(test.name, "nobody") || atClient.Kind != transport.NodeKey):
 				t.Errorf("%v, %v and %v", err, atServer, atClient)
 			case test.refused != "" && (err == nil || !strings.Contains(err.Error(), test.refused)):
 				t.Errorf("%v, want %q", err, test.refused)
@@ -133,6 +154,68 @@ func TestHandshakes(t *testing.T) {
 		})
 	}
 }
+
+// TestPeersHaveAnAuthorityOfTheirOwn: where nodes have, theirs makes no user, and that of users no node.
+func TestPeersHaveAnAuthorityOfTheirOwn(t *testing.T) {
+	users, nodes := newAuthority(t), newAuthority(t)
+	node := func(name string) *Ring {
+		t.Helper()
+		files, peers := FilesIn(ringOf(t, users, nodeNamed(name)).dir(), transport.NodeKey), FilesIn(ringOf(t, nodes, nodeNamed(name)).dir(), transport.NodeKey)
+		files.Peers = &peers
+		r, err := Load(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	n1, n2 := node("n1"), node("n2")
+	forged := ringOf(t, users, nodeNamed("n3"))
+	both := FilesIn(forged.dir(), transport.NodeKey)
+	both.Peers = &Files{CA: n1.files.Peers.CA, Cert: both.Cert, Key: both.Key}
+	if _, err := Load(both); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("a node of the users' authority is loaded for other nodes: %v", err)
+	}
+	two := n1.files
+	two.Peers = n2.files.Peers
+	if _, err := Load(two); err == nil || !strings.Contains(err.Error(), "and") || messages.CodeOf(err) != messages.Code_INVALID {
+		t.Errorf("a node of two names: %v", err)
+	}
+	as := func(r *Ring, server string) *tls.Config {
+		c := r.Client("127.0.0.1").Clone()
+		c.ServerName, c.VerifyConnection = server, nil
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.Certificates[0], nil } // whatever it takes
+		return c
+	}
+	for _, test := range []struct {
+		name    string
+		client  *tls.Config
+		refused string
+	}{
+		{"a node", n2.Client("127.0.0.1"), ""},
+		{"a user", ringOf(t, users, userNamed("alice")).Client("127.0.0.1"), ""},
+		{"a node that the users' authority made", as(forged, serverOfNodes), "unknown authority"},
+		{"the same, as a user comes", as(forged, "127.0.0.1"), "bad certificate"},
+		{"a user whom the nodes' authority made", as(ringOf(t, nodes, userNamed("eve")), "127.0.0.1"), "unknown authority"},
+		{"the same, as a node comes", as(ringOf(t, nodes, userNamed("mallory")), serverOfNodes), "bad certificate"},
+	} {
+		_, _, err := meet(n1.Server(shut), test.client)
+		if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.refused)
+		}
+	}
+	if k := n1.Told(false); len(k.Authorities) != 2 || k.ExpiresMs == 0 {
+		t.Errorf("%v", k)
+	}
+	if err := n1.Stale([]*x509.Certificate{forged.current.Load().leaf}); err == nil {
+		t.Error("a node of the users' authority stays connected")
+	}
+	if err := n1.Stale([]*x509.Certificate{n2.current.Load().peers.leaf}); err != nil {
+		t.Error(err)
+	}
+}
+
+// dir is where the own keys are.
+func (r *Ring) dir() string { return filepath.Dir(r.files.Cert) }
 
 func TestNothingIsOverwritten(t *testing.T) {
 	a := newAuthority(t)
@@ -170,12 +253,12 @@ func TestLoadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, f := range map[string]Files{
-		"no such file":      {good.CA, good.Cert + "x", good.Key},
-		"unknown authority": {foreign.CA, good.Cert, good.Key},
-		"not match":         {good.CA, good.Cert, foreign.Key},
-		"chmod 600":         {good.CA, good.Cert, open},
-		"no certificate":    {good.Key, good.Cert, good.Key},
-		"authority's":       {good.Cert, good.Cert, good.Key},
+		"no such file":      {CA: good.CA, Cert: good.Cert + "x", Key: good.Key},
+		"unknown authority": {CA: foreign.CA, Cert: good.Cert, Key: good.Key},
+		"not match":         {CA: good.CA, Cert: good.Cert, Key: foreign.Key},
+		"chmod 600":         {CA: good.CA, Cert: good.Cert, Key: open},
+		"no certificate":    {CA: good.Key, Cert: good.Cert, Key: good.Key},
+		"authority's":       {CA: good.Cert, Cert: good.Cert, Key: good.Key},
 	} {
 		if _, err := Load(f); messages.CodeOf(err) != messages.Code_INVALID || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, want %q", err, name)
@@ -194,7 +277,7 @@ func TestRotation(t *testing.T) {
 		t.Helper()
 		for _, server := range []*Ring{n1, n2} {
 			for _, client := range all {
-				if _, _, err := meet(server.Server(), client.Client("127.0.0.1")); err != nil {
+				if _, _, err := meet(server.Server(shut), client.Client("127.0.0.1")); err != nil {
 					t.Errorf("%s: %v to %v: %v", stage, client.Principal(), server.Principal(), err)
 				}
 			}
@@ -288,4 +371,29 @@ func TestInspectTellsWhatExpires(t *testing.T) {
 			t.Errorf("%v: %+v, %v", after, entries, err)
 		}
 	}
+}
+
+// Whoever has no certificate is taken by a node whose door is open.
+func shut() bool { return false }
+func open() bool { return true }
+
+// serving is a user's certificate of an authority that lets everybody serve, as KeyVal's own does not.
+func serving(t *testing.T, a Authority, user string) tls.Certificate {
+	t.Helper()
+	signer, by, err := a.signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: user}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}, signer, &key.PublicKey, by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}
 }

@@ -27,9 +27,16 @@ import (
 // Files are where a node or a client has its keys: PEM files.
 type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
-	Cert string // the own one, and those that lead to its authority
+	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
+	// Peers are those of a node's links with other nodes, where these are not the same: then
+	// no authority of users can make a node, and none of nodes a user. nil: one set for all.
+	Peers *Files
 }
+
+// serverOfNodes is what a node asks for, in the place of a host's name, where it connects: to be
+// answered with the keys that are for nodes.
+const serverOfNodes = "nodes.keyval"
 
 // watchInterval is how often files are looked at. A connection that stands is held against
 // what is loaded, and the clock, as often.
@@ -50,12 +57,29 @@ type Ring struct {
 
 // loaded is what the files held. It is never modified.
 type loaded struct {
-	own         tls.Certificate
-	leaf        *x509.Certificate
+	own         tls.Certificate   // without certificates: there is none
+	leaf        *x509.Certificate // nil: the same
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
 	page        *tls.Config
+	peers       *loaded // what is for links between nodes: itself, if nothing else is
+}
+
+// of is what counts for somebody's certificates.
+func (l *loaded) of(chain []*x509.Certificate) *loaded {
+	if PrincipalOf(chain).Kind == transport.NodeKey {
+		return l.peers
+	}
+	return l
+}
+
+// all are the sets that there are: one, or two.
+func (l *loaded) all() []*loaded {
+	if l.peers == l {
+		return []*loaded{l}
+	}
+	return []*loaded{l, l.peers}
 }
 
 // Load reads keys. The error names the file, and what is wrong with it.
@@ -70,37 +94,74 @@ func Load(f Files) (*Ring, error) {
 }
 
 func (r *Ring) load() (*loaded, error) {
+	l, err := r.read(r.files)
+	if err != nil {
+		return nil, err
+	}
+	l.peers = l
+	if r.files.Peers == nil {
+		return l, nil
+	}
+	if l.peers, err = r.read(*r.files.Peers); err != nil {
+		return nil, err
+	}
+	l.peers.peers = l.peers
+	own, peers := l.principal(), l.peers.principal()
+	if own != peers || own.Kind != transport.NodeKey {
+		return nil, messages.Errorf(messages.Code_INVALID, "keys: %s is that of %s, and %s that of %s", r.files.Cert, own, r.files.Peers.Cert, peers).
+			WithHint("a node has two certificates of its one name, if it has two: kvctl cert create-node NAME HOST of each authority")
+	}
+	l.server.VerifyConnection, l.page.VerifyConnection = only(transport.UserKey), only(transport.UserKey)
+	l.peers.server.VerifyConnection = only(transport.NodeKey)
+	return l, nil
+}
+
+// only refuses whoever comes to keys that are for the others.
+func only(kind transport.PrincipalKind) func(tls.ConnectionState) error {
+	return func(s tls.ConnectionState) error {
+		if p := PrincipalOf(s.PeerCertificates); len(s.PeerCertificates) > 0 && p.Kind != kind {
+			return fmt.Errorf("the keys of nodes and of users have authorities of their own here, and this one made a certificate of %s", p)
+		}
+		return nil
+	}
+}
+
+// read reads one set of files.
+func (r *Ring) read(f Files) (*loaded, error) {
 	refuse := func(file string, err error) error {
 		return messages.Errorf(messages.Code_INVALID, "keys: %s: %v", file, err).
 			WithHint("kvctl cert check shows what a directory holds; kvctl cert create-node and create-client make what it lacks")
 	}
-	authorities, err := readCertificates(r.files.CA)
+	authorities, err := readCertificates(f.CA)
 	if err != nil {
-		return nil, refuse(r.files.CA, err)
+		return nil, refuse(f.CA, err)
 	}
 	l := &loaded{authorities: authorities, pool: x509.NewCertPool()}
 	for _, a := range authorities {
 		if !a.IsCA {
-			return nil, refuse(r.files.CA, fmt.Errorf("%s is no authority's certificate", a.Subject.CommonName))
+			return nil, refuse(f.CA, fmt.Errorf("%s is no authority's certificate", a.Subject.CommonName))
 		}
 		l.pool.AddCert(a)
 	}
-	if err := checkSecret(r.files.Key); err != nil {
-		return nil, refuse(r.files.Key, err)
+	if f.Cert == "" {
+		return l, nil
 	}
-	if l.own, err = tls.LoadX509KeyPair(r.files.Cert, r.files.Key); err != nil {
-		return nil, refuse(r.files.Cert, err)
+	if err := checkSecret(f.Key); err != nil {
+		return nil, refuse(f.Key, err)
+	}
+	if l.own, err = tls.LoadX509KeyPair(f.Cert, f.Key); err != nil {
+		return nil, refuse(f.Cert, err)
 	}
 	l.leaf = l.own.Leaf
-	chain, err := readCertificates(r.files.Cert)
+	chain, err := readCertificates(f.Cert)
 	if err != nil {
-		return nil, refuse(r.files.Cert, err)
+		return nil, refuse(f.Cert, err)
 	}
 	if _, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now()); err != nil {
-		return nil, refuse(r.files.Cert, err)
+		return nil, refuse(f.Cert, err)
 	}
 	if PrincipalOf([]*x509.Certificate{l.leaf}).Kind == transport.Unnamed {
-		return nil, refuse(r.files.Cert, errors.New("it names neither a node nor a user"))
+		return nil, refuse(f.Cert, errors.New("it names neither a node nor a user"))
 	}
 	l.server = &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
@@ -154,14 +215,33 @@ func (r *Ring) Principal() transport.Principal {
 	if r == nil {
 		return transport.Principal{}
 	}
-	return PrincipalOf([]*x509.Certificate{r.current.Load().leaf})
+	return r.current.Load().principal()
 }
 
-// Server is how connections that come in are secured: with what is loaded when they come.
-func (r *Ring) Server() *tls.Config {
+func (l *loaded) principal() transport.Principal {
+	if l.leaf == nil {
+		return transport.Principal{Kind: transport.Nobody}
+	}
+	return PrincipalOf([]*x509.Certificate{l.leaf})
+}
+
+// Server is how connections that come in are secured: with what is loaded when they come. Those
+// without a certificate are taken while open says so, and those with one that is not good never.
+func (r *Ring) Server(open func() bool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.current.Load().server, nil },
+		GetConfigForClient: func(asked *tls.ClientHelloInfo) (*tls.Config, error) {
+			l := r.current.Load()
+			if asked.ServerName == serverOfNodes {
+				return l.peers.server, nil
+			}
+			config := l.server
+			if open() {
+				config = config.Clone()
+				config.ClientAuth = tls.VerifyClientCertIfGiven
+			}
+			return config, nil
+		},
 	}
 }
 
@@ -178,13 +258,23 @@ func (r *Ring) Page() *tls.Config {
 // certificate of an authority that is trusted; if it names hosts, this one is among them.
 // Which node it names is for the welcome to be held against.
 func (r *Ring) Client(host string) *tls.Config {
-	l := r.current.Load()
+	l, server := r.current.Load().peers, host
+	var own []tls.Certificate
+	if l.leaf != nil {
+		own = append(own, l.own)
+	}
+	if l.principal().Kind == transport.NodeKey {
+		server = serverOfNodes
+	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"}, ServerName: host,
+		MinVersion: tls.VersionTLS13, Certificates: own, NextProtos: []string{"h2"}, ServerName: server,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
+			}
+			if is := PrincipalOf(s.PeerCertificates); own == nil && is.Kind != transport.NodeKey { // before a password or a token goes there
+				return fmt.Errorf("it is that of %s, not of a node", is)
 			}
 			if leaf := s.PeerCertificates[0]; len(leaf.DNSNames)+len(leaf.IPAddresses) > 0 {
 				return leaf.VerifyHostname(host)
@@ -211,7 +301,7 @@ func (r *Ring) Stale(chain []*x509.Certificate) error {
 	if r == nil || len(chain) == 0 {
 		return nil
 	}
-	_, err := r.current.Load().verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	_, err := r.current.Load().of(chain).verify(chain, x509.ExtKeyUsageClientAuth, r.now())
 	return err
 }
 
@@ -258,8 +348,8 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 		return false, nil
 	}
 	l, err := r.load()
-	if before := r.Principal(); err == nil && PrincipalOf([]*x509.Certificate{l.leaf}) != before {
-		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, PrincipalOf([]*x509.Certificate{l.leaf}), before)
+	if before := r.Principal(); err == nil && l.principal() != before {
+		err = messages.Errorf(messages.Code_INVALID, "keys: %s is now that of %s, and was that of %s", r.files.Cert, l.principal(), before)
 	}
 	r.seen = state
 	if err != nil {
@@ -274,7 +364,11 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 // state tells whether files have changed: when they were written, and how large they are.
 func (f Files) state() string {
 	var b strings.Builder
-	for _, name := range []string{f.CA, f.Cert, f.Key} {
+	names := []string{f.CA, f.Cert, f.Key}
+	if f.Peers != nil {
+		names = append(names, f.Peers.CA, f.Peers.Cert, f.Peers.Key)
+	}
+	for _, name := range names {
 		if info, err := os.Stat(name); err == nil {
 			fmt.Fprintf(&b, "%d %d\n", info.ModTime().UnixNano(), info.Size())
 		} else {
@@ -294,16 +388,24 @@ func (r *Ring) Told(open bool) *messages.Keys {
 	if why := r.problem.Load(); why != nil {
 		k.Problem = *why
 	}
-	p := PrincipalOf([]*x509.Certificate{l.leaf})
-	k.Certificate = p.URI()
-	first, what := l.leaf.NotAfter, "its certificate"
-	newest := slices.MaxFunc(l.authorities, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
-	if newest.NotAfter.Before(first) {
-		first, what = newest.NotAfter, "the last authority that it trusts"
-	}
-	k.ExpiresMs, k.ExpiresWhat = first.UnixMilli(), what
-	for _, a := range l.authorities {
-		k.Authorities = append(k.Authorities, Fingerprint(a))
+	k.Certificate = PrincipalOf([]*x509.Certificate{l.leaf}).URI()
+	for _, set := range l.all() {
+		first, what := set.leaf.NotAfter, "its certificate"
+		newest := slices.MaxFunc(set.authorities, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+		if newest.NotAfter.Before(first) {
+			first, what = newest.NotAfter, "the last authority that it trusts"
+		}
+		if k.ExpiresMs == 0 || first.UnixMilli() < k.ExpiresMs {
+			if set != l {
+				what += ", for other nodes"
+			}
+			k.ExpiresMs, k.ExpiresWhat = first.UnixMilli(), what
+		}
+		for _, a := range set.authorities {
+			if told := Fingerprint(a); !slices.Contains(k.Authorities, told) {
+				k.Authorities = append(k.Authorities, told)
+			}
+		}
 	}
 	return k
 }

@@ -1,0 +1,130 @@
+package keys
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"keyval/actors/transport"
+	"keyval/messages"
+)
+
+var aCluster = make([]byte, messages.ClusterIDSize)
+
+func certificates(r *Ring) (all []string) {
+	for _, raw := range r.current.Load().own.Certificate {
+		all = append(all, base64.StdEncoding.EncodeToString(raw))
+	}
+	return all
+}
+
+// crafted is a token as somebody would make it himself.
+func crafted(t *testing.T, method jwt.SigningMethod, key any, chain any, said jwt.Claims) string {
+	t.Helper()
+	token := jwt.NewWithClaims(method, said)
+	if chain != nil {
+		token.Header["x5c"] = chain
+	}
+	text, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// TestTokens: what a node signs every other node of its authority can read; what anybody else
+// makes nobody does.
+func TestTokens(t *testing.T) {
+	a, foreign := newAuthority(t), newAuthority(t)
+	n1, n2, alice, stranger := ringOf(t, a, nodeNamed("n1")), ringOf(t, a, nodeNamed("n2")), ringOf(t, a, userNamed("alice")), ringOf(t, foreign, nodeNamed("n1"))
+	past := Authority{Dir: a.Dir, Now: func() time.Time { return time.Now().Add(-leafLife + time.Hour) }}
+	soon := ringOf(t, past, nodeNamed("soon"))
+
+	token, expires, err := n1.Sign("alice", aCluster, 7, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, chain, err := n2.Prove(token)
+	if err != nil || claims.User != "alice" || claims.Node != "n1" || claims.Password != 7 || string(claims.Cluster) != string(aCluster) ||
+		claims.Expires.Unix() != expires.Unix() || len(chain) != 1 {
+		t.Fatalf("%+v, %v", claims, err)
+	}
+	if len(token) > transport.TokenSizeMax/4 {
+		t.Errorf("a token of %d bytes", len(token))
+	}
+	if short, expires, err := soon.Sign("alice", aCluster, 7, 24*time.Hour); err != nil || expires.After(soon.current.Load().leaf.NotAfter) {
+		t.Errorf("a token that outlives its node's certificate, until %v: %s, %v", expires, short, err)
+	}
+	if _, _, err := (*Ring)(nil).Sign("alice", aCluster, 7, time.Hour); messages.CodeOf(err) != messages.Code_NOT_ALLOWED {
+		t.Errorf("a node without keys: %v", err)
+	}
+
+	own := func(r *Ring) *ecdsa.PrivateKey { return r.current.Load().own.PrivateKey.(*ecdsa.PrivateKey) }
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(change func(map[string]any)) jwt.MapClaims {
+		c := map[string]any{"sub": "root", "iss": hex.EncodeToString(aCluster), "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "pwv": 7}
+		if change != nil {
+			change(c)
+		}
+		return c
+	}
+	es := jwt.SigningMethodES256
+	public, err := x509.MarshalPKIXPublicKey(own(n1).Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(token, ".")
+	altered, err := json.Marshal(said(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, tail := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","x5c":["`+certificates(n1)[0]+`"]}`)), base64.RawURLEncoding.EncodeToString(altered)
+	for name, c := range map[string]struct{ token, refused string }{
+		"as a node makes it":        {crafted(t, es, own(n1), certificates(n1), said(nil)), ""},
+		"alg none":                  {crafted(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, certificates(n1), said(nil)), "signing method none"},
+		"HS256 with the public key": {crafted(t, jwt.SigningMethodHS256, public, certificates(n1), said(nil)), "signing method HS256"},
+		"another curve":             {crafted(t, jwt.SigningMethodES384, p384, certificates(n1), said(nil)), "signing method ES384"},
+		"a foreign authority":       {crafted(t, es, own(stranger), certificates(stranger), said(nil)), "unknown authority"},
+		"another's certificate":     {crafted(t, es, own(stranger), certificates(n1), said(nil)), "signature is invalid"},
+		"a user that signs":         {crafted(t, es, own(alice), certificates(alice), said(nil)), "not that of a node"},
+		"a user with a node's":      {crafted(t, es, own(alice), append(certificates(alice), certificates(n1)...), said(nil)), "not that of a node"},
+		"the node behind the user":  {crafted(t, es, own(alice), append(certificates(n1), certificates(alice)...), said(nil)), "signature is invalid"},
+		"no certificate":            {crafted(t, es, own(n1), nil, said(nil)), "0 certificates"},
+		"a certificate as text":     {crafted(t, es, own(n1), certificates(n1)[0], said(nil)), "0 certificates"},
+		"many certificates":         {crafted(t, es, own(n1), strings.Split(strings.Repeat("x ", chainMax), " "), said(nil)), "5 certificates"},
+		"certificates of rubbish":   {crafted(t, es, own(n1), []any{3, "AAAA"}, said(nil)), "x509"},
+		"altered claims":            {parts[0] + "." + tail + "." + parts[2], "signature is invalid"},
+		"altered head":              {head + "." + parts[1] + "." + parts[2], "signature is invalid"},
+		"no signature":              {parts[0] + "." + parts[1] + ".", "signature is invalid"},
+		"two parts":                 {parts[0] + "." + parts[1], "number of segments"},
+		"more than a token is":      {strings.Repeat("x", 1<<20), "1048576 bytes"},
+		"nothing":                   {"", "number of segments"},
+		"no expiry":                 {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { delete(c, "exp") })), "for which time"},
+		"no beginning":              {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { delete(c, "iat") })), "for which time"},
+		"no cluster":                {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { c["iss"] = "KeyVal" })), "no cluster"},
+		"no user":                   {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { c["sub"] = "a b" })), "no user"},
+		"an expiry that is no time": {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { c["exp"] = "never" })), "number"},
+		"a version that is none":    {crafted(t, es, own(n1), certificates(n1), said(func(c map[string]any) { c["pwv"] = -1 })), "pwv"},
+	} {
+		claims, _, err := n2.Prove(c.token)
+		if (err == nil) != (c.refused == "") || err != nil && (!strings.Contains(err.Error(), c.refused) || claims != nil) {
+			t.Errorf("%s: %v, %v", name, claims, err)
+		}
+	}
+	n2.now = func() time.Time { return time.Now().Add(leafLife + time.Hour) }
+	if _, _, err := n2.Prove(token); err == nil || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("a token whose node's certificate has expired: %v", err)
+	}
+}
