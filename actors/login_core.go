@@ -15,6 +15,7 @@ const (
 	loginsMax        = 8       // that wait, or are compared; more are told BUSY
 	loginsOfHostMax  = 4       // of them, of one host
 	loginPatienceMS  = 3_500   // who waits longer has left: nobody may stay for longer than 5 s
+	restMaxMS        = 1_000   // between two comparisons
 	comparisonMaxMS  = 10_000  // then the verifier is taken to have failed
 	triesFree        = 5       // that may go wrong in a row before one has to wait
 	hostWaitMS       = 1_000   // after the first one more; twice as long after each
@@ -96,6 +97,7 @@ type loginCore struct {
 	number       uint64      // of the comparison
 	since        uint64      // it began
 	comparing    bool
+	rests        uint64 // until then nothing is compared: as long as it took, so that it takes half a processor at most
 	users, hosts attempts
 
 	effects []any
@@ -194,7 +196,7 @@ func (c *loginCore) tooSoon(a *loginAsk) *messages.Error {
 
 // proceed begins the next comparison. Who waited for too long has left.
 func (c *loginCore) proceed() {
-	for !c.comparing && len(c.asks) > 0 {
+	for !c.comparing && c.now >= c.rests && len(c.asks) > 0 {
 		a := c.asks[0]
 		why := c.tooSoon(a)
 		if c.now-a.at >= loginPatienceMS {
@@ -242,7 +244,7 @@ func (c *loginCore) onCompared(m *messages.PasswordCompared) {
 func (c *loginCore) next() *loginAsk {
 	a := c.asks[0]
 	c.asks = slices.Delete(c.asks, 0, 1)
-	c.comparing = false
+	c.comparing, c.rests = false, c.now+min(c.now-c.since, restMaxMS)
 	return a
 }
 

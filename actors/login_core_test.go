@@ -106,11 +106,22 @@ func TestLogin(t *testing.T) {
 			c.logs("alice", "2")
 			c.passes(loginPatienceMS)
 			c.compared(true)
+			c.passes(restMaxMS)
 		}, tries + "grant alice 2 12h0m0s, BUSY"},
+		"it rests as long as it took": {func(c *loginTest) {
+			c.logs("alice", "1")
+			c.logs("alice", "2")
+			c.passes(300)
+			c.compared(true)
+			c.passes(250)
+			c.said = append(c.said, "not yet")
+			c.passes(50)
+		}, tries + "grant alice 2 12h0m0s, not yet, " + strings.TrimSuffix(tries, ", ")},
 		"the verifier fails": {func(c *loginTest) {
 			c.logs("alice", "1")
 			c.passes(comparisonMaxMS)
 			c.compared(true)
+			c.passes(restMaxMS)
 			c.logs("alice", "1")
 			c.compared(true)
 		},
@@ -118,6 +129,7 @@ func TestLogin(t *testing.T) {
 		"a late answer": {func(c *loginTest) {
 			c.logs("alice", "1")
 			c.passes(comparisonMaxMS)
+			c.passes(restMaxMS)
 			c.logs("alice", "1")
 			c.onCompared(&messages.PasswordCompared{Number: 1, Fits: true})
 			c.note()

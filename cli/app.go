@@ -20,6 +20,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"keyval/actors/client"
 	"keyval/actors/seam/production"
 	"keyval/actors/transport"
 	"keyval/actors/transport/keys"
@@ -44,6 +45,9 @@ type Shell struct {
 	// trying.)
 	Probe func(ctx context.Context, endpoint string, timeout time.Duration) error
 
+	// Login asks for a token.
+	Login func(ctx context.Context, o client.LoginOptions) (client.LoginResult, error)
+
 	argv  []string            // the line that runs
 	lines []*production.Lines // that are written to without waiting: Stderr after outlast, and a log file
 }
@@ -62,7 +66,7 @@ func NewShell() *Shell {
 		OutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		Env:    os.Getenv, Invoked: os.Args[0], Self: self,
-		Connect: connect, ConnectTo: connectTo, Probe: probe,
+		Connect: connect, ConnectTo: connectTo, Probe: probe, Login: client.Login,
 	}
 }
 
@@ -124,7 +128,7 @@ kvctl get hello`,
 			newPut(sh), newGet(sh), newScan(sh), newDelete(sh), newStatus(sh), newTop(sh), newDoctor(sh),
 			newCluster(sh), newOps(sh),
 			newSnapshot(sh), newBackup(sh), newRestore(sh), newRebuild(sh), newExport(sh), newImport(sh), newCompact(sh), newVerify(sh), newBench(sh),
-			newServe(sh), newCert(sh), newUser(sh), newAuth(sh), newDev(sh), newSim(sh),
+			newServe(sh), newCert(sh), newUser(sh), newAuth(sh), newLogin(sh), newLogout(sh), newWhoami(sh), newDev(sh), newSim(sh),
 			newVersion(sh), newCompletion(sh), newHelp(sh), newMan(sh),
 		},
 		Action:                    sh.action(home),

@@ -387,7 +387,7 @@ func TestComplete(t *testing.T) {
 		want string
 	}{
 		{"pu", "put"},
-		{"-", "--endpoints --server --certs-dir --cacert --cert --key --timeout --output -o --json --no-color --version -v --help -h"},
+		{"-", "--endpoints --server --certs-dir --cacert --cert --key --login-file --timeout --output -o --json --no-color --version -v --help -h"},
 		{"get --r", "--raw --revision"},
 		{"put --f", "--file"},
 		{"put --file ", ":files"},
@@ -412,7 +412,7 @@ func TestComplete(t *testing.T) {
 		{"serve --hi", "--history-revisions --history-time"},
 		{"bogus ", ""},
 		{"put -- -", ""},
-		{"--", "--endpoints --server --certs-dir --cacert --cert --key --timeout --output --json --no-color --version --help"},
+		{"--", "--endpoints --server --certs-dir --cacert --cert --key --login-file --timeout --output --json --no-color --version --help"},
 		{"--endpoints 127.0.0.1:7001 sta", "status"},
 	} {
 		t.Run(test.line, func(t *testing.T) {

@@ -39,15 +39,16 @@ func serveKeyFlags() []urfave.Flag {
 	}
 }
 
-// ring loads the keys that flags, variables or serve's file name, of a node or a user; nil:
-// none are named.
-func (c *Call) ring(kind transport.PrincipalKind) (*keys.Ring, error) {
+// files are the files of keys that flags, variables or serve's file name, of a node or a user;
+// those of a user may lack a certificate. None: no keys are named.
+func (c *Call) files(kind transport.PrincipalKind) (keys.Files, error) {
+	none := keys.Files{}
 	var text, from [len(keyFlags)]string
 	for i, f := range keyFlags {
 		text[i], from[i] = c.setting(f.flag, f.env, "")
 		if i > 0 && kind == transport.NodeKey && c.flags.IsSet(fileFlags[i-1]) {
 			if text[i] != "" {
-				return nil, c.usage("name it once", "--%s and %s are the same", fileFlags[i-1], from[i])
+				return none, c.usage("name it once", "--%s and %s are the same", fileFlags[i-1], from[i])
 			}
 			text[i] = c.flags.String(fileFlags[i-1])
 		}
@@ -56,25 +57,50 @@ func (c *Call) ring(kind transport.PrincipalKind) (*keys.Ring, error) {
 	peers, err := c.peerFiles(kind)
 	switch {
 	case err != nil:
-		return nil, err
-	case text[0] == "" && files == (keys.Files{}) && peers != nil:
-		return nil, c.usage("name the others too: --certs-dir DIR", "keys for other nodes are named, and none for users")
-	case text[0] == "" && files == (keys.Files{}):
-		return nil, nil
-	case text[0] != "" && files != (keys.Files{}):
-		return nil, c.usage("name the directory, or the three files", "--certs-dir excludes --cacert, --cert and --key")
+		return none, err
+	case text[0] == "" && files == none && peers != nil:
+		return none, c.usage("name the others too: --certs-dir DIR", "keys for other nodes are named, and none for users")
+	case text[0] == "" && files == none:
+		return none, nil
+	case text[0] != "" && files != none:
+		return none, c.usage("name the directory, or the three files", "--certs-dir excludes --cacert, --cert and --key")
 	case text[0] != "":
-		if files = keys.FilesIn(text[0], kind); !exists(files.Cert) {
-			make := "kvctl cert create-client USER --dir DIR makes one, in DIR/users/USER"
-			if kind == transport.NodeKey {
-				make = "kvctl cert create-node NAME HOST --dir DIR makes one, in DIR/nodes/NAME"
-			}
-			return nil, messages.Errorf(messages.Code_INVALID, "%s: there is no %s in %s", from[0], filepath.Base(files.Cert), text[0]).WithHint("%s", make)
+		if files, err = filesIn(text[0], from[0], kind); err != nil {
+			return none, err
 		}
-	case files.CA == "" || files.Cert == "" || files.Key == "":
-		return nil, c.usage("or put them into one directory, and name it: --certs-dir DIR", "--cacert, --cert and --key are needed together")
+	case files.CA == "" || (files.Cert == "") != (files.Key == "") || files.Cert == "" && kind == transport.NodeKey:
+		return none, c.usage("or put them into one directory, and name it: --certs-dir DIR", "--cacert, --cert and --key are needed together")
 	}
 	files.Peers = peers
+	return files, nil
+}
+
+// filesIn are the files of a directory. That of a user may hold ca.crt alone: he logs in.
+func filesIn(dir, source string, kind transport.PrincipalKind) (keys.Files, error) {
+	files := keys.FilesIn(dir, kind)
+	switch {
+	case exists(files.Cert):
+		return files, nil
+	case kind == transport.UserKey && exists(files.CA):
+		return keys.Files{CA: files.CA}, nil
+	}
+	make := "kvctl cert create-client USER --dir DIR makes one, in DIR/users/USER"
+	if kind == transport.NodeKey {
+		make = "kvctl cert create-node NAME HOST --dir DIR makes one, in DIR/nodes/NAME"
+	}
+	return files, messages.Errorf(messages.Code_INVALID, "%s: there is no %s in %s", source, filepath.Base(files.Cert), dir).WithHint("%s", make)
+}
+
+// ring loads the keys that are named, with the token of who is logged in where they hold no
+// certificate; nil: none are named.
+func (c *Call) ring(kind transport.PrincipalKind) (*keys.Ring, error) {
+	files, err := c.files(kind)
+	if err != nil || files == (keys.Files{}) {
+		return nil, err
+	}
+	if files.Cert == "" {
+		return c.loggedIn(files)
+	}
 	return keys.Load(files)
 }
 
@@ -105,6 +131,9 @@ func (c *Call) keyArgs() string {
 		if c.flags.IsSet(f.flag) {
 			args += " --" + f.flag + " " + quoteWord(c.flags.String(f.flag))
 		}
+	}
+	if c.flags.IsSet("login-file") {
+		args += " --login-file " + quoteWord(c.flags.String("login-file"))
 	}
 	return args
 }

@@ -30,6 +30,7 @@ func globalFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "cacert", TakesFile: true, Usage: "trust the authorities in `FILE`, instead of --certs-dir [$" + envCACert + "]"},
 		&urfave.StringFlag{Name: "cert", TakesFile: true, Usage: "the own certificate, with --cacert and --key, is in `FILE` [$" + envCert + "]"},
 		&urfave.StringFlag{Name: "key", TakesFile: true, Usage: "its key is in `FILE` [$" + envKey + "]"},
+		&urfave.StringFlag{Name: "login-file", TakesFile: true, Usage: "keep the token of kvctl login in `FILE`, and show it where there is no certificate [$" + envLoginFile + "]"},
 		&urfave.DurationFlag{Name: "timeout", Usage: "give up after `DURATION`, such as 500ms or 1m [$" + envTimeout + "]", DefaultText: defaultTimeout.String()},
 		&urfave.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print as `FORMAT`: table, json, jsonl or simple [$" + envOutput + "]", DefaultText: string(Table)},
 		&urfave.BoolFlag{Name: "json", Usage: "short for -o json; errors are JSON too"},

@@ -15,17 +15,18 @@ func newUser(sh *Shell) *urfave.Command {
 	return &urfave.Command{
 		Name:  "user",
 		Usage: "say who may do what",
-		Description: `A user is whom a certificate names (kvctl cert create-client USER). His roles count once auth
+		Description: `A user is whom a certificate names (kvctl cert create-client USER), or who has logged in with a
+password (kvctl user passwd USER, kvctl login USER). His roles count once auth
 is enabled: kvctl auth enable. A viewer reads keys; a writer reads and writes them; both may be
 bound to keys that begin with --prefix. An operator reads everything and runs the cluster. An
 admin does everything, and says who may do what.`,
 		UsageText: `kvctl user add alice --role writer --prefix orders/
 kvctl user list`,
-		Subcommands: []*urfave.Command{newUserAdd(sh), newUserList(sh), newUserShow(sh), newUserRemove(sh), newUserGrant(sh), newUserRevoke(sh)},
+		Subcommands: []*urfave.Command{newUserAdd(sh), newUserList(sh), newUserShow(sh), newUserRemove(sh), newUserGrant(sh), newUserRevoke(sh), newUserPasswd(sh)},
 	}
 }
 
-const userFields = "With --json an object: name, roles (an array of role, prefix)."
+const userFields = "With --json an object: name, roles\n(an array of role, prefix), password (whether there is one)."
 
 func keysOfRoleFlag() urfave.Flag {
 	return &urfave.StringFlag{Name: "prefix", Usage: "for the keys that begin with `PREFIX` alone"}
@@ -228,6 +229,8 @@ func hasRole(u *messages.User, g *messages.Grant) bool {
 type userJSON struct {
 	Name  string     `json:"name"`
 	Roles []roleJSON `json:"roles"`
+	// Password says whether he has one. Of what it is nobody is told anything.
+	Password bool `json:"password"`
 }
 
 type roleJSON struct {
@@ -236,7 +239,9 @@ type roleJSON struct {
 	PrefixBase64 *string `json:"prefix_base64,omitempty"`
 }
 
-func userOf(u *messages.User) userJSON { return userJSON{u.GetName(), rolesOf(u)} }
+func userOf(u *messages.User) userJSON {
+	return userJSON{u.GetName(), rolesOf(u), u.GetPassword() != nil}
+}
 
 func rolesOf(u *messages.User) []roleJSON {
 	roles := []roleJSON{}
@@ -257,6 +262,13 @@ func rolesText(u *messages.User) string {
 	return strings.Join(all, ", ")
 }
 
+func passwordText(u *messages.User) string {
+	if u.GetPassword() == nil {
+		return "none"
+	}
+	return "set"
+}
+
 func (c *Call) showUser(ctx context.Context, api client.ClusterAPI, name string) error {
 	u, err := findUser(ctx, api, name)
 	if err != nil {
@@ -264,9 +276,9 @@ func (c *Call) showUser(ctx context.Context, api client.ClusterAPI, name string)
 	}
 	switch c.Format {
 	case Table:
-		c.printPairs([][2]string{{"user", u.Name}, {"roles", nameOr(rolesText(u), "none: kvctl user grant "+u.Name+" ROLE")}})
+		c.printPairs([][2]string{{"user", u.Name}, {"roles", nameOr(rolesText(u), "none: kvctl user grant "+u.Name+" ROLE")}, {"password", passwordText(u)}})
 	case Simple:
-		c.printSimple([][]string{{u.Name, rolesText(u)}})
+		c.printSimple([][]string{{u.Name, rolesText(u), passwordText(u)}})
 	default:
 		return c.printJSON(userOf(u))
 	}
@@ -277,12 +289,12 @@ func (c *Call) printUsers(users []*messages.User) error {
 	var cells [][]string
 	all := []userJSON{}
 	for _, u := range users {
-		cells = append(cells, []string{u.Name, rolesText(u)})
+		cells = append(cells, []string{u.Name, rolesText(u), passwordText(u)})
 		all = append(all, userOf(u))
 	}
 	switch c.Format {
 	case Table:
-		c.printTable([]string{"USER", "ROLES"}, cells)
+		c.printTable([]string{"USER", "ROLES", "PASSWORD"}, cells)
 	case Simple:
 		c.printSimple(cells)
 	default:

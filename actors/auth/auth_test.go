@@ -322,6 +322,10 @@ func TestPasswords(t *testing.T) {
 	if !Fits([]byte(aHash), "correct horse") || Fits([]byte(aHash), "correct horsf") || Fits(nil, "") {
 		t.Error("another password fits")
 	}
+	long := strings.Repeat("long", PasswordSizeMax/4)
+	if h, err := bcrypt.GenerateFromPassword([]byte(long), hashCostMin); err != nil || !Fits(h, long) || Fits(h, long+"er") {
+		t.Error("what bcrypt does not look at is no part of a password")
+	}
 	hash, can := Hash(nil)
 	if cost, err := bcrypt.Cost(hash); can || err != nil || cost != HashCost || CheckHash(hash) != nil {
 		t.Errorf("who is no user is compared with %q, %v", hash, err)

@@ -57,7 +57,7 @@ func Hash(u *messages.User) (hash []byte, fits bool) {
 
 // Fits reports whether a password has a hash. It takes a third of a second.
 func Fits(hash []byte, password string) bool {
-	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil
+	return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && len(password) <= PasswordSizeMax
 }
 
 func checkPassword(u *messages.User) *messages.Error {

@@ -46,6 +46,10 @@ type Options struct {
 	// Keys are the client's, for a cluster that is reached with keys alone: keys.Load
 	// reads them. nil: none. They are loaded again when their files change.
 	Keys *keys.Ring
+	// Token is what a client shows whose Keys hold no certificate, as Login returns it. It is asked
+	// for each time that a node is dialled, by one goroutine or another, so it may log in again when
+	// the one that it has expires soon. nil: the one in the file that Keys name, if they do.
+	Token func() string
 	// Network reaches the nodes; nil: gRPC, with Keys.
 	Network seam.Network
 	// Version is told to the nodes.
@@ -82,7 +86,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 		return nil, &unfinished{messages.Errorf(messages.Code_TIMED_OUT, "nothing was sent"), err}
 	}
 	if o.Network == nil {
-		o.Network = grpc.New(grpc.Options{Logger: o.Logger, Keys: o.Keys})
+		o.Network = grpc.New(grpc.Options{Logger: o.Logger, Keys: o.Keys, Token: o.Token})
 	}
 	c, err := connect(o, production.World(o.Logger, nil))
 	if err != nil {

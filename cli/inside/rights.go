@@ -51,7 +51,7 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 		from := transport.Principal{}
 		if r.TLS != nil {
 			from = keys.PrincipalOf(r.TLS.PeerCertificates)
-			if err := p.options.Keys.Stale(r.TLS.PeerCertificates); err != nil {
+			if err := p.options.Keys.Stale(r.TLS.PeerCertificates, false); err != nil {
 				w.Header().Set("Connection", "close")
 				refuse(w, http.StatusUnauthorized, messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", from, err).
 					WithHint("connect again with one that is: kvctl cert check"))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -68,8 +69,8 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
-	if g.options.Token != nil && local.Principal.Kind == transport.Nobody {
-		local.Token = g.options.Token()
+	if local.Principal.Kind == transport.Nobody {
+		local.Token = g.token()
 	}
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
@@ -86,6 +87,13 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	return d, nil
 }
 
+func (g *Network) token() string {
+	if g.options.Token != nil {
+		return g.options.Token()
+	}
+	return g.options.Keys.Token()
+}
+
 // secure makes a connection one under TLS, if there are keys, and returns the far side's
 // certificate and those that lead to its authority. One that fails is closed.
 func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (net.Conn, []*x509.Certificate, *messages.Error) {
@@ -95,8 +103,12 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	host, _, _ := net.SplitHostPort(endpoint)
 	conn := tls.Client(raw, g.options.Keys.Client(host))
 	err := conn.HandshakeContext(until)
+	secured := net.Conn(conn)
+	if err == nil && g.options.Keys.Principal().Kind == transport.Nobody {
+		secured, err = welcomed(until, conn)
+	}
 	if err == nil {
-		return conn, conn.ConnectionState().PeerCertificates, nil
+		return secured, conn.ConnectionState().PeerCertificates, nil
 	}
 	_ = raw.Close()
 	var plain tls.RecordHeaderError
@@ -106,11 +118,45 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	case errors.As(err, &plain), errors.Is(err, io.EOF):
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "%s does not speak TLS", endpoint).
 			WithHint("a node that was started without keys is reached without: leave --certs-dir out; or start it with keys")
+	case keys.IsPin(err):
+		return nil, nil, messages.Errorf(messages.Code_UNSAFE, "%s is no node of the cluster that the token is for, or somebody is in between: %s", endpoint, err).
+			WithHint("nothing was told to it; see what runs at that address, and that the token is of this cluster, made since its authority was replaced last")
 	case strings.Contains(err.Error(), "remote error: "):
 		return nil, nil, unwanted(endpoint, err.Error())
 	}
 	return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is not good: %s", endpoint, transport.Legible(cause(err).Error())).
 		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
+}
+
+// welcomed waits for the first byte of the far side, which comes before this one says anything: one
+// that takes nobody without a certificate says so in its place. Once this side has written, that
+// could be lost.
+func welcomed(until context.Context, conn net.Conn) (net.Conn, error) {
+	deadline, _ := until.Deadline()
+	first := make([]byte, 1)
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(conn, first); err != nil {
+		return nil, err
+	}
+	return &begun{Conn: conn, first: first}, conn.SetReadDeadline(time.Time{})
+}
+
+// begun is a connection of which the first bytes were read already.
+type begun struct {
+	net.Conn
+	first []byte
+}
+
+// Read implements net.Conn.
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.first) > 0 {
+		n := copy(p, b.first)
+		b.first = b.first[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
 }
 
 // unwanted is the error of an endpoint that took no certificate, or not this one, as TLS

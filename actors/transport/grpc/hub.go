@@ -42,6 +42,8 @@ type hub struct {
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
 	// rights are who may do what, of clients.
 	rights atomic.Pointer[transport.Rights]
+	// invited is until when nodes may come that have a token and no keys, in ms since 1970.
+	invited atomic.Int64
 
 	clients sync.Map            // logical address -> *inbound, the newest
 	pool    *semaphore.Weighted // what clients have unanswered, in bytes
@@ -73,7 +75,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
-	h.server = g.server(h.outlet.log, func() bool { return h.rights.Load().DoorOpen() })
+	h.server = g.server(h.outlet.log, h.doorOpen)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
@@ -86,7 +88,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
-			h.logger.Error("transport: listening ended", "address", address, "reason", err)
+			h.logger.Error("transport: listening ended", "address", address, "reason", err, "hint", "start the node again: nobody reaches it any more")
 		}
 	})
 	return h, nil
@@ -161,6 +163,14 @@ func (h *hub) SetAuth(a *messages.Auth) {
 	h.rights.Store(&rights)
 }
 
+// SetInvitedUntil implements Hub.
+func (h *hub) SetInvitedUntil(ms int64) { h.invited.Store(ms) }
+
+// doorOpen reports whether somebody may need to come without a certificate.
+func (h *hub) doorOpen() bool {
+	return h.rights.Load().DoorOpen() || h.net.options.Keys.Now().UnixMilli() < h.invited.Load()
+}
+
 // Remember implements Hub.
 func (h *hub) Remember(heard *messages.StartsHeard) {
 	h.mu.Lock()
@@ -193,25 +203,29 @@ func (h *hub) endRefused() {
 
 // endStale ends the connections whose certificates or tokens are not good any more: they have
 // expired, what has signed them is not trusted now, or a token's user is not who he was.
-func (h *hub) endStale(stale func([]*x509.Certificate) error) {
+func (h *hub) endStale(stale func(chain []*x509.Certificate, signed bool) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	local, known, rights, now := *h.local.Load(), *h.known.Load(), *h.rights.Load(), h.net.options.Keys.Now()
 	h.endAll(func(c *inbound) *messages.Error {
-		if err := stale(c.chain); err != nil && c.claims != nil {
-			return messages.Errorf(messages.Code_NOT_ALLOWED, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
+		if err := stale(c.chain, c.claims != nil); err != nil && c.claims != nil {
+			return messages.Errorf(messages.Code_UNREACHABLE, "the token of %s is good no more, for who signed it: %v", c.conn.Principal, err).
 				WithHint("log in again: kvctl login %s", c.claims.User)
 		} else if err != nil {
 			return messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", c.conn.Principal, err).
 				WithHint("connect again with one that is: kvctl cert check")
 		}
-		if c.claims != nil {
-			return c.claims.Refuse(local, known, rights, now)
+		if c.claims == nil {
+			return nil
 		}
-		return nil
+		why := c.claims.Refuse(local, known, rights, now)
+		if why != nil { // with another token he may come back: the next hello decides
+			why.Code = messages.Code_UNREACHABLE
+		}
+		return why
 	})
 	for _, p := range *h.peers.Load() {
-		p.refresh(func(d *dialled) bool { return stale(d.chain) != nil })
+		p.refresh(func(d *dialled) bool { return stale(d.chain, false) != nil })
 	}
 }
 

@@ -44,7 +44,7 @@ type Options struct {
 
 	Keys *keys.Ring // nil: links carry no keys
 	// Token is what a client without a certificate shows; it is asked for each time that it
-	// dials. nil: nothing.
+	// dials. nil: what Keys hold.
 	Token func() string
 
 	Places transport.Places // of connections that come in; none: transport.AllPlaces
@@ -153,7 +153,7 @@ type handshakes struct {
 func (h handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
 	if err != nil && err != io.EOF {
-		h.log.warn("a connection was refused", "from", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
+		h.log.warn("a connection was refused", "address", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
 	}
 	return conn, info, err
 }

@@ -194,7 +194,7 @@ func (l *lane) attempt(ctx context.Context) (time.Duration, *failure) {
 	defer d.close()
 	l.stands(d)
 	defer l.stands(nil)
-	if err := h.net.options.Keys.Stale(d.chain); err != nil { // keys were loaded meanwhile
+	if err := h.net.options.Keys.Stale(d.chain, false); err != nil { // keys were loaded meanwhile
 		return 0, &failure{Error: messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is good no more: %v", m.Name, err)}
 	}
 	l.stood = true

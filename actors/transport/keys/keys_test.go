@@ -206,10 +206,10 @@ func TestPeersHaveAnAuthorityOfTheirOwn(t *testing.T) {
 	if k := n1.Told(false); len(k.Authorities) != 2 || k.ExpiresMs == 0 {
 		t.Errorf("%v", k)
 	}
-	if err := n1.Stale([]*x509.Certificate{forged.current.Load().leaf}); err == nil {
+	if err := n1.Stale([]*x509.Certificate{forged.current.Load().leaf}, false); err == nil {
 		t.Error("a node of the users' authority stays connected")
 	}
-	if err := n1.Stale([]*x509.Certificate{n2.current.Load().peers.leaf}); err != nil {
+	if err := n1.Stale([]*x509.Certificate{n2.current.Load().peers.leaf}, false); err != nil {
 		t.Error(err)
 	}
 }
@@ -314,7 +314,7 @@ func TestRotation(t *testing.T) {
 			t.Error(entries, err)
 		}
 	}
-	if err := n1.Stale([]*x509.Certificate{leaf}); err == nil {
+	if err := n1.Stale([]*x509.Certificate{leaf}, false); err == nil {
 		t.Error("the old leaf is still good")
 	}
 	if hosts := Hosts(n1.current.Load().leaf); len(hosts) != 1 || hosts[0] != "127.0.0.1" {

@@ -4,6 +4,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -11,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -29,6 +31,9 @@ type Files struct {
 	CA   string // certificates of the authorities that are trusted, one or several
 	Cert string // the own one, and those that lead to its authority; empty, with Key: of a client that has none
 	Key  string // of Cert; nobody else may read it
+	// Token is where a client without a certificate has its token; nobody else may read it. One
+	// that is not there is shown to nobody. Empty: there is none.
+	Token string
 	// Peers are those of a node's links with other nodes, where these are not the same: then
 	// no authority of users can make a node, and none of nodes a user. nil: one set for all.
 	Peers *Files
@@ -62,6 +67,8 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	pin         *[sha256.Size]byte // of who has a token, and nothing of the above; nil: there are keys
+	token       string
 	page        *tls.Config
 	peers       *loaded // what is for links between nodes: itself, if nothing else is
 }
@@ -144,6 +151,9 @@ func (r *Ring) read(f Files) (*loaded, error) {
 		l.pool.AddCert(a)
 	}
 	if f.Cert == "" {
+		if l.token, err = ReadToken(f.Token); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, refuse(f.Token, err)
+		}
 		return l, nil
 	}
 	if err := checkSecret(f.Key); err != nil {
@@ -157,14 +167,15 @@ func (r *Ring) read(f Files) (*loaded, error) {
 	if err != nil {
 		return nil, refuse(f.Cert, err)
 	}
-	if _, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now()); err != nil {
+	ways, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	if err != nil {
 		return nil, refuse(f.Cert, err)
 	}
 	if PrincipalOf([]*x509.Certificate{l.leaf}).Kind == transport.Unnamed {
 		return nil, refuse(f.Cert, errors.New("it names neither a node nor a user"))
 	}
 	l.server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot(l.own, ways[0])}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
 	}
 	l.page = l.server.Clone()
@@ -172,15 +183,23 @@ func (r *Ring) read(f Files) (*loaded, error) {
 	return l, nil
 }
 
-// checkSecret refuses a key that others than its owner and his group may read, or anybody
-// but he may write.
+// withRoot is a certificate that shows its authority's too: who has a join token knows that by its hash alone.
+func withRoot(own tls.Certificate, way []*x509.Certificate) tls.Certificate {
+	if root := way[len(way)-1].Raw; !bytes.Equal(own.Certificate[len(own.Certificate)-1], root) {
+		own.Certificate = append(slices.Clone(own.Certificate), root)
+	}
+	return own
+}
+
+// checkSecret refuses a key, or a token, that others than its owner and his group may read, or
+// anybody but he may write.
 func checkSecret(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o037 != 0 {
-		return fmt.Errorf("others may read or write this key (mode %04o): chmod 600 it", mode)
+		return fmt.Errorf("others may read or write this secret (mode %04o): chmod 600 it", mode)
 	}
 	return nil
 }
@@ -216,6 +235,22 @@ func (r *Ring) Principal() transport.Principal {
 		return transport.Principal{}
 	}
 	return r.current.Load().principal()
+}
+
+// Shows is what this side shows of itself, certificate or token, and until when that is good;
+// empty: nothing.
+func (r *Ring) Shows() (by string, expires time.Time) {
+	if r == nil {
+		return "", time.Time{}
+	}
+	l := r.current.Load()
+	if l.leaf != nil {
+		return "certificate", l.leaf.NotAfter
+	}
+	if is, err := Glance(l.token); err == nil {
+		return "token", is.Expires
+	}
+	return "", time.Time{}
 }
 
 func (l *loaded) principal() transport.Principal {
@@ -270,7 +305,11 @@ func (r *Ring) Client(host string) *tls.Config {
 		MinVersion: tls.VersionTLS13, Certificates: own, NextProtos: []string{"h2"}, ServerName: server,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
+			if l.pin != nil {
+				if err := l.verifyPinned(s.PeerCertificates, r); err != nil {
+					return err
+				}
+			} else if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
 			}
 			if is := PrincipalOf(s.PeerCertificates); own == nil && is.Kind != transport.NodeKey { // before a password or a token goes there
@@ -286,7 +325,7 @@ func (r *Ring) Client(host string) *tls.Config {
 
 // Expired says why certificates that were good are not any more, by the clock alone; nil:
 // they are.
-func (r *Ring) Expired(chain []*x509.Certificate) error {
+func (r *Ring) Expired(chain []*x509.Certificate, _ bool) error {
 	for _, c := range chain {
 		if r != nil && r.now().After(c.NotAfter) {
 			return fmt.Errorf("it expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
@@ -296,19 +335,24 @@ func (r *Ring) Expired(chain []*x509.Certificate) error {
 }
 
 // Stale says why certificates that were good when a connection was made are not any more, by
-// the clock and by what is loaded now; nil: they are. It verifies signatures.
-func (r *Ring) Stale(chain []*x509.Certificate) error {
+// the clock and by what is loaded now; nil: they are. It verifies signatures. signed: they are not
+// the far side's own, but of the node that has signed its token.
+func (r *Ring) Stale(chain []*x509.Certificate, signed bool) error {
 	if r == nil || len(chain) == 0 {
 		return nil
 	}
-	_, err := r.current.Load().of(chain).verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	l := r.current.Load()
+	if !signed {
+		l = l.of(chain)
+	}
+	_, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now())
 	return err
 }
 
 // Watch loads what has changed until ctx ends, and calls check after each look with what
 // connections that stand have to be held against: Expired, or Stale once something was
 // loaded. What cannot be loaded is told to logger once, and what was loaded before stays.
-func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale func([]*x509.Certificate) error)) {
+func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale func(chain []*x509.Certificate, signed bool) error)) {
 	if r == nil {
 		return
 	}
@@ -323,7 +367,7 @@ func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale 
 		}
 		switch changed, err := r.Reload(false); {
 		case err != nil && changed:
-			logger.Error("new keys were not taken; the old ones are used on", "reason", err)
+			logger.Error("new keys were not taken; the old ones are used on", "reason", err, "hint", "kvctl cert check DIR says what is wrong with the files")
 		case changed:
 			k := r.Told(false)
 			logger.Info("new keys are used", "certificate", k.Certificate, "authorities", strings.Join(k.Authorities, ","), "expires", time.UnixMilli(k.ExpiresMs).UTC().Format(time.RFC3339))
@@ -364,7 +408,7 @@ func (r *Ring) Reload(must bool) (changed bool, err error) {
 // state tells whether files have changed: when they were written, and how large they are.
 func (f Files) state() string {
 	var b strings.Builder
-	names := []string{f.CA, f.Cert, f.Key}
+	names := []string{f.CA, f.Cert, f.Key, f.Token}
 	if f.Peers != nil {
 		names = append(names, f.Peers.CA, f.Peers.Cert, f.Peers.Key)
 	}

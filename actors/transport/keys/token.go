@@ -9,6 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -18,7 +22,9 @@ import (
 )
 
 // A token is a JWT that a node signs with its own key. It brings the certificates of that node
-// along, so whoever trusts the authority can verify it, and no secret is shared among nodes.
+// along, so whoever trusts the authority can verify it, and no secret is shared among nodes. Where
+// users have an authority of their own, it is a node's certificate of that which counts: who is a
+// user it alone says.
 
 // claims are what a token holds.
 type claims struct {
@@ -35,7 +41,7 @@ func (r *Ring) Sign(user string, cluster []byte, password uint64, ttl time.Durat
 	if r == nil {
 		return "", time.Time{}, messages.Errorf(messages.Code_NOT_ALLOWED, "a node without keys gives no tokens")
 	}
-	l, now := r.current.Load().peers, r.now()
+	l, now := r.current.Load(), r.now()
 	key, fits := l.own.PrivateKey.(*ecdsa.PrivateKey)
 	if !fits || key.Curve != elliptic.P256() {
 		return "", time.Time{}, messages.Errorf(messages.Code_UNSUPPORTED, "the key of this node is none of ECDSA P-256, and signs no tokens").
@@ -64,7 +70,7 @@ func (r *Ring) Prove(token string) (*transport.Claims, []*x509.Certificate, erro
 	if len(token) > transport.TokenSizeMax {
 		return nil, nil, fmt.Errorf("it has %d bytes, and a token no more than %d", len(token), transport.TokenSizeMax)
 	}
-	l, now := r.current.Load().peers, r.now()
+	l, now := r.current.Load(), r.now()
 	var chain []*x509.Certificate
 	said := &claims{}
 	_, err := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()).
@@ -122,6 +128,68 @@ func chainIn(header any) (chain []*x509.Certificate, err error) {
 		chain = append(chain, c)
 	}
 	return chain, nil
+}
+
+// Token is what a client without a certificate shows: what its file held when it was looked at
+// last; empty: it has none.
+func (r *Ring) Token() string {
+	if r == nil || r.files.Token == "" {
+		return ""
+	}
+	_, _ = r.Reload(false) // one that cannot be taken leaves the old one, which the node will judge
+	return r.current.Load().token
+}
+
+// ReadToken reads a file that holds nothing but a token. One without a name is not there.
+func ReadToken(file string) (string, error) {
+	if file == "" {
+		return "", fs.ErrNotExist
+	}
+	if err := checkSecret(file); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(text))
+	if _, err := Glance(token); err != nil {
+		return "", fmt.Errorf("it holds no token: %w", err)
+	}
+	return token, nil
+}
+
+// WriteToken replaces a file that holds a token, and makes its directory.
+func WriteToken(file, token string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return failed(err)
+	}
+	next := file + ".new"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failed(err)
+	}
+	if err := writeNew(next, []byte(token+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(next, file); err != nil {
+		return failed(err)
+	}
+	return nil
+}
+
+// Glance is what a token says, for people: nothing of it is verified.
+func Glance(token string) (transport.Claims, error) {
+	if len(token) > transport.TokenSizeMax {
+		return transport.Claims{}, fmt.Errorf("it has %d bytes, and a token no more than %d", len(token), transport.TokenSizeMax)
+	}
+	said := &claims{}
+	if _, _, err := jwt.NewParser().ParseUnverified(token, said); err != nil {
+		return transport.Claims{}, err
+	}
+	if said.ExpiresAt == nil || messages.CheckNodeName(said.Subject) != nil {
+		return transport.Claims{}, errors.New("it names no user, or does not say until when it is good")
+	}
+	return transport.Claims{User: said.Subject, Expires: said.ExpiresAt.Time, Password: said.Password}, nil
 }
 
 // Now is the time that certificates and tokens are held against.

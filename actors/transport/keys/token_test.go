@@ -8,6 +8,9 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -126,5 +129,104 @@ func TestTokens(t *testing.T) {
 	n2.now = func() time.Time { return time.Now().Add(leafLife + time.Hour) }
 	if _, _, err := n2.Prove(token); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("a token whose node's certificate has expired: %v", err)
+	}
+}
+
+// TestTokenFile: a client without a certificate shows what its file holds when it dials, and takes
+// no file that others can read, or that holds something else.
+func TestTokenFile(t *testing.T) {
+	a := newAuthority(t)
+	n1 := ringOf(t, a, nodeNamed("n1"))
+	sign := func(user string) string {
+		token, _, err := n1.Sign(user, aCluster, 1, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	file := filepath.Join(t.TempDir(), "new", "token")
+	r, err := Load(Files{CA: FilesIn(a.Of(nodeNamed("n1")), transport.NodeKey).CA, Token: file})
+	if by, _ := r.Shows(); err != nil || r.Token() != "" || by != "" {
+		t.Fatalf("without a file: %v, %q", err, by)
+	}
+	for _, user := range []string{"alice", "bobby-tables"} {
+		token := sign(user)
+		if err := WriteToken(file, token); err != nil {
+			t.Fatal(err)
+		}
+		if r.Token() != token {
+			t.Errorf("another token is shown than that of %s", user)
+		}
+		if by, expires := r.Shows(); by != "token" || time.Until(expires) > time.Hour {
+			t.Errorf("%s until %v is shown", by, expires)
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	held := r.Token()
+	for name, spoil := range map[string]func() error{
+		"others can read it": func() error { return os.Chmod(file, 0o644) },
+		"no token":           func() error { return errors.Join(os.Chmod(file, 0o600), os.WriteFile(file, []byte("secret"), 0o600)) },
+		"much too large":     func() error { return os.WriteFile(file, make([]byte, 1<<20), 0o600) },
+	} {
+		if err := WriteToken(file, held); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadToken(file); err == nil {
+			t.Errorf("%s: it is read", name)
+		}
+		if r.Token() != held {
+			t.Errorf("%s: another one is shown", name)
+		}
+	}
+}
+
+// TestTokensOfTwoAuthorities: where nodes have an authority of their own among themselves, the one of
+// users says who is one, and its node signs; a new authority of users ends all tokens of the old one.
+func TestTokensOfTwoAuthorities(t *testing.T) {
+	users, nodes, next := newAuthority(t), newAuthority(t), newAuthority(t)
+	files := func(a Authority, name string) Files {
+		dir, _, err := a.Issue(nodeNamed(name), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return FilesIn(dir, transport.NodeKey)
+	}
+	load := func(front, back Files) *Ring {
+		front.Peers = &back
+		r, err := Load(front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	back := files(nodes, "n1")
+	n1, n2 := load(files(users, "n1"), back), load(files(users, "n2"), files(nodes, "n2"))
+	token, _, err := n1.Sign("alice", aCluster, 7, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, chain, err := n2.Prove(token)
+	if err != nil || n2.Stale(chain, true) != nil {
+		t.Errorf("%v, %v", err, n2.Stale(chain, true))
+	}
+	alone, err := Load(back) // who has the keys of nodes' links alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, _, err := alone.Sign("root", aCluster, 7, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claims, _, err := n2.Prove(forged); err == nil {
+		t.Errorf("the authority of nodes made user %s", claims.User)
+	}
+	fresh := load(files(next, "n3"), files(nodes, "n3"))
+	if _, _, err := fresh.Prove(token); err == nil || fresh.Stale(chain, true) == nil {
+		t.Errorf("after another authority of users: %v", err)
 	}
 }

@@ -1,0 +1,97 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
+	"keyval/actors/transport/keys"
+	"keyval/messages"
+)
+
+// LoginOptions say who logs in where.
+type LoginOptions struct {
+	Endpoints []string   // host:port; any node answers
+	Keys      *keys.Ring // what is trusted; a certificate of its own is not needed
+	User      string
+	Password  string
+	TTL       time.Duration // for how long the token is to be good, up to 30 days; 0: 12 hours
+	Version   string        // is told to the nodes
+}
+
+// LoginResult is what a user has shown with a password.
+type LoginResult struct {
+	Token    string // it is as good as the password until then: keep it as secret
+	Expires  time.Time
+	Endpoint string // of the node that gave it
+}
+
+// askMax bounds how long one node is waited for, and busyPause is what lies between two rounds.
+const (
+	askMax    = 5 * time.Second
+	busyPause = 500 * time.Millisecond
+)
+
+// Login asks the nodes for a token, one after the other, again while some are BUSY, until ctx ends. A password
+// goes to nodes that prove by a certificate that they are some, and to nobody else. NOT_ALLOWED:
+// there is no such user, he has no password, or it is another one; INVALID: there are no Keys.
+func Login(ctx context.Context, o LoginOptions) (LoginResult, error) {
+	if err := checkEndpoints(o.Endpoints); err != nil {
+		return LoginResult{}, err
+	}
+	if o.Keys == nil {
+		return LoginResult{}, messages.Errorf(messages.Code_INVALID, "without keys nobody can tell whom the password would go to").
+			WithHint("name the cluster's authority: its ca.crt")
+	}
+	network := grpc.New(grpc.Options{Keys: o.Keys, Token: func() string { return "" }})
+	for {
+		busy := false
+		var why error
+		for _, endpoint := range o.Endpoints {
+			result, err := loginAt(ctx, network, endpoint, o)
+			switch code := messages.CodeOf(err); {
+			case err == nil:
+				return result, nil
+			case code == messages.Code_BUSY || code == messages.Code_STARTING:
+				busy, why = true, err
+			case code != messages.Code_UNREACHABLE && code != messages.Code_OUTCOME_UNKNOWN:
+				return LoginResult{}, err
+			case why == nil:
+				why = err
+			}
+		}
+		if !busy || ctx.Err() != nil {
+			return LoginResult{}, why
+		}
+		select {
+		case <-ctx.Done():
+			return LoginResult{}, why
+		case <-time.After(busyPause):
+		}
+	}
+}
+
+func loginAt(ctx context.Context, network *grpc.Network, endpoint string, o LoginOptions) (LoginResult, error) {
+	ctx, done := context.WithTimeout(ctx, askMax)
+	defer done()
+	var id [messages.ClientIDSize]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return LoginResult{}, messages.Errorf(messages.Code_INTERNAL, "read randomness: %v", err)
+	}
+	local := transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(id[:]), Version: o.Version}
+	answer, err := network.Ask(ctx, endpoint, local, &messages.LoginRequest{Request: 1, User: o.User, Password: o.Password, TtlMs: uint64(o.TTL.Milliseconds())})
+	if err != nil {
+		return LoginResult{}, err
+	}
+	r, is := answer.(*messages.LoginReply)
+	switch {
+	case !is:
+		return LoginResult{}, messages.Errorf(messages.Code_INVALID, "%s answered a login with %T", endpoint, answer)
+	case r.Code != messages.Code_OK:
+		return LoginResult{}, (&messages.Error{Code: r.Code, Message: transport.Legible(r.Message), Hint: transport.Legible(r.Hint)}).
+			At(endpoint, messages.RequestIDOfNode(local.Address, r.Request))
+	}
+	return LoginResult{Token: r.Token, Expires: time.UnixMilli(r.ExpiresMs), Endpoint: endpoint}, nil
+}
