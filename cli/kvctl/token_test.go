@@ -169,9 +169,10 @@ func TestANodeComesByAToken(t *testing.T) {
 	p.machine("n5").refused(4, "the token expired at", brief, p.listens...)
 	p.machine("n6").refused(3, "this cluster knows no such token", removed, p.listens...)
 	p.machine("n8").refused(2, "the token is for node n7", open, p.listens...)
-	p.machine("n7").refused(2, "was altered", open[:30]+string(open[30]^1)+open[31:], p.listens...)
+	p.machine("n7").refused(2, "altered", open[:30]+string(open[30]^1)+open[31:], p.listens...)
 	p.machine("n7").refused(5, "nothing listens", open, freeAddresses(t, 1)...)
-	p.logged("a node is invited", "node=n7 ", "by=alice", "the keys of an invited node are given away", "to=127.0.0.1")
+	p.logged("a node is invited", "node=n7 ", "by=alice", "the keys of an invited node are given away", "to=127.0.0.1",
+		"a request was denied", `principal="a token of n4, from 127.0.0.1"`)
 }
 
 // logged wants texts in the log of some node.
@@ -242,6 +243,31 @@ func TestSomebodyInBetween(t *testing.T) {
 	m := p.machine("n4") // the token is as good as before
 	m.serves(token, p.listens...)
 	m.says("waiting to be added")
+}
+
+// TestAMachineThatDiesGoesOn: the new machine is killed while it fetches its keys. The same command
+// with the same token goes on, with the same keys.
+func TestAMachineThatDiesGoesOn(t *testing.T) {
+	p := secureCluster(t, 3)
+	p.leader()
+	for round, after := range []time.Duration{20, 35, 50, 65, 80, 100, 130, 180} {
+		name := "m" + string(rune('1'+round))
+		token := p.invite(name, "1h")
+		m := p.machine(name)
+		m.serves(token, p.listens...)
+		time.Sleep(after * time.Millisecond)
+		m.Process.Kill()
+		<-m.ended
+		had, _ := os.ReadFile(filepath.Join(m.certs(), "node.key"))
+		m.serves(token, p.listens...)
+		m.says("waiting to be added")
+		has, err := os.ReadFile(filepath.Join(m.certs(), "node.key"))
+		if err != nil || len(had) > 0 && !bytes.Equal(had, has) {
+			t.Errorf("%v, or the key is another", err)
+		}
+		m.Process.Kill()
+		<-m.ended
+	}
 }
 
 // TestTokensWhileLeadersDie: whoever leads is killed while a token is used; it is used once, by the
