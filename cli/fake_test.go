@@ -45,6 +45,7 @@ type fakeCluster struct {
 	supports  map[string]uint32 // by endpoint: the highest level; absent: 1
 	starting  map[string]int    // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
+	denied    map[string]bool                     // by endpoint: it tells who asks nothing of itself
 	files     map[string][]*messages.SnapshotInfo // by endpoint
 	contents  map[string][]byte                   // by id: what SnapshotFetch reads; of an empty id: any
 
@@ -278,6 +279,9 @@ func (s *fakeStore) StatusAndEvents(ctx context.Context) (*messages.StatusReply,
 func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.denied[s.endpoint] {
+		return nil, s.endpoint, messages.Errorf(messages.Code_NOT_ALLOWED, "alice may not look at the cluster: no role").WithHint("kvctl user grant alice viewer").At(s.endpoint, fakeRequest)
+	}
 	if s.starting[s.endpoint] > 0 {
 		s.starting[s.endpoint]--
 		return &messages.StatusReply{Role: "starting"}, s.endpoint, nil

@@ -86,7 +86,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
-		reply.Keys = a.census.keys
+		reply.Keys, reply.WallMs = a.census.keys, a.known().NowMS
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
@@ -250,7 +250,7 @@ func (a *Membership) say(ctx actor.Context, all []saying) {
 // started anew.
 func (a *Membership) watchRoom(ctx actor.Context, elapsed uint64) {
 	if to := a.census.heir(elapsed); to != 0 {
-		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "to", to)
+		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "peer", to, "hint", "make room on this disk")
 		ctx.Request(a.cfg.Raft, &messages.TransferLead{To: to})
 	}
 	a.refusedTicks += elapsed

@@ -2,6 +2,7 @@ package membershipactor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"keyval/actors/auth"
@@ -54,6 +55,14 @@ func newsOf(before, after View) (all []news) {
 			tell("a member moves", append(words(m), "before", was.Address)...)
 		}
 	}
+	if before.state != after.state {
+		for _, o := range after.state.GetOperations() {
+			at := slices.IndexFunc(before.state.GetOperations(), func(was *messages.ClusterOperation) bool { return string(was.Id) == string(o.Id) })
+			if at < 0 || before.state.Operations[at].Phase != o.Phase {
+				all = append(all, operationNews(o))
+			}
+		}
+	}
 	for _, m := range before.Members {
 		if _, stays := after.Member(m.RaftId); !stays {
 			tell("a member is removed", words(m)...)
@@ -86,6 +95,17 @@ func newsOfInvitations(before, after *messages.Invitations) (all []news) {
 	return all
 }
 
+// operationNews is said of each phase that an operation of members comes to.
+func operationNews(o *messages.ClusterOperation) news {
+	n := news{"an operation goes on", []any{"operation", fmt.Sprintf("%x", o.Id), "change", rules.Title(o), "phase", word(o.Phase)}}
+	if o.Phase == messages.OperationPhase_FAILED {
+		n.text, n.words = "an operation has failed", append(n.words, "code", o.Code.String(), "reason", o.Error)
+	} else if rules.Ended(o) {
+		n.text = "an operation is complete"
+	}
+	return n
+}
+
 // servesNews is said once: from then on this node, a member, serves clients, since it knows
 // who leads.
 func servesNews(self messages.RaftID, v View) (said news, serves bool) {
@@ -97,7 +117,7 @@ func servesNews(self messages.RaftID, v View) (said news, serves bool) {
 }
 
 func words(m *messages.Member) []any {
-	return []any{"member", m.Name, "raft id", m.RaftId, "address", m.Address, "is", kindOf(m)}
+	return []any{"member", m.Name, "raft_id", m.RaftId, "address", m.Address, "is", kindOf(m)}
 }
 
 // kindOf is a member's type for people.

@@ -1402,7 +1402,8 @@ type StatusReply struct {
 	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"`   // none: nobody measures
 	Message           string                 `protobuf:"bytes,29,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
 	Hint              string                 `protobuf:"bytes,30,opt,name=hint,proto3" json:"hint,omitempty"`
-	Events            []*Event               `protobuf:"bytes,31,rep,name=events,proto3" json:"events,omitempty"` // if they were asked for; the newest last
+	Events            []*Event               `protobuf:"bytes,31,rep,name=events,proto3" json:"events,omitempty"`                // if they were asked for; the newest last
+	WallMs            int64                  `protobuf:"varint,32,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"` // what the node's clock said, in ms since 1970; 0: it has none
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1652,6 +1653,13 @@ func (x *StatusReply) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *StatusReply) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
 }
 
 // Event is a line of a node's log, of level info and above, without what clients stored.
@@ -5247,7 +5255,7 @@ const file_client_proto_rawDesc = "" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x16\n" +
 	"\x06events\x18\x02 \x01(\bR\x06events:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x85\b\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x9e\b\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -5283,7 +5291,8 @@ const file_client_proto_rawDesc = "" +
 	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals\x12\x18\n" +
 	"\amessage\x18\x1d \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x1e \x01(\tR\x04hint\x12(\n" +
-	"\x06events\x18\x1f \x03(\v2\x10.keyval.v1.EventR\x06events:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"F\n" +
+	"\x06events\x18\x1f \x03(\v2\x10.keyval.v1.EventR\x06events\x12\x17\n" +
+	"\awall_ms\x18  \x01(\x03R\x06wallMs:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"F\n" +
 	"\x05Event\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x12\n" +

@@ -88,7 +88,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
-			h.logger.Error("transport: listening ended", "address", address, "reason", err)
+			h.logger.Error("transport: listening ended", "address", address, "reason", err, "hint", "start the node again: nobody reaches it any more")
 		}
 	})
 	return h, nil

@@ -367,7 +367,7 @@ func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale 
 		}
 		switch changed, err := r.Reload(false); {
 		case err != nil && changed:
-			logger.Error("new keys were not taken; the old ones are used on", "reason", err)
+			logger.Error("new keys were not taken; the old ones are used on", "reason", err, "hint", "kvctl cert check DIR says what is wrong with the files")
 		case changed:
 			k := r.Told(false)
 			logger.Info("new keys are used", "certificate", k.Certificate, "authorities", strings.Join(k.Authorities, ","), "expires", time.UnixMilli(k.ExpiresMs).UTC().Format(time.RFC3339))
