@@ -156,6 +156,9 @@ docs: ## write what docs/ARCHITECTURE.md, docs/SECURITY.md and docs/METRICS.md s
 monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs promtool, Debian's prometheus)
 	@cd monitoring && $(GO) run . && promtool check rules alerts.yaml && promtool test rules alerts_test.yaml
 
+alerts: ## each alert's fault is made on real processes, and each fires and clears: a table of docs/OPERATIONS.md (14 minutes; needs root, mkfs.ext4, strace, Debian's prometheus)
+	@KEYVAL_ALERTS=1 $(GO) test ./cli/kvctl -run 'TestAlerts$$' -v -count=1 -timeout 40m -rewrite
+
 incident: build ## kill a leader under load, and draw what Prometheus saw of it (4 minutes; needs Debian's prometheus)
 	@cd monitoring && $(GO) run ./incident
 

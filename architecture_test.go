@@ -276,3 +276,73 @@ func callsUnexpected(s ast.Stmt) bool {
 	}
 	return false
 }
+
+// vocabulary are the names of fields in logs. One thing has one name: whoever is at the far side of a
+// link between nodes is peer, what went wrong is reason, and what to do about it is hint.
+var vocabulary = strings.Fields(`
+	actor address advertised all_clients authorities before below by bytes certificate change clients cluster code confirmed endpoint expires
+	files founders hint how index is lacks lane leader level limit member members message messages missing operation peer phase
+	principal raft_id reason record request sender snapshot target term took type
+`)
+
+// TestLogsHaveOneVocabulary: fields of lines are of the vocabulary, and what is an error says what to do.
+func TestLogsHaveOneVocabulary(t *testing.T) {
+	// These tell whoever started the process why it ends: the reason has the hint in it.
+	ends := []string{"the process ends", "the node ends", "the client ends", "the client actor failed"}
+	used, lines := map[string]bool{}, 0
+	for _, f := range sources(t) {
+		check := func(at token.Pos, fields []ast.Expr) (names []string) {
+			for i := 0; i < len(fields); i += 2 {
+				literal, is := fields[i].(*ast.BasicLit)
+				if !is || literal.Kind != token.STRING {
+					return names
+				}
+				name := strings.Trim(literal.Value, `"`)
+				if !slices.Contains(vocabulary, name) {
+					t.Errorf("%s: a line of the log has a field %q, which is not in the vocabulary", f.set.Position(at), name)
+				}
+				used[name] = true
+				names = append(names, name)
+			}
+			return names
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				called, is := n.Fun.(*ast.SelectorExpr)
+				if !is || !slices.Contains([]string{"Info", "Warn", "Error", "Debug", "warn", "tell"}, called.Sel.Name) || len(n.Args) < 3 {
+					break
+				}
+				text, literal := n.Args[0].(*ast.BasicLit)
+				if called.Sel.Name == "tell" && !literal { // it begins with what level the line has
+					break
+				}
+				names := check(n.Pos(), n.Args[1:])
+				lines++
+				if called.Sel.Name == "Error" && text != nil && !slices.Contains(names, "hint") && !slices.Contains(ends, strings.Trim(text.Value, `"`)) {
+					t.Errorf("%s: an error in the log does not say what to do: give it a hint", f.set.Position(n.Pos()))
+				}
+			case *ast.CompositeLit:
+				array, is := n.Type.(*ast.ArrayType)
+				if element, named := ast.Expr(nil), false; is {
+					element = array.Elt
+					if name, is := element.(*ast.Ident); is {
+						named = name.Name == "any"
+					}
+					if named && len(n.Elts)%2 == 0 && !strings.HasPrefix(f.path, "cli/") {
+						check(n.Pos(), n.Elts)
+					}
+				}
+			}
+			return true
+		})
+	}
+	if lines < 40 || !used["hint"] {
+		t.Errorf("only %d lines of logs were found: this test looks for something else", lines)
+	}
+	for _, name := range vocabulary {
+		if !used[name] {
+			t.Errorf("no line of a log has a field %q", name)
+		}
+	}
+}

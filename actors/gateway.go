@@ -199,7 +199,7 @@ func statusFor(m *messages.StatusReply, request uint64) *messages.StatusReply {
 		Leader: m.Leader, Members: m.Members, LogFirstIndex: m.LogFirstIndex, LogBytes: m.LogBytes,
 		CheckpointIndex: m.CheckpointIndex, CompactedRevision: m.CompactedRevision, Transfers: m.Transfers,
 		Level: m.Level, LevelMin: m.LevelMin, LevelMax: m.LevelMax, RoomBytes: m.RoomBytes, Lacks: m.Lacks, WritesRefused: m.WritesRefused, Keys: m.Keys, Vitals: m.Vitals,
-		Message: m.Message, Hint: m.Hint, Events: m.Events,
+		Message: m.Message, Hint: m.Hint, Events: m.Events, WallMs: m.WallMs,
 	}
 }
 

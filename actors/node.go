@@ -259,7 +259,7 @@ func (a *node) onJoined(ctx actor.Context, m *messages.Joined) {
 		a.wiring.fatal(err)
 		return
 	}
-	a.wiring.logger.Info("this node is a member", "cluster", fmt.Sprintf("%x", m.ClusterId), "raft id", m.RaftId)
+	a.wiring.logger.Info("this node is a member", "cluster", fmt.Sprintf("%x", m.ClusterId), "raft_id", m.RaftId)
 	a.end(ctx, nil)
 }
 

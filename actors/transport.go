@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"keyval/actors/auth"
 	"keyval/actors/seam"
 	"keyval/actors/transport"
 	"keyval/messages"
@@ -56,6 +57,7 @@ func (a *transportActor) Receive(ctx actor.Context) {
 			a.hub.SetPeers(a.peers, m.NextRaftId)
 			if m.NextRaftId > 0 {
 				a.hub.SetAuth(m.Auth)
+				a.hub.SetInvitedUntil(auth.InvitationsUntil(m.Invitations))
 			}
 		}
 		serves := m.NextRaftId > 0 && a.local.WaitingFor != "" && !a.removed // its first snapshot is there

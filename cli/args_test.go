@@ -93,7 +93,7 @@ func TestLines(t *testing.T) {
 		{"bogus", `error: unknown command "bogus"`},
 		{"clutser level", `error: unknown command "clutser"; did you mean cluster?`},
 		{"cluster bogus", `error: unknown command "cluster bogus"`},
-		{"cluster", `error: cluster needs a command: info, health, leader, members, member, add, remove, promote, replace, transfer, update, spare, autoreplace, upgrade, level, recover`},
+		{"cluster", `error: cluster needs a command: info, health, leader, members, member, add, remove, promote, replace, transfer, update, token, spare, autoreplace, upgrade, level, recover`},
 		{"cluster level", `level ["--"]`},
 		{"cluster --json level", `level json=true ["--"]`},
 		{"cluster level rise", `error: unknown command "cluster level rise"; did you mean raise?`},

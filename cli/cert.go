@@ -49,9 +49,13 @@ func newCertVerb(sh *Shell, name, usage, args string, run func(*Call) error, des
 	return &urfave.Command{
 		Name: name, Usage: usage, ArgsUsage: args, Description: description,
 		UsageText: strings.TrimSpace("kvctl cert " + name + " " + strings.NewReplacer("NAME HOST...", "n1 10.0.0.1", "USER", "alice", "[STEP]", "").Replace(args)),
-		Flags:     []urfave.Flag{&urfave.StringFlag{Name: "dir", TakesFile: true, Usage: "the authority is in `DIR`", DefaultText: defaultCerts}},
+		Flags:     []urfave.Flag{authorityFlag()},
 		Action:    sh.action(run),
 	}
+}
+
+func authorityFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "dir", TakesFile: true, Usage: "the authority is in `DIR`", DefaultText: defaultCerts}
 }
 
 func (c *Call) authority() keys.Authority {

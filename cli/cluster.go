@@ -25,7 +25,7 @@ kvctl cluster add node4 127.0.0.1:7004`,
 		Subcommands: []*urfave.Command{
 			newClusterInfo(sh), newClusterHealth(sh), newClusterLeader(sh), newClusterMembers(sh), newClusterMember(sh),
 			newClusterAdd(sh), newClusterRemove(sh), newClusterPromote(sh), newClusterReplace(sh), newClusterTransfer(sh), newClusterUpdate(sh),
-			newClusterSpare(sh), newClusterAutoreplace(sh), newClusterUpgrade(sh), newLevel(sh), newClusterRecover(sh),
+			newClusterToken(sh), newClusterSpare(sh), newClusterAutoreplace(sh), newClusterUpgrade(sh), newLevel(sh), newClusterRecover(sh),
 		},
 	}
 }

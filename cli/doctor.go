@@ -69,7 +69,7 @@ func (c *Call) facts() (doctor.Facts, error) {
 	f := doctor.Facts{Now: time.Now()}
 	answers := 0
 	for _, r := range rows {
-		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem})
+		f.Nodes = append(f.Nodes, doctor.Node{Name: r.Name, Endpoint: r.Endpoint, Status: r.reply, Problem: r.problem, Asked: r.asked, Heard: r.heard})
 		answers += min(1, len(r.members))
 	}
 	if answers > 0 {

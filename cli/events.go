@@ -88,8 +88,8 @@ func (e *events) text(r slog.Record) string {
 
 // eventWords are the attributes whose texts are names, addresses and fixed words of nodes.
 var eventWords = []string{
-	"actor", "address", "advertised", "before", "by", "certificate", "cluster", "code", "confirmed", "expires", "from", "founders", "id",
-	"is", "lacks", "leader", "listen", "member", "missing", "node", "record", "request", "to", "type", "why",
+	"actor", "address", "advertised", "before", "by", "certificate", "cluster", "code", "confirmed", "expires", "founders",
+	"is", "lacks", "leader", "listen", "member", "missing", "node", "peer", "record", "request", "snapshot", "type", "why",
 }
 
 // eventWord is " name=value"; empty: the value may hold anything.

@@ -23,7 +23,7 @@ func TestEvents(t *testing.T) {
 	say.Info("a leader is elected", "leader", "n2", "term", uint64(7))
 	say.Warn("a request was denied", "principal", "alice", "reason", "no writer of secret")
 	say.Error("badger: Key [secret, 3]")
-	say.Warn("refused", "error", fmt.Errorf("secret: %w", &fs.PathError{Op: "sync", Path: "wal", Err: syscall.EIO}), "code", "INTERNAL")
+	say.Warn("refused", "cause", fmt.Errorf("secret: %w", &fs.PathError{Op: "sync", Path: "wal", Err: syscall.EIO}), "code", "INTERNAL")
 	say.Warn("refused", "reason", messages.Errorf(messages.Code_CONFLICT, "secret is there"))
 	say.Warn("failed", "reason", errors.New("secret"), "value", []byte("secret"))
 	var got []string
@@ -34,7 +34,7 @@ func TestEvents(t *testing.T) {
 		`info a leader is elected node="n1" leader="n2" term=7`,
 		`warn a request was denied node="n1"`,
 		`error badger has something to say, which is in the log only node="n1"`,
-		`warn refused node="n1" error="sync wal: input/output error" code="INTERNAL"`,
+		`warn refused node="n1" cause="sync wal: input/output error" code="INTERNAL"`,
 		`warn refused node="n1" reason="CONFLICT"`,
 		`warn failed node="n1"`,
 	}
@@ -45,7 +45,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the log itself takes errors alone, and whole: %s", text)
 	}
 	for i := range 10 * eventsMax {
-		say.Info("again", "id", strings.Repeat("x", 10*(i%100)), "index", i)
+		say.Info("again", "snapshot", strings.Repeat("x", 10*(i%100)), "index", i)
 	}
 	all, bytes := h.kept.newest(), 0
 	for _, e := range all {

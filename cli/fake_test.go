@@ -45,6 +45,7 @@ type fakeCluster struct {
 	supports  map[string]uint32 // by endpoint: the highest level; absent: 1
 	starting  map[string]int    // by endpoint: how many more times it says that it is starting
 	transfers map[string][]*messages.Transfer
+	denied    map[string]bool                     // by endpoint: it tells who asks nothing of itself
 	files     map[string][]*messages.SnapshotInfo // by endpoint
 	contents  map[string][]byte                   // by id: what SnapshotFetch reads; of an empty id: any
 
@@ -53,7 +54,8 @@ type fakeCluster struct {
 	warnings                 []string
 	clusterAsked             []*messages.ClusterRequest
 	auth                     *messages.Auth // who may do what
-	principal                string         // who asks
+	invitations              *messages.Invitations
+	principal                string // who asks
 	onQuestion               func(*messages.ClusterView)
 
 	written func(*messages.SnapshotInfo) // is called whenever somebody looks at one that is being written
@@ -277,6 +279,9 @@ func (s *fakeStore) StatusAndEvents(ctx context.Context) (*messages.StatusReply,
 func (s *fakeStore) Status(context.Context) (*messages.StatusReply, string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.denied[s.endpoint] {
+		return nil, s.endpoint, messages.Errorf(messages.Code_NOT_ALLOWED, "alice may not look at the cluster: no role").WithHint("kvctl user grant alice viewer").At(s.endpoint, fakeRequest)
+	}
 	if s.starting[s.endpoint] > 0 {
 		s.starting[s.endpoint]--
 		return &messages.StatusReply{Role: "starting"}, s.endpoint, nil
@@ -499,6 +504,10 @@ func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (c
 		r.Auth, r.Principal = auth.ForAsker(s.auth, s.principal), s.principal
 		return a, nil
 	}
+	if m.GetInvitationQuery() != nil {
+		r.Invitations = auth.InvitationsTold(s.invitations.GetAll()...)
+		return a, s.lacks(auth.Whole(messages.UserRole_OPERATOR))
+	}
 	r.After, r.Meanwhile, r.Warnings = s.after, s.meanwhile, s.warnings
 	if s.refuse != nil {
 		return a, s.refuse.At(s.endpoint, fakeRequest)
@@ -511,6 +520,20 @@ func (s *fakeStore) AskCluster(_ context.Context, m *messages.ClusterRequest) (c
 		}
 		if !m.DryRun {
 			s.auth = cmp.Or(next, s.auth)
+		}
+	case m.GetInvitation() != nil:
+		next := auth.Uninvite(s.invitations, m.GetInvitation().GetRemove())
+		if add := m.GetInvitation().GetAdd(); add != nil {
+			var err *messages.Error
+			if next, err = auth.Invite(s.invitations, add, s.principal, fakeRequest, time.Now().UnixMilli()); err != nil {
+				return a, err.At(s.endpoint, fakeRequest)
+			}
+		}
+		if next != nil {
+			s.invitations, _ = auth.WriteInvitations(s.invitations, next)
+		}
+		if i := auth.FindInvitation(s.invitations, m.GetInvitation().GetAdd().GetId()); i != nil {
+			r.Invitations = auth.InvitationsTold(i)
 		}
 	case m.DryRun:
 	case m.Configuration != 0 && m.Configuration != v.ConfigurationIndex:
@@ -586,4 +609,12 @@ func (s *fakeStore) PutAll(ctx context.Context, rows []client.KeyValue) (r clien
 		}
 	}
 	return r, nil
+}
+
+// lacks is what the principal lacks; nil: nothing.
+func (s *fakeStore) lacks(need auth.Need) error {
+	if why := auth.Missing(s.auth, s.principal, need); why != nil {
+		return why.At(s.endpoint, fakeRequest)
+	}
+	return nil
 }

@@ -42,6 +42,8 @@ said. Changed files are loaded by themselves, or at SIGHUP. The same keys secure
 its health checks need no certificate, the rest that of a user with any role. With
 --peer-trusted-ca-file, --peer-cert-file and --peer-key-file nodes have an authority of their own
 among themselves.
+A new machine has no keys yet: with a token of kvctl cluster token create it fetches them from the
+nodes of --join, puts them into --certs-dir, and goes on.
 SIGINT or SIGTERM ends the node. Logs go to stderr or --log-file; the node does not wait for
 whoever takes them, and says later how many lines were lost. A full file is renamed, with the
 time in its name.`,
@@ -56,6 +58,7 @@ kvctl serve --data ./n1`,
 			configFileFlag(),
 			&urfave.StringFlag{Name: "initial-cluster", Usage: "found a cluster of `NAME=HOST:PORT,...`, this node among them"},
 			&urfave.StringFlag{Name: "join", Usage: "wait to be added to the cluster of the nodes at `HOST:PORT,...`"},
+			joinTokenFileFlag(),
 			&urfave.BoolFlag{Name: "insecure", Usage: "listen beyond this machine without keys, where the whole network is trusted"},
 			&urfave.StringFlag{Name: "cluster-token", Usage: "keep clusters of the same names and addresses apart by `TOKEN`"},
 			&urfave.StringFlag{Name: "metrics-listen", Usage: "serve metrics, health checks and a page to look at, at `HOST:PORT`, by https:// if the node has keys; without a host, on loopback"},
@@ -183,6 +186,9 @@ func (c *Call) serveOptions() (actors.ServeOptions, error) {
 	}
 	var err error
 	o.Insecure = c.flags.Bool("insecure")
+	if err := c.fetchKeys(); err != nil {
+		return o, err
+	}
 	if o.Keys, err = c.ring(transport.NodeKey); err != nil {
 		return o, err
 	}

@@ -80,6 +80,8 @@ type nodeJSON struct {
 	members   []*messages.Member
 	clusterID []byte
 	problem   *messages.Error
+
+	asked, heard time.Time // when it was asked, and had answered
 }
 
 // keysJSON is what a node's links are secured with.
@@ -206,7 +208,9 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration,
 		return failed(err)
 	}
 	defer store.Close()
+	asked := time.Now()
 	s, answered, err := what(store, ctx)
+	heard := time.Now()
 	if err != nil {
 		return failed(err)
 	}
@@ -219,7 +223,7 @@ func ask(ctx context.Context, sh *Shell, endpoint string, timeout time.Duration,
 		Level: s.Level, LevelMin: s.LevelMin, LevelMax: s.LevelMax,
 		LogFirstIndex: s.LogFirstIndex, LastIndex: s.LastIndex, LogBytes: s.LogBytes, CheckpointIndex: s.CheckpointIndex,
 		CompactedRevision: s.CompactedRevision, Transfers: transfersOf(s), RoomBytes: s.RoomBytes, Lacks: s.Lacks, WritesRefused: s.WritesRefused,
-		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), reply: s, members: s.Members, clusterID: s.ClusterId,
+		Keys: keysTold(s.Keys), KeysIssue: transport.KeysIssue(s.Keys, time.Now()), reply: s, members: s.Members, clusterID: s.ClusterId, asked: asked, heard: heard,
 	}
 }
 

@@ -42,6 +42,23 @@ func TestStatusTellsOfTransfers(t *testing.T) {
 	}
 }
 
+// TestWhoHasNoRoleIsToldSo: where every node refuses to say anything, that is the answer. Where one does,
+// the others' refusals are a row.
+func TestWhoHasNoRoleIsToldSo(t *testing.T) {
+	for _, command := range []string{"status", "doctor", "top --once"} {
+		r := run{cluster: newFake()}
+		r.cluster.denied = map[string]bool{"127.0.0.1:7001": true, "127.0.0.1:7002": true, "127.0.0.1:7003": true}
+		got := r.kvctl(t, strings.Fields(command)...)
+		if got.code != 4 || !strings.Contains(got.stderr, "alice may not look at the cluster: no role") || !strings.Contains(got.stderr, "next: kvctl user grant alice viewer") {
+			t.Errorf("%s: exit code %d, says %q %q", command, got.code, got.out, got.stderr)
+		}
+		delete(r.cluster.denied, "127.0.0.1:7001")
+		if got := r.kvctl(t, strings.Fields(command)...); got.code == 4 || strings.Contains(got.stderr, "alice may not") && command != "status" {
+			t.Errorf("%s, one node answers: exit code %d, says %q %q", command, got.code, got.out, got.stderr)
+		}
+	}
+}
+
 func TestUnits(t *testing.T) {
 	for n, want := range map[uint64]string{
 		0: "0 B", 999: "999 B", 1000: "1.0 kB", 2_500_000: "2.5 MB", 9_960_000: "10 MB", 312_400_000: "312 MB", 999_600_000: "1000 MB",

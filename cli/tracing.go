@@ -194,7 +194,7 @@ func (s *saying) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	err := s.SpanExporter.ExportSpans(ctx, spans)
 	switch {
 	case err != nil && !s.fails:
-		s.logger.Warn("spans are lost: the collector does not take them", "reason", err)
+		s.logger.Warn("spans are lost: the collector does not take them", "reason", err, "hint", "look at the collector, and at --tracing-endpoint")
 	case err == nil && s.fails:
 		s.logger.Info("the collector takes spans again")
 	}

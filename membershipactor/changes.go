@@ -36,16 +36,20 @@ type act struct {
 
 // request is one that waits for the log.
 type request struct {
-	from  asker
-	asked *messages.ClusterRequest
-	also  []*request // the same, asked again: requestsMax at most
-	until uint64     // tick at which it is answered, come what may
+	from   asker
+	asked  *messages.ClusterRequest // of redeem: nothing but its number
+	redeem *messages.InvitationAsk  // of who has a token and no keys; nil: asked is asked for
+	sealed []byte                   // of redeem: the answer
+	final  bool                     // of redeem: the leader has decided
+	also   []*request               // the same, asked again: requestsMax at most
+	until  uint64                   // tick at which it is answered, come what may
 
 	reply    *messages.ClusterReply     // what is known of the answer
 	record   *messages.ClusterOperation // that was proposed
 	healing  *messages.Healing          // the same
 	note     *messages.NoteBackup       // the same
 	auth     *messages.Auth             // the same
+	invites  *messages.WriteInvitations // the same
 	target   messages.RaftID            // that is to lead
 	proposed bool                       // something of it may be in the log
 	again    uint64                     // tick at which it is proposed again
@@ -88,6 +92,11 @@ func (c *changes) onRequest(k known, from asker, m *messages.ClusterRequest) {
 		c.answer(r, notLeading(k))
 		return
 	}
+	c.takeUp(k, r)
+}
+
+// takeUp has a request wait until it is answered, unless that is at once.
+func (c *changes) takeUp(k known, r *request) {
 	for _, w := range c.waiting {
 		if w.asks(r) && len(w.also) < requestsMax {
 			w.also = append(w.also, r)
@@ -188,11 +197,12 @@ func (c *changes) answer(r *request, err *messages.Error) {
 	if err != nil {
 		r.reply.Code, r.reply.Message, r.reply.Hint = err.Code, err.Message, err.Hint
 	}
-	c.acts = append(c.acts, act{r.from, r.reply, r})
+	c.acts = append(c.acts, act{r.from, r.answer(), r})
 	for _, again := range r.also {
 		reply := proto.Clone(r.reply).(*messages.ClusterReply)
 		reply.Request = again.asked.Request
-		c.acts = append(c.acts, act{to: again.from, message: reply})
+		again.reply, again.sealed, again.final = reply, r.sealed, r.final
+		c.acts = append(c.acts, act{to: again.from, message: again.answer()})
 	}
 }
 
@@ -201,6 +211,8 @@ func (c *changes) step(k known, r *request) bool {
 	r.reply.Leader = k.leader
 	done, err := false, (*messages.Error)(nil)
 	switch {
+	case r.redeem != nil:
+		done, err = c.giveKeys(k, r)
 	case r.asked.GetTransfer() != nil && r.proposed:
 		done, err = c.transferred(k, r)
 	case !k.Leads() && k.leader != nil:
@@ -222,6 +234,8 @@ func (c *changes) step(k known, r *request) bool {
 		done, err = c.noteBackup(k, r, r.asked.GetBackup())
 	case r.asked.GetAuth() != nil:
 		done, err = c.setAuth(k, r, r.asked.GetAuth())
+	case r.asked.GetInvitation() != nil:
+		done, err = c.invite(k, r, r.asked.GetInvitation())
 	default:
 		done, err = true, messages.Errorf(messages.Code_UNSUPPORTED, "this node does not know what is asked for").WithHint("upgrade the nodes first")
 	}

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
 	"keyval/membershipactor/saga"
 	"keyval/messages"
@@ -69,6 +70,10 @@ func (s *stand) gather() {
 			s.log = append(s.log, a.message)
 			continue
 		}
+		if r, is := a.message.(*messages.InvitationAnswer); is {
+			s.answers = append(s.answers, strings.TrimSpace(fmt.Sprintf("%v %s%s", r.Code, r.Message, r.Sealed)))
+			continue
+		}
 		r := a.message.(*messages.ClusterReply)
 		s.replies = append(s.replies, r)
 		s.answers = append(s.answers, strings.TrimSpace(fmt.Sprintf("%v %s", r.Code, r.Message)))
@@ -107,6 +112,10 @@ func (s *stand) carryOut(o *messages.Operation) {
 	case *messages.Operation_NoteBackup:
 		if jobs, err := rules.NoteBackup(s.k.Backups, k.NoteBackup); err == nil {
 			s.k.Backups = jobs
+		}
+	case *messages.Operation_WriteInvitations:
+		if next, err := auth.WriteInvitations(s.k.Invitations, k.WriteInvitations); err == nil {
+			s.k.Invitations = next
 		}
 	case *messages.Operation_UpdateMember:
 		if next, err := s.k.Update(k.UpdateMember, s.k.Index+1); err == nil {

@@ -46,12 +46,21 @@ func (c *census) replyAuth(m *messages.ClusterRequest) *messages.ClusterReply {
 	return r
 }
 
+// replyInvitations says which nodes have a token to come with.
+func (c *census) replyInvitations(m *messages.ClusterRequest) *messages.ClusterReply {
+	r := &messages.ClusterReply{Request: m.Request, Leader: c.view.LeaderRecord(), Invitations: auth.InvitationsTold(c.view.MembersChanged().GetInvitations().GetAll()...)}
+	if self, ok := c.view.Member(c.self); ok {
+		r.Node = self.Name
+	}
+	return r
+}
+
 // rulesView is what the rules decide upon.
 func (c *census) rulesView() rules.View {
 	s := c.view.MembersChanged()
 	v := rules.View{
 		Configuration: rules.Configuration{Index: s.ConfigurationIndex, Members: s.Members, ConfState: s.ConfState, NextRaftID: s.NextRaftId},
-		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Backups: s.Backups, Auth: s.Auth, Replication: c.replication, Following: c.following,
+		Self:          c.self, Operations: s.Operations, Healing: s.Healing, Backups: s.Backups, Auth: s.Auth, Invitations: s.Invitations, Replication: c.replication, Following: c.following,
 		Waiting: c.everyoneWaiting(), Shipments: map[messages.RaftID]rules.Shipment{}, TickMS: c.tickMS,
 	}
 	for id, t := range c.moving {

@@ -85,10 +85,15 @@ func (a *Membership) Receive(ctx actor.Context) {
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
 		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
-		reply.Keys = a.census.keys
+		reply.Keys, reply.WallMs = a.census.keys, a.known().NowMS
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
+	case *messages.InvitationAsk:
+		if from := ctx.Sender(); from != nil {
+			a.changes.onInvitationAsk(a.known(), asker{from.Address, from.Id}, m)
+			a.carryOut(ctx)
+		}
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
 	case *messages.LevelAsk:
@@ -163,6 +168,8 @@ func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
 		ctx.Respond(a.census.reply(m))
 	case m.GetAuthQuery() != nil:
 		ctx.Respond(a.census.replyAuth(m))
+	case m.GetInvitationQuery() != nil:
+		ctx.Respond(a.census.replyInvitations(m))
 	case m.GetLevelRaise() != nil: // any node has it raised
 		a.raises.onRequest(asker{from.Address, from.Id}, m)
 	default:
@@ -197,7 +204,7 @@ func (a *Membership) carryOut(ctx actor.Context) {
 			ctx.Request(a.cfg.Raft, act.message)
 		} else {
 			if act.of != nil {
-				a.tellAnswer(act.of.from, act.of.reply, titleOf(act.of), act.of.asked.Principal, act.of.proposed)
+				a.tellAnswer(act.of.from, act.of.reply, titleOf(act.of), act.of.by(), act.of.proposed)
 				a.tellDenied(ctx, act.of)
 			}
 			ctx.Send(a.cfg.Client(act.to.address, act.to.actor), act.message)
@@ -222,7 +229,7 @@ func (a *Membership) tellAnswer(to asker, reply *messages.ClusterReply, change, 
 // tellDenied has the gateway tell who was denied a change.
 func (a *Membership) tellDenied(ctx actor.Context, r *request) {
 	if r.reply.Code == messages.Code_NOT_ALLOWED {
-		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.asked.Principal, Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
+		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.by(), Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
 	}
 }
 
@@ -241,7 +248,7 @@ func (a *Membership) say(ctx actor.Context, all []saying) {
 // started anew.
 func (a *Membership) watchRoom(ctx actor.Context, elapsed uint64) {
 	if to := a.census.heir(elapsed); to != 0 {
-		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "to", to)
+		a.cfg.Logger.Warn("this node has little room left, and hands the lead over", "lacks", a.census.room.GetLacks(), "peer", to, "hint", "make room on this disk")
 		ctx.Request(a.cfg.Raft, &messages.TransferLead{To: to})
 	}
 	a.refusedTicks += elapsed

@@ -2,6 +2,8 @@ package membershipactor
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"keyval/actors/auth"
 	"keyval/membershipactor/rules"
@@ -41,6 +43,7 @@ func newsOf(before, after View) (all []news) {
 		tell("who may do what has changed", "version", is.GetVersion(), "enabled", is.GetEnabled(), "users", len(is.GetUsers()),
 			"by", is.GetBy(), "request", is.GetRequest())
 	}
+	all = append(all, newsOfInvitations(before.state.Invitations, after.state.Invitations)...)
 	for _, m := range after.Members {
 		was, known := before.Member(m.RaftId)
 		switch {
@@ -52,12 +55,55 @@ func newsOf(before, after View) (all []news) {
 			tell("a member moves", append(words(m), "before", was.Address)...)
 		}
 	}
+	if before.state != after.state {
+		for _, o := range after.state.GetOperations() {
+			at := slices.IndexFunc(before.state.GetOperations(), func(was *messages.ClusterOperation) bool { return string(was.Id) == string(o.Id) })
+			if at < 0 || before.state.Operations[at].Phase != o.Phase {
+				all = append(all, operationNews(o))
+			}
+		}
+	}
 	for _, m := range before.Members {
 		if _, stays := after.Member(m.RaftId); !stays {
 			tell("a member is removed", words(m)...)
 		}
 	}
 	return all
+}
+
+// newsOfInvitations is what became of nodes that were given a token to come with.
+func newsOfInvitations(before, after *messages.Invitations) (all []news) {
+	tell := func(text string, i *messages.Invitation, words ...any) {
+		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "node", i.Node}, words...)})
+	}
+	if before.GetVersion() == after.GetVersion() {
+		return nil
+	}
+	for _, i := range after.GetAll() {
+		switch was := auth.FindInvitation(before, i.Id); {
+		case was == nil:
+			tell("a node is invited", i, "until", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
+		case len(was.Taker) == 0 && len(i.Taker) > 0:
+			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
+		}
+	}
+	for _, i := range before.GetAll() {
+		if auth.FindInvitation(after, i.Id) == nil {
+			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
+		}
+	}
+	return all
+}
+
+// operationNews is said of each phase that an operation of members comes to.
+func operationNews(o *messages.ClusterOperation) news {
+	n := news{"an operation goes on", []any{"operation", fmt.Sprintf("%x", o.Id), "change", rules.Title(o), "phase", word(o.Phase)}}
+	if o.Phase == messages.OperationPhase_FAILED {
+		n.text, n.words = "an operation has failed", append(n.words, "code", o.Code.String(), "reason", o.Error)
+	} else if rules.Ended(o) {
+		n.text = "an operation is complete"
+	}
+	return n
 }
 
 // servesNews is said once: from then on this node, a member, serves clients, since it knows
@@ -71,7 +117,7 @@ func servesNews(self messages.RaftID, v View) (said news, serves bool) {
 }
 
 func words(m *messages.Member) []any {
-	return []any{"member", m.Name, "raft id", m.RaftId, "address", m.Address, "is", kindOf(m)}
+	return []any{"member", m.Name, "raft_id", m.RaftId, "address", m.Address, "is", kindOf(m)}
 }
 
 // kindOf is a member's type for people.
@@ -101,6 +147,12 @@ func titleOf(r *request) string {
 		return fmt.Sprintf("record of backup job %q", m.GetBackup().GetJob().GetName())
 	case m.GetAuth() != nil:
 		return auth.Title(m.GetAuth())
+	case m.GetInvitation().GetAdd() != nil:
+		return fmt.Sprintf("invite node %.80q by invitation %x", m.GetInvitation().GetAdd().GetNode(), m.GetInvitation().GetAdd().GetId())
+	case m.GetInvitation() != nil:
+		return fmt.Sprintf("remove invitation %x", m.GetInvitation().GetRemove())
+	case r.redeem != nil:
+		return fmt.Sprintf("give the keys of %.80q away by invitation %x", r.redeem.Node, r.redeem.Id)
 	}
 	return "unknown"
 }

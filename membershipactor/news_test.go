@@ -16,6 +16,12 @@ func TestNews(t *testing.T) {
 	view := func(leader, term uint64, members ...*messages.Member) View {
 		return View{}.WithMembers(&messages.MembersChanged{Members: members}).WithLeader(&messages.LeaderChanged{Leader: leader, Term: term})
 	}
+	operates := func(v View, phase messages.OperationPhase) View {
+		return v.WithMembers(&messages.MembersChanged{Members: v.Members, Operations: []*messages.ClusterOperation{{
+			Id: []byte{0xab}, Kind: messages.OperationKind_REPLACE, OldNode: "n2", NewNode: "n4", Phase: phase, Code: messages.Code_UNSAFE, Error: "no quorum",
+		}}})
+	}
+	alone := view(1, 2, member(1, voter))
 	moved := member(2, voter)
 	moved.Address = "h:9"
 	for name, row := range map[string]struct {
@@ -36,11 +42,20 @@ func TestNews(t *testing.T) {
 		"the same, in a new term":  {view(1, 2, member(1, voter)), view(1, 2, member(1, voter)).WithLeader(&messages.LeaderChanged{Leader: 1, Term: 3}), []string{"a leader is elected leader=n1 term=3 before=n1"}},
 		"the leader is lost":       {view(1, 2, member(1, voter)), view(1, 2, member(1, voter)).WithLeader(&messages.LeaderChanged{Term: 3}), []string{"nobody leads term=3 before=n1"}},
 		"still nobody leads":       {view(0, 2, member(1, voter)), view(0, 3, member(1, voter)), nil},
-		"a learner comes":          {view(1, 2, member(1, voter)), view(1, 2, member(1, voter), member(2, learner)), []string{"a member is added member=n2 raft id=2 address=h:2 is=learner"}},
-		"it votes":                 {view(1, 2, member(2, learner)), view(1, 2, member(2, voter)), []string{"a member changes member=n2 raft id=2 address=h:2 is=voter before=learner"}},
-		"one leaves":               {view(1, 2, member(2, voter)), view(1, 2, member(2, leaves)), []string{"a member changes member=n2 raft id=2 address=h:2 is=voter that leaves before=voter"}},
-		"one is gone":              {view(1, 2, member(1, voter), member(2, leaves)), view(1, 2, member(1, voter)), []string{"a member is removed member=n2 raft id=2 address=h:2 is=voter that leaves"}},
-		"one is reached elsewhere": {view(1, 2, member(2, voter)), view(1, 2, moved), []string{"a member moves member=n2 raft id=2 address=h:9 is=voter before=h:2"}},
+		"a learner comes":          {view(1, 2, member(1, voter)), view(1, 2, member(1, voter), member(2, learner)), []string{"a member is added member=n2 raft_id=2 address=h:2 is=learner"}},
+		"it votes":                 {view(1, 2, member(2, learner)), view(1, 2, member(2, voter)), []string{"a member changes member=n2 raft_id=2 address=h:2 is=voter before=learner"}},
+		"one leaves":               {view(1, 2, member(2, voter)), view(1, 2, member(2, leaves)), []string{"a member changes member=n2 raft_id=2 address=h:2 is=voter that leaves before=voter"}},
+		"one is gone":              {view(1, 2, member(1, voter), member(2, leaves)), view(1, 2, member(1, voter)), []string{"a member is removed member=n2 raft_id=2 address=h:2 is=voter that leaves"}},
+		"one is reached elsewhere": {view(1, 2, member(2, voter)), view(1, 2, moved), []string{"a member moves member=n2 raft_id=2 address=h:9 is=voter before=h:2"}},
+		"an operation begins": {alone, operates(alone, messages.OperationPhase_ADD_LEARNER),
+			[]string{"an operation goes on operation=ab change=replace n2 by n4 phase=add_learner"}},
+		"it goes on": {operates(alone, messages.OperationPhase_ADD_LEARNER), operates(alone, messages.OperationPhase_CATCH_UP),
+			[]string{"an operation goes on operation=ab change=replace n2 by n4 phase=catch_up"}},
+		"it is where it was": {operates(alone, messages.OperationPhase_CATCH_UP), operates(alone, messages.OperationPhase_CATCH_UP), nil},
+		"it is complete": {operates(alone, messages.OperationPhase_REMOVE_OLD), operates(alone, messages.OperationPhase_COMPLETE),
+			[]string{"an operation is complete operation=ab change=replace n2 by n4 phase=complete"}},
+		"it fails": {operates(alone, messages.OperationPhase_CATCH_UP), operates(alone, messages.OperationPhase_FAILED),
+			[]string{"an operation has failed operation=ab change=replace n2 by n4 phase=failed code=UNSAFE reason=no quorum"}},
 	} {
 		var got []string
 		for _, n := range newsOf(row.before, row.after) {

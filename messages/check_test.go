@@ -20,7 +20,7 @@ func TestClientsDoNotChangeMembers(t *testing.T) {
 			t.Errorf("%s: %v", kinds.Get(i).Name(), err)
 		}
 	}
-	if asked != 8 {
+	if asked != 9 {
 		t.Errorf("%d kinds are about the members, the level or the users", asked)
 	}
 }

@@ -1402,7 +1402,8 @@ type StatusReply struct {
 	Vitals            *Vitals                `protobuf:"bytes,28,opt,name=vitals,proto3" json:"vitals,omitempty"`   // none: nobody measures
 	Message           string                 `protobuf:"bytes,29,opt,name=message,proto3" json:"message,omitempty"` // of a refusal: why
 	Hint              string                 `protobuf:"bytes,30,opt,name=hint,proto3" json:"hint,omitempty"`
-	Events            []*Event               `protobuf:"bytes,31,rep,name=events,proto3" json:"events,omitempty"` // if they were asked for; the newest last
+	Events            []*Event               `protobuf:"bytes,31,rep,name=events,proto3" json:"events,omitempty"`                // if they were asked for; the newest last
+	WallMs            int64                  `protobuf:"varint,32,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"` // what the node's clock said, in ms since 1970; 0: it has none
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1652,6 +1653,13 @@ func (x *StatusReply) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *StatusReply) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
 }
 
 // Event is a line of a node's log, of level info and above, without what clients stored.
@@ -2750,6 +2758,8 @@ type ClusterRequest struct {
 	//	*ClusterRequest_Backup
 	//	*ClusterRequest_Auth
 	//	*ClusterRequest_AuthQuery
+	//	*ClusterRequest_Invitation
+	//	*ClusterRequest_InvitationQuery
 	Kind isClusterRequest_Kind `protobuf_oneof:"kind"`
 	// configuration is the index of the configuration that the asker saw; an older one than
 	// the present is refused as stale, with CONFLICT. 0: any.
@@ -2895,6 +2905,24 @@ func (x *ClusterRequest) GetAuthQuery() *AuthQuery {
 	return nil
 }
 
+func (x *ClusterRequest) GetInvitation() *ChangeInvitation {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_Invitation); ok {
+			return x.Invitation
+		}
+	}
+	return nil
+}
+
+func (x *ClusterRequest) GetInvitationQuery() *InvitationQuery {
+	if x != nil {
+		if x, ok := x.Kind.(*ClusterRequest_InvitationQuery); ok {
+			return x.InvitationQuery
+		}
+	}
+	return nil
+}
+
 func (x *ClusterRequest) GetConfiguration() uint64 {
 	if x != nil {
 		return x.Configuration
@@ -2967,6 +2995,14 @@ type ClusterRequest_AuthQuery struct {
 	AuthQuery *AuthQuery `protobuf:"bytes,14,opt,name=auth_query,json=authQuery,proto3,oneof"` // any node answers it
 }
 
+type ClusterRequest_Invitation struct {
+	Invitation *ChangeInvitation `protobuf:"bytes,18,opt,name=invitation,proto3,oneof"`
+}
+
+type ClusterRequest_InvitationQuery struct {
+	InvitationQuery *InvitationQuery `protobuf:"bytes,19,opt,name=invitation_query,json=invitationQuery,proto3,oneof"` // any node answers it
+}
+
 func (*ClusterRequest_Query) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_Begin) isClusterRequest_Kind() {}
@@ -2986,6 +3022,10 @@ func (*ClusterRequest_Backup) isClusterRequest_Kind() {}
 func (*ClusterRequest_Auth) isClusterRequest_Kind() {}
 
 func (*ClusterRequest_AuthQuery) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_Invitation) isClusterRequest_Kind() {}
+
+func (*ClusterRequest_InvitationQuery) isClusterRequest_Kind() {}
 
 type ClusterQuery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3613,31 +3653,232 @@ func (*AuthQuery) Descriptor() ([]byte, []int) {
 	return file_client_proto_rawDescGZIP(), []int{41}
 }
 
-type ClusterReply struct {
+// ChangeInvitation asks to make an invitation, or to take one back: one that is not there is no
+// error. Asking again is the same.
+type ChangeInvitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ChangeInvitation_Add
+	//	*ChangeInvitation_Remove
+	Kind          isChangeInvitation_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeInvitation) Reset() {
+	*x = ChangeInvitation{}
+	mi := &file_client_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeInvitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeInvitation) ProtoMessage() {}
+
+func (x *ChangeInvitation) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeInvitation.ProtoReflect.Descriptor instead.
+func (*ChangeInvitation) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ChangeInvitation) GetKind() isChangeInvitation_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ChangeInvitation) GetAdd() *NewInvitation {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeInvitation_Add); ok {
+			return x.Add
+		}
+	}
+	return nil
+}
+
+func (x *ChangeInvitation) GetRemove() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*ChangeInvitation_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+type isChangeInvitation_Kind interface {
+	isChangeInvitation_Kind()
+}
+
+type ChangeInvitation_Add struct {
+	Add *NewInvitation `protobuf:"bytes,1,opt,name=add,proto3,oneof"`
+}
+
+type ChangeInvitation_Remove struct {
+	Remove []byte `protobuf:"bytes,2,opt,name=remove,proto3,oneof"` // its id
+}
+
+func (*ChangeInvitation_Add) isChangeInvitation_Kind() {}
+
+func (*ChangeInvitation_Remove) isChangeInvitation_Kind() {}
+
+// NewInvitation: the fields are those of Invitation.
+type NewInvitation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
-	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
-	Leader        *Leader                `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
-	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // name of the node that answers
-	View          *ClusterView           `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
-	Operation     *ClusterOperation      `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`  // that was begun, aborted, or stands in the way
-	Before        *FaultBudget           `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`        // of the configuration now, with who is in contact; of a question too, if that is known
-	After         *FaultBudget           `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"`         // of the one that the change leads to
-	Meanwhile     *FaultBudget           `protobuf:"bytes,11,opt,name=meanwhile,proto3" json:"meanwhile,omitempty"` // the smallest on the way there, if it goes through others
-	Warnings      []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	Level         uint32                 `protobuf:"varint,13,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
-	LevelBefore   uint32                 `protobuf:"varint,14,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // of a raise: when the node was asked
-	Auth          *Auth                  `protobuf:"bytes,15,opt,name=auth,proto3" json:"auth,omitempty"`                                   // of an AuthQuery
-	Principal     string                 `protobuf:"bytes,16,opt,name=principal,proto3" json:"principal,omitempty"`                         // of an AuthQuery: who asked
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	TtlMs         uint64                 `protobuf:"varint,3,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"` // it expires so long after the leader has taken it up; at most 7 days
+	Proof         []byte                 `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewInvitation) Reset() {
+	*x = NewInvitation{}
+	mi := &file_client_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewInvitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewInvitation) ProtoMessage() {}
+
+func (x *NewInvitation) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewInvitation.ProtoReflect.Descriptor instead.
+func (*NewInvitation) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *NewInvitation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *NewInvitation) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NewInvitation) GetTtlMs() uint64 {
+	if x != nil {
+		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *NewInvitation) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *NewInvitation) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// InvitationQuery asks which there are.
+type InvitationQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationQuery) Reset() {
+	*x = InvitationQuery{}
+	mi := &file_client_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationQuery) ProtoMessage() {}
+
+func (x *InvitationQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitationQuery.ProtoReflect.Descriptor instead.
+func (*InvitationQuery) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{44}
+}
+
+type ClusterReply struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Request     uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code        Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message     string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint        string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Leader      *Leader                `protobuf:"bytes,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Node        string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // name of the node that answers
+	View        *ClusterView           `protobuf:"bytes,7,opt,name=view,proto3" json:"view,omitempty"`
+	Operation   *ClusterOperation      `protobuf:"bytes,8,opt,name=operation,proto3" json:"operation,omitempty"`  // that was begun, aborted, or stands in the way
+	Before      *FaultBudget           `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`        // of the configuration now, with who is in contact; of a question too, if that is known
+	After       *FaultBudget           `protobuf:"bytes,10,opt,name=after,proto3" json:"after,omitempty"`         // of the one that the change leads to
+	Meanwhile   *FaultBudget           `protobuf:"bytes,11,opt,name=meanwhile,proto3" json:"meanwhile,omitempty"` // the smallest on the way there, if it goes through others
+	Warnings    []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Level       uint32                 `protobuf:"varint,13,opt,name=level,proto3" json:"level,omitempty"`                                // of the cluster, as applied on the node that answers
+	LevelBefore uint32                 `protobuf:"varint,14,opt,name=level_before,json=levelBefore,proto3" json:"level_before,omitempty"` // of a raise: when the node was asked
+	Auth        *Auth                  `protobuf:"bytes,15,opt,name=auth,proto3" json:"auth,omitempty"`                                   // of an AuthQuery
+	Principal   string                 `protobuf:"bytes,16,opt,name=principal,proto3" json:"principal,omitempty"`                         // of an AuthQuery: who asked
+	// invitations: of an InvitationQuery all, of one that was made this one; without proof, taker
+	// and what is sealed, but for a byte where it still is there.
+	Invitations   []*Invitation `protobuf:"bytes,18,rep,name=invitations,proto3" json:"invitations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3890,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[42]
+	mi := &file_client_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3903,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{42}
+	return file_client_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ClusterReply) GetRequest() uint64 {
@@ -3777,6 +4018,13 @@ func (x *ClusterReply) GetPrincipal() string {
 	return ""
 }
 
+func (x *ClusterReply) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
 // ClusterView is what a node knows of its cluster. What the leader alone knows comes to the
 // others with its pulse, and is as old as that.
 type ClusterView struct {
@@ -3803,7 +4051,7 @@ type ClusterView struct {
 
 func (x *ClusterView) Reset() {
 	*x = ClusterView{}
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +4063,7 @@ func (x *ClusterView) String() string {
 func (*ClusterView) ProtoMessage() {}
 
 func (x *ClusterView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[43]
+	mi := &file_client_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +4076,7 @@ func (x *ClusterView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterView.ProtoReflect.Descriptor instead.
 func (*ClusterView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{43}
+	return file_client_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ClusterView) GetClusterId() []byte {
@@ -3956,7 +4204,7 @@ type OperationWait struct {
 
 func (x *OperationWait) Reset() {
 	*x = OperationWait{}
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4216,7 @@ func (x *OperationWait) String() string {
 func (*OperationWait) ProtoMessage() {}
 
 func (x *OperationWait) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[44]
+	mi := &file_client_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4229,7 @@ func (x *OperationWait) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationWait.ProtoReflect.Descriptor instead.
 func (*OperationWait) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{44}
+	return file_client_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *OperationWait) GetId() []byte {
@@ -4038,7 +4286,7 @@ type MemberView struct {
 
 func (x *MemberView) Reset() {
 	*x = MemberView{}
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4050,7 +4298,7 @@ func (x *MemberView) String() string {
 func (*MemberView) ProtoMessage() {}
 
 func (x *MemberView) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[45]
+	mi := &file_client_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4063,7 +4311,7 @@ func (x *MemberView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
 func (*MemberView) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{45}
+	return file_client_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *MemberView) GetMember() *Member {
@@ -4209,7 +4457,7 @@ type WaitingNode struct {
 
 func (x *WaitingNode) Reset() {
 	*x = WaitingNode{}
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4469,7 @@ func (x *WaitingNode) String() string {
 func (*WaitingNode) ProtoMessage() {}
 
 func (x *WaitingNode) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[46]
+	mi := &file_client_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4482,7 @@ func (x *WaitingNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingNode.ProtoReflect.Descriptor instead.
 func (*WaitingNode) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{46}
+	return file_client_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WaitingNode) GetName() string {
@@ -4309,7 +4557,7 @@ type FaultBudget struct {
 
 func (x *FaultBudget) Reset() {
 	*x = FaultBudget{}
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4321,7 +4569,7 @@ func (x *FaultBudget) String() string {
 func (*FaultBudget) ProtoMessage() {}
 
 func (x *FaultBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[47]
+	mi := &file_client_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4334,7 +4582,7 @@ func (x *FaultBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultBudget.ProtoReflect.Descriptor instead.
 func (*FaultBudget) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{47}
+	return file_client_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FaultBudget) GetVoters() uint32 {
@@ -4398,7 +4646,7 @@ type JoinAsk struct {
 
 func (x *JoinAsk) Reset() {
 	*x = JoinAsk{}
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4658,7 @@ func (x *JoinAsk) String() string {
 func (*JoinAsk) ProtoMessage() {}
 
 func (x *JoinAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[48]
+	mi := &file_client_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4671,7 @@ func (x *JoinAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAsk.ProtoReflect.Descriptor instead.
 func (*JoinAsk) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{48}
+	return file_client_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *JoinAsk) GetRequest() uint64 {
@@ -4456,7 +4704,7 @@ type JoinAnswer struct {
 
 func (x *JoinAnswer) Reset() {
 	*x = JoinAnswer{}
-	mi := &file_client_proto_msgTypes[49]
+	mi := &file_client_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4468,7 +4716,7 @@ func (x *JoinAnswer) String() string {
 func (*JoinAnswer) ProtoMessage() {}
 
 func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[49]
+	mi := &file_client_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4481,7 +4729,7 @@ func (x *JoinAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinAnswer.ProtoReflect.Descriptor instead.
 func (*JoinAnswer) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{49}
+	return file_client_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *JoinAnswer) GetRequest() uint64 {
@@ -4556,7 +4804,7 @@ type LoginRequest struct {
 
 func (x *LoginRequest) Reset() {
 	*x = LoginRequest{}
-	mi := &file_client_proto_msgTypes[50]
+	mi := &file_client_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4568,7 +4816,7 @@ func (x *LoginRequest) String() string {
 func (*LoginRequest) ProtoMessage() {}
 
 func (x *LoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[50]
+	mi := &file_client_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4581,7 +4829,7 @@ func (x *LoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
 func (*LoginRequest) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{50}
+	return file_client_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LoginRequest) GetRequest() uint64 {
@@ -4643,7 +4891,7 @@ type LoginReply struct {
 
 func (x *LoginReply) Reset() {
 	*x = LoginReply{}
-	mi := &file_client_proto_msgTypes[51]
+	mi := &file_client_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +4903,7 @@ func (x *LoginReply) String() string {
 func (*LoginReply) ProtoMessage() {}
 
 func (x *LoginReply) ProtoReflect() protoreflect.Message {
-	mi := &file_client_proto_msgTypes[51]
+	mi := &file_client_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +4916,7 @@ func (x *LoginReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginReply.ProtoReflect.Descriptor instead.
 func (*LoginReply) Descriptor() ([]byte, []int) {
-	return file_client_proto_rawDescGZIP(), []int{51}
+	return file_client_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *LoginReply) GetRequest() uint64 {
@@ -4718,6 +4966,193 @@ func (x *LoginReply) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+// InvitationAsk asks for the keys of an invitation: who asks has nothing but its token. The leader
+// gives them to one taker, who may ask again; another node answers REDIRECT, or NOT_FOUND, which is
+// the last word only if final is set.
+type InvitationAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
+	Taker         []byte                 `protobuf:"bytes,4,opt,name=taker,proto3" json:"taker,omitempty"` // 16 random bytes, of this taker alone
+	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`   // what it is called
+	Done          bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`  // the taker has the keys, and they may go
+	Host          []byte                 `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`   // where it comes from, as in Attach.holder: the link writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationAsk) Reset() {
+	*x = InvitationAsk{}
+	mi := &file_client_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationAsk) ProtoMessage() {}
+
+func (x *InvitationAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitationAsk.ProtoReflect.Descriptor instead.
+func (*InvitationAsk) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *InvitationAsk) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *InvitationAsk) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *InvitationAsk) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *InvitationAsk) GetTaker() []byte {
+	if x != nil {
+		return x.Taker
+	}
+	return nil
+}
+
+func (x *InvitationAsk) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *InvitationAsk) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *InvitationAsk) GetHost() []byte {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+type InvitationAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       uint64                 `protobuf:"varint,1,opt,name=request,proto3" json:"request,omitempty"`
+	Code          Code                   `protobuf:"varint,2,opt,name=code,proto3,enum=keyval.v1.Code" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Hint          string                 `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"` // an InvitedKeys
+	Leader        *Leader                `protobuf:"bytes,6,opt,name=leader,proto3" json:"leader,omitempty"` // of a REDIRECT
+	Final         bool                   `protobuf:"varint,7,opt,name=final,proto3" json:"final,omitempty"`  // nobody says anything else
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitationAnswer) Reset() {
+	*x = InvitationAnswer{}
+	mi := &file_client_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitationAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitationAnswer) ProtoMessage() {}
+
+func (x *InvitationAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_client_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitationAnswer.ProtoReflect.Descriptor instead.
+func (*InvitationAnswer) Descriptor() ([]byte, []int) {
+	return file_client_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *InvitationAnswer) GetRequest() uint64 {
+	if x != nil {
+		return x.Request
+	}
+	return 0
+}
+
+func (x *InvitationAnswer) GetCode() Code {
+	if x != nil {
+		return x.Code
+	}
+	return Code_OK
+}
+
+func (x *InvitationAnswer) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *InvitationAnswer) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
+}
+
+func (x *InvitationAnswer) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *InvitationAnswer) GetLeader() *Leader {
+	if x != nil {
+		return x.Leader
+	}
+	return nil
+}
+
+func (x *InvitationAnswer) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
 }
 
 var File_client_proto protoreflect.FileDescriptor
@@ -4820,7 +5255,7 @@ const file_client_proto_rawDesc = "" +
 	"\rStatusRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x16\n" +
 	"\x06events\x18\x02 \x01(\bR\x06events:A\x8a\xb5\x18\x14\b\b\x10\x02\x18\x01\"\fnode/gateway\x92\xb5\x18%\n" +
-	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x85\b\n" +
+	"\x06client\x12\agateway\x1a\x12a status is wanted\"\x9e\b\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x1a\n" +
@@ -4856,7 +5291,8 @@ const file_client_proto_rawDesc = "" +
 	"\x06vitals\x18\x1c \x01(\v2\x11.keyval.v1.VitalsR\x06vitals\x12\x18\n" +
 	"\amessage\x18\x1d \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x1e \x01(\tR\x04hint\x12(\n" +
-	"\x06events\x18\x1f \x03(\v2\x10.keyval.v1.EventR\x06events:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"F\n" +
+	"\x06events\x18\x1f \x03(\v2\x10.keyval.v1.EventR\x06events\x12\x17\n" +
+	"\awall_ms\x18  \x01(\x03R\x06wallMs:,\x8a\xb5\x18\b\b\t\x10\x01\x18\x020\x04\x92\xb5\x18\x1c\"\rStatusRequest\"\vStatusDraft\"F\n" +
 	"\x05Event\x12\x13\n" +
 	"\x05at_ms\x18\x01 \x01(\x03R\x04atMs\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x12\n" +
@@ -4943,7 +5379,7 @@ const file_client_proto_rawDesc = "" +
 	"\awriting\x18\f \x01(\bR\awriting\x12\x1f\n" +
 	"\vbytes_total\x18\r \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
-	"\x05error\x18\x0e \x01(\tR\x05error\"\xb1\x06\n" +
+	"\x05error\x18\x0e \x01(\tR\x05error\"\xb9\a\n" +
 	"\x0eClusterRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12/\n" +
 	"\x05query\x18\x02 \x01(\v2\x17.keyval.v1.ClusterQueryH\x00R\x05query\x121\n" +
@@ -4958,7 +5394,11 @@ const file_client_proto_rawDesc = "" +
 	"\x06backup\x18\f \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\x06backup\x12+\n" +
 	"\x04auth\x18\r \x01(\v2\x15.keyval.v1.ChangeAuthH\x00R\x04auth\x125\n" +
 	"\n" +
-	"auth_query\x18\x0e \x01(\v2\x14.keyval.v1.AuthQueryH\x00R\tauthQuery\x12$\n" +
+	"auth_query\x18\x0e \x01(\v2\x14.keyval.v1.AuthQueryH\x00R\tauthQuery\x12=\n" +
+	"\n" +
+	"invitation\x18\x12 \x01(\v2\x1b.keyval.v1.ChangeInvitationH\x00R\n" +
+	"invitation\x12G\n" +
+	"\x10invitation_query\x18\x13 \x01(\v2\x1a.keyval.v1.InvitationQueryH\x00R\x0finvitationQuery\x12$\n" +
 	"\rconfiguration\x18\a \x01(\x04R\rconfiguration\x12\x12\n" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x17\n" +
 	"\adry_run\x18\t \x01(\bR\x06dryRun\x12\x1c\n" +
@@ -5000,7 +5440,18 @@ const file_client_proto_rawDesc = "" +
 	"\tUserGrant\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12&\n" +
 	"\x05grant\x18\x02 \x01(\v2\x10.keyval.v1.GrantR\x05grant\"\v\n" +
-	"\tAuthQuery\"\xef\x04\n" +
+	"\tAuthQuery\"b\n" +
+	"\x10ChangeInvitation\x12,\n" +
+	"\x03add\x18\x01 \x01(\v2\x18.keyval.v1.NewInvitationH\x00R\x03add\x12\x18\n" +
+	"\x06remove\x18\x02 \x01(\fH\x00R\x06removeB\x06\n" +
+	"\x04kind\"x\n" +
+	"\rNewInvitation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x15\n" +
+	"\x06ttl_ms\x18\x03 \x01(\x04R\x05ttlMs\x12\x14\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\fR\x06sealed\"\x11\n" +
+	"\x0fInvitationQuery\"\xa8\x05\n" +
 	"\fClusterReply\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
@@ -5018,7 +5469,8 @@ const file_client_proto_rawDesc = "" +
 	"\x05level\x18\r \x01(\rR\x05level\x12!\n" +
 	"\flevel_before\x18\x0e \x01(\rR\vlevelBefore\x12#\n" +
 	"\x04auth\x18\x0f \x01(\v2\x0f.keyval.v1.AuthR\x04auth\x12\x1c\n" +
-	"\tprincipal\x18\x10 \x01(\tR\tprincipal: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xed\x04\n" +
+	"\tprincipal\x18\x10 \x01(\tR\tprincipal\x127\n" +
+	"\vinvitations\x18\x12 \x03(\v2\x15.keyval.v1.InvitationR\vinvitations: \x8a\xb5\x18\b\b\r\x10\x01\x18\x020\x04\x92\xb5\x18\x10\"\x0eClusterRequest\"\xed\x04\n" +
 	"\vClusterView\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12/\n" +
@@ -5123,7 +5575,25 @@ const file_client_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\a \x01(\fR\tclusterId:\x1e\x8a\xb5\x18\b\b\x11\x10\x01\x18\x020\x01\x92\xb5\x18\x0e\"\fLoginRequest**\n" +
+	"cluster_id\x18\a \x01(\fR\tclusterId:\x1e\x8a\xb5\x18\b\b\x11\x10\x01\x18\x020\x01\x92\xb5\x18\x0e\"\fLoginRequest\"\xa1\x02\n" +
+	"\rInvitationAsk\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
+	"\x05proof\x18\x03 \x01(\fR\x05proof\x12\x14\n" +
+	"\x05taker\x18\x04 \x01(\fR\x05taker\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\x12\x12\n" +
+	"\x04host\x18\a \x01(\fR\x04host:~\x8a\xb5\x18\x19\b\x12\x10\x02\x18\x01\"\x0fnode/membershipH\x01\x92\xb5\x18]\n" +
+	"\x06client\x12\n" +
+	"membership\x1aGa new machine has a token and no keys; again with done once it has them\"\xf9\x01\n" +
+	"\x10InvitationAnswer\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
+	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\fR\x06sealed\x12)\n" +
+	"\x06leader\x18\x06 \x01(\v2\x11.keyval.v1.LeaderR\x06leader\x12\x14\n" +
+	"\x05final\x18\a \x01(\bR\x05final:\x1f\x8a\xb5\x18\b\b\x13\x10\x01\x18\x020\x01\x92\xb5\x18\x0f\"\rInvitationAsk**\n" +
 	"\vConsistency\x12\x10\n" +
 	"\fLINEARIZABLE\x10\x00\x12\t\n" +
 	"\x05STALE\x10\x01*\x9c\x02\n" +
@@ -5167,7 +5637,7 @@ func file_client_proto_rawDescGZIP() []byte {
 }
 
 var file_client_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_client_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_client_proto_goTypes = []any{
 	(Consistency)(0),           // 0: keyval.v1.Consistency
 	(WaitReason)(0),            // 1: keyval.v1.WaitReason
@@ -5214,45 +5684,51 @@ var file_client_proto_goTypes = []any{
 	(*ChangePassword)(nil),     // 42: keyval.v1.ChangePassword
 	(*UserGrant)(nil),          // 43: keyval.v1.UserGrant
 	(*AuthQuery)(nil),          // 44: keyval.v1.AuthQuery
-	(*ClusterReply)(nil),       // 45: keyval.v1.ClusterReply
-	(*ClusterView)(nil),        // 46: keyval.v1.ClusterView
-	(*OperationWait)(nil),      // 47: keyval.v1.OperationWait
-	(*MemberView)(nil),         // 48: keyval.v1.MemberView
-	(*WaitingNode)(nil),        // 49: keyval.v1.WaitingNode
-	(*FaultBudget)(nil),        // 50: keyval.v1.FaultBudget
-	(*JoinAsk)(nil),            // 51: keyval.v1.JoinAsk
-	(*JoinAnswer)(nil),         // 52: keyval.v1.JoinAnswer
-	(*LoginRequest)(nil),       // 53: keyval.v1.LoginRequest
-	(*LoginReply)(nil),         // 54: keyval.v1.LoginReply
-	(Code)(0),                  // 55: keyval.v1.Code
-	(*Member)(nil),             // 56: keyval.v1.Member
-	(*NoteBackup)(nil),         // 57: keyval.v1.NoteBackup
-	(*ClusterOperation)(nil),   // 58: keyval.v1.ClusterOperation
-	(HealingMode)(0),           // 59: keyval.v1.HealingMode
-	(*Grant)(nil),              // 60: keyval.v1.Grant
-	(*Auth)(nil),               // 61: keyval.v1.Auth
-	(*Healing)(nil),            // 62: keyval.v1.Healing
-	(*BackupJob)(nil),          // 63: keyval.v1.BackupJob
+	(*ChangeInvitation)(nil),   // 45: keyval.v1.ChangeInvitation
+	(*NewInvitation)(nil),      // 46: keyval.v1.NewInvitation
+	(*InvitationQuery)(nil),    // 47: keyval.v1.InvitationQuery
+	(*ClusterReply)(nil),       // 48: keyval.v1.ClusterReply
+	(*ClusterView)(nil),        // 49: keyval.v1.ClusterView
+	(*OperationWait)(nil),      // 50: keyval.v1.OperationWait
+	(*MemberView)(nil),         // 51: keyval.v1.MemberView
+	(*WaitingNode)(nil),        // 52: keyval.v1.WaitingNode
+	(*FaultBudget)(nil),        // 53: keyval.v1.FaultBudget
+	(*JoinAsk)(nil),            // 54: keyval.v1.JoinAsk
+	(*JoinAnswer)(nil),         // 55: keyval.v1.JoinAnswer
+	(*LoginRequest)(nil),       // 56: keyval.v1.LoginRequest
+	(*LoginReply)(nil),         // 57: keyval.v1.LoginReply
+	(*InvitationAsk)(nil),      // 58: keyval.v1.InvitationAsk
+	(*InvitationAnswer)(nil),   // 59: keyval.v1.InvitationAnswer
+	(Code)(0),                  // 60: keyval.v1.Code
+	(*Member)(nil),             // 61: keyval.v1.Member
+	(*NoteBackup)(nil),         // 62: keyval.v1.NoteBackup
+	(*ClusterOperation)(nil),   // 63: keyval.v1.ClusterOperation
+	(HealingMode)(0),           // 64: keyval.v1.HealingMode
+	(*Grant)(nil),              // 65: keyval.v1.Grant
+	(*Auth)(nil),               // 66: keyval.v1.Auth
+	(*Invitation)(nil),         // 67: keyval.v1.Invitation
+	(*Healing)(nil),            // 68: keyval.v1.Healing
+	(*BackupJob)(nil),          // 69: keyval.v1.BackupJob
 }
 var file_client_proto_depIdxs = []int32{
-	55, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
+	60, // 0: keyval.v1.Attached.code:type_name -> keyval.v1.Code
 	6,  // 1: keyval.v1.Attached.leader:type_name -> keyval.v1.Leader
-	56, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
+	61, // 2: keyval.v1.Attached.members:type_name -> keyval.v1.Member
 	7,  // 3: keyval.v1.Write.traceparent:type_name -> keyval.v1.Traceparent
-	55, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
+	60, // 4: keyval.v1.WriteReply.code:type_name -> keyval.v1.Code
 	6,  // 5: keyval.v1.WriteReply.leader:type_name -> keyval.v1.Leader
 	0,  // 6: keyval.v1.Read.consistency:type_name -> keyval.v1.Consistency
 	11, // 7: keyval.v1.Read.get:type_name -> keyval.v1.Get
 	12, // 8: keyval.v1.Read.scan:type_name -> keyval.v1.Scan
 	13, // 9: keyval.v1.Read.digest:type_name -> keyval.v1.Digest
 	7,  // 10: keyval.v1.Read.traceparent:type_name -> keyval.v1.Traceparent
-	55, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
+	60, // 11: keyval.v1.ReadReply.code:type_name -> keyval.v1.Code
 	14, // 12: keyval.v1.ReadReply.items:type_name -> keyval.v1.Item
 	6,  // 13: keyval.v1.ReadReply.leader:type_name -> keyval.v1.Leader
 	16, // 14: keyval.v1.ReadReply.digest:type_name -> keyval.v1.RangeDigest
-	55, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
+	60, // 15: keyval.v1.StatusReply.code:type_name -> keyval.v1.Code
 	6,  // 16: keyval.v1.StatusReply.leader:type_name -> keyval.v1.Leader
-	56, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
+	61, // 17: keyval.v1.StatusReply.members:type_name -> keyval.v1.Member
 	24, // 18: keyval.v1.StatusReply.transfers:type_name -> keyval.v1.Transfer
 	23, // 19: keyval.v1.StatusReply.keys:type_name -> keyval.v1.Keys
 	20, // 20: keyval.v1.StatusReply.vitals:type_name -> keyval.v1.Vitals
@@ -5263,10 +5739,10 @@ var file_client_proto_depIdxs = []int32{
 	27, // 25: keyval.v1.SnapshotRequest.list:type_name -> keyval.v1.SnapshotList
 	28, // 26: keyval.v1.SnapshotRequest.delete:type_name -> keyval.v1.SnapshotDelete
 	29, // 27: keyval.v1.SnapshotRequest.fetch:type_name -> keyval.v1.SnapshotFetch
-	55, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
+	60, // 28: keyval.v1.SnapshotReply.code:type_name -> keyval.v1.Code
 	32, // 29: keyval.v1.SnapshotReply.snapshots:type_name -> keyval.v1.SnapshotInfo
 	30, // 30: keyval.v1.SnapshotReply.part:type_name -> keyval.v1.SnapshotPart
-	56, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
+	61, // 31: keyval.v1.SnapshotInfo.members:type_name -> keyval.v1.Member
 	34, // 32: keyval.v1.ClusterRequest.query:type_name -> keyval.v1.ClusterQuery
 	36, // 33: keyval.v1.ClusterRequest.begin:type_name -> keyval.v1.BeginOperation
 	37, // 34: keyval.v1.ClusterRequest.abort:type_name -> keyval.v1.AbortOperation
@@ -5274,42 +5750,48 @@ var file_client_proto_depIdxs = []int32{
 	39, // 36: keyval.v1.ClusterRequest.address:type_name -> keyval.v1.ChangeAddress
 	35, // 37: keyval.v1.ClusterRequest.level_raise:type_name -> keyval.v1.LevelRaise
 	40, // 38: keyval.v1.ClusterRequest.healing:type_name -> keyval.v1.ChangeHealing
-	57, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
+	62, // 39: keyval.v1.ClusterRequest.backup:type_name -> keyval.v1.NoteBackup
 	41, // 40: keyval.v1.ClusterRequest.auth:type_name -> keyval.v1.ChangeAuth
 	44, // 41: keyval.v1.ClusterRequest.auth_query:type_name -> keyval.v1.AuthQuery
-	58, // 42: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
-	59, // 43: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
-	43, // 44: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
-	43, // 45: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
-	42, // 46: keyval.v1.ChangeAuth.password:type_name -> keyval.v1.ChangePassword
-	60, // 47: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
-	55, // 48: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
-	6,  // 49: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
-	46, // 50: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
-	58, // 51: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
-	50, // 52: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
-	50, // 53: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
-	50, // 54: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
-	61, // 55: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
-	48, // 56: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
-	58, // 57: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
-	49, // 58: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
-	47, // 59: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
-	62, // 60: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
-	63, // 61: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
-	1,  // 62: keyval.v1.OperationWait.reason:type_name -> keyval.v1.WaitReason
-	56, // 63: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
-	2,  // 64: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
-	23, // 65: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
-	49, // 66: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
-	55, // 67: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
-	56, // 68: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
-	55, // 69: keyval.v1.LoginReply.code:type_name -> keyval.v1.Code
-	70, // [70:70] is the sub-list for method output_type
-	70, // [70:70] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	45, // 42: keyval.v1.ClusterRequest.invitation:type_name -> keyval.v1.ChangeInvitation
+	47, // 43: keyval.v1.ClusterRequest.invitation_query:type_name -> keyval.v1.InvitationQuery
+	63, // 44: keyval.v1.BeginOperation.operation:type_name -> keyval.v1.ClusterOperation
+	64, // 45: keyval.v1.ChangeHealing.mode:type_name -> keyval.v1.HealingMode
+	43, // 46: keyval.v1.ChangeAuth.grant:type_name -> keyval.v1.UserGrant
+	43, // 47: keyval.v1.ChangeAuth.revoke:type_name -> keyval.v1.UserGrant
+	42, // 48: keyval.v1.ChangeAuth.password:type_name -> keyval.v1.ChangePassword
+	65, // 49: keyval.v1.UserGrant.grant:type_name -> keyval.v1.Grant
+	46, // 50: keyval.v1.ChangeInvitation.add:type_name -> keyval.v1.NewInvitation
+	60, // 51: keyval.v1.ClusterReply.code:type_name -> keyval.v1.Code
+	6,  // 52: keyval.v1.ClusterReply.leader:type_name -> keyval.v1.Leader
+	49, // 53: keyval.v1.ClusterReply.view:type_name -> keyval.v1.ClusterView
+	63, // 54: keyval.v1.ClusterReply.operation:type_name -> keyval.v1.ClusterOperation
+	53, // 55: keyval.v1.ClusterReply.before:type_name -> keyval.v1.FaultBudget
+	53, // 56: keyval.v1.ClusterReply.after:type_name -> keyval.v1.FaultBudget
+	53, // 57: keyval.v1.ClusterReply.meanwhile:type_name -> keyval.v1.FaultBudget
+	66, // 58: keyval.v1.ClusterReply.auth:type_name -> keyval.v1.Auth
+	67, // 59: keyval.v1.ClusterReply.invitations:type_name -> keyval.v1.Invitation
+	51, // 60: keyval.v1.ClusterView.members:type_name -> keyval.v1.MemberView
+	63, // 61: keyval.v1.ClusterView.operations:type_name -> keyval.v1.ClusterOperation
+	52, // 62: keyval.v1.ClusterView.waiting:type_name -> keyval.v1.WaitingNode
+	50, // 63: keyval.v1.ClusterView.waits:type_name -> keyval.v1.OperationWait
+	68, // 64: keyval.v1.ClusterView.healing:type_name -> keyval.v1.Healing
+	69, // 65: keyval.v1.ClusterView.backups:type_name -> keyval.v1.BackupJob
+	1,  // 66: keyval.v1.OperationWait.reason:type_name -> keyval.v1.WaitReason
+	61, // 67: keyval.v1.MemberView.member:type_name -> keyval.v1.Member
+	2,  // 68: keyval.v1.MemberView.progress:type_name -> keyval.v1.ProgressState
+	23, // 69: keyval.v1.MemberView.keys:type_name -> keyval.v1.Keys
+	52, // 70: keyval.v1.JoinAsk.node:type_name -> keyval.v1.WaitingNode
+	60, // 71: keyval.v1.JoinAnswer.code:type_name -> keyval.v1.Code
+	61, // 72: keyval.v1.JoinAnswer.members:type_name -> keyval.v1.Member
+	60, // 73: keyval.v1.LoginReply.code:type_name -> keyval.v1.Code
+	60, // 74: keyval.v1.InvitationAnswer.code:type_name -> keyval.v1.Code
+	6,  // 75: keyval.v1.InvitationAnswer.leader:type_name -> keyval.v1.Leader
+	76, // [76:76] is the sub-list for method output_type
+	76, // [76:76] is the sub-list for method input_type
+	76, // [76:76] is the sub-list for extension type_name
+	76, // [76:76] is the sub-list for extension extendee
+	0,  // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_client_proto_init() }
@@ -5341,6 +5823,8 @@ func file_client_proto_init() {
 		(*ClusterRequest_Backup)(nil),
 		(*ClusterRequest_Auth)(nil),
 		(*ClusterRequest_AuthQuery)(nil),
+		(*ClusterRequest_Invitation)(nil),
+		(*ClusterRequest_InvitationQuery)(nil),
 	}
 	file_client_proto_msgTypes[37].OneofWrappers = []any{}
 	file_client_proto_msgTypes[38].OneofWrappers = []any{
@@ -5351,13 +5835,17 @@ func file_client_proto_init() {
 		(*ChangeAuth_Enable)(nil),
 		(*ChangeAuth_Password)(nil),
 	}
+	file_client_proto_msgTypes[42].OneofWrappers = []any{
+		(*ChangeInvitation_Add)(nil),
+		(*ChangeInvitation_Remove)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_client_proto_rawDesc), len(file_client_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   52,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -920,6 +920,7 @@ type Operation struct {
 	//	*Operation_SetHealing
 	//	*Operation_NoteBackup
 	//	*Operation_SetAuth
+	//	*Operation_WriteInvitations
 	Kind          isOperation_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1070,6 +1071,15 @@ func (x *Operation) GetSetAuth() *SetAuth {
 	return nil
 }
 
+func (x *Operation) GetWriteInvitations() *WriteInvitations {
+	if x != nil {
+		if x, ok := x.Kind.(*Operation_WriteInvitations); ok {
+			return x.WriteInvitations
+		}
+	}
+	return nil
+}
+
 type isOperation_Kind interface {
 	isOperation_Kind()
 }
@@ -1122,6 +1132,10 @@ type Operation_SetAuth struct {
 	SetAuth *SetAuth `protobuf:"bytes,40,opt,name=set_auth,json=setAuth,proto3,oneof"`
 }
 
+type Operation_WriteInvitations struct {
+	WriteInvitations *WriteInvitations `protobuf:"bytes,42,opt,name=write_invitations,json=writeInvitations,proto3,oneof"`
+}
+
 func (*Operation_Put) isOperation_Kind() {}
 
 func (*Operation_Delete) isOperation_Kind() {}
@@ -1145,6 +1159,8 @@ func (*Operation_SetHealing) isOperation_Kind() {}
 func (*Operation_NoteBackup) isOperation_Kind() {}
 
 func (*Operation_SetAuth) isOperation_Kind() {}
+
+func (*Operation_WriteInvitations) isOperation_Kind() {}
 
 type Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2298,6 +2314,300 @@ func (x *Grant) GetPrefix() []byte {
 	return nil
 }
 
+// WriteInvitations changes the invitations, if its version is the one that follows. It was decided
+// upon the version before: what does not fit that is INVALID, and has no effect at all.
+type WriteInvitations struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Remove        [][]byte               `protobuf:"bytes,2,rep,name=remove,proto3" json:"remove,omitempty"` // ids; first
+	Put           *Invitation            `protobuf:"bytes,3,opt,name=put,proto3" json:"put,omitempty"`       // then; the one of its id, if it is there, becomes this; unset: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteInvitations) Reset() {
+	*x = WriteInvitations{}
+	mi := &file_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteInvitations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteInvitations) ProtoMessage() {}
+
+func (x *WriteInvitations) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteInvitations.ProtoReflect.Descriptor instead.
+func (*WriteInvitations) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WriteInvitations) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *WriteInvitations) GetRemove() [][]byte {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
+func (x *WriteInvitations) GetPut() *Invitation {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+// Invitations are the nodes that were given a token to come with, until each has expired.
+type Invitations struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // counts the writes, from 1; 0: there never was one
+	All           []*Invitation          `protobuf:"bytes,2,rep,name=all,proto3" json:"all,omitempty"`          // in the order in which they were made
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitations) Reset() {
+	*x = Invitations{}
+	mi := &file_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitations) ProtoMessage() {}
+
+func (x *Invitations) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitations.ProtoReflect.Descriptor instead.
+func (*Invitations) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Invitations) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Invitations) GetAll() []*Invitation {
+	if x != nil {
+		return x.All
+	}
+	return nil
+}
+
+// Invitation holds the keys of a node, sealed with what stands in its token and nowhere else: so
+// none but who has that can open them. Times are wall time of the leader of that moment.
+type Invitation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // 16 random bytes
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // its name
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`     // who asked for it, and the id of that request, for people
+	Request       string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Proof         []byte                 `protobuf:"bytes,6,opt,name=proof,proto3" json:"proof,omitempty"`   // SHA-256 of the proof that its token holds
+	Sealed        []byte                 `protobuf:"bytes,7,opt,name=sealed,proto3" json:"sealed,omitempty"` // an InvitedKeys; empty: the taker has them
+	Taker         []byte                 `protobuf:"bytes,8,opt,name=taker,proto3" json:"taker,omitempty"`   // SHA-256 of what one taker alone knows; empty: nobody has taken it
+	TakenAtMs     int64                  `protobuf:"varint,9,opt,name=taken_at_ms,json=takenAtMs,proto3" json:"taken_at_ms,omitempty"`
+	TakenFrom     string                 `protobuf:"bytes,10,opt,name=taken_from,json=takenFrom,proto3" json:"taken_from,omitempty"` // the taker's host, for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Invitation) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Invitation) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Invitation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Invitation) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Invitation) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Invitation) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *Invitation) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Invitation) GetTaker() []byte {
+	if x != nil {
+		return x.Taker
+	}
+	return nil
+}
+
+func (x *Invitation) GetTakenAtMs() int64 {
+	if x != nil {
+		return x.TakenAtMs
+	}
+	return 0
+}
+
+func (x *Invitation) GetTakenFrom() string {
+	if x != nil {
+		return x.TakenFrom
+	}
+	return ""
+}
+
+// InvitedKeys are the files of a node's keys, which an invitation holds sealed.
+type InvitedKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ca            []byte                 `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InvitedKeys) Reset() {
+	*x = InvitedKeys{}
+	mi := &file_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InvitedKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InvitedKeys) ProtoMessage() {}
+
+func (x *InvitedKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InvitedKeys.ProtoReflect.Descriptor instead.
+func (*InvitedKeys) Descriptor() ([]byte, []int) {
+	return file_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *InvitedKeys) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+func (x *InvitedKeys) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *InvitedKeys) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 // BackupJob is what a process that makes backups has said of itself last. Times are wall time
 // of its machine, for people.
 type BackupJob struct {
@@ -2318,7 +2628,7 @@ type BackupJob struct {
 
 func (x *BackupJob) Reset() {
 	*x = BackupJob{}
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2640,7 @@ func (x *BackupJob) String() string {
 func (*BackupJob) ProtoMessage() {}
 
 func (x *BackupJob) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[26]
+	mi := &file_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2653,7 @@ func (x *BackupJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupJob.ProtoReflect.Descriptor instead.
 func (*BackupJob) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{26}
+	return file_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BackupJob) GetName() string {
@@ -2429,7 +2739,7 @@ type Healing struct {
 
 func (x *Healing) Reset() {
 	*x = Healing{}
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2751,7 @@ func (x *Healing) String() string {
 func (*Healing) ProtoMessage() {}
 
 func (x *Healing) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[27]
+	mi := &file_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2764,7 @@ func (x *Healing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Healing.ProtoReflect.Descriptor instead.
 func (*Healing) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{27}
+	return file_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Healing) GetVersion() uint64 {
@@ -2513,7 +2823,7 @@ type ClusterOperation struct {
 
 func (x *ClusterOperation) Reset() {
 	*x = ClusterOperation{}
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2835,7 @@ func (x *ClusterOperation) String() string {
 func (*ClusterOperation) ProtoMessage() {}
 
 func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[28]
+	mi := &file_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2848,7 @@ func (x *ClusterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterOperation.ProtoReflect.Descriptor instead.
 func (*ClusterOperation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{28}
+	return file_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ClusterOperation) GetId() []byte {
@@ -2683,7 +2993,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3005,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[29]
+	mi := &file_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3018,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{29}
+	return file_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Outcome) GetSeq() uint64 {
@@ -2787,17 +3097,18 @@ type Checkpoint struct {
 	// configuration_index is that of the entry that changed members or configuration last;
 	// the founders' is 1.
 	ConfigurationIndex uint64              `protobuf:"varint,16,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
-	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"` // in the order in which they began
-	Healing            *Healing            `protobuf:"bytes,18,opt,name=healing,proto3" json:"healing,omitempty"`       // unset: it was never written
-	Backups            []*BackupJob        `protobuf:"bytes,19,rep,name=backups,proto3" json:"backups,omitempty"`       // by name
-	Auth               *Auth               `protobuf:"bytes,20,opt,name=auth,proto3" json:"auth,omitempty"`             // unset: it was never written
+	Operations         []*ClusterOperation `protobuf:"bytes,17,rep,name=operations,proto3" json:"operations,omitempty"`   // in the order in which they began
+	Healing            *Healing            `protobuf:"bytes,18,opt,name=healing,proto3" json:"healing,omitempty"`         // unset: it was never written
+	Backups            []*BackupJob        `protobuf:"bytes,19,rep,name=backups,proto3" json:"backups,omitempty"`         // by name
+	Auth               *Auth               `protobuf:"bytes,20,opt,name=auth,proto3" json:"auth,omitempty"`               // unset: it was never written
+	Invitations        *Invitations        `protobuf:"bytes,22,opt,name=invitations,proto3" json:"invitations,omitempty"` // unset: there never was one
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +3120,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[30]
+	mi := &file_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +3133,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{30}
+	return file_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Checkpoint) GetFormat() uint32 {
@@ -2965,6 +3276,13 @@ func (x *Checkpoint) GetAuth() *Auth {
 	return nil
 }
 
+func (x *Checkpoint) GetInvitations() *Invitations {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
 // Member is one replica of the configuration. A RaftID below next_raft_id that is no
 // member's was removed.
 type Member struct {
@@ -2982,7 +3300,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3312,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[31]
+	mi := &file_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3325,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{31}
+	return file_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Member) GetRaftId() uint64 {
@@ -3075,7 +3393,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3405,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[32]
+	mi := &file_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3418,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{32}
+	return file_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Session) GetClient() []byte {
@@ -3177,7 +3495,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3507,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[33]
+	mi := &file_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3520,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{33}
+	return file_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Identity) GetFormat() uint32 {
@@ -3290,7 +3608,7 @@ type Founder struct {
 
 func (x *Founder) Reset() {
 	*x = Founder{}
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3620,7 @@ func (x *Founder) String() string {
 func (*Founder) ProtoMessage() {}
 
 func (x *Founder) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[34]
+	mi := &file_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3633,7 @@ func (x *Founder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Founder.ProtoReflect.Descriptor instead.
 func (*Founder) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{34}
+	return file_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Founder) GetRaftId() uint64 {
@@ -3367,7 +3685,7 @@ type Starts struct {
 
 func (x *Starts) Reset() {
 	*x = Starts{}
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3379,7 +3697,7 @@ func (x *Starts) String() string {
 func (*Starts) ProtoMessage() {}
 
 func (x *Starts) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[35]
+	mi := &file_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3392,7 +3710,7 @@ func (x *Starts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Starts.ProtoReflect.Descriptor instead.
 func (*Starts) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{35}
+	return file_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Starts) GetNumber() uint64 {
@@ -3429,7 +3747,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3759,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[36]
+	mi := &file_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3772,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{36}
+	return file_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Start) GetRaftId() uint64 {
@@ -3495,7 +3813,7 @@ type StartsHeard struct {
 
 func (x *StartsHeard) Reset() {
 	*x = StartsHeard{}
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3507,7 +3825,7 @@ func (x *StartsHeard) String() string {
 func (*StartsHeard) ProtoMessage() {}
 
 func (x *StartsHeard) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[37]
+	mi := &file_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3520,7 +3838,7 @@ func (x *StartsHeard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartsHeard.ProtoReflect.Descriptor instead.
 func (*StartsHeard) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{37}
+	return file_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StartsHeard) GetHeard() []*Start {
@@ -3542,7 +3860,7 @@ type Suspicion struct {
 
 func (x *Suspicion) Reset() {
 	*x = Suspicion{}
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3872,7 @@ func (x *Suspicion) String() string {
 func (*Suspicion) ProtoMessage() {}
 
 func (x *Suspicion) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[38]
+	mi := &file_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3885,7 @@ func (x *Suspicion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suspicion.ProtoReflect.Descriptor instead.
 func (*Suspicion) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{38}
+	return file_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Suspicion) GetAccusations() []*Accusation {
@@ -3590,7 +3908,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3602,7 +3920,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[39]
+	mi := &file_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3615,7 +3933,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{39}
+	return file_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Accusation) GetRaftId() uint64 {
@@ -3659,7 +3977,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3671,7 +3989,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_command_proto_msgTypes[40]
+	mi := &file_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3684,7 +4002,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_command_proto_rawDescGZIP(), []int{40}
+	return file_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Lineage) GetFrom() []uint64 {
@@ -3742,7 +4060,7 @@ const file_command_proto_rawDesc = "" +
 	"\vOpenSession\x12\x15\n" +
 	"\x06ttl_ms\x18\x01 \x01(\x04R\x05ttlMs\x12\x1b\n" +
 	"\tbefore_ms\x18\x02 \x01(\x04R\bbeforeMs\x12\x16\n" +
-	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xd1\x05\n" +
+	"\x06holder\x18\x03 \x01(\fR\x06holder\"\xa3\x06\n" +
 	"\tOperation\x12\"\n" +
 	"\x03put\x18\x01 \x01(\v2\x0e.keyval.v1.PutH\x00R\x03put\x12+\n" +
 	"\x06delete\x18\x02 \x01(\v2\x11.keyval.v1.DeleteH\x00R\x06delete\x12;\n" +
@@ -3758,8 +4076,9 @@ const file_command_proto_rawDesc = "" +
 	"setHealing\x128\n" +
 	"\vnote_backup\x18' \x01(\v2\x15.keyval.v1.NoteBackupH\x00R\n" +
 	"noteBackup\x12/\n" +
-	"\bset_auth\x18( \x01(\v2\x12.keyval.v1.SetAuthH\x00R\asetAuthB\x06\n" +
-	"\x04kindJ\x04\b\x04\x10 J\x04\b)\x10@\"3\n" +
+	"\bset_auth\x18( \x01(\v2\x12.keyval.v1.SetAuthH\x00R\asetAuth\x12J\n" +
+	"\x11write_invitations\x18* \x01(\v2\x1b.keyval.v1.WriteInvitationsH\x00R\x10writeInvitationsB\x06\n" +
+	"\x04kindJ\x04\b\x04\x10 J\x04\b)\x10*J\x04\b+\x10@\"3\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueJ\x04\b\x03\x10\x04\"\x1a\n" +
@@ -3830,7 +4149,33 @@ const file_command_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"H\n" +
 	"\x05Grant\x12'\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x13.keyval.v1.UserRoleR\x04role\x12\x16\n" +
-	"\x06prefix\x18\x02 \x01(\fR\x06prefix\"\x90\x02\n" +
+	"\x06prefix\x18\x02 \x01(\fR\x06prefix\"m\n" +
+	"\x10WriteInvitations\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06remove\x18\x02 \x03(\fR\x06remove\x12'\n" +
+	"\x03put\x18\x03 \x01(\v2\x15.keyval.v1.InvitationR\x03put\"P\n" +
+	"\vInvitations\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12'\n" +
+	"\x03all\x18\x02 \x03(\v2\x15.keyval.v1.InvitationR\x03all\"\xfc\x01\n" +
+	"\n" +
+	"Invitation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\x12\x14\n" +
+	"\x05proof\x18\x06 \x01(\fR\x05proof\x12\x16\n" +
+	"\x06sealed\x18\a \x01(\fR\x06sealed\x12\x14\n" +
+	"\x05taker\x18\b \x01(\fR\x05taker\x12\x1e\n" +
+	"\vtaken_at_ms\x18\t \x01(\x03R\ttakenAtMs\x12\x1d\n" +
+	"\n" +
+	"taken_from\x18\n" +
+	" \x01(\tR\ttakenFrom\"Q\n" +
+	"\vInvitedKeys\x12\x0e\n" +
+	"\x02ca\x18\x01 \x01(\fR\x02ca\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"\x90\x02\n" +
 	"\tBackupJob\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x19\n" +
@@ -3877,7 +4222,7 @@ const file_command_proto_rawDesc = "" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12)\n" +
 	"\x10failed_condition\x18\x06 \x01(\rR\x0ffailedCondition\x12\x1a\n" +
 	"\bunopened\x18\a \x01(\bR\bunopened:<\x92\xb5\x188\n" +
-	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xf9\x05\n" +
+	"\agateway\x12\asession\x1a$one of the Outcomes is of its client\"\xb3\x06\n" +
 	"\n" +
 	"Checkpoint\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
@@ -3905,7 +4250,8 @@ const file_command_proto_rawDesc = "" +
 	"operations\x12,\n" +
 	"\ahealing\x18\x12 \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\x13 \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
-	"\x04auth\x18\x14 \x01(\v2\x0f.keyval.v1.AuthR\x04auth\"\xda\x01\n" +
+	"\x04auth\x18\x14 \x01(\v2\x0f.keyval.v1.AuthR\x04auth\x128\n" +
+	"\vinvitations\x18\x16 \x01(\v2\x16.keyval.v1.InvitationsR\vinvitations\"\xda\x01\n" +
 	"\x06Member\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -4043,7 +4389,7 @@ func file_command_proto_rawDescGZIP() []byte {
 }
 
 var file_command_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_command_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_command_proto_goTypes = []any{
 	(Comparison)(0),          // 0: keyval.v1.Comparison
 	(UserRole)(0),            // 1: keyval.v1.UserRole
@@ -4078,22 +4424,26 @@ var file_command_proto_goTypes = []any{
 	(*User)(nil),             // 30: keyval.v1.User
 	(*Password)(nil),         // 31: keyval.v1.Password
 	(*Grant)(nil),            // 32: keyval.v1.Grant
-	(*BackupJob)(nil),        // 33: keyval.v1.BackupJob
-	(*Healing)(nil),          // 34: keyval.v1.Healing
-	(*ClusterOperation)(nil), // 35: keyval.v1.ClusterOperation
-	(*Outcome)(nil),          // 36: keyval.v1.Outcome
-	(*Checkpoint)(nil),       // 37: keyval.v1.Checkpoint
-	(*Member)(nil),           // 38: keyval.v1.Member
-	(*Session)(nil),          // 39: keyval.v1.Session
-	(*Identity)(nil),         // 40: keyval.v1.Identity
-	(*Founder)(nil),          // 41: keyval.v1.Founder
-	(*Starts)(nil),           // 42: keyval.v1.Starts
-	(*Start)(nil),            // 43: keyval.v1.Start
-	(*StartsHeard)(nil),      // 44: keyval.v1.StartsHeard
-	(*Suspicion)(nil),        // 45: keyval.v1.Suspicion
-	(*Accusation)(nil),       // 46: keyval.v1.Accusation
-	(*Lineage)(nil),          // 47: keyval.v1.Lineage
-	(*raftpb.ConfState)(nil), // 48: raftpb.ConfState
+	(*WriteInvitations)(nil), // 33: keyval.v1.WriteInvitations
+	(*Invitations)(nil),      // 34: keyval.v1.Invitations
+	(*Invitation)(nil),       // 35: keyval.v1.Invitation
+	(*InvitedKeys)(nil),      // 36: keyval.v1.InvitedKeys
+	(*BackupJob)(nil),        // 37: keyval.v1.BackupJob
+	(*Healing)(nil),          // 38: keyval.v1.Healing
+	(*ClusterOperation)(nil), // 39: keyval.v1.ClusterOperation
+	(*Outcome)(nil),          // 40: keyval.v1.Outcome
+	(*Checkpoint)(nil),       // 41: keyval.v1.Checkpoint
+	(*Member)(nil),           // 42: keyval.v1.Member
+	(*Session)(nil),          // 43: keyval.v1.Session
+	(*Identity)(nil),         // 44: keyval.v1.Identity
+	(*Founder)(nil),          // 45: keyval.v1.Founder
+	(*Starts)(nil),           // 46: keyval.v1.Starts
+	(*Start)(nil),            // 47: keyval.v1.Start
+	(*StartsHeard)(nil),      // 48: keyval.v1.StartsHeard
+	(*Suspicion)(nil),        // 49: keyval.v1.Suspicion
+	(*Accusation)(nil),       // 50: keyval.v1.Accusation
+	(*Lineage)(nil),          // 51: keyval.v1.Lineage
+	(*raftpb.ConfState)(nil), // 52: raftpb.ConfState
 }
 var file_command_proto_depIdxs = []int32{
 	8,  // 0: keyval.v1.Commands.proposals:type_name -> keyval.v1.Proposal
@@ -4114,43 +4464,47 @@ var file_command_proto_depIdxs = []int32{
 	26, // 15: keyval.v1.Operation.set_healing:type_name -> keyval.v1.SetHealing
 	27, // 16: keyval.v1.Operation.note_backup:type_name -> keyval.v1.NoteBackup
 	28, // 17: keyval.v1.Operation.set_auth:type_name -> keyval.v1.SetAuth
-	19, // 18: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
-	23, // 19: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
-	20, // 20: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
-	21, // 21: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
-	22, // 22: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
-	35, // 23: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
-	34, // 24: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
-	33, // 25: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
-	29, // 26: keyval.v1.SetAuth.auth:type_name -> keyval.v1.Auth
-	30, // 27: keyval.v1.Auth.users:type_name -> keyval.v1.User
-	32, // 28: keyval.v1.User.grants:type_name -> keyval.v1.Grant
-	31, // 29: keyval.v1.User.password:type_name -> keyval.v1.Password
-	1,  // 30: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
-	2,  // 31: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
-	3,  // 32: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
-	4,  // 33: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
-	4,  // 34: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
-	5,  // 35: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
-	5,  // 36: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
-	48, // 37: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
-	38, // 38: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
-	39, // 39: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
-	41, // 40: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
-	35, // 41: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
-	34, // 42: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
-	33, // 43: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
-	29, // 44: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
-	6,  // 45: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
-	36, // 46: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
-	41, // 47: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
-	43, // 48: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
-	46, // 49: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	33, // 18: keyval.v1.Operation.write_invitations:type_name -> keyval.v1.WriteInvitations
+	19, // 19: keyval.v1.ChangeMembers.changes:type_name -> keyval.v1.MemberChange
+	23, // 20: keyval.v1.ChangeMembers.record:type_name -> keyval.v1.RecordOperation
+	20, // 21: keyval.v1.MemberChange.add_learner:type_name -> keyval.v1.AddLearner
+	21, // 22: keyval.v1.MemberChange.promote:type_name -> keyval.v1.PromoteLearner
+	22, // 23: keyval.v1.MemberChange.remove:type_name -> keyval.v1.RemoveMember
+	39, // 24: keyval.v1.RecordOperation.operation:type_name -> keyval.v1.ClusterOperation
+	38, // 25: keyval.v1.SetHealing.healing:type_name -> keyval.v1.Healing
+	37, // 26: keyval.v1.NoteBackup.job:type_name -> keyval.v1.BackupJob
+	29, // 27: keyval.v1.SetAuth.auth:type_name -> keyval.v1.Auth
+	30, // 28: keyval.v1.Auth.users:type_name -> keyval.v1.User
+	32, // 29: keyval.v1.User.grants:type_name -> keyval.v1.Grant
+	31, // 30: keyval.v1.User.password:type_name -> keyval.v1.Password
+	1,  // 31: keyval.v1.Grant.role:type_name -> keyval.v1.UserRole
+	35, // 32: keyval.v1.WriteInvitations.put:type_name -> keyval.v1.Invitation
+	35, // 33: keyval.v1.Invitations.all:type_name -> keyval.v1.Invitation
+	2,  // 34: keyval.v1.Healing.mode:type_name -> keyval.v1.HealingMode
+	3,  // 35: keyval.v1.ClusterOperation.kind:type_name -> keyval.v1.OperationKind
+	4,  // 36: keyval.v1.ClusterOperation.phase:type_name -> keyval.v1.OperationPhase
+	4,  // 37: keyval.v1.ClusterOperation.reached:type_name -> keyval.v1.OperationPhase
+	5,  // 38: keyval.v1.ClusterOperation.code:type_name -> keyval.v1.Code
+	5,  // 39: keyval.v1.Outcome.code:type_name -> keyval.v1.Code
+	52, // 40: keyval.v1.Checkpoint.conf_state:type_name -> raftpb.ConfState
+	42, // 41: keyval.v1.Checkpoint.members:type_name -> keyval.v1.Member
+	43, // 42: keyval.v1.Checkpoint.sessions:type_name -> keyval.v1.Session
+	45, // 43: keyval.v1.Checkpoint.founders:type_name -> keyval.v1.Founder
+	39, // 44: keyval.v1.Checkpoint.operations:type_name -> keyval.v1.ClusterOperation
+	38, // 45: keyval.v1.Checkpoint.healing:type_name -> keyval.v1.Healing
+	37, // 46: keyval.v1.Checkpoint.backups:type_name -> keyval.v1.BackupJob
+	29, // 47: keyval.v1.Checkpoint.auth:type_name -> keyval.v1.Auth
+	34, // 48: keyval.v1.Checkpoint.invitations:type_name -> keyval.v1.Invitations
+	6,  // 49: keyval.v1.Member.type:type_name -> keyval.v1.MemberType
+	40, // 50: keyval.v1.Session.outcomes:type_name -> keyval.v1.Outcome
+	45, // 51: keyval.v1.Identity.founders:type_name -> keyval.v1.Founder
+	47, // 52: keyval.v1.StartsHeard.heard:type_name -> keyval.v1.Start
+	50, // 53: keyval.v1.Suspicion.accusations:type_name -> keyval.v1.Accusation
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_command_proto_init() }
@@ -4178,6 +4532,7 @@ func file_command_proto_init() {
 		(*Operation_SetHealing)(nil),
 		(*Operation_NoteBackup)(nil),
 		(*Operation_SetAuth)(nil),
+		(*Operation_WriteInvitations)(nil),
 	}
 	file_command_proto_msgTypes[12].OneofWrappers = []any{
 		(*MemberChange_AddLearner)(nil),
@@ -4190,7 +4545,7 @@ func file_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_command_proto_rawDesc), len(file_command_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

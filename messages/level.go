@@ -54,6 +54,7 @@ var operationLevels = map[OperationNumber]uint32{
 	38: 1, // set_healing
 	39: 1, // note_backup
 	40: 1, // set_auth
+	42: 1, // write_invitations
 }
 
 // AdmittedAt reports whether an operation of this kind has an effect in a cluster of

@@ -15,11 +15,12 @@ type RaftID = uint64
 
 // Sizes of identities in bytes.
 const (
-	ClientIDSize    = 16
-	HolderSizeMax   = 64 // of whose sessions are counted together
-	IncarnationSize = 16
-	ClusterIDSize   = 16
-	OperationIDSize = 16
+	ClientIDSize     = 16
+	HolderSizeMax    = 64 // of whose sessions are counted together
+	IncarnationSize  = 16
+	ClusterIDSize    = 16
+	OperationIDSize  = 16
+	InvitationIDSize = 16
 )
 
 // MembersMax bounds the members of a cluster, in number, learners included.

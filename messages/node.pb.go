@@ -3029,6 +3029,7 @@ type MembersChanged struct {
 	Healing       *Healing     `protobuf:"bytes,11,opt,name=healing,proto3" json:"healing,omitempty"`
 	Backups       []*BackupJob `protobuf:"bytes,12,rep,name=backups,proto3" json:"backups,omitempty"`
 	Auth          *Auth        `protobuf:"bytes,13,opt,name=auth,proto3" json:"auth,omitempty"`
+	Invitations   *Invitations `protobuf:"bytes,15,opt,name=invitations,proto3" json:"invitations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3150,6 +3151,13 @@ func (x *MembersChanged) GetBackups() []*BackupJob {
 func (x *MembersChanged) GetAuth() *Auth {
 	if x != nil {
 		return x.Auth
+	}
+	return nil
+}
+
+func (x *MembersChanged) GetInvitations() *Invitations {
+	if x != nil {
+		return x.Invitations
 	}
 	return nil
 }
@@ -5048,7 +5056,7 @@ const file_node_proto_rawDesc = "" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12%\n" +
 	"\x0ewrites_refused\x18\x05 \x01(\tR\rwritesRefused\x12#\n" +
 	"\x04auth\x18\x06 \x01(\v2\x0f.keyval.v1.AuthR\x04auth:N\x92\xb5\x18J\n" +
-	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xc5\x05\n" +
+	"\agateway\x12\asession\x1a6the same, with the leader's address; the level changed\"\xff\x05\n" +
 	"\x0eMembersChanged\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.keyval.v1.MemberR\amembers\x12\x1d\n" +
 	"\n" +
@@ -5068,7 +5076,8 @@ const file_node_proto_rawDesc = "" +
 	" \x01(\bR\asettled\x12,\n" +
 	"\ahealing\x18\v \x01(\v2\x12.keyval.v1.HealingR\ahealing\x12.\n" +
 	"\abackups\x18\f \x03(\v2\x14.keyval.v1.BackupJobR\abackups\x12#\n" +
-	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth:\xbb\x01\x92\xb5\x18\xb6\x01\n" +
+	"\x04auth\x18\r \x01(\v2\x0f.keyval.v1.AuthR\x04auth\x128\n" +
+	"\vinvitations\x18\x0f \x01(\v2\x16.keyval.v1.InvitationsR\vinvitations:\xbb\x01\x92\xb5\x18\xb6\x01\n" +
 	"\amachine\x12Pgateway, membership -> transport, audit, login; node -> transport while founding\x1aNmembers, operations or level changed; their configuration is durable; at start\"\tIntroduce\"\xc9\x01\n" +
 	"\x06Denied\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x18\n" +
@@ -5337,20 +5346,21 @@ var file_node_proto_goTypes = []any{
 	(*ClusterOperation)(nil),    // 95: keyval.v1.ClusterOperation
 	(*Healing)(nil),             // 96: keyval.v1.Healing
 	(*BackupJob)(nil),           // 97: keyval.v1.BackupJob
-	(*Start)(nil),               // 98: keyval.v1.Start
-	(*Suspicion)(nil),           // 99: keyval.v1.Suspicion
-	(*Founder)(nil),             // 100: keyval.v1.Founder
-	(*StatusReply)(nil),         // 101: keyval.v1.StatusReply
-	(*Operation)(nil),           // 102: keyval.v1.Operation
-	(*StatusRequest)(nil),       // 103: keyval.v1.StatusRequest
-	(*SnapshotRequest)(nil),     // 104: keyval.v1.SnapshotRequest
-	(*Condition)(nil),           // 105: keyval.v1.Condition
-	(*ClusterRequest)(nil),      // 106: keyval.v1.ClusterRequest
-	(*Traceparent)(nil),         // 107: keyval.v1.Traceparent
-	(*WriteReply)(nil),          // 108: keyval.v1.WriteReply
-	(*ReadReply)(nil),           // 109: keyval.v1.ReadReply
-	(*SnapshotReply)(nil),       // 110: keyval.v1.SnapshotReply
-	(*ClusterReply)(nil),        // 111: keyval.v1.ClusterReply
+	(*Invitations)(nil),         // 98: keyval.v1.Invitations
+	(*Start)(nil),               // 99: keyval.v1.Start
+	(*Suspicion)(nil),           // 100: keyval.v1.Suspicion
+	(*Founder)(nil),             // 101: keyval.v1.Founder
+	(*StatusReply)(nil),         // 102: keyval.v1.StatusReply
+	(*Operation)(nil),           // 103: keyval.v1.Operation
+	(*StatusRequest)(nil),       // 104: keyval.v1.StatusRequest
+	(*SnapshotRequest)(nil),     // 105: keyval.v1.SnapshotRequest
+	(*Condition)(nil),           // 106: keyval.v1.Condition
+	(*ClusterRequest)(nil),      // 107: keyval.v1.ClusterRequest
+	(*Traceparent)(nil),         // 108: keyval.v1.Traceparent
+	(*WriteReply)(nil),          // 109: keyval.v1.WriteReply
+	(*ReadReply)(nil),           // 110: keyval.v1.ReadReply
+	(*SnapshotReply)(nil),       // 111: keyval.v1.SnapshotReply
+	(*ClusterReply)(nil),        // 112: keyval.v1.ClusterReply
 }
 var file_node_proto_depIdxs = []int32{
 	80,  // 0: keyval.v1.Identified.starts:type_name -> keyval.v1.Starts
@@ -5394,35 +5404,36 @@ var file_node_proto_depIdxs = []int32{
 	96,  // 38: keyval.v1.MembersChanged.healing:type_name -> keyval.v1.Healing
 	97,  // 39: keyval.v1.MembersChanged.backups:type_name -> keyval.v1.BackupJob
 	93,  // 40: keyval.v1.MembersChanged.auth:type_name -> keyval.v1.Auth
-	88,  // 41: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
-	98,  // 42: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
-	94,  // 43: keyval.v1.Joined.members:type_name -> keyval.v1.Member
-	88,  // 44: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
-	99,  // 45: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
-	100, // 46: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
-	101, // 47: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
-	102, // 48: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
-	91,  // 49: keyval.v1.Submit.read:type_name -> keyval.v1.Read
-	103, // 50: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
-	104, // 51: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
-	105, // 52: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
-	102, // 53: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
-	106, // 54: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
-	107, // 55: keyval.v1.Submit.traceparent:type_name -> keyval.v1.Traceparent
-	108, // 56: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
-	109, // 57: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
-	101, // 58: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
-	110, // 59: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
-	0,   // 60: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
-	111, // 61: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
-	87,  // 62: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
-	88,  // 63: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
-	88,  // 64: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
-	65,  // [65:65] is the sub-list for method output_type
-	65,  // [65:65] is the sub-list for method input_type
-	65,  // [65:65] is the sub-list for extension type_name
-	65,  // [65:65] is the sub-list for extension extendee
-	0,   // [0:65] is the sub-list for field type_name
+	98,  // 41: keyval.v1.MembersChanged.invitations:type_name -> keyval.v1.Invitations
+	88,  // 42: keyval.v1.LinkDown.code:type_name -> keyval.v1.Code
+	99,  // 43: keyval.v1.PeerStarted.start:type_name -> keyval.v1.Start
+	94,  // 44: keyval.v1.Joined.members:type_name -> keyval.v1.Member
+	88,  // 45: keyval.v1.PeerRefused.code:type_name -> keyval.v1.Code
+	100, // 46: keyval.v1.RecordSuspicion.suspicion:type_name -> keyval.v1.Suspicion
+	101, // 47: keyval.v1.Agreed.founders:type_name -> keyval.v1.Founder
+	102, // 48: keyval.v1.StatusDraft.reply:type_name -> keyval.v1.StatusReply
+	103, // 49: keyval.v1.Submit.operations:type_name -> keyval.v1.Operation
+	91,  // 50: keyval.v1.Submit.read:type_name -> keyval.v1.Read
+	104, // 51: keyval.v1.Submit.status:type_name -> keyval.v1.StatusRequest
+	105, // 52: keyval.v1.Submit.snapshot:type_name -> keyval.v1.SnapshotRequest
+	106, // 53: keyval.v1.Submit.conditions:type_name -> keyval.v1.Condition
+	103, // 54: keyval.v1.Submit.otherwise:type_name -> keyval.v1.Operation
+	107, // 55: keyval.v1.Submit.cluster:type_name -> keyval.v1.ClusterRequest
+	108, // 56: keyval.v1.Submit.traceparent:type_name -> keyval.v1.Traceparent
+	109, // 57: keyval.v1.Done.write:type_name -> keyval.v1.WriteReply
+	110, // 58: keyval.v1.Done.read:type_name -> keyval.v1.ReadReply
+	102, // 59: keyval.v1.Done.status:type_name -> keyval.v1.StatusReply
+	111, // 60: keyval.v1.Done.snapshot:type_name -> keyval.v1.SnapshotReply
+	0,   // 61: keyval.v1.Done.ending:type_name -> keyval.v1.Ending
+	112, // 62: keyval.v1.Done.cluster:type_name -> keyval.v1.ClusterReply
+	87,  // 63: keyval.v1.HashState.checkpoint:type_name -> keyval.v1.Checkpoint
+	88,  // 64: keyval.v1.StateRead.code:type_name -> keyval.v1.Code
+	88,  // 65: keyval.v1.StateVouched.code:type_name -> keyval.v1.Code
+	66,  // [66:66] is the sub-list for method output_type
+	66,  // [66:66] is the sub-list for method input_type
+	66,  // [66:66] is the sub-list for extension type_name
+	66,  // [66:66] is the sub-list for extension extendee
+	0,   // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_node_proto_init() }

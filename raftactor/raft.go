@@ -160,13 +160,13 @@ func (a *Raft) countLost() {
 func (a *Raft) onPeer(m *messages.RaftMessage) {
 	a.took(m.Message.GetFrom(), m)
 	if err := a.replica.OnPeer(m.Message); err != nil {
-		a.cfg.Logger.Warn("raft: refused a peer's message", "from", m.Message.GetFrom(), "reason", err)
+		a.cfg.Logger.Warn("raft: refused a peer's message", "peer", m.Message.GetFrom(), "reason", err)
 	}
 }
 
 func (a *Raft) onStaged(m *messages.StagedSnapshot) {
 	if err := a.replica.OnStaged(m.Message); err != nil {
-		a.cfg.Logger.Warn("raft: refused a staged snapshot", "from", m.Message.GetFrom(), "reason", err)
+		a.cfg.Logger.Warn("raft: refused a staged snapshot", "peer", m.Message.GetFrom(), "reason", err)
 	}
 }
 

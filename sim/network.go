@@ -270,6 +270,9 @@ func (s *seat) outlived(id messages.RaftID) bool {
 // SetAuth implements seam.Hub.
 func (s *seat) SetAuth(a *messages.Auth) { s.rights = transport.KnownRights(a) }
 
+// SetInvitedUntil implements seam.Hub. Nobody's links carry keys here.
+func (s *seat) SetInvitedUntil(int64) {}
+
 // Remember implements seam.Hub.
 func (s *seat) Remember(heard *messages.StartsHeard) { s.known = s.known.Remember(heard) }
 

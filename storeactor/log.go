@@ -312,7 +312,7 @@ func (l *logActor) onStopping(ctx actor.Context) {
 		return
 	}
 	if err := l.log.Close(); err != nil {
-		l.config.Logger.Error("the log did not close cleanly", "error", err)
+		l.config.Logger.Error("the log did not close cleanly", "reason", err, "hint", "look at the disk; what was acknowledged is durable")
 	}
 }
 

@@ -322,6 +322,7 @@ func (m *machineActor) members() *messages.MembersChanged {
 		Healing:            m.state.Healing(),
 		Backups:            m.state.Backups(),
 		Auth:               m.state.Auth(),
+		Invitations:        m.state.Invitations(),
 		Index:              m.state.Index(),
 		Level:              m.state.Level(),
 		Settled:            m.settled(),

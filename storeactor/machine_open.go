@@ -163,7 +163,7 @@ func (m *machineActor) closeEngine(ctx actor.Context) {
 		return
 	}
 	if err := m.engine.Close(); err != nil {
-		m.config.Logger.Error("the user data did not close cleanly", "error", err)
+		m.config.Logger.Error("the user data did not close cleanly", "reason", err, "hint", "look at the disk; what was acknowledged is in the log")
 	}
 	m.engine = nil
 }

@@ -48,7 +48,7 @@ func (r *reclaimActor) onStarted(ctx actor.Context) {
 	case messages.CodeOf(err) == messages.Code_DAMAGED:
 		r.config.Fatal(err)
 	case err != nil:
-		r.config.Logger.Warn("the space of history that was given up is not free yet", "error", err)
+		r.config.Logger.Warn("the space of history that was given up is not free yet", "reason", err)
 	}
 	ctx.Stop(ctx.Self())
 }

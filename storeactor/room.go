@@ -62,14 +62,14 @@ func (m *machineActor) lookForRoom(ctx actor.Context, elapsed uint32) {
 	m.roomAge = 0
 	now, err := m.config.Disk.Room()
 	if err != nil {
-		m.config.Logger.Warn("nobody knows how much room the disk has", "error", err)
+		m.config.Logger.Warn("nobody knows how much room the disk has", "reason", err)
 		return
 	}
 	before := m.room
 	m.room = m.room.after(now, m.config.RoomBytes)
 	switch {
 	case before.lacks == "" && m.room.lacks != "":
-		m.config.Logger.Warn("there is little room left", "lacks", m.room.lacks)
+		m.config.Logger.Warn("there is little room left", "lacks", m.room.lacks, "hint", "make room on this disk: kvctl snapshot list, kvctl compact; else replace this node by one that has more")
 	case before.lacks != "" && m.room.lacks == "":
 		m.config.Logger.Info("there is room again", "bytes", now.Bytes)
 	}

@@ -74,7 +74,7 @@ func OfOperation(kind messages.OperationNumber, key, to []byte) Need {
 // a change of users when it is decided.
 func OfRequest(m proto.Message) (n Need, here bool) {
 	switch m := m.(type) {
-	case *messages.Attach, *messages.Detach, *messages.Write, *messages.Read, *messages.JoinAsk, *messages.LoginRequest:
+	case *messages.Attach, *messages.Detach, *messages.Write, *messages.Read, *messages.JoinAsk, *messages.InvitationAsk, *messages.LoginRequest:
 		return Need{}, false
 	case *messages.StatusRequest:
 		return Whole(messages.UserRole_VIEWER), true

@@ -93,19 +93,23 @@ func backupOf(j *messages.BackupJob, now time.Time) Backup {
 	return b
 }
 
-// BackupStates are what State may say.
-var BackupStates = []string{"fresh", "failed", "overdue"}
+// What State may say.
+const (
+	BackupFresh   = "fresh"
+	BackupFailed  = "failed"
+	BackupOverdue = "overdue"
+)
 
 // State is how a job does, in one word: overdue, whatever became of the last try; failed, if the
 // last try did; else fresh.
 func (b Backup) State() string {
 	switch {
 	case b.Overdue:
-		return "overdue"
+		return BackupOverdue
 	case b.Error != "":
-		return "failed"
+		return BackupFailed
 	}
-	return "fresh"
+	return BackupFresh
 }
 
 // Last says when the last good backup was made.

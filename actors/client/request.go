@@ -37,7 +37,7 @@ func (k kind) numbering() messages.RequestKind {
 
 // changesCluster reports whether a cluster request is no question, and no dry run.
 func changesCluster(m *messages.ClusterRequest) bool {
-	return m != nil && m.GetQuery() == nil && m.GetAuthQuery() == nil && !m.DryRun
+	return m != nil && m.GetQuery() == nil && m.GetAuthQuery() == nil && m.GetInvitationQuery() == nil && !m.DryRun
 }
 
 // changes reports whether a request may change something: what was sent may be done.

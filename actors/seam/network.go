@@ -35,6 +35,9 @@ type Hub interface {
 	// SetAuth says who may do what from now on. Until then clients with a certificate are
 	// answered that this node is starting, where that matters.
 	SetAuth(*messages.Auth)
+	// SetInvitedUntil says until when, in ms of wall time since 1970, nodes may come that have a
+	// token and no keys yet; 0: none may.
+	SetInvitedUntil(ms int64)
 	// Remember says which starts of other nodes were heard by processes before this
 	// one. Whoever is heard that was started anew, events is told of as PeerStarted.
 	Remember(heard *messages.StartsHeard)

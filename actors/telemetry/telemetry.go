@@ -70,7 +70,7 @@ func Unexpected(ctx actor.Context, log *slog.Logger, meter prometheus.Registerer
 	case actor.SystemMessage, actor.AutoReceiveMessage:
 		return
 	}
-	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()))
+	log.Warn("unexpected message", "actor", ctx.Self().Id, "type", fmt.Sprintf("%T", ctx.Message()), "hint", defect)
 	unexpected(meter).WithLabelValues(Kind(ctx.Self().Id)).Inc()
 }
 
@@ -96,9 +96,12 @@ func Begin(meter prometheus.Registerer) {
 // Failed reports a panic that the node survives: what becomes of the actor is next. An
 // actor that supervises its own children calls it where it decides.
 func Failed(log *slog.Logger, meter prometheus.Registerer, child *actor.PID, next string, reason, message any) {
-	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason)
+	log.Error("an actor failed and "+next, "actor", child.Id, "message", fmt.Sprintf("%T", message), "reason", reason, "hint", defect)
 	failures(meter).WithLabelValues(Kind(child.Id)).Inc()
 }
+
+// defect is what to do about what must not be.
+const defect = "report it with this log: it is a defect of the software"
 
 // Kind is the value of a label actor: what people call an actor of this name. One of
 // another system than a node's has its own name.

@@ -51,7 +51,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 		return fromNode && !c.Founding && target == messages.ActorAudit
 	case *messages.NodePulse, *messages.ClusterPulse, *messages.LevelAsk, *messages.LevelAnswer:
 		return fromNode && !c.Founding && target == messages.ActorMembership
-	case *messages.ClusterRequest, *messages.JoinAsk:
+	case *messages.ClusterRequest, *messages.JoinAsk, *messages.InvitationAsk:
 		return fromClient && target == messages.ActorMembership
 	case *messages.LoginRequest:
 		return fromClient && target == messages.ActorLogin
@@ -62,7 +62,7 @@ func lawful(c Conn, target string, m proto.Message) bool {
 	case *messages.Write, *messages.Read, *messages.Detach:
 		return fromClient && session
 	case *messages.Attached, *messages.WriteReply, *messages.ReadReply, *messages.StatusReply, *messages.SnapshotReply,
-		*messages.ClusterReply, *messages.JoinAnswer, *messages.LoginReply:
+		*messages.ClusterReply, *messages.JoinAnswer, *messages.InvitationAnswer, *messages.LoginReply:
 		return toClient && target != "eventstream" && target != "deadletter"
 	}
 	return false

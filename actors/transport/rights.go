@@ -26,6 +26,8 @@ func (c Conn) Claim(m proto.Message, host []byte) {
 		m.Holder, m.Principal = c.holder(host), c.Principal.User()
 	case *messages.ClusterRequest:
 		m.Principal = c.Principal.User()
+	case *messages.InvitationAsk:
+		m.Host = host
 	case *messages.LoginRequest:
 		m.Host, m.Secured = host, c.Principal.Kind != Keyless
 	}

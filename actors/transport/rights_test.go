@@ -22,7 +22,7 @@ func TestRightsAtTheDoor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		later := map[string]bool{"Attach": true, "Detach": true, "Write": true, "Read": true, "JoinAsk": true, "LoginRequest": true}[k.Name]
+		later := map[string]bool{"Attach": true, "Detach": true, "Write": true, "Read": true, "JoinAsk": true, "InvitationAsk": true, "LoginRequest": true}[k.Name]
 		for name, c := range map[string]struct {
 			rights Rights
 			conn   Conn

@@ -20,7 +20,7 @@ var everyMessage = []proto.Message{
 	&messages.SnapshotRequest{}, &messages.SnapshotReply{},
 	offer(nil), &messages.SnapshotPull{Shipment: 1}, &messages.SnapshotPiece{Chunk: &messages.SnapshotChunk{}}, &messages.SnapshotEnd{},
 	&messages.AuditAsk{Round: 1}, &messages.AuditAnswer{}, &messages.AuditVerdict{}, &messages.AuditConfirmed{},
-	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.JoinAsk{}, &messages.JoinAnswer{}, &messages.NodePulse{}, &messages.ClusterPulse{},
+	&messages.ClusterRequest{}, &messages.ClusterReply{}, &messages.JoinAsk{}, &messages.JoinAnswer{}, &messages.InvitationAsk{}, &messages.InvitationAnswer{}, &messages.NodePulse{}, &messages.ClusterPulse{},
 	&messages.LossAsk{Nonce: 1}, &messages.LossAnswer{Nonce: 1}, &messages.LevelAsk{Round: 1}, &messages.LevelAnswer{},
 	&messages.LoginRequest{}, &messages.LoginReply{},
 }
@@ -73,14 +73,14 @@ func TestCheckAllowsNothingElse(t *testing.T) {
 		{"node", "SnapshotOffer", snapshots}:     true, {"node", "SnapshotPull", snapshots}: true,
 		{"node", "SnapshotPiece", snapshots}: true, {"node", "SnapshotEnd", snapshots}: true,
 		{"node", "AuditAsk", audit}: true, {"node", "AuditAnswer", audit}: true, {"node", "AuditVerdict", audit}: true, {"node", "AuditConfirmed", audit}: true,
-		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true, {"client", "LoginRequest", messages.ActorLogin}: true,
+		{"client", "ClusterRequest", membership}: true, {"client", "JoinAsk", membership}: true, {"client", "InvitationAsk", membership}: true, {"client", "LoginRequest", messages.ActorLogin}: true,
 		{"node", "LevelAsk", membership}: true, {"node", "LevelAnswer", membership}: true,
 		{"node", "NodePulse", membership}: true, {"node", "ClusterPulse", membership}: true,
 		{"node", "LossAsk", raft}: true, {"node", "LossAnswer", raft}: true,
 	}
 	for _, target := range targets {
 		if target != "eventstream" && target != "deadletter" {
-			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply", "ClusterReply", "JoinAnswer", "LoginReply"} {
+			for _, reply := range []string{"Attached", "WriteReply", "ReadReply", "StatusReply", "SnapshotReply", "ClusterReply", "JoinAnswer", "InvitationAnswer", "LoginReply"} {
 				allowed[[3]string{"to us", reply, target}] = true
 			}
 		}

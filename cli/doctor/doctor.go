@@ -46,6 +46,7 @@ type Node struct {
 	Name, Endpoint string
 	Status         *messages.StatusReply // nil: it did not answer
 	Problem        *messages.Error       // why
+	Asked, Heard   time.Time             // when it was asked, and its answer was here, by the clock of who asks
 }
 
 // Facts are what was collected.
@@ -63,7 +64,7 @@ type rule func(Facts) []Finding
 
 var rules = []rule{
 	twoClusters, nobodyAnswers, damaged, noQuorum, refusesWrites, readStuck, lost, silent, lacksRoom, operationWaits,
-	lags, keys, slowRead, slowDisk, mixedVersions, levelBehind, evenVoters, oneMachine, forgottenLearner, waitsToBeAdded,
+	lags, keys, backups, slowRead, slowDisk, clocks, mixedVersions, levelBehind, evenVoters, oneMachine, forgottenLearner, waitsToBeAdded,
 }
 
 // Examine says what is wrong, most urgent first; nothing: all is well. What follows from
@@ -290,6 +291,67 @@ func keys(f Facts) (all []Finding) {
 		if issue := transport.KeysIssue(n.Status.Keys, f.Now); issue != "" {
 			all = append(all, finding(Warning, n.title()+": "+issue, "", "kvctl cert list, and kvctl cert rotate-ca --help")...)
 		}
+	}
+	return all
+}
+
+// backups are jobs that make none, or none in time.
+func backups(f Facts) (all []Finding) {
+	if f.Cluster == nil {
+		return nil
+	}
+	for _, b := range f.Cluster.Health(nil).Backups {
+		every := client.Ago(time.Duration(b.EveryMs) * time.Millisecond)
+		switch b.State() {
+		case client.BackupOverdue:
+			why := "the process that makes them does not run, or does not reach the cluster"
+			if b.Error != "" {
+				why = "the last try failed: " + b.Error
+			}
+			all = append(all, finding(Warning, fmt.Sprintf("the backup to %s is too old: one is to be made every %s; %s", b.Name, every, b.Last()), why,
+				"start it again: kvctl backup --every "+(time.Duration(b.EveryMs)*time.Millisecond).String()+" PATH; if it is over for good: kvctl backup forget "+b.Name)...)
+		case client.BackupFailed:
+			all = append(all, finding(Warning, fmt.Sprintf("the last backup to %s failed; %s", b.Name, b.Last()), b.Error, "mend that: the process tries again by itself")...)
+		}
+	}
+	return all
+}
+
+// clockMax is by how much a clock may be apart from the others' without a word.
+const clockMax = 2 * time.Second
+
+// clocks finds nodes whose time is not the others': that of most, or of one more where there are two. How
+// long an answer took is how much is not known of when the clock was read.
+func clocks(f Facts) (all []Finding) {
+	type clock struct {
+		node    Node
+		ahead   time.Duration // of who asks, in the middle of what may be
+		unknown time.Duration
+	}
+	var read []clock
+	for _, n := range f.answered() {
+		if n.Status.WallMs > 0 {
+			half := n.Heard.Sub(n.Asked) / 2
+			read = append(read, clock{n, time.UnixMilli(n.Status.WallMs).Sub(n.Asked.Add(half)), half})
+		}
+	}
+	if len(read) < 2 {
+		return nil
+	}
+	slices.SortFunc(read, func(a, b clock) int { return cmp.Compare(a.ahead, b.ahead) })
+	middle := read[(len(read)-1)/2]
+	for _, c := range read {
+		apart := (c.ahead - middle.ahead).Abs()
+		if apart-c.unknown-middle.unknown <= clockMax {
+			continue
+		}
+		where := "ahead of"
+		if c.ahead < middle.ahead {
+			where = "behind"
+		}
+		all = append(all, finding(Warning, fmt.Sprintf("the clock of %s is %v %s that of %s", c.node.title(), apart.Round(time.Second), where, middle.node.title()),
+			"nothing is decided by it but whether certificates are good; times in logs, of backups and of operations do not fit together",
+			"look at the time service of that machine: timedatectl, chronyc tracking")...)
 	}
 	return all
 }

@@ -19,8 +19,8 @@ func patient() Facts {
 	}}}
 	for i, role := range []string{"leader", "follower", "follower"} {
 		name, at := fmt.Sprintf("node%d", i+1), fmt.Sprintf("10.0.0.%d:7001", i+1)
-		f.Nodes = append(f.Nodes, Node{Name: name, Endpoint: at, Status: &messages.StatusReply{
-			ClusterId: []byte{1}, Name: name, Version: "v1", Level: 1, LevelMax: 1, Leader: &messages.Leader{RaftId: 1},
+		f.Nodes = append(f.Nodes, Node{Name: name, Endpoint: at, Asked: f.Now.Add(-50 * time.Millisecond), Heard: f.Now.Add(50 * time.Millisecond), Status: &messages.StatusReply{
+			WallMs: f.Now.UnixMilli(), ClusterId: []byte{1}, Name: name, Version: "v1", Level: 1, LevelMax: 1, Leader: &messages.Leader{RaftId: 1},
 		}})
 		f.Cluster.View.Members = append(f.Cluster.View.Members, &messages.MemberView{
 			Member: &messages.Member{RaftId: uint64(i + 1), Name: name, Address: at}, Role: role, Match: 70, Applied: 70, ContactKnown: true,
@@ -137,6 +137,23 @@ func TestExamine(t *testing.T) {
 			f.Cluster.View.Operations = []*messages.ClusterOperation{{Id: []byte{1, 2, 3, 4}, Kind: messages.OperationKind_ADD, NewNode: "node4", Phase: messages.OperationPhase_CATCH_UP}}
 			f.Cluster.View.Waits = []*messages.OperationWait{{Id: []byte{1, 2, 3, 4}, Why: "node4 has not joined yet", Hint: "start it"}}
 		}, "warning: the add of node4 does not go on", "start it", 1},
+		{"a certificate that expires soon", func(f *Facts) {
+			f.Nodes[1].Status.Keys = &messages.Keys{Certificate: "node/node2", ExpiresMs: f.Now.Add(5 * 24 * time.Hour).UnixMilli(), ExpiresWhat: "its certificate"}
+		}, "warning: node2: ", "kvctl cert list", 1},
+		{"a backup that is too old", func(f *Facts) {
+			f.Cluster.View.Backups = []*messages.BackupJob{{Name: "h:/b", EveryMs: 3_600_000, VerifiedAtMs: f.Now.Add(-5 * time.Hour).UnixMilli()}}
+		}, "warning: the backup to h:/b is too old: one is to be made every 60 min; last verified backup 5 h ago", "kvctl backup forget h:/b", 1},
+		{"a backup that fails, in good time", func(f *Facts) {
+			f.Cluster.View.Backups = []*messages.BackupJob{{Name: "h:/b", EveryMs: 3_600_000, VerifiedAtMs: f.Now.Add(-time.Hour).UnixMilli(), FailedAtMs: 1, Error: "no space"}}
+		}, "warning: the last backup to h:/b failed; last verified backup 60 min ago", "tries again", 1},
+		{"a clock that drifts", func(f *Facts) { f.Nodes[2].Status.WallMs += 7000 }, "warning: the clock of node3 is 7s ahead of that of node", "timedatectl", 1},
+		{"one that is behind", func(f *Facts) { f.Nodes[0].Status.WallMs -= 7000 }, "warning: the clock of node1 is 7s behind that of node", "timedatectl", 1},
+		{"the clock of who asks", func(f *Facts) {
+			for i := range f.Nodes {
+				f.Nodes[i].Status.WallMs += 7000
+			}
+		}, "", "", 0},
+		{"a node that answers late", func(f *Facts) { f.Nodes[1].Heard = f.Nodes[1].Heard.Add(8 * time.Second) }, "", "", 0},
 		{"two versions", func(f *Facts) { f.Nodes[1].Status.Version = "v2" }, "note: nodes run different versions", "kvctl cluster upgrade --check", 1},
 		{"a level that may be raised", func(f *Facts) {
 			for i := range f.Nodes {

@@ -144,7 +144,7 @@ var gauges = []gauge{
 		for _, b := range f.cluster.Health(nil).Backups {
 			counts[b.State()]++
 		}
-		for _, s := range client.BackupStates {
+		for _, s := range []string{client.BackupFresh, client.BackupFailed, client.BackupOverdue} {
 			say(float64(counts[s]), s)
 		}
 	}, "state"),

@@ -55,8 +55,8 @@ func TestLateNodeCatchesUp(t *testing.T) {
 	// Either side has said so, to those who look at nothing but its log.
 	others := p.killed((late+1)%3) + p.killed((late+2)%3)
 	for said, want := range map[string]string{
-		brought: "a snapshot was installed\" .* from=n[1-3] bytes=",
-		others:  fmt.Sprintf("a snapshot was sent to a follower\" .* to=n%d .* bytes=.* took=", late+1),
+		brought: "a snapshot was installed\" .* peer=n[1-3] bytes=",
+		others:  fmt.Sprintf("a snapshot was sent to a follower\" .* peer=n%d .* bytes=.* took=", late+1),
 	} {
 		if !regexp.MustCompile(want).MatchString(said) {
 			t.Errorf("%s is not said:\n%s", want, said)

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,8 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
+	"keyval/actors/transport/keys"
 )
 
 // exchangeEnv is how much state a cluster has whose dead node is replaced, such as 1GB.
@@ -147,6 +150,12 @@ func (p *processes) killMember(name string) {
 func devOfThree(t *testing.T, flags ...string) (p *processes, data string) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "cluster")
+	return devIn(t, data, flags...), data
+}
+
+// devIn is devOfThree with its data where they are wanted; with --secure it comes with keys.
+func devIn(t *testing.T, data string, flags ...string) (p *processes) {
+	t.Helper()
 	base := freeRow(t, 4)
 	dev := exec.Command(binary, append([]string{"dev", "--data", data, "--base-port", strconv.Itoa(base)}, flags...)...)
 	dev.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -166,8 +175,12 @@ func devOfThree(t *testing.T, flags ...string) (p *processes, data string) {
 		p.endpoints = append(p.endpoints, fmt.Sprintf("127.0.0.1:%d", base+i))
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if user := (transport.Principal{Kind: transport.UserKey, Name: "dev"}); p.ring == nil && slices.Contains(flags, "--secure") {
+			p.authority = keys.Authority{Dir: filepath.Join(data, "certs")}
+			p.ring, _ = keys.Load(keys.FilesIn(p.authority.Of(user), transport.UserKey))
+		}
 		if _, said, code := p.kvctl("cluster", "health", "--timeout", "1s"); code == 0 {
-			return p, data
+			return p
 		} else if time.Now().After(deadline) {
 			t.Fatalf("kvctl dev has no healthy cluster after 30 s: %s", said)
 		}

@@ -53,7 +53,7 @@ func openBrowser(t *testing.T, url string) *browser {
 	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil { // with the context that the browser is to end with
 		t.Fatalf("the browser: %v", err)
 	}
-	in(b, chromedp.Evaluate[bool](`window.failures = []; addEventListener("error", e => failures.push(e.message)); addEventListener("unhandledrejection", e => failures.push(String(e.reason))); true`))
+	in(b, chromedp.Evaluate[bool](`window.live = []; new MutationObserver(() => document.querySelectorAll(".op .now").forEach(e => live.includes(e.textContent) || live.push(e.textContent))).observe(document.body, {childList: true, subtree: true}); window.failures = []; addEventListener("error", e => failures.push(e.message)); addEventListener("unhandledrejection", e => failures.push(String(e.reason))); true`))
 	return b
 }
 
@@ -120,6 +120,10 @@ func TestPageInABrowser(t *testing.T) {
 	b.shows("(?s)Healthy.*node4\\s+\\S+\\s+yes\\s+follower")
 	if phases := in(b, chromedp.Evaluate[int]("document.querySelectorAll('.op .done').length")); phases != 5 {
 		t.Errorf("%d phases are shown as done, of 5", phases)
+	}
+	// The page is renewed each second, and catching up takes a second at least: so that phase was seen while it lasted.
+	if live := in(b, chromedp.Evaluate[[]string]("live")); !slices.Contains(live, "catch up") {
+		t.Errorf("of the phases only %q were shown as being gone through", live)
 	}
 	if members := in(b, chromedp.Evaluate[string]("document.getElementById('members').innerText")); strings.Contains(members, led) {
 		t.Errorf("%s was replaced, and is shown:\n%s", led, members)

@@ -15,6 +15,7 @@ type View struct {
 	Healing     *messages.Healing            // nil: never said
 	Backups     []*messages.BackupJob        // by name
 	Auth        *messages.Auth               // nil: never said
+	Invitations *messages.Invitations        // nil: there never was one
 	Replication *messages.Replication        // the last one of this node's raft
 	Following   Following                    // how the others have followed lately
 	Waiting     []*messages.WaitingNode

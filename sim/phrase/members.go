@@ -24,6 +24,17 @@ func (n *Names) phraseOfMembers(m proto.Message) []string {
 			say("replica=%d cluster=%s", m.RaftId, n.id(m.ClusterId))
 		}
 		words = append(words, because(m.Message, nil)...)
+	case *messages.InvitationAsk:
+		say("%s by %s", m.Node, n.id(m.Id))
+		if m.Done {
+			say("done")
+		}
+	case *messages.InvitationAnswer:
+		say("%s", m.Code)
+		if len(m.Sealed) > 0 {
+			say("sealed=%d", len(m.Sealed))
+		}
+		words = append(words, because(m.Message, nil)...)
 	case *messages.Joined:
 		say("replica=%d cluster=%s", m.RaftId, n.id(m.ClusterId))
 	case *messages.Removed:

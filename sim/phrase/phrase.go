@@ -96,6 +96,8 @@ func operationText(o *messages.Operation) string {
 		return fmt.Sprintf("note backup %s version %d", o.NoteBackup.GetJob().GetName(), o.NoteBackup.GetJob().GetVersion())
 	case *messages.Operation_SetAuth:
 		return fmt.Sprintf("set auth version %d, enabled %v, %d users", o.SetAuth.GetAuth().GetVersion(), o.SetAuth.GetAuth().GetEnabled(), len(o.SetAuth.GetAuth().GetUsers()))
+	case *messages.Operation_WriteInvitations:
+		return fmt.Sprintf("write invitations version %d, %d removed, put %q", o.WriteInvitations.GetVersion(), len(o.WriteInvitations.GetRemove()), o.WriteInvitations.GetPut().GetNode())
 	case *messages.Operation_RaiseLevel:
 		return fmt.Sprintf("raise level %d to %d", o.RaiseLevel.From, o.RaiseLevel.To)
 	default:

@@ -50,7 +50,7 @@ func Short(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 func Noise(name string) bool { return noise[name] }
 
 var noise = map[string]bool{
-	"JoinAsk": true, "JoinAnswer": true,
+	"JoinAsk": true, "JoinAnswer": true, "InvitationAsk": true, "InvitationAnswer": true,
 	"Tick": true, "Ticked": true, "Flush": true, "HearTicks": true, "LogTimeAdvanced": true,
 	"MsgHeartbeat": true, "MsgHeartbeatResp": true,
 	"AuditAsk": true, "AuditAnswer": true, "ReadsDone": true,

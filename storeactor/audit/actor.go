@@ -128,7 +128,7 @@ func (a *auditActor) carry(ctx actor.Context) {
 			ctx.Request(a.config.Peer(e.peer), &messages.AuditConfirmed{Index: e.index})
 		case warn:
 			a.differences.Inc()
-			a.config.Logger.Error("audit: " + e.text)
+			a.config.Logger.Error("audit: "+e.text, "hint", "kvctl verify names the first key that differs; test the disk and the memory of who differs")
 		case condemn:
 			a.condemn(e.reason)
 			return

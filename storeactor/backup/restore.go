@@ -227,7 +227,8 @@ func (r *restoration) write(rows []disk.Row) error {
 }
 
 // checkpointOf is where the new cluster's history of commands begins, with the rows of the
-// old one: the same bytes on each founder.
+// old one: the same bytes on each founder. Nobody is invited: whoever asks for a node of the old
+// cluster does not come into this one by mistake.
 func checkpointOf(c *messages.Checkpoint, p Plan) *messages.Checkpoint {
 	first := &messages.Checkpoint{
 		Format: disk.CheckpointFormat, ClusterId: messages.ClusterID(p.Token, p.Founders), Index: 1, Term: 1,

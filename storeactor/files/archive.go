@@ -192,6 +192,6 @@ func (f *directory) removeUncommitted() {
 		}
 	}
 	if err != nil {
-		f.logger.Warn("an unfinished snapshot cannot be removed", "error", err)
+		f.logger.Warn("an unfinished snapshot cannot be removed", "reason", err)
 	}
 }

@@ -155,7 +155,7 @@ func (f *directory) removeStale() {
 		}
 	}
 	if err != nil {
-		f.logger.Warn("a state that does not count any more cannot be removed", "error", err)
+		f.logger.Warn("a state that does not count any more cannot be removed", "reason", err)
 	}
 }
 

@@ -151,7 +151,7 @@ func (a *archiveActor) room() error {
 func (a *archiveActor) abort() {
 	if a.file != nil {
 		if err := a.file.Abort(); err != nil {
-			a.config.Logger.Warn("a snapshot that came to nothing was not removed cleanly", "id", a.id, "error", err)
+			a.config.Logger.Warn("a snapshot that came to nothing was not removed cleanly", "snapshot", a.id, "reason", err)
 		}
 	}
 	a.id, a.file, a.writer = "", nil, nil
@@ -165,7 +165,7 @@ func (a *archiveActor) drop(id string) {
 	case messages.IsTransient(id):
 		a.fetched.close()
 		if err := a.config.Disk.Archive().Delete(id); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
-			a.config.Logger.Warn("a transient snapshot was not removed", "id", id, "error", err)
+			a.config.Logger.Warn("a transient snapshot was not removed", "snapshot", id, "reason", err)
 		}
 	}
 }
@@ -197,7 +197,7 @@ func (a *archiveActor) retire(written string) {
 	archive := a.config.Disk.Archive()
 	files, err := archive.List()
 	if err != nil {
-		a.config.Logger.Warn("old snapshots were not deleted", "error", err)
+		a.config.Logger.Warn("old snapshots were not deleted", "reason", err)
 		return
 	}
 	l := &listing{archive: archive, supports: a.config.Level, files: slices.DeleteFunc(files, func(f disk.ArchiveFile) bool { return messages.IsTransient(f.ID) })}
@@ -209,10 +209,10 @@ func (a *archiveActor) retire(written string) {
 	for _, old := range known[min(a.config.Keep, len(known)):] {
 		a.fetched.close()
 		if err := archive.Delete(old.Id); err != nil {
-			a.config.Logger.Warn("an old snapshot was not deleted", "id", old.Id, "error", err)
+			a.config.Logger.Warn("an old snapshot was not deleted", "snapshot", old.Id, "reason", err)
 			continue
 		}
-		a.config.Logger.Info("a snapshot was deleted", "id", old.Id, "by", "retention")
+		a.config.Logger.Info("a snapshot was deleted", "snapshot", old.Id, "by", "retention")
 	}
 }
 

@@ -389,5 +389,5 @@ func TestOldFilesRetire(t *testing.T) {
 	if got := ids(h.written()); got != "second a-third" {
 		t.Errorf("there are %s", got)
 	}
-	h.diary.says(t, `level=INFO msg="a snapshot was deleted" id=first by=retention`)
+	h.diary.says(t, `level=INFO msg="a snapshot was deleted" snapshot=first by=retention`)
 }

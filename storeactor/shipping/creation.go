@@ -129,7 +129,7 @@ func (c *creation) onWritten(m *messages.ChunkWritten) []effect {
 		c.phase = creationEnded
 		return []effect{
 			c.unpin(), note{"a snapshot was written", false,
-				[]any{"id", c.id, "index", c.source.Header().Index, "bytes", c.bytes, "took", duration(c.age, c.config.tickMS), "request", c.asker}},
+				[]any{"snapshot", c.id, "index", c.source.Header().Index, "bytes", c.bytes, "took", duration(c.age, c.config.tickMS), "request", c.asker}},
 		}
 	}
 	return c.advance()
@@ -162,7 +162,7 @@ func (c *creation) fail(format string, args ...any) []effect {
 	c.reason = messages.Errorf(messages.Code_INTERNAL, format, args...).Message
 	return []effect{
 		c.unpin(), post{to: toArchive, message: &messages.DropFile{Id: c.id}},
-		note{"a snapshot was not written", true, []any{"id", c.id, "reason", c.reason, "request", c.asker}},
+		note{"a snapshot was not written", true, []any{"snapshot", c.id, "reason", c.reason, "request", c.asker}},
 	}
 }
 

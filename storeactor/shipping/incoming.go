@@ -98,7 +98,7 @@ func (i *incoming) accept(from messages.RaftID, m *messages.SnapshotOffer) []eff
 		lineage: append([]uint64{from}, m.Lineage[:min(len(m.Lineage), lineageMax)]...),
 	}
 	return []effect{
-		note{"a snapshot comes in", false, []any{"from", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
+		note{"a snapshot comes in", false, []any{"peer", i.current.name, "index", i.current.index(), "bytes", m.Bytes}},
 		i.current.pull(false),
 	}
 }
@@ -119,7 +119,7 @@ func (i *incoming) fail(code messages.Code, format string, args ...any) []effect
 	why := messages.Errorf(code, format, args...)
 	return append([]effect{
 		endOf(c.peer, c.shipment, code, "%s", why.Message),
-		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
+		note{"a snapshot did not come in", true, []any{"peer", c.name, "index", c.index(), "code", code.String(), "reason", why.Message}},
 	}, i.forget()...)
 }
 
@@ -208,7 +208,7 @@ func (i *incoming) onEnd(from messages.RaftID, m *messages.SnapshotEnd) []effect
 		return nil
 	}
 	return append([]effect{
-		note{"a snapshot did not come in", true, []any{"from", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
+		note{"a snapshot did not come in", true, []any{"peer", c.name, "index", c.index(), "code", m.Code.String(), "reason", m.Message}},
 	}, i.forget()...)
 }
 
@@ -237,7 +237,7 @@ func (i *incoming) conclude(text string, index uint64) []effect {
 	if c.peer == 0 {
 		return []effect{told}
 	}
-	told.args = append(told.args, "from", c.name, "bytes", c.done, "took", duration(c.age, i.tickMS))
+	told.args = append(told.args, "peer", c.name, "bytes", c.done, "took", duration(c.age, i.tickMS))
 	return []effect{told, endOf(c.peer, c.shipment, messages.Code_OK, "")}
 }
 

@@ -114,7 +114,7 @@ func (i *intakeActor) sameCluster(h *messages.SnapshotHeader) error {
 func (i *intakeActor) drop() {
 	if i.staging != nil {
 		if err := i.staging.Drop(); err != nil {
-			i.config.Logger.Warn("what came in of a snapshot was not dropped cleanly", "error", err)
+			i.config.Logger.Warn("what came in of a snapshot was not dropped cleanly", "reason", err)
 		}
 	}
 	i.check, i.staging, i.sealed = nil, nil, false

@@ -108,7 +108,7 @@ func (s *snapshotsActor) answer(ctx actor.Context, n uint64, m *messages.Snapsho
 	who := s.debts.asked[n]
 	delete(s.debts.asked, n)
 	if who.deletes != "" && m.Code == messages.Code_OK && !messages.IsTransient(who.deletes) {
-		s.run(ctx, []effect{note{"a snapshot was deleted", false, []any{"id", who.deletes, "request", who.id()}}})
+		s.run(ctx, []effect{note{"a snapshot was deleted", false, []any{"snapshot", who.deletes, "request", who.id()}}})
 	}
 	s.reply(ctx, who, m)
 }

@@ -132,7 +132,7 @@ func (s *shipment) onVouched(m *messages.StateVouched) []effect {
 }
 
 func (s *shipment) unvouched(why string) []effect {
-	return append([]effect{note{"a snapshot is sent that no other member has vouched for", true, []any{"to", s.name, "index", s.index(), "reason", why}}}, s.begin()...)
+	return append([]effect{note{"a snapshot is sent that no other member has vouched for", true, []any{"peer", s.name, "index", s.index(), "reason", why}}}, s.begin()...)
 }
 
 func (s *shipment) offer() []effect {
@@ -260,12 +260,12 @@ func (s *shipment) end(code messages.Code, format string, args ...any) []effect 
 	out := []effect{post{to: toMachine, message: &messages.UnpinState{Holder: s.holder}}}
 	if code == messages.Code_OK {
 		out = append(out, note{"a snapshot was sent to a follower", false,
-			[]any{"to", s.name, "index", s.index(), "bytes", s.done(), "took", duration(s.age, s.config.tickMS)}})
+			[]any{"peer", s.name, "index", s.index(), "bytes", s.done(), "took", duration(s.age, s.config.tickMS)}})
 		return append(out, s.report(false)...)
 	}
 	s.reason = messages.Errorf(code, format, args...).Message
 	out = append(out, note{"a snapshot was not sent to a follower", true,
-		[]any{"to", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
+		[]any{"peer", s.name, "index", s.index(), "code", code.String(), "reason", s.reason}})
 	switch code {
 	case messages.Code_COMPACTED, messages.Code_CONFLICT, messages.Code_TIMED_OUT:
 		return append(out, s.report(true)...)

@@ -313,7 +313,7 @@ func (s *snapshotsActor) onTick(ctx actor.Context, m *messages.Tick) {
 	for _, id := range s.debts.transient.tick(m.Elapsed, s.config.TickMS) {
 		s.run(ctx, []effect{
 			post{to: toArchive, message: &messages.DropFile{Id: id}},
-			note{"a transient snapshot goes: nobody fetches of it", false, []any{"id", id}},
+			note{"a transient snapshot goes: nobody fetches of it", false, []any{"snapshot", id}},
 		})
 	}
 }

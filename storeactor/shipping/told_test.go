@@ -46,13 +46,13 @@ func TestPeopleAreTold(t *testing.T) {
 	_, h := newStreet(t, 2, nil)
 	a, b := h[0], h[1]
 	a.ask(creates("first", 1234))
-	a.diary.says(t, `level=INFO msg="a snapshot was written" id=first index=9 bytes=`)
+	a.diary.says(t, `level=INFO msg="a snapshot was written" snapshot=first index=9 bytes=`)
 	arrives(t, a, b)
 	b.send(&messages.Installed{Index: 9})
 	a.raft.Expect("SnapshotShipped{peer=2}")
-	a.diary.says(t, `level=INFO msg="a snapshot was sent to a follower" to=node2 index=9 bytes=`)
-	b.diary.says(t, `level=INFO msg="a snapshot comes in" from="the node with raft id 1" index=9 bytes=`)
-	b.diary.says(t, `level=INFO msg="a snapshot was installed" index=9 from=node1 bytes=`)
+	a.diary.says(t, `level=INFO msg="a snapshot was sent to a follower" peer=node2 index=9 bytes=`)
+	b.diary.says(t, `level=INFO msg="a snapshot comes in" peer="the node with raft id 1" index=9 bytes=`)
+	b.diary.says(t, `level=INFO msg="a snapshot was installed" index=9 peer=node1 bytes=`)
 }
 
 func TestPeopleAreToldOfFailures(t *testing.T) {
@@ -60,9 +60,9 @@ func TestPeopleAreToldOfFailures(t *testing.T) {
 	a, b := h[0], h[1]
 	b.disk.writeErr = io.ErrShortWrite
 	s.refuses(t, a, msgSnap(1, 2), 1)
-	a.diary.says(t, `level=WARN msg="a snapshot was not sent to a follower" to=node2 index=9 code=INTERNAL reason="node2: `)
-	b.diary.says(t, `level=WARN msg="a snapshot did not come in" from=node1 index=9 code=INTERNAL reason=`)
+	a.diary.says(t, `level=WARN msg="a snapshot was not sent to a follower" peer=node2 index=9 code=INTERNAL reason="node2: `)
+	b.diary.says(t, `level=WARN msg="a snapshot did not come in" peer=node1 index=9 code=INTERNAL reason=`)
 	a.disk.writeErr = io.ErrShortWrite
 	a.ask(creates("second", 1234))
-	a.diary.says(t, `level=WARN msg="a snapshot was not written" id=second reason=`)
+	a.diary.says(t, `level=WARN msg="a snapshot was not written" snapshot=second reason=`)
 }

@@ -24,26 +24,27 @@ func restore(c *messages.Checkpoint, supports uint32, bounds sessionBounds) (*St
 			c.Format, c.Level, disk.CheckpointFormat, supports).WithHint("start the version that wrote it, or a newer one")
 	}
 	s := &State{
-		clusterID:  c.ClusterId,
-		founders:   c.Founders,
-		token:      c.Token,
-		index:      c.Index,
-		term:       c.Term,
-		revision:   c.Revision,
-		logTimeMS:  c.LogTimeMs,
-		level:      c.Level,
-		supports:   supports,
-		conf:       c.ConfState,
-		members:    c.Members,
-		nextRaftID: c.NextRaftId,
-		confIndex:  c.ConfigurationIndex,
-		operations: c.Operations,
-		healing:    c.Healing,
-		backups:    c.Backups,
-		auth:       c.Auth,
-		compacted:  c.CompactedRevision,
-		history:    c.HistoryHash,
-		sessions:   newSessions(bounds),
+		clusterID:   c.ClusterId,
+		founders:    c.Founders,
+		token:       c.Token,
+		index:       c.Index,
+		term:        c.Term,
+		revision:    c.Revision,
+		logTimeMS:   c.LogTimeMs,
+		level:       c.Level,
+		supports:    supports,
+		conf:        c.ConfState,
+		members:     c.Members,
+		nextRaftID:  c.NextRaftId,
+		confIndex:   c.ConfigurationIndex,
+		operations:  c.Operations,
+		healing:     c.Healing,
+		backups:     c.Backups,
+		auth:        c.Auth,
+		invitations: c.Invitations,
+		compacted:   c.CompactedRevision,
+		history:     c.HistoryHash,
+		sessions:    newSessions(bounds),
 	}
 	if s.conf == nil {
 		s.conf = &raftpb.ConfState{}
@@ -105,6 +106,7 @@ func (s *State) Checkpoint() *messages.Checkpoint {
 		Healing:            s.healing,
 		Backups:            s.backups,
 		Auth:               s.auth,
+		Invitations:        s.invitations,
 	}
 }
 

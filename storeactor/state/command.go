@@ -206,7 +206,7 @@ func (o *operation) read(data []byte) bool {
 			kind = kindDeleteRange
 		case messages.BytesField(32):
 			kind = kindCompact
-		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37), messages.BytesField(38), messages.BytesField(39), messages.BytesField(40):
+		case messages.BytesField(33), messages.BytesField(34), messages.BytesField(35), messages.BytesField(36), messages.BytesField(37), messages.BytesField(38), messages.BytesField(39), messages.BytesField(40), messages.BytesField(42):
 			*o, ofMembers = operation{kind: kindMembers, value: data}, true
 			continue
 		default:

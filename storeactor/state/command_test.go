@@ -98,7 +98,7 @@ func operationsFrom(list []*messages.Operation) (operations []operation) {
 				kind: kindDeleteRange, key: k.DeleteRange.From, to: k.DeleteRange.To, limit: k.DeleteRange.Limit})
 		case *messages.Operation_Compact:
 			operations = append(operations, operation{kind: kindCompact, revision: k.Compact.Revision})
-		case *messages.Operation_RaiseLevel, *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember, *messages.Operation_SetHealing, *messages.Operation_NoteBackup, *messages.Operation_SetAuth:
+		case *messages.Operation_RaiseLevel, *messages.Operation_ChangeMembers, *messages.Operation_RecordOperation, *messages.Operation_BindIncarnation, *messages.Operation_UpdateMember, *messages.Operation_SetHealing, *messages.Operation_NoteBackup, *messages.Operation_SetAuth, *messages.Operation_WriteInvitations:
 			operations = append(operations, operation{kind: o.Number(), value: statetest.Marshal(o)})
 		default:
 			operations = append(operations, operation{})

@@ -49,6 +49,10 @@ func (s *State) Backups() []*messages.BackupJob { return s.backups }
 // Auth is who may do what; nil: that was never written. It is never modified.
 func (s *State) Auth() *messages.Auth { return s.auth }
 
+// Invitations are the nodes that have a token to come with; nil: there never was one. They are never
+// modified.
+func (s *State) Invitations() *messages.Invitations { return s.invitations }
+
 func (s *State) reconfigure(c rules.Configuration) {
 	s.confIndex, s.members, s.conf, s.nextRaftID = c.Index, c.Members, c.ConfState, c.NextRaftID
 }
@@ -135,6 +139,11 @@ func (s *State) carryOut(b *Batch, index uint64, c *command) error {
 	case *messages.Operation_SetAuth:
 		if err = auth.Check(s.auth, kind.SetAuth.GetAuth()); err == nil {
 			s.auth = kind.SetAuth.Auth
+		}
+	case *messages.Operation_WriteInvitations:
+		invitations, refused := auth.WriteInvitations(s.invitations, kind.WriteInvitations)
+		if err = refused; err == nil {
+			s.invitations = invitations
 		}
 	default: // raft would know nothing of it
 		err = messages.Errorf(messages.Code_INVALID, "members change with the configuration only")

@@ -182,6 +182,9 @@ func TestCommandsAboutMembers(t *testing.T) {
 		"users":                       {[]*messages.Command{command(statetest.SetAuth(1))}, "[OK] true"},
 		"users, twice":                {[]*messages.Command{command(statetest.SetAuth(1)), command(statetest.SetAuth(1))}, "[OK CONFLICT] true"},
 		"users that may not be":       {[]*messages.Command{command(statetest.SetAuth(1, statetest.User("z", messages.UserRole_VIEWER, "")))}, "[INVALID] false"},
+		"an invitation":               {[]*messages.Command{command(statetest.WriteInvitation(1, "n4"))}, "[OK] true"},
+		"an invitation, twice":        {[]*messages.Command{command(statetest.WriteInvitation(1, "n4")), command(statetest.WriteInvitation(1, "n4"))}, "[OK CONFLICT] true"},
+		"an invitation of nobody":     {[]*messages.Command{command(statetest.WriteInvitation(1, "n 4"))}, "[INVALID] false"},
 		"a spare that is a member":    {[]*messages.Command{command(statetest.SetHealing(1, "node2"))}, "[CONFLICT] false"},
 		"two upon one configuration":  {[]*messages.Command{command(statetest.UpdateMember(1, 2, "host:1")), command(statetest.UpdateMember(1, 2, "host:2"))}, "[OK CONFLICT] true"},
 		"members without raft":        {[]*messages.Command{command(add)}, "[INVALID] false"},
@@ -202,7 +205,7 @@ func TestCommandsAboutMembers(t *testing.T) {
 		if got := fmt.Sprint(codes, r.batch.MembersChanged); got != row.want {
 			t.Errorf("%s: %s, want %s", name, got, row.want)
 		}
-		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil || r.state.backups != nil || r.state.auth != nil; changed != r.batch.MembersChanged {
+		if changed := len(r.state.operations) > 0 || r.state.confIndex != 1 || len(r.state.members[1].Incarnation) > 0 || r.state.healing != nil || r.state.backups != nil || r.state.auth != nil || r.state.invitations != nil; changed != r.batch.MembersChanged {
 			t.Errorf("%s: %v", name, r.state.Checkpoint())
 		}
 		if messages.CheckCommand(row.list[0]) == nil {
@@ -245,6 +248,7 @@ func TestHistoryOfMembers(t *testing.T) {
 		"a directory":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.BindIncarnation(2, 2))}),
 		"how to heal":      statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetHealing(1, "node9"))}),
 		"users":            statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.SetAuth(1))}),
+		"an invitation":    statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.WriteInvitation(1, "n4"))}),
 		"a backup":         statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.NoteBackup("b", 1, false))}),
 		"an address":       statetest.Entry(2, 0, &messages.Command{Operations: statetest.Ops(statetest.UpdateMember(1, 2, "host:1"))}),
 	} {

@@ -22,27 +22,28 @@ import (
 // give the same State, rows and outcomes on every replica, whatever part of the
 // rows an engine holds already.
 type State struct {
-	clusterID  []byte
-	founders   []*messages.Founder // with token, what clusterID follows from
-	token      string
-	index      uint64            // of the last applied entry
-	term       uint64            // of that entry
-	revision   uint64            // of the last command that changed a row; 0: none has
-	logTimeMS  uint64            // never goes back
-	level      uint32            // of the cluster; never goes back, never above supports
-	supports   uint32            // the highest level that this replica understands; not replicated
-	conf       *raftpb.ConfState // replaced, never modified
-	members    []*messages.Member
-	nextRaftID uint64
-	confIndex  uint64                       // of the entry that changed members or conf last
-	operations []*messages.ClusterOperation // replaced, never modified
-	healing    *messages.Healing            // nil: it was never written
-	backups    []*messages.BackupJob        // by name; replaced, never modified
-	auth       *messages.Auth               // replaced, never modified; nil: it was never written
-	forgetsMS  uint64                       // after this log time the first ended operation is forgotten
-	compacted  uint64                       // revision
-	history    uint64                       // Checkpoint.history_hash
-	sessions   *sessions
+	clusterID   []byte
+	founders    []*messages.Founder // with token, what clusterID follows from
+	token       string
+	index       uint64            // of the last applied entry
+	term        uint64            // of that entry
+	revision    uint64            // of the last command that changed a row; 0: none has
+	logTimeMS   uint64            // never goes back
+	level       uint32            // of the cluster; never goes back, never above supports
+	supports    uint32            // the highest level that this replica understands; not replicated
+	conf        *raftpb.ConfState // replaced, never modified
+	members     []*messages.Member
+	nextRaftID  uint64
+	confIndex   uint64                       // of the entry that changed members or conf last
+	operations  []*messages.ClusterOperation // replaced, never modified
+	healing     *messages.Healing            // nil: it was never written
+	backups     []*messages.BackupJob        // by name; replaced, never modified
+	auth        *messages.Auth               // replaced, never modified; nil: it was never written
+	invitations *messages.Invitations        // the same
+	forgetsMS   uint64                       // after this log time the first ended operation is forgotten
+	compacted   uint64                       // revision
+	history     uint64                       // Checkpoint.history_hash
+	sessions    *sessions
 
 	// Of the entry under way, here so that nothing is allocated for it:
 	hash    xxhash.Digest // begun with history

@@ -608,6 +608,7 @@ func TestCheckpointsAreCarriedWhole(t *testing.T) {
 	c.Healing = &messages.Healing{Version: 2, Spares: []string{"node4"}}
 	c.Backups = []*messages.BackupJob{{Name: "s3://b", Version: 3}}
 	c.Auth = &messages.Auth{Version: 4, Enabled: true, Users: []*messages.User{{Name: "root", Grants: []*messages.Grant{{Role: messages.UserRole_ADMIN}}}}}
+	c.Invitations = &messages.Invitations{Version: 5, All: []*messages.Invitation{statetest.Invitation("n4")}}
 	fields := c.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		if !c.ProtoReflect().Has(fields.Get(i)) {

@@ -120,6 +120,9 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 	case errors.As(err, &plain), errors.Is(err, io.EOF):
 		return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "%s does not speak TLS", endpoint).
 			WithHint("a node that was started without keys is reached without: leave --certs-dir out; or start it with keys")
+	case keys.IsPin(err):
+		return nil, nil, messages.Errorf(messages.Code_UNSAFE, "%s is no node of the cluster that the token is for, or somebody is in between: %s", endpoint, err).
+			WithHint("nothing was told to it; see what runs at that address, and that the token is of this cluster, made since its authority was replaced last")
 	case strings.Contains(err.Error(), "remote error: "):
 		return nil, nil, unwanted(endpoint, err.Error(), g.token())
 	}

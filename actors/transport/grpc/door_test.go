@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -152,4 +153,37 @@ func TestAsk(t *testing.T) {
 	if r, err := ask(held, question); messages.CodeOf(err) != messages.Code_STARTING { // it may be open again in a moment
 		t.Errorf("with a token, through a door that is shut: %v, %v", r, err)
 	}
+}
+
+// TestTheDoorForTheInvited: while a token to join with is open, nobody may come and ask with it, as
+// his link says from where; and not a moment longer.
+func TestTheDoorForTheInvited(t *testing.T) {
+	m := newMatrix(t)
+	m.spawn(messages.ActorMembership, func(asked proto.Message) proto.Message {
+		return &messages.InvitationAnswer{Request: asked.(*messages.InvitationAsk).Request, Message: fmt.Sprint(asked.(*messages.InvitationAsk).Host)}
+	})
+	m.hub.SetAuth(nil)
+	ask := func() (proto.Message, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return New(Options{Keys: m.stranger}).Ask(ctx, m.address(), clientLocal(9), &messages.InvitationAsk{Request: 7, Host: []byte("lies")})
+	}
+	shut := func() {
+		t.Helper()
+		if r, err := ask(); messages.CodeOf(err) != messages.Code_NOT_ALLOWED {
+			t.Errorf("through a door that is shut: %v, %v", r, err)
+		}
+	}
+	shut()
+	m.hub.SetInvitedUntil(time.Now().Add(time.Hour).UnixMilli())
+	if r, err := ask(); err != nil || r.(*messages.InvitationAnswer).Request != 7 || r.(*messages.InvitationAnswer).Message != "[127 0 0 1]" {
+		t.Errorf("%v, %v", r, err)
+	}
+	if _, welcome := m.comes(t, tokened, messages.Lane_CONTROL); welcome {
+		t.Error("a user comes by a token, and auth is not enabled")
+	}
+	m.hub.SetInvitedUntil(time.Now().UnixMilli())
+	shut()
+	m.hub.SetInvitedUntil(0)
+	shut()
 }

@@ -42,6 +42,8 @@ type hub struct {
 	peers atomic.Pointer[map[string]*peer] // by logical address; never modified
 	// rights are who may do what, of clients.
 	rights atomic.Pointer[transport.Rights]
+	// invited is until when nodes may come that have a token and no keys, in ms since 1970.
+	invited atomic.Int64
 
 	clients sync.Map            // logical address -> *inbound, the newest
 	pool    *semaphore.Weighted // what clients have unanswered, in bytes
@@ -73,7 +75,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
 	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
-	h.server = g.server(h.outlet.log, func() bool { return h.rights.Load().DoorOpen() })
+	h.server = g.server(h.outlet.log, h.doorOpen)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	local.Principal = g.options.Keys.Principal()
 	h.local.Store(&local)
@@ -86,7 +88,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 	h.running.Go(func() { g.options.Keys.Watch(h.ctx, h.logger, h.endStale) })
 	h.running.Go(func() {
 		if err := h.server.Serve(h.listener); err != nil && h.ctx.Err() == nil {
-			h.logger.Error("transport: listening ended", "address", address, "reason", err)
+			h.logger.Error("transport: listening ended", "address", address, "reason", err, "hint", "start the node again: nobody reaches it any more")
 		}
 	})
 	return h, nil
@@ -159,6 +161,14 @@ func (h *hub) SetPeers(members []*messages.Member, next messages.RaftID) {
 func (h *hub) SetAuth(a *messages.Auth) {
 	rights := transport.KnownRights(a)
 	h.rights.Store(&rights)
+}
+
+// SetInvitedUntil implements Hub.
+func (h *hub) SetInvitedUntil(ms int64) { h.invited.Store(ms) }
+
+// doorOpen reports whether somebody may need to come without a certificate.
+func (h *hub) doorOpen() bool {
+	return h.rights.Load().DoorOpen() || h.net.options.Keys.Now().UnixMilli() < h.invited.Load()
 }
 
 // Remember implements Hub.

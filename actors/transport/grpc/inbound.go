@@ -80,7 +80,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("internal error")
-			h.logger.Error("transport: a stream failed", "reason", r)
+			h.logger.Error("transport: a stream failed", "reason", r, "hint", "report it with this log: it is a defect of the software")
 		}
 	}()
 	hello := &incoming{}
@@ -90,7 +90,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 	}
 	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()), chainOf(s.Context()))
 	if refusal != nil {
-		h.outlet.log.warn("a connection was refused", "from", remote(s.Context()), "reason", refusal.Message)
+		h.outlet.log.warn("a connection was refused", "address", remote(s.Context()), "reason", refusal.Message)
 		return s.SendMsg(refusalFrame(refusal))
 	}
 	defer h.leave(c)
@@ -113,12 +113,12 @@ func (h *hub) read(c *inbound, s stream) {
 	var violation *messages.Error
 	if !errors.As(err, &violation) {
 		if err != io.EOF && h.ctx.Err() == nil {
-			h.logger.Debug("transport: a connection broke", "from", c.conn.Address, "reason", err)
+			h.logger.Debug("transport: a connection broke", "address", c.conn.Address, "reason", err)
 		}
 		c.end(nil)
 		return
 	}
-	h.outlet.log.warn("a connection was ended for what it sent", "from", c.conn.Address, "reason", violation.Message)
+	h.outlet.log.warn("a connection was ended for what it sent", "address", c.conn.Address, "reason", violation.Message)
 	c.end(violation)
 }
 

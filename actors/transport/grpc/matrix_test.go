@@ -67,6 +67,7 @@ var allowed = map[string][]bearer{
 	"ClusterRequest begin": {operator, admin}, "ClusterRequest abort": {operator, admin}, "ClusterRequest transfer": {operator, admin},
 	"ClusterRequest address": {operator, admin}, "ClusterRequest level_raise": {operator, admin},
 	"ClusterRequest healing": {operator, admin}, "ClusterRequest backup": {operator, admin},
+	"ClusterRequest invitation": {operator, admin}, "ClusterRequest invitation_query": {operator, admin},
 
 	"Attached": {}, "WriteReply": {}, "ReadReply": {}, "StatusReply": {}, "SnapshotReply": {}, "ClusterReply": {}, "JoinAnswer": {}, // to clients
 
@@ -76,6 +77,7 @@ var allowed = map[string][]bearer{
 	"LossAsk": nodes, "LossAnswer": nodes, "LevelAsk": nodes, "LevelAnswer": nodes,
 
 	"LoginRequest": append([]bearer{nobody}, users...), "LoginReply": {},
+	"InvitationAsk": append([]bearer{nobody}, users...), "InvitationAnswer": {}, // which proves himself by his token
 }
 
 var (

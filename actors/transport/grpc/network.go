@@ -153,7 +153,7 @@ type handshakes struct {
 func (h handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
 	if err != nil && err != io.EOF {
-		h.log.warn("a connection was refused", "from", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
+		h.log.warn("a connection was refused", "address", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
 	}
 	return conn, info, err
 }

@@ -4,6 +4,7 @@
 package keys
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -66,6 +67,7 @@ type loaded struct {
 	authorities []*x509.Certificate
 	pool        *x509.CertPool
 	server      *tls.Config
+	pin         *[sha256.Size]byte // of who has a token, and nothing of the above; nil: there are keys
 	token       string
 	page        *tls.Config
 	peers       *loaded // what is for links between nodes: itself, if nothing else is
@@ -165,19 +167,28 @@ func (r *Ring) read(f Files) (*loaded, error) {
 	if err != nil {
 		return nil, refuse(f.Cert, err)
 	}
-	if _, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now()); err != nil {
+	ways, err := l.verify(chain, x509.ExtKeyUsageClientAuth, r.now())
+	if err != nil {
 		return nil, refuse(f.Cert, err)
 	}
 	if PrincipalOf([]*x509.Certificate{l.leaf}).Kind == transport.Unnamed {
 		return nil, refuse(f.Cert, errors.New("it names neither a node nor a user"))
 	}
 	l.server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{l.own}, NextProtos: []string{"h2"},
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{withRoot(l.own, ways[0])}, NextProtos: []string{"h2"},
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.pool, SessionTicketsDisabled: true, Time: r.now,
 	}
 	l.page = l.server.Clone()
 	l.page.ClientAuth, l.page.NextProtos = tls.VerifyClientCertIfGiven, []string{"http/1.1"}
 	return l, nil
+}
+
+// withRoot is a certificate that shows its authority's too: who has a join token knows that by its hash alone.
+func withRoot(own tls.Certificate, way []*x509.Certificate) tls.Certificate {
+	if root := way[len(way)-1].Raw; !bytes.Equal(own.Certificate[len(own.Certificate)-1], root) {
+		own.Certificate = append(slices.Clone(own.Certificate), root)
+	}
+	return own
 }
 
 // checkSecret refuses a key, or a token, that others than its owner and his group may read, or
@@ -294,7 +305,11 @@ func (r *Ring) Client(host string) *tls.Config {
 		MinVersion: tls.VersionTLS13, Certificates: own, NextProtos: []string{"h2"}, ServerName: server,
 		InsecureSkipVerify: true, // VerifyConnection verifies: a name of a host is not all that counts
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
+			if l.pin != nil {
+				if err := l.verifyPinned(s.PeerCertificates, r); err != nil {
+					return err
+				}
+			} else if _, err := l.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth, r.now()); err != nil {
 				return err
 			}
 			if is := PrincipalOf(s.PeerCertificates); own == nil && is.Kind != transport.NodeKey { // before a password or a token goes there
@@ -352,7 +367,7 @@ func (r *Ring) Watch(ctx context.Context, logger *slog.Logger, check func(stale 
 		}
 		switch changed, err := r.Reload(false); {
 		case err != nil && changed:
-			logger.Error("new keys were not taken; the old ones are used on", "reason", err)
+			logger.Error("new keys were not taken; the old ones are used on", "reason", err, "hint", "kvctl cert check DIR says what is wrong with the files")
 		case changed:
 			k := r.Told(false)
 			logger.Info("new keys are used", "certificate", k.Certificate, "authorities", strings.Join(k.Authorities, ","), "expires", time.UnixMilli(k.ExpiresMs).UTC().Format(time.RFC3339))

@@ -18,6 +18,7 @@ func StateAt(revision, compacted uint64) *messages.Checkpoint {
 	c.Index, c.Term, c.Revision, c.CompactedRevision, c.LogTimeMs, c.HistoryHash = 9, 3, revision, compacted, 77, 4711
 	c.Sessions = []*messages.Session{{Client: statetest.Client(1), TtlMs: 1000, ActiveMs: 70, Outcomes: []*messages.Outcome{{Seq: 1, Revision: 2}}}}
 	c.Auth = &messages.Auth{Version: 2, Users: []*messages.User{{Name: "root", Grants: []*messages.Grant{{Role: messages.UserRole_ADMIN}}}}}
+	c.Invitations = &messages.Invitations{Version: 3, All: []*messages.Invitation{statetest.Invitation("n4")}}
 	return c
 }
 

@@ -189,6 +189,19 @@ func SetAuth(version uint64, users ...*messages.User) *messages.Operation {
 	}}}
 }
 
+// WriteInvitation is an operation: that version of the invitations, with one more.
+func WriteInvitation(version uint64, node string) *messages.Operation {
+	return &messages.Operation{Kind: &messages.Operation_WriteInvitations{WriteInvitations: &messages.WriteInvitations{
+		Version: version, Put: Invitation(node),
+	}}}
+}
+
+// Invitation is an open one.
+func Invitation(node string) *messages.Invitation {
+	id := append(make([]byte, messages.InvitationIDSize-1), node[len(node)-1])
+	return &messages.Invitation{Id: id, Node: node, By: "root", ExpiresMs: 7, Proof: make([]byte, 32), Sealed: []byte("sealed")}
+}
+
 // User is one with a role.
 func User(name string, role messages.UserRole, prefix string) *messages.User {
 	return &messages.User{Name: name, Grants: []*messages.Grant{{Role: role, Prefix: []byte(prefix)}}}
