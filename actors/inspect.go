@@ -8,7 +8,6 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
-	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -44,21 +43,18 @@ func (i Inspector) Cluster(ctx context.Context) (*messages.ClusterReply, error) 
 	return reply, err
 }
 
-// Rights are who may do what, as this node has applied it. The error is of the node's, as of
-// Status; it does not know them yet.
-func (i Inspector) Rights(ctx context.Context) (transport.Rights, error) {
+// Applied is who the members are, and who may do what, as this node has applied it. The error is
+// that of Status, or STARTING: it has nothing applied yet.
+func (i Inspector) Applied(ctx context.Context) (*messages.MembersChanged, error) {
 	state := &messages.MembersChanged{}
 	err := i.ask(ctx, messages.ActorMachine, &messages.Introduce{}, func(m any) (ok bool) {
 		state, ok = m.(*messages.MembersChanged)
 		return ok
 	})
-	switch {
-	case err != nil:
-		return transport.Rights{}, err
-	case state.NextRaftId == 0:
-		return transport.Rights{}, messages.Errorf(messages.Code_STARTING, "the node has no state yet")
+	if err == nil && state.NextRaftId == 0 {
+		err = messages.Errorf(messages.Code_STARTING, "the node has no state yet")
 	}
-	return transport.KnownRights(state.Auth), nil
+	return state, err
 }
 
 // Deny has the node tell that it has refused somebody something.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"keyval/actors/client"
-	"keyval/actors/transport"
 	"keyval/cli/doctor"
 	"keyval/messages"
 )
@@ -17,7 +16,7 @@ import (
 type Node interface {
 	Status(context.Context) (*messages.StatusReply, error)
 	Cluster(context.Context) (*messages.ClusterReply, error)
-	Rights(context.Context) (transport.Rights, error)
+	Applied(context.Context) (*messages.MembersChanged, error)
 	Deny(*messages.Denied)
 }
 
@@ -43,7 +42,7 @@ type source struct {
 	last  facts
 	at    time.Time
 
-	known transport.Rights // what the node said last of who may do what
+	known law // what the node said last
 }
 
 func (s *source) set(n Node) {
@@ -62,9 +61,9 @@ func (s *source) ask(ctx context.Context) facts {
 	return s.last
 }
 
-// rights are who may do what, by what the node has applied now; one that does not answer any
+// law is who may do what, by what the node has applied now; one that does not answer any
 // more can still be looked into, by what it said last.
-func (s *source) rights(ctx context.Context) transport.Rights {
+func (s *source) law(ctx context.Context) law {
 	s.mutex.Lock()
 	n, known := s.node, s.known
 	s.mutex.Unlock()
@@ -73,14 +72,14 @@ func (s *source) rights(ctx context.Context) transport.Rights {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	now, err := n.Rights(ctx)
+	state, err := n.Applied(ctx)
 	if err != nil {
 		return known
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.known = now
-	return now
+	s.known = lawOf(state)
+	return s.known
 }
 
 // deny has the node tell of a refusal.

@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"keyval/actors/transport"
 	"keyval/messages"
 )
+
+// ofCluster is the fake node's cluster.
+var ofCluster = make([]byte, messages.ClusterIDSize)
 
 // fake is a node that says what it is told to say.
 type fake struct {
@@ -30,10 +32,10 @@ type fake struct {
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
 func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return n.cluster, n.err }
 
-func (n *fake) Rights(context.Context) (transport.Rights, error) {
+func (n *fake) Applied(context.Context) (*messages.MembersChanged, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return transport.KnownRights(n.auth), n.hangs
+	return &messages.MembersChanged{Auth: n.auth, ClusterId: ofCluster, NextRaftId: 4, Members: []*messages.Member{{RaftId: 1, Name: "n1"}}}, n.hangs
 }
 
 func (n *fake) Deny(d *messages.Denied) {
