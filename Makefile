@@ -159,6 +159,9 @@ monitoring: ## write monitoring/'s dashboard and alerts, and check them (needs p
 alerts: ## each alert's fault is made on real processes, and each fires and clears: a table of docs/OPERATIONS.md (14 minutes; needs root, mkfs.ext4, strace, Debian's prometheus)
 	@KEYVAL_ALERTS=1 $(GO) test ./cli/kvctl -run 'TestAlerts$$' -v -count=1 -timeout 40m -rewrite
 
+watched: ## what metrics and tracing cost of the nodes' CPU, in 60 short rounds that take turns (10 minutes)
+	@KEYVAL_WATCHED=60 $(GO) test ./cli/kvctl -run 'TestCostOfBeingWatched$$|TestCostOfARead$$' -v -count=1 -timeout 60m
+
 incident: build ## kill a leader under load, and draw what Prometheus saw of it (4 minutes; needs Debian's prometheus)
 	@cd monitoring && $(GO) run ./incident
 

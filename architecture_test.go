@@ -281,7 +281,7 @@ func callsUnexpected(s ast.Stmt) bool {
 // link between nodes is peer, what went wrong is reason, and what to do about it is hint.
 var vocabulary = strings.Fields(`
 	actor address advertised all_clients authorities before below by bytes certificate change clients cluster code confirmed endpoint expires
-	files founders hint how index is lacks lane leader level limit member members message messages missing operation peer phase
+	files founders hint host how index invitation is lacks lane leader level limit member members message messages missing operation peer phase
 	principal raft_id reason record request sender snapshot target term took type
 `)
 

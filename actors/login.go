@@ -77,10 +77,10 @@ func (a *login) grant(ctx actor.Context, e loginGrant) {
 		why := messages.Errorf(messages.Code_INTERNAL, "the token could not be signed")
 		errors.As(err, &why)
 		reply.Code, reply.Message, reply.Hint = why.Code, why.Message, why.Hint
-		a.wiring.logger.Error("a token could not be signed", "principal", e.ask.m.User, "reason", err)
+		a.wiring.logger.Error("a token could not be signed", "principal", e.ask.m.User, "reason", err, "hint", "look at the keys of this node: kvctl cert check DIR")
 	} else {
 		reply.Token, reply.ExpiresMs = token, expires.UnixMilli()
-		a.wiring.logger.Info("a user has logged in", "principal", e.ask.m.User, "request", e.ask.request(), "host", hostText(e.ask.m.Host), "until", expires.UTC().Format(time.RFC3339))
+		a.wiring.logger.Info("a user has logged in", "principal", e.ask.m.User, "request", e.ask.request(), "host", hostText(e.ask.m.Host), "expires", expires.UTC().Format(time.RFC3339))
 	}
 	ctx.Send(a.wiring.ofClient(e.ask.address, e.ask.actor), reply)
 }

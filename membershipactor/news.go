@@ -71,30 +71,6 @@ func newsOf(before, after View) (all []news) {
 	return all
 }
 
-// newsOfInvitations is what became of nodes that were given a token to come with.
-func newsOfInvitations(before, after *messages.Invitations) (all []news) {
-	tell := func(text string, i *messages.Invitation, words ...any) {
-		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "node", i.Node}, words...)})
-	}
-	if before.GetVersion() == after.GetVersion() {
-		return nil
-	}
-	for _, i := range after.GetAll() {
-		switch was := auth.FindInvitation(before, i.Id); {
-		case was == nil:
-			tell("a node is invited", i, "until", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
-		case len(was.Taker) == 0 && len(i.Taker) > 0:
-			tell("the keys of an invited node are given away", i, "to", i.TakenFrom)
-		}
-	}
-	for _, i := range before.GetAll() {
-		if auth.FindInvitation(after, i.Id) == nil {
-			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
-		}
-	}
-	return all
-}
-
 // operationNews is said of each phase that an operation of members comes to.
 func operationNews(o *messages.ClusterOperation) news {
 	n := news{"an operation goes on", []any{"operation", fmt.Sprintf("%x", o.Id), "change", rules.Title(o), "phase", word(o.Phase)}}
@@ -104,6 +80,30 @@ func operationNews(o *messages.ClusterOperation) news {
 		n.text = "an operation is complete"
 	}
 	return n
+}
+
+// newsOfInvitations is what became of nodes that were given a token to come with.
+func newsOfInvitations(before, after *messages.Invitations) (all []news) {
+	tell := func(text string, i *messages.Invitation, words ...any) {
+		all = append(all, news{text, append([]any{"invitation", fmt.Sprintf("%x", i.Id), "member", i.Node}, words...)})
+	}
+	if before.GetVersion() == after.GetVersion() {
+		return nil
+	}
+	for _, i := range after.GetAll() {
+		switch was := auth.FindInvitation(before, i.Id); {
+		case was == nil:
+			tell("a node is invited", i, "expires", time.UnixMilli(i.ExpiresMs).UTC().Format(time.RFC3339), "by", i.By, "request", i.Request)
+		case len(was.Taker) == 0 && len(i.Taker) > 0:
+			tell("the keys of an invited node are given away", i, "address", i.TakenFrom)
+		}
+	}
+	for _, i := range before.GetAll() {
+		if auth.FindInvitation(after, i.Id) == nil {
+			tell("an invitation is removed", i, "used", len(i.Taker) > 0)
+		}
+	}
+	return all
 }
 
 // servesNews is said once: from then on this node, a member, serves clients, since it knows

@@ -202,7 +202,7 @@ func faultsOfMachines(t *testing.T, w *watch) {
 		w.scrape(t, c.name)
 	})
 	t.Run("keys", func(t *testing.T) {
-		c := w.dev(t, "keyval-keys", filepath.Join(t.TempDir(), "cluster"), "--secure")
+		c := w.dev(t, "keyval-keys", filepath.Join(t.TempDir(), "cluster"), "--secure", "--metrics-plain")
 		node := transport.Principal{Kind: transport.NodeKey, Name: "node2"}
 		issue := func(age time.Duration) {
 			a := keys.Authority{Dir: c.authority.Dir, Now: func() time.Time { return time.Now().Add(-age) }}

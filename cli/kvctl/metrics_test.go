@@ -71,6 +71,41 @@ func TestMetricsOfARealNode(t *testing.T) {
 	}
 }
 
+// TestExemplars: beside the time of a request that was traced stands its trace, in OpenMetrics, and a collector has
+// that trace.
+func TestExemplars(t *testing.T) {
+	t.Parallel()
+	collector, addresses := startCollector(t), freeAddresses(t, 2)
+	p := newCluster(t, addresses[:1])
+	p.endpoints = p.listens
+	p.tuning = append(p.tuning, "--metrics-listen", addresses[1], "--tracing-endpoint", "http://"+collector.address, "--tracing-ratio", "1")
+	p.found()
+	c := p.connect(p.endpoints...)
+	if _, err := c.Put(context.Background(), []byte("k"), []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequest(http.MethodGet, "http://"+addresses[1]+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^keyval_request_seconds_bucket\{operation="write",le="[^"]+"\} \d+ # \{trace_id="([0-9a-f]{32})"\}`).FindAllSubmatch(page, -1)
+	if len(found) == 0 || !strings.HasSuffix(string(page), "# EOF\n") {
+		t.Fatalf("no bucket of writes has an exemplar:\n%s", page)
+	}
+	last := found[len(found)-1][1] // one that was tried before there was a leader took less
+	collector.await(t, string(last), func(tree string) bool { return strings.Contains(tree, "apply") })
+}
+
 var rewrite = flag.Bool("rewrite", false, "write docs/METRICS.md as a node shows its metrics (make docs)")
 
 // compareManual holds docs/METRICS.md to what a node shows.
@@ -134,8 +169,12 @@ func listMetrics(page string) string {
 		for _, n := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m[2], -1) {
 			names = append(names, n[1])
 		}
-		if kinds[m[1]] != "" {
-			labels[m[1]] = "{" + strings.Join(names, ",") + "}"
+		name := m[1]
+		if kinds[name] == "" {
+			name = strings.TrimSuffix(name, "_count") // of a histogram
+		}
+		if kinds[name] != "" {
+			labels[name] = "{" + strings.Join(names, ",") + "}"
 		}
 	}
 	var b strings.Builder

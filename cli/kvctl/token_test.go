@@ -159,7 +159,7 @@ func TestANodeComesByAToken(t *testing.T) {
 	p.machine("n8").refused(2, "the token is for node n7", open, p.listens...)
 	p.machine("n7").refused(2, "was altered", open[:30]+string(open[30]^1)+open[31:], p.listens...)
 	p.machine("n7").refused(5, "nothing listens", open, freeAddresses(t, 1)...)
-	p.logged("a node is invited", "node=n7 ", "by=alice", "the keys of an invited node are given away", "to=127.0.0.1")
+	p.logged("a node is invited", "member=n7 ", "by=alice", "the keys of an invited node are given away", "address=127.0.0.1")
 }
 
 // logged wants texts in the log of some node.

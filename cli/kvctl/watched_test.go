@@ -178,6 +178,39 @@ func (a *arm) round(t *testing.T) {
 	a.cpu = append(a.cpu, float64(took)/1000/float64(done))
 }
 
+// TestCostOfARead tells what CPU a node spends on one reading of its metrics: what an idle cluster spends while they are
+// read, less what it spends while they are not.
+func TestCostOfARead(t *testing.T) {
+	if os.Getenv(watchedEnv) == "" {
+		t.Skipf("%s=60 is not set", watchedEnv)
+	}
+	const reads, span = 100, 2 * time.Second
+	a := &arm{flags: []string{"--metrics"}}
+	a.start(t)
+	c := &watched{processes: a.p, t: t}
+	read := func() {
+		answer, err := http.Get("http://" + c.page(0) + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+	}
+	var each []float64
+	for range 15 {
+		before := a.spent(t)
+		time.Sleep(span)
+		idle, from := a.spent(t)-before, a.spent(t)
+		for range reads {
+			read()
+			time.Sleep(span / reads)
+		}
+		each = append(each, float64(a.spent(t)-from-idle)/reads/1e6)
+	}
+	slices.Sort(each)
+	t.Logf("%.2f ms of CPU a reading of a node's metrics; between %.2f and %.2f in 13 of 15 tries", median(each), each[1], each[13])
+}
+
 func median(of []float64) float64 {
 	sorted := slices.Sorted(slices.Values(of))
 	return sorted[len(sorted)/2]
