@@ -53,7 +53,7 @@ func (c Claims) Refuse(local Local, known Known, rights Rights, now time.Time) *
 		return refuse("the token of user %s is good for a time that no node gives one for", c.User)
 	case !known.named(c.Node):
 		return refuse("the token of user %s was signed by node %s, which is no member", c.User, Legible(c.Node))
-	case !rights.DoorOpen():
+	case !rights.auth.GetEnabled():
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "tokens count only while auth is enabled").
 			WithHint("use a certificate: --certs-dir DIR; or enable auth with one: kvctl auth enable")
 	case u == nil:
