@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
 
@@ -43,18 +44,21 @@ func (i Inspector) Cluster(ctx context.Context) (*messages.ClusterReply, error) 
 	return reply, err
 }
 
-// Applied is who the members are, and who may do what, as this node has applied it. The error is
-// that of Status, or STARTING: it has nothing applied yet.
-func (i Inspector) Applied(ctx context.Context) (*messages.MembersChanged, error) {
+// Entry is who may come and do what, as this node has applied it. The error is as of Status; or it
+// does not know that yet.
+func (i Inspector) Entry(ctx context.Context) (transport.Entry, error) {
 	state := &messages.MembersChanged{}
 	err := i.ask(ctx, messages.ActorMachine, &messages.Introduce{}, func(m any) (ok bool) {
 		state, ok = m.(*messages.MembersChanged)
 		return ok
 	})
-	if err == nil && state.NextRaftId == 0 {
-		err = messages.Errorf(messages.Code_STARTING, "the node has no state yet")
+	switch {
+	case err != nil:
+		return transport.Entry{}, err
+	case state.NextRaftId == 0:
+		return transport.Entry{}, messages.Errorf(messages.Code_STARTING, "the node has no state yet")
 	}
-	return state, err
+	return transport.EntryOf(state), nil
 }
 
 // Deny has the node tell that it has refused somebody something.

@@ -74,6 +74,21 @@ func (k Known) named(node string) bool {
 	return false
 }
 
+// Entry is what a node knows of those who come, as it has applied it. The zero Entry knows nothing yet.
+type Entry struct {
+	Local  Local // its ClusterID alone
+	Known  Known
+	Rights Rights
+}
+
+// EntryOf is what a state says of it.
+func EntryOf(s *messages.MembersChanged) Entry {
+	if s.NextRaftId == 0 {
+		return Entry{}
+	}
+	return Entry{Local{ClusterID: s.ClusterId}, Known{}.With(s.Members, s.NextRaftId), KnownRights(s.Auth)}
+}
+
 // AtDoor is who comes without a certificate to a node with keys: whom his token names, or
 // nobody. claims are those of the token; nil: he brings none.
 func AtDoor(local Local, known Known, rights Rights, claims *Claims, now time.Time) (Principal, *messages.Error) {

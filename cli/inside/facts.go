@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keyval/actors/client"
+	"keyval/actors/transport"
 	"keyval/cli/doctor"
 	"keyval/messages"
 )
@@ -16,7 +17,7 @@ import (
 type Node interface {
 	Status(context.Context) (*messages.StatusReply, error)
 	Cluster(context.Context) (*messages.ClusterReply, error)
-	Applied(context.Context) (*messages.MembersChanged, error)
+	Entry(context.Context) (transport.Entry, error)
 	Deny(*messages.Denied)
 }
 
@@ -42,7 +43,7 @@ type source struct {
 	last  facts
 	at    time.Time
 
-	known law // what the node said last
+	known transport.Entry // what the node said last of who may come and do what
 }
 
 func (s *source) set(n Node) {
@@ -61,9 +62,9 @@ func (s *source) ask(ctx context.Context) facts {
 	return s.last
 }
 
-// law is who may do what, by what the node has applied now; one that does not answer any
-// more can still be looked into, by what it said last.
-func (s *source) law(ctx context.Context) law {
+// entry is who may come and do what, by what the node has applied now; one that does not answer
+// any more can still be looked into, by what it said last.
+func (s *source) entry(ctx context.Context) transport.Entry {
 	s.mutex.Lock()
 	n, known := s.node, s.known
 	s.mutex.Unlock()
@@ -72,14 +73,14 @@ func (s *source) law(ctx context.Context) law {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	state, err := n.Applied(ctx)
+	now, err := n.Entry(ctx)
 	if err != nil {
 		return known
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.known = lawOf(state)
-	return s.known
+	s.known = now
+	return now
 }
 
 // deny has the node tell of a refusal.

@@ -11,11 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"keyval/actors/transport"
 	"keyval/messages"
 )
-
-// ofCluster is the fake node's cluster.
-var ofCluster = make([]byte, messages.ClusterIDSize)
 
 // fake is a node that says what it is told to say.
 type fake struct {
@@ -32,11 +30,13 @@ type fake struct {
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
 func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return n.cluster, n.err }
 
-func (n *fake) Applied(context.Context) (*messages.MembersChanged, error) {
+func (n *fake) Entry(context.Context) (transport.Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return &messages.MembersChanged{Auth: n.auth, ClusterId: ofCluster, NextRaftId: 4, Members: []*messages.Member{{RaftId: 1, Name: "n1"}}}, n.hangs
+	return transport.EntryOf(&messages.MembersChanged{ClusterId: clusterID, NextRaftId: 4, Members: []*messages.Member{{RaftId: 1, Name: "n1"}}, Auth: n.auth}), n.hangs
 }
+
+var clusterID = make([]byte, messages.ClusterIDSize)
 
 func (n *fake) Deny(d *messages.Denied) {
 	n.mu.Lock()

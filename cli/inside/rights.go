@@ -18,47 +18,13 @@ var (
 	toProfile = auth.Whole(messages.UserRole_OPERATOR)
 )
 
-// law is what a node holds those against who look. The zero law knows nothing yet.
-type law struct {
-	rights  transport.Rights
-	members transport.Known
-	local   transport.Local // of it, the cluster
-}
-
-func lawOf(m *messages.MembersChanged) law {
-	return law{transport.KnownRights(m.Auth), transport.Known{}.With(m.Members, m.NextRaftId), transport.Local{ClusterID: m.ClusterId}}
-}
-
-// bearer begins the header of a request that comes with a token of kvctl login.
-const bearer = "Bearer "
-
-// who asks: whom the certificate of his connection names, or without one his token.
-func (p *Page) who(r *http.Request, l law) (from transport.Principal, why *messages.Error) {
-	if from = keys.PrincipalOf(r.TLS.PeerCertificates); from.Kind != transport.Keyless {
-		if err := p.options.Keys.Stale(r.TLS.PeerCertificates, false); err != nil {
-			why = messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", from, err).
-				WithHint("connect again with one that is: kvctl cert check")
-		}
-		return from, why
-	}
-	token, shown := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
-	if !shown {
-		return from, nil
-	}
-	claims, _, err := p.options.Keys.Prove(strings.TrimSpace(token))
-	if err != nil {
-		return from, messages.Errorf(messages.Code_NOT_ALLOWED, "the token is not good: %v", err).WithHint("log in again: kvctl login USER")
-	}
-	return transport.AtDoor(l.local, l.members, l.rights, claims, p.options.Keys.Now())
-}
-
 // judge is the HTTP status of a request that is refused, and why it is; 0: it is let in. secured:
 // the node has keys, so that whoever asks has to have proved who he is.
 func judge(secured bool, from transport.Principal, rights transport.Rights, need auth.Need) (status int, why *messages.Error) {
 	switch {
 	case secured && from.Kind == transport.Keyless:
-		return http.StatusUnauthorized, messages.Errorf(messages.Code_NOT_ALLOWED, "this needs the certificate or the token of a user, and the request came without").
-			WithHint("curl --cacert ca.crt --cert client.crt --key client.key, with those that kvctl cert create-client USER makes, or -H 'Authorization: Bearer TOKEN', of kvctl login; /livez, /readyz and /version need none")
+		return http.StatusUnauthorized, messages.Errorf(messages.Code_NOT_ALLOWED, "this needs the certificate of a user, and the request came without one").
+			WithHint("curl --cacert ca.crt --cert client.crt --key client.key, with those that kvctl cert create-client USER makes; or the token of kvctl login as a bearer's; /livez, /readyz and /version need none")
 	case from.Kind == transport.Unnamed:
 		return http.StatusForbidden, messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate names neither a node nor a user").
 			WithHint("use the certificate of a user: kvctl cert create-client USER")
@@ -82,20 +48,19 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 		return then
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		from, l := transport.Principal{}, law{}
-		if r.TLS == nil || len(r.TLS.PeerCertificates) > 0 || r.Header.Get("Authorization") != "" { // else the answer is known
-			l = p.source.law(r.Context())
+		entry := transport.Entry{}
+		if token := bearer(r); r.TLS == nil || len(r.TLS.PeerCertificates) > 0 || token != "" { // else the answer is known
+			entry = p.source.entry(r.Context())
 		}
-		if r.TLS != nil {
-			var why *messages.Error
-			if from, why = p.who(r, l); why != nil {
-				w.Header().Set("Connection", "close")
-				refuse(w, http.StatusUnauthorized, why)
-				return
-			}
+		from, why := p.whoAsks(r, entry)
+		status := http.StatusUnauthorized
+		switch {
+		case why == nil:
+			status, why = judge(r.TLS != nil, from, entry.Rights, need)
+		case why.Code == messages.Code_BUSY:
+			status = http.StatusServiceUnavailable
 		}
-		status, why := judge(r.TLS != nil, from, l.rights, need)
-		if status == 0 {
+		if why == nil {
 			then(w, r)
 			return
 		}
@@ -107,11 +72,43 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// bearer is the token that a request brings; empty: it brings none.
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}
+
+// whoAsks is who has proved who he is, by a certificate or else by a token of kvctl login; Keyless:
+// he brings neither.
+func (p *Page) whoAsks(r *http.Request, entry transport.Entry) (from transport.Principal, why *messages.Error) {
+	if r.TLS == nil {
+		return from, nil
+	}
+	if chain := r.TLS.PeerCertificates; len(chain) > 0 {
+		from = keys.PrincipalOf(chain)
+		if err := p.options.Keys.Stale(chain, false); err != nil {
+			why = messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", from, err).
+				WithHint("connect again with one that is: kvctl cert check")
+		}
+		return from, why
+	}
+	if token := bearer(r); token != "" {
+		claims, _, err := p.options.Keys.Prove(token)
+		if err != nil {
+			return from, messages.Errorf(messages.Code_NOT_ALLOWED, "the token is not good: %s", transport.Legible(err.Error())).
+				WithHint("log in again: kvctl login USER")
+		}
+		return transport.AtDoor(entry.Local, entry.Known, entry.Rights, claims, p.options.Keys.Now())
+	}
+	return from, nil
+}
+
 // refuse says why, and what to do, as kvctl does.
 func refuse(w http.ResponseWriter, status int, why *messages.Error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="keyval"`)
+		w.Header().Set("Connection", "close") // another certificate needs another connection
 	}
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "%s\nnext: %s\n", why.Message, why.Hint)

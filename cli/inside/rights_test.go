@@ -44,9 +44,9 @@ func TestJudge(t *testing.T) {
 		looks, profile int
 		says           string // to who wants a profile
 	}{
-		{name: "no certificate", from: none, rights: off, looks: 401, profile: 401, says: "the request came without"},
-		{name: "no certificate, auth enabled", from: none, rights: on, looks: 401, profile: 401, says: "the request came without"},
-		{name: "no certificate, nothing known", from: none, looks: 401, profile: 401, says: "the request came without"},
+		{name: "no certificate", from: none, rights: off, looks: 401, profile: 401, says: "the request came without one"},
+		{name: "no certificate, auth enabled", from: none, rights: on, looks: 401, profile: 401, says: "the request came without one"},
+		{name: "no certificate, nothing known", from: none, looks: 401, profile: 401, says: "the request came without one"},
 		{name: "two names", from: nobody, rights: off, looks: 403, profile: 403, says: "neither a node nor a user"},
 		{name: "any user", from: user("bob"), rights: off},
 		{name: "a node", from: n1, rights: off},
@@ -77,7 +77,6 @@ type secured struct {
 	t         *testing.T
 	authority keys.Authority
 	at        string
-	node      *keys.Ring
 }
 
 func serveSecured(t *testing.T, n Node, o Options) *secured {
@@ -91,7 +90,6 @@ func serveSecured(t *testing.T, n Node, o Options) *secured {
 	if o.Keys, err = keys.Load(keys.FilesIn(own, transport.NodeKey)); err != nil {
 		t.Fatal(err)
 	}
-	s.node = o.Keys
 	_, at := serving(t, n, o)
 	s.at = strings.TrimPrefix(at, "http://")
 	return s
@@ -176,63 +174,53 @@ func TestPagesWithKeys(t *testing.T) {
 	want("vera", vera, guarded, 200, "")
 }
 
-// TestTokensAtThePage: a token of kvctl login is as good there as at the node's other door, and
-// as long.
-func TestTokensAtThePage(t *testing.T) {
+// TestPagesWithATokenOfALogin: a token is as good as its user's certificate, as long as it is good.
+func TestPagesWithATokenOfALogin(t *testing.T) {
 	n := healthy()
-	s := serveSecured(t, n, Options{})
-	asks := func(authorization string) (int, string) {
-		t.Helper()
-		r, err := http.NewRequest("GET", "https://"+s.at+"/metrics", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Authorization", authorization)
-		answer, err := s.client("").Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return answer.StatusCode, string(body)
-	}
-	token := func(user string, cluster []byte, password uint64) string {
-		t.Helper()
-		token, _, err := s.node.Sign(user, cluster, password, time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return bearer + token
-	}
 	vera := grants("vera", messages.UserRole_VIEWER)
-	vera.Password = &messages.Password{Version: 7}
-	norole := &messages.User{Name: "nora", Password: &messages.Password{Version: 7}}
-	n.has(&messages.Auth{Enabled: true, Users: []*messages.User{norole, vera}}, nil)
-	other := append([]byte{1}, ofCluster[1:]...)
-	for name, row := range map[string]struct {
-		authorization string
-		status        int
-		says          string
-	}{
-		"a viewer's":           {token("vera", ofCluster, 7), 200, "keyval_up 1"},
-		"without a role":       {token("nora", ofCluster, 7), 403, "user nora lacks the role viewer"},
-		"an older password":    {token("vera", ofCluster, 6), 401, "the password of user vera was changed"},
-		"of nobody":            {token("eve", ofCluster, 7), 401, "there is no user eve"},
-		"of another cluster":   {token("vera", other, 7), 401, "is of cluster"},
-		"altered":              {token("vera", ofCluster, 7) + "A", 401, "the token is not good"},
-		"none":                 {bearer, 401, "certificate or the token"},
-		"another kind of word": {"Basic dmVyYTp4", 401, "certificate or the token"},
-	} {
-		if status, body := asks(row.authorization); status != row.status || !strings.Contains(body, row.says) {
-			t.Errorf("%s: status %d, want %d with %q: %.300s", name, status, row.status, row.says, body)
-		}
+	vera.Password = &messages.Password{Version: 3}
+	auth := &messages.Auth{Enabled: true, Users: []*messages.User{vera}}
+	n.has(auth, nil)
+	s := serveSecured(t, n, Options{Profile: true})
+	ring, err := keys.Load(keys.FilesIn(s.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: "n1"}), transport.NodeKey))
+	if err != nil {
+		t.Fatal(err)
 	}
-	n.has(&messages.Auth{Users: []*messages.User{vera}}, nil)
-	if status, body := asks(token("vera", ofCluster, 7)); status != 401 || !strings.Contains(body, "auth is enabled") {
-		t.Errorf("while auth is disabled: %d, %s", status, body)
+	sign := func(user string, password uint64, ttl time.Duration) string {
+		token, _, err := ring.Sign(user, clusterID, password, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	nobody := s.client("")
+	for _, row := range []struct {
+		name, token, path string
+		status            int
+		says              string
+	}{
+		{"good", sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, for a profile", sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
+		{"of an older password", sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
+		{"expired", sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
+		{"of nobody", sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
+		{"made up", "x.y.z", "/metrics", 401, "the token is not good"},
+		{"made up, for health", "x.y.z", "/livez", 200, "ok"},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.at+row.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+row.token)
+		answer, err := nobody.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != row.status || !strings.Contains(string(body), row.says) {
+			t.Errorf("a token that is %s: status %d, want %d with %q: %s", row.name, answer.StatusCode, row.status, row.says, body)
+		}
 	}
 }
 
