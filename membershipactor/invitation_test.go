@@ -209,8 +209,8 @@ func TestInvitationNews(t *testing.T) {
 	}
 	for want, c := range map[string][2]*messages.MembersChanged{
 		"[{a node is invited [invitation 01010101010101010101010101010101 member n4 expires 1970-01-01T00:00:00Z by root request 12345678-9]}]": {{}, state(1, open)},
-		"[{the keys of an invited node are given away [invitation 01010101010101010101010101010101 member n4 address 10.0.0.9]}]":                  {state(1, open), state(2, taken)},
-		"[{an invitation is removed [invitation 01010101010101010101010101010101 member n4 used true]}]":                                      {state(2, taken), state(3)},
+		"[{the keys of an invited node are given away [invitation 01010101010101010101010101010101 member n4 address 10.0.0.9]}]":               {state(1, open), state(2, taken)},
+		"[{an invitation is removed [invitation 01010101010101010101010101010101 member n4 used true]}]":                                        {state(2, taken), state(3)},
 		"[]": {state(2, taken), state(2, taken)},
 	} {
 		if got := fmt.Sprint(newsOf(View{}.WithMembers(c[0]), View{}.WithMembers(c[1]))); got != want {
