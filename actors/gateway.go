@@ -46,7 +46,7 @@ func (a *gateway) Receive(ctx actor.Context) {
 		a.onAttach(ctx, m)
 	case *messages.Outcomes:
 		for _, o := range m.Outcomes {
-			if s, ok := a.sessions.of[string(o.Client)]; ok {
+			if s, ok := a.sessions.of[clientKey(o.Client, o.Principal)]; ok {
 				ctx.Send(a.wiring.local(s.actor), o.Outcome)
 			}
 		}
@@ -89,7 +89,7 @@ func (a *gateway) onAttach(ctx actor.Context, m *messages.Attach) {
 		ctx.Respond(&messages.Attached{Request: m.Request, Code: messages.Code_REMOVED, Message: a.removed})
 		return
 	}
-	client, owner := string(m.Client), ctx.Sender().Address
+	client, owner := clientKey(m.Client, messages.UserOf(m.Holder)), ctx.Sender().Address
 	if err := a.sessions.check(m.Client, owner, string(m.Holder)); err != nil {
 		ctx.Respond(&messages.Attached{Request: m.Request, Code: err.Code, Message: err.Message})
 		return

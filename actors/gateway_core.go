@@ -22,11 +22,14 @@ const statusAgainTicks = 20
 
 // attachments are the session actors of a gateway, by client and by owner.
 //
+// A client is a ClientID as one user names it: who knows another's stands beside him, and
+// whatever he sends is refused when it is applied. What became of it is his to hear alone.
+//
 // Invariant: each client has one session actor, the first three maps hold the same ones, and
 // ofHolder counts them.
 type attachments struct {
-	of       map[string]attachment // by ClientID
-	clientOf map[string]string     // ClientID by session actor
+	of       map[string]attachment // by client
+	clientOf map[string]string     // client by session actor
 	byOwner  map[string][]string   // session actors by the address that attached them, the oldest first
 	ofHolder map[string]int        // by whose they are counted with
 }
@@ -42,14 +45,15 @@ func newAttachments() *attachments {
 	return &attachments{of: map[string]attachment{}, clientOf: map[string]string{}, byOwner: map[string][]string{}, ofHolder: map[string]int{}}
 }
 
+// clientKey is a client of a user; of no user, without keys.
+func clientKey(id, user []byte) string { return string(id) + string(user) }
+
 // check returns why a client cannot be attached now, or nil if it can.
 func (a *attachments) check(client []byte, owner, holder string) *messages.Error {
-	old, again := a.of[string(client)]
+	old, again := a.of[clientKey(client, messages.UserOf([]byte(holder)))]
 	switch {
 	case len(client) != messages.ClientIDSize:
 		return messages.Errorf(messages.Code_INVALID, "a ClientID has %d bytes, this one %d", messages.ClientIDSize, len(client))
-	case again && old.holder != holder && messages.UserOf([]byte(old.holder)) != nil && messages.UserOf([]byte(holder)) != nil:
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "the session is another user's")
 	case again && old.owner == owner:
 	case len(a.byOwner[owner]) >= sessionsOfClientMax:
 		return messages.Errorf(messages.Code_BUSY, "%d clients are attached over this connection already", sessionsOfClientMax)

@@ -27,9 +27,9 @@ func TestAttachmentsAreBounded(t *testing.T) {
 	alice, bob := string(messages.HolderOf("alice")), string(messages.HolderOf("bob"))
 	half := newAttachments()
 	for n := range sessionsOfHolderMax {
-		half.add(clientID(n), attachment{fmt.Sprint("s", n), fmt.Sprint("client/", n), "client", alice})
+		half.add(clientKey([]byte(clientID(n)), []byte("alice")), attachment{fmt.Sprint("s", n), fmt.Sprint("client/", n), "client", alice})
 	}
-	half.add(clientID(sessionsMax), attachment{"b", "client/bob", "client", bob})
+	half.add(clientKey([]byte(clientID(sessionsMax)), []byte("bob")), attachment{"b", "client/bob", "client", bob})
 	for _, row := range []struct {
 		name   string
 		of     *attachments
@@ -50,7 +50,8 @@ func TestAttachmentsAreBounded(t *testing.T) {
 		{"one of all again", full, clientID(5), "client/5", "", messages.Code_OK, ""},
 		{"too many of one user, from another address", half, clientID(sessionsMax + 1), "client/new", alice, messages.Code_BUSY, "of the same user or host"},
 		{"one of his again", half, clientID(3), "client/new", alice, messages.Code_OK, ""},
-		{"one of another's", half, clientID(sessionsMax), "client/new", alice, messages.Code_NOT_ALLOWED, "another user's"},
+		{"another's, by who has no place left", half, clientID(sessionsMax), "client/new", alice, messages.Code_BUSY, "of the same user or host"},
+		{"another's", half, clientID(3), "client/new", bob, messages.Code_OK, ""}, // beside him
 		{"another user beside him", half, clientID(sessionsMax + 1), "client/new", bob, messages.Code_OK, ""},
 		{"nobody's beside him", half, clientID(sessionsMax + 1), "client/new", "", messages.Code_OK, ""},
 		{"one of all from another address", full, clientID(5), "client/new", "", messages.Code_OK, ""},

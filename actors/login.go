@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"keyval/actors/auth"
 	"keyval/messages"
@@ -18,11 +19,14 @@ type signToken func(user string, cluster []byte, password uint64, ttl time.Durat
 type login struct {
 	wiring *wiring
 	core   *loginCore
-	sign   signToken // nil: this node gives none
+	sign   signToken            // nil: this node gives none
+	meters []prometheus.Counter // by code
 }
 
 func newLogin(w *wiring, sign signToken, tickMS uint64) actor.Producer {
-	return func() actor.Actor { return &login{wiring: w, core: newLoginCore(sign != nil, tickMS), sign: sign} }
+	return func() actor.Actor {
+		return &login{wiring: w, core: newLoginCore(sign != nil, tickMS), sign: sign, meters: loginMeters(w.meter)}
+	}
 }
 
 func (a *login) Receive(ctx actor.Context) {
@@ -60,7 +64,7 @@ func (a *login) onStarted(ctx actor.Context) {
 func (a *login) run(ctx actor.Context, effect any) {
 	switch e := effect.(type) {
 	case loginAnswer:
-		ctx.Send(a.wiring.ofClient(e.ask.address, e.ask.actor), e.reply)
+		a.answer(ctx, e.ask, e.reply)
 	case loginDenied:
 		ctx.Send(a.wiring.local(messages.ActorGateway), e.denied)
 	case loginCompare:
@@ -82,7 +86,14 @@ func (a *login) grant(ctx actor.Context, e loginGrant) {
 		reply.Token, reply.ExpiresMs = token, expires.UnixMilli()
 		a.wiring.logger.Info("a user has logged in", "principal", e.ask.m.User, "request", e.ask.request(), "host", hostText(e.ask.m.Host), "expires", expires.UTC().Format(time.RFC3339))
 	}
-	ctx.Send(a.wiring.ofClient(e.ask.address, e.ask.actor), reply)
+	a.answer(ctx, e.ask, reply)
+}
+
+func (a *login) answer(ctx actor.Context, ask *loginAsk, reply *messages.LoginReply) {
+	if int(reply.Code) < len(a.meters) {
+		a.meters[reply.Code].Inc()
+	}
+	ctx.Send(a.wiring.ofClient(ask.address, ask.actor), reply)
 }
 
 // verifier compares one password after the other.

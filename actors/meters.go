@@ -77,3 +77,13 @@ func (e answer) operation() (int, messages.Code) {
 	}
 	return aGet, messages.Code_INTERNAL
 }
+
+// loginMeters counts logins by how they were answered.
+func loginMeters(meter prometheus.Registerer) []prometheus.Counter {
+	answered := telemetry.CounterBy(meter, "keyval_logins_total", "Logins that this node has answered, by the code of the answer: NOT_ALLOWED are passwords that did not fit.", "code")
+	var all []prometheus.Counter
+	for code := range messages.Code(len(messages.Code_name)) {
+		all = append(all, answered.WithLabelValues(code.String()))
+	}
+	return all
+}

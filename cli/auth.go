@@ -17,7 +17,7 @@ func newAuth(sh *Shell) *urfave.Command {
 		Name:  "auth",
 		Usage: "have roles count, or see whether they do",
 		Description: `Without it, whoever reaches the cluster may do everything; with it, what his roles allow: kvctl
-user --help. Users are told apart by certificates: kvctl cert --help.`,
+user --help. Users are told apart by certificates (kvctl cert --help), or by the tokens of kvctl login.`,
 		UsageText: `kvctl auth status
 kvctl auth enable --yes`,
 		Subcommands: []*urfave.Command{newAuthSwitch(sh, true), newAuthSwitch(sh, false), newAuthStatus(sh)},

@@ -25,7 +25,7 @@ func newUserPasswd(sh *Shell) *urfave.Command {
 		Name: "passwd", Usage: "give a user a password, or another", ArgsUsage: "NAME", UsageText: "kvctl user passwd alice",
 		Description: fmt.Sprintf(`With it he can log in where he has no certificate: kvctl login NAME. It has %d to %d bytes, is hashed
 here, and never leaves this process. The tokens that he got with another one, and the connections
-that stand by them, end at once. An admin may do this for everybody, and each user for himself. `+userFields, auth.PasswordSizeMin, auth.PasswordSizeMax),
+that stand by them, end within a second. An admin may do this for everybody, and each user for himself. `+userFields, auth.PasswordSizeMin, auth.PasswordSizeMax),
 		Flags: []urfave.Flag{passwordFileFlag(), &urfave.BoolFlag{Name: "remove", Usage: "take it away: certificates alone say who he is then"}},
 		Action: sh.action(func(c *Call) error {
 			change := &messages.ChangePassword{User: c.Args[0]}

@@ -79,7 +79,7 @@ func (r *request) by() string {
 	case r.redeem == nil:
 		return r.asked.Principal
 	case messages.CheckNodeName(r.redeem.Node) != nil:
-		return "a token"
+		return "a token, from " + auth.HostText(r.redeem.Host)
 	}
-	return "the token of " + r.redeem.Node
+	return "a token of " + r.redeem.Node + ", from " + auth.HostText(r.redeem.Host)
 }

@@ -5,6 +5,7 @@ package membershipactor
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/prometheus/client_golang/prometheus"
@@ -226,9 +227,10 @@ func (a *Membership) tellAnswer(to asker, reply *messages.ClusterReply, change, 
 	tell("a change was asked for", words...)
 }
 
-// tellDenied has the gateway tell who was denied a change.
+// tellDenied has the gateway tell who was denied a change, or came with a token that is of no use.
 func (a *Membership) tellDenied(ctx actor.Context, r *request) {
-	if r.reply.Code == messages.Code_NOT_ALLOWED {
+	useless := r.redeem != nil && slices.Contains([]messages.Code{messages.Code_NOT_FOUND, messages.Code_CONFLICT, messages.Code_INVALID}, r.reply.Code)
+	if useless || r.reply.Code == messages.Code_NOT_ALLOWED {
 		ctx.Send(a.cfg.Gateway, &messages.Denied{Principal: r.by(), Why: r.reply.Message, Request: messages.RequestIDOfNode(r.from.address, r.asked.Request)})
 	}
 }

@@ -2512,6 +2512,7 @@ type SessionOutcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        []byte                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
 	Outcome       *Outcome               `protobuf:"bytes,2,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Principal     []byte                 `protobuf:"bytes,3,opt,name=principal,proto3" json:"principal,omitempty"` // who asked for it; empty: there are no keys
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2556,6 +2557,13 @@ func (x *SessionOutcome) GetClient() []byte {
 func (x *SessionOutcome) GetOutcome() *Outcome {
 	if x != nil {
 		return x.Outcome
+	}
+	return nil
+}
+
+func (x *SessionOutcome) GetPrincipal() []byte {
+	if x != nil {
+		return x.Principal
 	}
 	return nil
 }
@@ -5016,10 +5024,11 @@ const file_node_proto_rawDesc = "" +
 	"\tsnapshots\x12\aarchive\x1a;the file comes to nothing, or nobody fetches of it any more\"\x89\x01\n" +
 	"\bOutcomes\x125\n" +
 	"\boutcomes\x18\x01 \x03(\v2\x19.keyval.v1.SessionOutcomeR\boutcomes:F\x92\xb5\x18B\n" +
-	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"V\n" +
+	"\amachine\x12\agateway\x1a.commands that came from this node were applied\"t\n" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
-	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\"\xcd\x01\n" +
+	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\x12\x1c\n" +
+	"\tprincipal\x18\x03 \x01(\fR\tprincipal\"\xcd\x01\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
 	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x12\x16\n" +

@@ -68,6 +68,7 @@ var (
 	StampedOwn       = named("stamped-own")
 	RaisedUnasked    = named("raised-unasked")
 	StateUnaudited   = named("state-unaudited")
+	SessionShared    = named("session-shared")
 	AllowedAtPropose = named("allowed-at-propose")
 	ChangeAtPropose  = ofReplicas("change-at-propose")
 	RemovedCounts    = ofReplicas("removed-counts")

@@ -48,6 +48,7 @@ const (
 	TwoSagas         = false // two operations touch one member
 	PromotedEarly    = false // a learner is promoted before it has caught up
 	LeaderRemoved    = false // a leader is removed while it leads
+	SessionShared    = false // whoever knows a session's ClientID is its user
 	AllowedAtPropose = false // who may do what is asked when a command is proposed, not when it is applied
 	ChangeAtPropose  = false // a leader decides by a new configuration as soon as it proposed it
 	RemovedCounts    = false // a leader goes on counting what a removed member has

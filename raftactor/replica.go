@@ -227,6 +227,7 @@ type Replica struct {
 	installing *raftpb.SnapshotMetadata // with the log; until it is answered the log is not cut
 	thorough   uint64                   // up to here space was asked for; 0: nothing is left of it
 	ticks      uint64
+	heard      uint64             // the tick at which a leader was heard of last
 	contact    map[uint64]uint64  // of a leader: the tick at which each follower was heard of last
 	gone       map[uint64]bool    // peers whose process has died, and that were not heard of since
 	promised   map[uint64]promise // of members: what they acknowledged to this replica, also when it leads no more
@@ -358,9 +359,11 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 		return err
 	}
 	switch {
+	case r.unheard(m):
+		return nil // as if it were lost
+	case r.usurps(m), r.lostLog(m) && m.GetTerm() == r.term && r.leader != 0 && r.leader != m.GetFrom():
+		return fmt.Errorf("%v of term %d, in which replica %d leads", m.GetType(), m.GetTerm(), r.leader)
 	case !r.lostLog(m):
-	case m.GetTerm() == r.term && r.leader != 0 && r.leader != m.GetFrom(): // a term has one leader
-		return fmt.Errorf("a heartbeat of term %d, in which replica %d leads", m.GetTerm(), r.leader)
 	default:
 		r.fence.accused(r.view(), m.GetFrom(), m.GetTerm(), m.GetCommit())
 		r.fenceMoved()
@@ -387,6 +390,9 @@ func (r *Replica) OnPeer(m *raftpb.Message) error {
 	// An error here means a message that is late or from a stranger: raft has no use for it.
 	if err := r.node.Step(r.judged(m)); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
 		return err
+	}
+	if leads := m.GetType() == raftpb.MsgHeartbeat || m.GetType() == raftpb.MsgApp; leads && m.GetTerm() >= r.term {
+		r.heard = r.ticks
 	}
 	r.promisedBy(m)
 	return nil

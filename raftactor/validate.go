@@ -46,10 +46,8 @@ func (r *Replica) validate(m *raftpb.Message) error {
 	return r.validateStranger(m)
 }
 
-// validateStranger refuses what only members may ask for. That is little. A leader that this
-// replica's configuration does not hold may be one of a newer configuration, or one that was
-// removed and brings that very news; a candidate likewise, and who refuses it a vote for
-// that could keep a cluster from electing anybody. Answers of strangers RawNode ignores.
+// validateStranger refuses what only members may ask for. That is little, see unheard. Answers
+// of strangers RawNode ignores.
 func (r *Replica) validateStranger(m *raftpb.Message) error {
 	switch m.GetType() {
 	case raftpb.MsgTimeoutNow: // it makes this replica stand, leader or not
@@ -62,6 +60,28 @@ func (r *Replica) validateStranger(m *raftpb.Message) error {
 		}
 	}
 	return nil
+}
+
+// unheard reports whether a message is dropped since whoever sent it is no member and would
+// unseat a leader that is heard. A leader that this replica's configuration does not hold may be
+// one of a newer configuration, or one that was removed and brings that very news; a candidate
+// likewise, and who refuses it a vote for that could keep a cluster from electing anybody. So
+// strangers count, but where nobody leads: a leader that has lost its majority falls silent, or
+// steps down, within an election timeout, and a stranger that has one goes on and is heard then.
+func (r *Replica) unheard(m *raftpb.Message) bool {
+	return m.GetTerm() > r.term && r.hearsLeader() && m.GetFrom() != r.leader && !r.isMember(m.GetFrom())
+}
+
+// usurps reports whether a message claims the lead of a term in which another is heard to lead: a
+// term has one leader.
+func (r *Replica) usurps(m *raftpb.Message) bool {
+	leads := m.GetType() == raftpb.MsgHeartbeat || m.GetType() == raftpb.MsgApp
+	return leads && m.GetTerm() == r.term && r.hearsLeader() && m.GetFrom() != r.leader
+}
+
+// hearsLeader reports whether this replica leads, or has heard who does within an election timeout.
+func (r *Replica) hearsLeader() bool {
+	return r.leader != raft.None && (r.leader == r.cfg.Self || r.ticks-r.heard <= uint64(r.cfg.Options.ElectionTicks))
 }
 
 // validateParties: who speaks to whom. Storage's messages never come from outside.

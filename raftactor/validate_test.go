@@ -97,3 +97,49 @@ func TestReadsAreConfirmedAsAsked(t *testing.T) {
 		t.Errorf("what is late is raft's to drop: %v", err)
 	}
 }
+
+// TestStrangersWaitForTheirTurn: while a leader is heard, nobody else leads its term, and no
+// replica that the configuration does not hold is heard of a later one, in whatever kind of message.
+// Where the leader has fallen silent it is, for it may be of a newer configuration.
+func TestStrangersWaitForTheirTurn(t *testing.T) {
+	kinds := []raftpb.MessageType{raftpb.MsgHeartbeat, raftpb.MsgApp, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgAppResp, raftpb.MsgHeartbeatResp, raftpb.MsgVoteResp}
+	message := func(kind raftpb.MessageType, from, term uint64) *raftpb.Message {
+		return &raftpb.Message{Type: kind.Enum(), From: &from, To: new(uint64(1)), Term: &term, Index: new(uint64(6)), LogTerm: new(uint64(5))}
+	}
+	for _, kind := range kinds {
+		leads, votes := kind == raftpb.MsgHeartbeat || kind == raftpb.MsgApp, kind == raftpb.MsgVote || kind == raftpb.MsgPreVote
+		for _, row := range []struct {
+			name       string
+			from, term uint64
+			ticks      int // since the leader was heard
+			unseats    bool
+			refused    bool
+		}{
+			{name: "a stranger of a later term", from: 99, term: 9},
+			{name: "a stranger of this term", from: 99, term: 7, refused: leads},
+			{name: "a member of this term", from: 3, term: 7, refused: leads},
+			{name: "a member of a later term", from: 3, term: 9, unseats: !votes}, // which waits too: raft's own lease
+			{name: "a stranger, the leader silent", from: 99, term: 9, ticks: 21, unseats: leads || kind == raftpb.MsgVote},
+		} {
+			s := newScript(nil)
+			if err := s.replica.OnPeer(message(raftpb.MsgHeartbeat, 2, 7)); err != nil {
+				t.Fatal(err)
+			}
+			s.replica.Advance()
+			s.replica.ticks += uint64(row.ticks)
+			before := s.replica.node.BasicStatus()
+			if before.Lead != 2 || before.GetTerm() != 7 {
+				t.Fatalf("%+v", before)
+			}
+			m := message(kind, row.from, row.term)
+			if row.ticks > 0 && kind == raftpb.MsgVote { // raft has its own clock
+				m.Context = []byte(campaignTransfer)
+			}
+			err := s.replica.OnPeer(m)
+			after := s.replica.node.BasicStatus()
+			if (err != nil) != row.refused || (after.GetTerm() > 7) != row.unseats || !row.unseats && after.Lead != 2 {
+				t.Errorf("%v: %s: %v; replica %d leads term %d", kind, row.name, err, after.Lead, after.GetTerm())
+			}
+		}
+	}
+}

@@ -46,6 +46,7 @@ type modelSession struct {
 	activeMS, ttlMS, openBeforeMS uint64
 	ackedBelow                    uint64
 	done                          map[uint64]bool
+	user                          string // whose it is
 }
 
 // effectKey names a command as people do: by the first bytes of its session, and
@@ -131,7 +132,7 @@ func (m *model) command(principal string, c *messages.Command) error {
 	if o := c.Open; o != nil && (len(o.Holder) > messages.HolderSizeMax || o.TtlMs == 0 || o.BeforeMs > m.timeMS && o.BeforeMs-m.timeMS > min(o.TtlMs, messages.SessionOpenMaxMS)) {
 		return nil // an opening must not stay valid for longer than its session lives, nor for long
 	}
-	s := m.admit(c)
+	s := m.admit(principal, c)
 	if s == nil {
 		return nil
 	}
@@ -231,7 +232,7 @@ func (m *model) giveUp(below uint64) {
 }
 
 // admit is the session of a command that is to be executed, nil if it is not.
-func (m *model) admit(c *messages.Command) *modelSession {
+func (m *model) admit(principal string, c *messages.Command) *modelSession {
 	id := string(c.Session)
 	s := m.sessions[id]
 	if s != nil && m.timeMS > max(s.activeMS+s.ttlMS, s.openBeforeMS) {
@@ -241,9 +242,12 @@ func (m *model) admit(c *messages.Command) *modelSession {
 		if c.Open == nil || c.Open.BeforeMs < m.timeMS || c.Seq-c.AckedBelow >= sessionWindow {
 			return nil
 		}
-		s = &modelSession{activeMS: m.timeMS, ttlMS: c.Open.TtlMs, openBeforeMS: c.Open.BeforeMs, ackedBelow: c.AckedBelow, done: map[uint64]bool{}}
+		s = &modelSession{activeMS: m.timeMS, ttlMS: c.Open.TtlMs, openBeforeMS: c.Open.BeforeMs, ackedBelow: c.AckedBelow, done: map[uint64]bool{}, user: principal}
 		m.sessions[id] = s
 		return s
+	}
+	if s.user != principal {
+		return nil
 	}
 	s.activeMS = m.timeMS
 	if c.Open != nil {

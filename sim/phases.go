@@ -75,6 +75,9 @@ func (r *run) heal() {
 	}
 	r.healed, r.healedAt = true, r.world.clock.now
 	r.fuses = nil
+	if r.thief != nil {
+		r.world.kill(r.thief.host, false)
+	}
 	r.note("healed, but for %v", r.leftDown)
 	r.world.net.mend(r.swarm.calm())
 	for _, s := range r.servers {

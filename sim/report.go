@@ -145,7 +145,7 @@ func Cells() []string {
 		cells = append(cells, b.String())
 	}
 	cells = append(cells, cellRotAudited, cellRotRead, cellParts, cellMoved, cellSuspected, cellCondemned, cellHeals, cellMends, cellRolls, cellRolled, cellBackup, cellIncrement, cellRestore,
-		cellDenied, cellUnread, cellRightful)
+		cellDenied, cellUnread, cellRightful, cellGiven, cellUntaken, cellUnstolen)
 	for _, at := range disk.CrashPoints() {
 		cells = append(cells, tornCell(at))
 	}

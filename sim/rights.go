@@ -46,6 +46,7 @@ func (r *run) appoint() {
 			r.by("rights", func() { r.warden.ask(r.warden.draw()) })
 		}
 	})
+	r.haunt()
 }
 
 func (w *warden) ask(m *messages.ChangeAuth) {
@@ -59,13 +60,17 @@ func (w *warden) ask(m *messages.ChangeAuth) {
 func (w *warden) draw() *messages.ChangeAuth {
 	r := w.run
 	is := r.check.model.auth
+	names := []string{thiefName}
 	for _, c := range r.clients {
-		role := tenured[c.name]
+		names = append(names, c.name)
+	}
+	for _, name := range names {
+		role := tenured[name]
 		switch {
-		case userNamed(is, c.name) == nil && (!is.GetEnabled() || role != 0 || r.chaos.IntN(4) == 0):
-			return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Add{Add: c.name}}
-		case role != 0 && len(userNamed(is, c.name).GetGrants()) == 0:
-			return granting(c.name, &messages.Grant{Role: role})
+		case userNamed(is, name) == nil && (!is.GetEnabled() || role != 0 || r.chaos.IntN(4) == 0):
+			return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Add{Add: name}}
+		case role != 0 && len(userNamed(is, name).GetGrants()) == 0:
+			return granting(name, &messages.Grant{Role: role})
 		}
 	}
 	if !is.GetEnabled() {
@@ -127,12 +132,15 @@ const (
 	cellDenied   = "denied-in-the-log"
 	cellUnread   = "denied-a-read"
 	cellRightful = "allowed-by-a-role"
+	cellGiven    = "rights-changed"
 )
 
 // meet counts what rights have made of an answer.
-func (r *run) meet(d *messages.Done) {
+func (r *run) meet(op *operation, d *messages.Done) {
 	switch {
 	case r.warden == nil:
+	case op.submit.Cluster.GetAuth() != nil && d.Cluster.GetCode() == messages.Code_OK:
+		r.coverage[cellGiven]++
 	case d.Write.GetCode() == messages.Code_NOT_ALLOWED:
 		r.coverage[cellDenied]++
 	case d.Read.GetCode() == messages.Code_NOT_ALLOWED:

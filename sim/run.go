@@ -86,6 +86,7 @@ type run struct {
 	history  *history
 	operator *operator // nil: the members stay as they are
 	warden   *warden   // nil: everybody may do everything
+	thief    *thief    // nil: nobody is after others' sessions
 	keeper   *keeper   // nil: no backups are made
 	rolls    *rolling  // nil: nobody restarts the nodes one by one
 

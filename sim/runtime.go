@@ -79,10 +79,14 @@ type host struct {
 	memory *memory              // what the checkers know of this incarnation
 }
 
-// principal is who the certificate of the machine names.
+// principal is who the certificate of the machine names, or of every other client the token.
 func (h *host) principal() transport.Principal {
 	if h.node < 0 {
-		return transport.Principal{Kind: transport.UserKey, Name: h.name}
+		kind := transport.UserKey
+		if h.name[len(h.name)-1]%2 == 0 {
+			kind = transport.TokenUser
+		}
+		return transport.Principal{Kind: kind, Name: h.name}
 	}
 	return transport.Principal{Kind: transport.NodeKey, Name: nameOf(h.node)}
 }

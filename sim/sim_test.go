@@ -122,6 +122,37 @@ func TestSwarm(t *testing.T) {
 	}
 }
 
+// TestRevocations plays only seeds in which roles are given and taken while clients write and
+// read, and a thief is after their sessions: KEYVAL_SEEDS of them (10), from KEYVAL_SEED on.
+func TestRevocations(t *testing.T) {
+	count, seed := uint64(10), uint64(1)
+	number(t, "KEYVAL_SEEDS", &count)
+	number(t, "KEYVAL_SEED", &seed)
+	coverage, first, steps := map[string]uint64{}, seed, uint64(0)
+	for played := uint64(0); played < count; seed++ {
+		o, s := Options{Seed: seed, Faults: true}, swarm{}
+		if s.drawRights(stream(seed, "who may"), o); s.rights == 0 {
+			continue
+		}
+		played++
+		r := Run(o)
+		if r.Violation != nil {
+			t.Errorf("%s", r)
+		}
+		steps += r.Steps
+		for cell, n := range r.Coverage {
+			coverage[cell] += n
+		}
+	}
+	t.Logf("%d seeds of %d to %d, %d steps: %d changes of rights; of writes %d had a role and %d were denied in the log, %d reads were denied; a thief attached %d times and was denied %d writes",
+		count, first, seed-1, steps, coverage[cellGiven], coverage[cellRightful], coverage[cellDenied], coverage[cellUnread], coverage[cellUntaken], coverage[cellUnstolen])
+	for _, cell := range []string{cellGiven, cellRightful, cellDenied, cellUnread, cellUntaken, cellUnstolen} {
+		if coverage[cell] == 0 {
+			t.Errorf("nothing of %s", cell)
+		}
+	}
+}
+
 // A restored cluster is held against the history of the one that was backed up: if that had another
 // value, the checkers see it.
 func TestARestoredClusterIsComparedWithTheOldOne(t *testing.T) {

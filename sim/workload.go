@@ -128,7 +128,7 @@ func (c *customer) done(d *messages.Done) {
 	op.untrusted = op.submit.Read != nil && c.run.rotten(d)
 	c.look(op, d)
 	c.run.history.end(op, d, c.run.world.clock.now)
-	c.run.meet(d)
+	c.run.meet(op, d)
 	if op.then != nil && (!c.run.quiet || c.tireless) && op.certain() {
 		op.then(d)
 	}

@@ -291,7 +291,7 @@ func (m *machineActor) tellOutcomes(ctx actor.Context) {
 			continue
 		}
 		s.Fill(&outcomes[next])
-		told[next].Client, told[next].Outcome = s.Client, &outcomes[next]
+		told[next].Client, told[next].Principal, told[next].Outcome = s.Client, s.Principal, &outcomes[next]
 		list[next] = &told[next]
 		next++
 	}

@@ -179,13 +179,13 @@ func Redeem(is *messages.Invitations, ask *messages.InvitationAsk, nowMS int64) 
 	if ask.Done {
 		next.Sealed = nil
 	} else {
-		next.Taker, next.TakenAtMs, next.TakenFrom = taker[:], nowMS, hostText(ask.Host)
+		next.Taker, next.TakenAtMs, next.TakenFrom = taker[:], nowMS, HostText(ask.Host)
 	}
 	return nil, &messages.WriteInvitations{Version: is.GetVersion() + 1, Put: next}, nil
 }
 
-// hostText is a host as links write it, for people: of IPv6 its network.
-func hostText(host []byte) string {
+// HostText is a host as links write it, for people: of IPv6 its network.
+func HostText(host []byte) string {
 	switch len(host) {
 	case 4:
 		return fmt.Sprintf("%d.%d.%d.%d", host[0], host[1], host[2], host[3])

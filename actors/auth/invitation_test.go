@@ -289,7 +289,7 @@ func TestInvitationsTold(t *testing.T) {
 
 func TestHostText(t *testing.T) {
 	for want, host := range map[string][]byte{"10.0.0.9": {10, 0, 0, 9}, "2001:0db8:0000:0001::/64": {0x20, 1, 0xd, 0xb8, 0, 0, 0, 1}, "an unknown host": nil} {
-		if got := hostText(host); got != want {
+		if got := HostText(host); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}

@@ -149,7 +149,7 @@ func TestADayWithPasswords(t *testing.T) {
 	l.wants("alice", 4, "login alice", "get", "a/1")
 	l.wants("alice", 0, "", "login", "alice", "--password-file", l.secret(second))
 	p.runs(0, "removed", "user", "remove", "alice", "--yes")
-	l.eventually("alice", 4, "nobody without a certificate", "get", "a/1") // nobody has a password any more, so the door is shut
+	l.eventually("alice", 5, "nobody without a certificate", "get", "a/1", "--timeout", "2s") // nobody has a password any more, so the door is shut
 	l.wants("alice", 0, "logged out", "logout")
 	l.wants("alice", 3, "nobody is logged in", "logout")
 }
@@ -214,7 +214,7 @@ func TestGuessing(t *testing.T) {
 	for i := range 24 {
 		guessers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				one, done := context.WithTimeout(ctx, 400*time.Millisecond) // in which BUSY is not tried again
+				one, done := context.WithTimeout(ctx, 1500*time.Millisecond)
 				_, err := client.Login(one, client.LoginOptions{Endpoints: p.endpoints[i%3 : i%3+1], Keys: ring, User: []string{"alice", "root", fmt.Sprintf("u%d", n)}[n%3], Password: fmt.Sprintf("guess %d of %d", n, i)})
 				done()
 				mu.Lock()
@@ -233,7 +233,7 @@ func TestGuessing(t *testing.T) {
 	if n := told[messages.Code_NOT_ALLOWED]; n > 3*(5+4+3) { // of each node: those that are free, those that wait, and a few later
 		t.Errorf("%d guesses were compared in %v", n, during)
 	}
-	if meanwhile < before/10 {
+	if meanwhile < before/20 {
 		t.Errorf("%d puts in place of %d", meanwhile, before)
 	}
 }

@@ -202,7 +202,7 @@ func (p *processes) comes(i int, own tls.Certificate, seed uint64) *intruder {
 }
 
 // TestSessionsOfAUserAreHisOwn: who knows another user's ClientID neither takes his session over
-// nor uses up its numbers at another node; and is told nothing of what came of them.
+// nor keeps him from a node, nor uses up its numbers; and is told nothing of what came of them.
 func TestSessionsOfAUserAreHisOwn(t *testing.T) {
 	p := secureCluster(t, 3)
 	leader := p.leader()
@@ -224,8 +224,11 @@ func TestSessionsOfAUserAreHisOwn(t *testing.T) {
 		}
 	}
 	put(alice, 1, "hers", messages.Code_OK)
-	if err := bob.attach(id); messages.CodeOf(err) != messages.Code_NOT_ALLOWED {
-		t.Errorf("he takes it over: %v", err)
+	if err := bob.attach(id); err != nil || bob.session == alice.session {
+		t.Errorf("he attaches beside her: %v", err)
+	}
+	for _, seq := range []uint64{1, 2} {
+		put(bob, seq, "his", messages.Code_NOT_ALLOWED)
 	}
 	put(alice, 2, "hers", messages.Code_OK)
 	elsewhere := p.comes((leader+1)%3, pair("bob"), 4)
@@ -235,7 +238,11 @@ func TestSessionsOfAUserAreHisOwn(t *testing.T) {
 	for _, seq := range []uint64{1, 3} { // one that she had, and one that she will have
 		put(elsewhere, seq, "his", messages.Code_NOT_ALLOWED)
 	}
-	put(alice, 3, "hers still", messages.Code_OK)
+	moved := p.comes((leader+1)%3, pair("alice"), 5) // where he has been before her
+	if err := moved.attach(id); err != nil {
+		t.Fatal(err)
+	}
+	put(moved, 3, "hers still", messages.Code_OK)
 	p.as("alice")
 	p.runs(0, "hers still", "get", "k")
 }

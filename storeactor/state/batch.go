@@ -18,9 +18,10 @@ type Store interface {
 
 // Settled is what became of one command.
 type Settled struct {
-	Origin  messages.RaftID
-	Client  []byte // as the command named it; part of its entry
-	outcome outcome
+	Origin    messages.RaftID
+	Client    []byte // as the command named it; part of its entry
+	Principal []byte // whose command it is; likewise
+	outcome   outcome
 }
 
 // Fill writes the outcome into m.

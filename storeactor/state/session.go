@@ -147,7 +147,7 @@ func (t *sessions) admit(c *command, principal []byte, now, revision uint64) (*s
 		}
 		return t.open(c, now), outcome{}
 	}
-	if user := messages.UserOf(s.holder.name); user != nil && len(principal) > 0 && !bytes.Equal(user, principal) {
+	if user := messages.UserOf(s.holder.name); user != nil && len(principal) > 0 && !bytes.Equal(user, principal) && !mutant.SessionShared {
 		return refuse(messages.Code_NOT_ALLOWED) // it is another's, who alone uses its numbers
 	}
 	t.touch(s, c, now)

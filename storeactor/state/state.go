@@ -158,7 +158,7 @@ func (s *State) settle(b *Batch, index uint64, p *proposal) error {
 	if err != nil {
 		return err
 	}
-	b.Settled = append(b.Settled, Settled{Origin: p.origin, Client: s.command.session, outcome: o})
+	b.Settled = append(b.Settled, Settled{Origin: p.origin, Client: s.command.session, Principal: p.principal, outcome: o})
 	s.noteOutcome(s.command.session, &o)
 	for i := before; i < len(b.Rows); i++ {
 		s.noteRow(&b.Rows[i])

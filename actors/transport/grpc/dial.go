@@ -69,9 +69,7 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	stop := context.AfterFunc(until, cancel)
 	d := &dialled{client: client, socket: socket, cancel: cancel, chain: chain}
 	local.Principal = g.options.Keys.Principal()
-	if local.Principal.Kind == transport.Nobody {
-		local.Token = g.token()
-	}
+	local.Token = g.token()
 	failed := d.greet(ctx, endpoint, local, known, to, lane)
 	if !stop() && failed == nil {
 		failed = silent(endpoint)
@@ -87,8 +85,12 @@ func (g *Network) dial(ctx context.Context, endpoint string, local transport.Loc
 	return d, nil
 }
 
+// token is what this side shows in place of a certificate; empty: it has one, or nothing.
 func (g *Network) token() string {
-	if g.options.Token != nil {
+	switch {
+	case g.options.Keys.Principal().Kind != transport.Nobody:
+		return ""
+	case g.options.Token != nil:
 		return g.options.Token()
 	}
 	return g.options.Keys.Token()
@@ -122,7 +124,7 @@ func (g *Network) secure(until context.Context, endpoint string, raw net.Conn) (
 		return nil, nil, messages.Errorf(messages.Code_UNSAFE, "%s is no node of the cluster that the token is for, or somebody is in between: %s", endpoint, err).
 			WithHint("nothing was told to it; see what runs at that address, and that the token is of this cluster, made since its authority was replaced last")
 	case strings.Contains(err.Error(), "remote error: "):
-		return nil, nil, unwanted(endpoint, err.Error())
+		return nil, nil, unwanted(endpoint, err.Error(), g.token())
 	}
 	return nil, nil, messages.Errorf(messages.Code_UNREACHABLE, "the certificate of %s is not good: %s", endpoint, transport.Legible(cause(err).Error())).
 		WithHint("see what is loaded and when it expires: kvctl cert check; the CA must be that of the cluster")
@@ -160,14 +162,20 @@ func (b *begun) Read(p []byte) (int, error) {
 }
 
 // unwanted is the error of an endpoint that took no certificate, or not this one, as TLS
-// says it: with version 1.3 that comes after the dialling side has shaken hands.
-func unwanted(endpoint, said string) *messages.Error {
+// says it: with version 1.3 that comes after the dialling side has shaken hands. token is what it
+// would have shown.
+func unwanted(endpoint, said, token string) *messages.Error {
 	_, alert, _ := strings.Cut(said, "remote error: tls: ")
-	if strings.HasPrefix(strings.Trim(alert, `"`), "certificate required") {
-		return messages.Errorf(messages.Code_NOT_ALLOWED, "%s takes nobody without a certificate now", endpoint).
+	alert = strings.Trim(alert, `"`)
+	if strings.HasPrefix(alert, "certificate required") {
+		why := messages.Errorf(messages.Code_NOT_ALLOWED, "%s takes nobody without a certificate now", endpoint).
 			WithHint("give one: --certs-dir DIR, or --cert and --key; one can log in once auth is enabled and a user has a password: kvctl auth enable, kvctl user passwd USER")
+		if token != "" {
+			why.Code = messages.Code_STARTING // a node that starts does not know yet that it takes tokens
+		}
+		return why
 	}
-	return messages.Errorf(messages.Code_NOT_ALLOWED, "%s refused the certificate of this side: %s", endpoint, transport.Legible(strings.Trim(alert, `"`))).
+	return messages.Errorf(messages.Code_NOT_ALLOWED, "%s refused the certificate of this side: %s", endpoint, transport.Legible(alert)).
 		WithHint("it must be signed by the cluster's CA, and not have expired: kvctl cert check")
 }
 
@@ -176,16 +184,16 @@ func (d *dialled) greet(ctx context.Context, endpoint string, local transport.Lo
 	var err error
 	d.ClientStream, err = d.client.NewStream(ctx, &messages.Link_ServiceDesc.Streams[0], messages.Link_Connect_FullMethodName)
 	if err != nil {
-		return stranger(endpoint, err)
+		return stranger(endpoint, local.Token, err)
 	}
 	hello := &messages.Frame{Kind: &messages.Frame_Hello{Hello: transport.HelloTo(local, to, lane)}}
 	if err = d.SendMsg(&outgoing{control: hello}); err != nil && err != io.EOF {
-		return stranger(endpoint, err)
+		return stranger(endpoint, local.Token, err)
 	}
 	in := &incoming{}
 	defer in.free()
 	if err = d.RecvMsg(in); err != nil {
-		return stranger(endpoint, err)
+		return stranger(endpoint, local.Token, err)
 	}
 	if r := in.Control.GetRefusal(); r != nil {
 		d.refused = true
@@ -250,9 +258,9 @@ func silent(endpoint string) *messages.Error {
 }
 
 // stranger is the error of an endpoint that listens but does not complete a hello.
-func stranger(endpoint string, err error) *messages.Error {
+func stranger(endpoint, token string, err error) *messages.Error {
 	if said := status.Convert(err).Message(); strings.Contains(said, "remote error: tls: ") {
-		return unwanted(endpoint, said)
+		return unwanted(endpoint, said, token)
 	}
 	return messages.Errorf(messages.Code_UNREACHABLE, "%s does not answer as a KeyVal node: %s", endpoint, transport.Legible(status.Convert(err).Message())).
 		WithHint("check that this is the port of a KeyVal node; one that was started with keys is reached with keys: --certs-dir DIR")

@@ -149,6 +149,10 @@ func TestAsk(t *testing.T) {
 	if r, err := ask(n, question); messages.CodeOf(err) != messages.Code_NOT_ALLOWED || !strings.Contains(err.Error(), "takes nobody without a certificate") {
 		t.Errorf("through a door that is shut: %v, %v", r, err)
 	}
+	held := New(Options{Keys: m.stranger, Token: func() string { return m.tokens[tokened] }})
+	if r, err := ask(held, question); messages.CodeOf(err) != messages.Code_STARTING { // it may be open again in a moment
+		t.Errorf("with a token, through a door that is shut: %v, %v", r, err)
+	}
 }
 
 // TestTheDoorForTheInvited: while a token to join with is open, nobody may come and ask with it, as

@@ -230,3 +230,34 @@ func TestTokensOfTwoAuthorities(t *testing.T) {
 		t.Errorf("after another authority of users: %v", err)
 	}
 }
+
+// FuzzToken: whatever is shown for a token, it is refused, or was signed by a node's key.
+func FuzzToken(f *testing.F) {
+	a := Authority{Dir: filepath.Join(f.TempDir(), "certs")}
+	if _, err := a.Create(); err != nil {
+		f.Fatal(err)
+	}
+	dir, _, err := a.Issue(nodeNamed("n1"), nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	r, err := Load(FilesIn(dir, transport.NodeKey))
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, _, err := r.Sign("alice", aCluster, 7, time.Hour)
+	if err != nil {
+		f.Fatal(err)
+	}
+	parts := strings.Split(good, ".")
+	for _, seed := range []string{good, "", "..", parts[0] + ".." + parts[2], "eyJhbGciOiJub25lIn0.e30.", strings.ToLower(good), good + "="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		claims, chain, err := r.Prove(token)
+		if (err == nil) != (claims != nil) || err == nil && (token != good || len(chain) == 0) {
+			t.Errorf("%q: %+v, %v", token, claims, err)
+		}
+		_, _ = Glance(token)
+	})
+}
