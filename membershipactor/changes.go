@@ -36,13 +36,17 @@ type act struct {
 
 // request is one that waits for the log.
 type request struct {
-	from   asker
-	asked  *messages.ClusterRequest // of redeem: nothing but its number
-	redeem *messages.InvitationAsk  // of who has a token and no keys; nil: asked is asked for
-	sealed []byte                   // of redeem: the answer
-	final  bool                     // of redeem: the leader has decided
-	also   []*request               // the same, asked again: requestsMax at most
-	until  uint64                   // tick at which it is answered, come what may
+	from      asker
+	asked     *messages.ClusterRequest // of redeem: nothing but its number
+	redeem    *messages.InvitationAsk  // of who has a token and no keys; nil: asked is asked for
+	sealed    []byte                   // of redeem: the answer
+	final     bool                     // of redeem: the leader has decided
+	stranger  bool                     // of redeem: he has no token
+	read      uint64                   // the number of what raft was asked, to be sure that this node leads; 0: it was not
+	readAgain uint64                   // tick at which it is asked again
+	sure      bool                     // it has answered
+	also      []*request               // the same, asked again: requestsMax at most
+	until     uint64                   // tick at which it is answered, come what may
 
 	reply    *messages.ClusterReply     // what is known of the answer
 	record   *messages.ClusterOperation // that was proposed
@@ -61,6 +65,7 @@ type changes struct {
 	self  messages.RaftID
 	now   uint64 // ticks
 	seq   uint64 // of what was proposed, so that raft tells one from another
+	reads uint64 // the number of what raft was asked last; they begin at that of the incarnation
 	sagas saga.Sagas
 	// waiting has at most requestsMax requests, in the order in which they came.
 	waiting []*request

@@ -23,6 +23,7 @@ type stand struct {
 	log     []proto.Message // for raft, not applied yet
 	answers []string
 	replies []*messages.ClusterReply
+	alone   bool // nobody confirms that it leads
 }
 
 func newStand(t *testing.T) *stand {
@@ -66,6 +67,13 @@ func (s *stand) tick(n uint64) {
 
 func (s *stand) gather() {
 	for _, a := range s.c.take() {
+		if read, is := a.message.(*messages.ReadIndex); is {
+			if !s.alone {
+				s.c.onRead(&messages.ReadReply{Request: read.Read.Request, Code: messages.Code_NOT_FOUND})
+				s.tick(0)
+			}
+			continue
+		}
 		if a.to == (asker{}) {
 			s.log = append(s.log, a.message)
 			continue

@@ -4,25 +4,65 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/actors/auth"
+	"keyval/membershipactor/saga"
 	"keyval/messages"
 )
 
 // invite makes an invitation, or takes one back. That the asker may was decided where he came in.
 func (c *changes) invite(k known, r *request, asked *messages.ChangeInvitation) (done bool, err *messages.Error) {
+	sure := c.sure(r)
 	next := auth.Uninvite(k.Invitations, asked.GetRemove())
 	if asked.GetAdd() != nil {
 		if next, err = auth.Invite(k.Invitations, asked.GetAdd(), r.asked.Principal, messages.RequestIDOfNode(r.from.address, r.asked.Request), k.NowMS); err != nil {
-			return true, err
+			return sure, err
 		}
 	}
 	if next == nil || r.asked.DryRun {
 		if i := auth.FindInvitation(k.Invitations, asked.GetAdd().GetId()); i != nil {
 			r.reply.Invitations = auth.InvitationsTold(i)
 		}
-		return true, nil
+		return sure, nil
 	}
 	c.write(k, r, next)
 	return false, nil
+}
+
+// strangersMax bounds those who wait here and have no token.
+const strangersMax = requestsMax / 4
+
+// sure reports whether all is applied here that anybody was told before a request came: raft has asked
+// a quorum whether this node still leads. One that was deposed, and does not know it, would
+// say what was so once: that an invitation is gone, or that it is there.
+func (c *changes) sure(r *request) bool {
+	if r.sure || r.read != 0 && c.now < r.readAgain {
+		return r.sure
+	}
+	if r.read == 0 {
+		c.reads++
+		r.read = c.reads
+	}
+	r.readAgain = c.now + saga.RetryTicks
+	c.toRaft(&messages.ReadIndex{Session: messages.ActorMembership, Read: &messages.Read{Request: r.read, Kind: &messages.Read_Get{Get: &messages.Get{Key: []byte{0}}}}})
+	return false
+}
+
+// onRead takes the answer to that: what is read does not matter.
+func (c *changes) onRead(m *messages.ReadReply) {
+	for _, r := range c.waiting {
+		if r.read == m.Request && (m.Code == messages.Code_OK || m.Code == messages.Code_NOT_FOUND) {
+			r.sure = true
+		}
+	}
+}
+
+// strangers are those who wait and have no token.
+func (c *changes) strangers() (n int) {
+	for _, r := range c.waiting {
+		if r.stranger {
+			n++
+		}
+	}
+	return n
 }
 
 // write has the log write the invitations: again in time, and at once if another was faster.
@@ -46,13 +86,16 @@ func (c *changes) onInvitationAsk(k known, from asker, m *messages.InvitationAsk
 // that does not lead says who does, to nobody but who has the token.
 func (c *changes) giveKeys(k known, r *request) (done bool, err *messages.Error) {
 	sealed, next, err := auth.Redeem(k.Invitations, r.redeem, k.NowMS)
+	r.stranger = err != nil && err.Code == messages.Code_NOT_FOUND
 	switch {
-	case !k.Leads() && err != nil && err.Code == messages.Code_NOT_FOUND:
-		return true, err // the leader may know better
+	case r.stranger && (!k.Leads() || r.read == 0 && c.strangers() >= strangersMax):
+		return true, err // the leader may know better, or is asked by too many to make sure
 	case !k.Leads():
 		return true, notLeading(k)
 	case !k.Replication.GetSettled(): // what an earlier leader wrote may not be applied here yet, and strangers do not wait here
 		return true, messages.Errorf(messages.Code_BUSY, "this node has just begun to lead").WithHint("ask again in a moment")
+	case !c.sure(r) && next == nil:
+		return false, nil
 	case next != nil:
 		c.write(k, r, next)
 		return false, nil

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"keyval/membershipactor/saga"
 	"keyval/messages"
 )
 
@@ -159,6 +160,37 @@ func TestKeysAreGivenOnce(t *testing.T) {
 				s.t.Errorf("%d wait", len(s.c.waiting))
 			}
 		}, []string{"NOT_FOUND", "NOT_FOUND"}},
+		"not of a leader that nobody confirms": {func(s *stand) {
+			s.redeem(1, redeeming(1, 7))
+			s.apply()
+			s.tick(1) // here nobody has been told yet that it is his
+			s.alone = true
+			s.redeem(1, redeeming(2, 7))
+			s.redeem(1, done)
+			s.redeem(1, wrong)
+			s.redeem(2, redeeming(5, 8))
+			s.ask(uninviting(6, 9))
+			s.ask(inviting(7, 1))
+			if s.lead(2); len(s.c.waiting) != 6 {
+				s.t.Errorf("%d wait", len(s.c.waiting))
+			}
+			s.tick(1)
+		}, []string{"OK sealed", "REDIRECT", "REDIRECT", "NOT_FOUND", "REDIRECT", "REDIRECT", "REDIRECT"}},
+		"strangers wait a few at a time": {func(s *stand) {
+			s.alone = true
+			for i := range byte(strangersMax + 1) {
+				s.redeem(i, wrong)
+			}
+			if len(s.c.waiting) != strangersMax {
+				s.t.Errorf("%d wait", len(s.c.waiting))
+			}
+		}, []string{"NOT_FOUND"}},
+		"what is refused is asked again": {func(s *stand) {
+			s.alone = true
+			s.redeem(1, wrong)
+			s.alone = false
+			s.tick(saga.RetryTicks)
+		}, []string{"NOT_FOUND"}},
 		"expired": {func(s *stand) { s.k.NowMS += 5000; s.redeem(1, redeeming(1, 7)) }, []string{"NOT_ALLOWED the token expired"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -178,12 +210,21 @@ func TestInvitationAnswers(t *testing.T) {
 	s.tick(1)
 	ask := func(m *messages.InvitationAsk) *messages.InvitationAnswer {
 		s.c.onInvitationAsk(s.k, asker{"client/1", "a"}, m)
-		for _, a := range s.c.take() {
-			if answer, is := a.message.(*messages.InvitationAnswer); is {
-				return answer
+		for {
+			acts := s.c.take()
+			if len(acts) == 0 {
+				return nil
+			}
+			for _, a := range acts {
+				switch m := a.message.(type) {
+				case *messages.InvitationAnswer:
+					return m
+				case *messages.ReadIndex:
+					s.c.onRead(&messages.ReadReply{Request: m.Read.Request})
+					s.c.onTick(s.k, 0)
+				}
 			}
 		}
-		return nil
 	}
 	wrong := redeeming(2, 7)
 	wrong.Proof = nil

@@ -55,7 +55,7 @@ func New(cfg Config) actor.Producer {
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
 		return &Membership{
-			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self}, door: newDoor(cfg), ready: ready,
+			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self, reads: round}, door: newDoor(cfg), ready: ready,
 			following: newFollowing(cfg.Meter, cfg.Tracer), raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
 		}
 	}
@@ -91,10 +91,10 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.JoinAsk:
 		a.door.onAsk(ctx, m, a.census.leads(), a.census.everyoneWaiting())
 	case *messages.InvitationAsk:
-		if from := ctx.Sender(); from != nil {
-			a.changes.onInvitationAsk(a.known(), asker{from.Address, from.Id}, m)
-			a.carryOut(ctx)
-		}
+		a.onInvitationAsk(ctx, m)
+	case *messages.ReadReply:
+		a.changes.onRead(m)
+		a.goOn(ctx, 0)
 	case *messages.PeerRefused:
 		a.door.onRefused(ctx, m)
 	case *messages.LevelAsk:
@@ -110,7 +110,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.Replication:
 		a.census.onReplication(m)
 		a.goOn(ctx, 0)
-	case *messages.ProposalRefused: // it is proposed again in time
+	case *messages.ProposalRefused, *messages.ReadRefused: // it is proposed, or asked, again in time
 	case *messages.NodePulse:
 		a.census.onNodePulse(a.peerOf(ctx), m)
 	case *messages.ClusterPulse:
@@ -175,6 +175,13 @@ func (a *Membership) onRequest(ctx actor.Context, m *messages.ClusterRequest) {
 		a.raises.onRequest(asker{from.Address, from.Id}, m)
 	default:
 		a.changes.onRequest(a.known(), asker{from.Address, from.Id}, m)
+		a.carryOut(ctx)
+	}
+}
+
+func (a *Membership) onInvitationAsk(ctx actor.Context, m *messages.InvitationAsk) {
+	if from := ctx.Sender(); from != nil {
+		a.changes.onInvitationAsk(a.known(), asker{from.Address, from.Id}, m)
 		a.carryOut(ctx)
 	}
 }

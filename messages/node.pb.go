@@ -5028,13 +5028,13 @@ const file_node_proto_rawDesc = "" +
 	"\x0eSessionOutcome\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\fR\x06client\x12,\n" +
 	"\aoutcome\x18\x02 \x01(\v2\x12.keyval.v1.OutcomeR\aoutcome\x12\x1c\n" +
-	"\tprincipal\x18\x03 \x01(\fR\tprincipal\"\xcd\x01\n" +
+	"\tprincipal\x18\x03 \x01(\fR\tprincipal\"\x89\x02\n" +
 	"\tReadIndex\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12#\n" +
 	"\x04read\x18\x02 \x01(\v2\x0f.keyval.v1.ReadR\x04read\x12\x16\n" +
 	"\x06client\x18\x03 \x01(\tR\x06client\x12\x1c\n" +
-	"\tprincipal\x18\x04 \x01(\tR\tprincipal:K\x92\xb5\x18G\n" +
-	"\asession\x12\x04raft\x1a\x1da linearizable read is wanted*\x17or it goes on as ReadAt\"]\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal:\x86\x01\x92\xb5\x18\x81\x01\n" +
+	"\x16session, or membership\x12\x04raft\x1aHa linearizable read is wanted; it must be sure that the node still leads*\x17or it goes on as ReadAt\"]\n" +
 	"\vReadRefused\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\x04R\arequest\x12#\n" +
 	"\x04code\x18\x02 \x01(\x0e2\x0f.keyval.v1.CodeR\x04code:\x0f\x92\xb5\x18\v\"\tReadIndex\"\x8b\x02\n" +

@@ -235,7 +235,8 @@ func (r *run) backUp() {
 type restored struct {
 	before  *model // the true history of the cluster that was backed up
 	content []byte
-	values  uint64 // written there
+	values  uint64        // written there
+	invited []*invitation // nodes, there
 }
 
 // survivor is what a backup of this run makes a new cluster of; nil: there is none.
@@ -250,7 +251,14 @@ func (r *run) survivor() *restored {
 		return nil
 	}
 	r.coverage[cellRestore]++
-	return &restored{before: r.check.model, content: content, values: r.values}
+	from := &restored{before: r.check.model, content: content, values: r.values}
+	if r.inviter != nil {
+		from.invited = r.inviter.made
+		for _, i := range from.invited {
+			i.foreign = true
+		}
+	}
+	return from
 }
 
 // next are the options of the run of the restored cluster: another world, and another size.
@@ -277,7 +285,7 @@ func (r *run) restore(from *restored) {
 		return
 	}
 	first := r.servers[0].disk.LastCheckpoint()
-	if bytes.Equal(first.ClusterId, made.Header.ClusterId) || len(first.Sessions) > 0 || len(first.Operations) > 0 || len(first.Members) != r.swarm.nodes {
+	if bytes.Equal(first.ClusterId, made.Header.ClusterId) || len(first.Sessions) > 0 || len(first.Operations) > 0 || len(first.Invitations.GetAll()) > 0 || len(first.Members) != r.swarm.nodes {
 		r.world.fail("a restore makes a new cluster", "of cluster %x: %s", made.Header.ClusterId, messages.Line(first))
 	}
 	r.check.begins = r.servers[0].disk.SnapshotRows()

@@ -112,6 +112,9 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 		return
 	}
 	welcome, refusal := transport.Admit(to.local, to.known, c.dialler.local.Principal, hello)
+	if why := to.shut(c.dialler.local.Principal); why != nil {
+		refusal = why
+	}
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
 		if !w.cut {

@@ -249,7 +249,7 @@ func (r *run) loses() (lost *messages.Member, spare *server) {
 	busy := slices.ContainsFunc(r.check.reference.state.Operations(), func(o *messages.ClusterOperation) bool {
 		return !rules.Ended(o) || o.Phase == messages.OperationPhase_FAILED && o.OldRaftId == lost.GetRaftId()
 	})
-	if lost == nil || spare == nil || busy || len(r.operator.under) > 0 {
+	if lost == nil || spare == nil || busy || r.misplaced() != nil || len(r.operator.under) > 0 {
 		return nil, nil
 	}
 	return lost, spare

@@ -18,19 +18,20 @@ import (
 // model is the true history: what the committed log means, computed anew and as
 // plainly as can be, from nothing but the log. It shares no code with the nodes.
 type model struct {
-	revision  uint64
-	timeMS    uint64
-	compacted uint64   // history below this revision is given up
-	keys      []string // sorted, of all versions
-	versions  map[string][]version
-	sessions  map[string]*modelSession
-	effects   map[effectKey]*effect
-	level     uint32             // of the cluster
-	auth      *messages.Auth     // who may do what; nil: nobody has said
-	rights    []*messages.Auth   // all that there were, nil first
-	denied    map[effectKey]bool // what was refused for its principal
-	members   []messages.RaftID  // as of the last entry, rising; nil: they are not looked at
-	written   map[string]uint64  // value -> the revision that wrote it: no value is written twice
+	revision    uint64
+	timeMS      uint64
+	compacted   uint64   // history below this revision is given up
+	keys        []string // sorted, of all versions
+	versions    map[string][]version
+	sessions    map[string]*modelSession
+	effects     map[effectKey]*effect
+	level       uint32             // of the cluster
+	auth        *messages.Auth     // who may do what; nil: nobody has said
+	rights      []*messages.Auth   // all that there were, nil first
+	denied      map[effectKey]bool // what was refused for its principal
+	members     []messages.RaftID  // as of the last entry, rising; nil: they are not looked at
+	invitations modelInvitations
+	written     map[string]uint64 // value -> the revision that wrote it: no value is written twice
 }
 
 // version is what became of a key in one command.
@@ -66,7 +67,8 @@ type effect struct {
 
 func newModel() *model {
 	return &model{level: messages.LevelMin, versions: map[string][]version{}, sessions: map[string]*modelSession{}, effects: map[effectKey]*effect{}, written: map[string]uint64{},
-		rights: []*messages.Auth{nil}, denied: map[effectKey]bool{}}
+		rights: []*messages.Auth{nil}, denied: map[effectKey]bool{},
+		invitations: modelInvitations{of: map[string]*modelInvitation{}, ever: map[string]*modelInvitation{}}}
 }
 
 // sessionWindow is how many numbers a session may use from acked_below on.
@@ -122,6 +124,11 @@ func (m *model) command(principal string, c *messages.Command) error {
 		for _, o := range operations {
 			if raise := o.GetRaiseLevel(); raise.GetFrom() == m.level && (m.members == nil || slices.Equal(raise.GetMembers(), m.members)) {
 				m.level = max(m.level, raise.GetTo())
+			}
+			if w := o.GetWriteInvitations(); w != nil {
+				if err := m.invitations.write(w); err != nil {
+					return err
+				}
 			}
 			if set := o.GetSetAuth(); set != nil {
 				m.setAuth(set.Auth)

@@ -207,6 +207,7 @@ type seat struct {
 	peers   []*messages.Member // of them, those whom it has not been made to forget
 	known   transport.Known    // whom it may refuse
 	rights  transport.Rights   // of clients
+	invited int64              // until when somebody may come with a token and no keys, in ms
 	links   map[linkKey]*link  // of a node, to its peers
 	closed  bool
 }
@@ -270,8 +271,16 @@ func (s *seat) outlived(id messages.RaftID) bool {
 // SetAuth implements seam.Hub.
 func (s *seat) SetAuth(a *messages.Auth) { s.rights = transport.KnownRights(a) }
 
-// SetInvitedUntil implements seam.Hub. Nobody's links carry keys here.
-func (s *seat) SetInvitedUntil(int64) {}
+// SetInvitedUntil implements seam.Hub.
+func (s *seat) SetInvitedUntil(ms int64) { s.invited = ms }
+
+// shut says why a node takes no connection of nobody; nil: it does.
+func (s *seat) shut(from transport.Principal) *messages.Error {
+	if from.Kind != transport.Nobody || s.rights.DoorOpen() || s.net.world.clock.now.Milliseconds() < s.invited {
+		return nil
+	}
+	return messages.Errorf(messages.Code_NOT_ALLOWED, "the handshake ends without a certificate")
+}
 
 // Remember implements seam.Hub.
 func (s *seat) Remember(heard *messages.StartsHeard) { s.known = s.known.Remember(heard) }

@@ -17,6 +17,7 @@ func (r *run) play() {
 	}
 	r.employ()
 	r.appoint()
+	r.welcome()
 	r.safeguard()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
@@ -77,6 +78,9 @@ func (r *run) heal() {
 	r.fuses = nil
 	if r.thief != nil {
 		r.world.kill(r.thief.host, false)
+	}
+	if r.stranger != nil {
+		r.world.kill(r.stranger.host, false)
 	}
 	r.note("healed, but for %v", r.leftDown)
 	r.world.net.mend(r.swarm.calm())

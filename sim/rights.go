@@ -23,7 +23,7 @@ const wardenName = "warden"
 
 // tenured are the roles of those who keep theirs: a cluster that nobody may run tells nothing.
 var tenured = map[string]messages.UserRole{
-	wardenName: messages.UserRole_ADMIN, "operator": messages.UserRole_OPERATOR, "keeper": messages.UserRole_OPERATOR,
+	wardenName: messages.UserRole_ADMIN, "operator": messages.UserRole_OPERATOR, "keeper": messages.UserRole_OPERATOR, inviterName: messages.UserRole_OPERATOR,
 }
 
 // drawRights draws how often the warden changes something. In a fair world everybody may do

@@ -87,6 +87,8 @@ type run struct {
 	operator *operator // nil: the members stay as they are
 	warden   *warden   // nil: everybody may do everything
 	thief    *thief    // nil: nobody is after others' sessions
+	inviter  *inviter  // nil: no node is invited
+	stranger *stranger // the same
 	keeper   *keeper   // nil: no backups are made
 	rolls    *rolling  // nil: nobody restarts the nodes one by one
 
@@ -118,6 +120,7 @@ func newRun(o Options) *run {
 	r.swarm.levels = stream(o.Seed, "levels").IntN(3) == 0
 	r.swarm.drawChurn(stream(o.Seed, "churn"), o)
 	r.swarm.drawRights(stream(o.Seed, "who may"), o)
+	r.swarm.drawInvitations(stream(o.Seed, "invitations"))
 	if o.restored == nil {
 		r.swarm.drawBackups(stream(o.Seed, "backups"))
 	} else {

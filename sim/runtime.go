@@ -55,10 +55,11 @@ func (q *queue) pop() *mailbox {
 // world's hold on it. Once it is dead nothing of it runs again, and what it
 // sends goes nowhere.
 type host struct {
-	world  *world
-	name   string // of the server or the client: "n1", "c2"
-	node   int    // index of the node; -1: a client
-	system *actor.ActorSystem
+	world   *world
+	name    string // of the server or the client: "n1", "c2"
+	node    int    // index of the node; -1: a client
+	keyless bool   // it has shown neither certificate nor token
+	system  *actor.ActorSystem
 
 	dead   bool
 	frozen bool          // its mailboxes do not run, for a while
@@ -81,6 +82,9 @@ type host struct {
 
 // principal is who the certificate of the machine names, or of every other client the token.
 func (h *host) principal() transport.Principal {
+	if h.keyless {
+		return transport.Principal{Kind: transport.Nobody}
+	}
 	if h.node < 0 {
 		kind := transport.UserKey
 		if h.name[len(h.name)-1]%2 == 0 {

@@ -38,7 +38,7 @@ func NewScene(c SceneConfig) *Scene {
 	door.Lock()
 	r := newRun(Options{Nodes: c.Nodes})
 	r.swarm.ttl, r.swarm.levels, r.swarm.clients, r.clients = c.SessionTTL, false, 0, nil
-	r.swarm.spares, r.swarm.rights, r.servers = 0, 0, r.servers[:r.swarm.nodes]
+	r.swarm.spares, r.swarm.rights, r.swarm.invitations, r.servers = 0, 0, 0, r.servers[:r.swarm.nodes]
 	r.swarm.options = c.Options
 	for i, level := range c.Levels {
 		r.servers[i].level = level

@@ -146,7 +146,10 @@ func TestRevocations(t *testing.T) {
 	}
 	t.Logf("%d seeds of %d to %d, %d steps: %d changes of rights; of writes %d had a role and %d were denied in the log, %d reads were denied; a thief attached %d times and was denied %d writes",
 		count, first, seed-1, steps, coverage[cellGiven], coverage[cellRightful], coverage[cellDenied], coverage[cellUnread], coverage[cellUntaken], coverage[cellUnstolen])
-	for _, cell := range []string{cellGiven, cellRightful, cellDenied, cellUnread, cellUntaken, cellUnstolen} {
+	t.Logf("%d nodes were invited and %d invitations removed; strangers took %d, %d of them again and again, and dropped %d; a second taker came %d times, and %d came for what was gone or over",
+		coverage[cellInvited], coverage[cellUninvited], coverage[cellTaken], coverage[cellRetaken], coverage[cellDropped], coverage[cellTakenOnce], coverage[cellGone])
+	for _, cell := range []string{cellGiven, cellRightful, cellDenied, cellUnread, cellUntaken, cellUnstolen,
+		cellInvited, cellUninvited, cellTaken, cellTakenOnce, cellRetaken, cellDropped, cellGone} {
 		if coverage[cell] == 0 {
 			t.Errorf("nothing of %s", cell)
 		}

@@ -44,6 +44,7 @@ type swarm struct {
 	compacts    bool                    // clients give up history
 	levels      bool                    // nodes start with different software and are upgraded, and clients have the level raised
 	rights      time.Duration           // between two changes of who may do what, on average; 0: nobody says
+	invitations time.Duration           // between two things that become of invitations, on average; 0: nobody is invited
 	spares      int                     // machines that wait to be added; 0: the members stay as they are
 	asking      time.Duration           // between two things that the operator does, on average
 	steps       float64                 // how likely a blow follows a step of a change of the members
