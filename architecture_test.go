@@ -40,7 +40,7 @@ var rooms = map[string]room{
 	"messages":                         {pure, nil},
 	"mutant":                           {pure, nil},
 	"actors/fair":                      {pure, nil},
-	"actors/auth":                      {pure, []string{"messages"}},
+	"actors/auth":                      {pure, []string{"messages", "mutant"}},
 	"raftactor":                        {actor, []string{"actors/telemetry", "actors/fair", "messages", "mutant"}},
 	"membershipactor":                  {actor, []string{"actors/auth", "actors/telemetry", "membershipactor/rules", "membershipactor/saga", "messages", "mutant"}},
 	"membershipactor/rules":            {pure, []string{"messages", "mutant"}},

@@ -6,6 +6,7 @@ import (
 	"keyval/actors/auth"
 	"keyval/membershipactor/saga"
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // invite makes an invitation, or takes one back. That the asker may was decided where he came in.
@@ -34,6 +35,9 @@ const strangersMax = requestsMax / 4
 // a quorum whether this node still leads. One that was deposed, and does not know it, would
 // say what was so once: that an invitation is gone, or that it is there.
 func (c *changes) sure(r *request) bool {
+	if mutant.InvitationUnconfirmed {
+		return true
+	}
 	if r.sure || r.read != 0 && c.now < r.readAgain {
 		return r.sure
 	}

@@ -75,6 +75,10 @@ var (
 	LearnerRefuses   = ofReplicas("learner-refuses")
 	SnapshotOld      = ofReplicas("snapshot-old")
 
+	InvitationShared      = named("invitation-shared")
+	InvitationRevived     = named("invitation-revived")
+	InvitationUnconfirmed = named("invitation-unconfirmed")
+
 	LineageIgnored     = named("lineage-ignored")
 	ShippedUnasked     = named("shipped-unasked")
 	SuspectVotes       = named("suspect-votes")

@@ -64,6 +64,10 @@ const (
 	RaisedUnasked    = false // the cluster's level is raised without asking all members
 	StateUnaudited   = false // the members compare nothing but rows
 
+	InvitationShared      = false // a second taker is given what was sealed for an invitation, too
+	InvitationRevived     = false // what is written of invitations counts upon any version, and a removed one is given
+	InvitationUnconfirmed = false // a leader says what became of an invitation without asking whether it still leads
+
 	LineageIgnored     = false // a copy is a voice of its own beside what it was copied from
 	ShippedUnasked     = false // a state is shipped that no other member has vouched for
 	SuspectVotes       = false // a node that is suspected to have lost data takes part

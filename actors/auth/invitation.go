@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"keyval/messages"
+	"keyval/mutant"
 )
 
 // An invitation lets a new machine have the keys of one node, which lie sealed in the replicated
@@ -87,7 +88,7 @@ func CheckInvitation(i *messages.Invitation) *messages.Error {
 // WriteInvitations are the invitations after an entry of the log. Refusals: CONFLICT if it is of
 // another version than the next; INVALID; BUSY if there are as many as there may be.
 func WriteInvitations(was *messages.Invitations, w *messages.WriteInvitations) (*messages.Invitations, *messages.Error) {
-	if w.GetVersion() != was.GetVersion()+1 {
+	if w.GetVersion() != was.GetVersion()+1 && !mutant.InvitationRevived {
 		return nil, messages.Errorf(messages.Code_CONFLICT, "the invitations have version %d, and version %d cannot follow", was.GetVersion(), w.GetVersion())
 	}
 	next := &messages.Invitations{Version: w.Version}
@@ -161,7 +162,7 @@ func Redeem(is *messages.Invitations, ask *messages.InvitationAsk, nowMS int64) 
 		return nil, nil, messages.Errorf(messages.Code_INVALID, "a taker has %d bytes, this one %d", messages.InvitationIDSize, len(ask.Taker))
 	case ask.Node != i.Node:
 		return nil, nil, messages.Errorf(messages.Code_INVALID, "the token is for node %s, and not for %.80q", i.Node, ask.Node).WithHint("start it with --name %s, or make a token of its own", i.Node)
-	case len(i.Taker) > 0 && subtle.ConstantTimeCompare(taker[:], i.Taker) != 1:
+	case len(i.Taker) > 0 && subtle.ConstantTimeCompare(taker[:], i.Taker) != 1 && !mutant.InvitationShared:
 		return nil, nil, messages.Errorf(messages.Code_CONFLICT, "the token was used already, at %s from %s", timeText(i.TakenAtMs), i.TakenFrom).
 			WithHint("if that was not you, somebody else has the keys of %s: replace the authority (kvctl cert rotate-ca); else %s", i.Node, anew)
 	case len(i.Taker) > 0 && len(i.Sealed) == 0 && ask.Done:
