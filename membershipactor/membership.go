@@ -44,18 +44,18 @@ type Membership struct {
 	door         *door
 	raises       raises
 	following    following
-	refused      string // why writes that need room are refused, as the gateway knows
-	refusedTicks uint64 // since it was told so
-	ready        *bool  // it was said that this node serves, by this actor or one before it
+	refused      *string // why writes that need room are refused, as the gateway was told by this actor or one before it
+	refusedTicks uint64  // since it was told so
+	ready        *bool   // it was said that this node serves, by this actor or one before it
 }
 
 // New makes the producer of a node's membership actor.
 func New(cfg Config) actor.Producer {
-	round, ready := cfg.Nonce, new(bool)
+	round, ready, refused := cfg.Nonce, new(bool), new(string)
 	return func() actor.Actor {
 		round += 1 << 32 // an actor that starts anew is another incarnation too
 		return &Membership{
-			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self, reads: round}, door: newDoor(cfg), ready: ready,
+			cfg: cfg, census: newCensus(cfg.Self, cfg.TickMS, cfg.Version), changes: &changes{self: cfg.Self, reads: round}, door: newDoor(cfg), ready: ready, refused: refused,
 			following: newFollowing(cfg.Meter, cfg.Tracer), raises: raises{self: cfg.Self, supports: cfg.Level, round: round},
 		}
 	}
@@ -85,7 +85,7 @@ func (a *Membership) Receive(ctx actor.Context) {
 	case *messages.StatusDraft:
 		reply := proto.Clone(m.Reply).(*messages.StatusReply)
 		a.census.view.Fill(reply, a.cfg.Self)
-		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), a.refused
+		reply.RoomBytes, reply.Lacks, reply.WritesRefused = a.census.room.GetBytes(), a.census.room.GetLacks(), *a.refused
 		reply.Keys, reply.WallMs = a.census.keys, a.known().NowMS
 		ctx.RequestWithCustomSender(a.cfg.Snapshots, &messages.StatusDraft{Reply: reply}, ctx.Sender())
 	case *messages.JoinAsk:
@@ -261,8 +261,8 @@ func (a *Membership) watchRoom(ctx actor.Context, elapsed uint64) {
 		ctx.Request(a.cfg.Raft, &messages.TransferLead{To: to})
 	}
 	a.refusedTicks += elapsed
-	if why := a.census.refusal(); why != a.refused || why != "" && a.refusedTicks >= pulseTicks {
-		a.refused, a.refusedTicks = why, 0
+	if why := a.census.refusal(); why != *a.refused || why != "" && a.refusedTicks >= pulseTicks {
+		*a.refused, a.refusedTicks = why, 0
 		ctx.Send(a.cfg.Gateway, &messages.WritesRefused{Why: why})
 	}
 }

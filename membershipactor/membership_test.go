@@ -18,6 +18,7 @@ import (
 type theatre struct {
 	*actortest.Stage
 	actor                                                            *actor.PID
+	producer                                                         actor.Producer
 	raft, machine, transport, snapshots, audit, node, gateway, peers *actortest.Probe
 	client, ticker                                                   *actortest.Probe
 	log                                                              strings.Builder
@@ -28,7 +29,7 @@ func newTheatre(t *testing.T) *theatre {
 	s.raft, s.machine, s.transport, s.snapshots = s.Probe("raft"), s.Probe("machine"), s.Probe("transport"), s.Probe("snapshots")
 	s.audit, s.node, s.gateway, s.peers = s.Probe("audit"), s.Probe("node"), s.Probe("gateway"), s.Probe("peers")
 	s.client, s.ticker = s.Probe("client"), s.Probe("ticker")
-	s.actor = s.Spawn("membership", New(Config{
+	s.producer = New(Config{
 		Self: 1, Name: "n1", Address: "h:elsewhere", Version: "v1", TickMS: 50, Level: 2, Nonce: 7,
 		Raft: s.raft.PID, Machine: s.machine.PID, Transport: s.transport.PID, Snapshots: s.snapshots.PID, Audit: s.audit.PID,
 		Node: s.node.PID, Gateway: s.gateway.PID, Meter: prometheus.NewRegistry(),
@@ -37,7 +38,8 @@ func newTheatre(t *testing.T) *theatre {
 		Client:   func(string, string) *actor.PID { return s.client.PID },
 		WallMS:   func() int64 { return 77 },
 		Logger:   slog.New(slog.NewTextHandler(&s.log, nil)),
-	}))
+	})
+	s.actor = s.Spawn("membership", s.producer)
 	return s
 }
 
@@ -215,5 +217,11 @@ func TestMembershipWatchesRoom(t *testing.T) {
 	}
 	if why := hears[*messages.WritesRefused](s.gateway).Why; !strings.Contains(why, "n1 has 1 byte left; n3 has 1 byte left") {
 		t.Errorf("refused: %s", why)
+	}
+	s.actor = s.Spawn("membership-again", s.producer) // in the place of one that failed, which the gateway has heard last
+	s.tell(threeMembers())
+	s.tick(1)
+	if why := hears[*messages.WritesRefused](s.gateway).Why; why != "" {
+		t.Errorf("still refused: %s", why)
 	}
 }

@@ -78,6 +78,8 @@ var (
 	InvitationShared      = named("invitation-shared")
 	InvitationRevived     = named("invitation-revived")
 	InvitationUnconfirmed = named("invitation-unconfirmed")
+	PasswordUnversioned   = named("password-unversioned")
+	SignerUnknown         = named("signer-unknown")
 
 	LineageIgnored     = named("lineage-ignored")
 	ShippedUnasked     = named("shipped-unasked")

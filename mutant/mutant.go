@@ -67,6 +67,8 @@ const (
 	InvitationShared      = false // a second taker is given what was sealed for an invitation, too
 	InvitationRevived     = false // what is written of invitations counts upon any version, and a removed one is given
 	InvitationUnconfirmed = false // a leader says what became of an invitation without asking whether it still leads
+	PasswordUnversioned   = false // a token whose password was changed still counts
+	SignerUnknown         = false // a token that a removed member has signed still counts
 
 	LineageIgnored     = false // a copy is a voice of its own beside what it was copied from
 	ShippedUnasked     = false // a state is shipped that no other member has vouched for

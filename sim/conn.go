@@ -30,7 +30,8 @@ type conn struct {
 	dialler  *seat
 	acceptor *seat // nil until hello was heard
 	endpoint string
-	peer     messages.RaftID // whom a node's link means to reach
+	claims   *transport.Claims // of the token that the dialler shows; nil: none
+	peer     messages.RaftID   // whom a node's link means to reach
 	lane     messages.Lane
 	link     *link // nil: a client's
 	state    connState
@@ -111,9 +112,10 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	if c.state != dialling || to.gone() || to.host.frozen || c.dialler.gone() {
 		return
 	}
-	welcome, refusal := transport.Admit(to.local, to.known, c.dialler.local.Principal, hello)
-	if why := to.shut(c.dialler.local.Principal); why != nil {
-		refusal = why
+	from, refusal := to.atDoor(c)
+	var welcome *messages.Welcome
+	if refusal == nil {
+		welcome, refusal = transport.Admit(to.local, to.known, from, hello)
 	}
 	w := n.way(to.host, c.dialler.host)
 	if refusal != nil {
@@ -132,7 +134,7 @@ func (n *network) greet(c *conn, to *seat, hello *messages.Hello) {
 	}
 	c.acceptor, c.state = to, accepted
 	c.ways = [2]*way{n.way(c.dialler.host, to.host), w}
-	c.sides[1] = transport.Accepted(to.local, c.dialler.local.Principal, hello)
+	c.sides[1] = transport.Accepted(to.local, from, hello)
 	if w.cut {
 		return
 	}

@@ -29,8 +29,9 @@ type network struct {
 	seats    []*seat // in the order they came
 	conns    []*conn // not broken, in the order they were dialled
 	ways     map[[2]string]*way
-	fair     quality       // of every way, when nothing is wrong
-	patience time.Duration // a connection breaks when it has been silent for so long
+	fair     quality                                                          // of every way, when nothing is wrong
+	showed   func(to *seat, token *transport.Claims, refusal *messages.Error) // is told what a node says to a token; may be nil
+	patience time.Duration                                                    // a connection breaks when it has been silent for so long
 }
 
 // way is one direction between two hosts.
@@ -207,6 +208,9 @@ type seat struct {
 	peers   []*messages.Member // of them, those whom it has not been made to forget
 	known   transport.Known    // whom it may refuse
 	rights  transport.Rights   // of clients
+	set     bool               // it was told of rights
+	auth    *messages.Auth     // those
+	shows   *transport.Claims  // the token of whoever dials next; nil: none
 	invited int64              // until when somebody may come with a token and no keys, in ms
 	links   map[linkKey]*link  // of a node, to its peers
 	closed  bool
@@ -269,17 +273,25 @@ func (s *seat) outlived(id messages.RaftID) bool {
 }
 
 // SetAuth implements seam.Hub.
-func (s *seat) SetAuth(a *messages.Auth) { s.rights = transport.KnownRights(a) }
+func (s *seat) SetAuth(a *messages.Auth) { s.rights, s.auth, s.set = transport.KnownRights(a), a, true }
 
 // SetInvitedUntil implements seam.Hub.
 func (s *seat) SetInvitedUntil(ms int64) { s.invited = ms }
 
-// shut says why a node takes no connection of nobody; nil: it does.
-func (s *seat) shut(from transport.Principal) *messages.Error {
-	if from.Kind != transport.Nobody || s.rights.DoorOpen() || s.net.world.clock.now.Milliseconds() < s.invited {
-		return nil
+// atDoor is who dials: whoever has no certificate is let in while the door is open, and is who his token says.
+func (s *seat) atDoor(c *conn) (transport.Principal, *messages.Error) {
+	from, now := c.dialler.local.Principal, s.net.world.clock.now.Milliseconds()
+	switch {
+	case from.Kind != transport.Nobody:
+		return from, nil
+	case !s.rights.DoorOpen() && now >= s.invited:
+		return from, messages.Errorf(messages.Code_NOT_ALLOWED, "the handshake ends without a certificate")
 	}
-	return messages.Errorf(messages.Code_NOT_ALLOWED, "the handshake ends without a certificate")
+	from, refusal := transport.AtDoor(s.local, s.known, s.rights, c.claims, time.UnixMilli(now))
+	if c.claims != nil && s.net.showed != nil {
+		s.net.showed(s, c.claims, refusal)
+	}
+	return from, refusal
 }
 
 // Remember implements seam.Hub.
@@ -306,7 +318,7 @@ func (s *seat) peer(id messages.RaftID) *messages.Member {
 // Dial implements seam.Dialer.
 func (s *seat) Dial(endpoint string) {
 	if s.connTo(endpoint) == nil && !s.gone() {
-		s.net.dial(&conn{dialler: s, endpoint: endpoint})
+		s.net.dial(&conn{dialler: s, endpoint: endpoint, claims: s.shows})
 	}
 }
 

@@ -18,6 +18,7 @@ func (r *run) play() {
 	r.employ()
 	r.appoint()
 	r.welcome()
+	r.bear()
 	r.safeguard()
 	if r.chaos.IntN(4) > 0 {
 		r.warmUp()
@@ -81,6 +82,7 @@ func (r *run) heal() {
 	}
 	if r.stranger != nil {
 		r.world.kill(r.stranger.host, false)
+		r.world.kill(r.bearer.host, false)
 	}
 	r.note("healed, but for %v", r.leftDown)
 	r.world.net.mend(r.swarm.calm())

@@ -16,7 +16,8 @@ import (
 // warden is the client who says who may do what.
 type warden struct {
 	*customer
-	enabled bool // it was asked for, so that it is not again once the world is healed
+	enabled   bool // it was asked for, so that it is not again once the world is healed
+	passwords int  // that he has set
 }
 
 const wardenName = "warden"
@@ -81,6 +82,13 @@ func (w *warden) draw() *messages.ChangeAuth {
 		return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Enable{Enable: true}}
 	}
 	u := pick(r.chaos, is.Users...)
+	if n := r.chaos.IntN(12); n < 3 {
+		p := &messages.ChangePassword{User: u.Name, Hash: w.hashOfPassword()}
+		if n == 0 && u.Password != nil {
+			p.Hash = nil
+		}
+		return &messages.ChangeAuth{Kind: &messages.ChangeAuth_Password{Password: p}}
+	}
 	if tenured[u.Name] != 0 {
 		return nil
 	}

@@ -89,6 +89,7 @@ type run struct {
 	thief    *thief    // nil: nobody is after others' sessions
 	inviter  *inviter  // nil: no node is invited
 	stranger *stranger // the same
+	bearer   *bearer   // nil: nobody comes with tokens
 	keeper   *keeper   // nil: no backups are made
 	rolls    *rolling  // nil: nobody restarts the nodes one by one
 

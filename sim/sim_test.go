@@ -148,8 +148,11 @@ func TestRevocations(t *testing.T) {
 		count, first, seed-1, steps, coverage[cellGiven], coverage[cellRightful], coverage[cellDenied], coverage[cellUnread], coverage[cellUntaken], coverage[cellUnstolen])
 	t.Logf("%d nodes were invited and %d invitations removed; strangers took %d, %d of them again and again, and dropped %d; a second taker came %d times, and %d came for what was gone or over",
 		coverage[cellInvited], coverage[cellUninvited], coverage[cellTaken], coverage[cellRetaken], coverage[cellDropped], coverage[cellTakenOnce], coverage[cellGone])
+	t.Logf("tokens: %d let in, %d expired, %d of a password that was changed, %d of a removed member, %d of no use otherwise",
+		coverage[cellTokenGood], coverage[cellTokenExpired], coverage[cellTokenPassword], coverage[cellTokenMember], coverage[cellTokenElse])
 	for _, cell := range []string{cellGiven, cellRightful, cellDenied, cellUnread, cellUntaken, cellUnstolen,
-		cellInvited, cellUninvited, cellTaken, cellTakenOnce, cellRetaken, cellDropped, cellGone} {
+		cellInvited, cellUninvited, cellTaken, cellTakenOnce, cellRetaken, cellDropped, cellGone,
+		cellTokenGood, cellTokenExpired, cellTokenPassword, cellTokenElse} {
 		if coverage[cell] == 0 {
 			t.Errorf("nothing of %s", cell)
 		}
