@@ -44,9 +44,9 @@ func (i Inspector) Cluster(ctx context.Context) (*messages.ClusterReply, error) 
 	return reply, err
 }
 
-// Rights are who may do what, as this node has applied it. The error is of the node's, as of
-// Status; it does not know them yet.
-func (i Inspector) Rights(ctx context.Context) (transport.Rights, error) {
+// Entry is who may come and do what, as this node has applied it. The error is as of Status; or it
+// does not know that yet.
+func (i Inspector) Entry(ctx context.Context) (transport.Entry, error) {
 	state := &messages.MembersChanged{}
 	err := i.ask(ctx, messages.ActorMachine, &messages.Introduce{}, func(m any) (ok bool) {
 		state, ok = m.(*messages.MembersChanged)
@@ -54,11 +54,11 @@ func (i Inspector) Rights(ctx context.Context) (transport.Rights, error) {
 	})
 	switch {
 	case err != nil:
-		return transport.Rights{}, err
+		return transport.Entry{}, err
 	case state.NextRaftId == 0:
-		return transport.Rights{}, messages.Errorf(messages.Code_STARTING, "the node has no state yet")
+		return transport.Entry{}, messages.Errorf(messages.Code_STARTING, "the node has no state yet")
 	}
-	return transport.KnownRights(state.Auth), nil
+	return transport.EntryOf(state), nil
 }
 
 // Deny has the node tell that it has refused somebody something.

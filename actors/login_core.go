@@ -14,7 +14,7 @@ import (
 const (
 	loginsMax        = 8       // that wait, or are compared; more are told BUSY
 	loginsOfHostMax  = 4       // of them, of one host
-	loginPatienceMS  = 3_500   // who waits longer has left: nobody may stay for longer than 5 s
+	loginPatienceMS  = 3_500   // who waits longer is told so: nobody may stay for more than 15 s, and a comparison may take 10
 	restMaxMS        = 1_000   // between two comparisons
 	comparisonMaxMS  = 10_000  // then the verifier is taken to have failed
 	triesFree        = 5       // that may go wrong in a row before one has to wait

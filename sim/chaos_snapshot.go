@@ -359,8 +359,8 @@ func (r *run) inherit(s *server) {
 
 // recur: a power cut may have brought the state back that was there before an installation.
 func (r *run) recur(s *server) {
-	before := s.was
-	if before.state && r.check.reference.differs(s.disk.LastCheckpoint()) != "" || before.revision != 0 && s.disk.Altered(before.key, before.revision) {
+	before, is := s.was, s.disk.LastCheckpoint() // nil: the disk was wiped since
+	if before.state && is != nil && r.check.reference.differs(is) != "" || before.revision != 0 && s.disk.Altered(before.key, before.revision) {
 		s.rot = before
 	}
 }

@@ -30,7 +30,7 @@ type LoginResult struct {
 
 // askMax bounds how long one node is waited for, and busyPause is what lies between two rounds.
 const (
-	askMax    = 5 * time.Second
+	askMax    = 15 * time.Second // as a node gives
 	busyPause = 500 * time.Millisecond
 )
 

@@ -53,7 +53,7 @@ func (c Claims) Refuse(local Local, known Known, rights Rights, now time.Time) *
 		return refuse("the token of user %s is good for a time that no node gives one for", c.User)
 	case !known.named(c.Node):
 		return refuse("the token of user %s was signed by node %s, which is no member", c.User, Legible(c.Node))
-	case !rights.DoorOpen():
+	case !rights.auth.GetEnabled():
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "tokens count only while auth is enabled").
 			WithHint("use a certificate: --certs-dir DIR; or enable auth with one: kvctl auth enable")
 	case u == nil:
@@ -72,6 +72,21 @@ func (k Known) named(node string) bool {
 		}
 	}
 	return false
+}
+
+// Entry is what a node knows of those who come, as it has applied it. The zero Entry knows nothing yet.
+type Entry struct {
+	Local  Local // its ClusterID alone
+	Known  Known
+	Rights Rights
+}
+
+// EntryOf is what a state says of it.
+func EntryOf(s *messages.MembersChanged) Entry {
+	if s.NextRaftId == 0 {
+		return Entry{}
+	}
+	return Entry{Local{ClusterID: s.ClusterId}, Known{}.With(s.Members, s.NextRaftId), KnownRights(s.Auth)}
 }
 
 // AtDoor is who comes without a certificate to a node with keys: whom his token names, or

@@ -36,7 +36,7 @@ func TestClaims(t *testing.T) {
 		"auth disabled":              {func(_ *Claims, _ *Local, r *Rights) { a := users(); a.Enabled = false; *r = KnownRights(a) }, "only while auth is enabled"},
 		"a node that starts":         {func(_ *Claims, _ *Local, r *Rights) { *r = Rights{} }, "is starting"},
 		"a node without a cluster":   {func(_ *Claims, l *Local, _ *Rights) { l.ClusterID = nil }, "is starting"},
-		"nobody has a password left": {func(_ *Claims, _ *Local, r *Rights) { a := users(); a.Users[0].Password = nil; *r = KnownRights(a) }, "only while"},
+		"nobody has a password left": {func(_ *Claims, _ *Local, r *Rights) { a := users(); a.Users[0].Password = nil; *r = KnownRights(a) }, "was changed"},
 	} {
 		claims, local, rights := good, here, KnownRights(users())
 		if c.alter != nil {

@@ -17,7 +17,7 @@ import (
 type Node interface {
 	Status(context.Context) (*messages.StatusReply, error)
 	Cluster(context.Context) (*messages.ClusterReply, error)
-	Rights(context.Context) (transport.Rights, error)
+	Entry(context.Context) (transport.Entry, error)
 	Deny(*messages.Denied)
 }
 
@@ -43,7 +43,7 @@ type source struct {
 	last  facts
 	at    time.Time
 
-	known transport.Rights // what the node said last of who may do what
+	known transport.Entry // what the node said last of who may come and do what
 }
 
 func (s *source) set(n Node) {
@@ -62,9 +62,9 @@ func (s *source) ask(ctx context.Context) facts {
 	return s.last
 }
 
-// rights are who may do what, by what the node has applied now; one that does not answer any
-// more can still be looked into, by what it said last.
-func (s *source) rights(ctx context.Context) transport.Rights {
+// entry is who may come and do what, by what the node has applied now; one that does not answer
+// any more can still be looked into, by what it said last.
+func (s *source) entry(ctx context.Context) transport.Entry {
 	s.mutex.Lock()
 	n, known := s.node, s.known
 	s.mutex.Unlock()
@@ -73,7 +73,7 @@ func (s *source) rights(ctx context.Context) transport.Rights {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	now, err := n.Rights(ctx)
+	now, err := n.Entry(ctx)
 	if err != nil {
 		return known
 	}

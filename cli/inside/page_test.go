@@ -30,11 +30,13 @@ type fake struct {
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
 func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return n.cluster, n.err }
 
-func (n *fake) Rights(context.Context) (transport.Rights, error) {
+func (n *fake) Entry(context.Context) (transport.Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return transport.KnownRights(n.auth), n.hangs
+	return transport.EntryOf(&messages.MembersChanged{ClusterId: clusterID, NextRaftId: 4, Members: []*messages.Member{{RaftId: 1, Name: "n1"}}, Auth: n.auth}), n.hangs
 }
+
+var clusterID = make([]byte, messages.ClusterIDSize)
 
 func (n *fake) Deny(d *messages.Denied) {
 	n.mu.Lock()

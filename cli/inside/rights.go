@@ -24,7 +24,7 @@ func judge(secured bool, from transport.Principal, rights transport.Rights, need
 	switch {
 	case secured && from.Kind == transport.Keyless:
 		return http.StatusUnauthorized, messages.Errorf(messages.Code_NOT_ALLOWED, "this needs the certificate of a user, and the request came without one").
-			WithHint("curl --cacert ca.crt --cert client.crt --key client.key, with those that kvctl cert create-client USER makes; /livez, /readyz and /version need none")
+			WithHint("curl --cacert ca.crt --cert client.crt --key client.key, with those that kvctl cert create-client USER makes; or the token of kvctl login as a bearer's; /livez, /readyz and /version need none")
 	case from.Kind == transport.Unnamed:
 		return http.StatusForbidden, messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate names neither a node nor a user").
 			WithHint("use the certificate of a user: kvctl cert create-client USER")
@@ -48,22 +48,19 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 		return then
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		from := transport.Principal{}
-		if r.TLS != nil {
-			from = keys.PrincipalOf(r.TLS.PeerCertificates)
-			if err := p.options.Keys.Stale(r.TLS.PeerCertificates, false); err != nil {
-				w.Header().Set("Connection", "close")
-				refuse(w, http.StatusUnauthorized, messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", from, err).
-					WithHint("connect again with one that is: kvctl cert check"))
-				return
-			}
+		entry := transport.Entry{}
+		if token := bearer(r); r.TLS == nil || len(r.TLS.PeerCertificates) > 0 || token != "" { // else the answer is known
+			entry = p.source.entry(r.Context())
 		}
-		rights := transport.Rights{}
-		if r.TLS == nil || from.Kind != transport.Keyless { // else the answer is known
-			rights = p.source.rights(r.Context())
+		from, why := p.whoAsks(r, entry)
+		status := http.StatusUnauthorized
+		switch {
+		case why == nil:
+			status, why = judge(r.TLS != nil, from, entry.Rights, need)
+		case why.Code == messages.Code_BUSY:
+			status = http.StatusServiceUnavailable
 		}
-		status, why := judge(r.TLS != nil, from, rights, need)
-		if status == 0 {
+		if why == nil {
 			then(w, r)
 			return
 		}
@@ -75,11 +72,43 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// bearer is the token that a request brings; empty: it brings none.
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}
+
+// whoAsks is who has proved who he is, by a certificate or else by a token of kvctl login; Keyless:
+// he brings neither.
+func (p *Page) whoAsks(r *http.Request, entry transport.Entry) (from transport.Principal, why *messages.Error) {
+	if r.TLS == nil {
+		return from, nil
+	}
+	if chain := r.TLS.PeerCertificates; len(chain) > 0 {
+		from = keys.PrincipalOf(chain)
+		if err := p.options.Keys.Stale(chain, false); err != nil {
+			why = messages.Errorf(messages.Code_NOT_ALLOWED, "the certificate of %s is good no more: %v", from, err).
+				WithHint("connect again with one that is: kvctl cert check")
+		}
+		return from, why
+	}
+	if token := bearer(r); token != "" {
+		claims, _, err := p.options.Keys.Prove(token)
+		if err != nil {
+			return from, messages.Errorf(messages.Code_NOT_ALLOWED, "the token is not good: %s", transport.Legible(err.Error())).
+				WithHint("log in again: kvctl login USER")
+		}
+		return transport.AtDoor(entry.Local, entry.Known, entry.Rights, claims, p.options.Keys.Now())
+	}
+	return from, nil
+}
+
 // refuse says why, and what to do, as kvctl does.
 func refuse(w http.ResponseWriter, status int, why *messages.Error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Certificate realm="keyval"`)
+		w.Header().Set("WWW-Authenticate", `Bearer realm="keyval"`)
+		w.Header().Set("Connection", "close") // another certificate needs another connection
 	}
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "%s\nnext: %s\n", why.Message, why.Hint)

@@ -174,6 +174,56 @@ func TestPagesWithKeys(t *testing.T) {
 	want("vera", vera, guarded, 200, "")
 }
 
+// TestPagesWithATokenOfALogin: a token is as good as its user's certificate, as long as it is good.
+func TestPagesWithATokenOfALogin(t *testing.T) {
+	n := healthy()
+	vera := grants("vera", messages.UserRole_VIEWER)
+	vera.Password = &messages.Password{Version: 3}
+	auth := &messages.Auth{Enabled: true, Users: []*messages.User{vera}}
+	n.has(auth, nil)
+	s := serveSecured(t, n, Options{Profile: true})
+	ring, err := keys.Load(keys.FilesIn(s.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: "n1"}), transport.NodeKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(user string, password uint64, ttl time.Duration) string {
+		token, _, err := ring.Sign(user, clusterID, password, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	nobody := s.client("")
+	for _, row := range []struct {
+		name, token, path string
+		status            int
+		says              string
+	}{
+		{"good", sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, for a profile", sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
+		{"of an older password", sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
+		{"expired", sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
+		{"of nobody", sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
+		{"made up", "x.y.z", "/metrics", 401, "the token is not good"},
+		{"made up, for health", "x.y.z", "/livez", 200, "ok"},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.at+row.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+row.token)
+		answer, err := nobody.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != row.status || !strings.Contains(string(body), row.says) {
+			t.Errorf("a token that is %s: status %d, want %d with %q: %s", row.name, answer.StatusCode, row.status, row.says, body)
+		}
+	}
+}
+
 // TestPlainWithKeys: whoever says so has the page of a node with keys by HTTP, for all.
 func TestPlainWithKeys(t *testing.T) {
 	n := healthy()

@@ -243,6 +243,20 @@ func (c *guest) seat(as transport.Standing, user string, dismiss func(*messages.
 	return leaves, own, true
 }
 
+// lingers is how much longer nobody may stay who has said hello than a stranger: in that time a
+// busy machine has compared a password.
+const lingers = 3
+
+// linger gives nobody his time.
+func (c *guest) linger() {
+	c.consumed()
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	if c.place != nil {
+		c.timer.Reset(lingers * c.gate.patience)
+	}
+}
+
 // tire closes a connection that has not proved in time who it is.
 func (c *guest) tire() {
 	if !c.proved() {

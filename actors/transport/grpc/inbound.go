@@ -196,7 +196,7 @@ func (h *hub) enter(hello *messages.Hello, g *guest, chain []*x509.Certificate) 
 func (h *hub) seat(c *inbound, local transport.Local) *messages.Error {
 	from, places := c.conn.Principal, h.net.options.Places
 	if from.Kind == transport.Nobody {
-		c.guest.consumed()
+		c.guest.linger()
 		return nil
 	}
 	as := h.known.Load().Standing(c.hello)
