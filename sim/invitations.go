@@ -41,6 +41,7 @@ const (
 	inviterName  = "inviter"
 	strangerName = "stranger"
 	takersMax    = 3
+	keptMax      = 5 // invitations, about
 )
 
 // What became of invitations.
@@ -88,7 +89,7 @@ func (p *inviter) act() {
 	switch n := chance.IntN(8); {
 	case n == 0:
 		p.list()
-	case n < 3 && len(there) > 0:
+	case len(there) >= keptMax, n < 3 && len(there) > 0: // they are part of each checkpoint that is compared
 		p.remove(pick(chance, there...))
 	default:
 		p.invite()
