@@ -58,7 +58,7 @@ const (
 // drawInvitations draws how often something is done about invitations, in runs with roles.
 func (s *swarm) drawInvitations(chance *rand.Rand) {
 	if s.rights > 0 {
-		s.invitations = pick(chance, 100*time.Millisecond, 300*time.Millisecond, time.Second)
+		s.invitations = pick(chance, 100*time.Millisecond, 300*time.Millisecond, 2*time.Second)
 	}
 }
 
