@@ -195,23 +195,27 @@ func TestPagesWithATokenOfALogin(t *testing.T) {
 	}
 	nobody := s.client("")
 	for _, row := range []struct {
-		name, token, path string
+		name, shown, path string
 		status            int
 		says              string
 	}{
-		{"good", sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
-		{"good, for a profile", sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
-		{"of an older password", sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
-		{"expired", sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
-		{"of nobody", sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
-		{"made up", "x.y.z", "/metrics", 401, "the token is not good"},
-		{"made up, for health", "x.y.z", "/livez", 200, "ok"},
+		{"good", "Bearer " + sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, for a profile", "Bearer " + sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
+		{"of an older password", "Bearer " + sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
+		{"expired", "Bearer " + sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
+		{"of nobody", "Bearer " + sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
+		{"made up", "Bearer x.y.z", "/metrics", 401, "the token is not good"},
+		{"good, by a scheme in small letters", "bearer  " + sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, without a scheme", sign("vera", 3, time.Hour), "/metrics", 401, "the request came without one"},
+		{"none, but a name and a password", "Basic dmVyYTp4", "/metrics", 401, "the request came without one"},
+		{"left out", "Bearer ", "/metrics", 401, "the request came without one"},
+		{"made up, for health", "Bearer x.y.z", "/livez", 200, "ok"},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.at+row.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("Authorization", "Bearer "+row.token)
+		request.Header.Set("Authorization", row.shown)
 		answer, err := nobody.Do(request)
 		if err != nil {
 			t.Fatal(err)
