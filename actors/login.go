@@ -84,7 +84,7 @@ func (a *login) grant(ctx actor.Context, e loginGrant) {
 		a.wiring.logger.Error("a token could not be signed", "principal", e.ask.m.User, "reason", err, "hint", "look at the keys of this node: kvctl cert check DIR")
 	} else {
 		reply.Token, reply.ExpiresMs = token, expires.UnixMilli()
-		a.wiring.logger.Info("a user has logged in", "principal", e.ask.m.User, "request", e.ask.request(), "host", hostText(e.ask.m.Host), "expires", expires.UTC().Format(time.RFC3339))
+		a.wiring.logger.Info("a user has logged in", "principal", e.ask.m.User, "request", e.ask.request(), "host", auth.HostText(e.ask.m.Host), "expires", expires.UTC().Format(time.RFC3339))
 	}
 	a.answer(ctx, e.ask, reply)
 }

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -227,7 +226,7 @@ func (c *loginCore) onCompared(m *messages.PasswordCompared) {
 	if !m.Fits || !a.can || u.GetPassword().GetVersion() != a.version || !c.auth.GetEnabled() {
 		c.users.failed(a.m.User, c.now)
 		c.hosts.failed(string(a.m.Host), c.now)
-		c.effects = append(c.effects, loginDenied{&messages.Denied{Principal: a.m.User, Request: a.request(), Why: "the login from " + hostText(a.m.Host) + " went wrong"}})
+		c.effects = append(c.effects, loginDenied{&messages.Denied{Principal: a.m.User, Request: a.request(), Why: "the login from " + auth.HostText(a.m.Host) + " went wrong"}})
 		c.refuse(a, messages.Errorf(messages.Code_NOT_ALLOWED, "user %s cannot log in with this password", a.m.User).
 			WithHint("see how both are spelt; an admin can set another: kvctl user passwd %s", a.m.User))
 	} else {
@@ -255,15 +254,4 @@ func (c *loginCore) onTick(elapsed uint32) {
 		c.refuse(c.next(), messages.Errorf(messages.Code_BUSY, "the password could not be compared in time").WithHint("try again in a moment, or ask another node"))
 	}
 	c.proceed()
-}
-
-// hostText is where somebody comes from, for people: an address, or of IPv6 its network.
-func hostText(host []byte) string {
-	switch len(host) {
-	case 4:
-		return fmt.Sprintf("%d.%d.%d.%d", host[0], host[1], host[2], host[3])
-	case 8:
-		return fmt.Sprintf("%x:%x:%x:%x::/64", host[0:2], host[2:4], host[4:6], host[6:8])
-	}
-	return "a host that is not known"
 }
