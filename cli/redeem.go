@@ -85,7 +85,7 @@ func (c *Call) joinToken(file string) (token keys.JoinToken, err error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(from, tokenBytesMax))
 	if err != nil {
-		return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err)
+		return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err).WithHint("name a file that can be read")
 	}
 	token, refused := keys.ParseJoinToken(string(text))
 	if refused != nil {
@@ -143,7 +143,7 @@ func askInvitation(ctx context.Context, token keys.JoinToken, endpoint string, m
 	}
 	a, is := answer.(*messages.InvitationAnswer)
 	if !is || a.Request != m.Request {
-		return nil, messages.Errorf(messages.Code_INVALID, "%s answered something else", endpoint)
+		return nil, messages.Errorf(messages.Code_INVALID, "%s answered something else", endpoint).WithHint("see which version of kvctl runs there: kvctl status")
 	}
 	return a, nil
 }
@@ -162,7 +162,7 @@ type redemption struct {
 func (r *redemption) run(ctx context.Context, m *messages.InvitationAsk, patience time.Duration) (*messages.InvitationAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for r.rounds = 0; ; {
 		r.notes = map[string]*messages.Error{}
 		for i := 0; i < len(r.endpoints); i++ {
 			endpoint := r.endpoints[i]
