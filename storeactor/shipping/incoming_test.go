@@ -21,7 +21,7 @@ func offers(from messages.RaftID, shipment uint64) *messages.SnapshotOffer {
 
 // wares are the chunks of a good snapshot.
 func wares(t snapshottest.T) []*messages.SnapshotChunk {
-	return snapshottest.Cut(t, snapshot.NewSource(snapshottest.StateAt(9, 4), &messages.SnapshotHeader{CreatedBy: "node1"}, 60), snapshottest.SomeRows())
+	return snapshottest.Cut(t, snapshot.NewSource(snapshottest.StateAt(9, 4), &messages.SnapshotHeader{CreatedBy: "node1"}, 90), snapshottest.SomeRows())
 }
 
 func pieceOf(shipment uint64, c *messages.SnapshotChunk) *messages.SnapshotPiece {
