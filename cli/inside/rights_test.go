@@ -250,7 +250,9 @@ func TestWhoeverWaitsMakesRoom(t *testing.T) {
 		status, body := s.get(vera, "/debug/pprof/profile?seconds=1")
 		profiled <- fmt.Sprint(status, " ", len(body) > 0)
 	}()
-	time.Sleep(200 * time.Millisecond)
+	for n.asked() == 0 { // then the request is being answered
+		time.Sleep(time.Millisecond)
+	}
 	for round := range 3 * visitorsMax {
 		c, err := net.Dial("tcp", s.at)
 		if err != nil {
