@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
@@ -132,12 +130,7 @@ func (c *Call) redeem(dir, name string, token keys.JoinToken, endpoints []string
 func askInvitation(ctx context.Context, token keys.JoinToken, endpoint string, m *messages.InvitationAsk) (*messages.InvitationAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	var address [messages.ClientIDSize]byte
-	if _, err := rand.Read(address[:]); err != nil {
-		return nil, err
-	}
-	local := transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(address[:]), Version: version()}
-	answer, err := grpc.New(grpc.Options{Keys: keys.Pinned(token)}).Ask(ctx, endpoint, local, m)
+	answer, err := grpc.New(grpc.Options{Keys: keys.Pinned(token)}).Ask(ctx, endpoint, grpc.Asker(version()), m)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"time"
 
 	"keyval/actors/transport"
@@ -78,11 +77,7 @@ func Login(ctx context.Context, o LoginOptions) (LoginResult, error) {
 func loginAt(ctx context.Context, network *grpc.Network, endpoint string, o LoginOptions) (result LoginResult, answered bool, err error) {
 	ctx, done := context.WithTimeout(ctx, askMax)
 	defer done()
-	var id [messages.ClientIDSize]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return result, false, messages.Errorf(messages.Code_INTERNAL, "read randomness: %v", err)
-	}
-	local := transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(id[:]), Version: o.Version}
+	local := grpc.Asker(o.Version)
 	answer, err := network.Ask(ctx, endpoint, local, &messages.LoginRequest{Request: 1, User: o.User, Password: o.Password, TtlMs: uint64(o.TTL.Milliseconds())})
 	if err != nil {
 		return result, false, err
