@@ -1931,10 +1931,10 @@ const file_peer_proto_rawDesc = "" +
 	"\awaiting\x18\x04 \x03(\v2\x16.keyval.v1.WaitingNodeR\awaiting\x12.\n" +
 	"\x05waits\x18\x05 \x03(\v2\x18.keyval.v1.OperationWaitR\x05waits\x12!\n" +
 	"\fhealing_says\x18\x06 \x01(\tR\vhealingSays:f\x8a\xb5\x18\x19\b,\x10\x01\x18\x01\"\x0fnode/membership0\x04\x92\xb5\x18E\n" +
-	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xa6\x01\n" +
+	"\x18membership of the leader\x12\x18membership of the others\x1a\x0fevery few ticks\"\xc5\x01\n" +
 	"\aLossAsk\x12\x14\n" +
-	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\x84\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18k\n" +
-	"\x04raft\x12\x0eraft of a peer\x1aSa node starts; something speaks for it that it has lost data, until that is settled\"\x94\x02\n" +
+	"\x05nonce\x18\x01 \x01(\x04R\x05nonce:\xa3\x01\x8a\xb5\x18\x11\b-\x10\x01\x18\x01\"\tnode/raft\x92\xb5\x18\x89\x01\n" +
+	"\x04raft\x12\x0eraft of a peer\x1aqa node starts; something speaks for it that it has lost data, until that is settled; a learner hears of no leader\"\x94\x02\n" +
 	"\n" +
 	"LossAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\x04R\x05nonce\x12\x12\n" +

@@ -337,6 +337,7 @@ func (r *Replica) OnTick(elapsed uint32) {
 	r.asks.tick()
 	r.node.Tick()
 	r.succeed()
+	r.seek()
 	if r.ticks%cutTicks == 0 {
 		r.cutLog()
 	}
@@ -775,6 +776,18 @@ func (r *Replica) roleName() string {
 		return "learner"
 	}
 	return "follower"
+}
+
+// seek has a learner that hears of no leader ask the voters that it knows, once in an election
+// timeout. It may vote by now without knowing it, and have moved: then they reach it over the
+// connections that it makes alone, and without its vote there may never be a leader.
+func (r *Replica) seek() {
+	if r.leader != raft.None || !r.learns() || r.ticks%uint64(r.cfg.Options.ElectionTicks) != 0 {
+		return
+	}
+	for _, id := range r.changes.conf.GetVoters() {
+		r.emit(AskLoss{id, &messages.LossAsk{Nonce: r.fence.nonce}})
+	}
 }
 
 func (r *Replica) learns() bool { return slices.Contains(r.changes.conf.GetLearners(), r.cfg.Self) }

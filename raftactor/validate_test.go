@@ -1,12 +1,15 @@
 package raftactor
 
 import (
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"keyval/messages"
 )
 
 // Each row is a message that RawNode would panic on, or be of no use after.
@@ -140,6 +143,33 @@ func TestStrangersWaitForTheirTurn(t *testing.T) {
 			if (err != nil) != row.refused || (after.GetTerm() > 7) != row.unseats || !row.unseats && after.Lead != 2 {
 				t.Errorf("%v: %s: %v; replica %d leads term %d", kind, row.name, err, after.Lead, after.GetTerm())
 			}
+		}
+	}
+}
+
+// TestLearnersSeekVoters: a learner that hears of no leader speaks to the voters that it knows once
+// in an election timeout; they may need it, and be unable to reach it. Whoever votes stands instead.
+func TestLearnersSeekVoters(t *testing.T) {
+	for name, conf := range map[string]*raftpb.ConfState{
+		"a learner": {Voters: []uint64{2, 3}, Learners: []uint64{1}},
+		"a voter":   {Voters: []uint64{1, 2, 3}},
+	} {
+		r := NewReplica(ReplicaConfig{Self: 1, TickMS: 50, ReadNonce: 1, Logger: raftLogger{slog.New(slog.DiscardHandler)}})
+		r.OnLogOpened(&messages.LogOpened{BaseIndex: 3, BaseTerm: 1, HardState: &raftpb.HardState{Term: new(uint64(1)), Commit: new(uint64(3))}})
+		r.OnMachineOpened(&messages.MachineOpened{Index: 3, Term: 1, ConfState: conf})
+		welcome(r)
+		r.Effects()
+		asked := map[uint64]int{}
+		for range 40 {
+			r.OnTick(1)
+			for _, e := range r.Effects() {
+				if ask, is := e.(AskLoss); is {
+					asked[ask.To]++
+				}
+			}
+		}
+		if learns := len(conf.Learners) > 0; learns && (asked[2] != 2 || asked[3] != 2) || !learns && len(asked) > 0 {
+			t.Errorf("%s asks %v", name, asked)
 		}
 	}
 }

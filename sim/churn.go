@@ -167,10 +167,11 @@ func begin(o *messages.ClusterOperation) *messages.ClusterRequest_Begin {
 	return &messages.ClusterRequest_Begin{Begin: &messages.BeginOperation{Operation: o}}
 }
 
-// bears reports whether a quorum of sound disks is left behind a removal: the operator cannot know
-// of what nobody has noticed yet.
+// bears reports whether a quorum of sound disks is left behind a removal, or a promotion of whom
+// the leader heard a moment ago: the operator cannot know of what nobody has noticed yet.
 func (r *run) bears(o *messages.ClusterOperation) bool {
-	return o.Kind != messages.OperationKind_REMOVE || r.suffices((*server).lost, o)
+	decides := o.Kind == messages.OperationKind_REMOVE || o.Kind == messages.OperationKind_PROMOTE
+	return !decides || r.suffices((*server).lost, o)
 }
 
 // awaited are the operations that the operator has asked for, and that may begin still.
