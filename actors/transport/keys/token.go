@@ -167,14 +167,16 @@ func WriteToken(file, token string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return failed(err)
 	}
-	next := file + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	next, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // of mode 0600
+	if err != nil {
 		return failed(err)
 	}
-	if err := writeNew(next, []byte(token+"\n"), 0o600); err != nil {
-		return err
+	_, err = next.WriteString(token + "\n")
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), file)
 	}
-	if err := os.Rename(next, file); err != nil {
+	if err != nil {
+		_ = os.Remove(next.Name())
 		return failed(err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -207,6 +208,33 @@ func TestTokenFile(t *testing.T) {
 		if r.Token() != held {
 			t.Errorf("%s: another one is shown", name)
 		}
+	}
+}
+
+// TestTokenFileOfTwo: scripts log in side by side. Each file that is seen is whole, and nothing is left over.
+func TestTokenFileOfTwo(t *testing.T) {
+	n1 := ringOf(t, newAuthority(t), nodeNamed("n1"))
+	token, _, err := n1.Sign("alice", aCluster, 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "kvctl")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 10 {
+				if err := WriteToken(filepath.Join(dir, "login"), token); err != nil {
+					t.Error(err)
+				}
+				if read, err := ReadToken(filepath.Join(dir, "login")); read != token {
+					t.Errorf("%q, %v", read, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 
