@@ -79,6 +79,9 @@ func (c *Call) joinToken(file string) (token keys.JoinToken, err error) {
 			return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err).WithHint("it holds what kvctl cluster token create has printed")
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o037 != 0 {
+			c.note("%sothers on this machine may read %s, and whoever uses a token first has the keys: chmod 600 it", c.warning(), file)
+		}
 		from = f
 	}
 	text, err := io.ReadAll(io.LimitReader(from, tokenBytesMax))
