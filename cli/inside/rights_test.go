@@ -2,11 +2,13 @@ package inside
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
@@ -179,7 +182,7 @@ func TestPagesWithATokenOfALogin(t *testing.T) {
 	n := healthy()
 	vera := grants("vera", messages.UserRole_VIEWER)
 	vera.Password = &messages.Password{Version: 3}
-	auth := &messages.Auth{Enabled: true, Users: []*messages.User{vera}}
+	auth := &messages.Auth{Version: 3, Enabled: true, Users: []*messages.User{vera}}
 	n.has(auth, nil)
 	s := serveSecured(t, n, Options{Profile: true})
 	ring, err := keys.Load(keys.FilesIn(s.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: "n1"}), transport.NodeKey))
@@ -315,5 +318,20 @@ func TestBoundsOfARequest(t *testing.T) {
 				t.Errorf("after %v: %q, %v", time.Since(began), answer, err)
 			}
 		})
+	}
+}
+
+// TestComplaintsAreFew: whoever makes connections fail as fast as he can does not fill the log.
+func TestComplaintsAreFew(t *testing.T) {
+	var log bytes.Buffer
+	c := complaints{grpc.NewLimited(slog.New(slog.NewTextHandler(&log, nil)), "")}
+	for range 1000 {
+		_, _ = c.Write([]byte("http: TLS handshake error from 10.0.0.9:1: EOF"))
+	}
+	if n := strings.Count(log.String(), "TLS handshake error"); n == 0 || n > 100 {
+		t.Errorf("%d lines", n)
+	}
+	if n, err := (complaints{}).Write([]byte("x")); n != 1 || err != nil {
+		t.Errorf("without a logger: %d, %v", n, err)
 	}
 }
