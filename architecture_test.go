@@ -69,7 +69,7 @@ var rooms = map[string]room{
 	"sim":                              {world, []string{"actors", "actors/client", "actors/seam", "actors/transport", "membershipactor/rules", "messages", "raftactor", "sim/disk", "sim/phrase", "storeactor", "storeactor/backup", "storeactor/disk", "storeactor/snapshot", "storeactor/state"}},
 	"cli":                              {world, []string{"actors", "actors/auth", "actors/client", "actors/seam/production", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/doctor", "cli/inside", "membershipactor/rules", "messages", "sim", "sim/script", "storeactor/backup", "storeactor/files", "storeactor/snapshot"}},
 	"cli/doctor":                       {world, []string{"actors/client", "actors/transport", "messages"}},
-	"cli/inside":                       {world, []string{"actors/auth", "actors/client", "actors/telemetry", "actors/transport", "actors/transport/keys", "cli/doctor", "messages"}},
+	"cli/inside":                       {world, []string{"actors/auth", "actors/client", "actors/telemetry", "actors/transport", "actors/transport/grpc", "actors/transport/keys", "cli/doctor", "messages"}},
 	"cli/kvctl":                        {world, []string{"cli"}},
 	"actors/telemetry":                 {actor, []string{"messages"}},
 	"actors/transport/grpc":            {world, []string{"actors/seam", "actors/transport", "actors/transport/keys", "messages"}},

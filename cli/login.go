@@ -113,7 +113,7 @@ func newLogout(sh *Shell) *urfave.Command {
 			was, _ := keys.Glance(token)
 			switch err := os.Remove(file); {
 			case errors.Is(err, fs.ErrNotExist):
-				return messages.Errorf(messages.Code_NOT_FOUND, "nobody is logged in: there is no %s", file)
+				return messages.Errorf(messages.Code_NOT_FOUND, "nobody is logged in: there is no %s", file).WithHint("there is nothing to do; kvctl login keeps one file for each authority: name that of the cluster that is meant")
 			case err != nil:
 				return messages.Errorf(messages.Code_INVALID, "%v", err).WithHint("remove it yourself")
 			}

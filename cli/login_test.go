@@ -38,7 +38,7 @@ func TestLogin(t *testing.T) {
 			cluster: f, stdin: strings.NewReader(typed), env: map[string]string{"HOME": home},
 			login: func(_ context.Context, o client.LoginOptions) (client.LoginResult, error) {
 				if o.User != "alice" || o.Password != "three words only" || o.Keys.Principal().Kind != transport.Nobody {
-					return client.LoginResult{}, messages.Errorf(messages.Code_NOT_ALLOWED, "user %s cannot log in with this password", o.User)
+					return client.LoginResult{}, messages.Errorf(messages.Code_NOT_ALLOWED, "user %s cannot log in with this password", o.User).WithHint("see how it is spelt")
 				}
 				token, expires, err := node.Sign(o.User, make([]byte, messages.ClusterIDSize), 3, max(o.TTL, time.Hour))
 				return client.LoginResult{Token: token, Expires: expires}, err
@@ -74,6 +74,9 @@ func TestLogin(t *testing.T) {
 		got := kvctl(step.typed, strings.Fields(strings.NewReplacer("CA", ca, "HOME", home).Replace(step.line))...)
 		if said := strings.NewReplacer("\n", "", " ", "").Replace(got.out + got.stderr); got.code != step.code || !strings.Contains(said, strings.ReplaceAll(step.want, " ", "")) {
 			t.Errorf("kvctl %s: code %d, %s%s", step.line, got.code, got.out, got.stderr)
+		}
+		if got.code != 0 && !strings.Contains(got.stderr, "next: ") && !strings.Contains(got.stderr, "--help") {
+			t.Errorf("kvctl %s: no next step: %s", step.line, got.stderr)
 		}
 		if strings.Contains(got.out+got.stderr, "three words") {
 			t.Errorf("kvctl %s shows the password", step.line)

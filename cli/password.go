@@ -63,7 +63,7 @@ func (c *Call) hashOfNew(user string) ([]byte, error) {
 	}
 	hash, err := bcrypt.GenerateFromPassword(password, auth.HashCost)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_INTERNAL, "hash the password: %v", err)
+		return nil, messages.Errorf(messages.Code_INTERNAL, "hash the password: %v", err).WithHint("try again; nothing was changed")
 	}
 	return hash, nil
 }
@@ -87,7 +87,7 @@ func (c *Call) password(prompt string, twice bool) ([]byte, error) {
 		}
 		text, err := io.ReadAll(io.LimitReader(in, passwordFileMax))
 		if err != nil {
-			return nil, messages.Errorf(messages.Code_INVALID, "%s: %v", source, err)
+			return nil, messages.Errorf(messages.Code_INVALID, "%s: %v", source, err).WithHint("name a file that can be read")
 		}
 		line, _, _ := bytes.Cut(text, []byte("\n"))
 		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 || len(line) > auth.PasswordSizeMax {
@@ -117,7 +117,7 @@ func (c *Call) typed(prompt string) ([]byte, error) {
 	fd := int(file.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
-		return nil, messages.Errorf(messages.Code_INTERNAL, "the terminal: %v", err)
+		return nil, messages.Errorf(messages.Code_INTERNAL, "the terminal: %v", err).WithHint("give the password in a file, or on stdin: --password-file -")
 	}
 	fmt.Fprint(c.Stderr, prompt)
 	type said struct {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"keyval/actors/transport"
 	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
@@ -81,11 +79,14 @@ func (c *Call) joinToken(file string) (token keys.JoinToken, err error) {
 			return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err).WithHint("it holds what kvctl cluster token create has printed")
 		}
 		defer f.Close()
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o037 != 0 {
+			c.note("%sothers on this machine may read %s, and whoever uses a token first has the keys: chmod 600 it", c.warning(), file)
+		}
 		from = f
 	}
 	text, err := io.ReadAll(io.LimitReader(from, tokenBytesMax))
 	if err != nil {
-		return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err)
+		return token, messages.Errorf(messages.Code_INVALID, "--%s: %v", joinTokenFlag, err).WithHint("name a file that can be read")
 	}
 	token, refused := keys.ParseJoinToken(string(text))
 	if refused != nil {
@@ -132,18 +133,13 @@ func (c *Call) redeem(dir, name string, token keys.JoinToken, endpoints []string
 func askInvitation(ctx context.Context, token keys.JoinToken, endpoint string, m *messages.InvitationAsk) (*messages.InvitationAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	var address [messages.ClientIDSize]byte
-	if _, err := rand.Read(address[:]); err != nil {
-		return nil, err
-	}
-	local := transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(address[:]), Version: version()}
-	answer, err := grpc.New(grpc.Options{Keys: keys.Pinned(token)}).Ask(ctx, endpoint, local, m)
+	answer, err := grpc.New(grpc.Options{Keys: keys.Pinned(token)}).Ask(ctx, endpoint, grpc.Asker(version()), m)
 	if err != nil {
 		return nil, err
 	}
 	a, is := answer.(*messages.InvitationAnswer)
 	if !is || a.Request != m.Request {
-		return nil, messages.Errorf(messages.Code_INVALID, "%s answered something else", endpoint)
+		return nil, messages.Errorf(messages.Code_INVALID, "%s answered something else", endpoint).WithHint("see which version of kvctl runs there: kvctl status")
 	}
 	return a, nil
 }
@@ -162,7 +158,7 @@ type redemption struct {
 func (r *redemption) run(ctx context.Context, m *messages.InvitationAsk, patience time.Duration) (*messages.InvitationAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for r.rounds = 0; ; {
 		r.notes = map[string]*messages.Error{}
 		for i := 0; i < len(r.endpoints); i++ {
 			endpoint := r.endpoints[i]

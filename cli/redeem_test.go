@@ -81,3 +81,21 @@ func TestRedemption(t *testing.T) {
 		})
 	}
 }
+
+// TestConfirmingCountsAnew: a door that opened late for the keys may be late for what follows, too.
+func TestConfirmingCountsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shut := 0
+		r := &redemption{endpoints: []string{"10.0.0.1:1"}, ask: func(context.Context, string, *messages.InvitationAsk) (*messages.InvitationAnswer, error) {
+			if shut++; shut%shutRounds != 0 {
+				return nil, messages.Errorf(messages.Code_NOT_ALLOWED, "it takes nobody")
+			}
+			return &messages.InvitationAnswer{Final: true}, nil
+		}}
+		for _, patience := range []time.Duration{redeemPatience, confirmPatience} {
+			if _, err := r.run(context.Background(), &messages.InvitationAsk{}, patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

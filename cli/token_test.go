@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +106,10 @@ func TestTokensOfServe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	bare := filepath.Join(dir, "bare")
+	if err := errors.Join(os.WriteFile(bare, []byte("keyval-join-1.x"), 0o600), os.Chmod(bare, 0o644)); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
 	const joins = "serve --data d --name n4 --listen 127.0.0.1:1 --join 127.0.0.1:1 "
 	for line, want := range map[string]string{
 		joins + "--join-token-file " + file:                                                 "needs to know where the keys are to be",
@@ -112,6 +117,7 @@ func TestTokensOfServe(t *testing.T) {
 		joins + "--certs-dir " + part + " --join-token-file " + file:                        "ca.crt is there already",
 		joins + "--certs-dir " + dir + "/new --join-token-file " + file:                     "was cut off or altered",
 		joins + "--certs-dir " + dir + "/new --join-token-file " + dir + "/none":            "no such file",
+		joins + "--certs-dir " + dir + "/new --join-token-file " + bare:                     "others on this machine may read " + bare,
 		joins + "--certs-dir " + dir + "/new --join-token-file -":                           "this is no token to join with",
 		"serve --data d --name n4 --certs-dir " + dir + "/new --join-token-file " + file:    "add --name NAME and --join",
 		"serve --data d --join h:1 --certs-dir " + dir + "/new --join-token-file " + file:   "add --name NAME and --join",

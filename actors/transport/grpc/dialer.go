@@ -60,7 +60,7 @@ func (g *Network) Join(system *actor.ActorSystem, local transport.Local, events 
 		return nil, messages.Errorf(messages.Code_INVALID, "%q is not a client's address", local.Address)
 	}
 	d := &dialer{net: g, system: system, local: local, events: events, links: map[string]*clientLink{}}
-	d.outlet = outlet{system: system, log: &limited{logger: g.logger(system)}}
+	d.outlet = outlet{system: system, log: NewLimited(g.logger(system), "transport: ")}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.running.Go(func() { g.options.Keys.Watch(d.ctx, g.logger(system), nil) })
 	system.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return d, true })

@@ -74,7 +74,7 @@ func (g *Network) Serve(system *actor.ActorSystem, address string, local transpo
 		},
 		replies: newBudget(repliesMax), pool: newPool(),
 	}
-	h.outlet = outlet{system: system, log: &limited{logger: h.logger}}
+	h.outlet = outlet{system: system, log: NewLimited(h.logger, "transport: ")}
 	h.server = g.server(h.outlet.log, h.doorOpen)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	local.Principal = g.options.Keys.Principal()

@@ -90,7 +90,7 @@ func (h *hub) Connect(s grpc.BidiStreamingServer[messages.Frame, messages.Frame]
 	}
 	c, welcome, refusal := h.enter(hello.Control.GetHello(), guestOf(s.Context()), chainOf(s.Context()))
 	if refusal != nil {
-		h.outlet.log.warn("a connection was refused", "address", remote(s.Context()), "reason", refusal.Message)
+		h.outlet.log.Warn("a connection was refused", "address", remote(s.Context()), "reason", refusal.Message)
 		return s.SendMsg(refusalFrame(refusal))
 	}
 	defer h.leave(c)
@@ -118,7 +118,7 @@ func (h *hub) read(c *inbound, s stream) {
 		c.end(nil)
 		return
 	}
-	h.outlet.log.warn("a connection was ended for what it sent", "address", c.conn.Address, "reason", violation.Message)
+	h.outlet.log.Warn("a connection was ended for what it sent", "address", c.conn.Address, "reason", violation.Message)
 	c.end(violation)
 }
 

@@ -134,7 +134,7 @@ func (g *Network) Unbind() error {
 
 // credentials are those of connections that come in, with a certificate unless open says that
 // they may have none.
-func (g *Network) credentials(log *limited, open func() bool) credentials.TransportCredentials {
+func (g *Network) credentials(log *Limited, open func() bool) credentials.TransportCredentials {
 	if g.options.Keys == nil {
 		return insecure.NewCredentials()
 	}
@@ -146,14 +146,14 @@ func (g *Network) credentials(log *limited, open func() bool) credentials.Transp
 // is bounded by the places of strangers.
 type handshakes struct {
 	credentials.TransportCredentials
-	log *limited
+	log *Limited
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (h handshakes) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := h.TransportCredentials.ServerHandshake(raw)
 	if err != nil && err != io.EOF {
-		h.log.warn("a connection was refused", "address", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
+		h.log.Warn("a connection was refused", "address", raw.RemoteAddr().String(), "reason", "TLS: "+cause(err).Error())
 	}
 	return conn, info, err
 }
@@ -165,7 +165,7 @@ func (g *Network) logger(system *actor.ActorSystem) *slog.Logger {
 	return system.Logger()
 }
 
-func (g *Network) server(log *limited, open func() bool) *grpc.Server {
+func (g *Network) server(log *Limited, open func() bool) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(g.credentials(log, open)),
 		grpc.ForceServerCodecV2(codec{}),

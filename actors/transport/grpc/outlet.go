@@ -1,11 +1,7 @@
 package grpc
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
-	"sync/atomic"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"google.golang.org/protobuf/proto"
@@ -17,7 +13,7 @@ import (
 // outlet seals what the actors of a system send to another.
 type outlet struct {
 	system *actor.ActorSystem
-	log    *limited
+	log    *Limited
 }
 
 // seal makes an item of a message that this side may send over a connection; it
@@ -25,54 +21,33 @@ type outlet struct {
 func (o *outlet) seal(to transport.Conn, target string, message any, sender *actor.PID) (item, bool) {
 	m, ok := message.(proto.Message)
 	if !ok {
-		o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
+		o.log.Warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
 		return item{}, false
 	}
 	kind := messages.KindOf(m)
 	if kind == nil {
 		if _, dead := message.(*actor.DeadLetterResponse); !dead {
-			o.log.warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
+			o.log.Warn("a message that does not cross links was dropped", "type", fmt.Sprintf("%T", message), "target", to.Address+"/"+target)
 		}
 		return item{}, false
 	}
 	name := ""
 	if sender != nil {
 		if sender.Address != o.system.Address() {
-			o.log.warn("a message in the name of another system's actor was dropped", "sender", sender.Address+"/"+sender.Id)
+			o.log.Warn("a message in the name of another system's actor was dropped", "sender", sender.Address+"/"+sender.Id)
 			return item{}, false
 		}
 		name = sender.Id
 	}
 	size := proto.Size(m)
 	if err := to.CheckOut(kind, target, name, m, size); err != nil {
-		o.log.warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
+		o.log.Warn("a message that the far side would refuse was dropped", "target", to.Address+"/"+target, "reason", err)
 		return item{}, false
 	}
 	sealed, err := transport.Seal(kind.Number, target, name, m, size)
 	if err != nil {
-		o.log.warn("a message was dropped", "reason", err)
+		o.log.Warn("a message was dropped", "reason", err)
 		return item{}, false
 	}
 	return item{sealed: sealed, founding: kind.Founding, lane: transport.LaneOf(kind, m)}, true
-}
-
-// limited logs at most one line an interval, and how many it kept to itself.
-type limited struct {
-	logger *slog.Logger
-	next   atomic.Int64 // Unix nanoseconds before which nothing is said
-	kept   atomic.Int64
-}
-
-const logInterval = time.Second
-
-func (l *limited) warn(message string, args ...any) {
-	now, next := time.Now().UnixNano(), l.next.Load()
-	if now < next || !l.next.CompareAndSwap(next, now+int64(logInterval)) {
-		l.kept.Add(1)
-		return
-	}
-	if kept := l.kept.Swap(0); kept > 0 {
-		args = append(args, "kept_silent", kept)
-	}
-	l.logger.Log(context.Background(), slog.LevelWarn, "transport: "+message, args...)
 }

@@ -35,25 +35,28 @@ type claims struct {
 // chainMax bounds the certificates that a token brings along, in number.
 const chainMax = 4
 
-// Sign gives a user of a cluster a token that is good for ttl, or until the certificate of this
-// node expires, if that is sooner. password is the version of his.
+// Sign gives a user of a cluster a token that is good for ttl and less than a second more, or until the
+// certificate of this node expires, if that is sooner. password is the version of his.
 func (r *Ring) Sign(user string, cluster []byte, password uint64, ttl time.Duration) (token string, expires time.Time, err error) {
 	if r == nil {
 		return "", time.Time{}, messages.Errorf(messages.Code_NOT_ALLOWED, "a node without keys gives no tokens")
 	}
 	l, now := r.current.Load(), r.now()
+	issued := now.Truncate(time.Second) // as a token tells its times
 	key, fits := l.own.PrivateKey.(*ecdsa.PrivateKey)
 	if !fits || key.Curve != elliptic.P256() {
 		return "", time.Time{}, messages.Errorf(messages.Code_UNSUPPORTED, "the key of this node is none of ECDSA P-256, and signs no tokens").
 			WithHint("ask another node; keys that do are made by kvctl cert create-node")
 	}
-	expires = now.Add(ttl)
-	if l.leaf.NotAfter.Before(expires) {
-		expires = l.leaf.NotAfter
+	expires = now.Add(ttl + time.Second - 1).Truncate(time.Second)
+	for _, bound := range []time.Time{issued.Add(transport.TokenLifeMax), l.leaf.NotAfter} {
+		if bound.Before(expires) {
+			expires = bound
+		}
 	}
 	t := jwt.NewWithClaims(jwt.SigningMethodES256, &claims{Password: password, RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: hex.EncodeToString(cluster), Subject: user, ID: rand.Text(),
-		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(expires),
+		IssuedAt: jwt.NewNumericDate(issued), ExpiresAt: jwt.NewNumericDate(expires),
 	}})
 	var chain []string
 	for _, raw := range l.own.Certificate {
@@ -164,14 +167,16 @@ func WriteToken(file, token string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return failed(err)
 	}
-	next := file + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	next, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // of mode 0600
+	if err != nil {
 		return failed(err)
 	}
-	if err := writeNew(next, []byte(token+"\n"), 0o600); err != nil {
-		return err
+	_, err = next.WriteString(token + "\n")
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), file)
 	}
-	if err := os.Rename(next, file); err != nil {
+	if err != nil {
+		_ = os.Remove(next.Name())
 		return failed(err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,6 +45,31 @@ func crafted(t *testing.T, method jwt.SigningMethod, key any, chain any, said jw
 	return text
 }
 
+// TestTokensTellTheirTime: a token counts whole seconds. It is good for as long as was asked for, until
+// when its owner is told, and never longer than any may be.
+func TestTokensTellTheirTime(t *testing.T) {
+	n1 := ringOf(t, newAuthority(t), nodeNamed("n1"))
+	begun := time.Now().Truncate(time.Second).Add(900 * time.Millisecond)
+	n1.now = func() time.Time { return begun }
+	for _, ttl := range []time.Duration{transport.TokenLifeMin, transport.TokenLife, transport.TokenLifeMax} {
+		token, told, err := n1.Sign("alice", aCluster, 7, ttl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claims, _, err := n1.Prove(token)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case !claims.Expires.Equal(told):
+			t.Errorf("for %v: it is good until %v, and its owner is told %v", ttl, claims.Expires, told)
+		case claims.Expires.Sub(claims.Issued) > transport.TokenLifeMax:
+			t.Errorf("for %v: no node would take it: it is good for %v", ttl, claims.Expires.Sub(claims.Issued))
+		case told.Sub(begun) < min(ttl, transport.TokenLifeMax-time.Second):
+			t.Errorf("for %v: it is good for %v", ttl, told.Sub(begun))
+		}
+	}
+}
+
 // TestTokens: what a node signs every other node of its authority can read; what anybody else
 // makes nobody does.
 func TestTokens(t *testing.T) {
@@ -58,7 +84,7 @@ func TestTokens(t *testing.T) {
 	}
 	claims, chain, err := n2.Prove(token)
 	if err != nil || claims.User != "alice" || claims.Node != "n1" || claims.Password != 7 || string(claims.Cluster) != string(aCluster) ||
-		claims.Expires.Unix() != expires.Unix() || len(chain) != 1 {
+		!claims.Expires.Equal(expires) || len(chain) != 1 {
 		t.Fatalf("%+v, %v", claims, err)
 	}
 	if len(token) > transport.TokenSizeMax/4 {
@@ -157,7 +183,7 @@ func TestTokenFile(t *testing.T) {
 		if r.Token() != token {
 			t.Errorf("another token is shown than that of %s", user)
 		}
-		if by, expires := r.Shows(); by != "token" || time.Until(expires) > time.Hour {
+		if by, expires := r.Shows(); by != "token" || time.Until(expires) > time.Hour+time.Second { // of whole seconds
 			t.Errorf("%s until %v is shown", by, expires)
 		}
 	}
@@ -182,6 +208,33 @@ func TestTokenFile(t *testing.T) {
 		if r.Token() != held {
 			t.Errorf("%s: another one is shown", name)
 		}
+	}
+}
+
+// TestTokenFileOfTwo: scripts log in side by side. Each file that is seen is whole, and nothing is left over.
+func TestTokenFileOfTwo(t *testing.T) {
+	n1 := ringOf(t, newAuthority(t), nodeNamed("n1"))
+	token, _, err := n1.Sign("alice", aCluster, 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "kvctl")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 10 {
+				if err := WriteToken(filepath.Join(dir, "login"), token); err != nil {
+					t.Error(err)
+				}
+				if read, err := ReadToken(filepath.Join(dir, "login")); read != token {
+					t.Errorf("%q, %v", read, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 
