@@ -25,9 +25,11 @@ func (r *run) needs(s *server) bool {
 }
 
 // wipe empties the disk of one of a minority. What starts there knows nothing, and those
-// who knew the node before must not take it for that one.
+// who knew the node before must not take it for that one. One that founded alone has nobody
+// to ask who it was, and founds again: another cluster.
 func (r *run) wipe(s *server) {
-	if r.spared(s) || r.founding() || s.joins != nil { // one that joins would be let in again: see churn
+	alone := r.swarm.nodes == 1
+	if r.spared(s) || r.founding() || alone || s.joins != nil { // one that joins would be let in again: see churn
 		return
 	}
 	if s.up() {
