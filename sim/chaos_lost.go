@@ -207,7 +207,7 @@ func (r *run) holdBreath(v, k *server, term uint64, until time.Duration) {
 	r.world.clock.after(time.Millisecond, nil, func() {
 		switch {
 		case r.healed || !r.held:
-		case v.disk.Retired() != "": // it was removed meanwhile, and is told that instead
+		case v.disk.Retired() != "" || !v.isMember(): // it was removed, and is told that instead
 			r.giveUp(v)
 		case !k.up() || term > 0 && (k.role() != "leader" || k.host.memory.term != term):
 			if !v.disk.Suspected() && v.disk.Condemned() == "" { // nobody is left who knows

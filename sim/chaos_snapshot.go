@@ -140,10 +140,11 @@ func (r *run) follow(s *server, actorID string, message any) {
 // one was under way, and may be too old when it is there, and the next must do.
 const snapshotsMax = 3
 
-// again: a healed follower does not need one snapshot after the other, unless it is outrun.
+// again: a healed follower does not need one snapshot after the other, unless it is outrun. The lane
+// of appends may still hang in a dial that began before.
 func (r *run) again(s *server, index uint64) {
 	s.installed = index
-	if !r.healed || s.outrun {
+	if !r.healed || s.outrun || r.world.clock.now < r.healedAt+dialTimeout+backoffMax {
 		return
 	}
 	if s.switched++; s.switched > snapshotsMax {

@@ -80,20 +80,22 @@ func (r *run) suffices(away func(*server) bool, asked ...*messages.ClusterOperat
 
 // possible are the configurations that may decide: the last that was seen, those before it
 // that a node may still go back to, and those that the operations under way, or asked for, may
-// lead to before the leader notices who is away.
+// lead to before the leader notices who is away: any of them, for any may fail.
 func (r *run) possible(asked []*messages.ClusterOperation) []*raftpb.ConfState {
 	now := r.check.configurations.now
-	all := append(slices.Clone(r.unsettled()), now)
-	together := slices.Clone(now.GetVoters())
+	all, some := append(slices.Clone(r.unsettled()), now), [][]uint64{now.GetVoters()}
 	for _, o := range slices.Concat(r.check.reference.state.Operations(), r.awaited(), asked) {
 		if rules.Ended(o) {
 			continue
 		}
 		o = r.resolved(o)
-		all = append(all, &raftpb.ConfState{Voters: swapped(now.GetVoters(), o)})
-		together = swapped(together, o)
+		for _, voters := range slices.Clone(some) {
+			after := swapped(voters, o)
+			some = append(some, after)
+			all = append(all, &raftpb.ConfState{Voters: after})
+		}
 	}
-	return append(all, &raftpb.ConfState{Voters: together})
+	return all
 }
 
 // resolved is an operation with the replicas that its names mean, as far as they have one yet.
